@@ -1,0 +1,216 @@
+//! What a checkpoint holds: its files, and every tensor's name, dtype, shape, file, offset and length.
+//!
+//! One type for all formats. Names and shapes lie in shared vectors, so that a catalog of 100,000 tensors is a handful of
+//! allocations.
+
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::format::{Format, safetensors::Header};
+use crate::units::{ByteRange, FileId, TensorId};
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// A file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its path as the platform names it; for messages.
+    pub path: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// A tensor, as a view into its catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorInfo<'a> {
+    /// Its number in the catalog.
+    pub id: TensorId,
+    /// Its name, unique in the catalog. Untrusted: print it through [`Escaped`](crate::Escaped).
+    pub name: &'a str,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its dimensions, slowest first; empty for a scalar.
+    pub shape: &'a [u64],
+    /// The file that holds it.
+    pub file: FileId,
+    /// Its bytes in that file, from the file's start.
+    pub range: ByteRange,
+}
+
+#[derive(Debug)]
+struct Record {
+    name: Range<usize>,
+    dims: Range<usize>,
+    dtype: DType,
+    file: FileId,
+    range: ByteRange,
+}
+
+/// The files and tensors of a checkpoint, in the order of file and offset.
+#[derive(Debug)]
+pub struct Catalog {
+    format: Format,
+    files: Vec<FileInfo>,
+    records: Vec<Record>,
+    names: String,
+    dims: Vec<u64>,
+    by_name: Vec<TensorId>,
+    metadata: Vec<(FileId, String, String)>,
+}
+
+impl Catalog {
+    /// The format that it was read from.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The files, by [`FileId`].
+    #[must_use]
+    pub fn files(&self) -> &[FileInfo] {
+        &self.files
+    }
+
+    /// A file of this catalog.
+    ///
+    /// # Panics
+    /// When `id` is of another catalog and past this one's files.
+    #[must_use]
+    pub fn file(&self, id: FileId) -> &FileInfo {
+        &self.files[id.index()]
+    }
+
+    /// The number of tensors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no tensor at all, which is legal.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// A tensor of this catalog.
+    ///
+    /// # Panics
+    /// When `id` is of another catalog and past this one's tensors.
+    #[must_use]
+    pub fn tensor(&self, id: TensorId) -> TensorInfo<'_> {
+        let record = &self.records[id.index()];
+        TensorInfo {
+            id,
+            name: &self.names[record.name.clone()],
+            dtype: record.dtype,
+            shape: &self.dims[record.dims.clone()],
+            file: record.file,
+            range: record.range,
+        }
+    }
+
+    /// The tensors in the order of file and offset.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
+        (0..self.records.len()).map(|i| self.tensor(TensorId(i as u32)))
+    }
+
+    /// The tensors sorted by name, byte by byte.
+    pub fn tensors_by_name(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
+        self.by_name.iter().map(|&id| self.tensor(id))
+    }
+
+    /// The tensor of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<TensorInfo<'_>> {
+        let at = self.by_name.binary_search_by(|&id| self.tensor(id).name.cmp(name)).ok()?;
+        Some(self.tensor(self.by_name[at]))
+    }
+
+    /// The metadata pairs of all files, in file order.
+    pub fn metadata(&self) -> impl Iterator<Item = (FileId, &str, &str)> {
+        self.metadata.iter().map(|(file, key, value)| (*file, key.as_str(), value.as_str()))
+    }
+
+    /// The bytes of all tensors together.
+    #[must_use]
+    pub fn tensor_bytes(&self) -> u64 {
+        // Each tensor lies in its file, so the sum is at most the files' sizes; saturate for absurd sparse files.
+        self.records.iter().fold(0, |sum: u64, record| sum.saturating_add(record.range.len()))
+    }
+}
+
+/// Collects parsed files into a [`Catalog`].
+#[derive(Debug)]
+pub struct CatalogBuilder {
+    catalog: Catalog,
+}
+
+impl CatalogBuilder {
+    /// An empty catalog of that format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self {
+            catalog: Catalog {
+                format,
+                files: Vec::new(),
+                records: Vec::new(),
+                names: String::new(),
+                dims: Vec::new(),
+                by_name: Vec::new(),
+                metadata: Vec::new(),
+            },
+        }
+    }
+
+    /// Adds a safetensors file by its parsed header.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn add_safetensors(&mut self, path: &str, bytes: u64, header: &Header<'_>) -> Result<FileId, Error> {
+        let catalog = &mut self.catalog;
+        let file = u32::try_from(catalog.files.len()).map(FileId).map_err(|_| Error::TooMany { what: "files" })?;
+        if u32::try_from(catalog.records.len() + header.entries().len()).is_err() {
+            return Err(Error::TooMany { what: "tensors" });
+        }
+        catalog.files.push(FileInfo { path: path.to_owned(), bytes });
+        catalog.records.reserve(header.entries().len());
+        for entry in header.entries() {
+            let (name, dims) = (catalog.names.len(), catalog.dims.len());
+            catalog.names.push_str(&entry.name);
+            catalog.dims.extend_from_slice(header.shape(entry));
+            catalog.records.push(Record {
+                name: name..catalog.names.len(),
+                dims: dims..catalog.dims.len(),
+                dtype: entry.dtype,
+                file,
+                range: entry.range,
+            });
+        }
+        let pairs = header.metadata().iter().map(|(key, value)| (file, key.to_string(), value.to_string()));
+        catalog.metadata.extend(pairs);
+        Ok(file)
+    }
+
+    /// The catalog, once all files are in.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateTensor`] when two files hold a tensor of the same name.
+    pub fn finish(self) -> Result<Catalog, Error> {
+        let mut catalog = self.catalog;
+        let mut by_name: Vec<TensorId> = (0..catalog.records.len() as u32).map(TensorId).collect();
+        by_name.sort_by(|&a, &b| catalog.tensor(a).name.cmp(catalog.tensor(b).name));
+        for pair in by_name.windows(2) {
+            let (a, b) = (catalog.tensor(pair[0]), catalog.tensor(pair[1]));
+            if a.name == b.name {
+                return Err(Error::DuplicateTensor {
+                    tensor: a.name.to_owned(),
+                    first: catalog.file(a.file).path.clone(),
+                    second: catalog.file(b.file).path.clone(),
+                });
+            }
+        }
+        catalog.by_name = by_name;
+        Ok(catalog)
+    }
+}

@@ -1,0 +1,195 @@
+//! The element types of safetensors.
+//!
+//! Names and widths are those of the format's reference (crate `safetensors`, `Dtype`).
+
+use core::fmt;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+macro_rules! dtypes {
+    ($($(#[$doc:meta])* $name:ident = $bits:literal, $align:literal;)*) => {
+        /// The type of a tensor's elements.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        #[allow(non_camel_case_types, reason = "the format's own names")]
+        pub enum DType {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DType {
+            /// Every type, in the order of the format's reference.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name that the format writes.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// The width of one element in bits; 4 and 6 bit types are packed.
+            #[must_use]
+            pub const fn bits(self) -> u64 {
+                match self { $(Self::$name => $bits,)* }
+            }
+
+            /// The alignment in bytes that a typed view needs.
+            #[must_use]
+            pub const fn alignment(self) -> u64 {
+                match self { $(Self::$name => $align,)* }
+            }
+
+            /// The type of that name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $(stringify!($name) => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+dtypes! {
+    /// A boolean in a byte.
+    BOOL = 8, 1;
+    /// MXFP4, OCP Microscaling Formats 1.0.
+    F4 = 4, 1;
+    /// MXFP6 (E2M3), OCP Microscaling Formats 1.0.
+    F6_E2M3 = 6, 1;
+    /// MXFP6 (E3M2), OCP Microscaling Formats 1.0.
+    F6_E3M2 = 6, 1;
+    /// An unsigned byte.
+    U8 = 8, 1;
+    /// A signed byte.
+    I8 = 8, 1;
+    /// FP8 (E5M2), arXiv:2209.05433.
+    F8_E5M2 = 8, 1;
+    /// FP8 (E4M3), arXiv:2209.05433.
+    F8_E4M3 = 8, 1;
+    /// The scale type of OCP Microscaling Formats 1.0.
+    F8_E8M0 = 8, 1;
+    /// FP8 (E4M3FNUZ), arXiv:2206.02915.
+    F8_E4M3FNUZ = 8, 1;
+    /// FP8 (E5M2FNUZ), arXiv:2206.02915.
+    F8_E5M2FNUZ = 8, 1;
+    /// A signed 16-bit integer.
+    I16 = 16, 2;
+    /// An unsigned 16-bit integer.
+    U16 = 16, 2;
+    /// IEEE 754 half precision.
+    F16 = 16, 2;
+    /// Brain floating point.
+    BF16 = 16, 2;
+    /// A signed 32-bit integer.
+    I32 = 32, 4;
+    /// An unsigned 32-bit integer.
+    U32 = 32, 4;
+    /// IEEE 754 single precision.
+    F32 = 32, 4;
+    /// Two single-precision parts; aligned as a whole, as C++ complex types of array libraries are.
+    C64 = 64, 8;
+    /// IEEE 754 double precision.
+    F64 = 64, 8;
+    /// A signed 64-bit integer.
+    I64 = 64, 8;
+    /// An unsigned 64-bit integer.
+    U64 = 64, 8;
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for DType {
+    /// Accepts what the reference accepts: `"F32"`, and `{"F32": null}` (or an empty object), which is how
+    /// serde reads a unit variant.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DTypeVisitor)
+    }
+}
+
+struct DTypeVisitor;
+
+impl<'de> Visitor<'de> for DTypeVisitor {
+    type Value = DType;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a dtype such as \"BF16\"")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<DType, E> {
+        DType::from_name(name).ok_or_else(|| {
+            E::custom(format_args!("unknown dtype \"{}\", expected one of {}", crate::escape::Escaped(name), Names))
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DType, A::Error> {
+        let Some((dtype, Nothing)) = map.next_entry::<DType, Nothing>()? else {
+            return Err(A::Error::custom("expected a dtype, found an empty object"));
+        };
+        match map.next_key::<DType>()? {
+            None => Ok(dtype),
+            Some(_) => Err(A::Error::custom("expected one dtype, found an object with several keys")),
+        }
+    }
+}
+
+/// `null` or `{}`.
+struct Nothing;
+
+impl<'de> Deserialize<'de> for Nothing {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NothingVisitor;
+        impl<'de> Visitor<'de> for NothingVisitor {
+            type Value = Nothing;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("null")
+            }
+            fn visit_unit<E: Error>(self) -> Result<Nothing, E> {
+                Ok(Nothing)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Nothing, A::Error> {
+                match map.next_key::<DType>()? {
+                    None => Ok(Nothing),
+                    Some(_) => Err(A::Error::custom("expected null")),
+                }
+            }
+        }
+        deserializer.deserialize_any(NothingVisitor)
+    }
+}
+
+struct Names;
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, dtype) in DType::ALL.iter().enumerate() {
+            write!(f, "{}{dtype}", if i == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_widths_are_those_of_the_reference() {
+        for &dtype in DType::ALL {
+            let reference: safetensors::Dtype =
+                serde_json::from_value(serde_json::Value::from(dtype.name())).expect("a dtype of the reference");
+            assert_eq!(dtype.bits(), reference.bitsize() as u64, "{dtype}");
+            assert_eq!(DType::from_name(dtype.name()), Some(dtype));
+        }
+    }
+
+    #[test]
+    fn the_object_form_of_a_unit_variant_is_read_as_the_reference_reads_it() {
+        for good in [r#""F32""#, r#"{"F32":null}"#, r#"{"F32":{}}"#] {
+            assert_eq!(serde_json::from_str::<DType>(good).expect(good), DType::F32);
+        }
+        for bad in [r#"{"F32":1}"#, r#"{}"#, r#"{"F32":null,"F16":null}"#, "3", "null", r#""f32""#] {
+            assert!(serde_json::from_str::<DType>(bad).is_err(), "{bad}");
+        }
+    }
+}

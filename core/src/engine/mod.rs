@@ -1,0 +1,302 @@
+//! The load as a state machine without I/O.
+//!
+//! [`Engine::next_read`] hands out the plan's reads, [`Engine::complete`] takes their outcomes and says what becomes of the
+//! buffer, [`Engine::poll_event`] reports each tensor the moment its last byte is in. The engine knows no file descriptor
+//! and no clock. It ends whatever happens: every retry is counted, and after a failure or a cancellation it hands out
+//! nothing more and waits only for what is in flight.
+
+mod recovery;
+mod worker;
+
+pub use worker::{BufferSupply, EngineHandle, Worker};
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::plan::{Chunk, Method, Plan};
+use crate::source::{Outcome, ReadId, ReadOp};
+use crate::units::{ChunkId, TensorId};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use recovery::Attempts;
+
+/// What happened in the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Every byte of this tensor is in its place.
+    TensorReady(TensorId),
+    /// Direct reads of this file are refused; it is read through the page cache from here on.
+    DirectRefused(crate::units::FileId),
+}
+
+/// What becomes of a completed read's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Disposition {
+    /// The chunk is whole: its buffer goes to its owner.
+    Landed(ChunkId),
+    /// The same buffer goes into this read.
+    Resubmit(ReadOp),
+    /// The load is over; the buffer is of no use any more.
+    Abandoned,
+}
+
+/// How far a load is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The bytes that have landed.
+    pub bytes_done: u64,
+    /// The bytes that must land.
+    pub bytes_total: u64,
+    /// The tensors that are whole.
+    pub tensors_done: usize,
+    /// The tensors that were selected.
+    pub tensors_total: usize,
+}
+
+/// A read in flight.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    chunk: ChunkId,
+    /// How many of the chunk's bytes are in.
+    filled: usize,
+    /// Where in the chunk the present read starts; below `filled` when a direct read had to be re-aligned.
+    at: usize,
+    len: usize,
+    direct: bool,
+    attempts: Attempts,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    read: Option<InFlight>,
+}
+
+/// The state of one load.
+#[derive(Debug)]
+pub struct Engine {
+    plan: Arc<Plan>,
+    catalog: Arc<Catalog>,
+    next_chunk: u32,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    in_flight: usize,
+    in_flight_bytes: u64,
+    max_in_flight_bytes: u64,
+    /// By file: whether direct reads of it were refused.
+    demoted: Vec<bool>,
+    /// By placement: the bytes still to come.
+    missing: Vec<u64>,
+    events: VecDeque<Event>,
+    progress: Progress,
+    failure: Option<Error>,
+}
+
+impl Engine {
+    /// An engine for a plan, which must be of that catalog. At most `max_in_flight_bytes` are asked for at a time, but always
+    /// at least one read.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, max_in_flight_bytes: u64) -> Self {
+        let missing: Vec<u64> = plan
+            .placements()
+            .iter()
+            .map(|p| if p.location == crate::plan::Location::Mapped { 0 } else { p.range.len() })
+            .collect();
+        let whole = missing.iter().zip(plan.placements()).filter(|(missing, _)| **missing == 0);
+        let events: VecDeque<Event> = whole.map(|(_, p)| Event::TensorReady(p.tensor)).collect();
+        let progress = Progress {
+            bytes_done: 0,
+            bytes_total: plan.read_bytes(),
+            tensors_done: events.len(),
+            tensors_total: missing.len(),
+        };
+        Self {
+            demoted: alloc::vec![false; catalog.files().len()],
+            plan,
+            catalog,
+            next_chunk: 0,
+            slots: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            in_flight_bytes: 0,
+            max_in_flight_bytes,
+            missing,
+            events,
+            progress,
+            failure: None,
+        }
+    }
+
+    /// The plan that is carried out.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The next read to submit, with a fresh buffer for its chunk. `None` when nothing is to be issued now: because all
+    /// is issued or the load is over ([`is_exhausted`](Self::is_exhausted)), or because enough is in flight.
+    pub fn next_read(&mut self) -> Option<ReadOp> {
+        if self.is_exhausted() {
+            return None;
+        }
+        let id = ChunkId(self.next_chunk);
+        let chunk = &self.plan.chunks()[id.index()];
+        let bytes = chunk.slot.len() as u64;
+        if self.in_flight > 0 && self.in_flight_bytes.saturating_add(bytes) > self.max_in_flight_bytes {
+            return None;
+        }
+        let direct = chunk.method == Method::Direct && !self.demoted[chunk.file.index()];
+        let len = if direct { chunk.slot.len() } else { chunk.want };
+        let read = InFlight { chunk: id, filled: 0, at: 0, len, direct, attempts: Attempts::default() };
+        self.next_chunk += 1;
+        self.in_flight_bytes += bytes;
+        let read_id = self.occupy(read);
+        Some(self.op(read_id, &read))
+    }
+
+    /// Takes the outcome of a read. A read that is not in flight fails the load: the platform has broken the contract.
+    pub fn complete(&mut self, id: ReadId, outcome: Outcome) -> Disposition {
+        let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation);
+        let Some(mut read) = slot.and_then(|slot| slot.read) else {
+            self.fail(Error::Contract { what: "a completion came for a read that is not in flight" });
+            return Disposition::Abandoned;
+        };
+        self.vacate(id);
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        let bytes = chunk.slot.len() as u64;
+        if self.failure.is_some() {
+            self.in_flight_bytes -= bytes;
+            return Disposition::Abandoned;
+        }
+        match self.judge(&mut read, outcome) {
+            Ok(true) => {
+                self.in_flight_bytes -= bytes;
+                self.land(read.chunk);
+                Disposition::Landed(read.chunk)
+            }
+            Ok(false) => {
+                let id = self.occupy(read);
+                Disposition::Resubmit(self.op(id, &read))
+            }
+            Err(error) => {
+                self.in_flight_bytes -= bytes;
+                self.fail(error);
+                Disposition::Abandoned
+            }
+        }
+    }
+
+    /// The next thing that happened, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Gives the load up: nothing more is issued, and it ends as [`Error::Cancelled`] unless it had failed or finished.
+    pub fn cancel(&mut self) {
+        if self.progress.bytes_done < self.progress.bytes_total {
+            self.fail(Error::Cancelled);
+        }
+    }
+
+    /// Ends the load with an error; the first one counts.
+    pub fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    /// Whether no further read will be issued.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.failure.is_some() || self.next_chunk as usize >= self.plan.chunks().len()
+    }
+
+    /// Whether the load is over: nothing to issue and nothing in flight.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.in_flight == 0 && self.is_exhausted()
+    }
+
+    /// How a finished load ended.
+    ///
+    /// # Errors
+    /// What made it fail; [`Error::Contract`] when it is not finished, or tensors are missing although nothing failed.
+    pub fn result(&self) -> Result<(), Error> {
+        if let Some(error) = &self.failure {
+            return Err(error.clone());
+        }
+        // Says so rather than handing out a partial result as a whole one.
+        if !self.is_finished() || self.progress.tensors_done != self.progress.tensors_total {
+            return Err(Error::Contract { what: "the load ended before every tensor was in" });
+        }
+        Ok(())
+    }
+
+    /// How far the load is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The number of reads in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn occupy(&mut self, read: InFlight) -> ReadId {
+        self.in_flight += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let entry = &mut self.slots[slot as usize];
+        entry.read = Some(read);
+        ReadId { slot, generation: entry.generation }
+    }
+
+    fn vacate(&mut self, id: ReadId) {
+        let entry = &mut self.slots[id.slot as usize];
+        entry.read = None;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(id.slot);
+        self.in_flight -= 1;
+    }
+
+    fn op(&self, id: ReadId, read: &InFlight) -> ReadOp {
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        ReadOp {
+            id,
+            chunk: read.chunk,
+            file: chunk.file,
+            offset: chunk.offset + read.at as u64,
+            at: read.at,
+            len: read.len,
+            direct: read.direct,
+            attempt: read.attempts.without_progress(),
+        }
+    }
+
+    /// Books a whole chunk: its tensors have so many bytes more.
+    fn land(&mut self, id: ChunkId) {
+        let plan = Arc::clone(&self.plan);
+        let chunk: &Chunk = &plan.chunks()[id.index()];
+        self.progress.bytes_done += chunk.want as u64;
+        let end = chunk.offset + chunk.want as u64;
+        for index in chunk.tensors.clone() {
+            let placement = &plan.placements()[index];
+            let overlap = placement.range.end().min(end).saturating_sub(placement.range.start().max(chunk.offset));
+            if overlap == 0 || placement.location == crate::plan::Location::Mapped {
+                continue;
+            }
+            self.missing[index] -= overlap;
+            if self.missing[index] == 0 {
+                self.progress.tensors_done += 1;
+                self.events.push_back(Event::TensorReady(placement.tensor));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! What an outcome means: done, to be resumed, or the end of the load.
+
+use super::{Engine, Event, InFlight};
+use crate::error::Error;
+use crate::plan::Method;
+use crate::source::{Fault, Outcome};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+
+/// How often a read is repeated after faults that usually pass by themselves. A device error is tried twice more: a
+/// transient one is gone then, and a dying disk should not be hammered.
+const MAX_BUSY: u32 = 1000;
+const MAX_IO: u32 = 2;
+
+/// The tries of one chunk since its last byte of progress.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Attempts {
+    busy: u32,
+    io: u32,
+}
+
+impl Attempts {
+    pub(super) fn without_progress(self) -> u32 {
+        self.busy + self.io
+    }
+}
+
+impl Engine {
+    /// Updates `read` by its outcome: `Ok(true)` when its chunk is whole, `Ok(false)` when `read` is to be submitted again.
+    pub(super) fn judge(&mut self, read: &mut InFlight, outcome: Outcome) -> Result<bool, Error> {
+        match outcome {
+            Outcome::Read(bytes) if bytes > read.len => {
+                Err(Error::Contract { what: "a read brought more bytes than it asked for" })
+            }
+            Outcome::Read(bytes) => self.advance(read, bytes),
+            Outcome::Failed(fault) => self.retry(read, fault).map(|()| false),
+        }
+    }
+
+    fn advance(&mut self, read: &mut InFlight, bytes: usize) -> Result<bool, Error> {
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        let reached = read.at + bytes;
+        if reached >= chunk.want {
+            return Ok(true);
+        }
+        let progress = reached > read.filled;
+        if progress {
+            read.filled = reached;
+            read.attempts = Attempts::default();
+        } else if !read.direct {
+            // A buffered read of nothing is the end of the file, and the bytes up to `want` were there when its header
+            // was read. (A buffered read starts at `filled`, so no progress means that it read nothing.)
+            return Err(self.truncated(read));
+        }
+        let aligned = chunk.alignment.down(read.filled as u64) as usize;
+        // A direct read goes on from the last aligned byte. One that got no further than before has met the end of
+        // the file or a device that will not read on from there: the page cache takes any offset, and tells the two apart.
+        if read.direct && progress && aligned < chunk.slot.len() {
+            read.at = aligned;
+            read.len = chunk.slot.len() - aligned;
+        } else {
+            self.go_buffered(read);
+        }
+        Ok(false)
+    }
+
+    fn retry(&mut self, read: &mut InFlight, fault: Fault) -> Result<(), Error> {
+        let tries = match fault {
+            Fault::Invalid | Fault::NotSupported if read.direct => {
+                let file = self.plan.chunks()[read.chunk.index()].file;
+                if !core::mem::replace(&mut self.demoted[file.index()], true) {
+                    self.events.push_back(Event::DirectRefused(file));
+                }
+                self.go_buffered(read);
+                return Ok(());
+            }
+            Fault::Interrupted | Fault::Again | Fault::NoMemory => (&mut read.attempts.busy, MAX_BUSY),
+            Fault::Io => (&mut read.attempts.io, MAX_IO),
+            _ => return Err(self.read_error(read, fault)),
+        };
+        if *tries.0 >= tries.1 {
+            return Err(self.read_error(read, fault));
+        }
+        *tries.0 += 1;
+        // A file demoted meanwhile is not asked directly again.
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        if read.direct && chunk.method == Method::Direct && self.demoted[chunk.file.index()] {
+            self.go_buffered(read);
+        }
+        Ok(())
+    }
+
+    fn go_buffered(&self, read: &mut InFlight) {
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        read.direct = false;
+        read.at = read.filled;
+        read.len = chunk.want - read.filled;
+    }
+
+    /// The tensor that the first missing byte of a read belongs to, and its end in the file.
+    fn tensor_at(&self, read: &InFlight) -> (String, u64) {
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        let offset = chunk.offset + read.filled as u64;
+        let placements = &self.plan.placements()[chunk.tensors.clone()];
+        placements.iter().find(|p| p.range.end() > offset && !p.range.is_empty()).map_or_else(
+            || (String::new(), chunk.offset + chunk.want as u64),
+            |p| (self.catalog.tensor(p.tensor).name.to_owned(), p.range.end()),
+        )
+    }
+
+    fn truncated(&self, read: &InFlight) -> Error {
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        let (tensor, expected) = self.tensor_at(read);
+        let file = self.catalog.file(chunk.file).path.clone();
+        Error::Truncated { file, tensor, expected, found: chunk.offset + read.filled as u64 }
+    }
+
+    fn read_error(&self, read: &InFlight, fault: Fault) -> Error {
+        let chunk = &self.plan.chunks()[read.chunk.index()];
+        let (tensor, _) = self.tensor_at(read);
+        let file = self.catalog.file(chunk.file).path.clone();
+        Error::Read { file, tensor, offset: chunk.offset + read.filled as u64, fault }
+    }
+}

@@ -1,0 +1,72 @@
+//! The errors of core. Each names the file, and where there is one the tensor and the offset.
+
+use crate::escape::Escaped;
+use crate::format::{safetensors::HeaderError, shard_index::IndexError};
+use crate::glob::GlobError;
+use crate::source::Fault;
+use crate::units::HumanBytes;
+use alloc::string::String;
+use thiserror::Error;
+
+/// Why a checkpoint could not be described, planned or loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum Error {
+    /// A header breaks a rule of its format.
+    #[error("{}: {source}", Escaped(file))]
+    Header { file: String, source: HeaderError },
+    /// An index breaks a rule, or disagrees with its shards.
+    #[error("{}: {source}", Escaped(file))]
+    Index { file: String, source: IndexError },
+    /// Two files of one checkpoint hold the same name.
+    #[error(
+        "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, name one of the files instead",
+        Escaped(tensor),
+        Escaped(first),
+        Escaped(second)
+    )]
+    DuplicateTensor { tensor: String, first: String, second: String },
+    /// A table of core would outgrow its numbers.
+    #[error("the checkpoint has more than 4294967295 {what}")]
+    TooMany { what: &'static str },
+    /// A glob that cannot be read.
+    #[error(transparent)]
+    Glob(#[from] GlobError),
+    /// A wanted name that is not there.
+    #[error("no tensor is named \"{}\"; `floodtide inspect` lists the names", Escaped(name))]
+    NoSuchTensor { name: String },
+    /// A glob that matches nothing, as it was most likely mistyped.
+    #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Escaped(glob))]
+    NothingSelected { glob: String },
+    /// The plan would not fit.
+    #[error(
+        "loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
+         free memory or raise the limit, or map the files lazily (`Loader::open`)",
+        HumanBytes(*needed), HumanBytes(*available)
+    )]
+    NotEnoughMemory { needed: u64, available: u64, limit: String },
+    /// The plan would not fit in this target's address space.
+    #[error("loading takes {}, more than this machine can address; select fewer tensors", HumanBytes(*needed))]
+    AddressSpace { needed: u64 },
+    /// A file ended early while it was read.
+    #[error(
+        "{}: the file ends at byte {found}, but tensor \"{}\" goes on to byte {expected}; \
+         it was cut off after its header was read: load it again when it is whole",
+        Escaped(file),
+        Escaped(tensor)
+    )]
+    Truncated { file: String, tensor: String, expected: u64, found: u64 },
+    /// A read failed for good.
+    #[error("{}: reading tensor \"{}\" at byte {offset} failed: {fault}", Escaped(file), Escaped(tensor))]
+    Read { file: String, tensor: String, offset: u64, fault: Fault },
+    /// The caller gave the load up.
+    #[error("the load was cancelled")]
+    Cancelled,
+    /// The platform under the engine failed as a whole, for example its ring.
+    #[error("{message}")]
+    Platform { message: String },
+    /// A platform broke the engine's contract. This is a defect of floodtide, never of the checkpoint.
+    #[error("internal error: {what}; please report this")]
+    Contract { what: &'static str },
+}

@@ -1,0 +1,33 @@
+//! The checkpoint formats: one file a format, from untrusted bytes to what a [`Catalog`](crate::Catalog) is built of.
+//!
+//! To add a format: one file here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
+//! parses to, and a variant of [`Format`].
+
+pub mod safetensors;
+pub mod shard_index;
+
+use core::fmt;
+
+/// A checkpoint format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// One or several safetensors files, with or without an index.
+    Safetensors,
+}
+
+impl Format {
+    /// The name that people and JSON output use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

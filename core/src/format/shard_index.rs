@@ -1,0 +1,198 @@
+//! `model.safetensors.index.json`, which says in which shard each tensor lies.
+//!
+//! The index comes from outside: a shard's name is taken only if it is a plain file name, so that no index can make a
+//! loader read a file of another directory.
+
+use crate::catalog::Catalog;
+use crate::escape::Escaped;
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use thiserror::Error;
+
+/// What can be wrong with an index, or between it and its shards.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum IndexError {
+    /// Not JSON, or no `weight_map` of strings.
+    #[error("the index is not the JSON expected, an object with \"weight_map\": {message}")]
+    Json { message: String },
+    /// A tensor is mapped twice.
+    #[error("the index maps tensor \"{}\" twice; names must be unique", Escaped(name))]
+    DuplicateName { name: String },
+    /// The shard's name could lead out of the directory.
+    #[error(
+        "the index maps tensor \"{}\" to \"{}\", expected the plain name of a file in the same directory \
+         (no \"/\", no \"..\"); an index may not point elsewhere",
+        Escaped(name),
+        Escaped(shard)
+    )]
+    NotPlainName { name: String, shard: String },
+    /// The map promises a tensor that its shard lacks.
+    #[error(
+        "the index maps tensor \"{}\" to \"{}\", but that shard does not hold it; \
+         index and shards do not belong together: fetch them again",
+        Escaped(name),
+        Escaped(shard)
+    )]
+    NotInShard { name: String, shard: String },
+    /// A shard holds a tensor that the map does not give it.
+    #[error(
+        "shard \"{}\" holds tensor \"{}\", which the index does not map to it; \
+         index and shards do not belong together: fetch them again",
+        Escaped(shard),
+        Escaped(name)
+    )]
+    NotInIndex { name: String, shard: String },
+}
+
+/// A parsed index.
+#[derive(Debug)]
+pub struct ShardIndex {
+    shards: Vec<String>,
+    /// By name; the second is an index into `shards`.
+    map: Vec<(String, usize)>,
+    total_size: Option<u64>,
+    metadata: Vec<(String, String)>,
+}
+
+impl ShardIndex {
+    /// Parses an index file.
+    ///
+    /// # Errors
+    /// When it is not JSON with a `weight_map` of plain file names, or maps a tensor twice.
+    pub fn parse(json: &[u8]) -> Result<Self, IndexError> {
+        let raw: RawIndex = serde_json::from_slice(json).map_err(|e| IndexError::Json { message: e.to_string() })?;
+        let mut entries = raw.weight_map.0;
+        entries.sort();
+        if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(IndexError::DuplicateName { name: pair[0].0.clone() });
+        }
+        let mut shards: Vec<String> = entries.iter().map(|(_, shard)| shard.clone()).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        if let Some((name, shard)) = entries.iter().find(|(_, shard)| !is_plain_name(shard)) {
+            return Err(IndexError::NotPlainName { name: name.clone(), shard: shard.clone() });
+        }
+        let map =
+            entries.into_iter().map(|(name, shard)| (name, shards.binary_search(&shard).unwrap_or_default())).collect();
+        let fields = raw.metadata.unwrap_or_default();
+        let total_size = fields.get("total_size").and_then(serde_json::Value::as_u64);
+        let metadata = fields
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)))
+            .collect();
+        Ok(Self { shards, map, total_size, metadata })
+    }
+
+    /// The shards' names, sorted, each once.
+    #[must_use]
+    pub fn shards(&self) -> &[String] {
+        &self.shards
+    }
+
+    /// `metadata.total_size` in bytes, when it is there as an integer.
+    #[must_use]
+    pub fn total_size(&self) -> Option<u64> {
+        self.total_size
+    }
+
+    /// The index's own `metadata`; values that are not strings as their JSON.
+    #[must_use]
+    pub fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+
+    /// Checks the map against a catalog whose files are exactly [`shards`](Self::shards), in their order.
+    ///
+    /// # Errors
+    /// When a tensor is in the map but not in its shard, or in a shard but not in the map.
+    pub fn check(&self, catalog: &Catalog) -> Result<(), IndexError> {
+        for (name, shard) in &self.map {
+            if catalog.find(name).is_none_or(|tensor| tensor.file.index() != *shard) {
+                return Err(IndexError::NotInShard { name: name.clone(), shard: self.shards[*shard].clone() });
+            }
+        }
+        for tensor in catalog.tensors() {
+            let shard = tensor.file.index();
+            let mapped = self.map.binary_search_by(|(name, _)| name.as_str().cmp(tensor.name));
+            if mapped.map(|i| self.map[i].1) != Ok(shard) {
+                let shard = self.shards.get(shard).cloned().unwrap_or_default();
+                return Err(IndexError::NotInIndex { name: tensor.name.to_owned(), shard });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `name` can only mean a file of the directory it is looked up in.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+}
+
+#[derive(Deserialize)]
+struct RawIndex {
+    weight_map: WeightMap,
+    #[serde(default)]
+    metadata: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// The map with every entry kept, so that duplicates are seen.
+struct WeightMap(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MapVisitor;
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = WeightMap;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensor names and shard names")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(WeightMap(entries))
+            }
+        }
+        deserializer.deserialize_map(MapVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    fn parse(map: &str) -> Result<ShardIndex, IndexError> {
+        ShardIndex::parse(format!(r#"{{"metadata":{{"total_size":12}},"weight_map":{map}}}"#).as_bytes())
+    }
+
+    #[test]
+    fn shards_are_listed_once_and_sorted() {
+        let index = parse(r#"{"b":"2.safetensors","a":"1.safetensors","c":"1.safetensors"}"#).expect("valid");
+        assert_eq!(index.shards(), ["1.safetensors", "2.safetensors"]);
+        assert_eq!(index.total_size(), Some(12));
+    }
+
+    #[test]
+    fn only_plain_names_are_taken() {
+        for bad in ["../../etc/passwd", "/etc/passwd", "a/b", "..", ".", "", "a\\\\b", "a\\u0000b"] {
+            let error = parse(&format!(r#"{{"t":"{bad}"}}"#)).expect_err(bad);
+            assert!(matches!(error, IndexError::NotPlainName { name, .. } if name == "t"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn duplicates_and_other_json_are_refused() {
+        assert_eq!(parse(r#"{"t":"a","t":"a"}"#).unwrap_err(), IndexError::DuplicateName { name: "t".into() });
+        for bad in [&b"{}"[..], b"[", b"\xff", br#"{"weight_map":[]}"#, br#"{"weight_map":{"a":1}}"#] {
+            assert!(matches!(ShardIndex::parse(bad), Err(IndexError::Json { .. })));
+        }
+    }
+}

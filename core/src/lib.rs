@@ -1,0 +1,42 @@
+//! The core of floodtide: every decision of a checkpoint load, and none of its I/O.
+//!
+//! A load flows one way. The bytes of the headers go through a parser of [`format`] into a [`Catalog`]; a [`Selection`]
+//! says which of its tensors are wanted; the [`Planner`] turns both into a [`Plan`], in which every read and the final
+//! place of every byte is fixed; the [`Engine`] hands the reads out and takes their outcomes back, until every tensor has
+//! landed or the load has failed. A platform crate implements [`ReadSource`] and runs a [`Worker`] for each of its
+//! threads or rings; the [`strategy`] says how many, with requests of which size, and why.
+//!
+//! Nothing here performs a system call, reads a clock or starts a thread, so a simulator can run all of it.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod format;
+pub mod strategy;
+
+mod catalog;
+mod dtype;
+mod engine;
+mod error;
+mod escape;
+mod glob;
+mod plan;
+mod selection;
+mod source;
+mod units;
+
+pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
+pub use dtype::DType;
+pub use engine::{BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Worker};
+pub use error::Error;
+pub use escape::Escaped;
+pub use format::Format;
+pub use glob::{Glob, GlobError};
+pub use plan::{
+    Access, Chunk, DirectLimits, Extent, Location, MemoryLimit, Method, Placement, Plan, PlanOptions, Planner,
+};
+pub use selection::Selection;
+pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+pub use units::{Alignment, ByteRange, ChunkId, FileId, HumanBytes, TensorId};

@@ -1,0 +1,75 @@
+//! Cuts runs into reads, and orders the reads so that all files progress together.
+
+use super::{Chunk, Extent, Method, Placement};
+use crate::units::Alignment;
+use alloc::vec::Vec;
+
+/// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
+const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
+
+/// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same
+/// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read.
+pub(super) fn cut(extents: &[Extent], placements: &[Placement], chunk_bytes: u64) -> Vec<Chunk> {
+    let size = chunk_bytes.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two() as usize;
+    let mut chunks = Vec::new();
+    for extent in extents {
+        cut_one(extent, placements, size.max(extent.alignment.bytes() as usize), &mut chunks);
+    }
+    interleave(chunks)
+}
+
+fn cut_one(extent: &Extent, placements: &[Placement], size: usize, chunks: &mut Vec<Chunk>) {
+    let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
+    let tail = extent.alignment.up(extent.range.end()).unwrap_or(u64::MAX) - extent.range.end();
+    let slot_start = extent.place - lead;
+    let wanted_end = extent.place + extent.range.len() as usize;
+    let slot_end = wanted_end + tail as usize;
+    let mut at = slot_start;
+    let mut first = extent.tensors.start;
+    while at < wanted_end {
+        let boundary = (at / size + 1) * size;
+        // What lies past the last cut belongs to the last chunk, also when only the alignment's tail does.
+        let end = if boundary >= wanted_end { slot_end } else { boundary };
+        let offset = extent.range.start() + at as u64 - extent.place as u64;
+        let want = end.min(wanted_end) - at;
+        let file_end = offset + want as u64;
+        while first < extent.tensors.end && placements[first].range.end() <= offset {
+            first += 1;
+        }
+        let past = placements[first..extent.tensors.end].partition_point(|p| p.range.start() < file_end);
+        chunks.push(Chunk {
+            file: extent.file,
+            offset,
+            want,
+            slot: at..end,
+            method: extent.method,
+            alignment: if extent.method == Method::Direct { extent.alignment } else { Alignment::ONE },
+            tensors: first..first + past,
+        });
+        at = end;
+    }
+}
+
+/// Orders the chunks by how far into its file each lies, so that files of any size start and end together: several
+/// devices are kept busy, and no shard waits for another.
+fn interleave(mut chunks: Vec<Chunk>) -> Vec<Chunk> {
+    let files = chunks.iter().map(|chunk| chunk.file.index() + 1).max().unwrap_or(0);
+    let mut total = alloc::vec![0_u64; files];
+    for chunk in &chunks {
+        total[chunk.file.index()] += 1;
+    }
+    if total.iter().filter(|&&n| n > 0).count() < 2 {
+        return chunks;
+    }
+    let mut seen = alloc::vec![0_u64; files];
+    let mut order: Vec<(u64, usize)> = Vec::with_capacity(chunks.len());
+    for (index, chunk) in chunks.iter().enumerate() {
+        let file = chunk.file.index();
+        // The fraction (2 i + 1) / (2 n) of the file, in 32 bits after the point: exact enough, and the same everywhere.
+        order.push((((2 * seen[file] + 1) << 31) / total[file], index));
+        seen[file] += 1;
+    }
+    order.sort_unstable();
+    let mut taken: Vec<Option<Chunk>> = chunks.drain(..).map(Some).collect();
+    order.into_iter().filter_map(|(_, index)| taken[index].take()).collect()
+}

@@ -1,0 +1,254 @@
+//! The plan of a load: every read and the final place of every byte, fixed before the first read.
+//!
+//! Three steps, one file each. [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
+//! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
+//! the [`Planner`] that drives the two and refuses what does not fit.
+//!
+//! An arena's base is aligned to a huge page. A run that is read directly is placed at an address congruent to its file
+//! offset, modulo the direct-I/O alignment and the tensors' alignment, so that a direct read lands at the final address. A
+//! tensor whose file offset does not have the alignment that is asked for starts a run of its own, shifted to where it
+//! is aligned and read through the page cache, which takes any address; only such tensors pay.
+
+mod chunks;
+mod extents;
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::units::{Alignment, ByteRange, FileId, TensorId};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// How a run of bytes is brought in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Past the page cache (O_DIRECT).
+    Direct,
+    /// Through the page cache.
+    Buffered,
+}
+
+/// What direct reads of a file must be aligned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectLimits {
+    /// The alignment of offsets and lengths.
+    pub offset: Alignment,
+    /// The alignment of addresses.
+    pub memory: Alignment,
+}
+
+impl DirectLimits {
+    /// The one alignment that serves both.
+    #[must_use]
+    pub fn both(self) -> Alignment {
+        self.offset.max(self.memory)
+    }
+}
+
+/// How tensors are to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Copied into an arena that the load owns.
+    Copy,
+    /// As views of the mapped files; only tensors that would not be aligned there are copied.
+    Map {
+        /// Whether the mapped bytes will be made resident, so that they count as memory.
+        resident: bool,
+    },
+}
+
+/// How much memory a load may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryLimit {
+    /// In bytes.
+    pub available: u64,
+    /// Where the number comes from, for the message: "free memory", "the limit of cgroup …".
+    pub limit: String,
+}
+
+/// What the planner is told beside the catalog and the selection.
+#[derive(Debug, Clone)]
+pub struct PlanOptions {
+    /// Copy or map.
+    pub access: Access,
+    /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
+    pub direct: Vec<Option<DirectLimits>>,
+    /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
+    pub tensor_alignment: Alignment,
+    /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
+    pub chunk_bytes: u64,
+    /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
+    pub merge_gap: u64,
+    /// The memory there is; `None` plans without looking.
+    pub memory: Option<MemoryLimit>,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            access: Access::Copy,
+            direct: Vec::new(),
+            tensor_alignment: Alignment::ONE,
+            chunk_bytes: 4 << 20,
+            merge_gap: 128 << 10,
+            memory: None,
+        }
+    }
+}
+
+/// A run of a file's bytes that lies in one piece in the arena.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// The file.
+    pub file: FileId,
+    /// From the first tensor's first byte to the last one's last.
+    pub range: ByteRange,
+    /// How it is read.
+    pub method: Method,
+    /// Where `range.start()` lies in the arena.
+    pub place: usize,
+    /// The alignment that its reads keep; one byte for buffered reads.
+    pub alignment: Alignment,
+    /// The placements in it.
+    pub tensors: Range<usize>,
+}
+
+/// A piece of an extent, filled by one read when all goes well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The file.
+    pub file: FileId,
+    /// Its first byte in the file, aligned for a direct read.
+    pub offset: u64,
+    /// How many bytes must land.
+    pub want: usize,
+    /// The bytes of the arena that are its own; at least `want` long, up to the alignment.
+    pub slot: Range<usize>,
+    /// How it is read.
+    pub method: Method,
+    /// The alignment that a resumed direct read keeps.
+    pub alignment: Alignment,
+    /// The placements that have bytes in it.
+    pub tensors: Range<usize>,
+}
+
+/// Where a tensor's bytes are after the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Location {
+    /// In the arena from that byte on.
+    Arena(usize),
+    /// In its file's mapping, at its own offset.
+    Mapped,
+}
+
+/// A selected tensor and its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// Its bytes in the file.
+    pub range: ByteRange,
+    /// Where they go.
+    pub location: Location,
+}
+
+/// A whole load, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    placements: Vec<Placement>,
+    extents: Vec<Extent>,
+    chunks: Vec<Chunk>,
+    mapped: Vec<(FileId, ByteRange)>,
+    arena_bytes: usize,
+    selected_bytes: u64,
+}
+
+impl Plan {
+    /// The selected tensors in the order of file and offset.
+    #[must_use]
+    pub fn placements(&self) -> &[Placement] {
+        &self.placements
+    }
+
+    /// The runs that are read, in the order of file and offset.
+    #[must_use]
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// The reads in the order of issue, by [`ChunkId`](crate::ChunkId).
+    #[must_use]
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The runs of file bytes that are mapped.
+    #[must_use]
+    pub fn mapped(&self) -> &[(FileId, ByteRange)] {
+        &self.mapped
+    }
+
+    /// The arena's length in bytes.
+    #[must_use]
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    /// The bytes of the selected tensors.
+    #[must_use]
+    pub fn selected_bytes(&self) -> u64 {
+        self.selected_bytes
+    }
+
+    /// The bytes that must land for the load to be done: the selected ones, and those read along between them.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.want as u64).sum()
+    }
+}
+
+/// Turns a catalog and a selection into a [`Plan`]: a pure function.
+#[derive(Debug, Clone, Default)]
+pub struct Planner {
+    options: PlanOptions,
+}
+
+impl Planner {
+    /// A planner with these options.
+    #[must_use]
+    pub fn new(options: PlanOptions) -> Self {
+        Self { options }
+    }
+
+    /// Plans the load of `selected`, which must be ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it.
+    ///
+    /// # Errors
+    /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
+    /// not fit in this target's addresses.
+    pub fn plan(&self, catalog: &Catalog, selected: &[TensorId]) -> Result<Plan, Error> {
+        let selected_bytes = selected.iter().fold(0_u64, |sum, &id| sum.saturating_add(catalog.tensor(id).range.len()));
+        let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
+        let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
+        let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };
+        let needed = laid_out.arena_bytes.saturating_add(resident);
+        if let Some(memory) = self.options.memory.as_ref().filter(|memory| needed > memory.available) {
+            return Err(Error::NotEnoughMemory { needed, available: memory.available, limit: memory.limit.clone() });
+        }
+        let arena_bytes = usize::try_from(laid_out.arena_bytes)
+            .ok()
+            .filter(|&bytes| isize::try_from(bytes).is_ok())
+            .ok_or(Error::AddressSpace { needed })?;
+        let chunks = chunks::cut(&laid_out.extents, &laid_out.placements, self.options.chunk_bytes);
+        Ok(Plan {
+            placements: laid_out.placements,
+            extents: laid_out.extents,
+            chunks,
+            mapped: laid_out.mapped,
+            arena_bytes,
+            selected_bytes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

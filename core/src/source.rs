@@ -1,0 +1,135 @@
+//! The traits that a platform implements: where reads go, and what they fill.
+//!
+//! Buffers are owned by the source from submission to completion, so that giving a load up can never free memory that
+//! the kernel still writes to.
+
+use crate::units::{ChunkId, FileId};
+use core::fmt;
+
+/// Identifies a read from [`Engine::next_read`](crate::Engine::next_read) to its completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId {
+    pub(crate) slot: u32,
+    /// Tells a slot's uses apart, so that a completion that comes twice is noticed.
+    pub(crate) generation: u32,
+}
+
+/// One read: `len` bytes of `file` from `offset` on, into the chunk's buffer from its byte `at` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadOp {
+    /// To be given back with the completion.
+    pub id: ReadId,
+    /// The chunk whose buffer it fills.
+    pub chunk: ChunkId,
+    /// The file to read.
+    pub file: FileId,
+    /// The first byte in the file.
+    pub offset: u64,
+    /// Where in the chunk's buffer that byte goes.
+    pub at: usize,
+    /// How many bytes to ask for; for a direct read at a file's end it reaches past the end, up to the alignment.
+    pub len: usize,
+    /// Whether the read goes past the page cache (O_DIRECT).
+    pub direct: bool,
+    /// How often this read has been tried before without a byte of progress; a source may wait longer as it grows.
+    pub attempt: u32,
+}
+
+/// Why a read failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// EINTR.
+    Interrupted,
+    /// EAGAIN.
+    Again,
+    /// EINVAL: for a direct read, most often an alignment that the file system does not take.
+    Invalid,
+    /// EOPNOTSUPP.
+    NotSupported,
+    /// EIO.
+    Io,
+    /// ENOMEM or ENOBUFS.
+    NoMemory,
+    /// Any other error number.
+    Os(i32),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted => f.write_str("interrupted again and again (EINTR)"),
+            Self::Again => f.write_str("the system stayed too busy to take the read (EAGAIN)"),
+            Self::Invalid => f.write_str("the system calls the read invalid (EINVAL)"),
+            Self::NotSupported => f.write_str("the file system does not support such reads (EOPNOTSUPP)"),
+            Self::Io => {
+                f.write_str("the device reports an error (EIO); look at the system's log and the disk's health")
+            }
+            Self::NoMemory => f.write_str("the system has no memory for the read (ENOMEM)"),
+            Self::Os(number) => write!(f, "system error {number}"),
+        }
+    }
+}
+
+/// How a read ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// So many bytes were read; fewer than asked for is a short read, none is the end of the file.
+    Read(usize),
+    /// Nothing was read.
+    Failed(Fault),
+}
+
+/// Memory that a read fills.
+pub trait Buffer: Send + 'static {
+    /// The bytes to fill.
+    fn as_mut_slice(&mut self) -> &mut [u8];
+}
+
+/// A finished read with its buffer.
+#[derive(Debug)]
+pub struct Completion<B> {
+    /// The read.
+    pub id: ReadId,
+    /// Its chunk's buffer.
+    pub buffer: B,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A read that a source could not take, with its buffer.
+#[derive(Debug)]
+pub struct Rejected<B> {
+    /// The buffer, untouched.
+    pub buffer: B,
+    /// Why; the engine decides what becomes of the read.
+    pub fault: Fault,
+}
+
+/// Takes reads and completes them: an io_uring, a thread that calls `pread`, a simulated device.
+///
+/// Dropping a source with reads in flight must wait for them or leak their buffers; it must never free them.
+pub trait ReadSource {
+    /// The memory it fills.
+    type Buffer: Buffer;
+    /// Why the source as a whole can go on no more.
+    type Error: fmt::Display;
+
+    /// How many reads it keeps in flight at most; at least one.
+    fn capacity(&self) -> usize;
+
+    /// How many reads are in flight now.
+    fn in_flight(&self) -> usize;
+
+    /// Takes a read and its buffer. Called only while [`in_flight`](Self::in_flight) is below the capacity.
+    ///
+    /// # Errors
+    /// When the read cannot be taken, with the buffer.
+    fn submit(&mut self, op: ReadOp, buffer: Self::Buffer) -> Result<(), Rejected<Self::Buffer>>;
+
+    /// Waits until at least one read in flight has completed, and passes on all that have.
+    ///
+    /// # Errors
+    /// When no completion can come any more; the buffers in flight stay with the source.
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Self::Buffer>)) -> Result<(), Self::Error>;
+}

@@ -1,0 +1,219 @@
+//! Chooses how to load from what was measured, and says why in words.
+//!
+//! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`].
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// A way of reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// io_uring, one ring a worker.
+    Uring,
+    /// Worker threads that call `pread`.
+    Pread,
+    /// The files mapped into memory.
+    Mmap,
+    /// tokio's blocking threads.
+    Tokio,
+}
+
+impl Backend {
+    /// Every backend.
+    pub const ALL: [Self; 4] = [Self::Uring, Self::Pread, Self::Mmap, Self::Tokio];
+
+    /// The name that people and JSON output use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Pread => "pread",
+            Self::Mmap => "mmap",
+            Self::Tokio => "tokio",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What was measured of one file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileSignals {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The share of it in the page cache, 0 to 1; `None` when the system would not tell.
+    pub resident: Option<f32>,
+    /// Whether direct reads are possible.
+    pub direct: bool,
+}
+
+/// What was measured before a load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signals {
+    /// Each file.
+    pub files: Vec<FileSignals>,
+    /// The bytes that are wanted.
+    pub selected_bytes: u64,
+    /// The file system's name, when it is known.
+    pub file_system: String,
+    /// Whether the file system is on another machine.
+    pub network: bool,
+    /// Why io_uring cannot be used, if so.
+    pub uring_refused: Option<String>,
+    /// The processors this process may run on.
+    pub cpus: usize,
+}
+
+/// How a load is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strategy {
+    /// What reads.
+    pub backend: Backend,
+    /// By file: past the page cache or through it.
+    pub direct: Vec<bool>,
+    /// The size of a read in bytes.
+    pub chunk_bytes: u64,
+    /// The reads in flight per worker.
+    pub depth: usize,
+    /// Rings or threads; 0 means that the caller's own thread does it all.
+    pub workers: usize,
+    /// Why, in a sentence or two.
+    pub reason: String,
+}
+
+/// Below this, starting a thread or a ring costs more than it brings.
+const SMALL_BYTES: u64 = 4 << 20;
+/// From this share on, a file counts as cached.
+const CACHED_SHARE: f32 = 0.9;
+const MAX_WORKERS: usize = 8;
+
+/// Decides. `wanted` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
+#[must_use]
+pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
+    let mut reasons: Vec<String> = Vec::new();
+    let direct: Vec<bool> = signals.files.iter().map(|file| file.direct && !is_cached(file)).collect();
+    let cached = signals.files.iter().filter(|file| is_cached(file)).count();
+    let any_direct = direct.iter().any(|&direct| direct);
+    let small = signals.selected_bytes < SMALL_BYTES;
+    let backend = match wanted {
+        Some(backend) => {
+            reasons.push(format!("{backend} was asked for"));
+            backend
+        }
+        None => choose(signals, small, any_direct, &mut reasons),
+    };
+    match backend {
+        Backend::Mmap => reasons.push("the files are mapped; views of them share the page cache".to_string()),
+        _ => reasons.push(explain_files(signals, &direct, cached)),
+    }
+    let cpus = signals.cpus.clamp(1, MAX_WORKERS);
+    let (chunk_bytes, depth, workers) = match backend {
+        Backend::Uring => (2 << 20, 4, cpus),
+        // A network file system answers slowly and in parallel.
+        _ if signals.network => (4 << 20, 1, 16),
+        _ if small && wanted.is_none() => (4 << 20, 1, 0),
+        // A thread waits while its direct read is under way: two a processor keep the device busy.
+        _ if any_direct => (2 << 20, 1, 2 * cpus),
+        _ => (2 << 20, 1, cpus),
+    };
+    Strategy { backend, direct, chunk_bytes, depth, workers, reason: reasons.join("; ") }
+}
+
+fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
+    if small {
+        reasons.push("pread on the calling thread, as so little needs neither ring nor threads".to_string());
+    } else if !any_direct {
+        reasons.push("pread, as buffered reads are copies by the processor, which threads share best".to_string());
+    } else if let Some(why) = &signals.uring_refused {
+        reasons.push(format!("pread, as io_uring cannot be used here ({why})"));
+    } else {
+        reasons.push("io_uring, as it is there and keeps direct reads in flight from few threads".to_string());
+        return Backend::Uring;
+    }
+    Backend::Pread
+}
+
+fn explain_files(signals: &Signals, direct: &[bool], cached: usize) -> String {
+    let files = direct.len();
+    let direct = direct.iter().filter(|&&direct| direct).count();
+    let refusing = signals.files.iter().filter(|file| !file.direct).count();
+    let unknown = signals.files.iter().filter(|file| file.resident.is_none()).count();
+    let mut text = match (direct, cached, refusing) {
+        (0, c, _) if c == files => "the files are in the page cache, so they are copied from there".to_string(),
+        (0, _, r) if r == files => format!("{} takes no direct reads, so the reads are buffered", signals.file_system),
+        (d, _, _) if d == files => "the files are not in the page cache, so the reads go past it".to_string(),
+        _ => format!(
+            "{direct} of {files} files are read past the page cache ({cached} are cached, {refusing} take no direct reads)"
+        ),
+    };
+    if unknown > 0 {
+        text += &format!("; the system would not tell what is cached of {unknown} files");
+    }
+    text
+}
+
+fn is_cached(file: &FileSignals) -> bool {
+    file.resident.is_some_and(|share| share >= CACHED_SHARE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn signals(resident: Option<f32>, direct: bool) -> Signals {
+        let file = FileSignals { bytes: 1 << 30, resident, direct };
+        Signals {
+            files: vec![file.clone(), file],
+            selected_bytes: 2 << 30,
+            file_system: "ext4".to_string(),
+            network: false,
+            uring_refused: None,
+            cpus: 2,
+        }
+    }
+
+    #[test]
+    fn cold_files_go_direct_through_the_ring() {
+        let strategy = decide(&signals(Some(0.0), true), None);
+        assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, true]));
+        assert!(strategy.reason.contains("not in the page cache"), "{}", strategy.reason);
+    }
+
+    #[test]
+    fn a_refused_ring_means_threads_and_says_so() {
+        let refused = Signals { uring_refused: Some("EPERM".to_string()), ..signals(Some(0.0), true) };
+        let strategy = decide(&refused, None);
+        assert_eq!(strategy.backend, Backend::Pread);
+        assert!(strategy.reason.contains("EPERM"), "{}", strategy.reason);
+        assert_eq!(decide(&refused, Some(Backend::Uring)).backend, Backend::Uring, "the caller's choice stands");
+    }
+
+    #[test]
+    fn cached_files_and_files_without_direct_reads_are_copied_by_threads() {
+        for signals in [signals(Some(1.0), true), signals(Some(0.0), false)] {
+            let strategy = decide(&signals, None);
+            assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+        }
+    }
+
+    #[test]
+    fn little_is_read_on_the_calling_thread() {
+        let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
+        assert_eq!(decide(&little, None).workers, 0);
+    }
+
+    #[test]
+    fn unknown_residency_is_taken_as_cold_and_said() {
+        let strategy = decide(&signals(None, true), None);
+        assert_eq!(strategy.direct, vec![true, true]);
+        assert!(strategy.reason.contains("would not tell"), "{}", strategy.reason);
+    }
+}

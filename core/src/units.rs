@@ -1,0 +1,172 @@
+//! The small types that keep file offsets, identifiers and alignments apart.
+//!
+//! File offsets and lengths are `u64` everywhere, memory sizes are `usize`: a 700 GB checkpoint is described on a
+//! 32-bit target too, and what cannot be held there is refused by the planner.
+
+use core::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The identifier as an index into the table it belongs to.
+            #[must_use]
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+
+id! {
+    /// A file of a [`Catalog`](crate::Catalog), in the order in which it was added.
+    FileId
+}
+id! {
+    /// A tensor of a [`Catalog`](crate::Catalog), in the order of file and offset.
+    TensorId
+}
+id! {
+    /// A chunk of a [`Plan`](crate::Plan): one owned destination, filled by one read or a few.
+    ChunkId
+}
+
+/// A power of two, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Alignment(u64);
+
+impl Alignment {
+    /// No constraint: every address is a multiple of one byte.
+    pub const ONE: Self = Self(1);
+    /// The usual memory page.
+    pub const PAGE: Self = Self(4096);
+    /// A huge page on x86-64 and on AArch64 with 4 KiB pages.
+    pub const HUGE_PAGE: Self = Self(2 << 20);
+
+    /// `bytes` as an alignment, or `None` when it is not a power of two.
+    #[must_use]
+    pub const fn new(bytes: u64) -> Option<Self> {
+        if bytes.is_power_of_two() { Some(Self(bytes)) } else { None }
+    }
+
+    /// The alignment in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// The greatest multiple not above `offset`.
+    #[must_use]
+    pub const fn down(self, offset: u64) -> u64 {
+        offset & !(self.0 - 1)
+    }
+
+    /// The least multiple not below `offset`, or `None` past the end of `u64`.
+    #[must_use]
+    pub const fn up(self, offset: u64) -> Option<u64> {
+        match offset.checked_add(self.0 - 1) {
+            Some(sum) => Some(self.down(sum)),
+            None => None,
+        }
+    }
+
+    /// Whether `offset` is a multiple.
+    #[must_use]
+    pub const fn divides(self, offset: u64) -> bool {
+        offset & (self.0 - 1) == 0
+    }
+}
+
+impl fmt::Display for Alignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The bytes `start..end` of a file; `start <= end` always holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ByteRange {
+    start: u64,
+    end: u64,
+}
+
+impl ByteRange {
+    /// The range `start..end`, or `None` when it would run backwards.
+    #[must_use]
+    pub const fn new(start: u64, end: u64) -> Option<Self> {
+        if start <= end { Some(Self { start, end }) } else { None }
+    }
+
+    /// The first byte.
+    #[must_use]
+    pub const fn start(self) -> u64 {
+        self.start
+    }
+
+    /// One past the last byte.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        self.end
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub const fn len(self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether it holds no byte.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// A number of bytes as a person reads it, in binary units: `86.6 MiB`.
+#[derive(Debug, Clone, Copy)]
+pub struct HumanBytes(pub u64);
+
+impl fmt::Display for HumanBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut unit = 0;
+        let mut scale = 1024_u64;
+        while unit + 1 < UNITS.len() && self.0 / scale >= 1024 {
+            scale *= 1024;
+            unit += 1;
+        }
+        // Tenths by integers: core has no floating-point rounding on every target.
+        let tenths = u128::from(self.0) * 10 / u128::from(scale);
+        write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn alignment_rounds_both_ways_and_refuses_what_is_no_power_of_two() {
+        let page = Alignment::PAGE;
+        assert_eq!((page.down(4097), page.up(4097)), (4096, Some(8192)));
+        assert_eq!((page.down(4096), page.up(4096)), (4096, Some(4096)));
+        assert_eq!(page.up(u64::MAX), None);
+        assert_eq!(Alignment::new(0), None);
+        assert_eq!(Alignment::new(24), None);
+    }
+
+    #[test]
+    fn human_bytes_pick_the_unit() {
+        assert_eq!(HumanBytes(1023).to_string(), "1023 B");
+        assert_eq!(HumanBytes(1536).to_string(), "1.5 KiB");
+        assert_eq!(HumanBytes(90_868_376).to_string(), "86.6 MiB");
+        assert_eq!(HumanBytes(u64::MAX).to_string(), "15.9 EiB");
+    }
+}

@@ -1,0 +1,25 @@
+//! Loads a checkpoint with everything chosen by floodtide, and sums up one tensor through a typed view.
+//!
+//! `cargo run --release -p floodtide-linux --example load -- model.safetensors`
+
+use floodtide_core::{DType, Escaped, HumanBytes};
+use floodtide_linux::Loader;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args().nth(1).ok_or("give a safetensors file, its index or its folder")?;
+    let tensors = Loader::new().load(&path)?;
+    let report = tensors.report();
+    println!("{} tensors, {} in {:?}", report.tensors, HumanBytes(report.bytes), report.elapsed);
+    println!("read by {}: {}", report.backend, report.reason);
+
+    // A tensor keeps the memory of its load alive, so it can outlive `tensors` and go to any thread.
+    let Some(tensor) = tensors.iter().find(|tensor| tensor.dtype() == DType::F32) else { return Ok(()) };
+    drop(tensors);
+    let sum = std::thread::spawn(move || -> Result<String, floodtide_linux::ViewError> {
+        let values: &[f32] = tensor.elements()?;
+        let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
+        Ok(format!("{} {:?} sums up to {sum}", Escaped(tensor.name()), tensor.shape()))
+    });
+    println!("{}", sum.join().map_err(|_| "the thread panicked")??);
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! The open files of a checkpoint, each with what must not change while it is read.
+
+use crate::error::Error;
+use crate::probe;
+use floodtide_core::DirectLimits;
+use rustix::fs::{FileType, Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+
+    /// What differs, in words.
+    fn difference(self, now: Self) -> Option<&'static str> {
+        if (self.device, self.inode) != (now.device, now.inode) {
+            Some("another file has taken its place")
+        } else if self.bytes != now.bytes {
+            Some("its length is another")
+        } else if self.modified != now.modified {
+            Some("it was written to")
+        } else {
+            None
+        }
+    }
+}
+
+/// An open file of a checkpoint.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    path: PathBuf,
+    buffered: File,
+    direct: Option<(File, DirectLimits)>,
+    stamp: Stamp,
+}
+
+impl OpenFile {
+    /// Opens a regular file; never waits for a FIFO's writer.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let io = |action| move |source: io::Error| Error::Io { path: path.to_owned(), action, source };
+        let buffered = open(path, OFlags::NONBLOCK).map_err(io("open the file"))?;
+        let metadata = buffered.metadata().map_err(io("examine the file"))?;
+        if !metadata.is_file() {
+            return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
+        }
+        let stamp = Stamp::of(&metadata);
+        Ok(Self { path: path.to_owned(), buffered, direct: None, stamp })
+    }
+
+    /// Opens the file a second time for direct reads, where the file system takes them.
+    pub(crate) fn open_direct(&mut self) {
+        let Some(limits) = probe::direct_limits(&self.buffered) else { return };
+        let Ok(direct) = open(&self.path, OFlags::DIRECT | OFlags::NONBLOCK) else { return };
+        // The path may mean another file by now; that is reported at the end of the load, not read here.
+        if direct.metadata().is_ok_and(|m| self.stamp.difference(Stamp::of(&m)).is_none()) {
+            self.direct = Some((direct, limits));
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.stamp.bytes
+    }
+
+    pub(crate) fn buffered(&self) -> &File {
+        &self.buffered
+    }
+
+    pub(crate) fn direct_limits(&self) -> Option<DirectLimits> {
+        self.direct.as_ref().map(|(_, limits)| *limits)
+    }
+
+    /// The descriptor for direct or buffered reads; buffered when there is no other.
+    pub(crate) fn descriptor(&self, direct: bool) -> &File {
+        match &self.direct {
+            Some((file, _)) if direct => file,
+            _ => &self.buffered,
+        }
+    }
+
+    /// Reads exactly `bytes` from `offset` on; for headers.
+    pub(crate) fn read_exact(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
+        let mut buffer = vec![0; bytes];
+        self.buffered.read_exact_at(&mut buffer, offset).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone(), what: "its length is another" },
+            _ => Error::Io { path: self.path.clone(), action: "read the header", source },
+        })?;
+        Ok(buffer)
+    }
+
+    /// Fails if the file, or what its path means, is not what it was when it was opened.
+    pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+        let changed = |what| Error::Changed { path: self.path.clone(), what };
+        let open = self.buffered.metadata();
+        let named = std::fs::metadata(&self.path).map_err(|_| changed("it was removed"))?;
+        for now in [open.as_ref().unwrap_or(&named), &named] {
+            if let Some(what) = self.stamp.difference(Stamp::of(now)) {
+                return Err(changed(what));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path, extra: OFlags) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | extra;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// The kind of a file that is not a regular one.
+pub(crate) fn describe(mode: u32) -> &'static str {
+    match FileType::from_raw_mode(mode) {
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice => "a character device",
+        FileType::BlockDevice => "a block device",
+        _ => "something else",
+    }
+}

@@ -1,0 +1,53 @@
+//! The bookkeeping of an arena's hand-out, without its memory: each piece is lent at most once, and the whole is frozen
+//! only when every piece that was lent is back. loom runs all interleavings of it.
+
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+
+/// Set in `state` once the whole is frozen; the other bits count the pieces that are out.
+const FROZEN: usize = 1 << (usize::BITS - 1);
+
+/// Who may touch which piece.
+#[derive(Debug)]
+pub struct Handout {
+    lent: Box<[AtomicBool]>,
+    state: AtomicUsize,
+}
+
+impl Handout {
+    /// For that many pieces, none of them lent.
+    #[must_use]
+    pub fn new(pieces: usize) -> Self {
+        Self { lent: (0..pieces).map(|_| AtomicBool::new(false)).collect(), state: AtomicUsize::new(0) }
+    }
+
+    /// Lends a piece: true once for each, and never after the freeze. The caller gives it back with
+    /// [`give_back`](Self::give_back), once.
+    pub fn lend(&self, piece: usize) -> bool {
+        let Some(lent) = self.lent.get(piece) else { return false };
+        // Counted before it is lent, so that a freeze that runs meanwhile sees it.
+        if self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| (s & FROZEN == 0).then(|| s + 1)).is_err()
+        {
+            return false;
+        }
+        if lent.swap(true, Ordering::Relaxed) {
+            self.state.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Takes a lent piece back for good. What its holder wrote is visible to whoever freezes.
+    pub fn give_back(&self) {
+        self.state.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Freezes the whole, so that nothing is lent any more: true when no piece is out.
+    pub fn freeze(&self) -> bool {
+        // Acquire pairs with the releases of `give_back`: all writes into the pieces happen before reads of the frozen
+        // whole. `fetch_sub` continues a release sequence, so one acquire covers every holder.
+        match self.state.compare_exchange(0, FROZEN, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(state) => state == FROZEN,
+        }
+    }
+}

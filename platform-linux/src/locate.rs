@@ -1,0 +1,154 @@
+//! From the path a person gives to the files of a checkpoint.
+//!
+//! A path may be a file, an index, a folder of shards with or without an index, a Hugging Face cache snapshot, or the
+//! `models--…` folder above it. Names that an index gives are not trusted: see [`confine`].
+
+use crate::error::Error;
+use crate::files::{OpenFile, describe};
+use floodtide_core::format::shard_index::ShardIndex;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The files to open, in order, and the index that lists them.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) index: Option<(PathBuf, ShardIndex)>,
+}
+
+/// An index larger than this is none; the largest seen are a few MB.
+const MAX_INDEX_BYTES: u64 = 100_000_000;
+const INDEX_NAME: &str = "model.safetensors.index.json";
+const PICKLES: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
+
+pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
+    let metadata = fs::metadata(path).map_err(|source| io_error(path, "open the checkpoint", source))?;
+    if metadata.is_dir() {
+        return locate_in_folder(&snapshot_of(path));
+    }
+    if !metadata.is_file() {
+        return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
+    }
+    if path.extension() == Some(OsStr::new("json")) {
+        return by_index(path);
+    }
+    if is_pickle(path)? {
+        return Err(Error::Pickle { path: path.to_owned() });
+    }
+    Ok(Located { files: vec![path.to_owned()], index: None })
+}
+
+fn io_error(path: &Path, action: &'static str, source: io::Error) -> Error {
+    Error::Io { path: path.to_owned(), action, source }
+}
+
+/// The snapshot that a Hugging Face cache's `models--…` folder means by `main`, or its only one; else the folder itself.
+fn snapshot_of(folder: &Path) -> PathBuf {
+    let snapshots = folder.join("snapshots");
+    if let Ok(revision) = fs::read_to_string(folder.join("refs/main")) {
+        let revision = revision.trim();
+        if !revision.contains('/') && revision != ".." && snapshots.join(revision).is_dir() {
+            return snapshots.join(revision);
+        }
+    }
+    match fs::read_dir(&snapshots).map(|entries| entries.flatten().map(|e| e.path()).collect::<Vec<_>>()) {
+        Ok(only) if only.len() == 1 && only[0].is_dir() => only[0].clone(),
+        _ => folder.to_owned(),
+    }
+}
+
+fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| io_error(folder, "list the folder", source))? {
+        let entry = entry.map_err(|source| io_error(folder, "list the folder", source))?;
+        // A name that is not UTF-8 is no name that a checkpoint's writer gives.
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    let indexes: Vec<&String> = names.iter().filter(|name| is_index_name(name)).collect();
+    match indexes[..] {
+        [] => {}
+        [only] => return by_index(&folder.join(only)),
+        _ if names.iter().any(|name| name == INDEX_NAME) => return by_index(&folder.join(INDEX_NAME)),
+        _ => {
+            let names: Vec<&str> = indexes.iter().map(|name| name.as_str()).collect();
+            return Err(Error::SeveralIndexes { path: folder.to_owned(), names: names.join(", ") });
+        }
+    }
+    let is_safetensors = |name: &&String| Path::new(name).extension() == Some(OsStr::new("safetensors"));
+    let files: Vec<PathBuf> = names.iter().filter(is_safetensors).map(|name| folder.join(name)).collect();
+    if !files.is_empty() {
+        return Ok(Located { files, index: None });
+    }
+    match names.iter().find(|name| has_pickle_extension(Path::new(name))) {
+        Some(pickle) => Err(Error::Pickle { path: folder.join(pickle) }),
+        None => Err(Error::NoCheckpoint { path: folder.to_owned() }),
+    }
+}
+
+/// `model.safetensors.index.json`, and `model.safetensors.index.fp16.json` as diffusers writes variants.
+fn is_index_name(name: &str) -> bool {
+    name.ends_with(".json") && name.contains(".safetensors.index.")
+}
+
+fn by_index(path: &Path) -> Result<Located, Error> {
+    let file = OpenFile::open(path)?;
+    if file.bytes() > MAX_INDEX_BYTES {
+        let source = io::Error::other(format!("it has {} bytes, and no index is that large", file.bytes()));
+        return Err(io_error(path, "read the index", source));
+    }
+    let json = file.read_exact(0, file.bytes() as usize)?;
+    let index = ShardIndex::parse(&json)
+        .map_err(|source| floodtide_core::Error::Index { file: path.display().to_string(), source })?;
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut files = Vec::with_capacity(index.shards().len());
+    for name in index.shards() {
+        let shard = folder.join(name);
+        match fs::symlink_metadata(&shard) {
+            Ok(metadata) if metadata.is_symlink() => confine(folder, &shard)?,
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::MissingShard { index: path.to_owned(), shard: name.clone() });
+            }
+            Err(source) => return Err(io_error(&shard, "open the shard", source)),
+        }
+        files.push(shard);
+    }
+    Ok(Located { files, index: Some((path.to_owned(), index)) })
+}
+
+/// Lets a shard be a link only to a file of its own folder, or, in a Hugging Face cache snapshot
+/// (`models--…/snapshots/REVISION`), to one of the cache's `blobs`.
+fn confine(folder: &Path, shard: &Path) -> Result<(), Error> {
+    let resolve = |path: &Path| fs::canonicalize(path).map_err(|source| io_error(path, "follow the link", source));
+    let (home, target) = (resolve(folder)?, resolve(shard)?);
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    let snapshots = home.parent();
+    let is_snapshot = snapshots.and_then(Path::file_name) == Some(OsStr::new("snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|model| model.join("blobs"));
+    if parent == home || (is_snapshot && blobs.as_deref() == Some(parent)) {
+        return Ok(());
+    }
+    Err(Error::ShardOutside { shard: shard.to_owned(), target })
+}
+
+fn has_pickle_extension(path: &Path) -> bool {
+    path.extension().and_then(OsStr::to_str).is_some_and(|extension| PICKLES.contains(&extension))
+}
+
+/// Whether a file looks like what `torch.save` writes: a zip archive, or a bare pickle of protocol 2 and up.
+fn is_pickle(path: &Path) -> Result<bool, Error> {
+    let file = OpenFile::open(path)?;
+    let start = file.read_exact(0, file.bytes().min(4) as usize)?;
+    let magic = start.starts_with(b"PK\x03\x04") || (start.len() > 1 && start[0] == 0x80 && (2..6).contains(&start[1]));
+    // A header of 898 bytes (0x0382) would look like the second kind; its name tells.
+    Ok(magic && path.extension() != Some(OsStr::new("safetensors")))
+}

@@ -1,0 +1,113 @@
+//! Files mapped into memory, whole or where they are wanted, and made resident on request.
+
+use crate::error::Error;
+use crate::files::OpenFile;
+use floodtide_core::{ByteRange, FileId};
+use memmap2::{Advice, Mmap};
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// What one call makes resident: small enough for progress and for threads to share, large enough to cost nothing.
+const STEP: usize = 8 << 20;
+
+/// The mappings of a load, by file; `None` where nothing of a file is viewed in place.
+#[derive(Debug, Default)]
+pub(crate) struct Mappings {
+    maps: Vec<Option<Mmap>>,
+    wanted: Vec<(usize, usize, usize)>,
+}
+
+impl Mappings {
+    /// Maps the files of `wanted`; nothing is read yet.
+    pub(crate) fn new(files: &[OpenFile], wanted: &[(FileId, ByteRange)]) -> Result<Self, Error> {
+        let mut mappings = Self { maps: (0..files.len()).map(|_| None).collect(), wanted: Vec::new() };
+        for (id, range) in wanted {
+            let file = &files[id.index()];
+            let map = &mut mappings.maps[id.index()];
+            if map.is_none() {
+                // SAFETY: the bytes are only ever handed out as `&[u8]` for data, never as values with invariants. That
+                // nobody changes the file underneath is what every user of a mapping promises; `Loader` documents it.
+                let mapped = unsafe { Mmap::map(file.buffered()) };
+                let mapped = mapped.map_err(|source| Error::Memory { bytes: file.bytes(), source })?;
+                *map = Some(mapped);
+            }
+            // Inside the mapping, so both ends fit in usize.
+            mappings.wanted.push((id.index(), range.start() as usize, range.end() as usize));
+        }
+        Ok(mappings)
+    }
+
+    pub(crate) fn bytes(&self, file: FileId) -> &[u8] {
+        self.maps.get(file.index()).and_then(Option::as_ref).map_or(&[], |map| map)
+    }
+
+    /// Makes the wanted ranges resident, with so many threads; `done` counts bytes as they come in. Stops early when
+    /// `cancelled` says so.
+    pub(crate) fn populate(
+        &self,
+        threads: usize,
+        done: &AtomicU64,
+        cancelled: &(impl Fn() -> bool + Sync),
+    ) -> io::Result<()> {
+        let steps: Vec<(usize, usize, usize)> = self
+            .wanted
+            .iter()
+            .flat_map(|&(file, start, end)| (start..end).step_by(STEP).map(move |at| (file, at, (at + STEP).min(end))))
+            .collect();
+        let next = AtomicUsize::new(0);
+        let work = || -> io::Result<()> {
+            while let Some(&(file, start, end)) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if cancelled() {
+                    return Ok(());
+                }
+                if let Some(map) = &self.maps[file] {
+                    make_resident(map, start, end)?;
+                }
+                done.fetch_add((end - start) as u64, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let helpers: Vec<_> = (1..threads.min(steps.len()))
+                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
+            let mut result = work();
+            for helper in helpers {
+                result = result.and(helper.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))));
+            }
+            result
+        })
+    }
+
+    /// Locks the wanted ranges in memory and returns how many bytes were locked.
+    pub(crate) fn lock(&self) -> io::Result<u64> {
+        let mut locked = 0;
+        for &(file, start, end) in &self.wanted {
+            if let Some(map) = &self.maps[file] {
+                let bytes = &map[start..end];
+                // SAFETY: the range is part of a mapping that `self` keeps.
+                unsafe { rustix::mm::mlock(bytes.as_ptr().cast_mut().cast(), bytes.len()) }?;
+                locked += bytes.len() as u64;
+            }
+        }
+        Ok(locked)
+    }
+}
+
+/// `MADV_POPULATE_READ` (Linux 5.14) faults a range in by one call, and reports what would be a SIGBUS as EFAULT. Older
+/// kernels are asked to read ahead, and each page is touched.
+fn make_resident(map: &Mmap, start: usize, end: usize) -> io::Result<()> {
+    match map.advise_range(Advice::PopulateRead, start, end - start) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            map.advise_range(Advice::WillNeed, start, end - start)?;
+            let page = rustix::param::page_size();
+            let sum = map[start..end].iter().step_by(page).fold(0_u8, |sum, byte| sum ^ byte);
+            std::hint::black_box(sum ^ map[end - 1]);
+            Ok(())
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+            Err(io::Error::other("the file is shorter than when it was opened, or its device fails (EFAULT)"))
+        }
+        result => result,
+    }
+}

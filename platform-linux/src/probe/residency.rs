@@ -1,0 +1,117 @@
+//! How much of a file is in the page cache, without touching it.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+
+/// `struct cachestat_range` and `struct cachestat` of `linux/mman.h`.
+#[repr(C)]
+struct Range {
+    offset: u64,
+    len: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CacheStat {
+    cache: u64,
+    dirty: u64,
+    writeback: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
+/// The system call's number, the same on every architecture.
+const SYS_CACHESTAT: libc::c_long = 451;
+/// How many places of a file are sampled where the kernel tells nothing else.
+const SAMPLES: u64 = 32;
+
+/// The share of the file in the page cache, 0 to 1; `None` when nothing tells.
+///
+/// `cachestat(2)` (Linux 6.5) answers at once, but refuses files that the caller neither owns nor may write; an older
+/// kernel has `mincore(2)`, which then calls every page resident, so it is asked for own files only. Else reads that may
+/// not wait (`RWF_NOWAIT`) sample the file.
+pub(crate) fn resident_share(file: &File) -> Option<f32> {
+    let metadata = file.metadata().ok()?;
+    if metadata.len() == 0 {
+        return Some(1.0);
+    }
+    match cached_pages(file) {
+        Ok(pages) => {
+            let total = metadata.len().div_ceil(rustix::param::page_size() as u64);
+            Some((pages as f32 / total as f32).min(1.0))
+        }
+        Err(libc::ENOSYS) if owns(&metadata) => mapped_share(file, metadata.len()),
+        Err(_) => sampled_share(file, metadata.len()),
+    }
+}
+
+fn cached_pages(file: &File) -> Result<u64, i32> {
+    let range = Range { offset: 0, len: 0 };
+    let mut answer = CacheStat::default();
+    // SAFETY: both structures are laid out as the kernel's, live across the call, and a length of 0 means the whole file.
+    let code = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut answer, 0) };
+    if code == 0 { Ok(answer.cache) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)) }
+}
+
+fn owns(metadata: &std::fs::Metadata) -> bool {
+    let user = rustix::process::geteuid();
+    user.is_root() || user.as_raw() == metadata.uid()
+}
+
+fn mapped_share(file: &File, bytes: u64) -> Option<f32> {
+    // SAFETY: the mapping is never read; `mincore` only asks about it.
+    let map = unsafe { memmap2::Mmap::map(file) }.ok()?;
+    let page = rustix::param::page_size();
+    let mut pages = vec![0_u8; usize::try_from(bytes).ok()?.div_ceil(page)];
+    // SAFETY: the range is the mapping's own, and `pages` has a byte for each of its pages.
+    let code = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
+    (code == 0).then(|| pages.iter().filter(|&&page| page & 1 == 1).count() as f32 / pages.len() as f32)
+}
+
+fn sampled_share(file: &File, bytes: u64) -> Option<f32> {
+    let mut hits = 0;
+    for sample in 0..SAMPLES {
+        let offset = bytes / SAMPLES * sample;
+        let mut byte = [0_u8; 1];
+        let slices = &mut [std::io::IoSliceMut::new(&mut byte)];
+        match rustix::io::preadv2(file, slices, offset, rustix::io::ReadWriteFlags::NOWAIT) {
+            Ok(_) => hits += 1,
+            Err(rustix::io::Errno::AGAIN) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(hits as f32 / SAMPLES as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_three_ways_agree_on_a_file_that_was_just_written() {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&vec![1; 1 << 20]).expect("writes");
+        for share in [resident_share(&file), mapped_share(&file, 1 << 20)] {
+            assert_eq!(share, Some(1.0));
+        }
+        // Some file systems know no reads that may not wait.
+        if let Some(share) = sampled_share(&file, 1 << 20) {
+            assert!(share > 0.9);
+        }
+    }
+
+    #[test]
+    fn a_dropped_file_is_not_resident() {
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file");
+        file.write_all(&vec![1; 1 << 20]).expect("writes");
+        file.sync_all().expect("syncs");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
+        let (_, network) = super::super::file_system(&file);
+        if let (Some(share), false) = (resident_share(&file), network) {
+            // tmpfs keeps everything; a disk's file is gone from the cache.
+            assert!(share < 0.5 || super::super::direct_limits(&file).is_none(), "{share}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Reads by io_uring: one ring per worker, files registered, buffers owned until their completion.
+
+use super::{fault, pause};
+use crate::arena::StableBuffer;
+use crate::files::OpenFile;
+use floodtide_core::{Completion, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+use io_uring::{IoUring, opcode, squeue, types};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// A read that the kernel has.
+#[derive(Debug)]
+struct Pending<B> {
+    id: ReadId,
+    buffer: B,
+}
+
+/// A ring of one thread.
+pub(crate) struct UringSource<B: StableBuffer> {
+    ring: IoUring,
+    files: Arc<[OpenFile]>,
+    /// Whether the files are registered: `2 i` is file i for buffered reads, `2 i + 1` for direct ones.
+    registered: bool,
+    /// By `user_data`.
+    pending: Vec<Option<Pending<B>>>,
+    free: Vec<u32>,
+    in_flight: usize,
+}
+
+impl<B: StableBuffer> UringSource<B> {
+    /// A ring for the calling thread, which alone may use it.
+    pub(crate) fn new(files: Arc<[OpenFile]>, depth: usize) -> io::Result<Self> {
+        let depth = depth.clamp(1, 4096) as u32;
+        // Completions are worked off when this thread waits for them: no interrupts of its other work (Linux 6.1). Older
+        // kernels refuse the flags and get a plain ring.
+        let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(depth).or_else(|error| {
+            if error.raw_os_error() == Some(libc::EINVAL) { IoUring::new(depth) } else { Err(error) }
+        })?;
+        let descriptors: Vec<i32> = files
+            .iter()
+            .flat_map(|file| [file.descriptor(false).as_raw_fd(), file.descriptor(true).as_raw_fd()])
+            .collect();
+        // Registration saves a reference count per read; a limit that forbids it costs only that.
+        let registered = ring.submitter().register_files(&descriptors).is_ok();
+        Ok(Self {
+            ring,
+            files,
+            registered,
+            pending: (0..depth).map(|_| None).collect(),
+            free: (0..depth).rev().collect(),
+            in_flight: 0,
+        })
+    }
+
+    fn entry(&self, op: &ReadOp, memory: &mut [u8], slot: u32) -> squeue::Entry {
+        // One read moves at most 2^31 − 4096 bytes, and chunks are at most 1 GiB.
+        let (address, len) = (memory.as_mut_ptr(), memory.len() as u32);
+        let entry = if self.registered {
+            let index = 2 * op.file.0 + u32::from(op.direct);
+            opcode::Read::new(types::Fixed(index), address, len).offset(op.offset).build()
+        } else {
+            let fd = self.files[op.file.index()].descriptor(op.direct).as_raw_fd();
+            opcode::Read::new(types::Fd(fd), address, len).offset(op.offset).build()
+        };
+        entry.user_data(u64::from(slot))
+    }
+
+    /// Waits for a completion and passes on all that are there.
+    fn reap(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> io::Result<()> {
+        loop {
+            match self.ring.submit_and_wait(1) {
+                Ok(_) => break,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // The kernel is short of something for the moment: take what has completed, or let it breathe.
+                    Some(libc::EAGAIN | libc::EBUSY) if self.ring.completion().is_empty() => {
+                        std::thread::sleep(std::time::Duration::from_micros(100));
+                    }
+                    Some(libc::EAGAIN | libc::EBUSY) => break,
+                    _ => return Err(error),
+                },
+            }
+        }
+        for entry in self.ring.completion() {
+            let slot = entry.user_data() as u32;
+            let Some(Pending { id, buffer }) = self.pending.get_mut(slot as usize).and_then(Option::take) else {
+                continue;
+            };
+            self.free.push(slot);
+            self.in_flight -= 1;
+            let outcome = match entry.result() {
+                bytes if bytes >= 0 => Outcome::Read(bytes as usize),
+                errno => Outcome::Failed(fault(-errno)),
+            };
+            completed(Completion { id, buffer, outcome });
+        }
+        Ok(())
+    }
+}
+
+impl<B: StableBuffer> ReadSource for UringSource<B> {
+    type Buffer = B;
+    type Error = io::Error;
+
+    fn capacity(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn submit(&mut self, op: ReadOp, mut buffer: B) -> Result<(), Rejected<B>> {
+        if let Some(pause) = pause(&op) {
+            std::thread::sleep(pause);
+        }
+        let Some(slot) = self.free.pop() else {
+            return Err(Rejected { buffer, fault: floodtide_core::Fault::Again });
+        };
+        let entry = self.entry(&op, &mut buffer.as_mut_slice()[op.at..op.at + op.len], slot);
+        // SAFETY: the entry points into `buffer`, which goes to `pending` below and stays there until the kernel has
+        // completed the read; `StableBuffer` promises that moving it does not move its memory. The descriptors are open as long
+        // as `files` is, which `self` holds.
+        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.free.push(slot);
+            return Err(Rejected { buffer, fault: floodtide_core::Fault::Again });
+        }
+        self.pending[slot as usize] = Some(Pending { id: op.id, buffer });
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> io::Result<()> {
+        if self.in_flight == 0 { Ok(()) } else { self.reap(completed) }
+    }
+}
+
+impl<B: StableBuffer> Drop for UringSource<B> {
+    /// Waits for what is in flight. If the ring cannot even do that, the buffers are leaked: memory that the kernel may
+    /// still write to is never freed.
+    fn drop(&mut self) {
+        while self.in_flight > 0 {
+            if self.reap(&mut |completion| drop(completion.buffer)).is_err() {
+                std::mem::forget(std::mem::take(&mut self.pending));
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
+
+use crate::arena::FrozenArena;
+use crate::mapping::Mappings;
+use bytemuck::AnyBitPattern;
+use floodtide_core::strategy::Backend;
+use floodtide_core::{Catalog, DType, Format, Location, Plan, TensorInfo};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// How a load went.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// The checkpoint's format.
+    pub format: Format,
+    /// The number of its files.
+    pub files: usize,
+    /// The number of tensors loaded.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// From the call to the last byte, headers included.
+    pub elapsed: Duration,
+    /// What read.
+    pub backend: Backend,
+    /// Why, in words, with everything that was refused on the way.
+    pub reason: String,
+    /// What a user should know although the load is complete.
+    pub warnings: Vec<String>,
+    /// The bytes locked in memory; 0 unless that was asked for and granted.
+    pub locked_bytes: u64,
+}
+
+/// The memory of a load.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    pub(crate) arena: Option<FrozenArena>,
+    pub(crate) mappings: Mappings,
+}
+
+#[derive(Debug)]
+struct Inner {
+    catalog: Arc<Catalog>,
+    plan: Arc<Plan>,
+    /// Indexes into the placements, by name.
+    by_name: Vec<u32>,
+    storage: Storage,
+    report: Report,
+}
+
+/// The tensors of a load. Cheap to clone; `Send + Sync`.
+#[derive(Debug, Clone)]
+pub struct Tensors {
+    inner: Arc<Inner>,
+}
+
+impl Tensors {
+    pub(crate) fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, storage: Storage, report: Report) -> Self {
+        let mut by_name: Vec<u32> = (0..plan.placements().len() as u32).collect();
+        let name = |index: &u32| catalog.tensor(plan.placements()[*index as usize].tensor).name;
+        by_name.sort_by(|a, b| name(a).cmp(name(b)));
+        Self { inner: Arc::new(Inner { catalog, plan, by_name, storage, report }) }
+    }
+
+    /// The number of tensors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.by_name.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.by_name.is_empty()
+    }
+
+    /// The tensor of that name, if it was selected.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Tensor> {
+        let tensor = |index: u32| Tensor { inner: Arc::clone(&self.inner), index };
+        let at = self.inner.by_name.binary_search_by(|&index| self.inner.info(index).name.cmp(name)).ok()?;
+        Some(tensor(self.inner.by_name[at]))
+    }
+
+    /// The tensors sorted by name, byte by byte.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
+        self.inner.by_name.iter().map(|&index| Tensor { inner: Arc::clone(&self.inner), index })
+    }
+
+    /// How the load went.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.inner.report
+    }
+
+    /// What the checkpoint's files hold, selected or not.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+}
+
+impl Inner {
+    fn info(&self, index: u32) -> TensorInfo<'_> {
+        self.catalog.tensor(self.plan.placements()[index as usize].tensor)
+    }
+}
+
+/// A tensor: a view that keeps the whole load's memory alive. Cheap to clone; `Send + Sync`.
+#[derive(Clone)]
+pub struct Tensor {
+    inner: Arc<Inner>,
+    index: u32,
+}
+
+impl Tensor {
+    /// Its name. Untrusted: print it through [`floodtide_core::Escaped`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.inner.info(self.index).name
+    }
+
+    /// The type of its elements.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.inner.info(self.index).dtype
+    }
+
+    /// Its dimensions, slowest first; empty for a scalar.
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        self.inner.info(self.index).shape
+    }
+
+    /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        let placement = &self.inner.plan.placements()[self.index as usize];
+        let (memory, start) = match (placement.location, &self.inner.storage.arena) {
+            (Location::Arena(start), Some(arena)) => (arena.bytes(), start),
+            // Without an arena there is nothing in it: only empty tensors are placed there.
+            (Location::Arena(_), None) => return &[],
+            (Location::Mapped, _) if placement.range.is_empty() => return &[],
+            // The file was at least that long when it was mapped, so the offset fits.
+            (Location::Mapped, _) => {
+                let file = self.inner.info(self.index).file;
+                (self.inner.storage.mappings.bytes(file), placement.range.start() as usize)
+            }
+        };
+        &memory[start..start + placement.range.len() as usize]
+    }
+
+    /// Its elements. 16-bit floats are had as their bits, by `u16`.
+    ///
+    /// # Errors
+    /// When `T` is not a type for this dtype, or the machine is big-endian.
+    pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
+        let dtype = self.dtype();
+        if !T::DTYPES.contains(&dtype) || cfg!(target_endian = "big") {
+            return Err(ViewError { dtype, wanted: std::any::type_name::<T>() });
+        }
+        if self.bytes().is_empty() {
+            return Ok(&[]);
+        }
+        bytemuck::try_cast_slice(self.bytes()).map_err(|_| ViewError { dtype, wanted: std::any::type_name::<T>() })
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({:?}, {} {:?})", self.name(), self.dtype(), self.shape())
+    }
+}
+
+/// A view that the dtype does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a tensor of dtype {dtype} cannot be viewed as {wanted}; take its bytes, or the type that fits its dtype")]
+pub struct ViewError {
+    dtype: DType,
+    wanted: &'static str,
+}
+
+/// A Rust type that some dtypes can be viewed as.
+pub trait Element: AnyBitPattern + private::Sealed {
+    /// Those dtypes.
+    const DTYPES: &'static [DType];
+}
+
+mod private {
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($rust:ty: $($dtype:ident)|*;)*) => {
+        $(impl private::Sealed for $rust {}
+        impl Element for $rust {
+            const DTYPES: &'static [DType] = &[$(DType::$dtype),*];
+        })*
+    };
+}
+
+elements! {
+    u8: U8 | BOOL | F8_E5M2 | F8_E4M3 | F8_E8M0 | F8_E4M3FNUZ | F8_E5M2FNUZ;
+    i8: I8;
+    u16: U16 | F16 | BF16;
+    i16: I16;
+    u32: U32;
+    i32: I32;
+    f32: F32;
+    u64: U64;
+    i64: I64;
+    f64: F64;
+    [f32; 2]: C64;
+}
