@@ -1,1 +1,173 @@
+//! The planner's contract on hand-made and on arbitrary catalogs: every selected byte is covered once, at an address that
+//! keeps every alignment, within the memory that is promised.
 
+use super::*;
+use crate::CatalogBuilder;
+use crate::format::{Format, safetensors::Header};
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+use proptest::prelude::*;
+
+/// A file of F32 and U8 tensors of these byte sizes, whose data starts at an offset of the given residue modulo 8.
+fn add_file(builder: &mut CatalogBuilder, file: usize, sizes: &[u64], residue: u64) {
+    let mut json = "{".to_string();
+    let mut at = 0;
+    for (i, &bytes) in sizes.iter().enumerate() {
+        let (dtype, elements) = if bytes % 4 == 0 { ("F32", bytes / 4) } else { ("U8", bytes) };
+        let comma = if i == 0 { "" } else { "," };
+        json += &format!(
+            r#"{comma}"f{file}.t{i}":{{"dtype":"{dtype}","shape":[{elements}],"data_offsets":[{at},{}]}}"#,
+            at + bytes
+        );
+        at += bytes;
+    }
+    json.push('}');
+    while (8 + json.len() as u64) % 8 != residue {
+        json.push(' ');
+    }
+    let file_len = 8 + json.len() as u64 + at;
+    let header = Header::parse(json.as_bytes(), file_len).expect("valid");
+    builder.add_safetensors(&format!("file{file}"), file_len, &header).expect("adds");
+}
+
+fn catalog(files: &[(Vec<u64>, u64)]) -> Catalog {
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    for (i, (sizes, residue)) in files.iter().enumerate() {
+        add_file(&mut builder, i, sizes, *residue);
+    }
+    builder.finish().expect("unique names")
+}
+
+fn all(catalog: &Catalog) -> Vec<TensorId> {
+    catalog.tensors().map(|tensor| tensor.id).collect()
+}
+
+fn limits(bytes: u64) -> Option<DirectLimits> {
+    let alignment = Alignment::new(bytes).expect("a power of two");
+    Some(DirectLimits { offset: alignment, memory: alignment })
+}
+
+#[test]
+fn a_whole_file_is_one_direct_extent_in_place() {
+    let catalog = catalog(&[(vec![4 << 20, 1000, 8 << 20], 0)]);
+    let options = PlanOptions { direct: vec![limits(512)], ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    assert_eq!(plan.extents().len(), 1);
+    assert_eq!(plan.extents()[0].method, Method::Direct);
+    assert_eq!(plan.chunks().len(), 4);
+    assert!(plan.arena_bytes() as u64 - plan.selected_bytes() < 3 * 512);
+}
+
+#[test]
+fn a_file_with_data_at_an_odd_offset_is_shifted_as_one_run() {
+    let catalog = catalog(&[(vec![4 << 20, 1000, 8 << 20], 3)]);
+    let options = PlanOptions { direct: vec![limits(512)], ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    assert_eq!(plan.extents().len(), 1, "the tensors lie right to one another");
+    assert_eq!(plan.extents()[0].method, Method::Buffered);
+}
+
+#[test]
+fn only_the_tensor_that_would_be_misaligned_goes_another_way() {
+    // An odd U8 tensor between two F32 ones pushes the second off its alignment.
+    let catalog = catalog(&[(vec![4 << 20, 1001, 8 << 20], 0)]);
+    let options = PlanOptions { direct: vec![limits(512)], ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    let methods: Vec<Method> = plan.extents().iter().map(|extent| extent.method).collect();
+    assert_eq!(methods, [Method::Direct, Method::Buffered]);
+    let mapped = PlanOptions { access: Access::Map { resident: false }, ..PlanOptions::default() };
+    let plan = Planner::new(mapped).plan(&catalog, &all(&catalog)).expect("plans");
+    assert_eq!((plan.extents().len(), plan.mapped().len()), (1, 1));
+    assert_eq!(plan.extents()[0].range.len(), 8 << 20);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let catalog = catalog(&[(vec![4 << 20], 0)]);
+    let memory = Some(MemoryLimit { available: 1 << 20, limit: "a test".to_string() });
+    let options = PlanOptions { memory, ..PlanOptions::default() };
+    let error = Planner::new(options.clone()).plan(&catalog, &all(&catalog)).expect_err("too little");
+    assert!(matches!(&error, Error::NotEnoughMemory { available, .. } if *available == 1 << 20), "{error}");
+    let resident = PlanOptions { access: Access::Map { resident: true }, ..options.clone() };
+    assert!(Planner::new(resident).plan(&catalog, &all(&catalog)).is_err());
+    let lazy = PlanOptions { access: Access::Map { resident: false }, ..options };
+    assert!(Planner::new(lazy).plan(&catalog, &all(&catalog)).is_ok());
+}
+
+#[test]
+fn all_files_progress_together() {
+    let catalog = catalog(&[(vec![64 << 20], 0), (vec![16 << 20], 0), (vec![64 << 20], 0)]);
+    let plan = Planner::default().plan(&catalog, &all(&catalog)).expect("plans");
+    let half: Vec<u32> = plan.chunks()[..plan.chunks().len() / 2].iter().map(|chunk| chunk.file.0).collect();
+    for (file, share) in [(0, 8), (1, 2), (2, 8)] {
+        let count = half.iter().filter(|&&f| f == file).count();
+        assert!(count.abs_diff(share) <= 1, "file {file} has {count} of its chunks in the first half");
+    }
+}
+
+#[test]
+fn scattered_small_tensors_take_no_more_memory_than_they_need() {
+    let catalog = catalog(&[(vec![256 << 10; 2000], 0)]);
+    let selected: Vec<TensorId> = all(&catalog).into_iter().step_by(2).collect();
+    let options = PlanOptions { direct: vec![limits(4096)], ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &selected).expect("plans");
+    assert!(plan.arena_bytes() as u64 <= plan.selected_bytes() * 102 / 100 + (4 << 20));
+}
+
+proptest! {
+    #[test]
+    fn every_selected_byte_is_covered_once_at_its_aligned_place(
+        files in prop::collection::vec((prop::collection::vec(prop_oneof![0_u64..64, 0_u64..3_000_000], 0..12), 0_u64..8), 1..4),
+        picks in prop::collection::vec(any::<bool>(), 48),
+        direct in prop::collection::vec(prop_oneof![Just(None), Just(limits(512)), Just(limits(4096))], 4),
+        tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
+        chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20), Just(4 << 20)],
+        merge_gap in prop_oneof![Just(0_u64), Just(4096), Just(1 << 20)],
+    ) {
+        let catalog = catalog(&files);
+        let selected: Vec<TensorId> =
+            all(&catalog).into_iter().filter(|id| picks[id.index() % picks.len()]).collect();
+        let alignment = Alignment::new(tensor_alignment).expect("a power of two");
+        let options = PlanOptions { direct, tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
+        let plan = Planner::new(options).plan(&catalog, &selected).expect("no limit is set");
+
+        // Slots are disjoint and inside the arena, and chunks keep the alignment of direct reads.
+        let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| chunk.slot.clone()).collect();
+        slots.sort_by_key(|slot| slot.start);
+        prop_assert!(slots.windows(2).all(|pair| pair[0].end <= pair[1].start));
+        prop_assert!(slots.iter().all(|slot| slot.start < slot.end && slot.end <= plan.arena_bytes()));
+        for chunk in plan.chunks() {
+            prop_assert!(chunk.want >= 1 && chunk.want <= chunk.slot.len());
+            if chunk.method == Method::Direct {
+                prop_assert!(chunk.alignment.divides(chunk.offset));
+                prop_assert!(chunk.alignment.divides(chunk.slot.start as u64));
+                prop_assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+            }
+        }
+        // Each tensor's bytes come from its own place in the file, each byte from exactly one chunk.
+        prop_assert_eq!(plan.placements().len(), selected.len());
+        for (index, placement) in plan.placements().iter().enumerate() {
+            let tensor = catalog.tensor(placement.tensor);
+            let Location::Arena(place) = placement.location else { panic!("nothing is mapped") };
+            prop_assert_eq!(place as u64 % tensor.dtype.alignment().max(tensor_alignment), 0);
+            let mut covered = 0;
+            for chunk in plan.chunks().iter().filter(|chunk| chunk.file == tensor.file) {
+                let start = chunk.offset.max(tensor.range.start());
+                let end = (chunk.offset + chunk.want as u64).min(tensor.range.end());
+                if start < end && chunk.tensors.contains(&index) {
+                    covered += end - start;
+                    prop_assert_eq!(
+                        chunk.slot.start as u64 + (start - chunk.offset),
+                        place as u64 + (start - tensor.range.start())
+                    );
+                }
+            }
+            prop_assert_eq!(covered, tensor.range.len());
+        }
+        // What is read along stays small.
+        if tensor_alignment == 1 {
+            prop_assert!(plan.arena_bytes() as u64 <= plan.selected_bytes() * 102 / 100 + (5 << 20));
+        }
+    }
+}
