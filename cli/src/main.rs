@@ -1,1 +1,41 @@
-fn main() {}
+//! The `floodtide` command: thin over `floodtide-linux`, which does the work.
+//!
+//! Exit codes: 0 done, 1 the checkpoint or the I/O is at fault, 2 the command line is. Results go to stdout, progress,
+//! warnings and errors to stderr; with `--json` stdout holds one JSON document and nothing else.
+
+mod args;
+mod demo;
+mod digest;
+mod inspect;
+mod load;
+mod output;
+mod plan;
+
+use args::{Args, Command};
+use clap::Parser;
+use output::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Load(args) => load::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Digest(args) => digest::run(&args),
+        Command::Demo(args) => demo::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has gone; that is their right.
+        Err(Failure::PipeClosed) => ExitCode::SUCCESS,
+        Err(Failure::BadRequest(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use floodtide_core::{Error as CoreError, Selection};
+use floodtide_linux::{Backend, Loader};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Loads LLM checkpoints at the speed of the hardware
+#[derive(Debug, Parser)]
+#[command(name = "floodtide", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Load a checkpoint into memory and report how fast that was
+    Load(LoadArgs),
+    /// Show the tensors, files and metadata of a checkpoint; reads headers only
+    Inspect(InspectArgs),
+    /// Show what a load would do, and why; reads headers only
+    Plan(PlanArgs),
+    /// Load a checkpoint and print the SHA-256 of every tensor
+    Digest(DigestArgs),
+    /// Write a GPT-2 sized checkpoint, load it by every backend and compare them
+    Demo(DemoArgs),
+}
+
+/// What reads
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendArg {
+    /// Measure and choose
+    Auto,
+    /// io_uring, past the page cache where the file system allows
+    Uring,
+    /// Threads that call pread
+    Pread,
+    /// Map the files
+    Mmap,
+    /// tokio's blocking threads
+    Tokio,
+}
+
+/// A checkpoint and how it is read
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Source {
+    /// A safetensors file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    pub(crate) path: PathBuf,
+    /// What reads
+    #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
+    pub(crate) backend: BackendArg,
+    /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) select: Vec<String>,
+    /// Read with so many threads or rings
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+impl Source {
+    /// The loader that these options mean.
+    pub(crate) fn loader(&self) -> Result<Loader, CoreError> {
+        let mut loader = Loader::new();
+        if let Some(backend) = self.backend.backend() {
+            loader = loader.backend(backend);
+        }
+        if !self.select.is_empty() {
+            loader = loader.selection(Selection::globs(&self.select)?);
+        }
+        Ok(match self.threads {
+            Some(threads) => loader.threads(threads),
+            None => loader,
+        })
+    }
+}
+
+impl BackendArg {
+    pub(crate) fn backend(self) -> Option<Backend> {
+        match self {
+            Self::Auto => None,
+            Self::Uring => Some(Backend::Uring),
+            Self::Pread => Some(Backend::Pread),
+            Self::Mmap => Some(Backend::Mmap),
+            Self::Tokio => Some(Backend::Tokio),
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Lock the tensors in memory; a refusal is a warning
+    #[arg(long)]
+    pub(crate) mlock: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InspectArgs {
+    /// A safetensors file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    pub(crate) path: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DigestArgs {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// Write the checkpoint into this folder, which must be new or empty, and keep it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// The checkpoint's size, as a share of the whole one of about 550 MB; more than 0, at most 1
+    #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = scale)]
+    pub(crate) scale: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn scale(text: &str) -> Result<f64, String> {
+    let scale: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if scale > 0.0 && scale <= 1.0 { Ok(scale) } else { Err("expected more than 0 and at most 1".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn scales_are_in_range() {
+        assert_eq!(scale("0.25"), Ok(0.25));
+        for bad in ["0", "-1", "1.1", "NaN", "x"] {
+            assert!(scale(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How results, progress, warnings and failures reach the user.
+
+use floodtide_core::{HumanBytes, Progress};
+use floodtide_linux::Error;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+/// Why a command did not do what was asked, by exit code.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line is at fault: 2.
+    BadRequest(String),
+    /// The checkpoint or the I/O is at fault: 1.
+    Failed(String),
+    /// Nobody reads our output any more.
+    PipeClosed,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if error.is_bad_request() { Self::BadRequest(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
+}
+
+impl From<floodtide_core::Error> for Failure {
+    fn from(error: floodtide_core::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::PipeClosed
+        } else {
+            Self::Failed(format!("cannot write the output: {error}"))
+        }
+    }
+}
+
+/// Stdout, buffered; what `println!` would panic about comes back as an error.
+pub(crate) fn stdout() -> io::BufWriter<io::StdoutLock<'static>> {
+    io::BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
+
+/// Prints the one document of a `--json` call.
+pub(crate) fn print_json(document: &serde_json::Value) -> Result<(), Failure> {
+    let mut out = stdout();
+    serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}
+
+pub(crate) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// A bar with rate and remaining time on stderr, when that is a terminal.
+pub(crate) fn progress_bar(message: &'static str) -> Option<ProgressBar> {
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::new(0);
+    let template = "{msg} [{bar:32}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(message);
+    Some(bar)
+}
+
+pub(crate) fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.bytes_total);
+    bar.set_position(progress.bytes_done);
+    if progress.bytes_done >= progress.bytes_total {
+        bar.finish_and_clear();
+    }
+}
+
+/// The largest amount of memory that this process has had resident, in bytes.
+pub(crate) fn peak_rss_bytes() -> u64 {
+    // Not ru_maxrss: that is inherited through exec from whoever started this program.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    kib * 1024
+}
+
+/// Bytes over time in GiB/s; 0 when no time has passed.
+pub(crate) fn gib_per_second(bytes: u64, elapsed: Duration) -> f64 {
+    let seconds = elapsed.as_secs_f64();
+    if seconds > 0.0 { bytes as f64 / f64::from(1 << 30) / seconds } else { 0.0 }
+}
+
+/// Lines of "name  value" with the values in one column.
+pub(crate) struct Facts(pub(crate) Vec<(&'static str, String)>);
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        self.0.iter().try_for_each(|(name, value)| writeln!(f, "{name:width$}  {value}"))
+    }
+}
+
+/// "1 file", "2 files".
+pub(crate) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Bytes for people, with the exact number where the unit hides it.
+pub(crate) fn bytes(n: u64) -> String {
+    if n < 1024 { HumanBytes(n).to_string() } else { format!("{} ({n} bytes)", HumanBytes(n)) }
+}
