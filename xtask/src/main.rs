@@ -1,1 +1,65 @@
-fn main() {}
+//! The checks of the project, one command: `cargo xtask test`.
+//!
+//! Needs nothing but Rust; what wants more (a nightly toolchain, cargo-fuzz) is skipped with a line that says so.
+
+mod msrv;
+mod steps;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use std::time::Instant;
+use steps::{Outcome, STEPS, Step};
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "The checks of floodtide")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every check, or some of them
+    Test {
+        /// Run only this step; can be given several times
+        #[arg(long, value_name = "STEP")]
+        only: Vec<String>,
+        /// List the steps
+        #[arg(long)]
+        list: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Test { only, list } = Args::parse().command;
+    if list {
+        for step in STEPS {
+            println!("{:10} {}", step.name, step.about);
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Some(unknown) = only.iter().find(|name| STEPS.iter().all(|step| step.name != name.as_str())) {
+        eprintln!("xtask: there is no step \"{unknown}\"; `cargo xtask test --list` lists them");
+        return ExitCode::from(2);
+    }
+    let chosen: Vec<&Step> =
+        STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|name| name == step.name)).collect();
+    let mut skipped = 0;
+    for step in &chosen {
+        println!("\n== {}: {}", step.name, step.about);
+        let start = Instant::now();
+        match (step.run)() {
+            Ok(Outcome::Passed) => println!("== {} passed in {:.1} s", step.name, start.elapsed().as_secs_f64()),
+            Ok(Outcome::Skipped(why)) => {
+                skipped += 1;
+                println!("== {} skipped: {why}", step.name);
+            }
+            Err(why) => {
+                eprintln!("== {} FAILED after {:.1} s: {why}", step.name, start.elapsed().as_secs_f64());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("\nEvery check passed: {} steps, {skipped} of them skipped.", chosen.len());
+    ExitCode::SUCCESS
+}

@@ -72,7 +72,7 @@ mod tests {
         let specs = gpt2(1.0);
         assert_eq!(specs.len(), 160);
         let bytes: usize = specs.iter().map(Spec::bytes).sum();
-        // The published model.safetensors has 548,105,171 bytes: these and a header of 14,291.
+        // The published model.safetensors has 548,105,171 bytes: these, and 14,291 before them.
         assert_eq!(bytes, 548_090_880);
     }
 

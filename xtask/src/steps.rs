@@ -1,0 +1,150 @@
+//! The steps of `cargo xtask test`. To add one, write its function and its line in [`STEPS`].
+
+use crate::msrv;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+pub(crate) enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
+type Result = std::result::Result<Outcome, String>;
+
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: fn() -> Result,
+}
+
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "fmt", about: "the code is formatted", run: fmt },
+    Step { name: "clippy", about: "no lint, warnings denied", run: clippy },
+    Step { name: "doc", about: "the documentation builds, warnings denied", run: doc },
+    Step { name: "msrv", about: "the declared rust-version is honoured", run: msrv::check },
+    Step { name: "no-std", about: "core links without std", run: no_std },
+    Step { name: "test", about: "unit, property, integration and end-to-end tests", run: test },
+    Step { name: "features", about: "the platform builds and tests without its optional features", run: features },
+    Step { name: "loom", about: "every interleaving of the concurrent parts", run: loom },
+    Step { name: "bench", about: "every bench runs once", run: bench },
+    Step { name: "fuzz", about: "the fuzz targets, for a while each", run: fuzz },
+];
+
+/// Seconds for each fuzz target.
+const FUZZ_SECONDS: u32 = 20;
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+/// Cargo as it was called, in the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// The cargo of another toolchain; the proxy that picks it is found by name.
+pub(crate) fn cargo_of(toolchain: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command.arg(format!("+{toolchain}")).current_dir(root()).stdin(Stdio::null());
+    // These name the toolchain that runs us.
+    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+pub(crate) fn run(command: &mut Command) -> std::result::Result<(), String> {
+    let status = command.status().map_err(|error| format!("{command:?} cannot be started: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}")) }
+}
+
+/// Whether a command can be started and says that it is well.
+pub(crate) fn works(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn passed(command: &mut Command) -> Result {
+    run(command).map(|()| Outcome::Passed)
+}
+
+fn fmt() -> Result {
+    passed(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result {
+    passed(cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))
+}
+
+fn doc() -> Result {
+    passed(cargo().args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Builds a library for a program without std, with a panic handler and an allocator of its own: if core or a dependency
+/// pulled std in, its own would be defined twice.
+fn no_std() -> Result {
+    let manifest = root().join("tests/no-std/Cargo.toml");
+    let target = root().join("target/no-std");
+    let build = |extra: &[&str]| {
+        run(cargo()
+            .args(["build", "--quiet", "--manifest-path"])
+            .arg(&manifest)
+            .arg("--target-dir")
+            .arg(&target)
+            .args(extra))
+    };
+    build(&[])?;
+    let bare = "thumbv7em-none-eabihf";
+    let installed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+    if installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(bare)) {
+        build(&["--target", bare])?;
+    } else {
+        println!("{bare} is not installed (rustup target add {bare}), so only the host's target was linked");
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The tests run the command as users do, so it is built first, with optimisation.
+fn test() -> Result {
+    run(cargo().args(["build", "--release", "--package", "floodtide-cli"]))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let command = root().join(target).join("release/floodtide");
+    passed(cargo().args(["test", "--workspace", "--all-features"]).env("FLOODTIDE_BIN", command))
+}
+
+fn features() -> Result {
+    passed(cargo().args(["test", "--quiet", "--package", "floodtide-linux", "--no-default-features"]))
+}
+
+fn loom() -> Result {
+    let arguments = ["test", "--release", "--package", "floodtide-tests", "--test", "loom"];
+    let flags = format!("{} --cfg loom", env::var("RUSTFLAGS").unwrap_or_default());
+    passed(cargo().args(arguments).env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", root().join("target/loom")))
+}
+
+fn bench() -> Result {
+    passed(cargo().args(["bench", "--package", "floodtide-benches", "--", "--test"]))
+}
+
+fn fuzz() -> Result {
+    if !works(cargo_of("nightly").args(["fuzz", "--version"])) {
+        let why =
+            "it needs a nightly toolchain and cargo-fuzz (rustup toolchain install nightly; cargo install cargo-fuzz)";
+        return Ok(Outcome::Skipped(why.to_owned()));
+    }
+    for target in ["safetensors_header", "shard_index"] {
+        println!("{target}");
+        // The sanitizer is off: the fuzzed crates forbid unsafe code, and its runtime costs most of the speed.
+        let limits = [format!("-max_total_time={FUZZ_SECONDS}"), "-max_len=4096".to_owned(), "-verbosity=0".to_owned()];
+        // New inputs go to a folder of their own; the committed corpus is only read.
+        let found = root().join("target/fuzz-found").join(target);
+        std::fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;
+        let seeds = root().join("fuzz/corpus").join(target);
+        let mut command = cargo_of("nightly");
+        command.args(["fuzz", "run", "--sanitizer", "none", target]).arg(&found).arg(&seeds).arg("--").args(limits);
+        run(&mut command)?;
+    }
+    Ok(Outcome::Passed)
+}
