@@ -1,1 +1,6 @@
-//! Placeholder
+//! What the suites share: running the command, writing checkpoints, and one malformed file for each rule.
+
+pub mod checkpoint;
+pub mod command;
+pub mod malformed;
+pub mod sandbox;

@@ -33,10 +33,15 @@ pub enum HeaderError {
     #[error("the header is not UTF-8 from its byte {at} on; this is not a safetensors file, or it is damaged")]
     NotUtf8 { at: u64 },
     /// The header is not the JSON that the format asks for.
-    #[error("the header is not the JSON that safetensors asks for: {message}")]
+    #[error(
+        "the header is not the JSON that safetensors asks for: {message}; the file is damaged or of another format"
+    )]
     Json { message: String },
     /// A tensor's entry is not what the format asks for.
-    #[error("the header's entry for tensor \"{}\" is not valid: {message}", Escaped(name))]
+    #[error(
+        "the header's entry for tensor \"{}\" is not valid: {message}; the file is damaged or was written wrongly",
+        Escaped(name)
+    )]
     Entry { name: String, message: String },
     /// Two tensors of one name.
     #[error(

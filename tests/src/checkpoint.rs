@@ -1,0 +1,91 @@
+//! Writes checkpoints: with the reference writer, or byte by byte where the layout is odd.
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The workspace's target folder.
+fn scratch() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let target = root.join("target/scratch");
+    fs::create_dir_all(&target).expect("makes");
+    target
+}
+
+/// A folder on the disk that the build is on: /tmp may be tmpfs, which takes no direct reads.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(scratch()).expect("a folder")
+}
+
+/// A file of a header's JSON as it stands, with its length before it and the data after it.
+pub fn raw(json: &str, data: &[u8]) -> Vec<u8> {
+    [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()
+}
+
+/// A small checkpoint of several dtypes, with a scalar, an empty tensor and a name that is hard to print.
+pub fn small(path: &Path) {
+    let bytes: Vec<u8> = (0..4096_u32).map(|i| (i * 37 + i / 256) as u8).collect();
+    let view =
+        |dtype, shape: &[usize], n: usize| TensorView::new(dtype, shape.to_vec(), &bytes[n..2 * n]).expect("fits");
+    let tensors = [
+        ("layer.weight", view(Dtype::F32, &[16, 8], 512)),
+        ("layer.bias", view(Dtype::BF16, &[8], 16)),
+        ("scale", view(Dtype::F64, &[], 8)),
+        ("empty", TensorView::new(Dtype::F32, vec![0, 4], &[]).expect("fits")),
+        ("evil\n\u{1b}[31mname", view(Dtype::U8, &[3], 3)),
+    ];
+    safetensors::serialize_to_file(tensors, None, path).expect("writes");
+}
+
+/// A safetensors file cut into `count` shards with an index, by the reference library.
+pub fn reshard(file: &Path, folder: &Path, count: usize) {
+    let bytes = fs::read(file).expect("reads");
+    let tensors = SafeTensors::deserialize(&bytes).expect("valid");
+    let mut names = tensors.names();
+    names.sort_unstable();
+    let mut map = BTreeMap::new();
+    for (i, part) in names.chunks(names.len().div_ceil(count)).enumerate() {
+        let shard = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
+        let views = part.iter().map(|name| (*name, tensors.tensor(name).expect("is there")));
+        safetensors::serialize_to_file(views, None, &folder.join(&shard)).expect("writes");
+        map.extend(part.iter().map(|name| ((*name).to_owned(), shard.clone())));
+    }
+    let total: usize = tensors.iter().map(|(_, view)| view.data().len()).sum();
+    let index = serde_json::json!({"metadata": {"total_size": total}, "weight_map": map});
+    fs::write(folder.join("model.safetensors.index.json"), index.to_string()).expect("writes");
+}
+
+/// What `floodtide digest` must print for a file, by the reference library.
+pub fn reference_digest(file: &Path) -> String {
+    let bytes = fs::read(file).expect("reads");
+    let tensors = SafeTensors::deserialize(&bytes).expect("valid");
+    let mut names = tensors.names();
+    names.sort_unstable();
+    let line = |name: &&str| {
+        let digest = Sha256::digest(tensors.tensor(name).expect("is there").data());
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        // Control characters as the command escapes them.
+        let name: String =
+            name.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+        format!("{hex}  {name}\n")
+    };
+    names.iter().map(line).collect()
+}
+
+/// A file of so many one-element tensors.
+pub fn many(path: &Path, count: usize) -> PathBuf {
+    let entry = |i: usize| {
+        format!(
+            r#""model.layers.{i}.mlp.experts.weight":{{"dtype":"F32","shape":[1],"data_offsets":[{},{}]}}"#,
+            4 * i,
+            4 * i + 4
+        )
+    };
+    let json = format!("{{{}}}", (0..count).map(entry).collect::<Vec<_>>().join(","));
+    let data: Vec<u8> = (0..count as u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(path, raw(&json, &data)).expect("writes");
+    path.to_owned()
+}

@@ -1,0 +1,69 @@
+//! Places where less is allowed: a seccomp filter, a limit on address space, a control group.
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Limits the command's address space, as `ulimit -v` does.
+pub fn limit_address_space(command: &mut Command, bytes: u64) {
+    let limit = move || Ok(setrlimit(Resource::As, Rlimit { current: Some(bytes), maximum: Some(bytes) })?);
+    // SAFETY: `setrlimit` is one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(limit) };
+}
+
+/// Answers EPERM to every `io_uring_setup`, as container runtimes' default filters do.
+pub fn forbid_io_uring(command: &mut Command) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let rules = [(libc::SYS_io_uring_setup, vec![])].into_iter().collect();
+    let refuse = SeccompAction::Errno(libc::EPERM as u32);
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into().expect("known"));
+    let program: BpfProgram = filter.expect("a filter").try_into().expect("compiles");
+    let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
+    // SAFETY: the filter is compiled already; applying it is two system calls.
+    unsafe { command.pre_exec(apply) };
+}
+
+/// A control group with a memory limit, removed on drop.
+pub struct MemoryGroup {
+    folder: PathBuf,
+}
+
+impl MemoryGroup {
+    /// Makes one, or says why it cannot be made here.
+    ///
+    /// # Errors
+    /// When this machine has no writable memory hierarchy, of either version.
+    pub fn new(bytes: u64) -> io::Result<Self> {
+        let (parent, limit) = if Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
+            (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+        } else {
+            // Only below a group that passes the controller on.
+            fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
+            (Path::new("/sys/fs/cgroup"), "memory.max")
+        };
+        let group = Self { folder: parent.join(format!("floodtide-test-{}", std::process::id())) };
+        fs::create_dir(&group.folder)?;
+        fs::write(group.folder.join(limit), bytes.to_string())?;
+        Ok(group)
+    }
+
+    /// Has the command join the group before it starts.
+    pub fn confine(&self, command: &mut Command) {
+        let procs = self.folder.join("cgroup.procs");
+        let join = move || fs::write(&procs, "0");
+        // SAFETY: the path is made already; the write is open, write and close (the allocation for the path's terminator is
+        // on the stack for short paths).
+        unsafe { command.pre_exec(join) };
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Its processes have ended with the test; a group that is still busy is left to the next boot.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}

@@ -1,0 +1,166 @@
+//! Every rule of the formats, broken once: through core and through the command. An error within a second that says what is
+//! wrong, no panic, and memory bounded by the header's real size.
+
+use floodtide_core::format::safetensors::{Header, header_range};
+use floodtide_tests::checkpoint::{folder, raw, small};
+use floodtide_tests::{command, malformed};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn core_refuses_each_malformed_file_by_its_rule() {
+    for case in malformed::files() {
+        let folder = folder();
+        let bytes = fs::read((case.write)(folder.path())).expect("reads");
+        let len = bytes.len() as u64;
+        let error = header_range(&bytes, len)
+            .and_then(|range| Header::parse(&bytes[range.start() as usize..range.end() as usize], len).map(drop))
+            .expect_err(case.rule)
+            .to_string();
+        for word in &case.words {
+            assert!(error.contains(word), "{}: \"{word}\" is not in \"{error}\"", case.rule);
+        }
+    }
+}
+
+#[test]
+fn the_command_refuses_each_malformed_file() {
+    for case in malformed::files() {
+        let folder = folder();
+        let path = (case.write)(folder.path());
+        println!("{}", case.rule);
+        for verb in ["inspect", "load", "plan", "digest"] {
+            let run = command::run([verb.as_ref(), path.as_os_str()]);
+            run.assert_error(1, &case.words);
+            run.assert_error(1, &["broken.safetensors"]);
+        }
+    }
+}
+
+#[test]
+fn the_command_refuses_each_malformed_sharded_checkpoint() {
+    for case in malformed::sharded() {
+        let folder = folder();
+        let path = (case.write)(folder.path());
+        println!("{}", case.rule);
+        for verb in ["inspect", "load"] {
+            command::run([verb.as_ref(), path.as_os_str()]).assert_error(1, &case.words);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint_is_named() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let load = |path: &Path| command::run(["load".as_ref(), path.as_os_str()]);
+    load(&at("missing.safetensors")).assert_error(1, &["missing.safetensors", "No such file", "check the path"]);
+    fs::create_dir(at("nothing")).expect("makes");
+    load(&at("nothing")).assert_error(1, &["nothing", "no checkpoint", "*.safetensors"]);
+    for (name, bytes) in [("pytorch_model.bin", &b"PK\x03\x04rest"[..]), ("model.pt", &b"\x80\x02rest of it"[..])] {
+        fs::create_dir(at("pickles")).expect("makes");
+        fs::write(at("pickles").join(name), bytes).expect("writes");
+        for path in [at("pickles"), at("pickles").join(name)] {
+            load(&path).assert_error(1, &[name, "pickle", "runs code", "convert", "save_file"]);
+        }
+        fs::remove_dir_all(at("pickles")).expect("removes");
+    }
+    rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("makes");
+    load(&at("fifo")).assert_error(1, &["fifo", "a FIFO"]);
+    load(Path::new("/dev/null")).assert_error(1, &["/dev/null", "a character device"]);
+    fs::create_dir(at("shards")).expect("makes");
+    rustix::fs::mknodat(rustix::fs::CWD, at("shards/a.safetensors"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .expect("makes");
+    load(&at("shards")).assert_error(1, &["a.safetensors", "a FIFO"]);
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_an_error_with_a_hint() {
+    let folder = folder();
+    let path = folder.path().join("secret.safetensors");
+    small(&path);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("sets");
+    let mut program = Command::new(command::path());
+    program.args(["load".as_ref(), path.as_os_str()]);
+    if rustix::process::geteuid().is_root() {
+        // Root may read anything, so the command runs as nobody, from where nobody can reach it.
+        let home = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("sets");
+        let (copy, secret) = (home.path().join("floodtide"), home.path().join("secret.safetensors"));
+        fs::copy(command::path(), &copy).expect("copies");
+        fs::rename(&path, &secret).or_else(|_| fs::copy(&path, &secret).map(drop)).expect("moves");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o000)).expect("sets");
+        let mut program = Command::new(copy);
+        program.args(["load".as_ref(), secret.as_os_str()]).uid(65534).gid(65534);
+        command::finish(&mut program).assert_error(1, &["secret.safetensors", "Permission denied", "permissions"]);
+    } else {
+        command::finish(&mut program).assert_error(1, &["secret.safetensors", "Permission denied", "permissions"]);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_2_and_a_wrong_selection_too() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let path = path.to_str().expect("UTF-8");
+    command::run(["load", path, "--select", "nothing.*"]).assert_error(2, &["nothing.*", "inspect"]);
+    command::run(["load", path, "--select", "a[b"]).assert_error(2, &["a[b", "]"]);
+    for wrong in
+        [&["load"][..], &["load", path, "--backend", "floppy"], &["load", path, "--threads", "0"], &["fly"], &[]]
+    {
+        let run = command::run(wrong);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:#?}");
+        assert!(!run.stderr.is_empty());
+    }
+    command::run(["demo", "--keep", folder.path().to_str().expect("UTF-8")]).assert_error(2, &["--keep", "empty"]);
+}
+
+#[test]
+fn a_claimed_header_takes_no_memory_that_is_not_in_the_file() {
+    let folder = folder();
+    // 100 MB of header are claimed by a sparse file: zeros are no JSON, and no more than the header may be read.
+    let path = folder.path().join("sparse.safetensors");
+    fs::write(&path, 100_000_000_u64.to_le_bytes()).expect("writes");
+    fs::File::options().write(true).open(&path).expect("opens").set_len(1 << 40).expect("grows");
+    command::run(["inspect".as_ref(), path.as_os_str()]).assert_error(1, &["sparse.safetensors", "JSON"]);
+    // A tensor of a terabyte that is there, but does not fit in memory, is refused before the first read.
+    let json = r#"{"t":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}}"#;
+    fs::write(&path, raw(json, &[])).expect("writes");
+    let len = fs::metadata(&path).expect("is there").len() + (1 << 40);
+    fs::File::options().write(true).open(&path).expect("opens").set_len(len).expect("grows");
+    for backend in ["auto", "uring", "pread", "mmap", "tokio"] {
+        let run = command::run(["load".as_ref(), path.as_os_str(), "--backend".as_ref(), backend.as_ref()]);
+        run.assert_error(1, &["1.0 TiB", "only", "--select", "open"]);
+    }
+}
+
+#[test]
+fn a_folder_of_links_is_a_checkpoint_only_without_an_index_or_in_a_cache() {
+    let folder = folder();
+    let cache = folder.path().join("models--org--name");
+    let snapshot = cache.join("snapshots/0123abcd");
+    fs::create_dir_all(&snapshot).expect("makes");
+    fs::create_dir_all(cache.join("blobs")).expect("makes");
+    fs::create_dir_all(cache.join("refs")).expect("makes");
+    fs::write(cache.join("refs/main"), "0123abcd").expect("writes");
+    small(&cache.join("blobs/ff00"));
+    symlink("../../blobs/ff00", snapshot.join("model.safetensors")).expect("links");
+    let names = ["layer.weight", "layer.bias", "scale", "empty", "evil\\n\\u001b[31mname"];
+    let map: Vec<String> = names.iter().map(|name| format!("\"{name}\":\"model.safetensors\"")).collect();
+    let index = format!(r#"{{"weight_map":{{{}}}}}"#, map.join(","));
+    fs::write(snapshot.join("model.safetensors.index.json"), &index).expect("writes");
+    for path in [&snapshot, &cache] {
+        command::run(["load".as_ref(), path.as_os_str()]).assert_ok();
+    }
+    // The same links elsewhere: by the folder's own listing they are the user's, by an index they are the index's.
+    let plain = folder.path().join("plain");
+    fs::create_dir(&plain).expect("makes");
+    symlink(cache.join("blobs/ff00"), plain.join("model.safetensors")).expect("links");
+    command::run(["load".as_ref(), plain.as_os_str()]).assert_ok();
+    fs::write(plain.join("model.safetensors.index.json"), &index).expect("writes");
+    command::run(["load".as_ref(), plain.as_os_str()]).assert_error(1, &["symbolic link", "ff00"]);
+}

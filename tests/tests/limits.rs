@@ -1,0 +1,179 @@
+//! Machines that allow less: no io_uring, little memory, a file system without direct reads.
+
+use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, small};
+use floodtide_tests::command::{self, Run};
+use floodtide_tests::sandbox::{MemoryGroup, forbid_io_uring, limit_address_space};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const BACKENDS: [&str; 5] = ["auto", "uring", "pread", "mmap", "tokio"];
+
+/// A checkpoint of one tensor of zeros that takes no room on the disk.
+fn sparse(folder: &Path, bytes: u64) -> PathBuf {
+    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
+    let start = raw(&json, &[]);
+    let path = folder.join("sparse.safetensors");
+    fs::write(&path, &start).expect("writes");
+    fs::File::options().write(true).open(&path).expect("opens").set_len(start.len() as u64 + bytes).expect("grows");
+    path
+}
+
+fn load_in(prepare: impl FnOnce(&mut Command), path: &Path, arguments: &[&str]) -> Run {
+    let mut program = Command::new(command::path());
+    program.arg("load").arg(path).args(arguments);
+    prepare(&mut program);
+    command::finish(&mut program)
+}
+
+#[test]
+fn where_io_uring_is_forbidden_auto_goes_on_and_an_explicit_wish_fails() {
+    let folder = folder();
+    let path = sparse(folder.path(), 32 << 20);
+    load_in(forbid_io_uring, &path, &["--backend", "uring"]).assert_error(1, &["uring", "EPERM", "seccomp", "auto"]);
+    let report = load_in(forbid_io_uring, &path, &["--json"]).json();
+    assert_eq!(report["backend"], "pread");
+    let direct =
+        command::run(["plan", path.to_str().expect("UTF-8"), "--json"]).json()["files"][0]["direct_reads"] != 0;
+    let reason = report["reason"].as_str().expect("a reason");
+    assert!(!direct || reason.contains("EPERM"), "{reason}");
+    load_in(forbid_io_uring, &path, &["--backend", "tokio"]).assert_ok();
+}
+
+#[test]
+fn an_owned_load_takes_little_more_memory_than_its_bytes() {
+    let bytes: u64 = 3 << 30;
+    let available = floodtide_linux::probe::memory_limit().available;
+    if available < bytes + (1 << 30) {
+        println!("skipped: this test loads 3 GiB, and only {available} bytes of memory can be had");
+        return;
+    }
+    let folder = folder();
+    let path = sparse(folder.path(), bytes);
+    for backend in ["uring", "pread"] {
+        let report = load_in(|_| {}, &path, &["--json", "--backend", backend]).json();
+        let peak = report["peak_rss_bytes"].as_u64().expect("a number");
+        println!("{backend}: peak {peak} of {bytes}");
+        assert!(peak >= bytes, "after a load every byte is resident: {peak}");
+        assert!(peak <= bytes / 100 * 102 + (64 << 20), "{backend}: {peak}");
+    }
+}
+
+#[test]
+fn a_checkpoint_larger_than_a_control_group_allows_is_refused_before_the_first_read() {
+    let folder = folder();
+    let path = sparse(folder.path(), 512 << 20);
+    let group = match MemoryGroup::new(256 << 20) {
+        Ok(group) => group,
+        Err(error) => return println!("skipped: no control group can be made here ({error})"),
+    };
+    for backend in BACKENDS {
+        let run = load_in(|program| group.confine(program), &path, &["--backend", backend]);
+        run.assert_error(1, &["512.0 MiB", "only", "cgroup", "--select"]);
+    }
+    let small = sparse(folder.path(), 64 << 20);
+    load_in(|program| group.confine(program), &small, &[]).assert_ok();
+}
+
+#[test]
+fn a_checkpoint_larger_than_the_address_space_is_refused() {
+    let folder = folder();
+    let path = sparse(folder.path(), 1 << 30);
+    let run = load_in(|program| limit_address_space(program, 1 << 30), &path, &[]);
+    run.assert_error(1, &["1.0 GiB", "only", "ulimit -v"]);
+}
+
+#[test]
+fn a_broken_header_is_parsed_within_its_own_size() {
+    let folder = folder();
+    // 100 MB of zeros as a header, in 300 MB of address space: an allocation by a claim, or a copy, would not fit.
+    let path = folder.path().join("zeros.safetensors");
+    fs::write(&path, 100_000_000_u64.to_le_bytes()).expect("writes");
+    fs::File::options().write(true).open(&path).expect("opens").set_len(1 << 40).expect("grows");
+    load_in(|program| limit_address_space(program, 300 << 20), &path, &[]).assert_error(1, &["JSON"]);
+}
+
+#[test]
+fn a_file_on_tmpfs_loads_by_every_backend() {
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return println!("skipped: there is no /dev/shm") };
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    // Long enough for a direct read to be worth it, where the file system took one.
+    let long = folder.path().join("long.safetensors");
+    let data: Vec<u8> = (0..8_u32 << 20).map(|i| (i % 251) as u8).collect();
+    fs::write(&long, raw(r#"{"t":{"dtype":"U8","shape":[8388608],"data_offsets":[0,8388608]}}"#, &data))
+        .expect("writes");
+    for path in [path, long] {
+        let expected = reference_digest(&path);
+        for backend in BACKENDS {
+            let run = command::run(["digest".as_ref(), path.as_os_str(), "--backend".as_ref(), backend.as_ref()]);
+            assert_eq!(run.assert_ok(), expected, "{backend}");
+        }
+    }
+}
+
+#[test]
+fn data_at_an_odd_offset_loads_by_every_backend() {
+    let folder = folder();
+    let data: Vec<u8> = (0..8_u32 << 20).map(|i| (i * 7 % 253) as u8).collect();
+    for padding in 0..8 {
+        let json =
+            format!(r#"{{"t":{{"dtype":"F32","shape":[2097152],"data_offsets":[0,8388608]}}}}{}"#, " ".repeat(padding));
+        let path = folder.path().join("odd.safetensors");
+        fs::write(&path, raw(&json, &data)).expect("writes");
+        let expected = reference_digest(&path);
+        for backend in BACKENDS {
+            let run = command::run(["digest".as_ref(), path.as_os_str(), "--backend".as_ref(), backend.as_ref()]);
+            assert_eq!(run.assert_ok(), expected, "{backend}");
+        }
+    }
+}
+
+#[test]
+fn a_hundred_thousand_tensors_load_at_once() {
+    let folder = folder();
+    let path = many(&folder.path().join("many.safetensors"), 100_000);
+    for backend in BACKENDS {
+        let run = command::run([
+            "load".as_ref(),
+            path.as_os_str(),
+            "--json".as_ref(),
+            "--backend".as_ref(),
+            backend.as_ref(),
+        ]);
+        assert_eq!(run.json()["tensors"], 100_000);
+        assert!(run.elapsed < Duration::from_secs(5), "{run:?}");
+    }
+    // Every second one: scattered, and still few reads, each tensor right.
+    let run =
+        command::run(["digest".as_ref(), path.as_os_str(), "--select".as_ref(), "*.layers.*[02468].mlp*".as_ref()]);
+    let all = reference_digest(&path);
+    let even: Vec<&str> =
+        all.lines().filter(|line| line.contains(['0', '2', '4', '6', '8']) && is_even(line)).collect();
+    assert_eq!(run.assert_ok().lines().collect::<Vec<_>>(), even);
+}
+
+fn is_even(line: &str) -> bool {
+    let layer = line.split('.').nth(2).expect("a layer");
+    layer.parse::<usize>().expect("a number") % 2 == 0
+}
+
+#[test]
+fn a_selection_reads_little_more_than_it_selects() {
+    let folder = folder();
+    let big = 64_u64 << 20;
+    let json = format!(
+        r#"{{"a":{{"dtype":"U8","shape":[{big}],"data_offsets":[0,{big}]}},"b":{{"dtype":"U8","shape":[4],"data_offsets":[{big},{}]}}}}"#,
+        big + 4
+    );
+    let start = raw(&json, &[]);
+    let path = folder.path().join("model.safetensors");
+    fs::write(&path, &start).expect("writes");
+    let file = fs::File::options().write(true).open(&path).expect("opens");
+    file.write_all_at(&[1, 2, 3, 4], start.len() as u64 + big).expect("writes");
+    let report = load_in(|_| {}, &path, &["--select", "b", "--json"]).json();
+    assert_eq!((&report["bytes"], &report["tensors"]), (&4.into(), &1.into()));
+    assert!(report["peak_rss_bytes"].as_u64().expect("a number") < 32 << 20, "{report}");
+}

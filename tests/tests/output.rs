@@ -1,0 +1,188 @@
+//! What the commands print: JSON of the promised shape, digests that the reference library confirms, for every backend.
+
+use floodtide_tests::checkpoint::{folder, reference_digest, reshard, small};
+use floodtide_tests::command;
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const BACKENDS: [&str; 5] = ["auto", "uring", "pread", "mmap", "tokio"];
+
+fn run(verb: &str, path: &Path, more: &[&str]) -> command::Run {
+    let fixed = [verb.as_ref(), path.as_os_str()];
+    command::run(fixed.into_iter().chain(more.iter().map(|argument| argument.as_ref())))
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn digests_agree_with_the_reference_for_one_file_and_for_shards() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let expected = reference_digest(&path);
+    assert!(expected.contains(r"evil\n\u{1b}[31mname"));
+    let shards = folder.path().join("shards");
+    fs::create_dir(&shards).expect("makes");
+    reshard(&path, &shards, 3);
+    for backend in BACKENDS {
+        for path in [&path, &shards, &shards.join("model.safetensors.index.json")] {
+            assert_eq!(
+                run("digest", path, &["--backend", backend]).assert_ok(),
+                expected,
+                "{backend} of {}",
+                path.display()
+            );
+        }
+    }
+    fs::remove_file(shards.join("model.safetensors.index.json")).expect("removes");
+    assert_eq!(run("digest", &shards, &[]).assert_ok(), expected, "without an index");
+    let json = run("digest", &path, &["--json"]).json();
+    assert_eq!(json["tensors"][0]["name"], "empty");
+    assert_eq!(json["tensors"][1]["name"], "evil\n\u{1b}[31mname");
+}
+
+#[test]
+fn load_reports_in_json_and_for_people() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    for backend in BACKENDS {
+        let report = run("load", &path, &["--json", "--backend", backend]).json();
+        for key in [
+            "path",
+            "format",
+            "files",
+            "tensors",
+            "bytes",
+            "seconds",
+            "gib_per_second",
+            "backend",
+            "reason",
+            "peak_rss_bytes",
+        ] {
+            assert!(report.get(key).is_some(), "{key} is not in {report}");
+        }
+        assert_eq!((&report["files"], &report["tensors"]), (&1.into(), &5.into()));
+        assert!(backend == "auto" || report["backend"] == backend);
+    }
+    let text = run("load", &path, &["--mlock", "--threads", "2"]);
+    for word in ["5 tensors", "1 file", "GiB/s", "backend", "peak memory", "locked"] {
+        assert!(text.assert_ok().contains(word), "{text:?}");
+    }
+    let part = run("load", &path, &["--json", "--select", "layer.*", "--select", "sc?le"]).json();
+    assert_eq!(part["tensors"], 3);
+}
+
+#[test]
+fn inspect_lists_what_the_reference_reads() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let json = run("inspect", &path, &["--json"]).json();
+    assert_eq!(keys(&json), ["files", "format", "metadata", "tensors"]);
+    assert_eq!(keys(&json["files"][0]), ["bytes", "path"]);
+    let file = fs::read(&path).expect("reads");
+    let reference = safetensors::SafeTensors::deserialize(&file).expect("valid");
+    let tensors = json["tensors"].as_array().expect("an array");
+    assert_eq!(tensors.len(), reference.len());
+    for tensor in tensors {
+        assert_eq!(keys(tensor), ["bytes", "dtype", "file", "name", "offset", "shape"]);
+        let view = reference.tensor(tensor["name"].as_str().expect("a string")).expect("is there");
+        let number = |key: &str| tensor[key].as_u64().expect("a number") as usize;
+        assert_eq!(&file[number("offset")..number("offset") + number("bytes")], view.data());
+        assert_eq!(tensor["shape"], serde_json::json!(view.shape()));
+        assert_eq!(tensor["dtype"], format!("{:?}", view.dtype()));
+        assert_eq!(tensor["file"], json["files"][0]["path"]);
+    }
+    let table = run("inspect", &path, &[]);
+    for word in ["layer.weight", "[16, 8]", "BF16", r"evil\n\u{1b}[31mname", "5 tensors"] {
+        assert!(table.assert_ok().contains(word), "{word} is not in {}", table.stdout);
+    }
+    assert!(!table.stdout.contains('\u{1b}'), "control characters are escaped");
+}
+
+#[test]
+fn plan_says_what_and_why_without_reading_tensors() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let json = run("plan", &path, &["--json"]).json();
+    for key in [
+        "backend",
+        "reason",
+        "workers",
+        "chunk_bytes",
+        "reads",
+        "arena_bytes",
+        "selected_bytes",
+        "files",
+        "memory_available",
+    ] {
+        assert!(json.get(key).is_some(), "{key} is not in {json}");
+    }
+    assert_eq!(json["selected_bytes"], 512 + 16 + 8 + 3);
+    assert!(run("plan", &path, &["--backend", "mmap"]).assert_ok().contains("mapped"));
+}
+
+#[test]
+fn a_total_size_that_disagrees_is_a_warning() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let shards = folder.path().join("shards");
+    fs::create_dir(&shards).expect("makes");
+    reshard(&path, &shards, 2);
+    let index = shards.join("model.safetensors.index.json");
+    let text = fs::read_to_string(&index).expect("reads").replace("\"total_size\":539", "\"total_size\":540");
+    fs::write(&index, text).expect("writes");
+    let loaded = run("load", &shards, &["--json"]);
+    assert!(
+        loaded.stderr.starts_with("warning: ") && loaded.stderr.contains("540") && loaded.stderr.contains("539"),
+        "{loaded:?}"
+    );
+    assert_eq!(loaded.json()["warnings"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = folder();
+    let path = floodtide_tests::checkpoint::many(&folder.path().join("many.safetensors"), 20_000);
+    let mut child = Command::new(command::path())
+        .args(["inspect".as_ref(), path.as_os_str()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn the_demo_compares_every_way_and_cleans_up() {
+    let folder = folder();
+    let kept = folder.path().join("kept");
+    let kept_path = kept.to_str().expect("UTF-8");
+    let text = command::run(["demo", "--scale", "0.02", "--keep", kept_path]);
+    for word in ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "auto chose", "agree"] {
+        assert!(text.assert_ok().contains(word), "{text:?}");
+    }
+    assert!(kept.join("model.safetensors.index.json").exists());
+    run("load", &kept, &[]).assert_ok();
+    let scratch = folder.path().join("scratch");
+    fs::create_dir(&scratch).expect("makes");
+    let mut demo = Command::new(command::path());
+    demo.args(["demo", "--scale", "0.02", "--json"]).env("TMPDIR", &scratch);
+    let json = command::finish(&mut demo).json();
+    assert_eq!(json["ways"].as_array().map(Vec::len), Some(6));
+    assert_eq!(fs::read_dir(&scratch).expect("lists").count(), 0, "the demo removes what it wrote");
+}
