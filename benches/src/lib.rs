@@ -1,1 +1,1 @@
-//! Placeholder
+//! Criterion benches of floodtide: see `benches/`.

@@ -1,0 +1,117 @@
+//! What core itself costs, without a system call: parsing a header, planning a load, and the engine's share of a read.
+//!
+//! The header bench compares with the reference parser over the same bytes in the same run.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use floodtide_core::format::safetensors::Header;
+use floodtide_core::{
+    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, Selection,
+};
+use safetensors::SafeTensors;
+use std::hint::black_box;
+use std::sync::Arc;
+
+const TENSORS: usize = 100_000;
+
+/// A whole file of `TENSORS` tensors of 4 bytes: as a mixture-of-experts checkpoint names them, in the order that the
+/// reference writer gives them (by name, as all have one dtype).
+fn file() -> Vec<u8> {
+    let mut names: Vec<String> =
+        (0..TENSORS).map(|i| format!("model.layers.{}.mlp.experts.{}.down_proj.weight", i / 512, i % 512)).collect();
+    names.sort();
+    let entry = |(i, name): (usize, &String)| {
+        format!(r#""{name}":{{"dtype":"F32","shape":[1,1],"data_offsets":[{},{}]}}"#, 4 * i, 4 * i + 4)
+    };
+    let json = format!("{{{}}}", names.iter().enumerate().map(entry).collect::<Vec<_>>().join(","));
+    let mut file = (json.len() as u64).to_le_bytes().to_vec();
+    file.extend_from_slice(json.as_bytes());
+    file.resize(file.len() + 4 * TENSORS, 0);
+    file
+}
+
+fn parsing(c: &mut Criterion) {
+    let file = file();
+    let json = &file[8..file.len() - 4 * TENSORS];
+    let mut group = c.benchmark_group("header of 100,000 tensors");
+    group.throughput(Throughput::Bytes(json.len() as u64)).sample_size(20);
+    group.bench_function("floodtide", |b| b.iter(|| Header::parse(black_box(json), file.len() as u64).expect("valid")));
+    group.bench_function("floodtide, into a catalog", |b| {
+        b.iter(|| {
+            let header = Header::parse(black_box(json), file.len() as u64).expect("valid");
+            catalog(&header, file.len() as u64)
+        });
+    });
+    group.bench_function("safetensors::SafeTensors::read_metadata", |b| {
+        b.iter(|| SafeTensors::read_metadata(black_box(&file)).expect("valid"));
+    });
+    group.finish();
+}
+
+fn catalog(header: &Header<'_>, file_len: u64) -> Catalog {
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    builder.add_safetensors("model.safetensors", file_len, header).expect("adds");
+    builder.finish().expect("unique")
+}
+
+/// A catalog of one file with `count` tensors of `bytes` each.
+fn uniform(count: u64, bytes: u64) -> Catalog {
+    let entry = |i: u64| {
+        format!(r#""t{i:06}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{},{}]}}"#, i * bytes, (i + 1) * bytes)
+    };
+    let json = format!("{{{}}}", (0..count).map(entry).collect::<Vec<_>>().join(","));
+    let file_len = 8 + json.len() as u64 + count * bytes;
+    catalog(&Header::parse(json.as_bytes(), file_len).expect("valid"), file_len)
+}
+
+fn plan(catalog: &Catalog, chunk_bytes: u64) -> Plan {
+    let alignment = Alignment::new(512).expect("a power of two");
+    let direct = vec![Some(DirectLimits { offset: alignment, memory: alignment })];
+    let selected = Selection::All.resolve(catalog).expect("all");
+    let options = PlanOptions { direct, chunk_bytes, ..PlanOptions::default() };
+    Planner::new(options).plan(catalog, &selected).expect("plans")
+}
+
+fn planning(c: &mut Criterion) {
+    let mut group = c.benchmark_group("plan");
+    group.sample_size(20);
+    let many = uniform(100_000, 4096);
+    group.bench_function("100,000 tensors of 4 KiB", |b| b.iter(|| plan(black_box(&many), 2 << 20)));
+    let large = uniform(1000, 700 << 20);
+    group.bench_function("700 GB in 1,000 tensors", |b| b.iter(|| plan(black_box(&large), 2 << 20)));
+    group.finish();
+}
+
+/// A load without a device: each read is completed as soon as it is issued, eight behind, as a ring does. The figure per
+/// element is the engine's cost of one read.
+fn engine(c: &mut Criterion) {
+    let catalog = Arc::new(uniform(1000, 16 << 20));
+    let plan = Arc::new(plan(&catalog, 2 << 20));
+    let mut group = c.benchmark_group("engine");
+    group.throughput(Throughput::Elements(plan.chunks().len() as u64)).sample_size(50);
+    group.bench_function("a read", |b| {
+        b.iter_batched(
+            || Engine::new(Arc::clone(&catalog), Arc::clone(&plan), u64::MAX),
+            |mut engine| {
+                let mut in_flight = std::collections::VecDeque::with_capacity(8);
+                loop {
+                    while in_flight.len() < 8
+                        && let Some(op) = engine.next_read()
+                    {
+                        in_flight.push_back(op);
+                    }
+                    let Some(op) = in_flight.pop_front() else { break };
+                    let _ = black_box(engine.complete(op.id, Outcome::Read(op.len)));
+                    while let Some(event) = engine.poll_event() {
+                        black_box(event);
+                    }
+                }
+                engine.result().expect("loads");
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, parsing, planning, engine);
+criterion_main!(benches);
