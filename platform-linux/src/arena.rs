@@ -192,8 +192,8 @@ mod tests {
 
     #[test]
     fn overlapping_slots_are_refused() {
-        for slots in [&[0..5, 4..6][..], &[0..11], &[0..3, 0..3]] {
-            assert_eq!(Arena::new(10, slots.to_vec()).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
+        for slots in [vec![0..5, 4..6], vec![0..5, 5..11], vec![0..3, 0..3]] {
+            assert_eq!(Arena::new(10, slots).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
         }
         assert!(Arena::new(0, vec![]).is_ok());
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// A way to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,9 +45,9 @@ impl Device<'_> {
         let chunk = &engine.plan().chunks()[op.chunk.index()];
         if op.direct {
             let alignment = ALIGNMENT as usize;
-            assert!(
-                op.offset % ALIGNMENT == 0 && op.len % alignment == 0 && (chunk.slot.start + op.at) % alignment == 0
-            );
+            assert!(op.offset.is_multiple_of(ALIGNMENT), "the file offset");
+            assert!(op.len.is_multiple_of(alignment), "the length");
+            assert!((chunk.slot.start + op.at).is_multiple_of(alignment), "the address");
         }
         assert!(op.at + op.len <= chunk.slot.len(), "the read stays in its chunk");
         assert_eq!(op.offset, chunk.offset + op.at as u64, "congruent");
