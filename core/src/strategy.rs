@@ -128,13 +128,13 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
 
 fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
     if small {
-        reasons.push("pread on the calling thread, as so little needs neither ring nor threads".to_string());
+        reasons.push("so little needs neither ring nor threads: the calling thread reads it".to_string());
     } else if !any_direct {
-        reasons.push("pread, as buffered reads are copies by the processor, which threads share best".to_string());
+        reasons.push("buffered reads are copies by the processor, which threads share best".to_string());
     } else if let Some(why) = &signals.uring_refused {
-        reasons.push(format!("pread, as io_uring cannot be used here ({why})"));
+        reasons.push(format!("io_uring cannot be used here ({why}), so threads wait for the direct reads"));
     } else {
-        reasons.push("io_uring, as it is there and keeps direct reads in flight from few threads".to_string());
+        reasons.push("a ring keeps direct reads in flight from few threads".to_string());
         return Backend::Uring;
     }
     Backend::Pread

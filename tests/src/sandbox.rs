@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Limits the command's address space, as `ulimit -v` does.
 pub fn limit_address_space(command: &mut Command, bytes: u64) {
@@ -45,7 +46,9 @@ impl MemoryGroup {
             fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
             (Path::new("/sys/fs/cgroup"), "memory.max")
         };
-        let group = Self { folder: parent.join(format!("floodtide-test-{}", std::process::id())) };
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let group = Self { folder: parent.join(format!("floodtide-test-{process}-{number}")) };
         fs::create_dir(&group.folder)?;
         fs::write(group.folder.join(limit), bytes.to_string())?;
         Ok(group)
@@ -65,5 +68,41 @@ impl Drop for MemoryGroup {
     fn drop(&mut self) {
         // Its processes have ended with the test; a group that is still busy is left to the next boot.
         let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// A file system in memory of that size, unmounted on drop.
+pub struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// Mounts one, or says why that cannot be done here.
+    ///
+    /// # Errors
+    /// When this process may not mount.
+    pub fn new(bytes: u64) -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let size = std::ffi::CString::new(format!("size={bytes}"))?;
+        rustix::mount::mount(
+            "tmpfs",
+            folder.path(),
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            Some(size.as_c_str()),
+        )?;
+        Ok(Self { folder })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // What is still busy is detached and goes when its last user does.
+        let _ = rustix::mount::unmount(self.folder.path(), rustix::mount::UnmountFlags::DETACH);
     }
 }

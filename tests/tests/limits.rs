@@ -2,12 +2,12 @@
 
 use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, small};
 use floodtide_tests::command::{self, Run};
-use floodtide_tests::sandbox::{MemoryGroup, forbid_io_uring, limit_address_space};
+use floodtide_tests::sandbox::{MemoryGroup, SmallDisk, forbid_io_uring, limit_address_space};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 const BACKENDS: [&str; 5] = ["auto", "uring", "pread", "mmap", "tokio"];
 
@@ -176,4 +176,66 @@ fn a_selection_reads_little_more_than_it_selects() {
     let report = load_in(|_| {}, &path, &["--select", "b", "--json"]).json();
     assert_eq!((&report["bytes"], &report["tensors"]), (&4.into(), &1.into()));
     assert!(report["peak_rss_bytes"].as_u64().expect("a number") < 32 << 20, "{report}");
+}
+
+/// What the demo's complaint proposes works.
+fn assert_the_proposed_scale_fits(demo: impl Fn(&[&str]) -> Command) {
+    let run = command::finish(&mut demo(&["demo"]));
+    run.assert_error(1, &["the demo needs", "--scale"]);
+    let scale = run.stderr.split("--scale ").nth(1).expect("a scale").trim();
+    command::finish(&mut demo(&["demo", "--scale", scale])).assert_ok();
+}
+
+#[test]
+fn a_demo_without_room_on_the_disk_proposes_a_scale_that_fits() {
+    let disk = match SmallDisk::new(128 << 20) {
+        Ok(disk) => disk,
+        Err(error) => return println!("skipped: no file system can be mounted here ({error})"),
+    };
+    assert_the_proposed_scale_fits(|arguments| {
+        let mut demo = Command::new(command::path());
+        demo.args(arguments).env("TMPDIR", disk.path());
+        demo
+    });
+    let tiny = SmallDisk::new(4 << 20).expect("as the other");
+    let mut demo = Command::new(command::path());
+    command::finish(demo.arg("demo").env("TMPDIR", tiny.path())).assert_error(1, &["even the smallest needs"]);
+}
+
+#[test]
+fn a_demo_without_memory_proposes_a_scale_that_fits() {
+    let folder = folder();
+    let group = match MemoryGroup::new(128 << 20) {
+        Ok(group) => group,
+        Err(error) => return println!("skipped: no control group can be made here ({error})"),
+    };
+    assert_the_proposed_scale_fits(|arguments| {
+        let mut demo = Command::new(command::path());
+        demo.args(arguments).env("TMPDIR", folder.path());
+        group.confine(&mut demo);
+        demo
+    });
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let folder = folder();
+    let mut demo = Command::new(command::path());
+    demo.args(["demo", "--scale", "0.1"]).env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut demo = demo.spawn().expect("starts");
+    let begun = || {
+        fs::read_dir(folder.path())
+            .expect("lists")
+            .filter_map(Result::ok)
+            .any(|entry| fs::read_dir(entry.path()).is_ok_and(|mut files| files.next().is_some()))
+    };
+    let start = Instant::now();
+    while !begun() {
+        assert!(start.elapsed() < Duration::from_secs(20), "the demo writes nothing");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let process = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).expect("it runs");
+    assert_eq!(demo.wait().expect("waits").code(), Some(130));
+    assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 0);
 }

@@ -3,9 +3,11 @@
 //! Needs nothing but Rust; what wants more (a nightly toolchain, cargo-fuzz) is skipped with a line that says so.
 
 mod msrv;
+mod plot;
 mod steps;
 
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use steps::{Outcome, STEPS, Step};
@@ -28,10 +30,31 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Draw what `floodtide demo --json` printed, as the README shows it
+    Plot {
+        /// A panel's title and the file with its results
+        #[arg(value_name = "TITLE=FILE", required = true)]
+        panels: Vec<String>,
+        /// Where the SVG goes
+        #[arg(long, value_name = "SVG")]
+        out: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
-    let Command::Test { only, list } = Args::parse().command;
+    match Args::parse().command {
+        Command::Test { only, list } => test(&only, list),
+        Command::Plot { panels, out } => match plot::plot(&panels, &out) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("xtask: {why}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn test(only: &[String], list: bool) -> ExitCode {
     if list {
         for step in STEPS {
             println!("{:10} {}", step.name, step.about);

@@ -18,8 +18,11 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let specs = layout::gpt2(args.scale);
     let bytes: u64 = specs.iter().map(|spec| spec.bytes() as u64).sum();
-    let (folder, _removed_on_drop) = folder(args)?;
-    check_room(&folder, bytes, &specs)?;
+    let (folder, removed_on_drop) = folder(args)?;
+    check_room(&folder, &specs)?;
+    if removed_on_drop.is_some() {
+        remove_when_interrupted(folder.clone());
+    }
     write::write(&folder, &specs, args.json)?;
     let rows = compare::compare(&folder)?;
     if args.json {
@@ -54,23 +57,44 @@ fn folder(args: &DemoArgs) -> Result<(PathBuf, Option<tempfile::TempDir>), Failu
     Ok((keep.clone(), None))
 }
 
+/// Ctrl-C and SIGTERM end the demo without leaving half a gigabyte behind.
+fn remove_when_interrupted(folder: PathBuf) {
+    let handler = move || {
+        // The writer may add a file meanwhile: once more, then.
+        let _ = fs::remove_dir_all(&folder).or_else(|_| fs::remove_dir_all(&folder));
+        std::process::exit(130);
+    };
+    // Without the handler an interrupted demo leaves its folder, which the system's cleaning of temporary files gets.
+    let _ = ctrlc::set_handler(handler);
+}
+
+/// What a demo of these tensors takes of the disk, and of memory: the writer holds one tensor at a time, a load all of
+/// them once.
+fn needed(specs: &[Spec]) -> u64 {
+    let sizes = specs.iter().map(|spec| spec.bytes() as u64);
+    sizes.clone().sum::<u64>() + sizes.max().unwrap_or(0)
+}
+
 /// Refuses before the first byte what would fill the disk or the memory, and says which scale fits.
-fn check_room(folder: &Path, bytes: u64, specs: &[Spec]) -> Result<(), Failure> {
+fn check_room(folder: &Path, specs: &[Spec]) -> Result<(), Failure> {
     let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(u64::MAX);
     let memory = floodtide_linux::probe::memory_limit();
-    // The writer holds one tensor at a time, a load all of them once.
-    let largest = specs.iter().map(Spec::bytes).max().unwrap_or(0) as u64;
     for (what, available) in [("disk space", disk), ("memory", memory.available)] {
-        let needed = bytes + largest;
-        if available < needed {
-            let scale = (available as f64 * 0.5 / needed as f64).clamp(0.01, 0.5);
-            return Err(Failure::Failed(format!(
-                "the demo needs {} of {what}, but there are {} ({}); try --scale {scale:.2}",
-                HumanBytes(needed),
-                HumanBytes(available),
-                if what == "memory" { &memory.limit } else { "free on the disk of the folder it writes to" },
-            )));
+        if available >= needed(specs) {
+            continue;
         }
+        // In steps of a hundredth, with a quarter of it to spare.
+        let fits = |scale: &f64| needed(&layout::gpt2(*scale)) <= available / 4 * 3;
+        let advice = (1..100).rev().map(|hundredths| f64::from(hundredths) / 100.0).find(fits).map_or_else(
+            || format!("even the smallest needs {}", HumanBytes(needed(&layout::gpt2(0.01)))),
+            |scale| format!("try --scale {scale}"),
+        );
+        return Err(Failure::Failed(format!(
+            "the demo needs {} of {what}, but there are {} ({}); {advice}",
+            HumanBytes(needed(specs)),
+            HumanBytes(available),
+            if what == "memory" { &memory.limit } else { "free on the disk of the folder it writes to" },
+        )));
     }
     Ok(())
 }
