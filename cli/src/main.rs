@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    allow_open_files();
     let result = match args.command {
         Command::Load(args) => load::run(&args),
         Command::Inspect(args) => inspect::run(&args),
@@ -38,4 +39,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Raises the limit of open files as far as this process may: a checkpoint of many shards needs two descriptors for each.
+/// Where that is refused, the limit stays, and opening says so if it is met.
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

@@ -91,6 +91,9 @@ impl std::fmt::Display for Shown<'_> {
 }
 
 fn hint(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::EMFILE) {
+        return "; a load keeps up to two descriptors open per file: raise the limit (ulimit -n)";
+    }
     match error.kind() {
         io::ErrorKind::NotFound => "; check the path",
         io::ErrorKind::PermissionDenied => "; check its permissions and those of the folders above it",

@@ -15,6 +15,13 @@ pub fn limit_address_space(command: &mut Command, bytes: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
+/// Limits the command's open files, as `ulimit -S -n` and `ulimit -H -n` do.
+pub fn limit_open_files(command: &mut Command, soft: u64, hard: u64) {
+    let limit = move || Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(hard) })?);
+    // SAFETY: `setrlimit` is one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(limit) };
+}
+
 /// Answers EPERM to every `io_uring_setup`, as container runtimes' default filters do.
 pub fn forbid_io_uring(command: &mut Command) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};

@@ -1,8 +1,8 @@
 //! Machines that allow less: no io_uring, little memory, a file system without direct reads.
 
-use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, small};
+use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard, small};
 use floodtide_tests::command::{self, Run};
-use floodtide_tests::sandbox::{MemoryGroup, SmallDisk, forbid_io_uring, limit_address_space};
+use floodtide_tests::sandbox::{MemoryGroup, SmallDisk, forbid_io_uring, limit_address_space, limit_open_files};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -158,6 +158,22 @@ fn a_hundred_thousand_tensors_load_at_once() {
 fn is_even(line: &str) -> bool {
     let layer = line.split('.').nth(2).expect("a layer");
     layer.parse::<usize>().expect("a number") % 2 == 0
+}
+
+#[test]
+fn more_shards_than_the_limit_of_open_files() {
+    let folder = folder();
+    let file = many(&folder.path().join("one"), 200);
+    let shards = folder.path().join("shards");
+    fs::create_dir(&shards).expect("makes");
+    reshard(&file, &shards, 200);
+    // The soft limit is what shells give; the command raises it.
+    for backend in BACKENDS {
+        let run = load_in(|program| limit_open_files(program, 64, 1024), &shards, &["--json", "--backend", backend]);
+        assert_eq!(run.json()["files"], 200, "{backend}");
+    }
+    let run = load_in(|program| limit_open_files(program, 64, 64), &shards, &[]);
+    run.assert_error(1, &["model-000", "open", "ulimit -n"]);
 }
 
 #[test]
