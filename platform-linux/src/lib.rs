@@ -28,3 +28,8 @@ pub use floodtide_core::strategy::Backend;
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};
 pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
