@@ -5,6 +5,7 @@
 
 use crate::dtype::DType;
 use crate::error::Error;
+use crate::format::shard_index::{IndexError, ShardIndex};
 use crate::format::{Format, safetensors::Header};
 use crate::units::{ByteRange, FileId, TensorId};
 use alloc::borrow::ToOwned;
@@ -125,6 +126,26 @@ impl Catalog {
     pub fn find(&self, name: &str) -> Option<TensorInfo<'_>> {
         let at = self.by_name.binary_search_by(|&id| self.tensor(id).name.cmp(name)).ok()?;
         Some(self.tensor(self.by_name[at]))
+    }
+
+    /// Checks that the files hold what an index says, whose [`shards`](ShardIndex::shards) they are, in that order.
+    ///
+    /// # Errors
+    /// When a tensor is in the index but not in its shard, or in a shard but not in the index.
+    pub fn check_index(&self, index: &ShardIndex) -> Result<(), IndexError> {
+        let shard_name = |shard: usize| index.shards().get(shard).cloned().unwrap_or_default();
+        for (name, shard) in index.entries() {
+            if self.find(name).is_none_or(|tensor| tensor.file.index() != shard) {
+                return Err(IndexError::NotInShard { name: name.to_owned(), shard: shard_name(shard) });
+            }
+        }
+        for tensor in self.tensors() {
+            let shard = tensor.file.index();
+            if index.shard_of(tensor.name) != Some(shard) {
+                return Err(IndexError::NotInIndex { name: tensor.name.to_owned(), shard: shard_name(shard) });
+            }
+        }
+        Ok(())
     }
 
     /// The metadata pairs of all files, in file order.

@@ -41,7 +41,7 @@ pub(crate) fn open(located: &Located) -> Result<Opened, Error> {
     let mut metadata: Vec<(String, String)> = Vec::new();
     let mut warnings = Vec::new();
     if let Some((path, index)) = &located.index {
-        index.check(&catalog).map_err(|source| CoreError::Index { file: path.display().to_string(), source })?;
+        catalog.check_index(index).map_err(|source| CoreError::Index { file: path.display().to_string(), source })?;
         metadata.extend_from_slice(index.metadata());
         let total = catalog.tensor_bytes();
         if let Some(claimed) = index.total_size().filter(|&claimed| claimed != total) {

@@ -7,7 +7,6 @@
 use crate::arena::{Arena, ArenaChunk};
 use crate::error::Error;
 use crate::files::OpenFile;
-use crate::loader::ProgressCallback;
 use crate::mapping::Mappings;
 use crate::probe;
 use crate::source::{PreadSource, UringSource};
@@ -16,6 +15,7 @@ use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::{
     BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error as CoreError, Event, Plan, Progress, Worker,
 };
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,22 @@ use std::time::{Duration, Instant};
 
 /// How often a waiting load reports its progress.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// A caller's progress function.
+#[derive(Clone)]
+pub(crate) struct ProgressCallback(pub(crate) Arc<dyn Fn(Progress) + Send + Sync>);
+
+impl ProgressCallback {
+    pub(crate) fn call(&self, progress: Progress) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for ProgressCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProgressCallback")
+    }
+}
 
 /// Everything decided, nothing read yet.
 #[derive(Debug)]
@@ -181,7 +197,7 @@ impl Shared {
             Job::Pread => Worker::new(PreadSource::new(Arc::clone(self.files()))).run(self, self),
             #[cfg(feature = "tokio")]
             Job::Tokio => match tokio::runtime::Builder::new_current_thread().build() {
-                Ok(runtime) => runtime.block_on(crate::source::tokio::drive(self, self.depth(), || {})),
+                Ok(runtime) => runtime.block_on(crate::source::tokio::drive(self, self.files(), self.depth(), || {})),
                 Err(error) => {
                     let message = format!("tokio's runtime cannot be started: {error}");
                     self.with(|engine| engine.fail(CoreError::Platform { message }));

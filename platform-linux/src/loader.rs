@@ -3,34 +3,17 @@
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::headers::{self, Opened};
-use crate::load::{Load, Prepared, run_here};
+use crate::load::{Load, Prepared, ProgressCallback, run_here};
 use crate::locate::locate;
 use crate::mapping::Mappings;
 use crate::probe;
 use crate::tensors::Tensors;
 use floodtide_core::strategy::{Backend, FileSignals, Signals, Strategy, decide};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Plan, PlanOptions, Planner, Progress, Selection};
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A caller's progress function.
-#[derive(Clone)]
-pub(crate) struct ProgressCallback(Arc<dyn Fn(Progress) + Send + Sync>);
-
-impl ProgressCallback {
-    pub(crate) fn call(&self, progress: Progress) {
-        (self.0)(progress);
-    }
-}
-
-impl fmt::Debug for ProgressCallback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProgressCallback")
-    }
-}
 
 /// Loads checkpoints. Options first, then [`load`](Self::load), [`open`](Self::open) or [`start`](Self::start); a loader can be used
 /// any number of times, from any thread.
@@ -196,7 +179,7 @@ impl Loader {
                     shared.report_progress();
                 }
             };
-            crate::source::tokio::drive(&shared, shared.depth(), tick).await;
+            crate::source::tokio::drive(&*shared, shared.files(), shared.depth(), tick).await;
             return blocking(move || conclude(shared)).await;
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);

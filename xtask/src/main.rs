@@ -5,12 +5,14 @@
 mod msrv;
 mod plot;
 mod steps;
+mod tools;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
-use steps::{Outcome, STEPS, Step};
+use steps::{STEPS, Step};
+use tools::Outcome;
 
 #[derive(Parser)]
 #[command(name = "xtask", about = "The checks of floodtide")]

@@ -1,7 +1,7 @@
 //! The declared rust-version: what we depend on must not ask for more, and the toolchain itself must build us where it is
 //! installed. (Which std APIs we use is clippy's business: `incompatible_msrv` is denied.)
 
-use crate::steps::{Outcome, cargo, cargo_of, run, works};
+use crate::tools::{Outcome, cargo, cargo_of, run, works};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -1,16 +1,10 @@
 //! The steps of `cargo xtask test`. To add one, write its function and its line in [`STEPS`].
 
 use crate::msrv;
+use crate::tools::{Outcome, Result, cargo, cargo_of, root, run, works};
 use std::env;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-pub(crate) enum Outcome {
-    Passed,
-    Skipped(String),
-}
-
-type Result = std::result::Result<Outcome, String>;
+use std::path::PathBuf;
+use std::process::Command;
 
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -33,38 +27,6 @@ pub(crate) const STEPS: &[Step] = &[
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 20;
-
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
-}
-
-/// Cargo as it was called, in the workspace.
-pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root()).stdin(Stdio::null());
-    command
-}
-
-/// The cargo of another toolchain; the proxy that picks it is found by name.
-pub(crate) fn cargo_of(toolchain: &str) -> Command {
-    let mut command = Command::new("cargo");
-    command.arg(format!("+{toolchain}")).current_dir(root()).stdin(Stdio::null());
-    // These name the toolchain that runs us.
-    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
-        command.env_remove(variable);
-    }
-    command
-}
-
-pub(crate) fn run(command: &mut Command) -> std::result::Result<(), String> {
-    let status = command.status().map_err(|error| format!("{command:?} cannot be started: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?} ended with {status}")) }
-}
-
-/// Whether a command can be started and says that it is well.
-pub(crate) fn works(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-}
 
 fn passed(command: &mut Command) -> Result {
     run(command).map(|()| Outcome::Passed)

@@ -3,7 +3,6 @@
 //! The index comes from outside: a shard's name is taken only if it is a plain file name, so that no index can make a
 //! loader read a file of another directory.
 
-use crate::catalog::Catalog;
 use crate::escape::Escaped;
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
@@ -107,25 +106,15 @@ impl ShardIndex {
         &self.metadata
     }
 
-    /// Checks the map against a catalog whose files are exactly [`shards`](Self::shards), in their order.
-    ///
-    /// # Errors
-    /// When a tensor is in the map but not in its shard, or in a shard but not in the map.
-    pub fn check(&self, catalog: &Catalog) -> Result<(), IndexError> {
-        for (name, shard) in &self.map {
-            if catalog.find(name).is_none_or(|tensor| tensor.file.index() != *shard) {
-                return Err(IndexError::NotInShard { name: name.clone(), shard: self.shards[*shard].clone() });
-            }
-        }
-        for tensor in catalog.tensors() {
-            let shard = tensor.file.index();
-            let mapped = self.map.binary_search_by(|(name, _)| name.as_str().cmp(tensor.name));
-            if mapped.map(|i| self.map[i].1) != Ok(shard) {
-                let shard = self.shards.get(shard).cloned().unwrap_or_default();
-                return Err(IndexError::NotInIndex { name: tensor.name.to_owned(), shard });
-            }
-        }
-        Ok(())
+    /// The entries as (tensor, index into [`shards`](Self::shards)), sorted by name.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
+        self.map.iter().map(|(name, shard)| (name.as_str(), *shard))
+    }
+
+    /// The index into [`shards`](Self::shards) of a tensor's shard.
+    #[must_use]
+    pub fn shard_of(&self, tensor: &str) -> Option<usize> {
+        self.map.binary_search_by(|(name, _)| name.as_str().cmp(tensor)).ok().map(|at| self.map[at].1)
     }
 }
 

@@ -6,19 +6,23 @@
 
 use super::pread::read;
 use crate::files::OpenFile;
-use crate::load::Shared;
 use floodtide_core::{BufferSupply, Completion, Disposition, Engine, EngineHandle, Error, Outcome, ReadOp};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
 /// Carries the load out with up to `depth` reads at a time. `tick` is called after every completion.
-pub(crate) async fn drive(shared: &Shared, depth: usize, mut tick: impl FnMut()) {
+pub(crate) async fn drive<S: EngineHandle + BufferSupply>(
+    shared: &S,
+    files: &Arc<[OpenFile]>,
+    depth: usize,
+    mut tick: impl FnMut(),
+) {
     let mut reads = JoinSet::new();
     loop {
         while reads.len() < depth.max(1) {
             let Some(op) = shared.with(Engine::next_read) else { break };
             match shared.take(op.chunk) {
-                Ok(buffer) => spawn(&mut reads, shared.files(), op, buffer),
+                Ok(buffer) => spawn(&mut reads, files, op, buffer),
                 Err(error) => shared.with(|engine| {
                     engine.fail(error);
                     let _ = engine.complete(op.id, Outcome::Read(0));
@@ -29,7 +33,7 @@ pub(crate) async fn drive(shared: &Shared, depth: usize, mut tick: impl FnMut())
             Some(Ok(Completion { id, buffer, outcome })) => {
                 match shared.with(|engine| engine.complete(id, outcome)) {
                     Disposition::Landed(chunk) => shared.landed(chunk, buffer),
-                    Disposition::Resubmit(op) => spawn(&mut reads, shared.files(), op, buffer),
+                    Disposition::Resubmit(op) => spawn(&mut reads, files, op, buffer),
                     Disposition::Abandoned => {}
                 }
                 tick();
