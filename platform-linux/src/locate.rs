@@ -6,7 +6,8 @@
 use crate::error::Error;
 use crate::files::{OpenFile, describe};
 use floodtide_core::format::shard_index::ShardIndex;
-use std::ffi::OsStr;
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -61,26 +62,22 @@ fn snapshot_of(folder: &Path) -> PathBuf {
 }
 
 fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
-    let mut names: Vec<String> = Vec::new();
+    let mut names: Vec<OsString> = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| io_error(folder, "list the folder", source))? {
-        let entry = entry.map_err(|source| io_error(folder, "list the folder", source))?;
-        // A name that is not UTF-8 is no name that a checkpoint's writer gives.
-        if let Ok(name) = entry.file_name().into_string() {
-            names.push(name);
-        }
+        names.push(entry.map_err(|source| io_error(folder, "list the folder", source))?.file_name());
     }
     names.sort_unstable();
-    let indexes: Vec<&String> = names.iter().filter(|name| is_index_name(name)).collect();
+    let indexes: Vec<&OsString> = names.iter().filter(|name| is_index_name(name)).collect();
     match indexes[..] {
         [] => {}
         [only] => return by_index(&folder.join(only)),
         _ if names.iter().any(|name| name == INDEX_NAME) => return by_index(&folder.join(INDEX_NAME)),
         _ => {
-            let names: Vec<&str> = indexes.iter().map(|name| name.as_str()).collect();
+            let names: Vec<Cow<'_, str>> = indexes.iter().map(|name| name.to_string_lossy()).collect();
             return Err(Error::SeveralIndexes { path: folder.to_owned(), names: names.join(", ") });
         }
     }
-    let is_safetensors = |name: &&String| Path::new(name).extension() == Some(OsStr::new("safetensors"));
+    let is_safetensors = |name: &&OsString| Path::new(name).extension() == Some(OsStr::new("safetensors"));
     let files: Vec<PathBuf> = names.iter().filter(is_safetensors).map(|name| folder.join(name)).collect();
     if !files.is_empty() {
         return Ok(Located { files, index: None });
@@ -92,7 +89,8 @@ fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
 }
 
 /// `model.safetensors.index.json`, and `model.safetensors.index.fp16.json` as diffusers writes variants.
-fn is_index_name(name: &str) -> bool {
+fn is_index_name(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
     name.ends_with(".json") && name.contains(".safetensors.index.")
 }
 

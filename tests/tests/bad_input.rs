@@ -4,7 +4,9 @@
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_tests::checkpoint::{folder, raw, small};
 use floodtide_tests::{command, malformed};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -163,4 +165,17 @@ fn a_folder_of_links_is_a_checkpoint_only_without_an_index_or_in_a_cache() {
     command::run(["load".as_ref(), plain.as_os_str()]).assert_ok();
     fs::write(plain.join("model.safetensors.index.json"), &index).expect("writes");
     command::run(["load".as_ref(), plain.as_os_str()]).assert_error(1, &["symbolic link", "ff00"]);
+}
+
+#[test]
+fn names_that_are_not_utf8_are_files_like_any_other() {
+    let folder = folder();
+    let inner = folder.path().join(OsStr::from_bytes(b"d\xff"));
+    fs::create_dir(&inner).expect("makes");
+    let file = inner.join(OsStr::from_bytes(b"m\xfe.safetensors"));
+    small(&file);
+    for path in [&inner, &file] {
+        command::run(["load".as_ref(), path.as_os_str(), "--json".as_ref()]).json();
+        command::run(["inspect".as_ref(), path.as_os_str(), "--json".as_ref()]).json();
+    }
 }
