@@ -4,7 +4,8 @@
 //! says which of its tensors are wanted; the [`Planner`] turns both into a [`Plan`], in which every read and the final
 //! place of every byte is fixed; the [`Engine`] hands the reads out and takes their outcomes back, until every tensor has
 //! landed or the load has failed. A platform crate implements [`ReadSource`] and runs a [`Worker`] for each of its
-//! threads or rings; the [`strategy`] says how many, with requests of which size, and why.
+//! threads or rings; the [`strategy`] says how many, with requests of which size, and why. The [`pool`] lends memory, under
+//! a limit, to loads that hold only a part of a checkpoint at a time.
 //!
 //! Nothing here performs a system call, reads a clock or starts a thread, so a simulator can run all of it.
 
@@ -12,9 +13,13 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 pub mod format;
+pub mod pool;
 pub mod strategy;
+pub mod sync;
 
 mod catalog;
 mod dtype;

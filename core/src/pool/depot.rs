@@ -1,0 +1,432 @@
+//! The lower tier: sharded shelves of free blocks under one limit, and the queue of those who wait.
+//!
+//! Locks are taken in the order waiters, tier, shard, and none is held while memory is allocated or a waker is called.
+//!
+//! Why no wake-up is lost: a waiter raises `waiting` and then looks for memory; whoever gives memory back first makes it findable
+//! and then looks at `waiting`. Between the two steps each side has a sequentially consistent fence, so at least one of
+//! them sees the other.
+
+use super::class::{MIN_BYTES, SizeClass};
+use super::storage::{Growing, Shelf, Storage};
+use super::waiters::{Turn, Waiters};
+use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
+use core::array;
+use core::fmt;
+use core::task::{Poll, Waker};
+
+/// Where memory comes from. Dropping a block gives its memory back.
+pub trait Provider {
+    /// A piece of memory.
+    type Block;
+    /// Why there is none.
+    type Error;
+
+    /// Memory of exactly so many bytes.
+    ///
+    /// # Errors
+    /// When the system has none to give.
+    fn allocate(&self, bytes: usize) -> Result<Self::Block, Self::Error>;
+
+    /// The bytes that a block was allocated with.
+    fn bytes(&self, block: &Self::Block) -> usize;
+}
+
+/// A faster cache above the depot. It holds blocks that count as retained but that the depot cannot reach by itself.
+pub trait Tier<B> {
+    /// Keeps nothing from here on until [`resume`](Self::resume), and hands out all it has.
+    fn suspend(&self, drained: &mut dyn FnMut(B));
+    /// May keep blocks again.
+    fn resume(&self);
+}
+
+/// No upper tier.
+impl<B> Tier<B> for () {
+    fn suspend(&self, _: &mut dyn FnMut(B)) {}
+    fn resume(&self) {}
+}
+
+/// Why no block was lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeError<E> {
+    /// More was asked for than the pool may ever have.
+    TooLarge,
+    /// So much is lent that this does not fit under the limit now.
+    Exhausted,
+    /// As many wait already as this pool has places for.
+    QueueFull,
+    /// The provider has no memory.
+    Provider(E),
+}
+
+/// Counters of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// The bytes that may be lent and retained together.
+    pub limit: usize,
+    /// The bytes that borrowers have.
+    pub lent: usize,
+    /// The bytes that are kept for the next borrowers.
+    pub retained: usize,
+    /// How often a retained block served a borrower.
+    pub hits: u64,
+    /// How often memory had to be allocated.
+    pub misses: u64,
+    /// How often a borrower had to wait.
+    pub waits: u64,
+}
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard<T> {
+    state: Mutex<T>,
+}
+
+#[derive(Debug)]
+struct Shelved<S: Storage, B> {
+    shelf: S::Shelf<B>,
+    retained: usize,
+    hits: u64,
+    misses: u64,
+}
+
+/// What is asked for, in terms of blocks.
+#[derive(Debug, Clone, Copy)]
+struct Want {
+    /// At least this many bytes.
+    bytes: usize,
+    /// Where fitting blocks are shelved.
+    class: SizeClass,
+    /// The size of a new block.
+    fresh: usize,
+}
+
+/// Lends blocks of memory under one limit. `SHARDS` is a power of two.
+pub struct Depot<P: Provider, T: Tier<P::Block> = (), S: Storage = Growing, const SHARDS: usize = 8> {
+    provider: P,
+    tier: T,
+    limit: usize,
+    /// Lent, retained and cached above, in bytes.
+    total: AtomicUsize,
+    /// 1 while somebody is in the queue, to be looked at without its lock.
+    waiting: AtomicUsize,
+    waiters: Mutex<Waiters<S>>,
+    shards: [Shard<Shelved<S, P::Block>>; SHARDS],
+}
+
+impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T, S, SHARDS> {
+    const MASK: usize = {
+        assert!(SHARDS.is_power_of_two());
+        SHARDS - 1
+    };
+
+    /// A depot that lends and retains up to `limit` bytes together; at least the smallest class.
+    pub fn new(provider: P, tier: T, limit: usize) -> Self {
+        Self {
+            provider,
+            tier,
+            limit: limit.max(MIN_BYTES),
+            total: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            waiters: Mutex::default(),
+            shards: array::from_fn(|_| Shard {
+                state: Mutex::new(Shelved { shelf: Default::default(), retained: 0, hits: 0, misses: 0 }),
+            }),
+        }
+    }
+
+    /// Where its memory comes from.
+    pub fn provider(&self) -> &P {
+        &self.provider
+    }
+
+    /// The cache above it.
+    pub fn tier(&self) -> &T {
+        &self.tier
+    }
+
+    /// The bytes that may be lent and retained together.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether somebody waits.
+    pub fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// A block of at least `bytes`, without waiting and without overtaking those who wait.
+    ///
+    /// # Errors
+    /// [`TakeError`].
+    pub fn try_take(&self, bytes: usize, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
+        let want = self.want(bytes)?;
+        if self.has_waiters() {
+            return Err(TakeError::Exhausted);
+        }
+        match self.take_now(want, affinity) {
+            Err(TakeError::Exhausted) if self.recall(affinity) => self.take_now(want, affinity),
+            result => result,
+        }
+    }
+
+    /// A retained block of at least `bytes`, for the tier above to refill itself. Never allocates.
+    pub fn take_retained(&self, bytes: usize, affinity: usize) -> Option<P::Block> {
+        if self.has_waiters() {
+            return None;
+        }
+        self.take_shelved(self.want(bytes).ok()?, affinity)
+    }
+
+    /// A block of at least `bytes`, or a place in the queue: `waker` is woken when it is worth to ask again with the same
+    /// `turn` and the same `bytes`.
+    ///
+    /// # Errors
+    /// [`TakeError`], but never `Exhausted`; the turn is then over.
+    pub fn poll_take(
+        &self,
+        bytes: usize,
+        affinity: usize,
+        turn: &mut Turn,
+        waker: &Waker,
+    ) -> Poll<Result<P::Block, TakeError<P::Error>>> {
+        let want = match self.want(bytes) {
+            Ok(want) => want,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        if !turn.is_waiting() {
+            if !self.has_waiters() {
+                match self.take_now(want, affinity) {
+                    Err(TakeError::Exhausted) => {}
+                    result => return Poll::Ready(result),
+                }
+            }
+        }
+        let joined = self.waiters.with(|waiters| {
+            let first_of_all = waiters.is_empty();
+            waiters.join(turn, waker)?;
+            if first_of_all {
+                self.waiting.store(1, Ordering::Relaxed);
+                self.tier.suspend(&mut |block| self.shelve(block, affinity));
+            }
+            Ok(waiters.is_first(turn))
+        });
+        match joined {
+            Err(super::waiters::Full) => return Poll::Ready(Err(TakeError::QueueFull)),
+            Ok(false) => return Poll::Pending,
+            Ok(true) => {}
+        }
+        fence(Ordering::SeqCst);
+        match self.take_now(want, affinity) {
+            Err(TakeError::Exhausted) => Poll::Pending,
+            result => {
+                self.cancel(turn);
+                Poll::Ready(result)
+            }
+        }
+    }
+
+    /// Ends a turn; the next in the queue is woken.
+    pub fn cancel(&self, turn: &mut Turn) {
+        if !turn.is_waiting() {
+            return;
+        }
+        let next = self.waiters.with(|waiters| {
+            waiters.leave(turn);
+            if waiters.is_empty() {
+                self.waiting.store(0, Ordering::Relaxed);
+                self.tier.resume();
+            }
+            waiters.first()
+        });
+        if let Some(waker) = next {
+            waker.wake();
+        }
+    }
+
+    /// Takes a block back and keeps it for the next borrower.
+    pub fn give(&self, block: P::Block, affinity: usize) {
+        self.shelve(block, affinity);
+        self.wake_first();
+    }
+
+    /// Takes a block back and releases its memory.
+    pub fn release(&self, block: P::Block) {
+        self.free(block);
+        self.wake_first();
+    }
+
+    /// Stops counting a lent block of so many bytes: its borrower keeps it for good.
+    pub fn detach(&self, bytes: usize) {
+        self.total.fetch_sub(bytes, Ordering::AcqRel);
+        self.wake_first();
+    }
+
+    /// Counts a block of so many bytes, which was not the pool's before, as lent; false when it does not fit under the limit.
+    pub fn adopt(&self, bytes: usize, affinity: usize) -> bool {
+        let make_room = || self.make_room(bytes, affinity) || (self.recall(affinity) && self.make_room(bytes, affinity));
+        bytes <= self.limit && !self.has_waiters() && (self.reserve(bytes) || make_room())
+    }
+
+    /// Releases everything that is retained, also above; says how many bytes that were.
+    pub fn trim(&self) -> usize {
+        self.recall(0);
+        self.free_retained(usize::MAX, 0)
+    }
+
+    /// The counters, of which `cached` bytes and `cached_hits` are the upper tier's. Taken while others borrow, they need
+    /// not belong to one moment.
+    pub fn stats(&self, cached: usize, cached_hits: u64) -> Stats {
+        let waits = self.waiters.with(|waiters| waiters.joined());
+        let mut stats = Stats { limit: self.limit, retained: cached, hits: cached_hits, waits, ..Stats::default() };
+        for shard in &self.shards {
+            shard.state.with(|shelved| {
+                stats.retained += shelved.retained;
+                stats.hits += shelved.hits;
+                stats.misses += shelved.misses;
+            });
+        }
+        stats.lent = self.total.load(Ordering::Relaxed).saturating_sub(stats.retained);
+        stats
+    }
+
+    fn want(&self, bytes: usize) -> Result<Want, TakeError<P::Error>> {
+        match SizeClass::holding(bytes) {
+            Some(class) if class.bytes() <= self.limit => Ok(Want { bytes, class, fresh: class.bytes() }),
+            // Only the rounding up does not fit: such a block has exactly the size, and is shelved one class below.
+            _ if bytes <= self.limit => {
+                let class = SizeClass::within(bytes).ok_or(TakeError::TooLarge)?;
+                Ok(Want { bytes, class, fresh: bytes })
+            }
+            _ => Err(TakeError::TooLarge),
+        }
+    }
+
+    /// From a shelf, or fresh; never waits.
+    fn take_now(&self, want: Want, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
+        if let Some(block) = self.take_shelved(want, affinity) {
+            return Ok(block);
+        }
+        if !self.reserve(want.fresh) && !self.make_room(want.fresh, affinity) {
+            return Err(TakeError::Exhausted);
+        }
+        let allocated = self.provider.allocate(want.fresh).or_else(|error| {
+            // What lies on the shelves may be what the system lacks.
+            if self.free_retained(usize::MAX, affinity) > 0 { self.provider.allocate(want.fresh) } else { Err(error) }
+        });
+        match allocated {
+            Ok(block) => {
+                self.shards[affinity & Self::MASK].state.with(|shelved| shelved.misses += 1);
+                Ok(block)
+            }
+            Err(error) => {
+                self.total.fetch_sub(want.fresh, Ordering::AcqRel);
+                self.wake_first();
+                Err(TakeError::Provider(error))
+            }
+        }
+    }
+
+    /// Looks through the shards, the own one first.
+    fn take_shelved(&self, want: Want, affinity: usize) -> Option<P::Block> {
+        (0..SHARDS).find_map(|i| {
+            self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shelved| {
+                let block = shelved.shelf.take(want.class, |block| self.provider.bytes(block) >= want.bytes)?;
+                shelved.retained -= self.provider.bytes(&block);
+                shelved.hits += 1;
+                Some(block)
+            })
+        })
+    }
+
+    /// Adds to the total if the limit allows.
+    fn reserve(&self, bytes: usize) -> bool {
+        let fits = |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        self.total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
+    }
+
+    /// Releases retained blocks until so many bytes fit under the limit, and reserves them.
+    fn make_room(&self, bytes: usize, affinity: usize) -> bool {
+        loop {
+            let over = self.total.load(Ordering::Relaxed).saturating_add(bytes).saturating_sub(self.limit);
+            let freed = self.free_retained(over, affinity);
+            if self.reserve(bytes) {
+                return true;
+            }
+            if freed == 0 {
+                return false;
+            }
+        }
+    }
+
+    /// Releases retained blocks of at least so many bytes, large ones first; says how many bytes that were.
+    fn free_retained(&self, bytes: usize, affinity: usize) -> usize {
+        let mut freed = 0;
+        for i in 0..SHARDS {
+            let shard = &self.shards[affinity.wrapping_add(i) & Self::MASK].state;
+            while freed < bytes {
+                let taken = shard.with(|shelved| {
+                    let block = shelved.shelf.take_largest()?;
+                    shelved.retained -= self.provider.bytes(&block);
+                    Some(block)
+                });
+                let Some(block) = taken else { break };
+                freed += self.provider.bytes(&block);
+                self.free(block);
+            }
+        }
+        if freed > 0 {
+            // Large blocks may free more than whoever asked for it takes.
+            self.wake_first();
+        }
+        freed
+    }
+
+    fn free(&self, block: P::Block) {
+        let bytes = self.provider.bytes(&block);
+        // Only memory that is gone may be counted again.
+        drop(block);
+        self.total.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    fn shelve(&self, block: P::Block, affinity: usize) {
+        let bytes = self.provider.bytes(&block);
+        let Some(class) = SizeClass::within(bytes) else { return self.free(block) };
+        let refused = self.shards[affinity & Self::MASK].state.with(|shelved| {
+            let refused = shelved.shelf.put(class, block).err();
+            if refused.is_none() {
+                shelved.retained += bytes;
+            }
+            refused
+        });
+        if let Some(block) = refused {
+            self.free(block);
+        }
+    }
+
+    /// Brings the upper tier's blocks down to the shelves; false when somebody waits, since they are down already.
+    fn recall(&self, affinity: usize) -> bool {
+        self.waiters.with(|waiters| {
+            let recalled = waiters.is_empty();
+            if recalled {
+                self.tier.suspend(&mut |block| self.shelve(block, affinity));
+                self.tier.resume();
+            }
+            recalled
+        })
+    }
+
+    fn wake_first(&self) {
+        fence(Ordering::SeqCst);
+        if self.has_waiters()
+            && let Some(waker) = self.waiters.with(|waiters| waiters.first())
+        {
+            waker.wake();
+        }
+    }
+}
+
+impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> fmt::Debug for Depot<P, T, S, SHARDS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Depot").field("stats", &self.stats(0, 0)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,198 @@
+//! What a pool keeps its blocks and its waiters in: growing, or of a fixed capacity for targets that must not allocate.
+
+use super::class::{COUNT, SizeClass};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// Free blocks by class, the last one put in taken first.
+pub trait Shelf<T>: Default {
+    /// Puts a block on top of its class.
+    ///
+    /// # Errors
+    /// The block, when there is no place left.
+    fn put(&mut self, class: SizeClass, block: T) -> Result<(), T>;
+    /// Takes the topmost block of the class that `fits`.
+    fn take(&mut self, class: SizeClass, fits: impl FnMut(&T) -> bool) -> Option<T>;
+    /// Takes a block of the largest class that has one.
+    fn take_largest(&mut self) -> Option<T>;
+}
+
+/// A queue that may be full and can be left from anywhere.
+pub trait Queue<T>: Default {
+    /// Adds `value` at the end.
+    ///
+    /// # Errors
+    /// The value, when the queue is full.
+    fn push_back(&mut self, value: T) -> Result<(), T>;
+    /// The value at the front.
+    fn front(&self) -> Option<&T>;
+    /// The first value that `is_it` accepts.
+    fn find(&mut self, is_it: impl FnMut(&T) -> bool) -> Option<&mut T>;
+    /// Takes out what `keep` does not accept.
+    fn retain(&mut self, keep: impl FnMut(&T) -> bool);
+}
+
+/// The kind of containers that a pool is made of.
+pub trait Storage {
+    /// For free blocks.
+    type Shelf<T>: Shelf<T>;
+    /// For those who wait.
+    type Queue<T>: Queue<T>;
+}
+
+/// Containers of `alloc`, which grow as needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Growing;
+
+impl Storage for Growing {
+    type Shelf<T> = Stacks<T>;
+    type Queue<T> = VecDeque<T>;
+}
+
+/// Containers of `N` places each, which never allocate. A block that finds no place goes back to its provider.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fixed<const N: usize>;
+
+impl<const N: usize> Storage for Fixed<N> {
+    type Shelf<T> = Slots<T, N>;
+    type Queue<T> = heapless::Deque<T, N>;
+}
+
+/// A stack for each class.
+#[derive(Debug)]
+pub struct Stacks<T>([Vec<T>; COUNT]);
+
+impl<T> Default for Stacks<T> {
+    fn default() -> Self {
+        Self([const { Vec::new() }; COUNT])
+    }
+}
+
+impl<T> Shelf<T> for Stacks<T> {
+    fn put(&mut self, class: SizeClass, block: T) -> Result<(), T> {
+        self.0[class.index()].push(block);
+        Ok(())
+    }
+
+    fn take(&mut self, class: SizeClass, mut fits: impl FnMut(&T) -> bool) -> Option<T> {
+        let stack = &mut self.0[class.index()];
+        let found = stack.iter().rposition(&mut fits)?;
+        Some(stack.remove(found))
+    }
+
+    fn take_largest(&mut self) -> Option<T> {
+        self.0.iter_mut().rev().find_map(Vec::pop)
+    }
+}
+
+/// One stack for all classes, which is searched.
+#[derive(Debug)]
+pub struct Slots<T, const N: usize>(heapless::Vec<(SizeClass, T), N>);
+
+impl<T, const N: usize> Default for Slots<T, N> {
+    fn default() -> Self {
+        Self(heapless::Vec::new())
+    }
+}
+
+impl<T, const N: usize> Shelf<T> for Slots<T, N> {
+    fn put(&mut self, class: SizeClass, block: T) -> Result<(), T> {
+        self.0.push((class, block)).map_err(|(_, block)| block)
+    }
+
+    fn take(&mut self, class: SizeClass, mut fits: impl FnMut(&T) -> bool) -> Option<T> {
+        let found = self.0.iter().rposition(|(its, block)| *its == class && fits(block))?;
+        Some(self.0.remove(found).1)
+    }
+
+    fn take_largest(&mut self) -> Option<T> {
+        let largest = self.0.iter().map(|(class, _)| *class).max()?;
+        self.take(largest, |_| true)
+    }
+}
+
+impl<T> Queue<T> for VecDeque<T> {
+    fn push_back(&mut self, value: T) -> Result<(), T> {
+        self.push_back(value);
+        Ok(())
+    }
+    fn front(&self) -> Option<&T> {
+        self.front()
+    }
+    fn find(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        self.iter_mut().find(|value| is_it(value))
+    }
+    fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        self.retain(keep);
+    }
+}
+
+impl<T, const N: usize> Queue<T> for heapless::Deque<T, N> {
+    fn push_back(&mut self, value: T) -> Result<(), T> {
+        self.push_back(value)
+    }
+    fn front(&self) -> Option<&T> {
+        self.front()
+    }
+    fn find(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        self.iter_mut().find(|value| is_it(value))
+    }
+    fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        // Once around: what stays goes to the back again, in its order.
+        for _ in 0..self.iter().len() {
+            let Some(value) = self.pop_front() else { return };
+            if keep(&value) {
+                // A place has just become free.
+                let _ = self.push_back(value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(bytes: usize) -> SizeClass {
+        SizeClass::holding(bytes).expect("in range")
+    }
+
+    fn shelf_is_last_in_first_out_within_a_class<S: Shelf<u32>>() {
+        let mut shelf = S::default();
+        for (bytes, block) in [(1024, 1), (4096, 2), (1024, 3), (4096, 4)] {
+            shelf.put(class(bytes), block).expect("room for four");
+        }
+        assert_eq!(shelf.take(class(1024), |_| true), Some(3));
+        assert_eq!(shelf.take(class(4096), |block| *block == 2), Some(2), "the first that fits");
+        assert_eq!(shelf.take(class(2048), |_| true), None);
+        assert_eq!([shelf.take_largest(), shelf.take_largest(), shelf.take_largest()], [Some(4), Some(1), None]);
+    }
+
+    fn queue_keeps_its_order<Q: Queue<u32>>() {
+        let mut queue = Q::default();
+        for value in 1..=4 {
+            queue.push_back(value).expect("room for four");
+        }
+        queue.retain(|value| *value != 1 && *value != 3);
+        *queue.find(|value| *value == 4).expect("still there") = 5;
+        assert_eq!(queue.front(), Some(&2));
+        queue.retain(|value| *value != 2);
+        assert_eq!(queue.front(), Some(&5));
+    }
+
+    #[test]
+    fn both_kinds_keep_their_order() {
+        shelf_is_last_in_first_out_within_a_class::<Stacks<u32>>();
+        shelf_is_last_in_first_out_within_a_class::<Slots<u32, 4>>();
+        queue_keeps_its_order::<VecDeque<u32>>();
+        queue_keeps_its_order::<heapless::Deque<u32, 4>>();
+    }
+
+    #[test]
+    fn what_is_full_gives_back() {
+        let mut shelf = Slots::<u32, 1>::default();
+        assert_eq!((shelf.put(class(1), 1), shelf.put(class(1), 2)), (Ok(()), Err(2)));
+        let mut queue = heapless::Deque::<u32, 1>::new();
+        assert_eq!((Queue::push_back(&mut queue, 1), Queue::push_back(&mut queue, 2)), (Ok(()), Err(2)));
+    }
+}
