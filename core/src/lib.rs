@@ -31,6 +31,7 @@ mod plan;
 mod selection;
 mod source;
 mod units;
+mod write_only;
 
 pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
@@ -45,3 +46,4 @@ pub use plan::{
 pub use selection::Selection;
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
 pub use units::{Alignment, ByteRange, ChunkId, FileId, HumanBytes, TensorId};
+pub use write_only::WriteOnly;

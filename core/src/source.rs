@@ -4,6 +4,7 @@
 //! the kernel still writes to.
 
 use crate::units::{ChunkId, FileId};
+use crate::write_only::WriteOnly;
 use core::fmt;
 
 /// Identifies a read from [`Engine::next_read`](crate::Engine::next_read) to its completion.
@@ -83,7 +84,7 @@ pub enum Outcome {
 /// Memory that a read fills.
 pub trait Buffer: Send + 'static {
     /// The bytes to fill.
-    fn as_mut_slice(&mut self) -> &mut [u8];
+    fn memory(&mut self) -> WriteOnly<'_>;
 }
 
 /// A finished read with its buffer.

@@ -10,6 +10,7 @@
 pub mod arena;
 #[doc(hidden)]
 pub mod handout;
+pub mod pool;
 pub mod probe;
 
 mod error;
@@ -19,6 +20,7 @@ mod load;
 mod loader;
 mod locate;
 mod mapping;
+mod region;
 mod source;
 mod sync;
 mod tensors;

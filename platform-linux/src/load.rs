@@ -149,6 +149,7 @@ impl Shared {
         &self.prepared.files
     }
 
+    #[cfg(feature = "tokio")]
     pub(crate) fn depth(&self) -> usize {
         self.prepared.strategy.depth.max(1) * self.prepared.strategy.workers.max(1)
     }

@@ -4,15 +4,15 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::convert::Infallible;
-use floodtide_core::{Alignment, Buffer, Completion, Fault, Outcome, ReadOp, ReadSource, Rejected};
+use floodtide_core::{Alignment, Buffer, Completion, Fault, Outcome, ReadOp, ReadSource, Rejected, WriteOnly};
 
 /// A chunk's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryBuffer(pub Vec<u8>);
 
 impl Buffer for MemoryBuffer {
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.0
+    fn memory(&mut self) -> WriteOnly<'_> {
+        WriteOnly::new(&mut self.0)
     }
 }
 
@@ -34,14 +34,14 @@ impl MemorySource {
         Self { files, alignment, depth: depth.max(1), queue: VecDeque::new() }
     }
 
-    fn read(&self, op: &ReadOp, memory: &mut [u8]) -> Outcome {
+    fn read(&self, op: &ReadOp, mut memory: WriteOnly<'_>) -> Outcome {
         if op.direct && !(self.alignment.divides(op.offset) && self.alignment.divides(op.len as u64)) {
             return Outcome::Failed(Fault::Invalid);
         }
         let Some(file) = self.files.get(op.file.index()) else { return Outcome::Failed(Fault::Io) };
         let rest = usize::try_from(op.offset).ok().and_then(|start| file.get(start..)).unwrap_or(&[]);
         let bytes = rest.len().min(op.len);
-        memory[op.at..op.at + bytes].copy_from_slice(&rest[..bytes]);
+        memory.write(op.at, &rest[..bytes]);
         Outcome::Read(bytes)
     }
 }
@@ -62,7 +62,7 @@ impl ReadSource for MemorySource {
         if self.queue.len() >= self.depth {
             return Err(Rejected { buffer, fault: Fault::Again });
         }
-        let outcome = self.read(&op, buffer.as_mut_slice());
+        let outcome = self.read(&op, buffer.memory());
         self.queue.push_back(Completion { id: op.id, buffer, outcome });
         Ok(())
     }

@@ -68,3 +68,307 @@ fn a_freeze_sees_every_write_or_does_not_happen() {
         assert!(!guarded.fill(0), "nothing is lent after the freeze");
     });
 }
+
+/// The pool's two tiers as they are, over memory that is only counted, in the hands of loom's threads.
+mod pool {
+    use floodtide_core::pool::{Depot, Growing, Provider, SizeClass, Turn};
+    use floodtide_linux::pool::magazine::{Magazine, Magazines};
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+    use std::task::{Poll, Wake, Waker};
+
+    const KB: usize = 1024;
+
+    /// Counts what is allocated; never more than `most` may be.
+    struct Counted {
+        live: Arc<AtomicUsize>,
+        most: usize,
+    }
+
+    struct Block {
+        /// Written by each borrower: loom reports two at a time.
+        mark: loom::cell::UnsafeCell<u32>,
+        live: Arc<AtomicUsize>,
+    }
+
+    impl Drop for Block {
+        fn drop(&mut self) {
+            self.live.fetch_sub(KB, Ordering::Relaxed);
+        }
+    }
+
+    impl Provider for Counted {
+        type Block = Block;
+        type Error = ();
+
+        fn allocate(&self, bytes: usize) -> Result<Block, ()> {
+            assert_eq!(bytes, KB);
+            let live = self.live.fetch_add(KB, Ordering::Relaxed) + KB;
+            assert!(live <= self.most, "the limit is passed");
+            Ok(Block { mark: loom::cell::UnsafeCell::new(0), live: Arc::clone(&self.live) })
+        }
+
+        fn bytes(&self, _: &Block) -> usize {
+            KB
+        }
+    }
+
+    type TestDepot = Depot<Counted, Magazines<Block>, Growing, 1>;
+
+    fn depot(blocks: usize) -> Arc<TestDepot> {
+        let provider = Counted { live: Arc::new(AtomicUsize::new(0)), most: blocks * KB };
+        Arc::new(Depot::new(provider, Magazines::new([1; floodtide_core::pool::CLASS_COUNT]), blocks * KB))
+    }
+
+    fn class() -> SizeClass {
+        SizeClass::holding(KB).unwrap()
+    }
+
+    struct Unpark(thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// A thread's way to the pool, as `platform-linux` takes it: its magazine, then the depot, then a place in the queue.
+    struct Borrower {
+        depot: Arc<TestDepot>,
+        magazine: std::sync::Arc<Magazine<Block>>,
+    }
+
+    impl Borrower {
+        fn new(depot: &Arc<TestDepot>) -> Self {
+            Self { depot: Arc::clone(depot), magazine: depot.tier().add() }
+        }
+
+        fn get(&self) -> Block {
+            // SAFETY: the magazine is this thread's.
+            let block = unsafe { self.magazine.pop(class(), |_| KB) }
+                .or_else(|| self.depot.try_take(KB, 0).ok())
+                .unwrap_or_else(|| self.wait());
+            // SAFETY: a block is lent to one borrower at a time: what this test checks.
+            block.mark.with_mut(|mark| unsafe { *mark += 1 });
+            block
+        }
+
+        fn wait(&self) -> Block {
+            let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+            let mut turn = Turn::new();
+            loop {
+                if let Poll::Ready(block) = self.depot.poll_take(KB, 0, &mut turn, &waker) {
+                    return block.unwrap_or_else(|_| panic!("it fits"));
+                }
+                thread::park();
+            }
+        }
+
+        fn give(&self, block: Block) {
+            // SAFETY: as in `get`.
+            block.mark.with_mut(|mark| unsafe { *mark += 1 });
+            // SAFETY: the magazine is this thread's.
+            if let Some(block) = unsafe { self.magazine.push(class(), block, KB) } {
+                self.depot.give(block, 0);
+            }
+        }
+    }
+
+    impl Drop for Borrower {
+        /// The end of the thread.
+        fn drop(&mut self) {
+            let mut drained = Vec::new();
+            // SAFETY: the magazine is this thread's, which ends here.
+            unsafe { self.depot.tier().retire(&self.magazine, &mut |block| drained.push(block)) };
+            for block in drained {
+                self.depot.give(block, 0);
+            }
+        }
+    }
+
+    fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(model);
+    }
+
+    /// When all are gone, everything is on the shelves again and the counters agree.
+    fn settled(depot: &TestDepot) {
+        let (cached, hits) = depot.tier().counters();
+        let stats = depot.stats(cached, hits);
+        assert_eq!((stats.lent, cached), (0, 0));
+        assert_eq!(stats.retained, depot.provider().live.load(Ordering::Relaxed));
+        assert_eq!(depot.trim(), stats.retained);
+        assert_eq!(depot.provider().live.load(Ordering::Relaxed), 0);
+        assert!(!depot.has_waiters());
+    }
+
+    #[test]
+    fn two_borrowers_of_one_block_wait_for_one_another() {
+        check(3, || {
+            let depot = depot(1);
+            let other = Arc::clone(&depot);
+            let thread = thread::spawn(move || {
+                let borrower = Borrower::new(&other);
+                let block = borrower.get();
+                borrower.give(block);
+            });
+            let borrower = Borrower::new(&depot);
+            let block = borrower.get();
+            borrower.give(block);
+            drop(borrower);
+            thread.join().unwrap();
+            settled(&depot);
+        });
+    }
+
+    #[test]
+    fn two_producers_and_two_consumers_share_two_blocks() {
+        check(2, || {
+            let depot = depot(2);
+            let produce = |depot: &Arc<TestDepot>| {
+                let depot = Arc::clone(depot);
+                thread::spawn(move || Borrower::new(&depot).get())
+            };
+            // Blocks that are got on one thread and given back on another.
+            let producers = [produce(&depot), produce(&depot)];
+            let consumers = producers.map(|producer| {
+                let block = producer.join().unwrap();
+                let depot = Arc::clone(&depot);
+                thread::spawn(move || Borrower::new(&depot).give(block))
+            });
+            let borrower = Borrower::new(&depot);
+            let block = borrower.get();
+            borrower.give(block);
+            drop(borrower);
+            consumers.into_iter().for_each(|consumer| consumer.join().unwrap());
+            settled(&depot);
+        });
+    }
+
+    #[test]
+    fn a_cancelled_waiter_leaves_its_turn_to_the_next() {
+        check(2, || {
+            let depot = depot(1);
+            let block = depot.try_take(KB, 0).unwrap_or_else(|_| panic!("it fits"));
+            let impatient = {
+                let depot = Arc::clone(&depot);
+                thread::spawn(move || {
+                    let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+                    let mut turn = Turn::new();
+                    let polled = depot.poll_take(KB, 0, &mut turn, &waker);
+                    depot.cancel(&mut turn);
+                    if let Poll::Ready(Ok(block)) = polled {
+                        depot.give(block, 0);
+                    }
+                })
+            };
+            let patient = {
+                let depot = Arc::clone(&depot);
+                thread::spawn(move || {
+                    let borrower = Borrower::new(&depot);
+                    let block = borrower.wait();
+                    borrower.give(block);
+                })
+            };
+            depot.give(block, 0);
+            impatient.join().unwrap();
+            patient.join().unwrap();
+            settled(&depot);
+        });
+    }
+
+    #[test]
+    fn a_thread_that_ends_with_a_full_magazine_feeds_who_waits() {
+        check(3, || {
+            let depot = depot(1);
+            let borrower = Borrower::new(&depot);
+            let block = borrower.get();
+            borrower.give(block);
+            let other = Arc::clone(&depot);
+            let waiter = thread::spawn(move || {
+                let borrower = Borrower::new(&other);
+                let block = borrower.get();
+                borrower.give(block);
+            });
+            // The magazine is full, and it goes with this thread.
+            drop(borrower);
+            waiter.join().unwrap();
+            settled(&depot);
+        });
+    }
+
+    #[test]
+    fn no_magazine_keeps_a_block_from_who_waits() {
+        check(3, || {
+            let depot = depot(1);
+            let early = Borrower::new(&depot);
+            let block = early.get();
+            let other = Arc::clone(&depot);
+            let waiter = thread::spawn(move || {
+                let borrower = Borrower::new(&other);
+                let block = borrower.get();
+                borrower.give(block);
+            });
+            early.give(block);
+            waiter.join().unwrap();
+            // Only now: the waiter must not need the end of this thread.
+            drop(early);
+            settled(&depot);
+        });
+    }
+
+    #[test]
+    fn nor_does_a_magazine_that_is_made_while_somebody_waits() {
+        check(3, || {
+            let depot = depot(1);
+            let block = depot.try_take(KB, 0).unwrap_or_else(|_| panic!("it fits"));
+            let other = Arc::clone(&depot);
+            let waiter = thread::spawn(move || {
+                let borrower = Borrower::new(&other);
+                let block = borrower.wait();
+                borrower.give(block);
+            });
+            let late = Borrower::new(&depot);
+            late.give(block);
+            waiter.join().unwrap();
+            drop(late);
+            settled(&depot);
+        });
+    }
+
+    #[test]
+    fn memory_that_leaves_the_pool_wakes_who_waits() {
+        check(3, || {
+            let depot = depot(1);
+            let block = depot.try_take(KB, 0).unwrap_or_else(|_| panic!("it fits"));
+            let other = Arc::clone(&depot);
+            let waiter = thread::spawn(move || {
+                let borrower = Borrower::new(&other);
+                let block = borrower.wait();
+                borrower.give(block);
+            });
+            depot.release(block);
+            waiter.join().unwrap();
+            settled(&depot);
+        });
+    }
+
+    #[test]
+    fn a_trim_and_a_borrower_agree_on_what_is_kept() {
+        check(3, || {
+            let depot = depot(1);
+            let other = Arc::clone(&depot);
+            let trimmer = thread::spawn(move || other.trim());
+            let borrower = Borrower::new(&depot);
+            for _ in 0..2 {
+                let block = borrower.get();
+                borrower.give(block);
+            }
+            drop(borrower);
+            trimmer.join().unwrap();
+            settled(&depot);
+        });
+    }
+}

@@ -21,6 +21,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "test", about: "unit, property, integration and end-to-end tests", run: test },
     Step { name: "features", about: "the platform builds and tests without its optional features", run: features },
     Step { name: "loom", about: "every interleaving of the concurrent parts", run: loom },
+    Step { name: "miri", about: "the unsafe of the pool and the arena, by Miri", run: miri },
     Step { name: "bench", about: "every bench runs once", run: bench },
     Step { name: "fuzz", about: "the fuzz targets, for a while each", run: fuzz },
 ];
@@ -84,6 +85,21 @@ fn loom() -> Result {
     let arguments = ["test", "--release", "--package", "floodtide-tests", "--test", "loom"];
     let flags = format!("{} --cfg loom", env::var("RUSTFLAGS").unwrap_or_default());
     passed(cargo().args(arguments).env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", root().join("target/loom")))
+}
+
+/// The parts that are written so that they can run under Miri: their memory comes from the allocator there.
+fn miri() -> Result {
+    if !works(cargo_of("nightly").args(["miri", "--version"])) {
+        let why = "it needs a nightly toolchain with Miri (rustup component add --toolchain nightly miri rust-src)";
+        return Ok(Outcome::Skipped(why.to_owned()));
+    }
+    passed(
+        cargo_of("nightly")
+            .args(["miri", "test", "--package", "floodtide-linux", "--lib", "--", "pool", "arena", "region"])
+            .env("CARGO_TARGET_DIR", root().join("target/miri"))
+            // The tests look at the system's memory and clock.
+            .env("MIRIFLAGS", "-Zmiri-disable-isolation"),
+    )
 }
 
 fn bench() -> Result {

@@ -193,12 +193,10 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
             Ok(want) => want,
             Err(error) => return Poll::Ready(Err(error)),
         };
-        if !turn.is_waiting() {
-            if !self.has_waiters() {
-                match self.take_now(want, affinity) {
-                    Err(TakeError::Exhausted) => {}
-                    result => return Poll::Ready(result),
-                }
+        if !turn.is_waiting() && !self.has_waiters() {
+            match self.take_now(want, affinity) {
+                Err(TakeError::Exhausted) => {}
+                result => return Poll::Ready(result),
             }
         }
         let joined = self.waiters.with(|waiters| {
@@ -263,7 +261,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     /// Counts a block of so many bytes, which was not the pool's before, as lent; false when it does not fit under the limit.
     pub fn adopt(&self, bytes: usize, affinity: usize) -> bool {
-        let make_room = || self.make_room(bytes, affinity) || (self.recall(affinity) && self.make_room(bytes, affinity));
+        let make_room =
+            || self.make_room(bytes, affinity) || (self.recall(affinity) && self.make_room(bytes, affinity));
         bytes <= self.limit && !self.has_waiters() && (self.reserve(bytes) || make_room())
     }
 

@@ -77,10 +77,9 @@ fn depot<S: Storage>(limit: usize) -> Depot<Counted, (), S, 2> {
     Depot::new(Counted::default(), (), limit)
 }
 
-fn waiting<T: Tier<Block>, S: Storage>(
-    depot: &Depot<Counted, T, S, 2>,
-    bytes: usize,
-) -> (Turn, Arc<Flag>, Poll<Result<Block, TakeError<()>>>) {
+type Polled = Poll<Result<Block, TakeError<()>>>;
+
+fn waiting<T: Tier<Block>, S: Storage>(depot: &Depot<Counted, T, S, 2>, bytes: usize) -> (Turn, Arc<Flag>, Polled) {
     let (mut turn, flag) = (Turn::new(), Arc::new(Flag::default()));
     let polled = depot.poll_take(bytes, 0, &mut turn, &Waker::from(Arc::clone(&flag)));
     (turn, flag, polled)

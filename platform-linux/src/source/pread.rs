@@ -25,7 +25,9 @@ pub(super) fn read<B: Buffer>(files: &[OpenFile], op: &ReadOp, buffer: &mut B) -
         std::thread::sleep(pause);
     }
     let file = files[op.file.index()].descriptor(op.direct);
-    let memory = &mut buffer.as_mut_slice()[op.at..op.at + op.len];
+    let mut memory = buffer.memory().part(op.at..op.at + op.len);
+    // SAFETY: the bytes are initialised, whatever they hold, and ours alone while `memory` lives; the kernel only writes.
+    let memory = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr(), memory.len()) };
     match rustix::io::pread(file, memory, op.offset) {
         Ok(bytes) => Outcome::Read(bytes),
         Err(errno) => Outcome::Failed(fault(errno.raw_os_error())),

@@ -3,7 +3,7 @@
 use super::{fault, pause};
 use crate::arena::StableBuffer;
 use crate::files::OpenFile;
-use floodtide_core::{Completion, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+use floodtide_core::{Completion, Outcome, ReadId, ReadOp, ReadSource, Rejected, WriteOnly};
 use io_uring::{IoUring, opcode, squeue, types};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -53,7 +53,7 @@ impl<B: StableBuffer> UringSource<B> {
         })
     }
 
-    fn entry(&self, op: &ReadOp, memory: &mut [u8], slot: u32) -> squeue::Entry {
+    fn entry(&self, op: &ReadOp, mut memory: WriteOnly<'_>, slot: u32) -> squeue::Entry {
         // One read moves at most 2^31 − 4096 bytes, and chunks are at most 1 GiB.
         let (address, len) = (memory.as_mut_ptr(), memory.len() as u32);
         let entry = if self.registered {
@@ -118,7 +118,7 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
         let Some(slot) = self.free.pop() else {
             return Err(Rejected { buffer, fault: floodtide_core::Fault::Again });
         };
-        let entry = self.entry(&op, &mut buffer.as_mut_slice()[op.at..op.at + op.len], slot);
+        let entry = self.entry(&op, buffer.memory().part(op.at..op.at + op.len), slot);
         // SAFETY: the entry points into `buffer`, which goes to `pending` below and stays there until the kernel has
         // completed the read; `StableBuffer` promises that moving it does not move its memory. The descriptors are open as long
         // as `files` is, which `self` holds.

@@ -1,0 +1,84 @@
+//! What a pool lends: memory that knows where it belongs.
+
+use super::inner::Inner;
+use super::memory::{Memory, MemoryProvider};
+use floodtide_core::pool::{Provider, SizeClass};
+use std::io;
+use std::sync::{Arc, Weak};
+
+/// A block is one pointer wide, so that the magazines' racks are small and moving it costs nothing.
+#[derive(Debug)]
+pub(super) struct Block(Box<Header>);
+
+#[derive(Debug)]
+struct Header {
+    memory: Memory,
+    class: SizeClass,
+    /// Blocks on the pool's shelves hold the pool that holds the shelves; [`Inner::close`] breaks the circle. So a buffer need
+    /// not count itself in and out of the pool each time that it is lent.
+    pool: Arc<Inner>,
+}
+
+impl Block {
+    /// Memory that can serve requests of the class.
+    pub(super) fn new(memory: Memory, class: SizeClass, pool: Arc<Inner>) -> Self {
+        Self(Box::new(Header { memory, class, pool }))
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.0.memory.capacity()
+    }
+
+    #[inline]
+    pub(super) fn class(&self) -> SizeClass {
+        self.0.class
+    }
+
+    #[inline]
+    pub(super) fn pool(&self) -> &Arc<Inner> {
+        &self.0.pool
+    }
+
+    #[inline]
+    pub(super) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    #[inline]
+    pub(super) fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.0.memory
+    }
+
+    pub(super) fn into_parts(self) -> (Memory, Arc<Inner>) {
+        let Header { memory, pool, .. } = *self.0;
+        (memory, pool)
+    }
+}
+
+/// The depot's provider: memory from the one that the pool was built with.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    pub(super) memory: Arc<dyn MemoryProvider>,
+    pub(super) pool: Weak<Inner>,
+}
+
+impl Provider for Blocks {
+    type Block = Block;
+    type Error = io::Error;
+
+    fn allocate(&self, bytes: usize) -> io::Result<Block> {
+        let memory = self.memory.allocate(bytes)?;
+        let other = |what| io::Error::other(format!("the pool's memory provider gave {what}"));
+        if memory.capacity() != bytes {
+            return Err(other(format!("{} bytes instead of {bytes}", memory.capacity())));
+        }
+        let pool = self.pool.upgrade().ok_or_else(|| other("memory to a pool that is gone".to_owned()))?;
+        let class = SizeClass::within(bytes).ok_or_else(|| other("less than the smallest class".to_owned()))?;
+        Ok(Block::new(memory, class, pool))
+    }
+
+    fn bytes(&self, block: &Block) -> usize {
+        block.bytes()
+    }
+}

@@ -1,0 +1,187 @@
+//! A borrowed buffer.
+
+use super::block::Block;
+use super::inner::Inner;
+use super::memory::Memory;
+use crate::arena::StableBuffer;
+use floodtide_core::{Buffer, WriteOnly};
+use std::fmt;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+
+/// A buffer of a [`Pool`](super::Pool), which goes back to it when it is dropped, on any thread.
+///
+/// It derefs to the bytes that have been *filled*, none at first: what an earlier borrower left in it cannot be seen. Fill
+/// it by [`extend_from_slice`](Self::extend_from_slice), through [`io::Write`], or by a read into [`spare`](Self::spare).
+pub struct PoolBuffer {
+    block: ManuallyDrop<Block>,
+    filled: usize,
+    capacity: usize,
+}
+
+impl PoolBuffer {
+    #[inline]
+    pub(super) fn new(block: Block, capacity: usize) -> Self {
+        Self { block: ManuallyDrop::new(block), filled: 0, capacity }
+    }
+
+    /// With its first bytes zero, and filled.
+    pub(super) fn zeroed(mut self) -> Self {
+        self.block.memory_mut().zero(self.capacity);
+        self.filled = self.capacity;
+        self
+    }
+
+    /// How many bytes it takes: what was asked for, unless [`set_capacity`](Self::set_capacity) changed it.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many bytes its memory has; at least the capacity, as requests are rounded up to a size class.
+    #[must_use]
+    pub fn max_capacity(&self) -> usize {
+        self.block.bytes()
+    }
+
+    /// Makes it take fewer bytes, or more up to [`max_capacity`](Self::max_capacity). What is filled beyond is cut off. False,
+    /// and nothing changed, when its memory is smaller.
+    pub fn set_capacity(&mut self, capacity: usize) -> bool {
+        if capacity > self.max_capacity() {
+            return false;
+        }
+        self.capacity = capacity;
+        self.filled = self.filled.min(capacity);
+        true
+    }
+
+    /// Where its memory starts; it stays there.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.block.memory().start().as_ptr()
+    }
+
+    /// The bytes between what is filled and the capacity. What is written there counts only once it is
+    /// [declared filled](Self::assume_filled).
+    #[must_use]
+    pub fn spare(&mut self) -> WriteOnly<'_> {
+        let range = self.filled..self.capacity;
+        self.block.memory_mut().write_only().part(range)
+    }
+
+    /// Declares the first `filled` bytes filled.
+    ///
+    /// # Safety
+    /// They must have been written by this borrower, by a system call for example: what was there before may be another
+    /// borrower's, and is not the caller's to see.
+    ///
+    /// # Panics
+    /// When that is more than the capacity.
+    pub unsafe fn assume_filled(&mut self, filled: usize) {
+        assert!(filled <= self.capacity, "{filled} bytes do not fit in a buffer of {}", self.capacity);
+        self.filled = filled;
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Panics
+    /// When they pass the capacity.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.spare().write(0, bytes);
+        self.filled += bytes.len();
+    }
+
+    /// Fills it up to its capacity with zeros.
+    pub fn fill_with_zeros(&mut self) {
+        self.spare().fill(0);
+        self.filled = self.capacity;
+    }
+
+    /// Keeps the first `filled` bytes; does nothing when there are not more.
+    pub fn truncate(&mut self, filled: usize) {
+        self.filled = self.filled.min(filled);
+    }
+
+    /// Nothing is filled any more.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Takes its memory out of the pool for good: it counts no more, and frees itself when it is dropped.
+    #[must_use]
+    pub fn detach(self) -> Memory {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never used again, so the block is taken once.
+        let block = unsafe { ManuallyDrop::take(&mut this.block) };
+        let bytes = block.bytes();
+        let (mut memory, pool) = block.into_parts();
+        memory.set_filled(this.filled);
+        pool.detach(bytes);
+        memory
+    }
+}
+
+impl Drop for PoolBuffer {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: this is the end of the buffer; `detach` does not come here.
+        Inner::give(unsafe { ManuallyDrop::take(&mut self.block) });
+    }
+}
+
+impl Deref for PoolBuffer {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `filled` counts bytes that this borrower has written.
+        unsafe { self.block.memory().prefix(self.filled) }
+    }
+}
+
+impl DerefMut for PoolBuffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let filled = self.filled;
+        // SAFETY: `filled` counts bytes that this borrower has written.
+        unsafe { self.block.memory_mut().prefix_mut(filled) }
+    }
+}
+
+impl AsRef<[u8]> for PoolBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Writes as much as fits.
+impl io::Write for PoolBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let fits = bytes.len().min(self.capacity - self.filled);
+        self.extend_from_slice(&bytes[..fits]);
+        Ok(fits)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A read may fill it up to its capacity.
+impl Buffer for PoolBuffer {
+    fn memory(&mut self) -> WriteOnly<'_> {
+        let capacity = self.capacity;
+        self.block.memory_mut().write_only().part(0..capacity)
+    }
+}
+
+// SAFETY: the memory stays where it is while the buffer moves, and the buffer's capacity does not change while a source
+// has it.
+unsafe impl StableBuffer for PoolBuffer {}
+
+impl fmt::Debug for PoolBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuffer").field("filled", &self.filled).field("capacity", &self.capacity).finish()
+    }
+}

@@ -1,0 +1,127 @@
+//! Memory straight from the kernel: anonymous, zeroed, as aligned as is asked for.
+//!
+//! Under Miri, which does not know aligned mappings, it comes from the allocator, so that what is built on it can run
+//! there.
+
+use floodtide_core::Alignment;
+use std::io;
+use std::ptr::NonNull;
+
+/// An anonymous mapping, unmapped on drop. Its bytes are initialised from the start: the kernel zeroes them.
+#[derive(Debug)]
+pub(crate) struct Region {
+    base: NonNull<u8>,
+    #[cfg(not(miri))]
+    bytes: usize,
+    #[cfg(miri)]
+    layout: std::alloc::Layout,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread; who may touch which bytes is its holder's business.
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`; a region itself gives no access to its bytes, only their address.
+unsafe impl Sync for Region {}
+
+fn no_memory() -> io::Error {
+    io::Error::from(io::ErrorKind::OutOfMemory)
+}
+
+impl Region {
+    /// Maps at least one byte.
+    #[cfg(not(miri))]
+    pub(crate) fn map(bytes: usize, alignment: Alignment) -> io::Result<Self> {
+        use rustix::mm::{MapFlags, ProtFlags};
+
+        let page = rustix::param::page_size();
+        let alignment = (alignment.bytes() as usize).max(page);
+        let bytes = bytes.max(1).checked_next_multiple_of(page).ok_or_else(no_memory)?;
+        // The kernel aligns to a page; what is more is cut out of a mapping that is longer by so much.
+        let mapped = bytes.checked_add(alignment - page).ok_or_else(no_memory)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches no memory that exists.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), mapped, ProtFlags::READ | ProtFlags::WRITE, flags)
+        }?;
+        let start = start.cast::<u8>();
+        let head = start.align_offset(alignment);
+        let base = start.wrapping_add(head);
+        let tail = mapped - head - bytes;
+        if head > 0 {
+            // SAFETY: the first `head` bytes are ours and lie before the region; nothing points there.
+            let _ = unsafe { rustix::mm::munmap(start.cast(), head) };
+        }
+        if tail > 0 {
+            // SAFETY: the last `tail` bytes are ours and lie after the region; nothing points there.
+            let _ = unsafe { rustix::mm::munmap(base.wrapping_add(bytes).cast(), tail) };
+        }
+        Ok(Self { base: NonNull::new(base).ok_or_else(no_memory)?, bytes })
+    }
+
+    /// Allocates at least one byte.
+    #[cfg(miri)]
+    pub(crate) fn map(bytes: usize, alignment: Alignment) -> io::Result<Self> {
+        let alignment = (alignment.bytes() as usize).max(4096);
+        let layout = std::alloc::Layout::from_size_align(bytes.max(1), alignment).map_err(|_| no_memory())?;
+        // SAFETY: the layout has at least one byte.
+        let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        Ok(Self { base: NonNull::new(base).ok_or_else(no_memory)?, layout })
+    }
+
+    /// Where it starts.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// Asks for huge pages.
+    pub(crate) fn advise_huge_pages(&self) -> io::Result<()> {
+        // SAFETY: the range is our own mapping, and this advice changes no contents.
+        #[cfg(not(miri))]
+        unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.bytes, rustix::mm::Advice::LinuxHugepage) }?;
+        Ok(())
+    }
+
+    /// Keeps it in memory, so that it is never swapped out; this brings all of it in.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        // SAFETY: the range is our own mapping, and locking changes no contents.
+        #[cfg(not(miri))]
+        unsafe { rustix::mm::mlock(self.base.as_ptr().cast(), self.bytes) }?;
+        Ok(())
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: whoever could reach these bytes (chunks, frozen arenas, buffers) holds what owns this region.
+        #[cfg(not(miri))]
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
+        // SAFETY: as above; it was allocated with this layout.
+        #[cfg(miri)]
+        unsafe {
+            std::alloc::dealloc(self.base.as_ptr(), self.layout);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_aligned_and_zeroed() {
+        for alignment in [1, 4096, 1 << 16, 2 << 20] {
+            let region = Region::map(10_000, Alignment::new(alignment).expect("a power of two")).expect("maps");
+            assert_eq!(region.base().as_ptr().align_offset(alignment as usize), 0);
+            // SAFETY: the region has that many bytes and nobody else touches them.
+            let bytes = unsafe { std::slice::from_raw_parts(region.base().as_ptr(), 10_000) };
+            assert!(bytes.iter().all(|&byte| byte == 0));
+        }
+    }
+
+    // Miri ends the program when it has no memory left itself.
+    #[cfg(not(miri))]
+    #[test]
+    fn an_impossible_size_is_an_error() {
+        assert!(Region::map(isize::MAX as usize, Alignment::ONE).is_err());
+        assert!(Region::map(usize::MAX, Alignment::HUGE_PAGE).is_err());
+    }
+}
