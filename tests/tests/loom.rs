@@ -146,7 +146,7 @@ mod pool {
 
         fn get(&self) -> Block {
             // SAFETY: the magazine is this thread's.
-            let block = unsafe { self.magazine.pop(class(), |_| KB) }
+            let block = unsafe { self.magazine.pop(class()) }
                 .or_else(|| self.depot.try_take(KB, 0).ok())
                 .unwrap_or_else(|| self.wait());
             // SAFETY: a block is lent to one borrower at a time: what this test checks.
@@ -169,7 +169,7 @@ mod pool {
             // SAFETY: as in `get`.
             block.mark.with_mut(|mark| unsafe { *mark += 1 });
             // SAFETY: the magazine is this thread's.
-            if let Some(block) = unsafe { self.magazine.push(class(), block, KB) } {
+            if let Err(block) = unsafe { self.magazine.push(class(), block) } {
                 self.depot.give(block, 0);
             }
         }

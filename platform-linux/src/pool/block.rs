@@ -1,6 +1,7 @@
 //! What a pool lends: memory that knows where it belongs.
 
 use super::inner::Inner;
+use super::local::Key;
 use super::memory::{Memory, MemoryProvider};
 use floodtide_core::pool::{Provider, SizeClass};
 use std::io;
@@ -13,7 +14,13 @@ pub(super) struct Block(Box<Header>);
 #[derive(Debug)]
 struct Header {
     memory: Memory,
+    /// How much of it the present borrower may use.
+    capacity: usize,
     class: SizeClass,
+    /// Whether it has exactly its class's size. Others are too rare for the magazines.
+    regular: bool,
+    /// The pool's, to save the way there.
+    key: Key,
     /// Blocks on the pool's shelves hold the pool that holds the shelves; [`Inner::close`] breaks the circle. So a buffer need
     /// not count itself in and out of the pool each time that it is lent.
     pool: Arc<Inner>,
@@ -22,7 +29,8 @@ struct Header {
 impl Block {
     /// Memory that can serve requests of the class.
     pub(super) fn new(memory: Memory, class: SizeClass, pool: Arc<Inner>) -> Self {
-        Self(Box::new(Header { memory, class, pool }))
+        let regular = memory.capacity() == class.bytes();
+        Self(Box::new(Header { memory, capacity: 0, class, regular, key: pool.key, pool }))
     }
 
     #[inline]
@@ -31,8 +39,29 @@ impl Block {
     }
 
     #[inline]
+    pub(super) fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    #[inline]
+    pub(super) fn set_capacity(&mut self, capacity: usize) {
+        debug_assert!(capacity <= self.bytes(), "a view never passes its memory");
+        self.0.capacity = capacity;
+    }
+
+    #[inline]
     pub(super) fn class(&self) -> SizeClass {
         self.0.class
+    }
+
+    #[inline]
+    pub(super) fn is_regular(&self) -> bool {
+        self.0.regular
+    }
+
+    #[inline]
+    pub(super) fn key(&self) -> Key {
+        self.0.key
     }
 
     #[inline]

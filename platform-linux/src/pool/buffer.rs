@@ -14,29 +14,32 @@ use std::ops::{Deref, DerefMut};
 ///
 /// It derefs to the bytes that have been *filled*, none at first: what an earlier borrower left in it cannot be seen. Fill
 /// it by [`extend_from_slice`](Self::extend_from_slice), through [`io::Write`], or by a read into [`spare`](Self::spare).
+///
+/// It is one pointer wide: how much of it is filled is kept with its memory.
 pub struct PoolBuffer {
     block: ManuallyDrop<Block>,
-    filled: usize,
-    capacity: usize,
 }
 
 impl PoolBuffer {
-    #[inline]
-    pub(super) fn new(block: Block, capacity: usize) -> Self {
-        Self { block: ManuallyDrop::new(block), filled: 0, capacity }
+    #[inline(always)]
+    pub(super) fn new(mut block: Block, capacity: usize) -> Self {
+        block.set_capacity(capacity);
+        block.memory_mut().set_filled(0);
+        Self { block: ManuallyDrop::new(block) }
     }
 
     /// With its first bytes zero, and filled.
     pub(super) fn zeroed(mut self) -> Self {
-        self.block.memory_mut().zero(self.capacity);
-        self.filled = self.capacity;
+        let capacity = self.capacity();
+        self.block.memory_mut().zero(capacity);
+        self.block.memory_mut().set_filled(capacity);
         self
     }
 
     /// How many bytes it takes: what was asked for, unless [`set_capacity`](Self::set_capacity) changed it.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.block.capacity()
     }
 
     /// How many bytes its memory has; at least the capacity, as requests are rounded up to a size class.
@@ -51,8 +54,8 @@ impl PoolBuffer {
         if capacity > self.max_capacity() {
             return false;
         }
-        self.capacity = capacity;
-        self.filled = self.filled.min(capacity);
+        self.block.set_capacity(capacity);
+        self.truncate(capacity);
         true
     }
 
@@ -66,7 +69,7 @@ impl PoolBuffer {
     /// [declared filled](Self::assume_filled).
     #[must_use]
     pub fn spare(&mut self) -> WriteOnly<'_> {
-        let range = self.filled..self.capacity;
+        let range = self.len()..self.capacity();
         self.block.memory_mut().write_only().part(range)
     }
 
@@ -79,8 +82,8 @@ impl PoolBuffer {
     /// # Panics
     /// When that is more than the capacity.
     pub unsafe fn assume_filled(&mut self, filled: usize) {
-        assert!(filled <= self.capacity, "{filled} bytes do not fit in a buffer of {}", self.capacity);
-        self.filled = filled;
+        assert!(filled <= self.capacity(), "{filled} bytes do not fit in a buffer of {}", self.capacity());
+        self.block.memory_mut().set_filled(filled);
     }
 
     /// Appends bytes.
@@ -88,24 +91,27 @@ impl PoolBuffer {
     /// # Panics
     /// When they pass the capacity.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        let filled = self.len();
         self.spare().write(0, bytes);
-        self.filled += bytes.len();
+        self.block.memory_mut().set_filled(filled + bytes.len());
     }
 
     /// Fills it up to its capacity with zeros.
     pub fn fill_with_zeros(&mut self) {
+        let capacity = self.capacity();
         self.spare().fill(0);
-        self.filled = self.capacity;
+        self.block.memory_mut().set_filled(capacity);
     }
 
     /// Keeps the first `filled` bytes; does nothing when there are not more.
     pub fn truncate(&mut self, filled: usize) {
-        self.filled = self.filled.min(filled);
+        let filled = self.len().min(filled);
+        self.block.memory_mut().set_filled(filled);
     }
 
     /// Nothing is filled any more.
     pub fn clear(&mut self) {
-        self.filled = 0;
+        self.truncate(0);
     }
 
     /// Takes its memory out of the pool for good: it counts no more, and frees itself when it is dropped.
@@ -115,8 +121,7 @@ impl PoolBuffer {
         // SAFETY: `this` is never used again, so the block is taken once.
         let block = unsafe { ManuallyDrop::take(&mut this.block) };
         let bytes = block.bytes();
-        let (mut memory, pool) = block.into_parts();
-        memory.set_filled(this.filled);
+        let (memory, pool) = block.into_parts();
         pool.detach(bytes);
         memory
     }
@@ -135,17 +140,14 @@ impl Deref for PoolBuffer {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `filled` counts bytes that this borrower has written.
-        unsafe { self.block.memory().prefix(self.filled) }
+        self.block.memory()
     }
 }
 
 impl DerefMut for PoolBuffer {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let filled = self.filled;
-        // SAFETY: `filled` counts bytes that this borrower has written.
-        unsafe { self.block.memory_mut().prefix_mut(filled) }
+        self.block.memory_mut()
     }
 }
 
@@ -158,7 +160,7 @@ impl AsRef<[u8]> for PoolBuffer {
 /// Writes as much as fits.
 impl io::Write for PoolBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let fits = bytes.len().min(self.capacity - self.filled);
+        let fits = bytes.len().min(self.capacity() - self.len());
         self.extend_from_slice(&bytes[..fits]);
         Ok(fits)
     }
@@ -171,7 +173,7 @@ impl io::Write for PoolBuffer {
 /// A read may fill it up to its capacity.
 impl Buffer for PoolBuffer {
     fn memory(&mut self) -> WriteOnly<'_> {
-        let capacity = self.capacity;
+        let capacity = self.capacity();
         self.block.memory_mut().write_only().part(0..capacity)
     }
 }
@@ -182,6 +184,6 @@ unsafe impl StableBuffer for PoolBuffer {}
 
 impl fmt::Debug for PoolBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolBuffer").field("filled", &self.filled).field("capacity", &self.capacity).finish()
+        f.debug_struct("PoolBuffer").field("filled", &self.len()).field("capacity", &self.capacity()).finish()
     }
 }

@@ -45,11 +45,13 @@ impl Inner {
     }
 
     /// From the thread's magazine.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_local(&self, bytes: usize) -> Option<Block> {
         let class = SizeClass::holding(bytes)?;
+        // SAFETY: it is not used beyond the next line.
+        let magazine = unsafe { local::find(self.key) }?;
         // SAFETY: it is the calling thread's magazine.
-        local::with(self.key, |magazine| unsafe { magazine.pop(class, Block::bytes) })?
+        unsafe { magazine.pop(class) }
     }
 
     /// From the depot, without waiting. What lies on its shelves fills the thread's magazine by half too.
@@ -79,7 +81,7 @@ impl Inner {
     fn refill(&self, class: SizeClass, affinity: usize) {
         for _ in 0..self.depot.tier().depth(class) / 2 {
             let Some(block) = self.depot.take_retained(class.bytes(), affinity) else { return };
-            if let Some(refused) = give_local(block) {
+            if let Err(refused) = give_local(block) {
                 return self.depot.give(refused, affinity);
             }
         }
@@ -88,7 +90,7 @@ impl Inner {
     /// Takes a block back.
     #[inline]
     pub(super) fn give(block: Block) {
-        if let Some(block) = give_local(block) {
+        if let Err(block) = give_local(block) {
             Self::give_to_depot(block);
         }
     }
@@ -99,16 +101,16 @@ impl Inner {
         let affinity = local::affinity();
         local::enlist(&pool);
         let class = block.class();
-        let shed = local::with(pool.key, |magazine| {
+        // SAFETY: it is not used beyond this block, in which nothing enlists.
+        if let Some(magazine) = unsafe { local::find(pool.key) } {
             // SAFETY: it is the calling thread's magazine.
             unsafe { pool.surrender(magazine) };
             // SAFETY: as above.
-            unsafe { magazine.shed(class, Block::bytes) }
-        });
-        for older in shed.unwrap_or_default() {
-            pool.depot.give(older, affinity);
+            for older in unsafe { magazine.shed(class) } {
+                pool.depot.give(older, affinity);
+            }
         }
-        if let Some(block) = give_local(block) {
+        if let Err(block) = give_local(block) {
             pool.depot.give(block, affinity);
         }
         fence(Ordering::SeqCst);
@@ -186,10 +188,13 @@ impl Inner {
 /// To the calling thread's magazine; what finds no place there comes back. The block is what keeps the pool alive, so nothing
 /// of the pool is touched once the block is in the magazine.
 #[inline]
-fn give_local(block: Block) -> Option<Block> {
-    let (key, class, bytes) = (block.pool().key, block.class(), block.bytes());
-    let mut block = Some(block);
+fn give_local(block: Block) -> Result<(), Block> {
+    if !block.is_regular() {
+        return Err(block);
+    }
+    let (key, class) = (block.key(), block.class());
+    // SAFETY: it is not used beyond the next line.
+    let Some(magazine) = (unsafe { local::find(key) }) else { return Err(block) };
     // SAFETY: it is the calling thread's magazine.
-    let refused = local::with(key, |magazine| unsafe { magazine.push(class, block.take()?, bytes) });
-    refused.flatten().or(block)
+    unsafe { magazine.push(class, block) }
 }

@@ -99,24 +99,27 @@ impl Key {
     }
 }
 
-/// Runs `f` on the calling thread's magazine of the pool, if it has one.
-#[inline]
-pub(super) fn with<R>(key: Key, f: impl FnOnce(&Magazine<Block>) -> R) -> Option<R> {
-    TABLE.with(|table| {
-        let entry = table.get(key.slot)?;
-        if entry.pool.get() != key.id {
-            return None;
-        }
-        // SAFETY: the entry names the pool, so the guard of this thread holds the magazine: it forgets the entry before
-        // it lets go of it.
-        Some(f(unsafe { &*entry.magazine.get() }))
-    })
+/// The calling thread's magazine of the pool, if it has one.
+///
+/// # Safety
+/// It must not be used any more when the thread [enlists](enlist) with a pool, or ends.
+#[inline(always)]
+pub(super) unsafe fn find<'m>(key: Key) -> Option<&'m Magazine<Block>> {
+    // Only the look-up is done under `with`, which keeps it small enough to be inlined.
+    let magazine = TABLE.with(|table| match table.get(key.slot) {
+        Some(entry) if entry.pool.get() == key.id => entry.magazine.get(),
+        _ => std::ptr::null(),
+    });
+    // SAFETY: the entry names the pool, so the guard of this thread holds the magazine: it forgets the entry before it lets
+    // go of it, which it does only when the thread ends or enlists.
+    unsafe { magazine.as_ref() }
 }
 
 /// Gives the calling thread a magazine of the pool, unless it has one, no slot, or is about to end.
 pub(super) fn enlist(pool: &Arc<Inner>) {
     let Key { slot, id } = pool.key;
-    if slot >= SLOTS || with(pool.key, |_| ()).is_some() {
+    // SAFETY: it is not used.
+    if slot >= SLOTS || unsafe { find(pool.key) }.is_some() {
         return;
     }
     let _ = GUARD.try_with(|guard| {

@@ -8,66 +8,15 @@
 //!
 //! Everything that reaches into several magazines holds the lock of the list of them.
 
-use crate::sync::{AsymmetricFence, AtomicBool, AtomicUsize, Mutex, Ordering, UnsafeCell};
+use crate::sync::{AsymmetricFence, AtomicBool, AtomicU8, AtomicUsize, Mutex, Ordering, UnsafeCell};
 use floodtide_core::pool::{CLASS_COUNT, SizeClass, Tier};
 use std::sync::Arc;
 
 /// The most blocks of one class that a thread keeps.
 pub const DEPTH: usize = 16;
 
-/// The free blocks of one class. `limit` is at most `DEPTH`.
-#[derive(Debug)]
-struct Rack<B> {
-    blocks: [Option<B>; DEPTH],
-    len: u8,
-    limit: u8,
-}
-
-/// What a magazine guards.
-#[derive(Debug)]
-pub struct Racks<B>(Box<[Rack<B>]>);
-
-impl<B> Racks<B> {
-    fn new(limits: &[u8; CLASS_COUNT]) -> Self {
-        let rack = |&limit: &u8| Rack { blocks: [const { None }; DEPTH], len: 0, limit: limit.min(DEPTH as u8) };
-        Self(limits.iter().map(rack).collect())
-    }
-
-    /// Takes the block that came last.
-    #[inline]
-    pub fn pop(&mut self, class: SizeClass) -> Option<B> {
-        let rack = &mut self.0[class.index()];
-        let top = rack.len.wrapping_sub(1);
-        let block = rack.blocks.get_mut(usize::from(top))?.take();
-        rack.len = top;
-        block
-    }
-
-    /// Keeps a block, or gives it back when the rack is full.
-    #[inline]
-    pub fn push(&mut self, class: SizeClass, block: B) -> Option<B> {
-        let rack = &mut self.0[class.index()];
-        if rack.len >= rack.limit {
-            return Some(block);
-        }
-        let Some(place) = rack.blocks.get_mut(usize::from(rack.len)) else { return Some(block) };
-        *place = Some(block);
-        rack.len += 1;
-        None
-    }
-
-    /// How many blocks of a class may be kept.
-    pub fn limit(&self, class: SizeClass) -> usize {
-        usize::from(self.0[class.index()].limit)
-    }
-
-    fn drain(&mut self, drained: &mut dyn FnMut(B)) {
-        for rack in &mut self.0 {
-            rack.len = 0;
-            rack.blocks.iter_mut().filter_map(Option::take).for_each(&mut *drained);
-        }
-    }
-}
+/// The free blocks of one class, the last one to be taken first.
+type Rack<B> = [Option<B>; DEPTH];
 
 /// One thread's free blocks.
 #[derive(Debug)]
@@ -77,10 +26,12 @@ pub struct Magazine<B> {
     /// Its thread must keep out.
     suspended: AtomicBool,
     fence: AsymmetricFence,
-    /// The bytes in the racks, and how often they served. Written by whoever has the racks.
-    bytes: AtomicUsize,
+    /// How often the racks served.
     hits: AtomicUsize,
-    racks: UnsafeCell<Racks<B>>,
+    /// How many blocks of each class there are and may be. The former are written only by whoever has the racks.
+    lens: [AtomicU8; CLASS_COUNT],
+    limits: [u8; CLASS_COUNT],
+    racks: UnsafeCell<Box<[Rack<B>]>>,
 }
 
 // SAFETY: the racks are reached by one thread at a time: see the module's text, and loom's models of it.
@@ -89,82 +40,100 @@ unsafe impl<B: Send> Send for Magazine<B> {}
 unsafe impl<B: Send> Sync for Magazine<B> {}
 
 impl<B> Magazine<B> {
-    /// Runs `f` on the racks; `None` while they are suspended.
+    fn new(fence: AsymmetricFence, suspended: bool, limits: [u8; CLASS_COUNT]) -> Self {
+        Self {
+            busy: AtomicBool::new(false),
+            suspended: AtomicBool::new(suspended),
+            fence,
+            hits: AtomicUsize::new(0),
+            lens: std::array::from_fn(|_| AtomicU8::new(0)),
+            limits,
+            racks: UnsafeCell::new((0..CLASS_COUNT).map(|_| [const { None }; DEPTH]).collect()),
+        }
+    }
+
+    /// Runs `f` on the racks; on `None` while they are suspended.
     ///
     /// # Safety
     /// Only the thread that the magazine was made for may call it, and not from within `f`.
-    #[inline]
-    unsafe fn with<R>(&self, f: impl FnOnce(&mut Racks<B>) -> R) -> Option<R> {
+    #[inline(always)]
+    unsafe fn with<R>(&self, f: impl FnOnce(Option<&mut [Rack<B>]>) -> R) -> R {
         self.busy.store(true, Ordering::Relaxed);
         self.fence.light();
         // Acquire: what was done to the racks while they were suspended is seen.
         if self.suspended.load(Ordering::Acquire) {
             self.busy.store(false, Ordering::Release);
-            return None;
+            return f(None);
         }
         // SAFETY: `busy` is up and `suspended` was down after the fence, so whoever suspends waits for `busy`; the thread
         // itself is here once.
-        let result = self.racks.with_mut(|racks| f(unsafe { &mut *racks }));
+        let result = self.racks.with_mut(|racks| f(Some(unsafe { &mut **racks })));
         self.busy.store(false, Ordering::Release);
-        Some(result)
+        result
     }
 
-    /// Takes a block of the class, which has `bytes` bytes.
+    /// Takes the block of the class that came last.
     ///
     /// # Safety
     /// Only the thread that the magazine was made for may call it.
-    #[inline]
-    pub unsafe fn pop(&self, class: SizeClass, bytes: impl FnOnce(&B) -> usize) -> Option<B> {
+    #[inline(always)]
+    pub unsafe fn pop(&self, class: SizeClass) -> Option<B> {
+        let len = &self.lens[class.index()];
         // SAFETY: the caller's promise.
         unsafe {
             self.with(|racks| {
-                let block = racks.pop(class)?;
-                add(&self.bytes, bytes(&block).wrapping_neg());
-                add(&self.hits, 1);
+                let top = len.load(Ordering::Relaxed).wrapping_sub(1);
+                let block = racks?[class.index()].get_mut(usize::from(top))?.take()?;
+                len.store(top, Ordering::Relaxed);
+                self.hits.store(self.hits.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
                 Some(block)
             })
         }
-        .flatten()
     }
 
-    /// Keeps a block of so many bytes; gives it back when its rack is full or suspended.
+    /// Keeps a block that has the size of its class.
+    ///
+    /// # Errors
+    /// The block, when its rack is full or suspended.
     ///
     /// # Safety
     /// Only the thread that the magazine was made for may call it.
-    #[inline]
-    pub unsafe fn push(&self, class: SizeClass, block: B, bytes: usize) -> Option<B> {
-        let mut block = Some(block);
+    #[inline(always)]
+    pub unsafe fn push(&self, class: SizeClass, block: B) -> Result<(), B> {
+        let len = &self.lens[class.index()];
         // SAFETY: the caller's promise.
-        let refused = unsafe {
+        unsafe {
             self.with(|racks| {
-                let refused = racks.push(class, block.take()?);
-                if refused.is_none() {
-                    add(&self.bytes, bytes);
-                }
-                refused
+                let top = len.load(Ordering::Relaxed);
+                let Some(racks) = racks.filter(|_| top < self.limits[class.index()]) else { return Err(block) };
+                let Some(place) = racks[class.index()].get_mut(usize::from(top)) else { return Err(block) };
+                // Above `len` every place is empty; not to drop what is there saves the check.
+                std::mem::forget(place.replace(block));
+                len.store(top + 1, Ordering::Relaxed);
+                Ok(())
             })
-        };
-        refused.flatten().or(block)
+        }
     }
 
     /// Makes room in a full rack: takes out the older half of it.
     ///
     /// # Safety
     /// Only the thread that the magazine was made for may call it.
-    pub unsafe fn shed(&self, class: SizeClass, bytes: impl Fn(&B) -> usize) -> Vec<B> {
+    pub unsafe fn shed(&self, class: SizeClass) -> Vec<B> {
+        let len = &self.lens[class.index()];
         // SAFETY: the caller's promise.
-        let shed = unsafe {
+        unsafe {
             self.with(|racks| {
-                let rack = &mut racks.0[class.index()];
-                let half = usize::from(rack.len).div_ceil(2);
-                let older: Vec<B> = rack.blocks[..half].iter_mut().filter_map(Option::take).collect();
-                rack.blocks[..usize::from(rack.len)].rotate_left(half);
-                rack.len -= half as u8;
-                add(&self.bytes, older.iter().map(&bytes).sum::<usize>().wrapping_neg());
+                let full = usize::from(len.load(Ordering::Relaxed));
+                let Some(racks) = racks else { return Vec::new() };
+                let rack = &mut racks[class.index()][..full];
+                let half = full.div_ceil(2);
+                let older = rack[..half].iter_mut().filter_map(Option::take).collect();
+                rack.rotate_left(half);
+                len.store((full - half) as u8, Ordering::Relaxed);
                 older
             })
-        };
-        shed.unwrap_or_default()
+        }
     }
 
     /// Takes everything out.
@@ -173,16 +142,21 @@ impl<B> Magazine<B> {
     /// Nobody else may be at the racks: the thread itself is not, or its `busy` was seen down after the fence, and no other
     /// thread is here.
     unsafe fn drain(&self, drained: &mut dyn FnMut(B)) {
-        self.bytes.store(0, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        self.racks.with_mut(|racks| unsafe { &mut *racks }.drain(drained));
+        self.lens.iter().for_each(|len| len.store(0, Ordering::Relaxed));
+        self.racks.with_mut(|racks| {
+            // SAFETY: the caller's promise.
+            let racks = unsafe { &mut **racks };
+            racks.iter_mut().flatten().filter_map(Option::take).for_each(drained);
+        });
     }
-}
 
-/// Adds to a counter that only one thread writes at a time.
-#[inline]
-fn add(counter: &AtomicUsize, value: usize) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
+    /// The bytes in the racks.
+    fn bytes(&self) -> usize {
+        SizeClass::all()
+            .zip(&self.lens)
+            .map(|(class, len)| class.bytes() * usize::from(len.load(Ordering::Relaxed)))
+            .sum()
+    }
 }
 
 #[derive(Debug)]
@@ -204,9 +178,10 @@ pub struct Magazines<B> {
 }
 
 impl<B> Magazines<B> {
-    /// Magazines that keep, of each class, as many blocks as `limits` says.
+    /// Magazines that keep, of each class, as many blocks as `limits` says, up to [`DEPTH`].
     #[must_use]
     pub fn new(limits: [u8; CLASS_COUNT]) -> Self {
+        let limits = limits.map(|limit| limit.min(DEPTH as u8));
         let list = List { magazines: Vec::new(), suspended: false, closed: false, past_hits: 0 };
         Self { fence: AsymmetricFence::new(), limits, list: Mutex::new(list) }
     }
@@ -218,16 +193,8 @@ impl<B> Magazines<B> {
 
     /// A magazine for the calling thread.
     pub fn add(&self) -> Arc<Magazine<B>> {
-        let racks = Racks::new(&self.limits);
         self.list.with(|list| {
-            let magazine = Arc::new(Magazine {
-                busy: AtomicBool::new(false),
-                suspended: AtomicBool::new(list.suspended),
-                fence: self.fence,
-                bytes: AtomicUsize::new(0),
-                hits: AtomicUsize::new(0),
-                racks: UnsafeCell::new(racks),
-            });
+            let magazine = Arc::new(Magazine::new(self.fence, list.suspended, self.limits));
             list.magazines.push(Arc::clone(&magazine));
             magazine
         })
@@ -251,7 +218,7 @@ impl<B> Magazines<B> {
     /// # Safety
     /// Only the thread that the magazine was made for may call it.
     pub unsafe fn surrender(&self, magazine: &Magazine<B>, drained: &mut dyn FnMut(B)) {
-        if magazine.bytes.load(Ordering::Relaxed) > 0 {
+        if magazine.bytes() > 0 {
             self.list.with(|list| {
                 if list.suspended {
                     // SAFETY: its thread is here, and others need the list's lock.
@@ -270,9 +237,8 @@ impl<B> Magazines<B> {
     /// The bytes kept in all magazines, and how often they served.
     pub fn counters(&self) -> (usize, u64) {
         self.list.with(|list| {
-            list.magazines.iter().fold((0_usize, list.past_hits as u64), |(bytes, hits), magazine| {
-                let more = magazine.hits.load(Ordering::Relaxed) as u64;
-                (bytes.wrapping_add(magazine.bytes.load(Ordering::Relaxed)), hits + more)
+            list.magazines.iter().fold((0, list.past_hits as u64), |(bytes, hits), magazine| {
+                (bytes + magazine.bytes(), hits + magazine.hits.load(Ordering::Relaxed) as u64)
             })
         })
     }

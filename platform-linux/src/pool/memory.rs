@@ -6,7 +6,7 @@ use std::alloc::Layout;
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,12 +71,11 @@ impl Memory {
         self.start
     }
 
+    /// Declares the first bytes filled; there are that many, and whoever holds the memory has written them.
+    #[inline]
     pub(super) fn set_filled(&mut self, filled: usize) {
-        self.filled = filled.min(self.bytes);
-    }
-
-    pub(super) fn filled(&self) -> usize {
-        self.filled
+        debug_assert!(filled <= self.bytes, "what is filled never passes the memory");
+        self.filled = filled;
     }
 
     /// All bytes, to be written.
@@ -92,36 +91,23 @@ impl Memory {
             self.write_only().part(0..bytes).fill(0);
         }
     }
-
-    /// The first bytes.
-    ///
-    /// # Safety
-    /// Whoever gets them must be allowed to see what is in them: they are filled.
-    #[inline]
-    pub(super) unsafe fn prefix(&self, bytes: usize) -> &[u8] {
-        debug_assert!(bytes <= self.bytes, "a view never passes its memory");
-        // SAFETY: by `from_raw` the bytes are initialised, readable and ours alone.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), bytes) }
-    }
-
-    /// The first bytes, to be changed.
-    ///
-    /// # Safety
-    /// As for [`prefix`](Self::prefix).
-    #[inline]
-    pub(super) unsafe fn prefix_mut(&mut self, bytes: usize) -> &mut [u8] {
-        debug_assert!(bytes <= self.bytes, "a view never passes its memory");
-        // SAFETY: by `from_raw` the bytes are initialised, writable and ours alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), bytes) }
-    }
 }
 
 impl Deref for Memory {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: these bytes were filled by whoever detached it.
-        unsafe { self.prefix(self.filled) }
+        // SAFETY: by `from_raw` the bytes are initialised, readable and ours alone; `set_filled` keeps within them.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.filled) }
+    }
+}
+
+impl DerefMut for Memory {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: by `from_raw` the bytes are initialised, writable and ours alone; `set_filled` keeps within them.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.filled) }
     }
 }
 

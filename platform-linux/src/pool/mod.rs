@@ -150,7 +150,7 @@ impl Pool {
     ///
     /// # Errors
     /// When the pool can never have so much, or the system has no memory.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
         match self.inner.take_local(bytes) {
             Some(block) => Ok(PoolBuffer::new(block, bytes)),
@@ -162,7 +162,7 @@ impl Pool {
     ///
     /// # Errors
     /// Also [`PoolError::Exhausted`], when too much is lent or others wait already.
-    #[inline]
+    #[inline(always)]
     pub fn try_get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
         match self.inner.take_local(bytes) {
             Some(block) => Ok(PoolBuffer::new(block, bytes)),
@@ -198,7 +198,7 @@ impl Pool {
     /// The memory and why: it does not fit under the limit now, is smaller than the smallest class (1 KiB), or is less aligned
     /// than this pool's memory.
     pub fn adopt(&self, memory: Memory) -> Result<PoolBuffer, (Memory, PoolError)> {
-        let (bytes, filled, limit) = (memory.capacity(), memory.filled(), self.inner.limit());
+        let (bytes, filled, limit) = (memory.capacity(), memory.len(), self.inner.limit());
         let alignment = self.inner.memory().alignment();
         if memory.start().as_ptr().align_offset(alignment) != 0 {
             let why = format!("its address is not a multiple of {alignment}, as this pool's are");
