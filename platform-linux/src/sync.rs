@@ -1,7 +1,7 @@
 //! What the concurrent code of this crate synchronises with: core's primitives, which loom can replace, and two that only
 //! this platform has.
 
-pub(crate) use floodtide_core::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, Ordering, fence};
+pub(crate) use floodtide_core::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, fence};
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
 

@@ -196,18 +196,18 @@ fn hit_rates(_: &mut Criterion) {
             println!("hit rate | {case} | {} | {:.1} %", C::NAME, 100.0 * rate);
         }
     }
-    fn alternate<C: Contender>(pools: [C; 2]) {
+    fn alternate<C: Contender>(pools: &[C; 2]) {
         (0..1000).for_each(|_| pools.iter().for_each(|pool| cycle(pool, 64 << 10, false)));
-        report("two pools in turn", &pools, 1000);
+        report("two pools in turn", pools, 1000);
     }
-    fn spawn<C: Contender + Sync>(pool: C) {
-        (0..100).for_each(|_| short_life(&pool, 64 << 10));
-        report("short-lived threads", &[pool], 1000);
+    fn spawn<C: Contender + Sync>(pool: &C) {
+        (0..100).for_each(|_| short_life(pool, 64 << 10));
+        report("short-lived threads", std::slice::from_ref(pool), 1000);
     }
-    alternate([Floodtide::default(), Floodtide::default()]);
-    alternate([ZeropoolUninit::counting(), ZeropoolUninit::counting()]);
-    spawn(Floodtide::default());
-    spawn(ZeropoolUninit::counting());
+    alternate(&[Floodtide::default(), Floodtide::default()]);
+    alternate(&[ZeropoolUninit::counting(), ZeropoolUninit::counting()]);
+    spawn(&Floodtide::default());
+    spawn(&ZeropoolUninit::counting());
 }
 
 criterion_group!(

@@ -169,12 +169,13 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         }
     }
 
-    /// A retained block of at least `bytes`, for the tier above to refill itself. Never allocates.
-    pub fn take_retained(&self, bytes: usize, affinity: usize) -> Option<P::Block> {
-        if self.has_waiters() {
-            return None;
+    /// Up to `most` retained blocks of at least `bytes`, at the price of one, for the tier above to refill itself. Never
+    /// allocates. `taken` must not call the depot.
+    pub fn take_retained(&self, bytes: usize, affinity: usize, most: usize, mut taken: impl FnMut(P::Block)) {
+        let Ok(want) = self.want(bytes) else { return };
+        if !self.has_waiters() {
+            self.take_shelved(want, affinity, most, &mut taken);
         }
-        self.take_shelved(self.want(bytes).ok()?, affinity)
     }
 
     /// A block of at least `bytes`, or a place in the queue: `waker` is woken when it is worth to ask again with the same
@@ -247,6 +248,19 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         self.wake_first();
     }
 
+    /// Takes blocks back at the price of one. The iterator must not call the depot.
+    pub fn give_all(&self, blocks: impl IntoIterator<Item = P::Block>, affinity: usize) {
+        let mut blocks = blocks.into_iter().peekable();
+        if blocks.peek().is_none() {
+            return;
+        }
+        let shard = &self.shards[affinity & Self::MASK].state;
+        while let Some(refused) = shard.with(|shelved| blocks.find_map(|block| self.put(shelved, block).err())) {
+            self.free(refused);
+        }
+        self.wake_first();
+    }
+
     /// Takes a block back and releases its memory.
     pub fn release(&self, block: P::Block) {
         self.free(block);
@@ -302,7 +316,9 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     /// From a shelf, or fresh; never waits.
     fn take_now(&self, want: Want, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
-        if let Some(block) = self.take_shelved(want, affinity) {
+        let mut block = None;
+        self.take_shelved(want, affinity, 1, &mut |taken| block = Some(taken));
+        if let Some(block) = block {
             return Ok(block);
         }
         if !self.reserve(want.fresh) && !self.make_room(want.fresh, affinity) {
@@ -325,16 +341,24 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         }
     }
 
-    /// Looks through the shards, the own one first.
-    fn take_shelved(&self, want: Want, affinity: usize) -> Option<P::Block> {
-        (0..SHARDS).find_map(|i| {
-            self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shelved| {
-                let block = shelved.shelf.take(want.class, |block| self.provider.bytes(block) >= want.bytes)?;
-                shelved.retained -= self.provider.bytes(&block);
-                shelved.hits += 1;
-                Some(block)
-            })
-        })
+    /// Takes up to `most` blocks from the first shard that has one, beginning with the own.
+    fn take_shelved(&self, want: Want, affinity: usize, most: usize, taken: &mut impl FnMut(P::Block)) {
+        for i in 0..SHARDS {
+            let found = self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shelved| {
+                for found in 0..most {
+                    let fits = |block: &P::Block| self.provider.bytes(block) >= want.bytes;
+                    let Some(block) = shelved.shelf.take(want.class, fits) else { return found > 0 };
+                    shelved.retained -= self.provider.bytes(&block);
+                    // The first one serves now; the others are counted by the tier above when they do.
+                    shelved.hits += u64::from(found == 0);
+                    taken(block);
+                }
+                true
+            });
+            if found {
+                return;
+            }
+        }
     }
 
     /// Adds to the total if the limit allows.
@@ -388,18 +412,18 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     }
 
     fn shelve(&self, block: P::Block, affinity: usize) {
-        let bytes = self.provider.bytes(&block);
-        let Some(class) = SizeClass::within(bytes) else { return self.free(block) };
-        let refused = self.shards[affinity & Self::MASK].state.with(|shelved| {
-            let refused = shelved.shelf.put(class, block).err();
-            if refused.is_none() {
-                shelved.retained += bytes;
-            }
-            refused
-        });
-        if let Some(block) = refused {
-            self.free(block);
+        if let Err(refused) = self.shards[affinity & Self::MASK].state.with(|shelved| self.put(shelved, block)) {
+            self.free(refused);
         }
+    }
+
+    /// Puts a block on a shelf; one that finds no place comes back.
+    fn put(&self, shelved: &mut Shelved<S, P::Block>, block: P::Block) -> Result<(), P::Block> {
+        let bytes = self.provider.bytes(&block);
+        let Some(class) = SizeClass::within(bytes) else { return Err(block) };
+        shelved.shelf.put(class, block)?;
+        shelved.retained += bytes;
+        Ok(())
     }
 
     /// Brings the upper tier's blocks down to the shelves; false when somebody waits, since they are down already.

@@ -147,7 +147,7 @@ fn waiters_are_served_in_order_and_nobody_overtakes() {
     depot.give(all, 0);
     assert!(woken(&large_flag) && !woken(&small_flag), "only the first is woken");
     assert_eq!(depot.try_take(KB, 0).expect_err("others wait"), TakeError::Exhausted);
-    assert!(depot.take_retained(KB, 0).is_none(), "others wait");
+    depot.take_retained(KB, 0, 1, |_| panic!("others wait"));
     let waker = Waker::from(Arc::clone(&small_flag));
     assert!(depot.poll_take(KB, 0, &mut small, &waker).is_pending(), "not its turn");
     let waker = Waker::from(Arc::clone(&large_flag));
@@ -203,6 +203,24 @@ fn what_is_detached_counts_no_more_and_what_is_adopted_does() {
     assert!(depot.adopt(block.bytes, 0), "the shelf makes room");
     depot.give(block, 0);
     assert_eq!((depot.stats(0, 0).lent, depot.stats(0, 0).retained), (0, 8 * KB));
+}
+
+#[test]
+fn blocks_move_by_the_dozen_as_they_do_one_by_one() {
+    let depot = depot::<Growing>(100 * KB);
+    let blocks: Vec<Block> = (0..6).map(|_| depot.try_take(KB, 0).expect("fits")).collect();
+    depot.give_all(blocks, 1);
+    assert_eq!((depot.stats(0, 0).lent, depot.stats(0, 0).retained), (0, 6 * KB));
+    let mut taken = Vec::new();
+    depot.take_retained(KB, 0, 4, |block| taken.push(block));
+    assert_eq!((taken.len(), depot.stats(0, 0).lent, depot.stats(0, 0).hits), (4, 4 * KB, 1));
+    depot.take_retained(KB, 0, 4, |block| taken.push(block));
+    depot.take_retained(KB, 0, 4, |_| panic!("there is none left"));
+    assert_eq!(taken.len(), 6);
+    let fixed = self::depot::<Fixed<1>>(100 * KB);
+    let blocks: Vec<Block> = (0..3).map(|_| fixed.try_take(KB, 0).expect("fits")).collect();
+    fixed.give_all(blocks, 0);
+    assert_eq!(fixed.provider().live.load(Ordering::Relaxed), KB, "what finds no place is freed");
 }
 
 #[test]

@@ -58,11 +58,17 @@ impl Inner {
     pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Result<Block, TakeError<io::Error>> {
         local::enlist(self);
         let affinity = local::affinity();
-        if let Some(block) = self.depot.take_retained(bytes, affinity) {
-            self.refill(block.class(), affinity);
-            return Ok(block);
+        let most = 1 + SizeClass::holding(bytes).map_or(0, |class| self.depot.tier().depth(class) / 2);
+        let (mut first, mut refused) = (None, Vec::new());
+        self.depot.take_retained(bytes, affinity, most, |block| match first {
+            None => first = Some(block),
+            Some(_) => refused.extend(give_local(block).err()),
+        });
+        self.depot.give_all(refused, affinity);
+        match first {
+            Some(block) => Ok(block),
+            None => self.depot.try_take(bytes, affinity),
         }
-        self.depot.try_take(bytes, affinity)
     }
 
     pub(super) fn poll_take(
@@ -76,15 +82,6 @@ impl Inner {
 
     pub(super) fn cancel(&self, turn: &mut Turn) {
         self.depot.cancel(turn);
-    }
-
-    fn refill(&self, class: SizeClass, affinity: usize) {
-        for _ in 0..self.depot.tier().depth(class) / 2 {
-            let Some(block) = self.depot.take_retained(class.bytes(), affinity) else { return };
-            if let Err(refused) = give_local(block) {
-                return self.depot.give(refused, affinity);
-            }
-        }
     }
 
     /// Takes a block back.
@@ -106,9 +103,8 @@ impl Inner {
             // SAFETY: it is the calling thread's magazine.
             unsafe { pool.surrender(magazine) };
             // SAFETY: as above.
-            for older in unsafe { magazine.shed(class) } {
-                pool.depot.give(older, affinity);
-            }
+            let older = unsafe { magazine.shed(class) };
+            pool.depot.give_all(older.into_iter().flatten(), affinity);
         }
         if let Err(block) = give_local(block) {
             pool.depot.give(block, affinity);
@@ -128,9 +124,7 @@ impl Inner {
         let mut drained = Vec::new();
         // SAFETY: the caller's promise.
         unsafe { self.depot.tier().surrender(magazine, &mut |block| drained.push(block)) };
-        for block in drained {
-            self.depot.give(block, local::affinity());
-        }
+        self.depot.give_all(drained, local::affinity());
     }
 
     pub(super) fn new_magazine(&self) -> Arc<Magazine<Block>> {
@@ -145,10 +139,7 @@ impl Inner {
         let mut drained = Vec::new();
         // SAFETY: the caller's promise.
         unsafe { self.depot.tier().retire(magazine, &mut |block| drained.push(block)) };
-        let affinity = local::affinity();
-        for block in drained {
-            self.depot.give(block, affinity);
-        }
+        self.depot.give_all(drained, local::affinity());
         fence(Ordering::SeqCst);
         if self.closed.load(Ordering::Relaxed) {
             self.depot.trim();

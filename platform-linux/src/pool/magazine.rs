@@ -8,15 +8,20 @@
 //!
 //! Everything that reaches into several magazines holds the lock of the list of them.
 
-use crate::sync::{AsymmetricFence, AtomicBool, AtomicU8, AtomicUsize, Mutex, Ordering, UnsafeCell};
+use crate::sync::{AsymmetricFence, AtomicBool, AtomicUsize, Mutex, Ordering, UnsafeCell};
 use floodtide_core::pool::{CLASS_COUNT, SizeClass, Tier};
 use std::sync::Arc;
 
 /// The most blocks of one class that a thread keeps.
 pub const DEPTH: usize = 16;
 
-/// The free blocks of one class, the last one to be taken first.
-type Rack<B> = [Option<B>; DEPTH];
+/// The free blocks of one class, the last one to be taken first. Above `len` every place is empty.
+#[derive(Debug)]
+struct Rack<B> {
+    blocks: [Option<B>; DEPTH],
+    len: u8,
+    limit: u8,
+}
 
 /// One thread's free blocks.
 #[derive(Debug)]
@@ -26,11 +31,9 @@ pub struct Magazine<B> {
     /// Its thread must keep out.
     suspended: AtomicBool,
     fence: AsymmetricFence,
-    /// How often the racks served.
+    /// How often the racks served, and the bytes in them. Written only by whoever has the racks.
     hits: AtomicUsize,
-    /// How many blocks of each class there are and may be. The former are written only by whoever has the racks.
-    lens: [AtomicU8; CLASS_COUNT],
-    limits: [u8; CLASS_COUNT],
+    bytes: AtomicUsize,
     racks: UnsafeCell<Box<[Rack<B>]>>,
 }
 
@@ -40,15 +43,15 @@ unsafe impl<B: Send> Send for Magazine<B> {}
 unsafe impl<B: Send> Sync for Magazine<B> {}
 
 impl<B> Magazine<B> {
-    fn new(fence: AsymmetricFence, suspended: bool, limits: [u8; CLASS_COUNT]) -> Self {
+    fn new(fence: AsymmetricFence, suspended: bool, limits: &[u8; CLASS_COUNT]) -> Self {
+        let rack = |&limit: &u8| Rack { blocks: [const { None }; DEPTH], len: 0, limit };
         Self {
             busy: AtomicBool::new(false),
             suspended: AtomicBool::new(suspended),
             fence,
             hits: AtomicUsize::new(0),
-            lens: std::array::from_fn(|_| AtomicU8::new(0)),
-            limits,
-            racks: UnsafeCell::new((0..CLASS_COUNT).map(|_| [const { None }; DEPTH]).collect()),
+            bytes: AtomicUsize::new(0),
+            racks: UnsafeCell::new(limits.iter().map(rack).collect()),
         }
     }
 
@@ -78,14 +81,15 @@ impl<B> Magazine<B> {
     /// Only the thread that the magazine was made for may call it.
     #[inline(always)]
     pub unsafe fn pop(&self, class: SizeClass) -> Option<B> {
-        let len = &self.lens[class.index()];
         // SAFETY: the caller's promise.
         unsafe {
             self.with(|racks| {
-                let top = len.load(Ordering::Relaxed).wrapping_sub(1);
-                let block = racks?[class.index()].get_mut(usize::from(top))?.take()?;
-                len.store(top, Ordering::Relaxed);
-                self.hits.store(self.hits.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+                let rack = &mut racks?[class.index()];
+                let top = rack.len.wrapping_sub(1);
+                let block = rack.blocks.get_mut(usize::from(top))?.take()?;
+                rack.len = top;
+                add(&self.bytes, class.bytes().wrapping_neg());
+                add(&self.hits, 1);
                 Some(block)
             })
         }
@@ -100,16 +104,19 @@ impl<B> Magazine<B> {
     /// Only the thread that the magazine was made for may call it.
     #[inline(always)]
     pub unsafe fn push(&self, class: SizeClass, block: B) -> Result<(), B> {
-        let len = &self.lens[class.index()];
         // SAFETY: the caller's promise.
         unsafe {
             self.with(|racks| {
-                let top = len.load(Ordering::Relaxed);
-                let Some(racks) = racks.filter(|_| top < self.limits[class.index()]) else { return Err(block) };
-                let Some(place) = racks[class.index()].get_mut(usize::from(top)) else { return Err(block) };
-                // Above `len` every place is empty; not to drop what is there saves the check.
+                let Some(racks) = racks else { return Err(block) };
+                let rack = &mut racks[class.index()];
+                if rack.len >= rack.limit {
+                    return Err(block);
+                }
+                let Some(place) = rack.blocks.get_mut(usize::from(rack.len)) else { return Err(block) };
+                // The place is empty; not to drop what is there saves the check.
                 std::mem::forget(place.replace(block));
-                len.store(top + 1, Ordering::Relaxed);
+                rack.len += 1;
+                add(&self.bytes, class.bytes());
                 Ok(())
             })
         }
@@ -119,18 +126,19 @@ impl<B> Magazine<B> {
     ///
     /// # Safety
     /// Only the thread that the magazine was made for may call it.
-    pub unsafe fn shed(&self, class: SizeClass) -> Vec<B> {
-        let len = &self.lens[class.index()];
+    pub unsafe fn shed(&self, class: SizeClass) -> [Option<B>; DEPTH] {
         // SAFETY: the caller's promise.
         unsafe {
             self.with(|racks| {
-                let full = usize::from(len.load(Ordering::Relaxed));
-                let Some(racks) = racks else { return Vec::new() };
-                let rack = &mut racks[class.index()][..full];
+                let mut older = [const { None }; DEPTH];
+                let Some(racks) = racks else { return older };
+                let rack = &mut racks[class.index()];
+                let full = usize::from(rack.len);
                 let half = full.div_ceil(2);
-                let older = rack[..half].iter_mut().filter_map(Option::take).collect();
-                rack.rotate_left(half);
-                len.store((full - half) as u8, Ordering::Relaxed);
+                older[..half].swap_with_slice(&mut rack.blocks[..half]);
+                rack.blocks[..full].rotate_left(half);
+                rack.len -= half as u8;
+                add(&self.bytes, (half * class.bytes()).wrapping_neg());
                 older
             })
         }
@@ -142,26 +150,29 @@ impl<B> Magazine<B> {
     /// Nobody else may be at the racks: the thread itself is not, or its `busy` was seen down after the fence, and no other
     /// thread is here.
     unsafe fn drain(&self, drained: &mut dyn FnMut(B)) {
-        self.lens.iter().for_each(|len| len.store(0, Ordering::Relaxed));
         self.racks.with_mut(|racks| {
             // SAFETY: the caller's promise.
             let racks = unsafe { &mut **racks };
-            racks.iter_mut().flatten().filter_map(Option::take).for_each(drained);
+            for rack in racks.iter_mut().filter(|rack| rack.len > 0) {
+                rack.len = 0;
+                rack.blocks.iter_mut().filter_map(Option::take).for_each(&mut *drained);
+            }
         });
+        self.bytes.store(0, Ordering::Relaxed);
     }
+}
 
-    /// The bytes in the racks.
-    fn bytes(&self) -> usize {
-        SizeClass::all()
-            .zip(&self.lens)
-            .map(|(class, len)| class.bytes() * usize::from(len.load(Ordering::Relaxed)))
-            .sum()
-    }
+/// Adds to a counter that only one thread writes at a time.
+#[inline]
+fn add(counter: &AtomicUsize, value: usize) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
 }
 
 #[derive(Debug)]
 struct List<B> {
     magazines: Vec<Arc<Magazine<B>>>,
+    /// Those of threads that have ended, for the next ones: short-lived threads shall not pay for new ones.
+    spare: Vec<Arc<Magazine<B>>>,
     suspended: bool,
     /// Suspended for good.
     closed: bool,
@@ -182,7 +193,7 @@ impl<B> Magazines<B> {
     #[must_use]
     pub fn new(limits: [u8; CLASS_COUNT]) -> Self {
         let limits = limits.map(|limit| limit.min(DEPTH as u8));
-        let list = List { magazines: Vec::new(), suspended: false, closed: false, past_hits: 0 };
+        let list = List { magazines: Vec::new(), spare: Vec::new(), suspended: false, closed: false, past_hits: 0 };
         Self { fence: AsymmetricFence::new(), limits, list: Mutex::new(list) }
     }
 
@@ -194,7 +205,9 @@ impl<B> Magazines<B> {
     /// A magazine for the calling thread.
     pub fn add(&self) -> Arc<Magazine<B>> {
         self.list.with(|list| {
-            let magazine = Arc::new(Magazine::new(self.fence, list.suspended, self.limits));
+            let new = || Arc::new(Magazine::new(self.fence, list.suspended, &self.limits));
+            let magazine = list.spare.pop().unwrap_or_else(new);
+            magazine.suspended.store(list.suspended, Ordering::Relaxed);
             list.magazines.push(Arc::clone(&magazine));
             magazine
         })
@@ -207,9 +220,10 @@ impl<B> Magazines<B> {
     pub unsafe fn retire(&self, magazine: &Arc<Magazine<B>>, drained: &mut dyn FnMut(B)) {
         self.list.with(|list| {
             list.magazines.retain(|other| !Arc::ptr_eq(other, magazine));
-            list.past_hits = list.past_hits.wrapping_add(magazine.hits.load(Ordering::Relaxed));
+            list.past_hits = list.past_hits.wrapping_add(magazine.hits.swap(0, Ordering::Relaxed));
             // SAFETY: its thread is here, and others need the list's lock.
             unsafe { magazine.drain(drained) };
+            list.spare.push(Arc::clone(magazine));
         });
     }
 
@@ -218,7 +232,7 @@ impl<B> Magazines<B> {
     /// # Safety
     /// Only the thread that the magazine was made for may call it.
     pub unsafe fn surrender(&self, magazine: &Magazine<B>, drained: &mut dyn FnMut(B)) {
-        if magazine.bytes() > 0 {
+        if magazine.bytes.load(Ordering::Relaxed) > 0 {
             self.list.with(|list| {
                 if list.suspended {
                     // SAFETY: its thread is here, and others need the list's lock.
@@ -237,8 +251,11 @@ impl<B> Magazines<B> {
     /// The bytes kept in all magazines, and how often they served.
     pub fn counters(&self) -> (usize, u64) {
         self.list.with(|list| {
-            list.magazines.iter().fold((0, list.past_hits as u64), |(bytes, hits), magazine| {
-                (bytes + magazine.bytes(), hits + magazine.hits.load(Ordering::Relaxed) as u64)
+            list.magazines.iter().fold((0_usize, list.past_hits as u64), |(bytes, hits), magazine| {
+                (
+                    bytes.wrapping_add(magazine.bytes.load(Ordering::Relaxed)),
+                    hits + magazine.hits.load(Ordering::Relaxed) as u64,
+                )
             })
         })
     }
