@@ -2,12 +2,13 @@
 //!
 //! Needs nothing but Rust; what wants more (a nightly toolchain, cargo-fuzz) is skipped with a line that says so.
 
+mod bench;
 mod msrv;
 mod plot;
 mod steps;
 mod tools;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -32,6 +33,11 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Measure, and write the results into benches/RESULTS.md
+    Bench {
+        /// What to measure
+        what: Bench,
+    },
     /// Draw what `floodtide demo --json` printed, as the README shows it
     Plot {
         /// A panel's title and the file with its results
@@ -43,16 +49,24 @@ enum Command {
     },
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Bench {
+    /// The buffer pool against other pools and plain allocations
+    Pool,
+}
+
 fn main() -> ExitCode {
-    match Args::parse().command {
-        Command::Test { only, list } => test(&only, list),
-        Command::Plot { panels, out } => match plot::plot(&panels, &out) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(why) => {
-                eprintln!("xtask: {why}");
-                ExitCode::FAILURE
-            }
-        },
+    let done = match Args::parse().command {
+        Command::Test { only, list } => return test(&only, list),
+        Command::Bench { what: Bench::Pool } => bench::pool(),
+        Command::Plot { panels, out } => plot::plot(&panels, &out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! A [`Magazine`] has two flags. Its thread raises `busy`, looks at `suspended`, and if that is down has the racks to itself
 //! until it lowers `busy`. Whoever wants the blocks of other threads' magazines (because somebody waits for memory, or to
 //! trim) raises `suspended` everywhere, passes a fence that reaches all threads, and waits until each `busy` is down: from then
-//! on the threads keep out. The fence is the [`AsymmetricFence`], so that the threads pay nothing for it.
+//! on the threads keep out. The fence is the `sync` module's asymmetric one, so that the threads pay nothing for it.
 //!
 //! Everything that reaches into several magazines holds the lock of the list of them.
 

@@ -1,0 +1,148 @@
+//! `cargo xtask bench`: measures, and writes what came out into `benches/RESULTS.md`, one section for each bench.
+
+use crate::tools::{cargo, root, run};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const HEAD: &str = "# Results\n\nMeasured by `cargo xtask bench`; each section is written anew by its own run. Ratios within a section hold; \
+                    figures of different runs do not compare.\n";
+
+/// The buffer pool against other pools.
+pub(crate) fn pool() -> Result<(), String> {
+    // Figures of earlier runs must not be taken for this one's.
+    let criterion = target().join("criterion");
+    for old in groups(&criterion) {
+        fs::remove_dir_all(criterion.join(&old)).map_err(|error| format!("{old}: {error}"))?;
+    }
+    let mut bench = cargo();
+    bench.args(["bench", "--package", "floodtide-benches", "--bench", "pool"]);
+    run(cargo().args(["bench", "--no-run", "--package", "floodtide-benches", "--bench", "pool"]))?;
+    let output = bench.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo bench: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo bench ended with {}", output.status));
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let mut section = format!(
+        "## Buffer pool\n\n`cargo xtask bench pool`, {}.\n\nThe time of one *get and drop* (of ten in a thread's whole life in the last table), median of 20 samples, \
+         lower is better. A dash: not for several threads.\n",
+        machine()
+    );
+    let mut names = groups(&criterion);
+    let order = ["get and drop", "get, write", "two threads", "four threads", "thousand", "turn", "short"];
+    names.sort_by_key(|name| order.iter().position(|part| name.contains(part)));
+    for group in names {
+        table(&mut section, &criterion, &group)?;
+    }
+    section += "\n### Hit rates\n\nThe share of borrows that were served without allocating, of those that count it.\n\n| case | pool | hits |\n|---|---|---|\n";
+    for line in printed.lines().filter_map(|line| line.strip_prefix("hit rate | ")) {
+        let _ = writeln!(section, "| {line} |");
+    }
+    write_section("## Buffer pool", &section)
+}
+
+fn target() -> std::path::PathBuf {
+    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+fn groups(criterion: &Path) -> Vec<String> {
+    let entries = fs::read_dir(criterion).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with("pool ")).collect()
+}
+
+/// One group of Criterion as a table: a row for each contender, a column for each size.
+fn table(section: &mut String, criterion: &Path, group: &str) -> Result<(), String> {
+    let mut rows: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
+    let mut sizes: BTreeMap<u64, String> = BTreeMap::new();
+    let mut title = group.to_owned();
+    let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    for case in folders(&criterion.join(group)).flat_map(|contender| folders(&contender).collect::<Vec<_>>()) {
+        let (Ok(benchmark), Ok(estimates)) =
+            (json(&case.join("new/benchmark.json")), json(&case.join("new/estimates.json")))
+        else {
+            continue;
+        };
+        let text = |key: &str| benchmark[key].as_str().unwrap_or_default().to_owned();
+        let median = estimates["median"]["point_estimate"].as_f64().ok_or("an estimate has no median")?;
+        title = text("group_id");
+        sizes.insert(bytes_of(&text("value_str")), text("value_str"));
+        rows.entry(text("function_id")).or_default().insert(bytes_of(&text("value_str")), median);
+    }
+    let _ = write!(section, "\n### {}\n\n|", title.trim_start_matches("pool "));
+    sizes.values().for_each(|size| _ = write!(section, " | {size}"));
+    let _ = writeln!(section, " |\n|---|{}", "---:|".repeat(sizes.len()));
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    // Ours first, then the fastest at the smallest size.
+    let smallest = |row: &BTreeMap<u64, f64>| row.values().next().copied().unwrap_or(f64::MAX);
+    rows.sort_by(|a, b| {
+        (a.0 != "floodtide", smallest(&a.1))
+            .partial_cmp(&(b.0 != "floodtide", smallest(&b.1)))
+            .expect("times are numbers")
+    });
+    for (contender, row) in rows {
+        let _ = write!(section, "| {contender}");
+        sizes
+            .keys()
+            .for_each(|size| _ = write!(section, " | {}", row.get(size).map_or("–".to_owned(), |&ns| time(ns))));
+        section.push_str(" |\n");
+    }
+    Ok(())
+}
+
+fn json(path: &Path) -> Result<Value, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// "64 KiB" as a number.
+fn bytes_of(size: &str) -> u64 {
+    let (number, unit) = size.split_once(' ').unwrap_or((size, ""));
+    number.parse::<u64>().unwrap_or(0) * if unit == "MiB" { 1 << 20 } else { 1 << 10 }
+}
+
+fn time(ns: f64) -> String {
+    match ns {
+        ns if ns < 1e3 => format!("{ns:.1} ns"),
+        ns if ns < 1e6 => format!("{:.1} µs", ns / 1e3),
+        ns => format!("{:.2} ms", ns / 1e6),
+    }
+}
+
+/// The machine, in a line.
+fn machine() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": an unknown processor");
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().map(|output| output.stdout).unwrap_or_default();
+    format!(
+        "{} on {cpus} CPUs ({}), Linux {}",
+        String::from_utf8_lossy(&date).trim(),
+        model.trim_start_matches([' ', '\t', ':']),
+        kernel.trim()
+    )
+}
+
+/// Puts a section in the place of the one with the same heading, or at the end.
+fn write_section(heading: &str, section: &str) -> Result<(), String> {
+    let path = root().join("benches/RESULTS.md");
+    let old = fs::read_to_string(&path).unwrap_or_else(|_| HEAD.to_owned());
+    let new = match old.find(heading) {
+        Some(start) => {
+            let rest = &old[start + heading.len()..];
+            let end = rest.find("\n## ").map_or(old.len(), |at| start + heading.len() + at + 1);
+            format!(
+                "{}{section}{}",
+                &old[..start],
+                if end < old.len() { format!("\n{}", &old[end..]) } else { String::new() }
+            )
+        }
+        None => format!("{}\n{section}", old.trim_end_matches('\n').to_owned() + "\n"),
+    };
+    fs::write(&path, new).map_err(|error| format!("{}: {error}", path.display()))?;
+    println!("{} is written", path.display());
+    Ok(())
+}
