@@ -1,8 +1,9 @@
 //! The command line.
 
+use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use floodtide_core::{Error as CoreError, Selection};
-use floodtide_linux::{Backend, Loader};
+use floodtide_linux::{Backend, Loader, Order};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -92,12 +93,51 @@ impl BackendArg {
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// Lock the tensors in memory; a refusal is a warning
+    /// Lock the tensors (or the buffers of --stream) in memory; a refusal is a warning
     #[arg(long)]
     pub(crate) mlock: bool,
+    /// Take the tensors one after another through a few buffers, instead of keeping them all
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// What all buffers of --stream together may have, for example 512MiB; at least 1MiB [default: 1GiB, or half of the free
+    /// memory if that is less]
+    #[arg(long, value_name = "SIZE", requires = "stream")]
+    pub(crate) memory_limit: Option<ByteSize>,
+    /// In which order --stream takes the tensors
+    #[arg(long, value_enum, default_value_t = OrderArg::Arrival, requires = "stream")]
+    pub(crate) order: OrderArg,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// In which order a stream's tensors come
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OrderArg {
+    /// As they land: the fastest
+    Arrival,
+    /// File by file, as they are stored
+    File,
+    /// As the patterns of --select list them
+    Listed,
+}
+
+impl OrderArg {
+    pub(crate) fn order(self) -> Order {
+        match self {
+            Self::Arrival => Order::Arrival,
+            Self::File => Order::File,
+            Self::Listed => Order::Listed,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Arrival => "arrival",
+            Self::File => "file",
+            Self::Listed => "listed",
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -2,33 +2,65 @@
 
 use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
-use floodtide_linux::{Loader, Tensors};
+use floodtide_core::HumanBytes;
+use floodtide_linux::{Error, Loader, Report, Tensors};
 use serde_json::json;
 use std::io::Write;
 
 /// Loads with a progress bar, unless JSON was asked for.
 pub(crate) fn with_progress(loader: Loader, source: &Source, json: bool) -> Result<Tensors, Failure> {
-    let bar = if json { None } else { output::progress_bar("loading") };
+    watched(loader, "loading", json, |loader| loader.load(&source.path))
+}
+
+/// Runs `work` with a loader that shows its progress, unless JSON was asked for.
+fn watched<T>(
+    loader: Loader,
+    what: &'static str,
+    json: bool,
+    work: impl FnOnce(Loader) -> Result<T, Error>,
+) -> Result<T, Failure> {
+    let bar = if json { None } else { output::progress_bar(what) };
     let loader = match bar.clone() {
         Some(bar) => loader.on_progress(move |progress| output::show(&bar, progress)),
         None => loader,
     };
-    let result = loader.load(&source.path);
+    let result = work(loader);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     Ok(result?)
 }
 
+/// Streams, and consumes the bytes by looking at one of each page.
+fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
+    let loader = match args.memory_limit {
+        Some(limit) => loader.memory_limit(limit.as_u64()),
+        None => loader,
+    };
+    watched(loader.order(args.order.order()), "streaming", args.json, |loader| {
+        let mut seen = 0_u8;
+        let report = loader.stream(&args.source.path)?.for_each_chunk(|_, _, bytes| {
+            seen = bytes.iter().step_by(4096).fold(seen, |seen, byte| seen ^ byte);
+        });
+        std::hint::black_box(seen);
+        report
+    })
+}
+
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
     let loader = args.source.loader()?.mlock(args.mlock);
-    let tensors = with_progress(loader, &args.source, args.json)?;
-    let report = tensors.report();
+    // What is loaded is kept until the report is printed, so that its memory counts.
+    let (report, _tensors) = if args.stream {
+        (stream(loader, args)?, None)
+    } else {
+        let tensors = with_progress(loader, &args.source, args.json)?;
+        (tensors.report().clone(), Some(tensors))
+    };
     let rate = output::gib_per_second(report.bytes, report.elapsed);
     let peak = output::peak_rss_bytes();
     output::warn(&report.warnings);
     if args.json {
-        return output::print_json(&json!({
+        let mut document = json!({
             "path": args.source.path.to_string_lossy(),
             "format": report.format.name(),
             "files": report.files,
@@ -41,22 +73,27 @@ pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
             "peak_rss_bytes": peak,
             "locked_bytes": report.locked_bytes,
             "warnings": report.warnings,
-        }));
+        });
+        if let Some(limit) = report.memory_limit {
+            document["stream"] = json!({ "memory_limit": limit, "order": args.order.name() });
+        }
+        return output::print_json(&document);
     }
+    let done = format!(
+        "{} of {} in {}",
+        output::count(report.tensors, "tensor"),
+        output::bytes(report.bytes),
+        output::count(report.files, "file")
+    );
     let mut facts = vec![
-        (
-            "loaded",
-            format!(
-                "{} of {} in {}",
-                output::count(report.tensors, "tensor"),
-                output::bytes(report.bytes),
-                output::count(report.files, "file")
-            ),
-        ),
+        (if args.stream { "streamed" } else { "loaded" }, done),
         ("time", format!("{:.3} s, {rate:.2} GiB/s", report.elapsed.as_secs_f64())),
         ("backend", format!("{}: {}", report.backend, report.reason)),
         ("peak memory", output::bytes(peak)),
     ];
+    if let Some(limit) = report.memory_limit {
+        facts.push(("buffers", format!("up to {} in all, order {}", HumanBytes(limit), args.order.name())));
+    }
     if args.mlock {
         facts.push(("locked", output::bytes(report.locked_bytes)));
     }

@@ -42,10 +42,17 @@ pub enum Error {
     /// The plan would not fit.
     #[error(
         "loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
-         free memory or raise the limit, or map the files lazily (`Loader::open`)",
+         free memory or raise the limit, take them one after another (`Loader::stream`, --stream), or map the files (`Loader::open`)",
         HumanBytes(*needed), HumanBytes(*available)
     )]
     NotEnoughMemory { needed: u64, available: u64, limit: String },
+    /// A tensor is longer than the buffers of a stream may be.
+    #[error(
+        "tensor \"{}\" needs a buffer of {} ({needed} bytes), but the stream may have {} in all; raise the memory limit to at least \
+         that, or take the tensors in parts (`for_each_chunk`)",
+        Escaped(tensor), HumanBytes(*needed), HumanBytes(*limit)
+    )]
+    BufferTooSmall { tensor: String, needed: u64, limit: u64 },
     /// The plan would not fit in this target's address space.
     #[error("loading takes {}, more than this machine can address; select fewer tensors", HumanBytes(*needed))]
     AddressSpace { needed: u64 },

@@ -4,8 +4,8 @@
 //! says which of its tensors are wanted; the [`Planner`] turns both into a [`Plan`], in which every read and the final
 //! place of every byte is fixed; the [`Engine`] hands the reads out and takes their outcomes back, until every tensor has
 //! landed or the load has failed. A platform crate implements [`ReadSource`] and runs a [`Worker`] for each of its
-//! threads or rings; the [`strategy`] says how many, with requests of which size, and why. The [`pool`] lends memory, under
-//! a limit, to loads that hold only a part of a checkpoint at a time.
+//! threads or rings; the [`strategy`] says how many, with requests of which size, and why. A [`stream`] passes a
+//! checkpoint through a few buffers, whose memory a [`pool`] lends under a limit.
 //!
 //! Nothing here performs a system call, reads a clock or starts a thread, so a simulator can run all of it.
 
@@ -19,6 +19,7 @@ extern crate std;
 pub mod format;
 pub mod pool;
 pub mod strategy;
+pub mod stream;
 pub mod sync;
 
 mod catalog;
@@ -35,15 +36,18 @@ mod write_only;
 
 pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
-pub use engine::{BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Worker};
+pub use engine::{
+    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Waits, Worker, next_read,
+};
 pub use error::Error;
 pub use escape::Escaped;
 pub use format::Format;
 pub use glob::{Glob, GlobError};
 pub use plan::{
-    Access, Chunk, DirectLimits, Extent, Location, MemoryLimit, Method, Placement, Plan, PlanOptions, Planner,
+    Access, Buffers, Chunk, DirectLimits, Extent, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
+    PlanOptions, Planner, tensor_alignment,
 };
 pub use selection::Selection;
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
-pub use units::{Alignment, ByteRange, ChunkId, FileId, HumanBytes, TensorId};
+pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
 pub use write_only::WriteOnly;

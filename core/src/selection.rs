@@ -4,6 +4,7 @@ use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::glob::Glob;
 use crate::units::TensorId;
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -40,7 +41,26 @@ impl Selection {
     /// # Errors
     /// When a name is not in the catalog, or a pattern matches nothing: both are most likely mistyped.
     pub fn resolve(&self, catalog: &Catalog) -> Result<Vec<TensorId>, Error> {
-        let mut ids: Vec<TensorId> = match self {
+        let mut ids = self.resolve_with_repeats(catalog)?;
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The selected tensors in the order in which they are listed, each where it comes first; those that one pattern matches,
+    /// and all of them where nothing is listed, ascending.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_listed(&self, catalog: &Catalog) -> Result<Vec<TensorId>, Error> {
+        let mut ids = self.resolve_with_repeats(catalog)?;
+        let mut seen = BTreeSet::new();
+        ids.retain(|id| seen.insert(*id));
+        Ok(ids)
+    }
+
+    fn resolve_with_repeats(&self, catalog: &Catalog) -> Result<Vec<TensorId>, Error> {
+        Ok(match self {
             Self::All => catalog.tensors().map(|tensor| tensor.id).collect(),
             Self::Names(names) => names
                 .iter()
@@ -60,9 +80,6 @@ impl Selection {
                 }
                 ids
             }
-        };
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        })
     }
 }

@@ -52,6 +52,25 @@ pub struct FileSignals {
     pub resident: Option<f32>,
     /// Whether direct reads are possible.
     pub direct: bool,
+    /// Whether any wanted tensor lies in the file as it must in memory. Where none does, all have to be shifted, which only reads
+    /// through the page cache can do.
+    pub aligned: bool,
+}
+
+impl FileSignals {
+    fn takes_direct_reads(&self) -> bool {
+        self.direct && self.aligned && !is_cached(self)
+    }
+}
+
+/// Who gets the bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Consumer {
+    /// A caller that waits for all of them.
+    #[default]
+    Whole,
+    /// A caller that takes them one after another, so that others must read meanwhile.
+    Stream,
 }
 
 /// What was measured before a load.
@@ -61,6 +80,8 @@ pub struct Signals {
     pub files: Vec<FileSignals>,
     /// The bytes that are wanted.
     pub selected_bytes: u64,
+    /// Who wants them.
+    pub consumer: Consumer,
     /// The file system's name, when it is known.
     pub file_system: String,
     /// Whether the file system is on another machine.
@@ -98,7 +119,7 @@ const MAX_WORKERS: usize = 8;
 #[must_use]
 pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
     let mut reasons: Vec<String> = Vec::new();
-    let direct: Vec<bool> = signals.files.iter().map(|file| file.direct && !is_cached(file)).collect();
+    let direct: Vec<bool> = signals.files.iter().map(FileSignals::takes_direct_reads).collect();
     let cached = signals.files.iter().filter(|file| is_cached(file)).count();
     let any_direct = direct.iter().any(|&direct| direct);
     let small = signals.selected_bytes < SMALL_BYTES;
@@ -118,7 +139,7 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         Backend::Uring => (2 << 20, 4, cpus),
         // A network file system answers slowly and in parallel.
         _ if signals.network => (4 << 20, 1, 16),
-        _ if small && wanted.is_none() => (4 << 20, 1, 0),
+        _ if small && wanted.is_none() => (4 << 20, 1, usize::from(signals.consumer == Consumer::Stream)),
         // A thread waits while its direct read is under way: two a processor keep the device busy.
         _ if any_direct => (2 << 20, 1, 2 * cpus),
         _ => (2 << 20, 1, cpus),
@@ -128,7 +149,10 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
 
 fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
     if small {
-        reasons.push("so little needs neither ring nor threads: the calling thread reads it".to_string());
+        reasons.push(match signals.consumer {
+            Consumer::Whole => "so little needs neither ring nor threads: the calling thread reads it".to_string(),
+            Consumer::Stream => "so little needs no ring: one thread reads it".to_string(),
+        });
     } else if !any_direct {
         reasons.push("buffered reads are copies by the processor, which threads share best".to_string());
     } else if let Some(why) = &signals.uring_refused {
@@ -145,12 +169,19 @@ fn explain_files(signals: &Signals, direct: &[bool], cached: usize) -> String {
     let direct = direct.iter().filter(|&&direct| direct).count();
     let refusing = signals.files.iter().filter(|file| !file.direct).count();
     let unknown = signals.files.iter().filter(|file| file.resident.is_none()).count();
+    let shifted = signals.files.iter().filter(|file| file.direct && !file.aligned && !is_cached(file)).count();
     let mut text = match (direct, cached, refusing) {
         (0, c, _) if c == files => "the files are in the page cache, so they are copied from there".to_string(),
         (0, _, r) if r == files => format!("{} takes no direct reads, so the reads are buffered", signals.file_system),
+        (0, 0, 0) => {
+            "the tensors lie in the files at offsets that their dtypes do not allow in memory, so each is read \
+                      through the page cache to a place of its own"
+                .to_string()
+        }
         (d, _, _) if d == files => "the files are not in the page cache, so the reads go past it".to_string(),
         _ => format!(
-            "{direct} of {files} files are read past the page cache ({cached} are cached, {refusing} take no direct reads)"
+            "{direct} of {files} files are read past the page cache ({cached} are cached, {refusing} take no direct reads, \
+             {shifted} have their tensors at offsets that must be shifted)"
         ),
     };
     if unknown > 0 {
@@ -169,10 +200,11 @@ mod tests {
     use alloc::vec;
 
     fn signals(resident: Option<f32>, direct: bool) -> Signals {
-        let file = FileSignals { bytes: 1 << 30, resident, direct };
+        let file = FileSignals { bytes: 1 << 30, resident, direct, aligned: true };
         Signals {
             files: vec![file.clone(), file],
             selected_bytes: 2 << 30,
+            consumer: Consumer::Whole,
             file_system: "ext4".to_string(),
             network: false,
             uring_refused: None,
@@ -208,6 +240,17 @@ mod tests {
     fn little_is_read_on_the_calling_thread() {
         let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
         assert_eq!(decide(&little, None).workers, 0);
+        let streamed = Signals { consumer: Consumer::Stream, ..little };
+        assert_eq!(decide(&streamed, None).workers, 1, "the caller consumes meanwhile");
+    }
+
+    #[test]
+    fn tensors_that_must_be_shifted_are_not_said_to_go_past_the_cache() {
+        let mut signals = signals(Some(0.0), true);
+        signals.files.iter_mut().for_each(|file| file.aligned = false);
+        let strategy = decide(&signals, None);
+        assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+        assert!(strategy.reason.contains("offsets that their dtypes do not allow"), "{}", strategy.reason);
     }
 
     #[test]

@@ -30,6 +30,10 @@ id! {
     TensorId
 }
 id! {
+    /// An extent of a [`Plan`](crate::Plan); of a stream, what one buffer holds.
+    ExtentId
+}
+id! {
     /// A chunk of a [`Plan`](crate::Plan): one owned destination, filled by one read or a few.
     ChunkId
 }

@@ -62,9 +62,16 @@ pub enum Error {
     /// The system gave no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
     Memory { bytes: u64, source: io::Error },
-    /// The alignment that was asked for is larger than an arena's.
-    #[error("a tensor alignment of {bytes} bytes was asked for, but at most 2097152 can be given")]
-    TensorAlignment { bytes: u64 },
+    /// The alignment that was asked for is larger than the memory's.
+    #[error("a tensor alignment of {bytes} bytes was asked for, but the memory has at most {most}")]
+    TensorAlignment { bytes: u64, most: u64 },
+    /// A stream cannot do with so little.
+    #[error("a stream was to do with {limit} bytes of memory; it needs at least {least}: raise the memory limit")]
+    StreamLimit { limit: u64, least: u64 },
+    /// The next tensor of a stream has had no memory for a long time, as it is all held. The stream goes on when it is asked
+    /// again.
+    #[error("the stream waits for memory, but {} of its {} are held and nothing has come back for a while; drop tensors, or raise the memory limit", floodtide_core::HumanBytes(*held as u64), floodtide_core::HumanBytes(*limit as u64))]
+    StreamStalled { held: usize, limit: usize },
 }
 
 impl Error {
@@ -76,7 +83,13 @@ impl Error {
         matches!(
             self,
             Self::TensorAlignment { .. }
-                | Self::Core(Core::Glob(_) | Core::NoSuchTensor { .. } | Core::NothingSelected { .. })
+                | Self::StreamLimit { .. }
+                | Self::Core(
+                    Core::Glob(_)
+                        | Core::NoSuchTensor { .. }
+                        | Core::NothingSelected { .. }
+                        | Core::BufferTooSmall { .. }
+                )
         )
     }
 }

@@ -1,18 +1,20 @@
 //! floodtide on Linux: loads LLM checkpoints at the speed of the hardware.
 //!
 //! [`Loader`] is the way in. A load finds the checkpoint's files (`locate`), reads their headers (`headers`), asks the system
-//! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`load`), each with a source of
-//! reads (`source`), fill one [`arena`] of huge pages in place; or the files are mapped (`mapping`). What comes back are
-//! [`Tensors`]: views that stay valid as long as anyone holds one.
+//! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`crew`), each with a source of
+//! reads (`source`), fill one `arena` of huge pages in place; or the files are mapped (`mapping`). What comes back are
+//! [`Tensors`]: views that stay valid as long as anyone holds one. Or they pass one after another through the buffers of a
+//! [`pool`] (`stream`).
 //!
 //! All `unsafe` of the Linux path is here: the arena, the ring, the mappings and three system calls of the probes.
 
-pub mod arena;
 #[doc(hidden)]
 pub mod handout;
 pub mod pool;
 pub mod probe;
 
+mod arena;
+mod crew;
 mod error;
 mod files;
 mod headers;
@@ -20,15 +22,21 @@ mod load;
 mod loader;
 mod locate;
 mod mapping;
+mod pieces;
 mod region;
 mod source;
+mod stream;
 mod sync;
 mod tensors;
 
 pub use error::Error;
+pub use floodtide_core::Order;
 pub use floodtide_core::strategy::Backend;
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};
+#[cfg(feature = "tokio")]
+pub use stream::AsyncTensorStream;
+pub use stream::{TensorStream, WriterSink};
 pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
 
 /// Compiles the README's example.

@@ -1,19 +1,26 @@
 //! `Loader`: what production code links. Options, then one call.
 
+use crate::crew::{Prepared, ProgressCallback};
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::headers::{self, Opened};
-use crate::load::{Load, Prepared, ProgressCallback, run_here};
+use crate::load::{Load, Shared, run_here};
 use crate::locate::locate;
-use crate::mapping::Mappings;
+use crate::pool::Pool;
 use crate::probe;
+#[cfg(feature = "tokio")]
+use crate::stream::AsyncTensorStream;
+use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
-use floodtide_core::strategy::{Backend, FileSignals, Signals, Strategy, decide};
-use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Plan, PlanOptions, Planner, Progress, Selection};
+use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, Strategy, decide};
+use floodtide_core::{
+    Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, TensorId,
+    tensor_alignment,
+};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Loads checkpoints. Options first, then [`load`](Self::load), [`open`](Self::open) or [`start`](Self::start); a loader can be used
 /// any number of times, from any thread.
@@ -35,6 +42,7 @@ pub struct Loader {
     mlock: bool,
     uring_refused: Option<String>,
     on_progress: Option<ProgressCallback>,
+    stream: StreamOptions,
 }
 
 /// What a checkpoint's headers say.
@@ -65,6 +73,32 @@ pub struct Planned {
     pub memory: MemoryLimit,
     /// What a user should know although the checkpoint is valid.
     pub warnings: Vec<String>,
+}
+
+/// A checkpoint whose headers are read and whose way of reading is decided.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) files: Vec<OpenFile>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) strategy: Strategy,
+    pub(crate) signals: Signals,
+    pub(crate) memory: MemoryLimit,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Checkpoint {
+    /// What the planner is told.
+    pub(crate) fn options(&self, access: Access, loader: &Loader) -> PlanOptions {
+        let direct = |(file, direct): (&OpenFile, &bool)| file.direct_limits().filter(|_| *direct);
+        PlanOptions {
+            access,
+            direct: self.files.iter().zip(&self.strategy.direct).map(direct).collect(),
+            tensor_alignment: loader.least_alignment(),
+            chunk_bytes: self.strategy.chunk_bytes,
+            memory: Some(self.memory.clone()),
+            ..PlanOptions::default()
+        }
+    }
 }
 
 impl Loader {
@@ -111,6 +145,37 @@ impl Loader {
         self
     }
 
+    /// Lets a [stream](Self::stream) have so many bytes: its buffers, those that are being filled and those that the caller
+    /// holds together, never pass it. At least 1 MiB; 1 GiB by default, or half of the memory there is if that is less.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.stream.memory = Some(stream::Memory::Limit(bytes));
+        self
+    }
+
+    /// Streams through buffers of this pool, whose limit is then the stream's: for memory that is registered with a device, or to
+    /// share one limit. In place of [`memory_limit`](Self::memory_limit); the later of the two counts.
+    #[must_use]
+    pub fn stream_pool(mut self, pool: Pool) -> Self {
+        self.stream.memory = Some(stream::Memory::Pool(pool));
+        self
+    }
+
+    /// Streams in this order; by default as the tensors land, which is fastest.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.stream.order = order;
+        self
+    }
+
+    /// How long the consumer of a stream may hold all of its memory, without giving anything back, before it is told
+    /// ([`Error::StreamStalled`]); 60 seconds by default.
+    #[must_use]
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stream.stall_timeout = Some(timeout);
+        self
+    }
+
     /// Does without io_uring, as if the system refused it with this reason.
     #[must_use]
     pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {
@@ -134,8 +199,8 @@ impl Loader {
     /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
     /// cannot be read. Nothing partial is ever returned.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let prepared = self.prepare(path.as_ref(), self.access(true))?;
-        if prepared.strategy.workers == 0 { run_here(prepared) } else { Load::start(prepared)?.wait() }
+        let shared = self.prepare(path.as_ref(), self.access(true))?;
+        if shared.prepared.strategy.workers == 0 { run_here(shared) } else { Load::start(shared).wait() }
     }
 
     /// Starts a load and returns at once, after the headers are read; dropping what it returns cancels it.
@@ -143,7 +208,7 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
     pub fn start(&self, path: impl AsRef<Path>) -> Result<Load, Error> {
-        Load::start(self.prepare(path.as_ref(), self.access(true))?)
+        Ok(Load::start(self.prepare(path.as_ref(), self.access(true))?))
     }
 
     /// Maps a checkpoint and returns at once: tensors come into memory as they are touched. Only those that would not be
@@ -159,6 +224,26 @@ impl Loader {
         run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false })?)
     }
 
+    /// Streams a checkpoint: its tensors one after another, in memory of a [limit](Self::memory_limit) however large it is.
+    /// The headers are read now, the tensors from the first call on.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), as far as the headers go; [`Error::StreamLimit`] when the limit is less than a stream needs.
+    pub fn stream(&self, path: impl AsRef<Path>) -> Result<TensorStream, Error> {
+        TensorStream::open(self, path.as_ref())
+    }
+
+    /// Streams a checkpoint as an async `Stream` of any executor; must be called from within a tokio runtime, on whose blocking
+    /// threads the headers are read.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    #[cfg(feature = "tokio")]
+    pub async fn stream_async(&self, path: impl AsRef<Path> + Send) -> Result<AsyncTensorStream, Error> {
+        let (loader, path) = (self.clone(), path.as_ref().to_owned());
+        Ok(AsyncTensorStream::new(blocking(move || loader.stream(path)).await?))
+    }
+
     /// Loads a checkpoint from within a tokio runtime, without blocking it. Unless another backend was asked for, the reads
     /// run on the runtime's blocking threads. Dropping the future cancels the load.
     ///
@@ -166,11 +251,12 @@ impl Loader {
     /// As [`load`](Self::load).
     #[cfg(feature = "tokio")]
     pub async fn load_async(&self, path: impl AsRef<Path> + Send) -> Result<Tensors, Error> {
-        use crate::load::{Shared, TICK, conclude};
+        use crate::crew::TICK;
+        use crate::load::conclude;
         let loader = Self { backend: Some(self.backend.unwrap_or(Backend::Tokio)), ..self.clone() };
         let path = path.as_ref().to_owned();
         if loader.backend == Some(Backend::Tokio) {
-            let prepare = move || Shared::new(loader.prepare(&path, Access::Copy)?);
+            let prepare = move || loader.prepare(&path, Access::Copy);
             let shared = Arc::new(blocking(prepare).await?);
             let mut last = Instant::now();
             let tick = || {
@@ -184,7 +270,7 @@ impl Loader {
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);
         while load.as_ref().is_some_and(|load| !load.is_finished()) {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         match load.take() {
             Some(load) => blocking(move || load.wait()).await,
@@ -209,73 +295,94 @@ impl Loader {
         self.decide(path.as_ref(), self.access(true)).map(|(planned, _)| planned)
     }
 
+    pub(crate) fn backend_choice(&self) -> Option<Backend> {
+        self.backend
+    }
+
+    pub(crate) fn selection_choice(&self) -> &Selection {
+        &self.selection
+    }
+
+    pub(crate) fn least_alignment(&self) -> Alignment {
+        self.tensor_alignment.unwrap_or(Alignment::ONE)
+    }
+
+    pub(crate) fn locks_memory(&self) -> bool {
+        self.mlock
+    }
+
+    pub(crate) fn stream_options(&self) -> &StreamOptions {
+        &self.stream
+    }
+
+    pub(crate) fn progress_callback(&self) -> Option<ProgressCallback> {
+        self.on_progress.clone()
+    }
+
     fn access(&self, resident: bool) -> Access {
         if self.backend == Some(Backend::Mmap) { Access::Map { resident } } else { Access::Copy }
     }
 
     fn decide(&self, path: &Path, access: Access) -> Result<(Planned, Vec<OpenFile>), Error> {
+        let opened = self.open_checkpoint(path, Consumer::Whole)?;
+        let selected = self.selection.resolve(&opened.catalog)?;
+        let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
+        let Checkpoint { files, catalog, strategy, signals, memory, warnings } = opened;
+        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files))
+    }
+
+    /// Reads the headers, measures, and decides how to read.
+    pub(crate) fn open_checkpoint(&self, path: &Path, consumer: Consumer) -> Result<Checkpoint, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
-            return Err(Error::TensorAlignment { bytes: alignment.bytes() });
+            let most = Alignment::HUGE_PAGE.bytes();
+            return Err(Error::TensorAlignment { bytes: alignment.bytes(), most });
         }
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
         let Opened { mut files, catalog, warnings, .. } = headers::open(&locate(path)?)?;
         let selected = self.selection.resolve(&catalog)?;
-        let selected_bytes = selected.iter().map(|&id| catalog.tensor(id).range.len()).sum();
-        let signals = self.measure(&mut files, selected_bytes);
+        let signals = self.measure(&mut files, &catalog, &selected, consumer);
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
             strategy.workers = threads.get();
         }
-        let direct = |(file, direct): (&OpenFile, &bool)| file.direct_limits().filter(|_| *direct);
         let memory = probe::memory_limit();
-        let options = PlanOptions {
-            access,
-            direct: files.iter().zip(&strategy.direct).map(direct).collect(),
-            tensor_alignment: self.tensor_alignment.unwrap_or(Alignment::ONE),
-            chunk_bytes: strategy.chunk_bytes,
-            memory: Some(memory.clone()),
-            ..PlanOptions::default()
-        };
-        let plan = Planner::new(options).plan(&catalog, &selected)?;
-        let (catalog, plan) = (Arc::new(catalog), Arc::new(plan));
-        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files))
+        Ok(Checkpoint { files, catalog: Arc::new(catalog), strategy, signals, memory, warnings })
     }
 
-    fn prepare(&self, path: &Path, access: Access) -> Result<Prepared, Error> {
+    fn prepare(&self, path: &Path, access: Access) -> Result<Shared, Error> {
         let started = Instant::now();
         let (Planned { catalog, plan, strategy, warnings, .. }, files) = self.decide(path, access)?;
-        let mappings = Mappings::new(&files, plan.mapped())?;
-        Ok(Prepared {
-            started,
-            catalog,
-            plan,
-            strategy,
-            strict: self.backend.is_some(),
-            files: files.into(),
-            mappings,
-            populate: access == Access::Map { resident: true },
-            mlock: self.mlock,
-            warnings,
-            on_progress: self.on_progress.clone(),
-        })
+        let strict = self.backend.is_some();
+        let on_progress = self.progress_callback();
+        let prepared =
+            Prepared { started, catalog, plan, strategy, strict, files: files.into(), warnings, on_progress };
+        Shared::whole(prepared, access == Access::Map { resident: true }, self.mlock)
     }
 
-    fn measure(&self, files: &mut [OpenFile], selected_bytes: u64) -> Signals {
+    fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[TensorId], consumer: Consumer) -> Signals {
+        let tensors = || selected.iter().map(|&id| catalog.tensor(id));
+        let mut aligned = vec![false; files.len()];
+        for tensor in tensors() {
+            let alignment = tensor_alignment(&tensor, self.least_alignment());
+            aligned[tensor.file.index()] |= alignment.divides(tensor.range.start()) && !tensor.range.is_empty();
+        }
         let mut signals = Signals {
             files: Vec::with_capacity(files.len()),
-            selected_bytes,
+            selected_bytes: tensors().map(|tensor| tensor.range.len()).sum(),
+            consumer,
             file_system: String::new(),
             network: false,
             uring_refused: None,
             cpus: probe::cpus(),
         };
-        for file in files {
+        for (file, aligned) in files.iter_mut().zip(aligned) {
             file.open_direct();
             signals.files.push(FileSignals {
                 bytes: file.bytes(),
                 resident: probe::resident_share(file.buffered()),
                 direct: file.direct_limits().is_some(),
+                aligned,
             });
             if signals.file_system.is_empty() {
                 (signals.file_system, signals.network) = probe::file_system(file.buffered());

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::files::OpenFile;
+use crate::region::lock_memory;
 use floodtide_core::{ByteRange, FileId};
 use memmap2::{Advice, Mmap};
 use std::io;
@@ -79,18 +80,12 @@ impl Mappings {
         })
     }
 
-    /// Locks the wanted ranges in memory and returns how many bytes were locked.
-    pub(crate) fn lock(&self) -> io::Result<u64> {
-        let mut locked = 0;
-        for &(file, start, end) in &self.wanted {
-            if let Some(map) = &self.maps[file] {
-                let bytes = &map[start..end];
-                // SAFETY: the range is part of a mapping that `self` keeps.
-                unsafe { rustix::mm::mlock(bytes.as_ptr().cast_mut().cast(), bytes.len()) }?;
-                locked += bytes.len() as u64;
-            }
-        }
-        Ok(locked)
+    /// Locks the wanted ranges in memory, and adds to what is locked.
+    pub(crate) fn lock(&self, locked: &mut u64) -> io::Result<()> {
+        self.wanted.iter().try_for_each(|&(file, start, end)| match &self.maps[file] {
+            Some(map) => lock_memory(&map[start..end], locked),
+            None => Ok(()),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Under Miri, which does not know aligned mappings, it comes from the allocator, so that what is built on it can run
 //! there.
 
+use crate::pieces::Backing;
 use floodtide_core::Alignment;
 use std::io;
 use std::ptr::NonNull;
@@ -67,11 +68,6 @@ impl Region {
         Ok(Self { base: NonNull::new(base).ok_or_else(no_memory)?, layout })
     }
 
-    /// Where it starts.
-    pub(crate) fn base(&self) -> NonNull<u8> {
-        self.base
-    }
-
     /// Asks for huge pages.
     pub(crate) fn advise_huge_pages(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and this advice changes no contents.
@@ -89,6 +85,23 @@ impl Region {
     }
 }
 
+// SAFETY: the mapping has so many bytes, which the kernel (or the allocator) has zeroed, does not move, and is nobody else's.
+unsafe impl Backing for Region {
+    fn start(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    #[cfg(not(miri))]
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    #[cfg(miri)]
+    fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: whoever could reach these bytes (chunks, frozen arenas, buffers) holds what owns this region.
@@ -102,6 +115,16 @@ impl Drop for Region {
     }
 }
 
+/// Locks memory and adds to what is locked.
+pub(crate) fn lock_memory(bytes: &[u8], locked: &mut u64) -> io::Result<()> {
+    if !bytes.is_empty() {
+        // SAFETY: the bytes are borrowed, so they stay mapped; locking changes no contents.
+        unsafe { rustix::mm::mlock(bytes.as_ptr().cast_mut().cast(), bytes.len()) }?;
+        *locked += bytes.len() as u64;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,9 +133,9 @@ mod tests {
     fn a_region_is_aligned_and_zeroed() {
         for alignment in [1, 4096, 1 << 16, 2 << 20] {
             let region = Region::map(10_000, Alignment::new(alignment).expect("a power of two")).expect("maps");
-            assert_eq!(region.base().as_ptr().align_offset(alignment as usize), 0);
+            assert_eq!(region.start().as_ptr().align_offset(alignment as usize), 0);
             // SAFETY: the region has that many bytes and nobody else touches them.
-            let bytes = unsafe { std::slice::from_raw_parts(region.base().as_ptr(), 10_000) };
+            let bytes = unsafe { std::slice::from_raw_parts(region.start().as_ptr(), 10_000) };
             assert!(bytes.iter().all(|&byte| byte == 0));
         }
     }

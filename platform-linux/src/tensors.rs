@@ -2,10 +2,13 @@
 
 use crate::arena::FrozenArena;
 use crate::mapping::Mappings;
+use crate::pool::PoolBuffer;
 use bytemuck::AnyBitPattern;
 use floodtide_core::strategy::Backend;
-use floodtide_core::{Catalog, DType, Format, Location, Plan, TensorInfo};
+use floodtide_core::stream::Staged;
+use floodtide_core::{Catalog, DType, Format, Location, Part, Plan, TensorInfo};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -32,6 +35,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// The bytes locked in memory; 0 unless that was asked for and granted.
     pub locked_bytes: u64,
+    /// Of a stream: the bytes that all its buffers together might have.
+    pub memory_limit: Option<u64>,
 }
 
 /// The memory of a load.
@@ -80,14 +85,14 @@ impl Tensors {
     /// The tensor of that name, if it was selected.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Tensor> {
-        let tensor = |index: u32| Tensor { inner: Arc::clone(&self.inner), index };
+        let tensor = |index: u32| Tensor { home: Home::Loaded(Arc::clone(&self.inner)), index };
         let at = self.inner.by_name.binary_search_by(|&index| self.inner.info(index).name.cmp(name)).ok()?;
         Some(tensor(self.inner.by_name[at]))
     }
 
     /// The tensors sorted by name, byte by byte.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
-        self.inner.by_name.iter().map(|&index| Tensor { inner: Arc::clone(&self.inner), index })
+        self.inner.by_name.iter().map(|&index| Tensor { home: Home::Loaded(Arc::clone(&self.inner)), index })
     }
 
     /// How the load went.
@@ -107,50 +112,95 @@ impl Inner {
     fn info(&self, index: u32) -> TensorInfo<'_> {
         self.catalog.tensor(self.plan.placements()[index as usize].tensor)
     }
-}
 
-/// A tensor: a view that keeps the whole load's memory alive. Cheap to clone; `Send + Sync`.
-#[derive(Clone)]
-pub struct Tensor {
-    inner: Arc<Inner>,
-    index: u32,
-}
-
-impl Tensor {
-    /// Its name. Untrusted: print it through [`floodtide_core::Escaped`].
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.inner.info(self.index).name
-    }
-
-    /// The type of its elements.
-    #[must_use]
-    pub fn dtype(&self) -> DType {
-        self.inner.info(self.index).dtype
-    }
-
-    /// Its dimensions, slowest first; empty for a scalar.
-    #[must_use]
-    pub fn shape(&self) -> &[u64] {
-        self.inner.info(self.index).shape
-    }
-
-    /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        let placement = &self.inner.plan.placements()[self.index as usize];
-        let (memory, start) = match (placement.location, &self.inner.storage.arena) {
+    fn bytes(&self, index: u32) -> &[u8] {
+        let placement = &self.plan.placements()[index as usize];
+        let (memory, start) = match (placement.location, &self.storage.arena) {
             (Location::Arena(start), Some(arena)) => (arena.bytes(), start),
             // Without an arena there is nothing in it: only empty tensors are placed there.
             (Location::Arena(_), None) => return &[],
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
             // The file was at least that long when it was mapped, so the offset fits.
             (Location::Mapped, _) => {
-                let file = self.inner.info(self.index).file;
-                (self.inner.storage.mappings.bytes(file), placement.range.start() as usize)
+                (self.storage.mappings.bytes(self.info(index).file), placement.range.start() as usize)
             }
+            // No plan of a whole load places a tensor so.
+            (Location::Streamed, _) => return &[],
         };
         &memory[start..start + placement.range.len() as usize]
+    }
+}
+
+/// A tensor: a view that keeps the memory alive that it is in, a whole load's or a buffer of a stream. Cheap to clone; `Send + Sync`.
+#[derive(Clone)]
+pub struct Tensor {
+    home: Home,
+    /// Its placement in the plan.
+    index: u32,
+}
+
+/// The memory that a tensor is in.
+#[derive(Clone)]
+enum Home {
+    Loaded(Arc<Inner>),
+    /// A stream's buffer, and where the tensor is in it.
+    Streamed(Arc<Staged<PoolBuffer>>, Range<usize>),
+    /// None: it has no byte, nor has any other of its stream.
+    Nowhere(Arc<Catalog>, Arc<Plan>),
+}
+
+impl Tensor {
+    /// The tensors of a stream's buffer, each of which must be whole in it.
+    pub(crate) fn streamed(staged: Staged<PoolBuffer>) -> impl Iterator<Item = Self> {
+        let parts: Vec<Part> = staged.placed_parts().collect();
+        let staged = Arc::new(staged);
+        parts.into_iter().map(move |part| Self {
+            home: Home::Streamed(Arc::clone(&staged), part.bytes),
+            index: part.placement as u32,
+        })
+    }
+
+    /// The tensors of a stream without a byte.
+    pub(crate) fn nowhere(catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> impl Iterator<Item = Self> {
+        let home = Home::Nowhere(Arc::clone(catalog), Arc::clone(plan));
+        plan.without_extent().map(move |index| Self { home: home.clone(), index: index as u32 })
+    }
+
+    fn info(&self) -> TensorInfo<'_> {
+        let (catalog, plan) = match &self.home {
+            Home::Loaded(inner) => (&inner.catalog, &inner.plan),
+            Home::Streamed(staged, _) => (staged.catalog(), staged.plan()),
+            Home::Nowhere(catalog, plan) => (catalog, plan),
+        };
+        catalog.tensor(plan.placements()[self.index as usize].tensor)
+    }
+
+    /// Its name. Untrusted: print it through [`floodtide_core::Escaped`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.info().name
+    }
+
+    /// The type of its elements.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.info().dtype
+    }
+
+    /// Its dimensions, slowest first; empty for a scalar.
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        self.info().shape
+    }
+
+    /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.home {
+            Home::Loaded(inner) => inner.bytes(self.index),
+            Home::Streamed(staged, bytes) => &staged.buffer()[bytes.clone()],
+            Home::Nowhere(..) => &[],
+        }
     }
 
     /// Its elements. 16-bit floats are had as their bits, by `u16`.

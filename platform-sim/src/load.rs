@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::{
-    Alignment, BufferSupply, CatalogBuilder, ChunkId, Engine, EngineHandle, Error, Format, Location, Plan, PlanOptions,
-    Planner, Selection, Worker,
+    Alignment, BufferSupply, Catalog, CatalogBuilder, ChunkId, Engine, EngineHandle, Error, ExtentId, Format, Location,
+    Plan, PlanOptions, Planner, Selection, Worker,
 };
 
 /// The tensors of a load, by name.
@@ -37,6 +37,11 @@ impl EngineHandle for World {
 impl BufferSupply for World {
     type Buffer = MemoryBuffer;
 
+    fn provide(&self, _: ExtentId) -> Result<bool, Error> {
+        // The arena is there from the start.
+        Ok(true)
+    }
+
     fn take(&self, chunk: ChunkId) -> Result<MemoryBuffer, Error> {
         Ok(MemoryBuffer(vec![0; self.plan.chunks()[chunk.index()].slot.len()]))
     }
@@ -59,17 +64,7 @@ pub fn load(
     device_alignment: Alignment,
     depth: usize,
 ) -> Result<Loaded, Error> {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    for (index, file) in files.iter().enumerate() {
-        let name = alloc::format!("file {index}");
-        let invalid = |source| Error::Header { file: name.clone(), source };
-        let len = file.len() as u64;
-        let range = header_range(file, len).map_err(invalid)?;
-        // The range is inside the file, which is in memory.
-        let json = &file[range.start() as usize..range.end() as usize];
-        builder.add_safetensors(&name, len, &Header::parse(json, len).map_err(invalid)?)?;
-    }
-    let catalog = Arc::new(builder.finish()?);
+    let catalog = Arc::new(catalog_of(&files)?);
     let selected = selection.resolve(&catalog)?;
     let plan = Arc::new(Planner::new(options).plan(&catalog, &selected)?);
     let world = World {
@@ -87,6 +82,21 @@ pub fn load(
         Some((String::from(catalog.tensor(placement.tensor).name), bytes))
     });
     Ok(tensors.collect())
+}
+
+/// What the files' headers say.
+pub(crate) fn catalog_of(files: &[Vec<u8>]) -> Result<Catalog, Error> {
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    for (index, file) in files.iter().enumerate() {
+        let name = alloc::format!("file {index}");
+        let invalid = |source| Error::Header { file: name.clone(), source };
+        let len = file.len() as u64;
+        let range = header_range(file, len).map_err(invalid)?;
+        // The range is inside the file, which is in memory.
+        let json = &file[range.start() as usize..range.end() as usize];
+        builder.add_safetensors(&name, len, &Header::parse(json, len).map_err(invalid)?)?;
+    }
+    builder.finish()
 }
 
 #[cfg(test)]

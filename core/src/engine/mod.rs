@@ -8,13 +8,13 @@
 mod recovery;
 mod worker;
 
-pub use worker::{BufferSupply, EngineHandle, Worker};
+pub use worker::{BufferSupply, EngineHandle, Waits, Worker, next_read};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::plan::{Chunk, Method, Plan};
 use crate::source::{Outcome, ReadId, ReadOp};
-use crate::units::{ChunkId, TensorId};
+use crate::units::{ChunkId, ExtentId, TensorId};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -40,6 +40,19 @@ pub enum Disposition {
     Resubmit(ReadOp),
     /// The load is over; the buffer is of no use any more.
     Abandoned,
+}
+
+/// What the engine could do if it were asked for a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Hand one out.
+    Ready,
+    /// Nothing before the next extent of a stream has a buffer: see [`Engine::admit`].
+    Starved(ExtentId),
+    /// Nothing before a read in flight completes, as enough is in flight.
+    Full,
+    /// Nothing any more: all is issued, or the load is over.
+    Exhausted,
 }
 
 /// How far a load is.
@@ -80,6 +93,8 @@ pub struct Engine {
     plan: Arc<Plan>,
     catalog: Arc<Catalog>,
     next_chunk: u32,
+    /// How many extents have a buffer, and so may be read.
+    admitted: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
     in_flight: usize,
@@ -97,6 +112,8 @@ pub struct Engine {
 impl Engine {
     /// An engine for a plan, which must be of that catalog. At most `max_in_flight_bytes` are asked for at a time, but always
     /// at least one read.
+    ///
+    /// When the plan is a stream's, no extent is read before it is [admitted](Self::admit).
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, max_in_flight_bytes: u64) -> Self {
         let missing: Vec<u64> = plan
@@ -114,6 +131,7 @@ impl Engine {
         };
         Self {
             demoted: alloc::vec![false; catalog.files().len()],
+            admitted: if plan.is_streamed() { 0 } else { u32::MAX },
             plan,
             catalog,
             next_chunk: 0,
@@ -135,18 +153,15 @@ impl Engine {
         &self.plan
     }
 
-    /// The next read to submit, with a fresh buffer for its chunk. `None` when nothing is to be issued now: because all
-    /// is issued or the load is over ([`is_exhausted`](Self::is_exhausted)), or because enough is in flight.
+    /// The next read to submit, with a fresh buffer for its chunk. `None` when nothing is to be issued now:
+    /// [`readiness`](Self::readiness) says why.
     pub fn next_read(&mut self) -> Option<ReadOp> {
-        if self.is_exhausted() {
+        if self.readiness() != Readiness::Ready {
             return None;
         }
         let id = ChunkId(self.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
         let bytes = chunk.slot.len() as u64;
-        if self.in_flight > 0 && self.in_flight_bytes.saturating_add(bytes) > self.max_in_flight_bytes {
-            return None;
-        }
         let direct = chunk.method == Method::Direct && !self.demoted[chunk.file.index()];
         let len = if direct { chunk.slot.len() } else { chunk.want };
         let read = InFlight { chunk: id, filled: 0, at: 0, len, direct, attempts: Attempts::default() };
@@ -154,6 +169,34 @@ impl Engine {
         self.in_flight_bytes += bytes;
         let read_id = self.occupy(read);
         Some(self.op(read_id, &read))
+    }
+
+    /// What [`next_read`](Self::next_read) would do.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        if self.is_exhausted() {
+            return Readiness::Exhausted;
+        }
+        let chunk = &self.plan.chunks()[self.next_chunk as usize];
+        let bytes = chunk.slot.len() as u64;
+        if chunk.extent.0 >= self.admitted {
+            Readiness::Starved(chunk.extent)
+        } else if self.in_flight > 0 && self.in_flight_bytes.saturating_add(bytes) > self.max_in_flight_bytes {
+            Readiness::Full
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    /// An extent of a stream, and every one before it, has a buffer: it may be read.
+    pub fn admit(&mut self, extent: ExtentId) {
+        self.admitted = self.admitted.max(extent.0.saturating_add(1));
+    }
+
+    /// How many extents have been admitted.
+    #[must_use]
+    pub fn admitted(&self) -> u32 {
+        self.admitted
     }
 
     /// Takes the outcome of a read. A read that is not in flight fails the load: the platform has broken the contract.
@@ -203,6 +246,12 @@ impl Engine {
     /// Ends the load with an error; the first one counts.
     pub fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
+    }
+
+    /// Whether the load has failed or was given up.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
     }
 
     /// Whether no further read will be issued.

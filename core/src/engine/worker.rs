@@ -1,9 +1,9 @@
 //! The loop that couples the engine with one source; every platform runs this one, the simulator too.
 
-use super::{Disposition, Engine};
+use super::{Disposition, Engine, Readiness};
 use crate::error::Error;
 use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource};
-use crate::units::ChunkId;
+use crate::units::{ChunkId, ExtentId};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -12,8 +12,8 @@ pub trait EngineHandle {
     /// Runs `f` with the engine to itself.
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R;
 
-    /// Waits until another worker has completed a read. Called by a worker that has nothing in flight while the engine
-    /// has work that its limit of bytes in flight holds back.
+    /// Waits until the engine may have a read to hand out, or a buffer that [`BufferSupply::provide`] did not have. Called by a
+    /// worker that has nothing in flight itself. May return early.
     fn wait_for_room(&self);
 }
 
@@ -21,6 +21,13 @@ pub trait EngineHandle {
 pub trait BufferSupply {
     /// The memory.
     type Buffer: Buffer;
+
+    /// Gets the memory of an extent of a stream, so that its chunks can be [taken](Self::take). False when there is none just
+    /// now; it is then asked for again, by any worker. It must not wait: reads in flight may be what brings memory back.
+    ///
+    /// # Errors
+    /// When there will never be any, which ends the load.
+    fn provide(&self, extent: ExtentId) -> Result<bool, Error>;
 
     /// The buffer of a chunk, as long as its slot. Asked for once per chunk.
     ///
@@ -30,6 +37,40 @@ pub trait BufferSupply {
 
     /// Takes back the buffer of a chunk that is whole.
     fn landed(&self, chunk: ChunkId, buffer: Self::Buffer);
+}
+
+/// The engine's next read with its buffer; `None` when there is nothing to do now.
+pub fn next_read<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P) -> Option<(ReadOp, P::Buffer)> {
+    loop {
+        let next = engine.with(|e| e.next_read().ok_or_else(|| e.readiness()));
+        match next {
+            Ok(op) => match buffers.take(op.chunk) {
+                Ok(buffer) => return Some((op, buffer)),
+                Err(error) => engine.with(|e| {
+                    e.fail(error);
+                    let _ = e.complete(op.id, Outcome::Read(0));
+                }),
+            },
+            Err(Readiness::Starved(extent)) => match buffers.provide(extent) {
+                Ok(true) => engine.with(|e| e.admit(extent)),
+                Ok(false) => return None,
+                Err(error) => engine.with(|e| e.fail(error)),
+            },
+            Err(_) => return None,
+        }
+    }
+}
+
+/// What a worker waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Waits {
+    /// A completion of its own: [`Worker::collect`].
+    ForCompletion,
+    /// Other workers or memory: [`EngineHandle::wait_for_room`], then [`Worker::fill`].
+    ForRoom,
+    /// Nothing: its work is done.
+    Done,
 }
 
 /// One source at work on a load.
@@ -46,44 +87,58 @@ impl<S: ReadSource> Worker<S> {
         Self { source, completed }
     }
 
+    /// Its source.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// Works until nothing is left for this source: everything is issued or the load is over, and nothing of its own is
     /// in flight. How the load ended is the engine's [`result`](Engine::result).
     pub fn run<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(mut self, engine: &H, buffers: &P) {
         loop {
-            self.fill(engine, buffers);
-            if self.source.in_flight() > 0 {
-                let completed = &mut self.completed;
-                if let Err(error) = self.source.wait(&mut |completion| completed.push(completion)) {
-                    let message = error.to_string();
-                    engine.with(|e| e.fail(Error::Platform { message }));
-                    // What is in flight stays with the source, which waits for it or leaks it when it is dropped.
-                    return;
-                }
-            } else if engine.with(|e| e.is_exhausted()) {
-                return;
-            } else {
-                engine.wait_for_room();
-            }
-            while let Some(completion) = self.completed.pop() {
-                self.absorb(engine, buffers, completion);
+            match self.fill(engine, buffers) {
+                Waits::ForCompletion if self.collect(engine, buffers).is_err() => return,
+                Waits::ForCompletion => {}
+                Waits::ForRoom => engine.wait_for_room(),
+                Waits::Done => return,
             }
         }
     }
 
-    /// Submits reads until the source is full or the engine gives none.
-    fn fill<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
+    /// Submits reads until the source is full or the engine gives none. Never waits.
+    pub fn fill<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) -> Waits {
         while self.source.in_flight() < self.source.capacity() {
-            let Some(op) = engine.with(Engine::next_read) else { return };
-            match buffers.take(op.chunk) {
-                Ok(buffer) => self.submit(engine, buffers, op, buffer),
-                Err(error) => {
-                    engine.with(|e| {
-                        e.fail(error);
-                        let _ = e.complete(op.id, Outcome::Read(0));
-                    });
-                }
-            }
+            let Some((op, buffer)) = next_read(engine, buffers) else { break };
+            self.submit(engine, buffers, op, buffer);
         }
+        if self.source.in_flight() > 0 {
+            Waits::ForCompletion
+        } else if engine.with(|e| e.is_exhausted()) {
+            Waits::Done
+        } else {
+            Waits::ForRoom
+        }
+    }
+
+    /// Waits for a completion, and absorbs all that are there.
+    ///
+    /// # Errors
+    /// When the source can go on no more. What is in flight stays with it: it waits for that or leaks it when it is dropped.
+    pub fn collect<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(
+        &mut self,
+        engine: &H,
+        buffers: &P,
+    ) -> Result<(), S::Error> {
+        let completed = &mut self.completed;
+        if let Err(error) = self.source.wait(&mut |completion| completed.push(completion)) {
+            let message = error.to_string();
+            engine.with(|e| e.fail(Error::Platform { message }));
+            return Err(error);
+        }
+        while let Some(completion) = self.completed.pop() {
+            self.absorb(engine, buffers, completion);
+        }
+        Ok(())
     }
 
     /// Submits one read; a refusal is an outcome like any other, and may bring the same chunk's next read.

@@ -1,7 +1,7 @@
 //! Cuts runs into reads, and orders the reads so that all files progress together.
 
 use super::{Chunk, Extent, Method, Placement};
-use crate::units::Alignment;
+use crate::units::{Alignment, ExtentId, FileId};
 use alloc::vec::Vec;
 
 /// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
@@ -12,13 +12,15 @@ const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
 pub(super) fn cut(extents: &[Extent], placements: &[Placement], chunk_bytes: u64) -> Vec<Chunk> {
     let size = chunk_bytes.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two() as usize;
     let mut chunks = Vec::new();
-    for extent in extents {
-        cut_one(extent, placements, size.max(extent.alignment.bytes() as usize), &mut chunks);
+    for index in 0..extents.len() {
+        cut_one(extents, index, placements, size, &mut chunks);
     }
-    interleave(chunks)
+    chunks
 }
 
-fn cut_one(extent: &Extent, placements: &[Placement], size: usize, chunks: &mut Vec<Chunk>) {
+fn cut_one(extents: &[Extent], index: usize, placements: &[Placement], size: usize, chunks: &mut Vec<Chunk>) {
+    let extent = &extents[index];
+    let size = size.max(extent.alignment.bytes() as usize);
     let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
     let tail = extent.alignment.up(extent.range.end()).unwrap_or(u64::MAX) - extent.range.end();
     let slot_start = extent.place - lead;
@@ -33,11 +35,15 @@ fn cut_one(extent: &Extent, placements: &[Placement], size: usize, chunks: &mut 
         let offset = extent.range.start() + at as u64 - extent.place as u64;
         let want = end.min(wanted_end) - at;
         let file_end = offset + want as u64;
-        while first < extent.tensors.end && placements[first].range.end() <= offset {
+        // Tensors without a byte may lie anywhere; between the others of an extent the order is that of the file.
+        let ends_before = |p: &Placement| p.range.is_empty() || p.range.end() <= offset;
+        while first < extent.tensors.end && ends_before(&placements[first]) {
             first += 1;
         }
-        let past = placements[first..extent.tensors.end].partition_point(|p| p.range.start() < file_end);
+        let rest = &placements[first..extent.tensors.end];
+        let past = rest.iter().take_while(|p| p.range.is_empty() || p.range.start() < file_end).count();
         chunks.push(Chunk {
+            extent: ExtentId(index as u32),
             file: extent.file,
             offset,
             want,
@@ -50,26 +56,26 @@ fn cut_one(extent: &Extent, placements: &[Placement], size: usize, chunks: &mut 
     }
 }
 
-/// Orders the chunks by how far into its file each lies, so that files of any size start and end together: several
-/// devices are kept busy, and no shard waits for another.
-fn interleave(mut chunks: Vec<Chunk>) -> Vec<Chunk> {
-    let files = chunks.iter().map(|chunk| chunk.file.index() + 1).max().unwrap_or(0);
+/// Orders pieces by how far into its file each lies, so that files of any size start and end together: several devices are
+/// kept busy, and no shard waits for another.
+pub(super) fn interleave<T>(pieces: Vec<T>, file_of: impl Fn(&T) -> FileId) -> Vec<T> {
+    let files = pieces.iter().map(|piece| file_of(piece).index() + 1).max().unwrap_or(0);
     let mut total = alloc::vec![0_u64; files];
-    for chunk in &chunks {
-        total[chunk.file.index()] += 1;
+    for piece in &pieces {
+        total[file_of(piece).index()] += 1;
     }
     if total.iter().filter(|&&n| n > 0).count() < 2 {
-        return chunks;
+        return pieces;
     }
     let mut seen = alloc::vec![0_u64; files];
-    let mut order: Vec<(u64, usize)> = Vec::with_capacity(chunks.len());
-    for (index, chunk) in chunks.iter().enumerate() {
-        let file = chunk.file.index();
+    let mut order: Vec<(u64, usize)> = Vec::with_capacity(pieces.len());
+    for (index, piece) in pieces.iter().enumerate() {
+        let file = file_of(piece).index();
         // The fraction (2 i + 1) / (2 n) of the file, in 32 bits after the point: exact enough, and the same everywhere.
         order.push((((2 * seen[file] + 1) << 31) / total[file], index));
         seen[file] += 1;
     }
     order.sort_unstable();
-    let mut taken: Vec<Option<Chunk>> = chunks.drain(..).map(Some).collect();
+    let mut taken: Vec<Option<T>> = pieces.into_iter().map(Some).collect();
     order.into_iter().filter_map(|(_, index)| taken[index].take()).collect()
 }

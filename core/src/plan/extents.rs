@@ -1,9 +1,10 @@
 //! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
 
-use super::{Access, DirectLimits, Extent, Location, Method, Placement, PlanOptions};
+use super::{Access, DirectLimits, Extent, Location, Method, Placement, PlanOptions, tensor_alignment};
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::units::{Alignment, ByteRange, FileId, TensorId};
+use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 
 /// A direct run is at least this many alignments long: the two edges that are read along are then under 2 % of it.
@@ -16,7 +17,14 @@ pub(super) struct LaidOut {
     pub(super) arena_bytes: u64,
 }
 
+/// The tensors of a piece of a run end before `end`; those of the next piece start with `start_of_next`.
+struct PieceTensors {
+    end: usize,
+    start_of_next: usize,
+}
+
 /// A run that is still growing.
+#[derive(Clone, Copy)]
 struct Run {
     file: FileId,
     start: u64,
@@ -33,7 +41,8 @@ impl Run {
     fn takes(&self, tensor: &TensorInfo<'_>, alignment: Alignment, max_gap: u64) -> bool {
         let base = if self.in_place { 0 } else { self.start };
         tensor.file == self.file
-            && tensor.range.start() - self.end <= max_gap
+            // Behind the run, which is not a matter of course where the caller lists the tensors.
+            && tensor.range.start().checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
             && alignment.divides(tensor.range.start() - base)
             // A shifted run starts at its own alignment; a joining tensor must not ask for more.
             && (self.in_place || alignment <= self.alignment)
@@ -53,36 +62,41 @@ pub(super) fn lay_out(
             mapped: Vec::new(),
             arena_bytes: 0,
         },
+        catalog,
         options,
         // Bytes between tensors are read only as long as they are few beside the selected ones: memory is promised too.
         gap_budget: selected_bytes / 128 + (4 << 20),
     };
+    let streamed = matches!(options.access, Access::Stream(_));
     let mut run: Option<Run> = None;
     for &id in selected {
         let tensor = catalog.tensor(id);
-        let alignment = alignment_of(&tensor, options);
+        let alignment = tensor_alignment(&tensor, options.tensor_alignment);
         let index = layout.out.placements.len();
-        let mapped = matches!(options.access, Access::Map { .. }) && alignment.divides(tensor.range.start());
-        // What is empty has no byte to read; the arena's start is aligned for all.
-        let location = if mapped { Location::Mapped } else { Location::Arena(0) };
+        let location = match options.access {
+            Access::Map { .. } if alignment.divides(tensor.range.start()) => Location::Mapped,
+            Access::Stream(_) => Location::Streamed,
+            // What is empty has no byte to read; the arena's start is aligned for all.
+            _ => Location::Arena(0),
+        };
         layout.out.placements.push(Placement { tensor: id, range: tensor.range, location });
         if tensor.range.is_empty() {
             continue;
         }
-        if mapped {
+        if location == Location::Mapped {
             layout.map(tensor.file, tensor.range);
             continue;
         }
         let max_gap = options.merge_gap.min(layout.gap_budget);
         match &mut run {
-            Some(run) if run.takes(&tensor, alignment, max_gap) => {
+            Some(run) if run.takes(&tensor, alignment, max_gap) && layout.shares_buffer(run, &tensor) => {
                 layout.gap_budget -= tensor.range.start() - run.end;
                 run.end = tensor.range.end();
                 run.alignment = run.alignment.max(alignment);
             }
             _ => {
                 if let Some(run) = run.take() {
-                    layout.close(&run, index)?;
+                    layout.end(&run, index)?;
                 }
                 run = Some(Run {
                     file: tensor.file,
@@ -90,23 +104,21 @@ pub(super) fn lay_out(
                     end: tensor.range.end(),
                     alignment,
                     in_place: alignment.divides(tensor.range.start()),
-                    first: index,
+                    // What is empty before the first run of a stream goes with it; in the arena it needs no run.
+                    first: if streamed && layout.out.extents.is_empty() { 0 } else { index },
                 });
             }
         }
     }
     if let Some(run) = run {
-        layout.close(&run, layout.out.placements.len())?;
+        layout.end(&run, layout.out.placements.len())?;
     }
     Ok(layout.out)
 }
 
-fn alignment_of(tensor: &TensorInfo<'_>, options: &PlanOptions) -> Alignment {
-    Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(options.tensor_alignment)
-}
-
 struct Layout<'o> {
     out: LaidOut,
+    catalog: &'o Catalog,
     options: &'o PlanOptions,
     gap_budget: u64,
 }
@@ -124,21 +136,93 @@ impl Layout<'_> {
         }
     }
 
+    /// How a run of so many bytes is read.
+    fn direct(&self, run: &Run, bytes: u64) -> Option<Alignment> {
+        let limits = self.options.direct.get(run.file.index()).copied().flatten()?;
+        (run.in_place && is_worth_it(bytes, limits)).then(|| limits.both())
+    }
+
+    /// What alignment may add to a run of the file, in its buffer, at both ends together.
+    fn margin(&self, run: &Run) -> u64 {
+        let direct =
+            self.options.direct.get(run.file.index()).copied().flatten().map_or(1, |limits| limits.both().bytes());
+        2 * direct.max(run.alignment.bytes())
+    }
+
+    /// Whether the run still fits in a buffer with `tensor`.
+    fn shares_buffer(&self, run: &Run, tensor: &TensorInfo<'_>) -> bool {
+        match self.options.access {
+            Access::Stream(buffers) => tensor.range.end() - run.start + self.margin(run) <= buffers.gather,
+            _ => true,
+        }
+    }
+
+    /// Places the run, or, where it is longer than a buffer of a stream, the pieces of it.
+    fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
+        let Access::Stream(buffers) = self.options.access else { return self.place(run, tensors_end) };
+        let needed = run.end - run.start + self.margin(run);
+        if needed <= buffers.gather || (!buffers.split && needed <= buffers.limit) {
+            return self.place(run, tensors_end);
+        }
+        if !buffers.split {
+            // Only a tensor alone is longer than `gather`.
+            return Err(Error::BufferTooSmall {
+                tensor: self.catalog.tensor(self.out.placements[run.first].tensor).name.to_owned(),
+                needed,
+                limit: buffers.limit,
+            });
+        }
+        // Cut at multiples of the alignment, which keeps the pieces' ends direct and whole elements whole.
+        let margin = self.margin(run);
+        let step = buffers.gather.saturating_sub(margin).max(margin) / margin * margin;
+        let base = if run.in_place { run.start / margin * margin } else { run.start };
+        let mut piece = Run { end: run.start, ..*run };
+        while piece.end < run.end {
+            piece.start = piece.end;
+            piece.end = ((piece.start - base) / step + 1).saturating_mul(step).saturating_add(base).min(run.end);
+            let next = self.tensors_until(&piece, tensors_end);
+            self.place(&piece, next.end)?;
+            piece.first = next.start_of_next;
+        }
+        Ok(())
+    }
+
+    /// Which tensors a piece of a run holds; one without a byte belongs to one piece alone.
+    fn tensors_until(&self, piece: &Run, tensors_end: usize) -> PieceTensors {
+        let mut end = piece.first;
+        while end < tensors_end {
+            let range = self.out.placements[end].range;
+            if !range.is_empty() && range.start() >= piece.end {
+                break;
+            }
+            end += 1;
+            if !range.is_empty() && range.end() > piece.end {
+                // The rest of this tensor, and what follows it, is in the next piece.
+                return PieceTensors { end, start_of_next: end - 1 };
+            }
+        }
+        PieceTensors { end, start_of_next: end }
+    }
+
     /// Gives the run its place and its tensors theirs.
-    fn close(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
+    fn place(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
         let too_large = Error::AddressSpace { needed: u64::MAX };
-        let limits = self.options.direct.get(run.file.index()).copied().flatten();
-        let direct = limits.filter(|limits| run.in_place && is_worth_it(run, *limits)).map(DirectLimits::both);
+        let streamed = matches!(self.options.access, Access::Stream(_));
+        let direct = self.direct(run, run.end - run.start);
         let alignment = direct.unwrap_or(Alignment::ONE);
         let modulus = alignment.max(run.alignment);
         let slot_start = alignment.down(run.start);
         let slot_end = alignment.up(run.end).ok_or_else(|| too_large.clone())?;
         let residue = if run.in_place { slot_start & (modulus.bytes() - 1) } else { 0 };
-        let slot = place(self.out.arena_bytes, residue, modulus).ok_or_else(|| too_large.clone())?;
-        self.out.arena_bytes = slot.checked_add(slot_end - slot_start).ok_or_else(|| too_large.clone())?;
+        let cursor = if streamed { 0 } else { self.out.arena_bytes };
+        let slot = place(cursor, residue, modulus).ok_or_else(|| too_large.clone())?;
+        let end = slot.checked_add(slot_end - slot_start).ok_or_else(|| too_large.clone())?;
+        if !streamed {
+            self.out.arena_bytes = end;
+        }
         let address = slot + (run.start - slot_start);
         for placement in &mut self.out.placements[run.first..tensors_end] {
-            if placement.location != Location::Mapped && !placement.range.is_empty() {
+            if matches!(placement.location, Location::Arena(_)) && !placement.range.is_empty() {
                 let at = address + (placement.range.start() - run.start);
                 // What does not fit in usize is refused by the planner as a whole, by the arena's size.
                 placement.location = Location::Arena(usize::try_from(at).unwrap_or(usize::MAX));
@@ -149,6 +233,11 @@ impl Layout<'_> {
             range: ByteRange::new(run.start, run.end).ok_or(too_large)?,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             place: usize::try_from(address).unwrap_or(usize::MAX),
+            buffer_bytes: if streamed {
+                usize::try_from(end).map_err(|_| Error::AddressSpace { needed: end })?
+            } else {
+                0
+            },
             alignment,
             tensors: run.first..tensors_end,
         });
@@ -157,8 +246,8 @@ impl Layout<'_> {
 }
 
 /// Short runs cost less through the page cache, and pack without the edges that a direct read brings along.
-fn is_worth_it(run: &Run, limits: DirectLimits) -> bool {
-    run.end - run.start >= MIN_DIRECT_ALIGNMENTS * limits.both().bytes()
+fn is_worth_it(bytes: u64, limits: DirectLimits) -> bool {
+    bytes >= MIN_DIRECT_ALIGNMENTS * limits.both().bytes()
 }
 
 /// The first address from `cursor` on that is congruent to `residue`.

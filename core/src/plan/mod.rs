@@ -1,6 +1,6 @@
 //! The plan of a load: every read and the final place of every byte, fixed before the first read.
 //!
-//! Three steps, one file each. [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
+//! Three steps, one file each ([`buffers`] holds what a stream adds). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
 //! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
 //! the [`Planner`] that drives the two and refuses what does not fit.
 //!
@@ -9,12 +9,15 @@
 //! tensor whose file offset does not have the alignment that is asked for starts a run of its own, shifted to where it
 //! is aligned and read through the page cache, which takes any address; only such tensors pay.
 
+mod buffers;
 mod chunks;
 mod extents;
 
-use crate::catalog::Catalog;
+pub use buffers::{Buffers, Order, Part};
+
+use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
-use crate::units::{Alignment, ByteRange, FileId, TensorId};
+use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -55,6 +58,14 @@ pub enum Access {
         /// Whether the mapped bytes will be made resident, so that they count as memory.
         resident: bool,
     },
+    /// Copied into buffers that each hold a part, one after another: every [`Extent`] has a buffer of its own.
+    Stream(Buffers),
+}
+
+/// What a tensor's address is aligned to: as its dtype needs, and at least to `least`.
+#[must_use]
+pub fn tensor_alignment(tensor: &TensorInfo<'_>, least: Alignment) -> Alignment {
+    Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(least)
 }
 
 /// How much memory a load may take.
@@ -105,8 +116,10 @@ pub struct Extent {
     pub range: ByteRange,
     /// How it is read.
     pub method: Method,
-    /// Where `range.start()` lies in the arena.
+    /// Where `range.start()` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
     pub place: usize,
+    /// The size of its own buffer; 0 when all extents lie in one arena.
+    pub buffer_bytes: usize,
     /// The alignment that its reads keep; one byte for buffered reads.
     pub alignment: Alignment,
     /// The placements in it.
@@ -116,13 +129,15 @@ pub struct Extent {
 /// A piece of an extent, filled by one read when all goes well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
+    /// The extent that it is a piece of.
+    pub extent: ExtentId,
     /// The file.
     pub file: FileId,
     /// Its first byte in the file, aligned for a direct read.
     pub offset: u64,
     /// How many bytes must land.
     pub want: usize,
-    /// The bytes of the arena that are its own; at least `want` long, up to the alignment.
+    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `want` long, up to the alignment.
     pub slot: Range<usize>,
     /// How it is read.
     pub method: Method,
@@ -139,6 +154,8 @@ pub enum Location {
     Arena(usize),
     /// In its file's mapping, at its own offset.
     Mapped,
+    /// In the buffers of the extents that hold its parts: see [`Plan::parts`].
+    Streamed,
 }
 
 /// A selected tensor and its place.
@@ -161,16 +178,18 @@ pub struct Plan {
     mapped: Vec<(FileId, ByteRange)>,
     arena_bytes: usize,
     selected_bytes: u64,
+    streamed: bool,
 }
 
 impl Plan {
-    /// The selected tensors in the order of file and offset.
+    /// The selected tensors in the order of file and offset; those of a stream in [`Order::Listed`] as they are listed.
     #[must_use]
     pub fn placements(&self) -> &[Placement] {
         &self.placements
     }
 
-    /// The runs that are read, in the order of file and offset.
+    /// The runs that are read, by [`ExtentId`], in the order of file and offset; those of a stream in the order in which
+    /// they are read.
     #[must_use]
     pub fn extents(&self) -> &[Extent] {
         &self.extents
@@ -188,7 +207,13 @@ impl Plan {
         &self.mapped
     }
 
-    /// The arena's length in bytes.
+    /// Whether every extent has a buffer of its own: [`Access::Stream`].
+    #[must_use]
+    pub fn is_streamed(&self) -> bool {
+        self.streamed
+    }
+
+    /// The arena's length in bytes; 0 for a stream.
     #[must_use]
     pub fn arena_bytes(&self) -> usize {
         self.arena_bytes
@@ -220,9 +245,11 @@ impl Planner {
         Self { options }
     }
 
-    /// Plans the load of `selected`, which must be ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it.
+    /// Plans the load of `selected`, which must be ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it,
+    /// unless it is streamed in [`Order::Listed`].
     ///
     /// # Errors
+    /// [`Error::BufferTooSmall`] when a tensor does not fit in a buffer of a stream,
     /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
     /// not fit in this target's addresses.
     pub fn plan(&self, catalog: &Catalog, selected: &[TensorId]) -> Result<Plan, Error> {
@@ -230,7 +257,16 @@ impl Planner {
         let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
         let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };
-        let needed = laid_out.arena_bytes.saturating_add(resident);
+        let buffered = match self.options.access {
+            // All of them together, or as many as there may be at a time.
+            Access::Stream(Buffers { limit, .. }) => laid_out
+                .extents
+                .iter()
+                .fold(0_u64, |sum, extent| sum.saturating_add(extent.buffer_bytes as u64))
+                .min(limit),
+            _ => 0,
+        };
+        let needed = laid_out.arena_bytes.saturating_add(resident).saturating_add(buffered);
         if let Some(memory) = self.options.memory.as_ref().filter(|memory| needed > memory.available) {
             return Err(Error::NotEnoughMemory { needed, available: memory.available, limit: memory.limit.clone() });
         }
@@ -238,14 +274,26 @@ impl Planner {
             .ok()
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or(Error::AddressSpace { needed })?;
-        let chunks = chunks::cut(&laid_out.extents, &laid_out.placements, self.options.chunk_bytes);
+        let chunk_bytes = self.options.chunk_bytes;
+        let (mut extents, placements) = (laid_out.extents, laid_out.placements);
+        let chunks = match self.options.access {
+            Access::Stream(buffers) => {
+                if buffers.order == Order::Arrival {
+                    extents = chunks::interleave(extents, |extent| extent.file);
+                }
+                // A buffer is filled as soon as it can be, so that little is held in parts.
+                chunks::cut(&extents, &placements, chunk_bytes)
+            }
+            _ => chunks::interleave(chunks::cut(&extents, &placements, chunk_bytes), |chunk| chunk.file),
+        };
         Ok(Plan {
-            placements: laid_out.placements,
-            extents: laid_out.extents,
+            placements,
+            extents,
             chunks,
             mapped: laid_out.mapped,
             arena_bytes,
             selected_bytes,
+            streamed: matches!(self.options.access, Access::Stream(_)),
         })
     }
 }

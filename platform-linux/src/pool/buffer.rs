@@ -3,12 +3,13 @@
 use super::block::Block;
 use super::inner::Inner;
 use super::memory::Memory;
-use crate::arena::StableBuffer;
+use crate::pieces::{Backing, StableBuffer};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 
 /// A buffer of a [`Pool`](super::Pool), which goes back to it when it is dropped, on any thread.
 ///
@@ -181,6 +182,18 @@ impl Buffer for PoolBuffer {
 // SAFETY: the memory stays where it is while the buffer moves, and the buffer's capacity does not change while a source
 // has it.
 unsafe impl StableBuffer for PoolBuffer {}
+
+// SAFETY: by `Memory::from_raw` the bytes are initialised, writable and the buffer's alone; they do not move. The capacity is
+// at most the memory's size, and changes only through `&mut self`.
+unsafe impl Backing for PoolBuffer {
+    fn start(&self) -> NonNull<u8> {
+        self.block.memory().start()
+    }
+
+    fn bytes(&self) -> usize {
+        self.capacity()
+    }
+}
 
 impl fmt::Debug for PoolBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

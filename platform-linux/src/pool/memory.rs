@@ -1,5 +1,6 @@
 //! Where a pool's memory comes from: the heap, or the kernel in huge and perhaps locked pages.
 
+use crate::pieces::Backing;
 use crate::region::Region;
 use floodtide_core::{Alignment, WriteOnly};
 use std::alloc::Layout;
@@ -189,6 +190,8 @@ pub enum LockPolicy {
 pub struct MappedMemory {
     lock: Option<LockPolicy>,
     unlocked: Arc<AtomicUsize>,
+    /// At least a page; `None` for that.
+    alignment: Option<Alignment>,
 }
 
 impl MappedMemory {
@@ -202,6 +205,13 @@ impl MappedMemory {
     #[must_use]
     pub fn locked(policy: LockPolicy) -> Self {
         Self { lock: Some(policy), ..Self::default() }
+    }
+
+    /// At addresses of this alignment, or of a page if that is more.
+    #[must_use]
+    pub fn aligned(mut self, alignment: Alignment) -> Self {
+        self.alignment = Some(alignment);
+        self
     }
 }
 
@@ -221,12 +231,13 @@ impl Drop for Unlocked {
 impl MemoryProvider for MappedMemory {
     fn allocate(&self, bytes: usize) -> io::Result<Memory> {
         let huge = bytes >= Alignment::HUGE_PAGE.bytes() as usize;
-        let region = Region::map(bytes, if huge { Alignment::HUGE_PAGE } else { Alignment::ONE })?;
+        let alignment = self.alignment.unwrap_or(Alignment::PAGE);
+        let region = Region::map(bytes, if huge { alignment.max(Alignment::HUGE_PAGE) } else { alignment })?;
         if huge {
             // Without huge pages it is slower to fault in, and that is all.
             let _ = region.advise_huge_pages();
         }
-        let start = region.base();
+        let start = region.start();
         let Some(policy) = self.lock else {
             // SAFETY: a fresh mapping of at least `bytes` zeroed bytes, which the region unmaps.
             return Ok(unsafe { Memory::from_raw(start, bytes, region) });
@@ -248,6 +259,10 @@ impl MemoryProvider for MappedMemory {
                 Ok(unsafe { Memory::from_raw(start, bytes, owner) })
             }
         }
+    }
+
+    fn alignment(&self) -> usize {
+        self.alignment.map_or(DIRECT_ALIGNMENT, |alignment| DIRECT_ALIGNMENT.max(alignment.bytes() as usize))
     }
 
     fn unlocked_bytes(&self) -> usize {

@@ -232,6 +232,12 @@ impl Pool {
         self.inner.stats()
     }
 
+    /// What every buffer's address is a multiple of.
+    #[must_use]
+    pub fn alignment(&self) -> usize {
+        self.inner.memory().alignment()
+    }
+
     /// The bytes that should be locked in memory and are not, as the system refused; see [`LockPolicy::BestEffort`].
     #[must_use]
     pub fn unlocked_bytes(&self) -> usize {

@@ -1,5 +1,5 @@
 //! Where reads go on Linux: one file a backend, each a [`ReadSource`](floodtide_core::ReadSource) (or, for async callers, the same
-//! engine driven by awaits). To add one, write it here and start it in `load::run_worker`.
+//! engine driven by awaits). To add one, write it here and start it in `crew::Crew::run`.
 
 mod pread;
 #[cfg(feature = "tokio")]

@@ -6,7 +6,7 @@
 
 use super::pread::read;
 use crate::files::OpenFile;
-use floodtide_core::{BufferSupply, Completion, Disposition, Engine, EngineHandle, Error, Outcome, ReadOp};
+use floodtide_core::{BufferSupply, Completion, Disposition, EngineHandle, Error, ReadOp, next_read};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -20,14 +20,8 @@ pub(crate) async fn drive<S: EngineHandle + BufferSupply>(
     let mut reads = JoinSet::new();
     loop {
         while reads.len() < depth.max(1) {
-            let Some(op) = shared.with(Engine::next_read) else { break };
-            match shared.take(op.chunk) {
-                Ok(buffer) => spawn(&mut reads, files, op, buffer),
-                Err(error) => shared.with(|engine| {
-                    engine.fail(error);
-                    let _ = engine.complete(op.id, Outcome::Read(0));
-                }),
-            }
+            let Some((op, buffer)) = next_read(shared, shared) else { break };
+            spawn(&mut reads, files, op, buffer);
         }
         match reads.join_next().await {
             Some(Ok(Completion { id, buffer, outcome })) => {

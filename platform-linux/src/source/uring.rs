@@ -1,8 +1,8 @@
 //! Reads by io_uring: one ring per worker, files registered, buffers owned until their completion.
 
 use super::{fault, pause};
-use crate::arena::StableBuffer;
 use crate::files::OpenFile;
+use crate::pieces::StableBuffer;
 use floodtide_core::{Completion, Outcome, ReadId, ReadOp, ReadSource, Rejected, WriteOnly};
 use io_uring::{IoUring, opcode, squeue, types};
 use std::io;

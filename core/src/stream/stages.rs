@@ -1,0 +1,90 @@
+//! The buffers that are being filled.
+
+use crate::plan::Plan;
+use crate::units::{ChunkId, ExtentId};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+#[derive(Debug)]
+struct Stage<M> {
+    memory: M,
+    /// The chunks that have not landed yet.
+    missing: u32,
+}
+
+/// The extents of a stream whose buffers are being filled. `M` is an extent's memory while it is handed out in chunks.
+#[derive(Debug)]
+pub struct Stages<M> {
+    plan: Arc<Plan>,
+    /// By extent: its first chunk; one more for the end.
+    first_chunks: Vec<u32>,
+    /// How many have been opened: they are in the order of the plan.
+    opened: u32,
+    open: BTreeMap<ExtentId, Stage<M>>,
+}
+
+impl<M> Stages<M> {
+    /// None is open yet.
+    #[must_use]
+    pub fn new(plan: Arc<Plan>) -> Self {
+        let mut first_chunks = Vec::with_capacity(plan.extents().len() + 1);
+        for (index, chunk) in plan.chunks().iter().enumerate() {
+            if first_chunks.len() == chunk.extent.index() {
+                first_chunks.push(index as u32);
+            }
+        }
+        first_chunks.push(plan.chunks().len() as u32);
+        Self { plan, first_chunks, opened: 0, open: BTreeMap::new() }
+    }
+
+    /// The extent that gets a buffer next; `None` when all have had one.
+    #[must_use]
+    pub fn next(&self) -> Option<ExtentId> {
+        (self.opened as usize).lt(&self.plan.extents().len()).then_some(ExtentId(self.opened))
+    }
+
+    /// The chunks of an extent, by [`ChunkId`].
+    #[must_use]
+    pub fn chunks(&self, extent: ExtentId) -> core::ops::Range<u32> {
+        self.first_chunks[extent.index()]..self.first_chunks[extent.index() + 1]
+    }
+
+    /// Gives the [next](Self::next) extent its memory.
+    pub fn open(&mut self, memory: M) {
+        let extent = ExtentId(self.opened);
+        let missing = self.chunks(extent).len() as u32;
+        self.opened += 1;
+        self.open.insert(extent, Stage { memory, missing });
+    }
+
+    /// The memory of a chunk's extent, and which of its chunks that one is.
+    #[must_use]
+    pub fn find(&self, chunk: ChunkId) -> Option<(&M, usize)> {
+        let extent = self.plan.chunks().get(chunk.index())?.extent;
+        let stage = self.open.get(&extent)?;
+        Some((&stage.memory, (chunk.0 - self.first_chunks[extent.index()]) as usize))
+    }
+
+    /// The memory of a chunk's extent.
+    pub fn find_mut(&mut self, chunk: ChunkId) -> Option<&mut M> {
+        let extent = self.plan.chunks().get(chunk.index())?.extent;
+        self.open.get_mut(&extent).map(|stage| &mut stage.memory)
+    }
+
+    /// Books a chunk that has landed. When it was its extent's last, the memory comes back.
+    pub fn land(&mut self, chunk: ChunkId) -> Option<(ExtentId, M)> {
+        let extent = self.plan.chunks().get(chunk.index())?.extent;
+        let stage = self.open.get_mut(&extent)?;
+        stage.missing -= 1;
+        if stage.missing > 0 {
+            return None;
+        }
+        self.open.remove(&extent).map(|stage| (extent, stage.memory))
+    }
+
+    /// Gives all memory up, as the stream is over.
+    pub fn clear(&mut self) {
+        self.open.clear();
+    }
+}

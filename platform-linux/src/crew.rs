@@ -1,0 +1,334 @@
+//! The workers of a load, and what they share: the engine, the files, the strategy, and a [`Supply`] of memory.
+//!
+//! Each worker couples the engine with a source of its own until nothing is left for it. A worker holds its part of the memory
+//! through the chunks it has in flight, so that a load that is dropped can leave its workers to themselves: they are told
+//! to stop, wait for what the kernel still has, and the last one to end frees the memory.
+
+use crate::error::Error;
+use crate::files::OpenFile;
+use crate::pieces::StableBuffer;
+use crate::probe;
+use crate::source::{PreadSource, UringSource};
+use crate::tensors::Report;
+use floodtide_core::strategy::{Backend, Strategy};
+use floodtide_core::{
+    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, Plan, Progress, Readiness, Worker,
+};
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often whoever waits for a load looks up: to report its progress, or whether a worker has died.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// A caller's progress function.
+#[derive(Clone)]
+pub(crate) struct ProgressCallback(pub(crate) Arc<dyn Fn(Progress) + Send + Sync>);
+
+impl ProgressCallback {
+    pub(crate) fn call(&self, progress: Progress) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for ProgressCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProgressCallback")
+    }
+}
+
+/// Everything decided, nothing read yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) started: Instant,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) strategy: Strategy,
+    /// Whether the caller chose the backend, so that another is no answer.
+    pub(crate) strict: bool,
+    pub(crate) files: Arc<[OpenFile]>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) on_progress: Option<ProgressCallback>,
+}
+
+/// Where the workers' memory comes from, and what becomes of what has landed.
+pub(crate) trait Supply: BufferSupply<Buffer: StableBuffer> + fmt::Debug + Send + Sync + 'static {
+    /// Nothing more will land: the load has failed, or every worker is gone. May come more than once.
+    fn over(&self) {}
+}
+
+/// The workers' common state.
+#[derive(Debug)]
+pub(crate) struct Crew<S> {
+    pub(crate) prepared: Prepared,
+    pub(crate) supply: S,
+    engine: Mutex<Engine>,
+    changed: Condvar,
+    /// Memory may have come back since the supply was last asked.
+    memory: AtomicBool,
+    active: Mutex<usize>,
+    idle: Condvar,
+    notes: Mutex<Vec<String>>,
+}
+
+/// Locks although a holder panicked: what is guarded is then whatever it was between two calls, and the load's end is judged
+/// by its ledger.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: Supply> EngineHandle for Crew<S> {
+    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
+        let mut engine = lock(&self.engine);
+        let before = (engine.in_flight(), engine.admitted());
+        let result = f(&mut engine);
+        if engine.in_flight() < before.0 || engine.admitted() > before.1 || engine.is_exhausted() {
+            self.changed.notify_all();
+        }
+        let failed = engine.has_failed();
+        drop(engine);
+        if failed {
+            self.supply.over();
+        }
+        result
+    }
+
+    fn wait_for_room(&self) {
+        let engine = lock(&self.engine);
+        let stuck = |engine: &mut Engine| match engine.readiness() {
+            Readiness::Full => true,
+            Readiness::Starved(_) => !self.memory.swap(false, Ordering::Relaxed),
+            Readiness::Ready | Readiness::Exhausted => false,
+        };
+        drop(self.changed.wait_timeout_while(engine, TICK, stuck).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl<S: Supply> BufferSupply for Crew<S> {
+    type Buffer = S::Buffer;
+
+    fn provide(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
+        self.supply.provide(extent)
+    }
+
+    fn take(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
+        self.supply.take(chunk)
+    }
+
+    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) {
+        self.supply.landed(chunk, buffer);
+    }
+}
+
+impl<S: Supply> Crew<S> {
+    pub(crate) fn new(prepared: Prepared, supply: S) -> Self {
+        let strategy = &prepared.strategy;
+        let requests = strategy.workers.max(1).saturating_mul(strategy.depth.max(1)) as u64;
+        // A direct read is up to one alignment longer than a chunk; a page each is more than enough.
+        let limit = requests.saturating_mul(strategy.chunk_bytes.saturating_add(4096));
+        Self {
+            engine: Mutex::new(Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), limit)),
+            changed: Condvar::new(),
+            memory: AtomicBool::new(false),
+            active: Mutex::new(0),
+            idle: Condvar::new(),
+            notes: Mutex::new(Vec::new()),
+            supply,
+            prepared,
+        }
+    }
+
+    pub(crate) fn files(&self) -> &Arc<[OpenFile]> {
+        &self.prepared.files
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn depth(&self) -> usize {
+        self.prepared.strategy.depth.max(1).saturating_mul(self.prepared.strategy.workers.max(1))
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        lock(&self.engine).progress()
+    }
+
+    pub(crate) fn fail(&self, error: CoreError) {
+        self.with(|engine| engine.fail(error));
+    }
+
+    /// Tells workers that wait for memory to ask the supply again.
+    pub(crate) fn memory_came_back(&self) {
+        self.memory.store(true, Ordering::Relaxed);
+        // Under the lock, so that a worker is either before its look at the flag or asleep.
+        let _engine = lock(&self.engine);
+        self.changed.notify_all();
+    }
+
+    /// How many workers the strategy asks for, as far as there is work for them.
+    fn workers(&self) -> usize {
+        let wanted = self.prepared.strategy.workers.max(1).min(self.prepared.plan.chunks().len());
+        // An async driver keeps all reads in flight by itself.
+        if self.prepared.strategy.backend == Backend::Tokio { wanted.min(1) } else { wanted }
+    }
+
+    /// Starts the workers on threads of their own.
+    ///
+    /// # Errors
+    /// When the system gives not a single thread; with fewer than wanted the work is shared by those.
+    pub(crate) fn start(self: &Arc<Self>) -> io::Result<Vec<JoinHandle<()>>> {
+        let mut threads = Vec::new();
+        for _ in 0..self.workers() {
+            match self.spawn(|crew| crew.work()) {
+                Ok(thread) => threads.push(thread),
+                Err(error) if threads.is_empty() => return Err(error),
+                Err(error) => {
+                    self.note_thread_shortage(&error);
+                    break;
+                }
+            }
+        }
+        Ok(threads)
+    }
+
+    pub(crate) fn note_thread_shortage(&self, error: &io::Error) {
+        self.note(format!("the system gave no more threads ({error})"));
+    }
+
+    /// Does all the work on the calling thread.
+    pub(crate) fn work_here(&self) {
+        if self.workers() > 0 {
+            self.work();
+        }
+    }
+
+    /// Runs `work` on a thread that counts as active until it ends.
+    pub(crate) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) -> io::Result<JoinHandle<()>> {
+        let crew = Arc::clone(self);
+        *lock(&self.active) += 1;
+        let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
+            let _active = Active(&*crew);
+            work(&crew);
+        });
+        if spawned.is_err() {
+            *lock(&self.active) -= 1;
+        }
+        spawned
+    }
+
+    /// Whether a worker is still at work.
+    pub(crate) fn is_active(&self) -> bool {
+        *lock(&self.active) > 0
+    }
+
+    /// Waits until every worker is done; calls `tick` now and then.
+    pub(crate) fn wait_idle(&self, mut tick: impl FnMut()) {
+        let mut active = lock(&self.active);
+        while *active > 0 {
+            let waited = self.idle.wait_timeout(active, TICK);
+            let timed_out;
+            (active, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timed_out.timed_out() {
+                drop(active);
+                tick();
+                active = lock(&self.active);
+            }
+        }
+    }
+
+    /// One worker, to its end.
+    fn work(&self) {
+        match self.prepared.strategy.backend {
+            Backend::Uring => match UringSource::new(Arc::clone(self.files()), self.prepared.strategy.depth) {
+                Ok(source) => Worker::new(source).run(self, self),
+                Err(error) => self.without_ring(&error),
+            },
+            #[cfg(feature = "tokio")]
+            Backend::Tokio => match tokio::runtime::Builder::new_current_thread().build() {
+                Ok(runtime) => runtime.block_on(crate::source::tokio::drive(self, self.files(), self.depth(), || {})),
+                Err(error) => {
+                    let message = format!("tokio's runtime cannot be started: {error}");
+                    self.fail(CoreError::Platform { message });
+                }
+            },
+            // The mapped backend copies by `pread` what it cannot show in place.
+            _ => self.work_by_pread(),
+        }
+    }
+
+    fn work_by_pread(&self) {
+        Worker::new(PreadSource::new(Arc::clone(self.files()))).run(self, self);
+    }
+
+    /// A ring that was possible when it was probed and is not now: threads go on, unless the caller insists.
+    fn without_ring(&self, error: &io::Error) {
+        let why = probe::explain_ring_error(error);
+        if self.prepared.strict {
+            let message = format!("the backend uring cannot be used here: {why}");
+            return self.fail(CoreError::Platform { message });
+        }
+        self.note(format!("a worker reads by pread, as its ring was refused ({why})"));
+        self.work_by_pread();
+    }
+
+    pub(crate) fn note(&self, note: String) {
+        let mut notes = lock(&self.notes);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    /// Whether the finished load brought everything, and every file is still what it was.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.with(|engine| engine.result())?;
+        self.prepared.files.iter().try_for_each(OpenFile::check_unchanged)
+    }
+
+    /// How a finished load went.
+    pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
+        let prepared = &self.prepared;
+        while let Some(event) = self.with(Engine::poll_event) {
+            if let Event::DirectRefused(file) = event {
+                let path = prepared.files[file.index()].path().to_string_lossy();
+                self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
+            }
+        }
+        let notes = lock(&self.notes);
+        let reasons: Vec<&str> =
+            std::iter::once(&prepared.strategy.reason).chain(notes.iter()).map(String::as_str).collect();
+        let report = Report {
+            format: prepared.catalog.format(),
+            files: prepared.files.len(),
+            tensors: prepared.plan.placements().len(),
+            bytes: prepared.plan.selected_bytes(),
+            elapsed: prepared.started.elapsed(),
+            backend: prepared.strategy.backend,
+            reason: reasons.join("; "),
+            warnings: prepared.warnings.iter().cloned().chain(more_warnings).collect(),
+            locked_bytes,
+            memory_limit: None,
+        };
+        tracing::debug!(bytes = report.bytes, elapsed = ?report.elapsed, backend = %report.backend, "loaded");
+        report
+    }
+}
+
+/// Counts a worker off, also when it panics; the load then fails, as what it had in flight never lands.
+struct Active<'a, S: Supply>(&'a Crew<S>);
+
+impl<S: Supply> Drop for Active<'_, S> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(CoreError::Contract { what: "a worker panicked" });
+        }
+        let mut active = lock(&self.0.active);
+        *active -= 1;
+        let left = *active;
+        drop(active);
+        self.0.idle.notify_all();
+        if left == 0 {
+            self.0.supply.over();
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Tensors one after another, in bounded memory.
+//!
+//! The plan gives every extent a buffer of its own ([`Buffers`]); workers fill buffers that the pool lends (`staging`), as many as fit
+//! under the limit; the consumer takes the whole ones (`running`) and gives them back by dropping what it was handed.
+//! Nothing is read into memory that the limit does not allow, so a slow consumer throttles the reads.
+
+#[cfg(feature = "tokio")]
+mod awaited;
+mod running;
+mod staging;
+mod writer;
+
+#[cfg(feature = "tokio")]
+pub use awaited::AsyncTensorStream;
+pub use writer::WriterSink;
+
+use crate::crew::Prepared;
+use crate::error::Error;
+use crate::loader::{Checkpoint, Loader};
+use crate::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
+use crate::tensors::{Report, Tensor};
+use floodtide_core::pool::SizeClass;
+use floodtide_core::strategy::{Backend, Consumer};
+use floodtide_core::stream::{Pour, PourError, Sink, Staged};
+use floodtide_core::{Access, Alignment, Buffers, Order, Planner, Progress, TensorInfo};
+use running::{OwnMemory, Running};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// What a stream may have unless it is told otherwise, if there is twice as much.
+const DEFAULT_LIMIT: u64 = 1 << 30;
+/// The least that a stream can do with.
+const MIN_LIMIT: u64 = 1 << 20;
+/// Tensors share buffers of this share of the limit, so that some are filled while others are consumed.
+const BUFFERS: u64 = 8;
+/// Larger shared buffers gain nothing.
+const MAX_SHARED: u64 = 64 << 20;
+/// How long a consumer may hold everything before it is told so.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where a stream's buffers come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Memory {
+    /// A pool of the stream's own, with so many bytes.
+    Limit(u64),
+    /// A pool that the caller has.
+    Pool(Pool),
+}
+
+/// How a loader streams.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StreamOptions {
+    pub(crate) memory: Option<Memory>,
+    pub(crate) order: Order,
+    pub(crate) stall_timeout: Option<Duration>,
+}
+
+/// The tensors of a checkpoint, one after another. Made by [`Loader::stream`].
+///
+/// As an iterator it yields each tensor whole. Dropping a tensor gives its memory back, once nothing else that shares its
+/// buffer is held: tensors that follow one another in a file share one. What is held counts against the limit. Reading starts with
+/// the first call; dropping the stream ends it.
+///
+/// An error ends the stream (except [`Error::StreamStalled`], after which it goes on): then not every tensor has been
+/// delivered, or, when the very last item is [`Error::Changed`], a file was written to while it was read. Only a stream that
+/// ends without an error has brought the whole checkpoint, and has a [`report`](Self::report).
+///
+/// ```no_run
+/// use floodtide_linux::Loader;
+///
+/// for tensor in Loader::new().memory_limit(256 << 20).stream("model.safetensors")? {
+///     let tensor = tensor?;
+///     println!("{} has {} bytes", tensor.name(), tensor.bytes().len());
+/// }
+/// # Ok::<(), floodtide_linux::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TensorStream {
+    loader: Loader,
+    started: Instant,
+    state: State,
+    /// Tensors of the last buffer that was taken.
+    queue: VecDeque<Tensor>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The headers are read.
+    Opened(Box<Checkpoint>),
+    Running(Running),
+    /// It could not be started.
+    Failed,
+}
+
+impl TensorStream {
+    pub(crate) fn open(loader: &Loader, path: &Path) -> Result<Self, Error> {
+        if loader.backend_choice() == Some(Backend::Mmap) {
+            let why = "a stream copies into buffers, and a mapping has none".to_owned();
+            return Err(Error::BackendUnavailable { backend: Backend::Mmap, why });
+        }
+        let started = Instant::now();
+        let checkpoint = loader.open_checkpoint(path, Consumer::Stream)?;
+        let stream = Self {
+            loader: loader.clone(),
+            started,
+            state: State::Opened(Box::new(checkpoint)),
+            queue: VecDeque::new(),
+        };
+        if let Some(Memory::Limit(limit)) = loader.stream_options().memory
+            && limit < MIN_LIMIT
+        {
+            return Err(Error::StreamLimit { limit, least: MIN_LIMIT });
+        }
+        Ok(stream)
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        match &self.state {
+            State::Running(running) => running.progress(),
+            _ => Progress::default(),
+        }
+    }
+
+    /// How it went, once it has ended without an error.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        match &self.state {
+            State::Running(running) => running.report(),
+            _ => None,
+        }
+    }
+
+    /// Calls `consume` with every tensor's bytes, as they land: with the tensor, the offset of these bytes in it, and the bytes.
+    /// Tensors that are larger than a buffer come in parts, each a whole number of elements. In the orders [`Order::File`] and
+    /// [`Order::Listed`] the parts of a tensor come one after another, ascending; as they land, they come in any order. Every
+    /// tensor comes, also one without a byte.
+    ///
+    /// # Errors
+    /// What made the stream fail; then not everything has come.
+    pub fn for_each_chunk(mut self, mut consume: impl FnMut(TensorInfo<'_>, u64, &[u8])) -> Result<Report, Error> {
+        let running = self.start(true)?;
+        let Prepared { catalog, plan, .. } = running.prepared();
+        for index in plan.without_extent() {
+            consume(catalog.tensor(plan.placements()[index].tensor), 0, &[]);
+        }
+        while let Some(staged) = running.next() {
+            let staged = staged?;
+            for part in staged.parts() {
+                consume(part.tensor, part.offset, &staged.buffer()[part.bytes]);
+            }
+        }
+        self.take_report()
+    }
+
+    /// Passes every buffer to `sink`, with its ownership, as many at a time as the sink takes; meanwhile the workers read on
+    /// into the buffers that are free. Tensors that are larger than a buffer come in parts. With a
+    /// [pool](Loader::stream_pool) of registered memory this is an asynchronous upload through staging buffers.
+    ///
+    /// # Errors
+    /// What made the stream or the sink fail; everything that the sink had has come back from it by then.
+    pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PourError<Error, K::Error>> {
+        let running = self.start(true).map_err(PourError::Stream)?;
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut pour = Pour::new();
+        loop {
+            match pour.poll(running, sink, &mut Context::from_waker(&waker)) {
+                Poll::Ready(Ok(())) => return self.take_report().map_err(PourError::Stream),
+                Poll::Ready(Err(error)) => return Err(error),
+                // A wake-up between the poll and here makes the park return at once.
+                Poll::Pending if running.reports_progress() => thread::park_timeout(crate::crew::TICK),
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    /// Plans and starts the workers, unless that has been done. `split`: whether tensors may come in parts.
+    fn start(&mut self, split: bool) -> Result<&mut Running, Error> {
+        if let State::Opened(_) = self.state
+            && let State::Opened(checkpoint) = std::mem::replace(&mut self.state, State::Failed)
+        {
+            let running = self.begin(*checkpoint, split)?;
+            if !split {
+                let Prepared { catalog, plan, .. } = running.prepared();
+                self.queue.extend(Tensor::nowhere(catalog, plan));
+            }
+            self.state = State::Running(running);
+        }
+        match &mut self.state {
+            State::Running(running) => Ok(running),
+            _ => Err(floodtide_core::Error::Cancelled.into()),
+        }
+    }
+
+    fn begin(&self, checkpoint: Checkpoint, split: bool) -> Result<Running, Error> {
+        let loader = &self.loader;
+        let options = loader.stream_options();
+        let pool = match &options.memory {
+            Some(Memory::Pool(pool)) => pool.clone(),
+            memory => {
+                let limit = match memory {
+                    Some(Memory::Limit(limit)) => *limit,
+                    _ => DEFAULT_LIMIT.min(checkpoint.memory.available / 2).max(MIN_LIMIT),
+                };
+                self.pool(&checkpoint, usize::try_from(limit).unwrap_or(usize::MAX))
+            }
+        };
+        let limit = pool.stats().limit as u64;
+        let wanted_alignment = loader.least_alignment().bytes();
+        if (pool.alignment() as u64) < wanted_alignment {
+            return Err(Error::TensorAlignment { bytes: wanted_alignment, most: pool.alignment() as u64 });
+        }
+        let buffers = Buffers { gather: shared_bytes(limit), limit, split, order: options.order };
+        let mut plan_options = checkpoint.options(Access::Stream(buffers), loader);
+        for direct in &mut plan_options.direct {
+            *direct = direct.filter(|limits| limits.memory.bytes() <= pool.alignment() as u64);
+        }
+        let selected = match options.order {
+            Order::Listed => loader.selection_choice().resolve_listed(&checkpoint.catalog)?,
+            Order::Arrival | Order::File => loader.selection_choice().resolve(&checkpoint.catalog)?,
+        };
+        let plan = Planner::new(plan_options).plan(&checkpoint.catalog, &selected)?;
+        let Checkpoint { files, catalog, strategy, warnings, .. } = checkpoint;
+        let prepared = Prepared {
+            started: self.started,
+            catalog,
+            plan: Arc::new(plan),
+            strategy,
+            strict: loader.backend_choice().is_some(),
+            files: files.into(),
+            warnings,
+            on_progress: loader.progress_callback(),
+        };
+        let owned = !matches!(options.memory, Some(Memory::Pool(_)));
+        let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
+        Running::start(prepared, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
+    }
+
+    /// A pool for this stream alone.
+    fn pool(&self, checkpoint: &Checkpoint, limit: usize) -> Pool {
+        let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
+        let alignment = direct.fold(self.loader.least_alignment(), Alignment::max);
+        let memory =
+            if self.loader.locks_memory() { MappedMemory::locked(LockPolicy::BestEffort) } else { MappedMemory::new() };
+        Pool::builder().limit(limit).memory(memory.aligned(alignment)).build()
+    }
+
+    fn take_report(&mut self) -> Result<Report, Error> {
+        // A stream that ended without an error has one.
+        self.report().cloned().ok_or_else(|| floodtide_core::Error::Cancelled.into())
+    }
+
+    fn queue(&mut self, staged: Staged<PoolBuffer>) {
+        self.queue.extend(Tensor::streamed(staged));
+    }
+}
+
+/// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.
+fn shared_bytes(limit: u64) -> u64 {
+    let share = usize::try_from((limit / BUFFERS).min(MAX_SHARED)).unwrap_or(usize::MAX);
+    SizeClass::within(share).map_or(limit, |class| class.bytes() as u64)
+}
+
+impl Iterator for TensorStream {
+    type Item = Result<Tensor, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(tensor) = self.queue.pop_front() {
+                return Some(Ok(tensor));
+            }
+            if matches!(self.state, State::Failed) {
+                return None;
+            }
+            let running = match self.start(false) {
+                Ok(running) => running,
+                Err(error) => return Some(Err(error)),
+            };
+            match running.next() {
+                None if self.queue.is_empty() => return None,
+                None => {}
+                Some(Ok(staged)) => self.queue(staged),
+                Some(Err(error)) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

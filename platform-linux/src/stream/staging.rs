@@ -1,0 +1,209 @@
+//! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
+
+use crate::crew::{Crew, Supply, lock};
+use crate::pieces::{Piece, Pieces};
+use crate::pool::{Get, Pool, PoolBuffer};
+use floodtide_core::stream::{Outbox, Stages};
+use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, ExtentId, Order, Plan};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+/// The memory of a stream. Its lock is never taken by whoever holds the engine's.
+pub(super) struct Staging {
+    pool: Pool,
+    plan: Arc<Plan>,
+    /// The capacity of buffers that tensors share, so that each serves for the next.
+    shared_bytes: usize,
+    /// Woken when the pool may have memory for the next extent.
+    on_memory: Waker,
+    state: Mutex<State>,
+    /// Notified when something can be taken, or nothing will come any more.
+    ready: Condvar,
+}
+
+struct State {
+    /// The next extent's place in the pool's queue.
+    asked: Option<Get>,
+    stages: Stages<Pieces<PoolBuffer>>,
+    outbox: Outbox<PoolBuffer>,
+    /// Nothing more will land.
+    over: bool,
+    /// Woken like `ready` is notified.
+    consumer: Option<Waker>,
+}
+
+/// What there is for the consumer.
+pub(super) enum Next {
+    /// A whole buffer.
+    Buffer(ExtentId, PoolBuffer),
+    /// All have been taken.
+    Done,
+    /// Not all have been taken, but nothing more will land.
+    Over,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// Tells the workers that memory has come back.
+struct MemoryWaker(Weak<Crew<Staging>>);
+
+impl Wake for MemoryWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(crew) = self.0.upgrade() {
+            crew.memory_came_back();
+        }
+    }
+}
+
+impl Staging {
+    /// For the extents of a stream's plan. Buffers of up to `gather` bytes all get the size of the largest of them.
+    pub(super) fn new(pool: Pool, plan: &Arc<Plan>, gather: u64, order: Order, crew: Weak<Crew<Self>>) -> Self {
+        let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
+        let state = State {
+            asked: None,
+            stages: Stages::new(Arc::clone(plan)),
+            outbox: Outbox::new(order, plan.extents().len()),
+            over: false,
+            consumer: None,
+        };
+        Self {
+            pool,
+            plan: Arc::clone(plan),
+            shared_bytes: sizes.filter(|&bytes| bytes as u64 <= gather).max().unwrap_or(0),
+            on_memory: Waker::from(Arc::new(MemoryWaker(crew))),
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+        }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// What the consumer can have now; if nothing, `waker` is woken when there is something.
+    pub(super) fn poll(&self, waker: Option<&Waker>) -> Next {
+        let mut state = lock(&self.state);
+        if let Some((extent, buffer)) = state.outbox.take() {
+            Next::Buffer(extent, buffer)
+        } else if state.outbox.is_done() {
+            Next::Done
+        } else if state.over {
+            Next::Over
+        } else {
+            state.consumer = waker.cloned();
+            Next::Nothing
+        }
+    }
+
+    /// Waits until there is something for the consumer, but no longer than `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let nothing = |state: &mut State| !state.outbox.has_ready() && !state.outbox.is_done() && !state.over;
+        let waited = self.ready.wait_timeout_while(lock(&self.state), timeout, nothing);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Drops everything, as nobody will take it any more; what is being filled goes when it has landed.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.over = true;
+        state.asked = None;
+        state.stages.clear();
+        state.outbox.clear();
+    }
+
+    /// Wakes the consumer, after the lock is gone.
+    fn notify(&self, mut state: std::sync::MutexGuard<'_, State>) {
+        let consumer = state.consumer.take();
+        drop(state);
+        self.ready.notify_all();
+        if let Some(waker) = consumer {
+            waker.wake();
+        }
+    }
+
+    /// The chunks' places in their extent's buffer.
+    fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<Pieces<PoolBuffer>, CoreError> {
+        let chunks = state.stages.chunks(extent);
+        let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
+        Pieces::new(buffer, slots.map(|chunk| chunk.slot.clone()).collect())
+            .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
+    }
+
+    /// Makes a buffer whose chunks have all landed readable.
+    fn seal(&self, state: &State, extent: ExtentId, mut buffer: PoolBuffer) -> PoolBuffer {
+        let chunks = state.stages.chunks(extent);
+        let chunks = &self.plan.chunks()[chunks.start as usize..chunks.end as usize];
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return buffer };
+        // What alignment leaves free before the first chunk was not read into.
+        buffer.spare().part(0..first.slot.start).fill(0);
+        // SAFETY: the rest was written by the chunks' reads: they lie side by side from there on, and each has landed.
+        unsafe { buffer.assume_filled(last.slot.start + last.want) };
+        buffer
+    }
+}
+
+impl BufferSupply for Staging {
+    type Buffer = Piece<PoolBuffer>;
+
+    fn provide(&self, extent: ExtentId) -> Result<bool, CoreError> {
+        let mut state = lock(&self.state);
+        match state.stages.next() {
+            // Another worker was faster.
+            Some(next) if extent < next => return Ok(true),
+            None => return Ok(true),
+            _ if state.over => return Ok(false),
+            _ => {}
+        }
+        let bytes = self.plan.extents()[extent.index()].buffer_bytes;
+        let bytes = if bytes <= self.shared_bytes { self.shared_bytes } else { bytes };
+        let asked = state.asked.get_or_insert_with(|| self.pool.get_async(bytes));
+        let Poll::Ready(answer) = Pin::new(asked).poll(&mut Context::from_waker(&self.on_memory)) else {
+            return Ok(false);
+        };
+        state.asked = None;
+        let buffer = answer.map_err(|error| CoreError::Platform { message: error.to_string() })?;
+        let pieces = self.cut(&state, extent, buffer)?;
+        state.stages.open(pieces);
+        Ok(true)
+    }
+
+    fn take(&self, chunk: ChunkId) -> Result<Piece<PoolBuffer>, CoreError> {
+        let state = lock(&self.state);
+        let piece = state.stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
+        piece.ok_or(CoreError::Contract { what: "a chunk was taken twice, or before its extent had a buffer" })
+    }
+
+    fn landed(&self, chunk: ChunkId, piece: Piece<PoolBuffer>) {
+        // Before it is booked, so that whoever books the last one is the buffer's only holder.
+        drop(piece);
+        let mut state = lock(&self.state);
+        let Some((extent, pieces)) = state.stages.land(chunk) else { return };
+        let Some(buffer) = pieces.into_memory() else { return };
+        let buffer = self.seal(&state, extent, buffer);
+        if state.outbox.land(extent, buffer) {
+            self.notify(state);
+        }
+    }
+}
+
+impl Supply for Staging {
+    fn over(&self) {
+        let mut state = lock(&self.state);
+        if !std::mem::replace(&mut state.over, true) {
+            self.notify(state);
+        }
+    }
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging")
+            .field("pool", &self.pool)
+            .field("shared_bytes", &self.shared_bytes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,60 @@
+//! Virtual time: it passes only when the world moves it.
+
+use alloc::rc::Rc;
+use core::cell::Cell;
+
+/// Nanoseconds since the world began. Clones are the same clock.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Rc<Cell<u64>>);
+
+impl Clock {
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.0.get()
+    }
+
+    /// Moves on to `time`; never back.
+    pub fn advance_to(&self, time: u64) {
+        self.0.set(self.0.get().max(time));
+    }
+}
+
+/// A way to or from a device: requests wait out the latency side by side, then share the bandwidth one after another.
+#[derive(Debug, Clone)]
+pub struct Link {
+    latency: u64,
+    bytes_per_second: u64,
+    free_at: u64,
+}
+
+impl Link {
+    /// With so many nanoseconds of latency, and so many bytes a second (0 for no limit).
+    #[must_use]
+    pub fn new(latency: u64, bytes_per_second: u64) -> Self {
+        Self { latency, bytes_per_second, free_at: 0 }
+    }
+
+    /// When a request for so many bytes that is made now is done.
+    pub fn schedule(&mut self, now: u64, bytes: u64) -> u64 {
+        let begins = self.free_at.max(now.saturating_add(self.latency));
+        let takes = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(self.bytes_per_second)).unwrap_or(0);
+        self.free_at = begins.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
+        self.free_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_overlaps_and_bandwidth_is_shared() {
+        // 1 byte a nanosecond.
+        let mut link = Link::new(100, 1_000_000_000);
+        assert_eq!(link.schedule(0, 50), 150);
+        assert_eq!(link.schedule(0, 50), 200, "the second one's latency has passed meanwhile");
+        assert_eq!(link.schedule(1000, 50), 1150);
+        assert_eq!(Link::new(7, 0).schedule(1, u64::MAX), 8);
+    }
+}
