@@ -2,5 +2,6 @@
 
 pub mod checkpoint;
 pub mod command;
+pub mod layout;
 pub mod malformed;
 pub mod sandbox;

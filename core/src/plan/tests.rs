@@ -171,3 +171,119 @@ proptest! {
         }
     }
 }
+
+fn streamed(gather: u64, limit: u64, split: bool, order: Order) -> Access {
+    Access::Stream(Buffers { gather, limit, split, order })
+}
+
+#[test]
+fn a_tensor_that_no_buffer_holds_is_named_or_cut() {
+    let catalog = catalog(&[(vec![1000, 8 << 20, 1000], 0)]);
+    let plan = |limit, split| {
+        let access = streamed(1 << 20, limit, split, Order::Arrival);
+        let options = PlanOptions { access, direct: vec![limits(512)], ..PlanOptions::default() };
+        Planner::new(options).plan(&catalog, &all(&catalog))
+    };
+    let error = plan(8 << 20, false).expect_err("too small");
+    let Error::BufferTooSmall { tensor, needed, limit } = &error else { panic!("{error}") };
+    assert_eq!((tensor.as_str(), *limit), ("f0.t1", 8 << 20));
+    assert!(error.to_string().contains("for_each_chunk"), "{error}");
+    assert_eq!(plan(*needed, false).expect("what the message asks for").extents().len(), 3);
+    assert!(plan(8 << 20, true).expect("in parts").extents().len() >= 9);
+}
+
+#[test]
+fn a_stream_that_does_not_fit_in_memory_is_refused() {
+    let catalog = catalog(&[(vec![4 << 20; 4], 0)]);
+    let plan = |available| {
+        let memory = Some(MemoryLimit { available, limit: "a test".to_string() });
+        let access = streamed(4 << 20, 8 << 20, true, Order::File);
+        Planner::new(PlanOptions { access, memory, ..PlanOptions::default() }).plan(&catalog, &all(&catalog))
+    };
+    assert!(matches!(plan(7 << 20), Err(Error::NotEnoughMemory { needed, .. }) if needed == 8 << 20));
+    assert!(plan(8 << 20).is_ok(), "only what there is at a time counts");
+}
+
+proptest! {
+    #[test]
+    fn a_stream_delivers_every_byte_once_in_buffers_that_are_not_too_large(
+        files in prop::collection::vec((prop::collection::vec(prop_oneof![3 => 0_u64..64, 2 => Just(0_u64), 3 => 0_u64..3_000_000], 0..12), 0_u64..8), 1..4),
+        picks in prop::collection::vec(any::<bool>(), 48),
+        shuffle in any::<u64>(),
+        direct in prop::collection::vec(prop_oneof![Just(None), Just(limits(512)), Just(limits(4096))], 4),
+        tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
+        gather in prop_oneof![Just(1_u64 << 16), Just(1 << 18), Just(1 << 20)],
+        split in any::<bool>(),
+        order in prop_oneof![Just(Order::Arrival), Just(Order::File), Just(Order::Listed)],
+    ) {
+        let catalog = catalog(&files);
+        let mut selected: Vec<TensorId> =
+            all(&catalog).into_iter().filter(|id| picks[id.index() % picks.len()]).collect();
+        if order == Order::Listed {
+            selected.sort_by_key(|id| u64::from(id.0).wrapping_mul(shuffle | 1) >> 7);
+        }
+        let alignment = Alignment::new(tensor_alignment).expect("a power of two");
+        // A tensor and what alignment adds.
+        let limit = 3_000_000 + 2 * 4096;
+        let options = PlanOptions {
+            access: streamed(gather, limit, split, order),
+            direct,
+            tensor_alignment: alignment,
+            chunk_bytes: 1 << 16,
+            ..PlanOptions::default()
+        };
+        let plan = Planner::new(options).plan(&catalog, &selected).expect("every tensor fits in the limit");
+        prop_assert!(plan.is_streamed() && plan.arena_bytes() == 0);
+        prop_assert!(plan.placements().iter().map(|placement| placement.tensor).eq(selected.iter().copied()));
+
+        // The chunks of an extent lie side by side in its buffer, in the order of the extents.
+        let mut chunks = plan.chunks().iter().peekable();
+        for (index, extent) in plan.extents().iter().enumerate() {
+            let whole = plan.parts(ExtentId(index as u32)).filter(|part| !part.bytes.is_empty()).count() == 1;
+            let most = if split || !whole { gather } else { limit };
+            prop_assert!(extent.buffer_bytes as u64 <= most);
+            let mut filled = None;
+            while let Some(chunk) = chunks.next_if(|chunk| chunk.extent.index() == index) {
+                prop_assert!(filled.is_none_or(|filled| filled == chunk.slot.start) && chunk.want <= chunk.slot.len());
+                prop_assert_eq!(chunk.offset as i64 - chunk.slot.start as i64, extent.range.start() as i64 - extent.place as i64);
+                if chunk.method == Method::Direct {
+                    prop_assert!(chunk.alignment.divides(chunk.offset));
+                    prop_assert!(chunk.alignment.divides(chunk.slot.start as u64));
+                    prop_assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+                }
+                filled = Some(chunk.slot.end);
+            }
+            prop_assert!(filled.is_some_and(|filled| filled <= extent.buffer_bytes));
+        }
+        prop_assert!(chunks.next().is_none());
+
+        // Every tensor's bytes come once, whole unless they may be split, aligned, and in the order that was asked for.
+        let mut next = vec![0_u64; selected.len()];
+        let mut last = 0;
+        for index in 0..plan.extents().len() {
+            let extent = &plan.extents()[index];
+            for part in plan.parts(ExtentId(index as u32)) {
+                let tensor = catalog.tensor(plan.placements()[part.placement].tensor);
+                let bytes = part.bytes.len() as u64;
+                prop_assert!(part.bytes.end <= extent.buffer_bytes);
+                prop_assert!(split || bytes == tensor.range.len(), "whole");
+                if bytes > 0 {
+                    prop_assert_eq!(extent.file, tensor.file);
+                    prop_assert_eq!(part.bytes.start as u64 % tensor.dtype.alignment().max(tensor_alignment), part.offset % tensor.dtype.alignment().max(tensor_alignment));
+                    prop_assert_eq!(part.bytes.start - extent.place, (tensor.range.start() + part.offset - extent.range.start()) as usize);
+                }
+                prop_assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");
+                next[part.placement] = if bytes == 0 { u64::MAX } else { part.offset + bytes };
+                prop_assert!(order == Order::Arrival || part.placement >= last);
+                last = part.placement;
+            }
+        }
+        for index in plan.without_extent() {
+            next[index] = u64::MAX;
+        }
+        for (next, placement) in next.iter().zip(plan.placements()) {
+            let expected = if placement.range.is_empty() { u64::MAX } else { placement.range.len() };
+            prop_assert_eq!(*next, expected);
+        }
+    }
+}
