@@ -43,6 +43,20 @@ fn where_io_uring_is_forbidden_auto_goes_on_and_an_explicit_wish_fails() {
 }
 
 #[test]
+fn a_stream_keeps_to_its_memory_limit() {
+    let folder = folder();
+    let path = sparse(folder.path(), 3 << 30);
+    for backend in ["auto", "uring", "pread", "tokio"] {
+        let report =
+            load_in(|_| {}, &path, &["--json", "--backend", backend, "--stream", "--memory-limit", "256MiB"]).json();
+        let peak = report["peak_rss_bytes"].as_u64().expect("a number");
+        println!("{backend}: peak {peak}");
+        assert_eq!((&report["bytes"], &report["stream"]["memory_limit"]), (&(3_u64 << 30).into(), &(256 << 20).into()));
+        assert!(peak <= (256 + 64) << 20, "{backend}: {peak}");
+    }
+}
+
+#[test]
 fn an_owned_load_takes_little_more_memory_than_its_bytes() {
     let bytes: u64 = 3 << 30;
     let available = floodtide_linux::probe::memory_limit().available;

@@ -81,6 +81,26 @@ fn load_reports_in_json_and_for_people() {
 }
 
 #[test]
+fn a_stream_is_reported_with_its_limit_and_order() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let report = run("load", &path, &["--stream", "--memory-limit", "2MiB", "--order", "file", "--json"]).json();
+    assert_eq!(report["stream"], serde_json::json!({"memory_limit": 2 << 20, "order": "file"}));
+    assert_eq!((&report["tensors"], &report["files"]), (&5.into(), &1.into()));
+    let load = run("load", &path, &["--stream", "--select", "scale", "--select", "layer.*", "--order", "listed"]);
+    let text = load.assert_ok();
+    assert!(text.starts_with("streamed ") && text.contains("3 tensors") && text.contains("order listed"), "{text}");
+    assert!(!run("load", &path, &["--json"]).json().as_object().expect("an object").contains_key("stream"));
+    run("load", &path, &["--stream", "--memory-limit", "1000"]).assert_error(2, &["1000 bytes", "at least 1048576"]);
+    run("load", &path, &["--stream", "--backend", "mmap"]).assert_error(1, &["mmap", "stream"]);
+    for wrong in [&["--memory-limit", "2MiB"][..], &["--order", "file"], &["--stream", "--memory-limit", "much"]] {
+        let run = run("load", &path, wrong);
+        assert!(run.code == 2 && run.stdout.is_empty(), "{run:#?}");
+    }
+}
+
+#[test]
 fn inspect_lists_what_the_reference_reads() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
