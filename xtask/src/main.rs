@@ -53,12 +53,15 @@ enum Command {
 enum Bench {
     /// The buffer pool against other pools and plain allocations
     Pool,
+    /// A stream through few buffers against a load that keeps everything
+    Stream,
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Test { only, list } => return test(&only, list),
-        Command::Bench { what: Bench::Pool } => bench::pool(),
+        Command::Bench { what: Bench::Pool } => bench::pool::run_bench(),
+        Command::Bench { what: Bench::Stream } => bench::stream::run_bench(),
         Command::Plot { panels, out } => plot::plot(&panels, &out),
     };
     match done {

@@ -1,9 +1,8 @@
 //! The steps of `cargo xtask test`. To add one, write its function and its line in [`STEPS`].
 
 use crate::msrv;
-use crate::tools::{Outcome, Result, cargo, cargo_of, root, run, works};
+use crate::tools::{Outcome, Result, cargo, cargo_of, root, run, target, works};
 use std::env;
-use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) struct Step {
@@ -49,13 +48,13 @@ fn doc() -> Result {
 /// pulled std in, its own would be defined twice.
 fn no_std() -> Result {
     let manifest = root().join("tests/no-std/Cargo.toml");
-    let target = root().join("target/no-std");
+    let folder = root().join("target/no-std");
     let build = |extra: &[&str]| {
         run(cargo()
             .args(["build", "--quiet", "--manifest-path"])
             .arg(&manifest)
             .arg("--target-dir")
-            .arg(&target)
+            .arg(&folder)
             .args(extra))
     };
     build(&[])?;
@@ -72,8 +71,7 @@ fn no_std() -> Result {
 /// The tests run the command as users do, so it is built first, with optimisation.
 fn test() -> Result {
     run(cargo().args(["build", "--release", "--package", "floodtide-cli"]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let command = root().join(target).join("release/floodtide");
+    let command = target().join("release/floodtide");
     passed(cargo().args(["test", "--workspace", "--all-features"]).env("FLOODTIDE_BIN", command))
 }
 
@@ -95,7 +93,7 @@ fn miri() -> Result {
     }
     passed(
         cargo_of("nightly")
-            .args(["miri", "test", "--package", "floodtide-linux", "--lib", "--", "pool", "arena", "region"])
+            .args(["miri", "test", "--package", "floodtide-linux", "--lib", "--", "pool", "arena", "region", "pieces"])
             .env("CARGO_TARGET_DIR", root().join("target/miri"))
             // The tests look at the system's memory and clock.
             .env("MIRIFLAGS", "-Zmiri-disable-isolation"),

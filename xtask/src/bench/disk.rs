@@ -1,0 +1,91 @@
+//! Disks to measure on: a fast one in memory, which separates loaders as an NVMe array does, and the one that the build is on.
+
+use crate::tools::{run, target, works};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A place for checkpoints, cleared when it is dropped.
+pub(super) enum Disk {
+    /// ext4 on a compressed block device in memory.
+    Zram { device: String, mount: PathBuf },
+    /// A folder of the build's.
+    Ordinary(PathBuf),
+}
+
+impl Disk {
+    /// A zram device with ext4 on it.
+    ///
+    /// # Errors
+    /// Why there is none: it takes root, the kernel's zram and memory for its contents.
+    pub(super) fn zram(bytes: u64) -> Result<Self, String> {
+        if !works(Command::new("sh").args(["-c", "[ $(id -u) = 0 ]"])) {
+            return Err("it needs root".to_owned());
+        }
+        let free = |device: &str| {
+            let size = fs::read_to_string(format!("/sys/block/{device}/disksize"));
+            size.is_ok_and(|size| size.trim() == "0")
+        };
+        // A device that is in use is somebody else's.
+        let device = (0..4).map(|i| format!("zram{i}")).find(|device| free(device));
+        let device = device.ok_or("the kernel has no free zram device (modprobe zram)")?;
+        let mount = target().join("bench/zram");
+        fs::create_dir_all(&mount).map_err(|error| format!("{}: {error}", mount.display()))?;
+        let disk = Self::Zram { device: device.clone(), mount: mount.clone() };
+        fs::write(format!("/sys/block/{device}/disksize"), bytes.to_string())
+            .map_err(|error| format!("zram takes no size: {error}"))?;
+        run(Command::new("mkfs.ext4").arg("-q").arg(format!("/dev/{device}")))?;
+        run(Command::new("mount").arg(format!("/dev/{device}")).arg(&mount))?;
+        Ok(disk)
+    }
+
+    /// A folder beside the build's output.
+    pub(super) fn ordinary() -> Result<Self, String> {
+        let folder = target().join("bench/disk");
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Self::Ordinary(folder))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Zram { mount, .. } => mount,
+            Self::Ordinary(folder) => folder,
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Zram { .. } => "ext4 on zram",
+            Self::Ordinary(_) => "the build's disk",
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        match self {
+            Self::Zram { device, mount } => {
+                let _ = run(Command::new("umount").arg(mount));
+                let _ = fs::write(format!("/sys/block/{device}/reset"), "1");
+            }
+            Self::Ordinary(folder) => _ = fs::remove_dir_all(folder),
+        }
+    }
+}
+
+/// Makes the next reads of a folder's files cold: through the kernel's switch, or file by file where that needs more rights.
+pub(super) fn drop_cache(folder: &Path) -> Result<(), String> {
+    run(&mut Command::new("sync"))?;
+    if fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        run(Command::new("dd").arg(format!("of={}", entry.path().display())).args([
+            "oflag=nocache",
+            "conv=notrunc,fdatasync",
+            "count=0",
+            "status=none",
+        ]))?;
+    }
+    Ok(())
+}
