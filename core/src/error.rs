@@ -1,6 +1,6 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
-use crate::escape::Escaped;
+use crate::escape::{Escaped, Quoted};
 use crate::format::{safetensors::HeaderError, shard_index::IndexError};
 use crate::glob::GlobError;
 use crate::source::Fault;
@@ -22,7 +22,7 @@ pub enum Error {
     /// Two files of one checkpoint hold the same name.
     #[error(
         "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, name one of the files instead",
-        Escaped(tensor),
+        Quoted(tensor),
         Escaped(first),
         Escaped(second)
     )]
@@ -34,10 +34,10 @@ pub enum Error {
     #[error(transparent)]
     Glob(#[from] GlobError),
     /// A wanted name that is not there.
-    #[error("no tensor is named \"{}\"; `floodtide inspect` lists the names", Escaped(name))]
+    #[error("no tensor is named \"{}\"; `floodtide inspect` lists the names", Quoted(name))]
     NoSuchTensor { name: String },
     /// A glob that matches nothing, as it was most likely mistyped.
-    #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Escaped(glob))]
+    #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Quoted(glob))]
     NothingSelected { glob: String },
     /// The plan would not fit.
     #[error(
@@ -54,11 +54,11 @@ pub enum Error {
         "{}: the file ends at byte {found}, but tensor \"{}\" goes on to byte {expected}; \
          it was cut off after its header was read: load it again when it is whole",
         Escaped(file),
-        Escaped(tensor)
+        Quoted(tensor)
     )]
     Truncated { file: String, tensor: String, expected: u64, found: u64 },
     /// A read failed for good.
-    #[error("{}: reading tensor \"{}\" at byte {offset} failed: {fault}", Escaped(file), Escaped(tensor))]
+    #[error("{}: reading tensor \"{}\" at byte {offset} failed: {fault}", Escaped(file), Quoted(tensor))]
     Read { file: String, tensor: String, offset: u64, fault: Fault },
     /// The caller gave the load up.
     #[error("the load was cancelled")]

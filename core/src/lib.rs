@@ -37,7 +37,7 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use engine::{BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Worker};
 pub use error::Error;
-pub use escape::Escaped;
+pub use escape::{Escaped, Quoted};
 pub use format::Format;
 pub use glob::{Glob, GlobError};
 pub use plan::{
