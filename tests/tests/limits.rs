@@ -100,11 +100,18 @@ fn a_file_on_tmpfs_loads_by_every_backend() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return println!("skipped: there is no /dev/shm") };
     let path = folder.path().join("model.safetensors");
     small(&path);
-    // Long enough for a direct read to be worth it, where the file system took one.
-    let long = folder.path().join("long.safetensors");
-    let data: Vec<u8> = (0..8_u32 << 20).map(|i| (i % 251) as u8).collect();
-    fs::write(&long, raw(r#"{"t":{"dtype":"U8","shape":[8388608],"data_offsets":[0,8388608]}}"#, &data))
-        .expect("writes");
+    // Sparse, so that most of it is not in memory, and long enough for a direct read to be worth it where one is taken.
+    let long = sparse(folder.path(), 8 << 20);
+    let file = fs::File::options().write(true).open(&long).expect("opens");
+    file.write_all_at(&[7; 4096], 5 << 20).expect("writes");
+    for backend in BACKENDS {
+        let plan = ["plan".as_ref(), long.as_os_str(), "--json".as_ref(), "--backend".as_ref(), backend.as_ref()];
+        let plan = command::run(plan).json();
+        let file = &plan["files"][0];
+        assert!(file["resident_share"].as_f64().is_some_and(|share| share < 0.5), "{plan}");
+        // A direct read may pass there, by way of the pages that it is meant to go past.
+        assert_eq!(file["direct_reads"], 0, "{plan}");
+    }
     for path in [path, long] {
         let expected = reference_digest(&path);
         for backend in BACKENDS {
