@@ -152,6 +152,9 @@ fn a_wrong_command_line_is_2_and_a_wrong_selection_too() {
     let path = path.to_str().expect("UTF-8");
     command::run(["load", path, "--select", "nothing.*"]).assert_error(2, &["nothing.*", "inspect"]);
     command::run(["load", path, "--select", "a[b"]).assert_error(2, &["a[b", "]"]);
+    let many = command::run(["load", path, "--threads", "18446744073709551615"]);
+    assert_eq!(many.code, 2, "{many:#?}");
+    assert!(many.stderr.contains("from 1 to 1024"), "{many:#?}");
     for wrong in
         [&["load"][..], &["load", path, "--backend", "floppy"], &["load", path, "--threads", "0"], &["fly"], &[]]
     {

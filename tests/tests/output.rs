@@ -176,6 +176,20 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn a_stderr_that_takes_nothing_changes_no_exit_code() {
+    let folder = folder();
+    let path = folder.path().join("missing.safetensors");
+    for (verb, code) in [("load", 1), ("inspect", 1), ("demo --keep . --scale 0.01", 2)] {
+        // In a folder that is not empty, so that the demo has something to complain about.
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!(r#"exec "$0" {verb} "$1" 2>/dev/full"#)).arg(command::path());
+        let path = if verb.starts_with("demo") { "--json".as_ref() } else { path.as_os_str() };
+        let run = command::finish(shell.arg(path).current_dir(env!("CARGO_MANIFEST_DIR")));
+        assert_eq!((run.code, run.stdout.as_str()), (code, ""), "{verb}: {run:?}");
+    }
+}
+
+#[test]
 fn the_demo_compares_every_way_and_cleans_up() {
     let folder = folder();
     let kept = folder.path().join("kept");
