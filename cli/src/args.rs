@@ -56,7 +56,7 @@ pub(crate) struct Source {
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<String>,
     /// Read with so many threads or rings
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
@@ -180,6 +180,16 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+/// More threads than any machine can use are a slip of the keyboard, and would end in a failure that does not say so.
+const MAX_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads: Option<NonZeroUsize> = text.parse().ok();
+    threads
+        .filter(|threads| threads.get() <= MAX_THREADS)
+        .ok_or_else(|| format!("expected a number from 1 to {MAX_THREADS}"))
+}
+
 fn scale(text: &str) -> Result<f64, String> {
     let scale: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
     if scale > 0.0 && scale <= 1.0 { Ok(scale) } else { Err("expected more than 0 and at most 1".to_owned()) }
@@ -193,6 +203,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn threads_are_in_range() {
+        for good in [1, 1024] {
+            assert_eq!(threads(&good.to_string()).map(NonZeroUsize::get), Ok(good));
+        }
+        for bad in ["0", "-1", "1025", "18446744073709551615", "18446744073709551616", "x", ""] {
+            assert!(threads(bad).is_err_and(|why| why.contains("1024")), "{bad}");
+        }
     }
 
     #[test]

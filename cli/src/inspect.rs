@@ -2,10 +2,12 @@
 
 use crate::args::InspectArgs;
 use crate::output::{self, Failure};
-use floodtide_core::{Catalog, Escaped, HumanBytes};
+use floodtide_core::{Catalog, Escaped, FileInfo, HumanBytes};
 use floodtide_linux::{Inspected, Loader};
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -23,26 +25,62 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-fn document(inspected: &Inspected) -> Value {
+/// The JSON document, made as it is written: a header can hold millions of dimensions and keys, and a tree of them takes
+/// many times their memory.
+fn document(inspected: &Inspected) -> impl Serialize {
     let catalog = &inspected.catalog;
-    let metadata: Map<String, Value> =
-        inspected.metadata.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-    let files: Vec<Value> =
-        catalog.files().iter().map(|file| json!({"path": file.path, "bytes": file.bytes})).collect();
-    let tensors: Vec<Value> = catalog
-        .tensors()
-        .map(|tensor| {
-            json!({
-                "name": tensor.name,
-                "dtype": tensor.dtype.name(),
-                "shape": tensor.shape,
-                "file": catalog.file(tensor.file).path,
-                "offset": tensor.range.start(),
-                "bytes": tensor.range.len(),
+    let file = |file: &FileInfo| json!({"path": file.path, "bytes": file.bytes});
+    Document {
+        format: catalog.format().name(),
+        files: Sequence(move || catalog.files().iter().map(file)),
+        metadata: Pairs(&inspected.metadata),
+        tensors: Sequence(move || {
+            catalog.tensors().map(|tensor| TensorRow {
+                name: tensor.name,
+                dtype: tensor.dtype.name(),
+                shape: tensor.shape,
+                file: &catalog.file(tensor.file).path,
+                offset: tensor.range.start(),
+                bytes: tensor.range.len(),
             })
-        })
-        .collect();
-    json!({"format": catalog.format().name(), "files": files, "metadata": metadata, "tensors": tensors})
+        }),
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a, F, T> {
+    format: &'a str,
+    files: F,
+    metadata: Pairs<'a>,
+    tensors: T,
+}
+
+#[derive(Serialize)]
+struct TensorRow<'a> {
+    name: &'a str,
+    dtype: &'a str,
+    shape: &'a [u64],
+    file: &'a str,
+    offset: u64,
+    bytes: u64,
+}
+
+/// What an iterator yields, as an array.
+struct Sequence<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Sequence<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
+}
+
+/// Keys and values, as an object.
+struct Pairs<'a>(&'a [(String, String)]);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
 }
 
 fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
@@ -76,25 +114,49 @@ fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
 }
 
 fn tensors(out: &mut impl Write, catalog: &Catalog) -> io::Result<()> {
-    let rows: Vec<(String, String)> = catalog
-        .tensors()
-        .map(|tensor| {
-            let dims: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
-            (Escaped(tensor.name).to_string(), format!("[{}]", dims.join(", ")))
-        })
-        .collect();
-    let width = |column: fn(&(String, String)) -> &str, title: &str| {
-        let widest = rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0);
-        widest.clamp(title.len(), MAX_COLUMN)
-    };
-    let (names, shapes) = (width(|row| &row.0, "tensor"), width(|row| &row.1, "shape"));
+    let (mut names, mut shapes) = ("tensor".len(), "shape".len());
+    for tensor in catalog.tensors() {
+        names = names.max(width(&Escaped(tensor.name)));
+        shapes = shapes.max(width(&Shape(tensor.shape)));
+    }
     writeln!(out, "{:names$}  {:11}  {:shapes$}  {:>10}  {:>14}  file", "tensor", "dtype", "shape", "size", "offset")?;
-    for (tensor, (name, shape)) in catalog.tensors().zip(&rows) {
+    for tensor in catalog.tensors() {
         let path = Path::new(&catalog.file(tensor.file).path);
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let (size, offset) = (HumanBytes(tensor.range.len()).to_string(), tensor.range.start());
-        let dtype = tensor.dtype;
-        writeln!(out, "{name:names$}  {dtype:11}  {shape:shapes$}  {size:>10}  {offset:>14}  {}", Escaped(&file))?;
+        let (name, shape) = (Escaped(tensor.name), Shape(tensor.shape));
+        let name_padding = names - width(&name);
+        let shape_padding = shapes - width(&shape);
+        write!(out, "{name}{:name_padding$}  {:11}  {shape}{:shape_padding$}", "", tensor.dtype, "")?;
+        writeln!(out, "  {size:>10}  {offset:>14}  {}", Escaped(&file))?;
     }
     Ok(())
+}
+
+/// A shape in brackets, written number by number: one may have millions of dimensions.
+struct Shape<'a>(&'a [u64]);
+
+impl fmt::Display for Shape<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, dim) in self.0.iter().enumerate() {
+            write!(f, "{}{dim}", if i == 0 { "" } else { ", " })?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// How many characters something takes in a column, at most [`MAX_COLUMN`].
+fn width(shown: &impl fmt::Display) -> usize {
+    struct Count(usize);
+    impl fmt::Write for Count {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 += text.chars().count();
+            // Enough is known: an error ends the writing.
+            if self.0 < MAX_COLUMN { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut count = Count(0);
+    let _ = fmt::write(&mut count, format_args!("{shown}"));
+    count.0.min(MAX_COLUMN)
 }

@@ -31,11 +31,11 @@ fn main() -> ExitCode {
         // Whoever read our output has gone; that is their right.
         Err(Failure::PipeClosed) => ExitCode::SUCCESS,
         Err(Failure::BadRequest(message)) => {
-            eprintln!("error: {message}");
+            output::complain("error", &message);
             ExitCode::from(2)
         }
         Err(Failure::Failed(message)) => {
-            eprintln!("error: {message}");
+            output::complain("error", &message);
             ExitCode::FAILURE
         }
     }

@@ -46,7 +46,7 @@ pub(crate) fn stdout() -> io::BufWriter<io::StdoutLock<'static>> {
 }
 
 /// Prints the one document of a `--json` call.
-pub(crate) fn print_json(document: &serde_json::Value) -> Result<(), Failure> {
+pub(crate) fn print_json(document: &impl serde::Serialize) -> Result<(), Failure> {
     let mut out = stdout();
     serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
@@ -55,8 +55,13 @@ pub(crate) fn print_json(document: &serde_json::Value) -> Result<(), Failure> {
 
 pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        complain("warning", warning);
     }
+}
+
+/// A line on stderr. Where that is full or closed the line is lost: nobody could be told, and the exit code still counts.
+pub(crate) fn complain(kind: &str, message: &str) {
+    let _ = writeln!(io::stderr(), "{kind}: {message}");
 }
 
 /// A bar with rate and remaining time on stderr, when that is a terminal.

@@ -235,3 +235,55 @@ impl CatalogBuilder {
         Ok(catalog)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    /// A catalog of files "a", "b" and so on, each with one-byte tensors of these names.
+    fn catalog(files: &[&[&str]]) -> Result<Catalog, Error> {
+        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        for (names, path) in files.iter().zip(["a", "b", "c"]) {
+            let entry = |(i, name): (usize, &&str)| {
+                format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1)
+            };
+            let json = format!("{{{}}}", names.iter().enumerate().map(entry).collect::<Vec<_>>().join(","));
+            let bytes = (8 + json.len() + names.len()) as u64;
+            builder.add_safetensors(path, bytes, &Header::parse(json.as_bytes(), bytes).expect("valid"))?;
+        }
+        builder.finish()
+    }
+
+    fn check(files: &[&[&str]], map: &str) -> Result<(), IndexError> {
+        let index = ShardIndex::parse(format!(r#"{{"weight_map":{map}}}"#).as_bytes()).expect("valid");
+        catalog(files).expect("no duplicates").check_index(&index)
+    }
+
+    #[test]
+    fn an_index_that_agrees_is_taken() {
+        assert_eq!(check(&[&["s", "t"], &["u"]], r#"{"s":"a","t":"a","u":"b"}"#), Ok(()));
+    }
+
+    #[test]
+    fn a_tensor_that_its_shard_lacks_is_refused() {
+        let missing =
+            |name: &str, shard: &str| Err(IndexError::NotInShard { name: name.to_owned(), shard: shard.to_owned() });
+        assert_eq!(check(&[&["s"]], r#"{"s":"a","t":"a"}"#), missing("t", "a"));
+        // It is there, but in another shard than the index says.
+        assert_eq!(check(&[&["s", "t"], &["u"]], r#"{"s":"a","t":"b","u":"b"}"#), missing("t", "b"));
+    }
+
+    #[test]
+    fn a_tensor_that_the_index_lacks_is_refused() {
+        let unknown = IndexError::NotInIndex { name: "u".to_owned(), shard: "b".to_owned() };
+        assert_eq!(check(&[&["s"], &["t", "u"]], r#"{"s":"a","t":"b"}"#), Err(unknown));
+    }
+
+    #[test]
+    fn a_name_in_two_files_is_refused() {
+        let duplicate =
+            Error::DuplicateTensor { tensor: "t".to_owned(), first: "a".to_owned(), second: "c".to_owned() };
+        assert_eq!(catalog(&[&["s", "t"], &["u"], &["t"]]).map(drop), Err(duplicate));
+    }
+}

@@ -118,7 +118,7 @@ impl<'de> Visitor<'de> for DTypeVisitor {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<DType, E> {
         DType::from_name(name).ok_or_else(|| {
-            E::custom(format_args!("unknown dtype \"{}\", expected one of {}", crate::escape::Escaped(name), Names))
+            E::custom(format_args!("unknown dtype \"{}\", expected one of {}", crate::escape::Quoted(name), Names))
         })
     }
 

@@ -1,6 +1,6 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
-use crate::escape::Escaped;
+use crate::escape::{Escaped, Quoted};
 use crate::format::{safetensors::HeaderError, shard_index::IndexError};
 use crate::glob::GlobError;
 use crate::source::Fault;
@@ -22,7 +22,7 @@ pub enum Error {
     /// Two files of one checkpoint hold the same name.
     #[error(
         "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, name one of the files instead",
-        Escaped(tensor),
+        Quoted(tensor),
         Escaped(first),
         Escaped(second)
     )]
@@ -34,23 +34,23 @@ pub enum Error {
     #[error(transparent)]
     Glob(#[from] GlobError),
     /// A wanted name that is not there.
-    #[error("no tensor is named \"{}\"; `floodtide inspect` lists the names", Escaped(name))]
+    #[error("no tensor is named \"{}\"; `floodtide inspect` lists the names", Quoted(name))]
     NoSuchTensor { name: String },
     /// A glob that matches nothing, as it was most likely mistyped.
-    #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Escaped(glob))]
+    #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Quoted(glob))]
     NothingSelected { glob: String },
-    /// The plan would not fit.
+    /// The plan would not fit. `file` is the checkpoint's first.
     #[error(
-        "loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
-         free memory or raise the limit, take them one after another (`Loader::stream`, --stream), or map the files (`Loader::open`)",
-        HumanBytes(*needed), HumanBytes(*available)
+        "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
+         free memory or raise the limit, or take the tensors one after another (--stream, `Loader::stream`)",
+        Escaped(file), HumanBytes(*needed), HumanBytes(*available)
     )]
-    NotEnoughMemory { needed: u64, available: u64, limit: String },
+    NotEnoughMemory { file: String, needed: u64, available: u64, limit: String },
     /// A tensor is longer than the buffers of a stream may be.
     #[error(
         "tensor \"{}\" needs a buffer of {} ({needed} bytes), but the stream may have {} in all; raise the memory limit to at least \
          that, or take the tensors in parts (`for_each_chunk`)",
-        Escaped(tensor), HumanBytes(*needed), HumanBytes(*limit)
+        Quoted(tensor), HumanBytes(*needed), HumanBytes(*limit)
     )]
     BufferTooSmall { tensor: String, needed: u64, limit: u64 },
     /// The plan would not fit in this target's address space.
@@ -61,11 +61,11 @@ pub enum Error {
         "{}: the file ends at byte {found}, but tensor \"{}\" goes on to byte {expected}; \
          it was cut off after its header was read: load it again when it is whole",
         Escaped(file),
-        Escaped(tensor)
+        Quoted(tensor)
     )]
     Truncated { file: String, tensor: String, expected: u64, found: u64 },
     /// A read failed for good.
-    #[error("{}: reading tensor \"{}\" at byte {offset} failed: {fault}", Escaped(file), Escaped(tensor))]
+    #[error("{}: reading tensor \"{}\" at byte {offset} failed: {fault}", Escaped(file), Quoted(tensor))]
     Read { file: String, tensor: String, offset: u64, fault: Fault },
     /// The caller gave the load up.
     #[error("the load was cancelled")]

@@ -1,26 +1,71 @@
 //! Names from untrusted files, made safe to print.
 
+use alloc::string::String;
 use core::fmt::{self, Write as _};
 
 /// Shows a name with its control characters, bidirectional overrides and backslashes escaped, so that a tensor's name
-/// can neither move a terminal's cursor nor pass for two lines.
+/// can neither move a terminal's cursor nor pass for two lines. For listings: nothing is left out.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| f.write_str(&escape(c)))
+    }
+}
+
+/// Shows a name as [`Escaped`] does, but for messages: what goes past [`Quoted::CHARS`] characters is an ellipsis, as a
+/// hostile name can be as long as its file, and nobody reads 20 MB of an error.
+#[derive(Debug, Clone, Copy)]
+pub struct Quoted<'a>(pub &'a str);
+
+impl Quoted<'_> {
+    /// How many characters are shown at most, before the ellipsis.
+    pub const CHARS: usize = 200;
+}
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = Self::CHARS;
         for c in self.0.chars() {
-            match c {
-                '\\' => f.write_str("\\\\")?,
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                c if c.is_control() || is_layout_override(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
-                c => f.write_char(c)?,
+            let shown = escape(c);
+            // An escape is several characters of ASCII, anything else is one.
+            let chars = if shown.is_ascii() { shown.len() } else { 1 };
+            if chars > left {
+                return f.write_char('…');
             }
+            left -= chars;
+            f.write_str(&shown)?;
         }
         Ok(())
     }
+}
+
+/// A message of a library that may quote the file, with its middle left out if it is long: what is wrong comes first in
+/// such messages, what was expected and the line and column last.
+pub(crate) fn without_middle(message: String) -> String {
+    let is_short = message.chars().nth(2 * Quoted::CHARS).is_none();
+    let head = message.char_indices().nth(Quoted::CHARS);
+    let tail = message.char_indices().rev().nth(Quoted::CHARS - 1);
+    match (head, tail) {
+        (Some((head, _)), Some((tail, _))) if !is_short => alloc::format!("{}…{}", &message[..head], &message[tail..]),
+        _ => message,
+    }
+}
+
+/// A character as it is shown; `\u{10ffff}` is the longest.
+fn escape(c: char) -> heapless::String<12> {
+    let mut shown = heapless::String::new();
+    let written = match c {
+        '\\' => shown.write_str("\\\\"),
+        '\n' => shown.write_str("\\n"),
+        '\r' => shown.write_str("\\r"),
+        '\t' => shown.write_str("\\t"),
+        c if c.is_control() || is_layout_override(c) => write!(shown, "\\u{{{:x}}}", u32::from(c)),
+        c => shown.write_char(c),
+    };
+    debug_assert!(written.is_ok(), "every escape fits");
+    shown
 }
 
 /// Unicode's line separators and the bidirectional controls of UAX #9, which reorder what stands around them.
@@ -37,5 +82,23 @@ mod tests {
     fn control_characters_are_escaped_and_letters_are_not() {
         assert_eq!(Escaped("a\nb\u{1b}[31m\u{202e}x\\").to_string(), "a\\nb\\u{1b}[31m\\u{202e}x\\\\");
         assert_eq!(Escaped("模型.ваги").to_string(), "模型.ваги");
+    }
+
+    #[test]
+    fn listings_are_whole_and_quotes_are_short() {
+        let long = "模".repeat(1000);
+        assert_eq!(Escaped(&long).to_string(), long);
+        assert_eq!(Quoted(&long).to_string(), "模".repeat(200) + "…");
+        assert_eq!(Quoted(&long[..600]).to_string(), &long[..600]);
+        // What counts is what is shown, and no escape is cut in two.
+        let shown = Quoted(&"\u{1b}".repeat(1000)).to_string();
+        assert_eq!(shown, "\\u{1b}".repeat(33) + "…");
+    }
+
+    #[test]
+    fn a_long_message_keeps_its_ends() {
+        let (head, tail) = ("ä".repeat(200), "ö".repeat(200));
+        assert_eq!(without_middle(head.clone() + &tail), head.clone() + &tail);
+        assert_eq!(without_middle(head.clone() + "x" + &tail), head + "…" + &tail);
     }
 }

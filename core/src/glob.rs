@@ -3,14 +3,14 @@
 //!
 //! Own code because the maintained glob crates need std, and treat `/` as a path separator, which names do not have.
 
-use crate::escape::Escaped;
+use crate::escape::Quoted;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use thiserror::Error;
 
 /// A pattern that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the pattern \"{}\" has a \"[\" without its \"]\"", Escaped(.pattern))]
+#[error("the pattern \"{}\" has a \"[\" without its \"]\"", Quoted(.pattern))]
 pub struct GlobError {
     pattern: String,
 }

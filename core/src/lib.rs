@@ -40,7 +40,7 @@ pub use engine::{
     BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Waits, Worker, next_read,
 };
 pub use error::Error;
-pub use escape::Escaped;
+pub use escape::{Escaped, Quoted};
 pub use format::Format;
 pub use glob::{Glob, GlobError};
 pub use plan::{

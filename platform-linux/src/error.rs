@@ -1,6 +1,7 @@
 //! The errors of the Linux platform: core's, and what the system adds.
 
 use floodtide_core::strategy::Backend;
+use floodtide_core::{Error as CoreError, Escaped, Fault, Quoted};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -11,7 +12,7 @@ use thiserror::Error;
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum Error {
     /// The checkpoint, the selection or the memory there is.
-    #[error(transparent)]
+    #[error("{}{}", .0, fault_in_words(.0))]
     Core(#[from] floodtide_core::Error),
     /// A system call on a path failed.
     #[error("{}: cannot {action}: {source}{}", Shown(path), hint(source))]
@@ -37,12 +38,13 @@ pub enum Error {
     )]
     Pickle { path: PathBuf },
     /// Several indexes, none of the usual name.
-    #[error("{}: several indexes are here ({names}); name the one to load", Shown(path))]
+    #[error("{}: several indexes are here ({}); name the one to load", Shown(path), Quoted(names))]
     SeveralIndexes { path: PathBuf, names: String },
     /// The index names a file that is not there.
     #[error(
-        "{}: the index names the shard \"{shard}\", which is missing beside it; fetch it or finish the download",
-        Shown(index)
+        "{}: the index names the shard \"{}\", which is missing beside it; fetch it or finish the download",
+        Shown(index),
+        Quoted(shard)
     )]
     MissingShard { index: PathBuf, shard: String },
     /// A shard is a link to somewhere else.
@@ -79,27 +81,56 @@ impl Error {
     /// pattern that cannot be read.
     #[must_use]
     pub fn is_bad_request(&self) -> bool {
-        use floodtide_core::Error as Core;
         matches!(
             self,
             Self::TensorAlignment { .. }
                 | Self::StreamLimit { .. }
                 | Self::Core(
-                    Core::Glob(_)
-                        | Core::NoSuchTensor { .. }
-                        | Core::NothingSelected { .. }
-                        | Core::BufferTooSmall { .. }
+                    CoreError::Glob(_)
+                        | CoreError::NoSuchTensor { .. }
+                        | CoreError::NothingSelected { .. }
+                        | CoreError::BufferTooSmall { .. }
                 )
         )
     }
 }
 
-/// A path with its control characters escaped.
+/// What core, which knows no system, gives as a number: its meaning, and what to do.
+fn fault_in_words(error: &CoreError) -> String {
+    let CoreError::Read { fault: Fault::Os(number), .. } = error else { return String::new() };
+    // The number is in core's message already.
+    let words = io::Error::from_raw_os_error(*number).to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    let advice = match *number {
+        libc::ENXIO | libc::ENODEV | libc::ENOMEDIUM => {
+            "the device is gone: see that it is attached, and the system's log"
+        }
+        libc::EREMOTEIO | libc::EBADMSG | libc::ENODATA | libc::EILSEQ | libc::EUCLEAN => {
+            "the device or the file system found its data damaged: look at the system's log and the disk's health"
+        }
+        libc::ESTALE | libc::ETIMEDOUT | libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENOTCONN | libc::ECONNRESET => {
+            "the file server did not answer or no longer knows the file: see that it is up, mount it again if need be, and load again"
+        }
+        libc::EFAULT => "the memory that was to be filled could not be written to; please report this",
+        libc::EACCES | libc::EPERM => {
+            "reading was forbidden after the file was opened: check its permissions and the sandbox's"
+        }
+        _ => "see the system's log",
+    };
+    format!(" ({words}); {advice}")
+}
+
+/// A path with its control characters escaped, cut where no path goes on that a system takes (`PATH_MAX`, 4096 bytes): one
+/// that is made with a name from an index may be longer.
 struct Shown<'a>(&'a PathBuf);
 
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", floodtide_core::Escaped(&self.0.to_string_lossy()))
+        let path = self.0.to_string_lossy();
+        match path.char_indices().nth(libc::PATH_MAX as usize) {
+            Some((end, _)) => write!(f, "{}…", Escaped(&path[..end])),
+            None => write!(f, "{}", Escaped(&path)),
+        }
     }
 }
 
@@ -111,5 +142,51 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "; check the path",
         io::ErrorKind::PermissionDenied => "; check its permissions and those of the folders above it",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_error_is_said_in_words_with_what_to_do() {
+        let message = |number| {
+            let (file, tensor) = ("model.safetensors".to_owned(), "t".to_owned());
+            Error::from(CoreError::Read { file, tensor, offset: 4096, fault: Fault::Os(number) }).to_string()
+        };
+        for (number, words, advice) in [
+            (libc::ENXIO, "No such device or address", "attached"),
+            (libc::EREMOTEIO, "Remote I/O error", "disk's health"),
+            (libc::ENODATA, "No data available", "disk's health"),
+            (libc::ESTALE, "Stale file handle", "mount it again"),
+            (libc::ETIMEDOUT, "timed out", "mount it again"),
+            (libc::EFAULT, "Bad address", "report"),
+            (libc::EMULTIHOP, "ultihop", "system's log"),
+        ] {
+            let message = message(number);
+            for word in ["model.safetensors", "\"t\"", &format!("system error {number}"), words, advice] {
+                assert!(message.contains(word), "\"{word}\" is not in {message}");
+            }
+            assert!(!message.contains("os error"), "the number is there once: {message}");
+        }
+    }
+
+    #[test]
+    fn names_from_files_cannot_act_on_a_terminal_or_fill_it() {
+        let hostile = "\u{1b}[2J\n\u{202e}".to_owned();
+        let long = "n".repeat(1 << 20);
+        for name in [&hostile, &long] {
+            for error in [
+                Error::MissingShard { index: "index.json".into(), shard: name.clone() },
+                Error::MissingShard { index: name.into(), shard: "shard".to_owned() },
+                Error::SeveralIndexes { path: "folder".into(), names: name.clone() },
+                Error::Pickle { path: name.into() },
+            ] {
+                let message = error.to_string();
+                assert!(!message.contains(|c: char| c.is_control() || c == '\u{202e}'), "{message:?}");
+                assert!(message.len() < 5000, "{} bytes", message.len());
+            }
+        }
     }
 }

@@ -4,7 +4,8 @@ use crate::error::Error;
 use crate::files::OpenFile;
 use crate::locate::Located;
 use floodtide_core::format::safetensors::{Header, header_range};
-use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, Format};
+use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, Escaped, Format};
+use std::collections::HashMap;
 
 /// Most headers of a shard are within this; one read then brings prefix and header.
 const FIRST_READ: u64 = 64 << 10;
@@ -14,7 +15,7 @@ const FIRST_READ: u64 = 64 << 10;
 pub(crate) struct Opened {
     pub(crate) files: Vec<OpenFile>,
     pub(crate) catalog: Catalog,
-    /// The index's metadata, then the files', each key once.
+    /// What [`merge_metadata`] makes of the index's metadata and the files'.
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) warnings: Vec<String>,
 }
@@ -38,24 +39,67 @@ pub(crate) fn open(located: &Located) -> Result<Opened, Error> {
         files.push(file);
     }
     let catalog = builder.finish()?;
-    let mut metadata: Vec<(String, String)> = Vec::new();
     let mut warnings = Vec::new();
     if let Some((path, index)) = &located.index {
         catalog.check_index(index).map_err(|source| CoreError::Index { file: path.display().to_string(), source })?;
-        metadata.extend_from_slice(index.metadata());
         let total = catalog.tensor_bytes();
         if let Some(claimed) = index.total_size().filter(|&claimed| claimed != total) {
             warnings.push(format!(
                 "{}: the index gives a total_size of {claimed} bytes, but the tensors have {total}; \
                  writers count differently, and every shard is complete",
-                path.display()
+                Escaped(&path.to_string_lossy())
             ));
         }
     }
-    for (_, key, value) in catalog.metadata() {
-        if !metadata.iter().any(|(known, _)| known == key) {
-            metadata.push((key.to_owned(), value.to_owned()));
+    let index = located.index.as_ref().map_or(&[][..], |(_, index)| index.metadata());
+    let metadata = merge_metadata(index, catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
+    Ok(Opened { files, catalog, metadata, warnings })
+}
+
+/// Each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the
+/// key. Within one file the last of several equal keys counts, as in the reference.
+///
+/// A header may hold millions of keys, so each is looked up only once.
+fn merge_metadata<'a>(
+    index: &'a [(String, String)],
+    files: impl Iterator<Item = (usize, &'a str, &'a str)>,
+) -> Vec<(String, String)> {
+    let mut merged: Vec<(String, String)> = index.to_vec();
+    // Where each key stands in `merged`, and the file that its value is of.
+    let mut known: HashMap<&str, (usize, Option<usize>)> =
+        index.iter().enumerate().map(|(at, (key, _))| (key.as_str(), (at, None))).collect();
+    for (file, key, value) in files {
+        let (at, from) = *known.entry(key).or_insert((merged.len(), Some(file)));
+        if at == merged.len() {
+            merged.push((key.to_owned(), value.to_owned()));
+        } else if from == Some(file) {
+            value.clone_into(&mut merged[at].1);
         }
     }
-    Ok(Opened { files, catalog, metadata, warnings })
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn the_last_of_a_file_and_the_first_of_the_files_counts() {
+        let index = [("a".to_owned(), "index".to_owned())];
+        let files = [(0, "b", "1"), (0, "a", "2"), (0, "b", "3"), (1, "c", "4"), (1, "b", "5"), (1, "c", "6")];
+        let merged = merge_metadata(&index, files.into_iter());
+        let expected = [("a", "index"), ("b", "3"), ("c", "6")];
+        assert_eq!(merged, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn many_keys_take_little_time() {
+        let keys: Vec<String> = (0..200_000).map(|key| format!("key {key}")).collect();
+        let start = Instant::now();
+        let merged = merge_metadata(&[], keys.iter().map(|key| (0, key.as_str(), "value")));
+        assert_eq!(merged.len(), keys.len());
+        // Every key against every other takes most of a minute.
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
 }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::mapping::Mappings;
 use crate::region::lock_memory;
 use crate::tensors::{Storage, Tensors};
-use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, ExtentId, Progress};
+use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -94,8 +94,13 @@ impl Shared {
     fn populate(&self) {
         let threads = self.prepared.strategy.workers.max(1);
         let cancelled = || self.supply.cancelled.load(Ordering::Relaxed);
-        if let Err(error) = self.supply.mappings.populate(threads, &self.supply.mapped_done, &cancelled) {
-            let message = format!("cannot bring a mapped file into memory: {error}");
+        if let Err((file, error)) = self.supply.mappings.populate(threads, &self.supply.mapped_done, &cancelled) {
+            let path = self.files()[file.index()].path().to_string_lossy();
+            let message = format!(
+                "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
+                 another backend",
+                Escaped(&path)
+            );
             self.fail(CoreError::Platform { message });
         }
     }

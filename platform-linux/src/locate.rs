@@ -107,13 +107,17 @@ fn by_index(path: &Path) -> Result<Located, Error> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
+    // `pytorch_model.bin.index.json` is of the same form.
+    if let Some(pickle) = index.shards().iter().find(|name| has_pickle_extension(Path::new(name))) {
+        return Err(Error::Pickle { path: folder.join(pickle) });
+    }
     let mut files = Vec::with_capacity(index.shards().len());
     for name in index.shards() {
         let shard = folder.join(name);
         match fs::symlink_metadata(&shard) {
             Ok(metadata) if metadata.is_symlink() => confine(folder, &shard)?,
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
                 return Err(Error::MissingShard { index: path.to_owned(), shard: name.clone() });
             }
             Err(source) => return Err(io_error(&shard, "open the shard", source)),
@@ -124,15 +128,18 @@ fn by_index(path: &Path) -> Result<Located, Error> {
 }
 
 /// Lets a shard be a link only to a file of its own folder, or, in a Hugging Face cache snapshot
-/// (`models--…/snapshots/REVISION`), to one of the cache's `blobs`.
+/// (`models--…/snapshots/REVISION`) or a folder below one (`transformer/`, as pipelines have them), to one of that
+/// model's `blobs`.
 fn confine(folder: &Path, shard: &Path) -> Result<(), Error> {
     let resolve = |path: &Path| fs::canonicalize(path).map_err(|source| io_error(path, "follow the link", source));
     let (home, target) = (resolve(folder)?, resolve(shard)?);
     let parent = target.parent().unwrap_or(Path::new("/"));
-    let snapshots = home.parent();
-    let is_snapshot = snapshots.and_then(Path::file_name) == Some(OsStr::new("snapshots"));
-    let blobs = snapshots.and_then(Path::parent).map(|model| model.join("blobs"));
-    if parent == home || (is_snapshot && blobs.as_deref() == Some(parent)) {
+    let in_blobs = home
+        .ancestors()
+        .skip(1)
+        .filter(|folder| folder.file_name() == Some(OsStr::new("snapshots")))
+        .any(|snapshots| snapshots.parent().is_some_and(|model| parent == model.join("blobs")));
+    if parent == home || in_blobs {
         return Ok(());
     }
     Err(Error::ShardOutside { shard: shard.to_owned(), target })

@@ -43,26 +43,26 @@ impl Mappings {
     }
 
     /// Makes the wanted ranges resident, with so many threads; `done` counts bytes as they come in. Stops early when
-    /// `cancelled` says so.
+    /// `cancelled` says so. An error names the file.
     pub(crate) fn populate(
         &self,
         threads: usize,
         done: &AtomicU64,
         cancelled: &(impl Fn() -> bool + Sync),
-    ) -> io::Result<()> {
+    ) -> Result<(), (FileId, io::Error)> {
         let steps: Vec<(usize, usize, usize)> = self
             .wanted
             .iter()
             .flat_map(|&(file, start, end)| (start..end).step_by(STEP).map(move |at| (file, at, (at + STEP).min(end))))
             .collect();
         let next = AtomicUsize::new(0);
-        let work = || -> io::Result<()> {
+        let work = || -> Result<(), (FileId, io::Error)> {
             while let Some(&(file, start, end)) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if cancelled() {
                     return Ok(());
                 }
                 if let Some(map) = &self.maps[file] {
-                    make_resident(map, start, end)?;
+                    make_resident(map, start, end).map_err(|error| (FileId(file as u32), error))?;
                 }
                 done.fetch_add((end - start) as u64, Ordering::Relaxed);
             }
@@ -74,7 +74,7 @@ impl Mappings {
                 .collect();
             let mut result = work();
             for helper in helpers {
-                result = result.and(helper.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))));
+                result = result.and(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
             result
         })

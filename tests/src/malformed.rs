@@ -40,6 +40,7 @@ pub fn files() -> Vec<Case> {
     vec![
         file("empty", vec![], &["0 bytes", "8 bytes"]),
         file("shorter than 8 bytes", vec![1, 2, 3], &["3 bytes", "8 bytes"]),
+        file("a header of no bytes", vec![0; 8], &["JSON", "EOF"]),
         file("header over the limit", claim(100_000_001), &["100000001", "100000000"]),
         file("header length of all ones", claim(u64::MAX), &["18446744073709551615"]),
         file("header past the end", claim(3), &["claims 3 bytes", "only 10 bytes"]),
@@ -136,6 +137,12 @@ pub fn sharded() -> Vec<Case> {
     let mut cases = vec![
         index("an index that is not JSON", "{", &["index.json", "weight_map"]),
         index("an index without a map", r#"{"metadata":{}}"#, &["index.json", "weight_map"]),
+        index("an index of nothing", r#"{"weight_map":{}}"#, &["index.json", "weight_map", "empty"]),
+        index(
+            "a shard whose name is hard to print",
+            r#"{"weight_map":{"t":"a\u001b[31m\n.safetensors"}}"#,
+            &["index.json", r"a\u{1b}[31m\n.safetensors", "missing"],
+        ),
         index(
             "a tensor mapped twice",
             r#"{"weight_map":{"t":"a.safetensors","t":"a.safetensors"}}"#,

@@ -1,10 +1,11 @@
 //! All backends agree, byte for byte, with the reference library, on generated checkpoints of any layout.
 
-use floodtide_core::{Alignment, Selection};
+use floodtide_core::{Alignment, DType, Selection};
 use floodtide_linux::{Backend, Loader, Tensors};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::fs;
 
 fn assert_equal(tensors: &Tensors, expected: &BTreeMap<String, Vec<u8>>, alignment: u64, what: &str) {
     assert_eq!(tensors.len(), expected.len(), "{what}");
@@ -14,6 +15,34 @@ fn assert_equal(tensors: &Tensors, expected: &BTreeMap<String, Vec<u8>>, alignme
         if !bytes.is_empty() {
             let wanted = alignment.max(tensor.dtype().alignment());
             assert_eq!(tensor.bytes().as_ptr() as u64 % wanted, 0, "{what}: {name} is not aligned to {wanted}");
+        }
+    }
+}
+
+/// Nothing to read is no reason to fail, be it the whole file, one dtype's tensors or a tensor among others.
+#[test]
+fn on_files_and_tensors_without_bytes() {
+    let empty: Vec<String> = DType::ALL
+        .iter()
+        .map(|dtype| format!(r#""{dtype}":{{"dtype":"{dtype}","shape":[3,0],"data_offsets":[0,0]}}"#))
+        .collect();
+    let among = r#""a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"F32","shape":[0],"data_offsets":[3,3]},"c":{"dtype":"U8","shape":[],"data_offsets":[3,4]}"#;
+    for (entries, data) in [(String::new(), &[][..]), (empty.join(","), &[]), (among.to_owned(), &[1, 2, 3, 4])] {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let path = folder.path().join("model.safetensors");
+        let json = format!("{{{entries}}}");
+        fs::write(&path, [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()).expect("writes");
+        let expected = reference(folder.path());
+        let loader = Loader::new().tensor_alignment(Alignment::new(64).expect("a power of two"));
+        for backend in Backend::ALL {
+            let tensors = loader.clone().backend(backend).load(&path).expect("loads");
+            assert_equal(&tensors, &expected, 64, backend.name());
+        }
+        assert_equal(&loader.load(&path).expect("loads"), &expected, 64, "auto");
+        assert_equal(&loader.open(&path).expect("opens"), &expected, 64, "open");
+        for tensor in loader.load(&path).expect("loads").iter() {
+            let elements: u64 = tensor.shape().iter().product();
+            assert_eq!(tensor.bytes().len() as u64, elements * tensor.dtype().bits() / 8, "{}", tensor.name());
         }
     }
 }

@@ -80,6 +80,47 @@ fn what_is_no_checkpoint_is_named() {
 }
 
 #[test]
+fn an_index_of_pickles_is_named_as_such() {
+    let folder = folder();
+    let index = folder.path().join("pytorch_model.bin.index.json");
+    let map = r#"{"metadata":{"total_size":4},"weight_map":{"t":"pytorch_model-00001-of-00001.bin"}}"#;
+    fs::write(&index, map).expect("writes");
+    let words = ["pytorch_model-00001-of-00001.bin", "pickle", "runs code", "convert", "save_file"];
+    // Whether the shard is there already or not.
+    command::run(["load".as_ref(), index.as_os_str()]).assert_error(1, &words);
+    fs::write(folder.path().join("pytorch_model-00001-of-00001.bin"), b"PK\x03\x04rest").expect("writes");
+    command::run(["load".as_ref(), index.as_os_str()]).assert_error(1, &words);
+    command::run(["load".as_ref(), folder.path().as_os_str()]).assert_error(1, &words);
+}
+
+#[test]
+fn names_from_files_neither_act_on_the_terminal_nor_fill_it() {
+    let folder = folder();
+    // Two indexes, of which one has a name that clears the screen.
+    for name in ["a\u{1b}[2J.safetensors.index.json", "b.safetensors.index.json"] {
+        fs::write(folder.path().join(name), "{}").expect("writes");
+    }
+    let run = command::run(["load".as_ref(), folder.path().as_os_str()]);
+    run.assert_error(1, &["several indexes", r"a\u{1b}[2J.safetensors.index.json"]);
+    // Names of a MiB, where a tensor is and where a shard is.
+    let inner = folder.path().join("inner");
+    fs::create_dir(&inner).expect("makes");
+    let long = "n".repeat(1 << 20);
+    let entry = r#"{"dtype":"U8","shape":[1],"data_offsets":[1,2]}"#;
+    fs::write(inner.join("model.safetensors"), raw(&format!(r#"{{"{long}":{entry}}}"#), &[0; 2])).expect("writes");
+    let index = |shard: &str| {
+        fs::write(inner.join("model.safetensors.index.json"), format!(r#"{{"weight_map":{{"{long}":"{shard}"}}}}"#))
+            .expect("writes");
+    };
+    for shard in ["model.safetensors", "../model.safetensors", &long, &format!("{long}.bin")] {
+        index(shard);
+        let run = command::run(["load".as_ref(), inner.as_os_str()]);
+        run.assert_error(1, &["nnn…"]);
+        assert!(run.stderr.len() < 6000, "{} bytes", run.stderr.len());
+    }
+}
+
+#[test]
 fn a_file_that_may_not_be_read_is_an_error_with_a_hint() {
     let folder = folder();
     let path = folder.path().join("secret.safetensors");
@@ -111,6 +152,9 @@ fn a_wrong_command_line_is_2_and_a_wrong_selection_too() {
     let path = path.to_str().expect("UTF-8");
     command::run(["load", path, "--select", "nothing.*"]).assert_error(2, &["nothing.*", "inspect"]);
     command::run(["load", path, "--select", "a[b"]).assert_error(2, &["a[b", "]"]);
+    let many = command::run(["load", path, "--threads", "18446744073709551615"]);
+    assert_eq!(many.code, 2, "{many:#?}");
+    assert!(many.stderr.contains("from 1 to 1024"), "{many:#?}");
     for wrong in
         [&["load"][..], &["load", path, "--backend", "floppy"], &["load", path, "--threads", "0"], &["fly"], &[]]
     {
@@ -136,7 +180,7 @@ fn a_claimed_header_takes_no_memory_that_is_not_in_the_file() {
     fs::File::options().write(true).open(&path).expect("opens").set_len(len).expect("grows");
     for backend in ["auto", "uring", "pread", "mmap", "tokio"] {
         let run = command::run(["load".as_ref(), path.as_os_str(), "--backend".as_ref(), backend.as_ref()]);
-        run.assert_error(1, &["1.0 TiB", "only", "--select", "open"]);
+        run.assert_error(1, &["1.0 TiB", "only", "--select", "--stream"]);
     }
 }
 
@@ -165,6 +209,50 @@ fn a_folder_of_links_is_a_checkpoint_only_without_an_index_or_in_a_cache() {
     command::run(["load".as_ref(), plain.as_os_str()]).assert_ok();
     fs::write(plain.join("model.safetensors.index.json"), &index).expect("writes");
     command::run(["load".as_ref(), plain.as_os_str()]).assert_error(1, &["symbolic link", "ff00"]);
+}
+
+/// A pipeline's component: a folder below the snapshot, with files named as that library names them.
+#[test]
+fn a_component_of_a_pipeline_in_a_cache_is_a_checkpoint() {
+    let folder = folder();
+    let cache = folder.path().join("models--org--name");
+    let (component, blobs) = (cache.join("snapshots/0123abcd/transformer"), cache.join("blobs"));
+    fs::create_dir_all(&component).expect("makes");
+    fs::create_dir_all(&blobs).expect("makes");
+    let write = |variant: &str| {
+        let json = r#"{"t":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
+        fs::write(blobs.join("ff00"), raw(json, &[1, 2, 3, 4])).expect("writes");
+        let shard = format!("diffusion_pytorch_model{variant}-00001-of-00001.safetensors");
+        symlink("../../../blobs/ff00", component.join(&shard)).expect("links");
+        let index = format!(r#"{{"metadata":{{"total_size":4.0}},"weight_map":{{"t":"{shard}"}}}}"#);
+        fs::write(blobs.join(format!("ee00{variant}")), index).expect("writes");
+        let index = component.join(format!("diffusion_pytorch_model.safetensors.index{variant}.json"));
+        symlink(format!("../../../blobs/ee00{variant}"), &index).expect("links");
+        index
+    };
+    let plain = write("");
+    command::run(["load".as_ref(), component.as_os_str()]).assert_ok();
+    let half = write(".fp16");
+    command::run(["load".as_ref(), component.as_os_str()]).assert_error(1, &["several indexes", "index.fp16.json"]);
+    for index in [&plain, &half] {
+        let run = command::run(["load".as_ref(), index.as_os_str()]);
+        run.assert_ok();
+        assert_eq!(run.stderr, "", "the total size agrees");
+    }
+    fs::remove_file(&plain).expect("removes");
+    command::run(["load".as_ref(), component.as_os_str()]).assert_ok();
+    // Out of the blobs: to a file beside them, to another model's blobs, and to a folder in the blobs.
+    let shard = component.join("diffusion_pytorch_model.fp16-00001-of-00001.safetensors");
+    let other = folder.path().join("models--org--other/blobs");
+    fs::create_dir_all(&other).expect("makes");
+    fs::create_dir_all(blobs.join("inner")).expect("makes");
+    for target in [cache.join("outside"), other.join("ff00"), blobs.join("inner/ff00")] {
+        fs::copy(blobs.join("ff00"), &target).expect("copies");
+        fs::remove_file(&shard).expect("removes");
+        symlink(&target, &shard).expect("links");
+        let run = command::run(["load".as_ref(), component.as_os_str()]);
+        run.assert_error(1, &["fp16-00001-of-00001.safetensors", "symbolic link"]);
+    }
 }
 
 #[test]

@@ -109,16 +109,52 @@ fn a_broken_header_is_parsed_within_its_own_size() {
     load_in(|program| limit_address_space(program, 300 << 20), &path, &[]).assert_error(1, &["JSON"]);
 }
 
+/// Address space of at most 16 times the header's size, whatever the header holds and where it breaks; 32 times for metadata
+/// that is kept, of which a pair of a few bytes is two strings.
+#[test]
+fn an_adversarial_header_takes_memory_in_proportion_to_its_size() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    let size = 8_usize << 20;
+    let run = |verb: &[&str], json: &str, factor: u64| {
+        fs::write(&path, raw(json, &[])).expect("writes");
+        let mut program = Command::new(command::path());
+        program.args(verb).arg(&path);
+        // The program itself and its libraries, beside the header.
+        limit_address_space(&mut program, factor * size as u64 + (32 << 20));
+        command::finish(&mut program)
+    };
+    // The shortest texts of what is kept: a dimension is two bytes, a pair of metadata six.
+    let dims = "0,".repeat(size / 2);
+    let same = r#""":"","#.repeat(size / 6);
+    let different: String = (0..size / 13).map(|key| format!(r#""{key:07x}":"","#)).collect();
+    let metadata = |pairs: &str| format!(r#""__metadata__":{{{pairs}"":""}}"#);
+    let tensor = format!(r#""t":{{"dtype":"U8","shape":[{dims}0],"data_offsets":[0,0]}}"#);
+    for (json, factor) in [(&tensor, 16), (&metadata(&same), 32), (&metadata(&different), 32)] {
+        run(&["inspect"], &format!("{{{json}}}"), factor).assert_ok();
+        run(&["inspect", "--json"], &format!("{{{json}}}"), factor).json();
+        let broken = run(&["inspect"], &format!(r#"{{{json},"u":{{"dtype":"U7"}}}}"#), 16);
+        broken.assert_error(1, &["model.safetensors", "U7"]);
+    }
+}
+
 #[test]
 fn a_file_on_tmpfs_loads_by_every_backend() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return println!("skipped: there is no /dev/shm") };
     let path = folder.path().join("model.safetensors");
     small(&path);
-    // Long enough for a direct read to be worth it, where the file system took one.
-    let long = folder.path().join("long.safetensors");
-    let data: Vec<u8> = (0..8_u32 << 20).map(|i| (i % 251) as u8).collect();
-    fs::write(&long, raw(r#"{"t":{"dtype":"U8","shape":[8388608],"data_offsets":[0,8388608]}}"#, &data))
-        .expect("writes");
+    // Sparse, so that most of it is not in memory, and long enough for a direct read to be worth it where one is taken.
+    let long = sparse(folder.path(), 8 << 20);
+    let file = fs::File::options().write(true).open(&long).expect("opens");
+    file.write_all_at(&[7; 4096], 5 << 20).expect("writes");
+    for backend in BACKENDS {
+        let plan = ["plan".as_ref(), long.as_os_str(), "--json".as_ref(), "--backend".as_ref(), backend.as_ref()];
+        let plan = command::run(plan).json();
+        let file = &plan["files"][0];
+        assert!(file["resident_share"].as_f64().is_some_and(|share| share < 0.5), "{plan}");
+        // A direct read may pass there, by way of the pages that it is meant to go past.
+        assert_eq!(file["direct_reads"], 0, "{plan}");
+    }
     for path in [path, long] {
         let expected = reference_digest(&path);
         for backend in BACKENDS {
@@ -230,6 +266,38 @@ fn a_demo_without_room_on_the_disk_proposes_a_scale_that_fits() {
     let tiny = SmallDisk::new(4 << 20).expect("as the other");
     let mut demo = Command::new(command::path());
     command::finish(demo.arg("demo").env("TMPDIR", tiny.path())).assert_error(1, &["even the smallest needs"]);
+}
+
+#[test]
+fn a_demo_without_room_makes_no_folder() {
+    let disk = match SmallDisk::new(64 << 20) {
+        Ok(disk) => disk,
+        Err(error) => return println!("skipped: no file system can be mounted here ({error})"),
+    };
+    let keep = disk.path().join("models/gpt2");
+    let run = command::run(["demo".as_ref(), "--keep".as_ref(), keep.as_os_str()]);
+    run.assert_error(1, &["disk space", "--scale"]);
+    assert_eq!(fs::read_dir(disk.path()).expect("lists").count(), 0);
+}
+
+/// Nothing is dropped from a file system in memory, and a demo there does not say so.
+#[test]
+fn a_demo_in_memory_says_that_it_is_not_cold() {
+    let demo = |folder: &Path, arguments: &[&str]| {
+        let mut demo = Command::new(command::path());
+        command::finish(demo.args(["demo", "--scale", "0.01"]).args(arguments).env("TMPDIR", folder))
+    };
+    let (disk, memory) = match (folder(), tempfile::tempdir_in("/dev/shm")) {
+        (disk, Ok(memory)) => (disk, memory),
+        (_, Err(error)) => return println!("skipped: there is no /dev/shm ({error})"),
+    };
+    let text = demo(memory.path(), &[]);
+    assert!(text.assert_ok().contains("100 % of a file was in memory"), "{text:?}");
+    assert!(!text.stdout.contains("page cache dropped"), "{text:?}");
+    let json = demo(memory.path(), &["--json"]).json();
+    assert_eq!((&json["cached_share"], &json["agree"]), (&1.0.into(), &true.into()));
+    let json = demo(disk.path(), &["--json"]).json();
+    assert!(json["cached_share"].as_f64().is_none_or(|share| share < 0.5), "{json}");
 }
 
 #[test]

@@ -161,13 +161,21 @@ fn a_total_size_that_disagrees_is_a_warning() {
     reshard(&path, &shards, 2);
     let index = shards.join("model.safetensors.index.json");
     let text = fs::read_to_string(&index).expect("reads").replace("\"total_size\":539", "\"total_size\":540");
-    fs::write(&index, text).expect("writes");
+    fs::write(&index, &text).expect("writes");
     let loaded = run("load", &shards, &["--json"]);
     assert!(
         loaded.stderr.starts_with("warning: ") && loaded.stderr.contains("540") && loaded.stderr.contains("539"),
         "{loaded:?}"
     );
     assert_eq!(loaded.json()["warnings"].as_array().map(Vec::len), Some(1));
+    // Of a fraction of zero it is the number before it, and the warning cannot act on a terminal.
+    let text = text.replace("\"total_size\":540", "\"total_size\":541.0");
+    let hostile = folder.path().join("\u{1b}[2J");
+    fs::rename(&shards, &hostile).expect("renames");
+    fs::write(hostile.join("model.safetensors.index.json"), text).expect("writes");
+    let loaded = run("load", &hostile, &["--json"]);
+    assert!(loaded.stderr.contains("541") && loaded.stderr.contains(r"\u{1b}[2J"), "{loaded:?}");
+    assert!(!loaded.stderr.contains('\u{1b}'), "{loaded:?}");
 }
 
 #[test]
@@ -185,6 +193,20 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().expect("ends");
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_changes_no_exit_code() {
+    let folder = folder();
+    let path = folder.path().join("missing.safetensors");
+    for (verb, code) in [("load", 1), ("inspect", 1), ("demo --keep . --scale 0.01", 2)] {
+        // In a folder that is not empty, so that the demo has something to complain about.
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!(r#"exec "$0" {verb} "$1" 2>/dev/full"#)).arg(command::path());
+        let path = if verb.starts_with("demo") { "--json".as_ref() } else { path.as_os_str() };
+        let run = command::finish(shell.arg(path).current_dir(env!("CARGO_MANIFEST_DIR")));
+        assert_eq!((run.code, run.stdout.as_str()), (code, ""), "{verb}: {run:?}");
+    }
 }
 
 #[test]

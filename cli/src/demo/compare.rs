@@ -61,12 +61,42 @@ impl Timing {
     }
 }
 
+/// What came of it all.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) rows: Vec<Row>,
+    /// The largest share of a file that was in the page cache when a load began; `None` where the system does not tell.
+    pub(crate) cached: Option<f32>,
+}
+
+impl Comparison {
+    /// How many ways loaded the checkpoint.
+    fn ran(&self) -> usize {
+        self.rows.iter().filter(|row| row.result.is_ok()).count()
+    }
+
+    /// Whether several ways brought the same bytes; that none brought others is checked with each load.
+    pub(crate) fn agree(&self) -> bool {
+        self.ran() > 1
+    }
+
+    /// Fails when no way ran, with what stopped the first.
+    fn check(self) -> Result<Self, Failure> {
+        match self.rows.iter().find_map(|row| Some((row.way, row.result.as_ref().err()?))) {
+            Some((way, why)) if self.ran() == 0 => {
+                Err(Failure::Failed(format!("no way could load the demo's checkpoint; {}: {why}", way.name())))
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
 /// A load's bytes, checked against the first load's.
 struct Checksums(BTreeMap<String, u64>);
 
-pub(crate) fn compare(folder: &Path) -> Result<Vec<Row>, Failure> {
+pub(crate) fn compare(folder: &Path) -> Result<Comparison, Failure> {
     let mut rows: Vec<Row> = Way::ALL.iter().map(|&way| Row { way, result: Ok(Timing::default()) }).collect();
-    let mut expected = None;
+    let (mut expected, mut cached) = (None, Some(0.0_f32));
     let mut order: Vec<usize> = (0..rows.len()).collect();
     for _ in 0..ROUNDS {
         // What a load leaves behind (free memory in small pages, a busy disk) slows the next one, so nobody keeps a neighbour.
@@ -74,11 +104,13 @@ pub(crate) fn compare(folder: &Path) -> Result<Vec<Row>, Failure> {
         for &at in &order {
             let row = &mut rows[at];
             let Ok(timing) = &mut row.result else { continue };
-            drop_cache(folder)?;
+            let left = drop_cache(folder)?;
+            cached = cached.zip(left).map(|(most, left)| most.max(left));
             match load(row.way, folder, timing) {
                 Ok(Checksums(found)) => {
                     let expected = expected.get_or_insert_with(|| found.clone());
-                    if let Some(name) = expected.keys().find(|name| expected.get(*name) != found.get(*name)) {
+                    let names = || expected.keys().chain(found.keys());
+                    if let Some(name) = names().find(|name| expected.get(*name) != found.get(*name)) {
                         let way = row.way.name();
                         return Err(Failure::Failed(format!(
                             "tensor \"{name}\" loaded by {way} differs; please report this"
@@ -89,7 +121,7 @@ pub(crate) fn compare(folder: &Path) -> Result<Vec<Row>, Failure> {
             }
         }
     }
-    Ok(rows)
+    Comparison { rows, cached }.check()
 }
 
 fn load(way: Way, folder: &Path, timing: &mut Timing) -> Result<Checksums, String> {
@@ -135,15 +167,18 @@ fn shards(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Drops the files' pages from the page cache, which needs no privilege: they are clean, as the writer synced them.
-fn drop_cache(folder: &Path) -> Result<(), Failure> {
+/// Drops the files' pages from the page cache, which needs no privilege: they are clean, as the writer synced them. Returns
+/// the largest share of a file that is there all the same: a file system in memory has nowhere to drop them to.
+fn drop_cache(folder: &Path) -> Result<Option<f32>, Failure> {
     let failed =
         |error: std::io::Error| Failure::Failed(format!("{}: cannot drop the page cache: {error}", folder.display()));
+    let mut most = Some(0.0_f32);
     for path in shards(folder).map_err(failed)? {
         let file = fs::File::open(&path).map_err(failed)?;
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|error| failed(error.into()))?;
+        most = most.zip(floodtide_linux::probe::resident_share(&file)).map(|(most, left)| most.max(left));
     }
-    Ok(())
+    Ok(most)
 }
 
 #[cfg(test)]
@@ -159,6 +194,21 @@ mod tests {
             assert_ne!(checksum(&bytes), checksum(&other));
         }
         assert_ne!(checksum(&bytes), checksum(&bytes[..1000]));
+    }
+
+    #[test]
+    fn ways_agree_only_if_several_ran_and_none_is_a_failure() {
+        let comparison = |ran: [bool; 3]| {
+            let row = |(way, ran): (&Way, bool)| {
+                let result = if ran { Ok(Timing::default()) } else { Err(format!("no {}", way.name())) };
+                Row { way: *way, result }
+            };
+            Comparison { rows: Way::ALL.iter().zip(ran).map(row).collect(), cached: None }.check()
+        };
+        assert!(comparison([true, false, true]).expect("two ran").agree());
+        assert!(!comparison([false, false, true]).expect("one ran").agree());
+        let failure = comparison([false; 3]).expect_err("none ran");
+        assert!(matches!(failure, Failure::Failed(why) if why.contains("uring: no uring")));
     }
 
     #[test]

@@ -3,42 +3,43 @@
 
 mod compare;
 mod layout;
+mod room;
 mod write;
 
 use crate::args::DemoArgs;
 use crate::output::{self, Failure};
-use compare::{Row, Way};
+use compare::{Comparison, Way};
 use floodtide_core::HumanBytes;
 use layout::Spec;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let specs = layout::gpt2(args.scale);
     let bytes: u64 = specs.iter().map(|spec| spec.bytes() as u64).sum();
-    let (folder, removed_on_drop) = folder(args)?;
-    check_room(&folder, &specs)?;
+    let (folder, removed_on_drop) = folder(args, &specs)?;
     if removed_on_drop.is_some() {
         remove_when_interrupted(folder.clone());
     }
     write::write(&folder, &specs, args.json)?;
-    let rows = compare::compare(&folder)?;
+    let comparison = compare::compare(&folder)?;
     if args.json {
-        return output::print_json(&document(&rows, &specs, bytes));
+        return output::print_json(&document(&comparison, &specs, bytes));
     }
     let mut out = output::stdout();
-    show(&mut out, &rows, &specs, bytes)?;
+    show(&mut out, &comparison, &specs, bytes)?;
     if args.keep.is_some() {
         writeln!(out, "\nThe checkpoint is kept in {}", folder.display())?;
     }
     Ok(out.flush()?)
 }
 
-/// The folder to write to, and what removes it when it is temporary.
-fn folder(args: &DemoArgs) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
+/// The folder to write to, made only when there is room, and what removes it when it is temporary.
+fn folder(args: &DemoArgs, specs: &[Spec]) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
     let Some(keep) = &args.keep else {
+        room::check(&std::env::temp_dir(), specs)?;
         let folder = tempfile::Builder::new().prefix("floodtide-demo-").tempdir().map_err(|error| {
             let parent = std::env::temp_dir();
             Failure::Failed(format!(
@@ -49,11 +50,13 @@ fn folder(args: &DemoArgs) -> Result<(PathBuf, Option<tempfile::TempDir>), Failu
         return Ok((folder.path().to_owned(), Some(folder)));
     };
     let failed = |error| Failure::Failed(format!("{}: cannot use the folder: {error}", keep.display()));
-    fs::create_dir_all(keep).map_err(failed)?;
-    if fs::read_dir(keep).map_err(failed)?.next().is_some() {
+    let exists = keep.try_exists().map_err(failed)?;
+    if exists && fs::read_dir(keep).map_err(failed)?.next().is_some() {
         let message = format!("{}: --keep needs a folder that is new or empty, and this one is not", keep.display());
         return Err(Failure::BadRequest(message));
     }
+    room::check(keep, specs)?;
+    fs::create_dir_all(keep).map_err(failed)?;
     Ok((keep.clone(), None))
 }
 
@@ -68,39 +71,9 @@ fn remove_when_interrupted(folder: PathBuf) {
     let _ = ctrlc::set_handler(handler);
 }
 
-/// What a demo of these tensors takes of the disk, and of memory: the writer holds one tensor at a time, a load all of
-/// them once.
-fn needed(specs: &[Spec]) -> u64 {
-    let sizes = specs.iter().map(|spec| spec.bytes() as u64);
-    sizes.clone().sum::<u64>() + sizes.max().unwrap_or(0)
-}
-
-/// Refuses before the first byte what would fill the disk or the memory, and says which scale fits.
-fn check_room(folder: &Path, specs: &[Spec]) -> Result<(), Failure> {
-    let disk = rustix::fs::statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)).unwrap_or(u64::MAX);
-    let memory = floodtide_linux::probe::memory_limit();
-    for (what, available) in [("disk space", disk), ("memory", memory.available)] {
-        if available >= needed(specs) {
-            continue;
-        }
-        // In steps of a hundredth, with a quarter of it to spare.
-        let fits = |scale: &f64| needed(&layout::gpt2(*scale)) <= available / 4 * 3;
-        let advice = (1..100).rev().map(|hundredths| f64::from(hundredths) / 100.0).find(fits).map_or_else(
-            || format!("even the smallest needs {}", HumanBytes(needed(&layout::gpt2(0.01)))),
-            |scale| format!("try --scale {scale}"),
-        );
-        return Err(Failure::Failed(format!(
-            "the demo needs {} of {what}, but there are {} ({}); {advice}",
-            HumanBytes(needed(specs)),
-            HumanBytes(available),
-            if what == "memory" { &memory.limit } else { "free on the disk of the folder it writes to" },
-        )));
-    }
-    Ok(())
-}
-
-fn document(rows: &[Row], specs: &[Spec], bytes: u64) -> Value {
-    let ways: Vec<Value> = rows
+fn document(comparison: &Comparison, specs: &[Spec], bytes: u64) -> Value {
+    let ways: Vec<Value> = comparison
+        .rows
         .iter()
         .map(|row| match &row.result {
             Ok(timing) => json!({
@@ -113,15 +86,36 @@ fn document(rows: &[Row], specs: &[Spec], bytes: u64) -> Value {
             Err(why) => json!({"way": row.way.name(), "error": why}),
         })
         .collect();
-    json!({"tensors": specs.len(), "bytes": bytes, "agree": true, "ways": ways})
+    json!({
+        "tensors": specs.len(),
+        "bytes": bytes,
+        "agree": comparison.agree(),
+        "cached_share": comparison.cached,
+        "ways": ways,
+    })
 }
 
-fn show(out: &mut impl Write, rows: &[Row], specs: &[Spec], bytes: u64) -> std::io::Result<()> {
+/// What was in the page cache when the loads began, in words.
+fn cache_state(cached: Option<f32>) -> String {
+    match cached {
+        // A page or two that something else looked at make no load a warm one.
+        Some(share) if share < 0.01 => "page cache dropped before each load".to_owned(),
+        Some(share) => format!(
+            "not from a cold disk: up to {:.0} % of a file was in memory when a load began, and could not be dropped",
+            share * 100.0
+        ),
+        None => "page cache to be dropped before each load, but the system does not tell whether it was".to_owned(),
+    }
+}
+
+fn show(out: &mut impl Write, comparison: &Comparison, specs: &[Spec], bytes: u64) -> std::io::Result<()> {
+    let rows = &comparison.rows;
     let tensors = output::count(specs.len(), "tensor");
     writeln!(
         out,
-        "GPT-2 small layout: {tensors} of {} in 2 shards, page cache dropped before each load\n",
-        HumanBytes(bytes)
+        "GPT-2 small layout: {tensors} of {} in 2 shards, {}\n",
+        HumanBytes(bytes),
+        cache_state(comparison.cached)
     )?;
     let median = |way: Way| {
         let row = rows.iter().find(|row| row.way == way)?;
@@ -141,7 +135,9 @@ fn show(out: &mut impl Write, rows: &[Row], specs: &[Spec], bytes: u64) -> std::
             Err(why) => writeln!(out, "{name:14}  not here: {why}")?,
         }
     }
-    writeln!(out, "\nAll loads agree, byte for byte. Medians of interleaved rounds.")?;
+    let verdict =
+        if comparison.agree() { "All loads agree, byte for byte." } else { "Only one way ran: nothing to compare." };
+    writeln!(out, "\n{verdict} Medians of interleaved rounds.")?;
     let auto = rows.iter().find(|row| row.way == Way::Auto).and_then(|row| row.result.as_ref().ok());
     if let Some((backend, reason)) = auto.and_then(|timing| Some((timing.backend?, &timing.reason))) {
         writeln!(out, "auto chose {backend}: {reason}")?;

@@ -1,13 +1,16 @@
 //! Writes the demo's checkpoint with the format's reference writer, contents made as they are written.
 
 use super::layout::{self, Spec};
+use super::room;
 use crate::output::{self, Failure};
 use indicatif::ProgressBar;
-use safetensors::{Dtype, View};
+use safetensors::{Dtype, SafeTensorError, View};
 use serde_json::json;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const SHARDS: usize = 2;
@@ -43,28 +46,56 @@ impl View for RandomTensor<'_> {
     }
 }
 
-/// Writes shards and index into a folder that exists.
+const INDEX: &str = "model.safetensors.index.json";
+
+fn shard_name(number: usize) -> String {
+    format!("model-{number:05}-of-{SHARDS:05}.safetensors")
+}
+
+/// Writes shards and index into a folder that exists and is empty; it is empty again when that fails.
 pub(crate) fn write(folder: &Path, specs: &[Spec], quiet: bool) -> Result<(), Failure> {
-    let failed = |path: &Path, error: &dyn std::fmt::Display| {
-        Failure::Failed(format!(
-            "{}: cannot write the demo's checkpoint: {error}; try --scale 0.1 if the disk is full",
-            path.display()
-        ))
+    write_all(folder, specs, quiet).inspect_err(|_| {
+        for name in (1..=SHARDS).map(shard_name).chain([INDEX.to_owned()]) {
+            // What was not begun is not there; what cannot be removed is the user's to find, beside the first error.
+            let _ = fs::remove_file(folder.join(name));
+        }
+    })
+}
+
+/// Why a file could not be written, and on a full disk which scale fits: the disk took so many bytes before it was full.
+fn explain(path: &Path, error: &io::Error, taken: u64) -> Failure {
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("; {}", room::advice(taken)),
+        _ => String::new(),
     };
+    Failure::Failed(format!("{}: cannot write the demo's checkpoint: {error}{advice}", path.display()))
+}
+
+/// The room that the folder's files take on the disk, in bytes.
+fn taken(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+}
+
+fn write_all(folder: &Path, specs: &[Spec], quiet: bool) -> Result<(), Failure> {
+    let failed = |path: &Path, error: io::Error| explain(path, &error, taken(folder));
     let bar = if quiet { None } else { output::progress_bar("writing") };
     if let Some(bar) = &bar {
         bar.set_length(specs.iter().map(|spec| spec.bytes() as u64).sum());
     }
     let mut weight_map = BTreeMap::new();
     for (i, shard) in layout::shards(specs, SHARDS).iter().enumerate() {
-        let name = format!("model-{:05}-of-{SHARDS:05}.safetensors", i + 1);
+        let name = shard_name(i + 1);
         let path = folder.join(&name);
         let tensors = shard.iter().map(|spec| (spec.name.as_str(), RandomTensor { spec, bar: bar.as_ref() }));
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-        safetensors::serialize_to_file(tensors, metadata, &path).map_err(|error| failed(&path, &error))?;
+        safetensors::serialize_to_file(tensors, metadata, &path).map_err(|error| match error {
+            SafeTensorError::IoError(error) => failed(&path, error),
+            other => failed(&path, io::Error::other(other)),
+        })?;
         // On the disk, so that dropping the cache makes the next read cold.
         let synced = fs::File::open(&path).and_then(|file| file.sync_all());
-        synced.map_err(|error| failed(&path, &error))?;
+        synced.map_err(|error| failed(&path, error))?;
         weight_map.extend(shard.iter().map(|spec| (spec.name.clone(), name.clone())));
     }
     if let Some(bar) = bar {
@@ -72,6 +103,32 @@ pub(crate) fn write(folder: &Path, specs: &[Spec], quiet: bool) -> Result<(), Fa
     }
     let total: usize = specs.iter().map(Spec::bytes).sum();
     let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
-    let path = folder.join("model.safetensors.index.json");
-    fs::write(&path, format!("{index:#}\n")).map_err(|error| failed(&path, &error))
+    let path = folder.join(INDEX);
+    fs::write(&path, format!("{index:#}\n")).map_err(|error| failed(&path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_advice_that_follows_its_room() {
+        let message = |error: io::Error, taken| match explain(Path::new("shard"), &error, taken) {
+            Failure::Failed(message) => message,
+            other => panic!("{other:?}"),
+        };
+        let full = |taken| message(io::ErrorKind::StorageFull.into(), taken);
+        assert!(full(256 << 20).ends_with(&room::advice(256 << 20)));
+        assert!(full(1 << 20).contains("even the smallest"));
+        assert!(!message(io::ErrorKind::PermissionDenied.into(), 1 << 20).contains("smallest"));
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // The index cannot be written where a folder has its name.
+        fs::create_dir(folder.path().join(INDEX)).expect("makes");
+        write(folder.path(), &layout::gpt2(0.001), true).expect_err("no index");
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+    }
 }

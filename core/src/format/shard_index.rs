@@ -3,7 +3,7 @@
 //! The index comes from outside: a shard's name is taken only if it is a plain file name, so that no index can make a
 //! loader read a file of another directory.
 
-use crate::escape::Escaped;
+use crate::escape::{Quoted, without_middle};
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -20,31 +20,36 @@ pub enum IndexError {
     /// Not JSON, or no `weight_map` of strings.
     #[error("the index is not the JSON expected, an object with \"weight_map\": {message}")]
     Json { message: String },
+    /// A map without entries.
+    #[error(
+        "the index maps no tensor to a file: its \"weight_map\" is empty; fetch it again, or name the files themselves"
+    )]
+    Empty,
     /// A tensor is mapped twice.
-    #[error("the index maps tensor \"{}\" twice; names must be unique", Escaped(name))]
+    #[error("the index maps tensor \"{}\" twice; names must be unique", Quoted(name))]
     DuplicateName { name: String },
     /// The shard's name could lead out of the directory.
     #[error(
         "the index maps tensor \"{}\" to \"{}\", expected the plain name of a file in the same directory \
          (no \"/\", no \"..\"); an index may not point elsewhere",
-        Escaped(name),
-        Escaped(shard)
+        Quoted(name),
+        Quoted(shard)
     )]
     NotPlainName { name: String, shard: String },
     /// The map promises a tensor that its shard lacks.
     #[error(
         "the index maps tensor \"{}\" to \"{}\", but that shard does not hold it; \
          index and shards do not belong together: fetch them again",
-        Escaped(name),
-        Escaped(shard)
+        Quoted(name),
+        Quoted(shard)
     )]
     NotInShard { name: String, shard: String },
     /// A shard holds a tensor that the map does not give it.
     #[error(
         "shard \"{}\" holds tensor \"{}\", which the index does not map to it; \
          index and shards do not belong together: fetch them again",
-        Escaped(shard),
-        Escaped(name)
+        Quoted(shard),
+        Quoted(name)
     )]
     NotInIndex { name: String, shard: String },
 }
@@ -63,10 +68,14 @@ impl ShardIndex {
     /// Parses an index file.
     ///
     /// # Errors
-    /// When it is not JSON with a `weight_map` of plain file names, or maps a tensor twice.
+    /// When it is not JSON with a `weight_map` of plain file names, or maps no tensor, or one twice.
     pub fn parse(json: &[u8]) -> Result<Self, IndexError> {
-        let raw: RawIndex = serde_json::from_slice(json).map_err(|e| IndexError::Json { message: e.to_string() })?;
+        let raw: RawIndex =
+            serde_json::from_slice(json).map_err(|e| IndexError::Json { message: without_middle(e.to_string()) })?;
         let mut entries = raw.weight_map.0;
+        if entries.is_empty() {
+            return Err(IndexError::Empty);
+        }
         entries.sort();
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(IndexError::DuplicateName { name: pair[0].0.clone() });
@@ -80,7 +89,7 @@ impl ShardIndex {
         let map =
             entries.into_iter().map(|(name, shard)| (name, shards.binary_search(&shard).unwrap_or_default())).collect();
         let fields = raw.metadata.unwrap_or_default();
-        let total_size = fields.get("total_size").and_then(serde_json::Value::as_u64);
+        let total_size = fields.get("total_size").and_then(whole_number);
         let metadata = fields
             .iter()
             .map(|(key, value)| (key.clone(), value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)))
@@ -94,7 +103,7 @@ impl ShardIndex {
         &self.shards
     }
 
-    /// `metadata.total_size` in bytes, when it is there as an integer.
+    /// `metadata.total_size` in bytes, when it is there as a whole number, which some writers give as `5.0`.
     #[must_use]
     pub fn total_size(&self) -> Option<u64> {
         self.total_size
@@ -116,6 +125,16 @@ impl ShardIndex {
     pub fn shard_of(&self, tensor: &str) -> Option<usize> {
         self.map.binary_search_by(|(name, _)| name.as_str().cmp(tensor)).ok().map(|at| self.map[at].1)
     }
+}
+
+/// An unsigned integer, or a number with a fraction of zero, as what computes sizes in floating point writes it.
+fn whole_number(value: &serde_json::Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        // The cast cuts off the fraction and saturates, so that it changes every number that is not a whole one in range.
+        let whole = number as u64;
+        (whole as f64 == number && whole != u64::MAX).then_some(whole)
+    })
 }
 
 /// Whether `name` can only mean a file of the directory it is looked up in.
@@ -170,6 +189,31 @@ mod tests {
     }
 
     #[test]
+    fn a_total_size_is_any_whole_number() {
+        let total = |size: &str| {
+            let json = format!(r#"{{"metadata":{{"total_size":{size}}},"weight_map":{{"t":"a"}}}}"#);
+            ShardIndex::parse(json.as_bytes()).expect("valid").total_size()
+        };
+        for (size, expected) in [("5", 5), ("5.0", 5), ("5e2", 500), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(total(size), Some(expected), "{size}");
+        }
+        for size in ["5.5", "-5", "-5.0", "1e300", "18446744073709551616", "\"5\"", "null", "[]"] {
+            assert_eq!(total(size), None, "{size}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut_in_messages() {
+        let long = "n".repeat(1 << 20);
+        for map in
+            [format!(r#"{{"{long}":"/{long}"}}"#), format!(r#"{{"{long}":"a","{long}":"a"}}"#), format!(r#""{long}""#)]
+        {
+            let message = parse(&map).expect_err("broken").to_string();
+            assert!(message.len() < 1000 && message.contains("nnnn…"), "{message}");
+        }
+    }
+
+    #[test]
     fn only_plain_names_are_taken() {
         for bad in ["../../etc/passwd", "/etc/passwd", "a/b", "..", ".", "", "a\\\\b", "a\\u0000b"] {
             let error = parse(&format!(r#"{{"t":"{bad}"}}"#)).expect_err(bad);
@@ -180,6 +224,7 @@ mod tests {
     #[test]
     fn duplicates_and_other_json_are_refused() {
         assert_eq!(parse(r#"{"t":"a","t":"a"}"#).unwrap_err(), IndexError::DuplicateName { name: "t".into() });
+        assert_eq!(parse("{}").unwrap_err(), IndexError::Empty);
         for bad in [&b"{}"[..], b"[", b"\xff", br#"{"weight_map":[]}"#, br#"{"weight_map":{"a":1}}"#] {
             assert!(matches!(ShardIndex::parse(bad), Err(IndexError::Json { .. })));
         }

@@ -268,7 +268,9 @@ impl Planner {
         };
         let needed = laid_out.arena_bytes.saturating_add(resident).saturating_add(buffered);
         if let Some(memory) = self.options.memory.as_ref().filter(|memory| needed > memory.available) {
-            return Err(Error::NotEnoughMemory { needed, available: memory.available, limit: memory.limit.clone() });
+            let MemoryLimit { available, limit } = memory.clone();
+            let file = catalog.files().first().map_or_else(String::new, |file| file.path.clone());
+            return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
         let arena_bytes = usize::try_from(laid_out.arena_bytes)
             .ok()

@@ -4,7 +4,7 @@ mod memory;
 mod residency;
 
 pub use memory::memory_limit;
-pub(crate) use residency::resident_share;
+pub use residency::resident_share;
 
 use floodtide_core::{Alignment, DirectLimits};
 use io_uring::{IoUring, opcode};
@@ -15,9 +15,13 @@ use std::os::fd::AsFd;
 
 /// What direct reads of a file must keep to; `None` when it takes none.
 ///
-/// From `statx(2)`: `STATX_DIOALIGN` (Linux 6.1), and the smaller alignment for reads of `STATX_DIO_READ_ALIGN` (6.14).
+/// A file system that is memory takes none, although some let a direct read pass: there is no page cache to go past.
+/// Elsewhere, from `statx(2)`: `STATX_DIOALIGN` (Linux 6.1), and the smaller alignment for reads of `STATX_DIO_READ_ALIGN` (6.14).
 /// Where the kernel does not say, a probing read decides between 512 and 4096 bytes.
 pub(crate) fn direct_limits(file: &File) -> Option<DirectLimits> {
+    if is_memory(file) {
+        return None;
+    }
     const READ_ALIGN: StatxFlags = StatxFlags::from_bits_retain(0x2_0000);
     let wanted = StatxFlags::DIOALIGN | READ_ALIGN;
     let answer = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
@@ -75,6 +79,10 @@ pub(crate) fn explain_ring_error(error: &std::io::Error) -> String {
     }
 }
 
+/// `TMPFS_MAGIC` and `HUGETLBFS_MAGIC` of `linux/magic.h`.
+const TMPFS: u64 = 0x0102_1994;
+const HUGETLBFS: u64 = 0x9584_58f6;
+
 /// The file system's name, and whether it is on another machine. Magic numbers: `linux/magic.h` and the projects' own.
 #[must_use]
 pub(crate) fn file_system(file: impl AsFd) -> (String, bool) {
@@ -83,8 +91,8 @@ pub(crate) fn file_system(file: impl AsFd) -> (String, bool) {
         0xef53 => ("ext4", false),
         0x5846_5342 => ("xfs", false),
         0x9123_683e => ("btrfs", false),
-        0x0102_1994 => ("tmpfs", false),
-        0x9584_58f6 => ("hugetlbfs", false),
+        TMPFS => ("tmpfs", false),
+        HUGETLBFS => ("hugetlbfs", false),
         0x794c_7630 => ("overlayfs", false),
         0x2fc1_2fc1 => ("zfs", false),
         0xf2f5_2010 => ("f2fs", false),
@@ -100,6 +108,12 @@ pub(crate) fn file_system(file: impl AsFd) -> (String, bool) {
         other => return (format!("file system 0x{other:x}"), false),
     };
     (name.to_owned(), network)
+}
+
+/// Whether the file's contents are pages of memory and nothing else: tmpfs, ramfs, hugetlbfs.
+fn is_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file)
+        .is_ok_and(|answer| matches!(answer.f_type as u64 & 0xffff_ffff, TMPFS | HUGETLBFS | 0x8584_58f6))
 }
 
 /// The processors this process may use: affinity and cgroup quota are respected.

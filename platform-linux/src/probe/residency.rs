@@ -1,8 +1,9 @@
 //! How much of a file is in the page cache, without touching it.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 /// `struct cachestat_range` and `struct cachestat` of `linux/mman.h`.
 #[repr(C)]
@@ -31,7 +32,8 @@ const SAMPLES: u64 = 32;
 /// `cachestat(2)` (Linux 6.5) answers at once, but refuses files that the caller neither owns nor may write; an older
 /// kernel has `mincore(2)`, which then calls every page resident, so it is asked for own files only. Else reads that may
 /// not wait (`RWF_NOWAIT`) sample the file.
-pub(crate) fn resident_share(file: &File) -> Option<f32> {
+#[must_use]
+pub fn resident_share(file: &File) -> Option<f32> {
     let metadata = file.metadata().ok()?;
     if metadata.len() == 0 {
         return Some(1.0);
@@ -69,13 +71,26 @@ fn mapped_share(file: &File, bytes: u64) -> Option<f32> {
     (code == 0).then(|| pages.iter().filter(|&&page| page & 1 == 1).count() as f32 / pages.len() as f32)
 }
 
+/// Reads a byte from each of [`SAMPLES`] equal parts of the file, if that does not wait for the disk.
+///
+/// A miss has the kernel read ahead, so what is sampled is cached a moment later. The descriptor is one of its own that is
+/// advised against that (`POSIX_FADV_RANDOM`), so that a miss brings in one page, and the places are others each time, so
+/// that no sample meets the page that an earlier one brought in.
 fn sampled_share(file: &File, bytes: u64) -> Option<f32> {
+    let own = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+        .ok()?;
+    rustix::fs::fadvise(&own, 0, None, rustix::fs::Advice::Random).ok()?;
+    let random = RandomState::new();
+    let part = (bytes / SAMPLES).max(1);
     let mut hits = 0;
     for sample in 0..SAMPLES {
-        let offset = bytes / SAMPLES * sample;
+        let offset = (part * sample + random.hash_one(sample) % part).min(bytes - 1);
         let mut byte = [0_u8; 1];
         let slices = &mut [std::io::IoSliceMut::new(&mut byte)];
-        match rustix::io::preadv2(file, slices, offset, rustix::io::ReadWriteFlags::NOWAIT) {
+        match rustix::io::preadv2(&own, slices, offset, rustix::io::ReadWriteFlags::NOWAIT) {
             Ok(_) => hits += 1,
             Err(rustix::io::Errno::AGAIN) => {}
             Err(_) => return None,
@@ -100,6 +115,28 @@ mod tests {
         if let Some(share) = sampled_share(&file, 1 << 20) {
             assert!(share > 0.9);
         }
+    }
+
+    #[test]
+    fn sampling_a_cold_file_does_not_make_it_look_cached() {
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file");
+        let bytes = 64 << 20;
+        file.write_all(&vec![1; bytes]).expect("writes");
+        file.sync_all().expect("syncs");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
+        if cached_pages(&file) != Ok(0) {
+            return println!("skipped: the page cache cannot be dropped here, or does not tell");
+        }
+        for _ in 0..3 {
+            let Some(share) = sampled_share(&file, bytes as u64) else {
+                return println!("skipped: no RWF_NOWAIT here");
+            };
+            assert!(share < 0.1, "{share}");
+            // What the misses started may arrive before the next look.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let brought_in = cached_pages(&file).expect("it told before");
+        assert!(brought_in <= 3 * SAMPLES, "{brought_in} pages");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What can be wrong with a safetensors header: one variant a rule, so that a test can name the rule it breaks.
 
 use crate::dtype::DType;
-use crate::escape::Escaped;
+use crate::escape::Quoted;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use thiserror::Error;
 
 /// A broken rule of the format. Offsets are in bytes from the start of the data unless said otherwise.
@@ -40,50 +41,52 @@ pub enum HeaderError {
     /// A tensor's entry is not what the format asks for.
     #[error(
         "the header's entry for tensor \"{}\" is not valid: {message}; the file is damaged or was written wrongly",
-        Escaped(name)
+        Quoted(name)
     )]
     Entry { name: String, message: String },
     /// Two tensors of one name.
     #[error(
         "tensor \"{}\" occurs twice in the header; names must be unique: \
          the file was put together wrongly, write it again",
-        Escaped(name)
+        Quoted(name)
     )]
     DuplicateName { name: String },
     /// The range runs backwards.
     #[error(
         "tensor \"{}\" has data_offsets [{begin}, {end}]: it ends before it begins; the header is damaged",
-        Escaped(name)
+        Quoted(name)
     )]
     EndBeforeBegin { name: String, begin: u64, end: u64 },
     /// Bytes that belong to no tensor.
     #[error(
         "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
          the bytes between belong to no tensor, and the format allows no holes",
-        Escaped(name)
+        Quoted(name)
     )]
     Hole { name: String, expected: u64, begin: u64 },
     /// Bytes that belong to two tensors.
     #[error(
         "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
          the two overlap, and the format allows no overlaps",
-        Escaped(name)
+        Quoted(name)
     )]
     Overlap { name: String, expected: u64, begin: u64 },
     /// More elements than can be counted.
     #[error(
-        "tensor \"{}\" has shape {shape:?}, whose size in bits does not fit in 64 bits; the header is damaged",
-        Escaped(name)
+        "tensor \"{}\" has shape {}, whose size in bits does not fit in 64 bits; the header is damaged",
+        Quoted(name),
+        Dims(shape)
     )]
     ShapeOverflow { name: String, shape: Vec<u64> },
     /// A packed type that ends inside a byte.
-    #[error("tensor \"{}\" of dtype {dtype} takes {bits} bits, which is no whole number of bytes", Escaped(name))]
+    #[error("tensor \"{}\" of dtype {dtype} takes {bits} bits, which is no whole number of bytes", Quoted(name))]
     PartialByte { name: String, dtype: DType, bits: u64 },
     /// Shape and offsets disagree.
     #[error(
-        "tensor \"{}\" of dtype {dtype} and shape {shape:?} takes {expected} bytes, but its data_offsets span {found}; \
+        "tensor \"{}\" of dtype {dtype} and shape {} takes {expected} bytes, but its data_offsets span {found}; \
          the header is damaged",
-        Escaped(name)
+        Quoted(name),
+        Dims(shape)
     )]
     SizeMismatch { name: String, dtype: DType, shape: Vec<u64>, expected: u64, found: u64 },
     /// The file ends before the last tensor does. Both are lengths of the file.
@@ -97,4 +100,19 @@ pub enum HeaderError {
         "the file has {found} bytes, but its header describes {expected}: the bytes after them belong to no tensor"
     )]
     TrailingBytes { expected: u64, found: u64 },
+}
+
+/// A shape, cut where no real one goes on: the format does not limit the number of dimensions.
+struct Dims<'a>(&'a [u64]);
+
+impl fmt::Display for Dims<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 10;
+        let Some((first, rest)) = self.0.split_at_checked(SHOWN).filter(|(_, rest)| !rest.is_empty()) else {
+            return write!(f, "{:?}", self.0);
+        };
+        f.write_str("[")?;
+        first.iter().try_for_each(|dim| write!(f, "{dim}, "))?;
+        write!(f, "…] ({} dimensions)", first.len() + rest.len())
+    }
 }

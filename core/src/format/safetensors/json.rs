@@ -7,6 +7,7 @@
 
 use super::HeaderError;
 use crate::dtype::DType;
+use crate::escape::{Quoted, without_middle};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -40,8 +41,8 @@ pub(super) fn parse(text: &str) -> Result<RawHeader<'_>, HeaderError> {
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end())
         .map_err(|error| match entry_name {
-            Some(name) => HeaderError::Entry { name: name.into_owned(), message: error.to_string() },
-            None => HeaderError::Json { message: error.to_string() },
+            Some(name) => HeaderError::Entry { name: name.into_owned(), message: without_middle(error.to_string()) },
+            None => HeaderError::Json { message: without_middle(error.to_string()) },
         })?;
     Ok(header)
 }
@@ -137,10 +138,7 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
         }
         unknown.sort_unstable();
         if let Some(pair) = unknown.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(A::Error::custom(format_args!(
-                "the key \"{}\" occurs twice",
-                crate::escape::Escaped(&pair[0])
-            )));
+            return Err(A::Error::custom(format_args!("the key \"{}\" occurs twice", Quoted(&pair[0]))));
         }
         if !has_shape {
             return Err(A::Error::missing_field("shape"));

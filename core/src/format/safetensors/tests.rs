@@ -133,6 +133,31 @@ fn each_rule_has_its_error() {
 }
 
 #[test]
+fn messages_stay_short_whatever_the_file_quotes() {
+    let long = "n".repeat(1 << 20);
+    let dims = "0,".repeat(1 << 20);
+    let entry = r#"{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#;
+    let named = |entry: &str| format!(r#"{{"{long}":{entry}}}"#);
+    for json in [
+        named(r#"{"dtype":"U8","shape":[1],"data_offsets":[1,2]}"#),
+        named(r#"{"dtype":"U8"}"#),
+        format!(r#"{{"{long}":{entry},"{long}":{entry}}}"#),
+        one(&format!(r#"{{"dtype":"{long}","shape":[1],"data_offsets":[0,1]}}"#)),
+        one(&format!(r#"{{"{long}":0,"{long}":0,"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#)),
+        one(&format!(r#"{{"dtype":"U8","shape":"{long}","data_offsets":[0,1]}}"#)),
+        one(&format!(r#"{{"dtype":"U8","shape":[{dims}0],"data_offsets":[0,1]}}"#)),
+        one(&format!(r#"{{"dtype":"F64","shape":[{dims}4611686018427387904],"data_offsets":[0,1]}}"#)),
+        format!(r#"{{"__metadata__":"{long}"}}"#),
+    ] {
+        let message = parse(&file(&json, 1)).expect_err("broken").to_string();
+        assert!(message.len() < 1000 && message.contains('…'), "{message:.1000}");
+    }
+    let hostile = one(r#"{"dtype":"\u001b[31m\n","shape":"\u001b[31m\n","data_offsets":[0,1]}"#);
+    let message = parse(&file(&hostile, 1)).expect_err("broken").to_string();
+    assert!(!message.contains(char::is_control), "{message}");
+}
+
+#[test]
 fn lengths_are_checked_before_anything_is_read() {
     assert_eq!(header_range(&[1, 2, 3], 3), Err(HeaderError::FileTooShort { file_len: 3 }));
     assert_eq!(header_range(&[], 0), Err(HeaderError::FileTooShort { file_len: 0 }));
@@ -141,6 +166,7 @@ fn lengths_are_checked_before_anything_is_read() {
     assert_eq!(header_range(&claim(100_000_001), u64::MAX), Err(HeaderError::TooLarge { claimed: 100_000_001 }));
     assert_eq!(header_range(&claim(100), 107), Err(HeaderError::PastEnd { claimed: 100, file_len: 107 }));
     assert_eq!(header_range(&claim(100), 108).map(ByteRange::len), Ok(100));
+    assert!(matches!(parse(&claim(0)), Err(HeaderError::Json { message }) if message.contains("EOF")));
     let file = [&2_u64.to_le_bytes()[..], &[0xff, 0xff]].concat();
     assert_eq!(parse(&file).unwrap_err(), HeaderError::NotUtf8 { at: 0 });
 }
