@@ -4,6 +4,7 @@ use crate::tools::{run, target, works};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// A place for checkpoints, cleared when it is dropped.
 pub(super) enum Disk {
@@ -65,7 +66,13 @@ impl Drop for Disk {
     fn drop(&mut self) {
         match self {
             Self::Zram { device, mount } => {
-                let _ = run(Command::new("umount").arg(mount));
+                // Whoever has just read from it may not be quite gone.
+                for _ in 0..50 {
+                    if works(Command::new("umount").arg(&*mount)) {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
                 let _ = fs::write(format!("/sys/block/{device}/reset"), "1");
             }
             Self::Ordinary(folder) => _ = fs::remove_dir_all(folder),
@@ -88,4 +95,19 @@ pub(super) fn drop_cache(folder: &Path) -> Result<(), String> {
         ]))?;
     }
     Ok(())
+}
+
+/// Brings a folder's files into the page cache.
+pub(super) fn warm_cache(folder: &Path) -> Result<(), String> {
+    for entry in fs::read_dir(folder).map_err(|error| error.to_string())?.flatten() {
+        let mut file = fs::File::open(entry.path()).map_err(|error| error.to_string())?;
+        std::io::copy(&mut file, &mut std::io::sink()).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Whether this machine gives free memory back to a host, which makes memory slow that is used again.
+pub(super) fn reclaims_memory() -> bool {
+    let reported = fs::read_to_string("/sys/module/page_reporting/parameters/reported_kib");
+    reported.is_ok_and(|kib| kib.trim() != "0")
 }
