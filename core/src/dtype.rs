@@ -31,6 +31,16 @@ macro_rules! dtypes {
                 match self { $(Self::$name => $bits,)* }
             }
 
+            /// The least number of whole bytes that holds whole elements: 3 for 6 bits, of which four fill as many.
+            #[must_use]
+            pub const fn whole_bytes(self) -> u64 {
+                match self.bits() {
+                    4 => 1,
+                    6 => 3,
+                    bits => bits / 8,
+                }
+            }
+
             /// The alignment in bytes that a typed view needs.
             #[must_use]
             pub const fn alignment(self) -> u64 {

@@ -164,22 +164,24 @@ impl Layout<'_> {
         if needed <= buffers.gather || (!buffers.split && needed <= buffers.limit) {
             return self.place(run, tensors_end);
         }
+        // A run of several tensors is never that long.
+        let placements = &self.out.placements[run.first..tensors_end];
+        let longest = placements.iter().find(|placement| !placement.range.is_empty());
+        let tensor =
+            self.catalog.tensor(longest.map_or(self.out.placements[run.first].tensor, |placement| placement.tensor));
         if !buffers.split {
-            // Only a tensor alone is longer than `gather`.
-            return Err(Error::BufferTooSmall {
-                tensor: self.catalog.tensor(self.out.placements[run.first].tensor).name.to_owned(),
-                needed,
-                limit: buffers.limit,
-            });
+            return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
-        // Cut at multiples of the alignment, which keeps the pieces' ends direct and whole elements whole.
+        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or before, where an element would be cut.
         let margin = self.margin(run);
         let step = buffers.gather.saturating_sub(margin).max(margin) / margin * margin;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
         let mut piece = Run { end: run.start, ..*run };
+        let mut cut = base;
         while piece.end < run.end {
+            cut = cut.saturating_add(step);
             piece.start = piece.end;
-            piece.end = ((piece.start - base) / step + 1).saturating_mul(step).saturating_add(base).min(run.end);
+            piece.end = if cut < run.end { cut - (cut - run.start) % tensor.dtype.whole_bytes() } else { run.end };
             let next = self.tensors_until(&piece, tensors_end);
             self.place(&piece, next.end)?;
             piece.first = next.start_of_next;

@@ -193,6 +193,41 @@ fn a_tensor_that_no_buffer_holds_is_named_or_cut() {
 }
 
 #[test]
+fn the_tensor_that_is_named_is_the_long_one() {
+    let catalog = catalog(&[(vec![0, 0, 8 << 20], 0)]);
+    let options = PlanOptions { access: streamed(1 << 20, 2 << 20, false, Order::File), ..PlanOptions::default() };
+    let error = Planner::new(options).plan(&catalog, &all(&catalog)).expect_err("too small");
+    assert!(matches!(&error, Error::BufferTooSmall { tensor, .. } if tensor == "f0.t2"), "{error}");
+}
+
+#[test]
+fn parts_hold_whole_elements_also_of_six_bits() {
+    // Behind a tensor of one byte, so that elements and alignments do not go together.
+    let bytes = 3 * 1_000_003_u64;
+    let json = format!(
+        r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F6_E2M3","shape":[{}],"data_offsets":[1,{}]}}}}"#,
+        bytes * 8 / 6,
+        bytes + 1
+    );
+    let file_len = 8 + json.len() as u64 + bytes + 1;
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    builder.add_safetensors("six", file_len, &Header::parse(json.as_bytes(), file_len).expect("valid")).expect("adds");
+    let catalog = builder.finish().expect("unique names");
+    let options = PlanOptions {
+        access: streamed(1 << 17, 1 << 20, true, Order::File),
+        direct: vec![limits(512)],
+        ..PlanOptions::default()
+    };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    assert!(plan.extents().iter().filter(|extent| extent.method == Method::Direct).count() > 20);
+    for extent in 0..plan.extents().len() {
+        for part in plan.parts(ExtentId(extent as u32)).filter(|part| part.placement == 1) {
+            assert_eq!((part.offset % 3, part.bytes.len() % 3), (0, 0));
+        }
+    }
+}
+
+#[test]
 fn a_stream_that_does_not_fit_in_memory_is_refused() {
     let catalog = catalog(&[(vec![4 << 20; 4], 0)]);
     let plan = |available| {
