@@ -17,6 +17,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod format;
+pub mod middleware;
 pub mod pool;
 pub mod strategy;
 pub mod stream;
@@ -29,15 +30,19 @@ mod error;
 mod escape;
 mod glob;
 mod plan;
+#[cfg_attr(not(floodtide_planted), allow(unused_macros, reason = "what is planted is off"))]
+#[doc(hidden)]
+pub mod planted;
 mod selection;
 mod source;
+mod stamp;
 mod units;
 mod write_only;
 
 pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use engine::{
-    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Waits, Worker, next_read,
+    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, next_read,
 };
 pub use error::Error;
 pub use escape::{Escaped, Quoted};
@@ -49,5 +54,6 @@ pub use plan::{
 };
 pub use selection::Selection;
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+pub use stamp::Stamp;
 pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
 pub use write_only::WriteOnly;

@@ -56,6 +56,14 @@ pub enum Fault {
     Os(i32),
 }
 
+impl ReadId {
+    /// A number that no other read has while this one is in flight.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

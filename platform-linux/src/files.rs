@@ -2,43 +2,20 @@
 
 use crate::error::Error;
 use crate::probe;
-use floodtide_core::DirectLimits;
+use floodtide_core::{DirectLimits, Stamp};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
-
-    /// What differs, in words.
-    fn difference(self, now: Self) -> Option<&'static str> {
-        if (self.device, self.inode) != (now.device, now.inode) {
-            Some("another file has taken its place")
-        } else if self.bytes != now.bytes {
-            Some("its length is another")
-        } else if self.modified != now.modified {
-            Some("it was written to")
-        } else {
-            None
-        }
+/// A file's stamp as its metadata tell it.
+fn stamp_of(metadata: &std::fs::Metadata) -> Stamp {
+    Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        bytes: metadata.size(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
     }
 }
 
@@ -60,7 +37,7 @@ impl OpenFile {
         if !metadata.is_file() {
             return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
         }
-        let stamp = Stamp::of(&metadata);
+        let stamp = stamp_of(&metadata);
         Ok(Self { path: path.to_owned(), buffered, direct: None, stamp })
     }
 
@@ -69,7 +46,7 @@ impl OpenFile {
         let Some(limits) = probe::direct_limits(&self.buffered) else { return };
         let Ok(direct) = open(&self.path, OFlags::DIRECT | OFlags::NONBLOCK) else { return };
         // The path may mean another file by now; that is reported at the end of the load, not read here.
-        if direct.metadata().is_ok_and(|m| self.stamp.difference(Stamp::of(&m)).is_none()) {
+        if direct.metadata().is_ok_and(|m| self.stamp.difference(stamp_of(&m)).is_none()) {
             self.direct = Some((direct, limits));
         }
     }
@@ -114,7 +91,7 @@ impl OpenFile {
         let open = self.buffered.metadata();
         let named = std::fs::metadata(&self.path).map_err(|_| changed("it was removed"))?;
         for now in [open.as_ref().unwrap_or(&named), &named] {
-            if let Some(what) = self.stamp.difference(Stamp::of(now)) {
+            if let Some(what) = self.stamp.difference(stamp_of(now)) {
                 return Err(changed(what));
             }
         }

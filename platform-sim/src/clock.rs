@@ -37,7 +37,12 @@ impl Link {
 
     /// When a request for so many bytes that is made now is done.
     pub fn schedule(&mut self, now: u64, bytes: u64) -> u64 {
-        let begins = self.free_at.max(now.saturating_add(self.latency));
+        self.schedule_after(now, 0, bytes)
+    }
+
+    /// The same for a request that has some latency of its own.
+    pub fn schedule_after(&mut self, now: u64, latency: u64, bytes: u64) -> u64 {
+        let begins = self.free_at.max(now.saturating_add(self.latency).saturating_add(latency));
         let takes = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(self.bytes_per_second)).unwrap_or(0);
         self.free_at = begins.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
         self.free_at

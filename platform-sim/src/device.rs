@@ -1,94 +1,210 @@
-//! A device that a stream is uploaded to, in virtual time.
+//! The storage: files behind a device with latency, bandwidth, a queue, and rules for direct reads.
 
 use crate::clock::{Clock, Link};
+use crate::draw::Draw;
+use crate::files::SimFile;
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::convert::Infallible;
-use core::ops::Deref;
-use core::task::{Context, Poll, Waker};
-use floodtide_core::stream::{Sink, Staged, Ticket};
+use floodtide_core::{
+    Alignment, Buffer, Completion, DirectLimits, Fault, Outcome, ReadOp, ReadSource, Rejected, WriteOnly,
+};
 
-/// An upload that is under way.
+/// Memory at an address of the world.
 #[derive(Debug)]
-struct Upload<B> {
-    due: u64,
-    buffer: B,
+pub struct SimChunk {
+    /// Where it is.
+    pub address: u64,
+    /// What is in it.
+    pub bytes: Vec<u8>,
 }
 
-/// A simulated device: it takes buffers over a link, as many at a time as it has queue places, and keeps what was in them.
-#[derive(Debug)]
-pub struct DeviceSink<B> {
-    clock: Clock,
-    link: Link,
-    depth: usize,
-    uploads: BTreeMap<Ticket, Upload<B>>,
-    next: u64,
-    waker: Option<Waker>,
-    memory: BTreeMap<String, Vec<u8>>,
+impl Buffer for SimChunk {
+    fn memory(&mut self) -> WriteOnly<'_> {
+        WriteOnly::new(&mut self.bytes)
+    }
 }
 
-impl<B: Deref<Target = [u8]>> DeviceSink<B> {
-    /// A device at the end of `link`, with `depth` uploads at a time.
+/// The memory that reads in flight fill.
+#[derive(Debug, Default)]
+pub struct Flight {
+    /// By first address: one past the last.
+    ranges: BTreeMap<u64, u64>,
+    /// Bytes of chunks in flight, and the most there ever were.
+    bytes: u64,
+    peak: u64,
+}
+
+impl Flight {
+    /// Whether any read in flight fills a part of this.
     #[must_use]
-    pub fn new(clock: Clock, link: Link, depth: usize) -> Self {
-        Self { clock, link, depth, uploads: BTreeMap::new(), next: 0, waker: None, memory: BTreeMap::new() }
+    pub fn touches(&self, start: u64, end: u64) -> bool {
+        self.ranges.range(..end).next_back().is_some_and(|(_, &to)| to > start)
     }
 
-    /// When the next upload is done; `None` when none is under way.
+    /// The most bytes that were ever in flight.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Whether nothing is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// False when another read fills a part of it.
+    fn enter(&mut self, start: u64, end: u64, chunk: u64) -> bool {
+        let free = !self.touches(start, end);
+        self.ranges.insert(start, end);
+        self.bytes += chunk;
+        self.peak = self.peak.max(self.bytes);
+        free
+    }
+
+    fn leave(&mut self, start: u64, chunk: u64) {
+        self.ranges.remove(&start);
+        self.bytes -= chunk;
+    }
+}
+
+/// How a file's device behaves.
+#[derive(Debug, Clone)]
+pub struct FileDevice {
+    /// What it says of direct reads.
+    pub says: Option<DirectLimits>,
+    /// What it asks of them.
+    pub asks: DirectLimits,
+    /// Nanoseconds of latency at least.
+    pub latency: u64,
+}
+
+/// What all workers share of the storage.
+#[derive(Debug)]
+pub struct Storage {
+    /// The files.
+    pub files: Rc<[SimFile]>,
+    /// Their devices.
+    pub devices: Vec<FileDevice>,
+    /// The way to all of them.
+    pub link: RefCell<Link>,
+    /// Reads that take a hundred times as long, in millionths.
+    pub tail: u32,
+    /// The time.
+    pub clock: Clock,
+    /// What is being filled.
+    pub flight: RefCell<Flight>,
+    /// Rules that were broken.
+    pub broken_rules: RefCell<Vec<&'static str>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    due: u64,
+    op: ReadOp,
+    buffer: SimChunk,
+}
+
+/// A queue of reads of the storage.
+#[derive(Debug)]
+pub struct SimSource {
+    storage: Rc<Storage>,
+    depth: usize,
+    draw: Draw,
+    pending: Vec<Pending>,
+}
+
+impl SimSource {
+    /// With so many places.
+    #[must_use]
+    pub fn new(storage: Rc<Storage>, depth: usize, draw: Draw) -> Self {
+        Self { storage, depth: depth.max(1), draw, pending: Vec::new() }
+    }
+
+    /// When the next read completes; `None` when none is in flight.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.uploads.values().map(|upload| upload.due).min()
+        self.pending.iter().map(|pending| pending.due).min()
     }
 
-    /// Wakes whoever waits for an upload.
-    pub fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// The tensors that it has got, by name.
-    #[must_use]
-    pub fn into_memory(self) -> BTreeMap<String, Vec<u8>> {
-        self.memory
+    fn latency(&mut self, op: &ReadOp) -> u64 {
+        let base = self.storage.devices[op.file.index()].latency;
+        let varied = base + self.draw.number(0..=base / 2);
+        if self.draw.chance(self.storage.tail) { varied.saturating_mul(100) } else { varied }
     }
 }
 
-impl<B: Deref<Target = [u8]>> Sink<B> for DeviceSink<B> {
+impl Storage {
+    fn carry_out(&self, op: &ReadOp, buffer: &mut SimChunk) -> Outcome {
+        let device = &self.devices[op.file.index()];
+        if op.direct {
+            let address = buffer.address + op.at as u64;
+            let aligned = device.asks.offset.divides(op.offset)
+                && device.asks.offset.divides(op.len as u64)
+                && device.asks.memory.divides(address);
+            if !aligned {
+                return Outcome::Failed(Fault::Invalid);
+            }
+        }
+        let mut memory = buffer.memory().part(op.at..op.at + op.len);
+        let mut bytes = alloc::vec![0; op.len];
+        let there = self.files[op.file.index()].read(op.offset, &mut bytes);
+        memory.write(0, &bytes[..there]);
+        Outcome::Read(there)
+    }
+}
+
+impl ReadSource for SimSource {
+    type Buffer = SimChunk;
     type Error = Infallible;
 
-    fn depth(&self) -> usize {
+    fn capacity(&self) -> usize {
         self.depth
     }
 
-    fn submit(&mut self, chunk: Staged<B>) -> Result<Ticket, Infallible> {
-        let mut bytes = 0;
-        for part in chunk.parts() {
-            let tensor = self.memory.entry(part.tensor.name.into()).or_default();
-            // A part of a tensor may come before an earlier one.
-            let (from, to) = (part.offset as usize, part.offset as usize + part.bytes.len());
-            tensor.resize(tensor.len().max(to), 0);
-            tensor[from..to].copy_from_slice(&chunk.buffer()[part.bytes.clone()]);
-            bytes += part.bytes.len() as u64;
-        }
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        let due = self.link.schedule(self.clock.now(), bytes);
-        self.uploads.insert(ticket, Upload { due, buffer: chunk.into_buffer() });
-        Ok(ticket)
+    fn in_flight(&self) -> usize {
+        self.pending.len()
     }
 
-    fn poll(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<B, Infallible>> {
-        match self.uploads.remove(&ticket) {
-            Some(upload) if upload.due <= self.clock.now() => Poll::Ready(Ok(upload.buffer)),
-            Some(upload) => {
-                self.uploads.insert(ticket, upload);
-                self.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-            // A ticket is polled until it is ready, by the trait's contract.
-            None => Poll::Pending,
+    fn submit(&mut self, op: ReadOp, buffer: SimChunk) -> Result<(), Rejected<SimChunk>> {
+        let storage = Rc::clone(&self.storage);
+        if self.pending.len() >= self.depth {
+            storage.broken_rules.borrow_mut().push("a read was submitted to a full queue");
+            return Err(Rejected { buffer, fault: Fault::Again });
         }
+        if op.at + op.len > buffer.bytes.len() {
+            storage.broken_rules.borrow_mut().push("a read passes the end of its buffer");
+            return Err(Rejected { buffer, fault: Fault::Os(14) });
+        }
+        let start = buffer.address + op.at as u64;
+        if !storage.flight.borrow_mut().enter(start, start + op.len as u64, buffer.bytes.len() as u64) {
+            storage.broken_rules.borrow_mut().push("two reads in flight fill the same memory");
+        }
+        let latency = self.latency(&op);
+        let now = storage.clock.now();
+        let due = storage.link.borrow_mut().schedule_after(now, latency, op.len as u64);
+        self.pending.push(Pending { due, op, buffer });
+        Ok(())
     }
+
+    /// Completes what is due by now; it is the world that moves the time.
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<SimChunk>)) -> Result<(), Infallible> {
+        let now = self.storage.clock.now();
+        while let Some(at) = self.pending.iter().position(|pending| pending.due <= now) {
+            let Pending { op, mut buffer, .. } = self.pending.remove(at);
+            let outcome = self.storage.carry_out(&op, &mut buffer);
+            self.storage.flight.borrow_mut().leave(buffer.address + op.at as u64, buffer.bytes.len() as u64);
+            completed(Completion { id: op.id, buffer, outcome });
+        }
+        Ok(())
+    }
+}
+
+/// The alignment of so many bytes.
+#[must_use]
+pub(crate) fn alignment(bytes: u64) -> Alignment {
+    Alignment::new(bytes).unwrap_or(Alignment::ONE)
 }

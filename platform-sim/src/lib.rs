@@ -1,24 +1,41 @@
-//! A platform without an operating system: files in memory, no thread, no clock, always the same run.
+//! A deterministic world for core: files that are made as they are read, a storage with latency and rules, a virtual clock, a
+//! pool that others use too, a device that a stream is uploaded to; and everything that can go wrong with them.
 //!
-//! It runs core's own [`Worker`](floodtide_core::Worker) over a [`MemorySource`], so what is tested with it is what production runs. `no_std` like
-//! core, so that it works on any target. Streams run in virtual time ([`stream()`]), between a
-//! simulated storage and a simulated device. It is the first piece of the simulator; faults build on it.
+//! A [`Case`] is what a run is about, drawn from a seed or put together by hand; [`run`](run()) carries it out with core's own worker,
+//! engine, pool and stream, interleaving everybody by draws, and reports every rule that was broken. The same seed gives
+//! the same run, event by event, on every platform.
+//!
+//! `no_std` like core; the program `floodtide-sim` runs seeds by the million.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod case;
+pub mod checkpoint;
+pub mod faults;
+
+mod actors;
 mod clock;
 mod device;
-mod load;
-mod source;
-mod stream;
-mod timed;
+mod draw;
+mod files;
+mod history;
+mod memory;
+mod run;
+mod upload;
+mod verdict;
+mod world;
 
+pub use case::Case;
 pub use clock::{Clock, Link};
-pub use device::DeviceSink;
-pub use load::{Loaded, load};
-pub use source::{MemoryBuffer, MemorySource};
-pub use stream::{Machine, SimBuffer, Streamed, stream};
-pub use timed::TimedSource;
+pub use device::{FileDevice, SimChunk, SimSource, Storage};
+pub use draw::Draw;
+pub use files::{Change, SimFile};
+pub use history::History;
+pub use run::{Report, run};
+pub use upload::DeviceSink;
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ mod msrv;
 mod plot;
 mod steps;
 mod tools;
+mod wasi;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The steps of `cargo xtask test`. To add one, write its function and its line in [`STEPS`].
 
-use crate::msrv;
 use crate::tools::{Outcome, Result, cargo, cargo_of, root, run, target, works};
+use crate::{msrv, wasi};
 use std::env;
 use std::process::Command;
 
@@ -20,6 +20,9 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "test", about: "unit, property, integration and end-to-end tests", run: test },
     Step { name: "features", about: "the platform builds and tests without its optional features", run: features },
     Step { name: "loom", about: "every interleaving of the concurrent parts", run: loom },
+    Step { name: "sim", about: "seeds of the simulator, every fault and way of recovery among them", run: sim },
+    Step { name: "planted", about: "the simulator finds the defects that are planted for it", run: planted },
+    Step { name: "wasi", about: "the simulator's digests on WASI are those of this machine", run: wasi::check },
     Step { name: "miri", about: "the unsafe of the pool and the arena, by Miri", run: miri },
     Step { name: "bench", about: "every bench runs once", run: bench },
     Step { name: "fuzz", about: "the fuzz targets, for a while each", run: fuzz },
@@ -83,6 +86,38 @@ fn loom() -> Result {
     let arguments = ["test", "--release", "--package", "floodtide-tests", "--test", "loom"];
     let flags = format!("{} --cfg loom", env::var("RUSTFLAGS").unwrap_or_default());
     passed(cargo().args(arguments).env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", root().join("target/loom")))
+}
+
+/// Seeds for the simulator in each run.
+const SIM_SEEDS: &str = "0..50000";
+
+fn sim() -> Result {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    passed(cargo().args(["run", "--release", "--quiet", "--package", "floodtide-sim", "--"]).args([
+        "--seeds",
+        SIM_SEEDS,
+        "--require-coverage",
+        "--jobs",
+        &threads,
+    ]))?;
+    // Each seed twice: the same history, or something in it depends on more than the seed.
+    passed(cargo().args(["run", "--release", "--quiet", "--package", "floodtide-sim", "--"]).args([
+        "--seeds",
+        "0..2000",
+        "--double-check",
+        "--jobs",
+        &threads,
+    ]))
+}
+
+fn planted() -> Result {
+    let flags = format!("{} --cfg floodtide_planted", env::var("RUSTFLAGS").unwrap_or_default());
+    passed(
+        cargo()
+            .args(["test", "--release", "--package", "floodtide-tests", "--test", "planted"])
+            .env("RUSTFLAGS", flags.trim())
+            .env("CARGO_TARGET_DIR", root().join("target/planted")),
+    )
 }
 
 /// The parts that are written so that they can run under Miri: their memory comes from the allocator there.

@@ -3,6 +3,7 @@
 use super::{Engine, Event, InFlight};
 use crate::error::Error;
 use crate::plan::Method;
+use crate::planted::planted;
 use crate::source::{Fault, Outcome};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -39,24 +40,38 @@ impl Engine {
 
     fn advance(&mut self, read: &mut InFlight, bytes: usize) -> Result<bool, Error> {
         let chunk = &self.plan.chunks()[read.chunk.index()];
-        let reached = read.at + bytes;
-        if reached >= chunk.want {
+        let reached = read.filled + bytes;
+        if reached + usize::from(planted!(OffByOneAtChunkEnd)) >= chunk.want
+            || (planted!(ShortReadIgnored) && bytes > 0)
+        {
             return Ok(true);
         }
-        let progress = reached > read.filled;
-        if progress {
-            read.filled = reached;
-            read.attempts = Attempts::default();
-        } else if !read.direct {
+        if bytes == 0 && !read.direct {
             // A buffered read of nothing is the end of the file, and the bytes up to `want` were there when its header
-            // was read. (A buffered read starts at `filled`, so no progress means that it read nothing.)
+            // was read.
+            if planted!(EndOfFileIsSuccess) {
+                return Ok(true);
+            }
+            self.recoveries.truncated += 1;
             return Err(self.truncated(read));
         }
-        let aligned = chunk.alignment.down(read.filled as u64) as usize;
+        self.recoveries.resumed += 1;
+        let progress = reached > read.furthest;
+        read.filled = reached;
+        read.furthest = read.furthest.max(reached);
+        if progress || !read.direct {
+            read.attempts = Attempts::default();
+        }
+        let aligned = match chunk.alignment.up(reached as u64) {
+            Some(up) if planted!(WrongRealign) => up as usize,
+            _ => chunk.alignment.down(reached as u64) as usize,
+        };
         // A direct read goes on from the last aligned byte. One that got no further than before has met the end of
         // the file or a device that will not read on from there: the page cache takes any offset, and tells the two apart.
         if read.direct && progress && aligned < chunk.slot.len() {
-            read.at = aligned;
+            self.recoveries.realigned += u64::from(aligned < reached);
+            // What the next read may overwrite does not count until it has come.
+            read.filled = aligned;
             read.len = chunk.slot.len() - aligned;
         } else {
             self.go_buffered(read);
@@ -70,6 +85,7 @@ impl Engine {
                 let file = self.plan.chunks()[read.chunk.index()].file;
                 if !core::mem::replace(&mut self.demoted[file.index()], true) {
                     self.events.push_back(Event::DirectRefused(file));
+                    self.recoveries.demoted += 1;
                 }
                 self.go_buffered(read);
                 return Ok(());
@@ -81,7 +97,8 @@ impl Engine {
         if *tries.0 >= tries.1 {
             return Err(self.read_error(read, fault));
         }
-        *tries.0 += 1;
+        *tries.0 += u32::from(!planted!(RetriedForever));
+        self.recoveries.retried += 1;
         // A file demoted meanwhile is not asked directly again.
         let chunk = &self.plan.chunks()[read.chunk.index()];
         if read.direct && chunk.method == Method::Direct && self.demoted[chunk.file.index()] {
@@ -90,10 +107,11 @@ impl Engine {
         Ok(())
     }
 
-    fn go_buffered(&self, read: &mut InFlight) {
+    fn go_buffered(&mut self, read: &mut InFlight) {
+        self.recoveries.buffered += 1;
         let chunk = &self.plan.chunks()[read.chunk.index()];
         read.direct = false;
-        read.at = read.filled;
+        read.filled += usize::from(planted!(WrongFallback) && read.filled > 0 && read.filled + 1 < chunk.want);
         read.len = chunk.want - read.filled;
     }
 

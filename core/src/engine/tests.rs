@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::format::{Format, safetensors::Header};
-use crate::plan::{DirectLimits, PlanOptions, Planner};
+use crate::plan::{Access, Buffers, DirectLimits, Order, PlanOptions, Planner};
 use crate::source::Fault;
-use crate::units::{Alignment, FileId};
+use crate::units::{Alignment, ExtentId, FileId};
 use crate::{CatalogBuilder, Selection};
 use alloc::format;
 use alloc::string::ToString;
@@ -55,6 +55,8 @@ impl Device<'_> {
         let n = op.len.min(limit).min(self.file.len() - start);
         let to = chunk.slot.start + op.at;
         self.arena[to..to + n].copy_from_slice(&self.file[start..start + n]);
+        // What a read did not bring may hold anything afterwards, also what was right before.
+        self.arena[to + n..to + op.len].fill(0xa5);
         Outcome::Read(n)
     }
 
@@ -156,8 +158,8 @@ fn a_refusal_after_progress_keeps_what_is_there() {
     });
     assert_eq!(
         (ops[2].at, ops[2].direct, ops[2].len),
-        (1000, false, 64 * 1024 - 1000),
-        "from the exact byte, within the chunk"
+        (512, false, 64 * 1024 - 512),
+        "from where the refused read began, within the chunk"
     );
     assert_whole(&mut engine, &device, &file);
 }
@@ -285,4 +287,49 @@ proptest! {
             assert_whole(&mut engine, &device, &file);
         }
     }
+}
+
+#[test]
+fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
+    let (mut engine, file) = load(200_000, 100, true);
+    let mut device = Device::new(&engine, &file);
+    // Lengths that end off the alignment; the read that goes on from the aligned byte then brings a single byte.
+    let mut lengths = [10_000, 1, 700, 1, usize::MAX].into_iter().cycle();
+    run(&mut engine, &mut device, |_| Ok(lengths.next().unwrap_or(usize::MAX)));
+    assert_whole(&mut engine, &device, &file);
+    assert!(engine.recoveries().realigned > 0 && engine.recoveries().buffered > 0);
+}
+
+#[test]
+fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
+    // Elements of six bits are not cut, so a buffer begins before the aligned byte at which the one before ends.
+    let bytes = 3 * 100_001_u64;
+    let json = format!(
+        r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F6_E3M2","shape":[{}],"data_offsets":[1,{}]}}}}"#,
+        bytes * 8 / 6,
+        bytes + 1
+    );
+    let len = 8 + json.len() as u64 + bytes + 1;
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    builder.add_safetensors("six", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let catalog = builder.finish().expect("unique");
+    let alignment = Alignment::new(ALIGNMENT).expect("a power of two");
+    let buffers = Buffers { gather: 80_000, limit: 1 << 20, split: true, order: Order::File };
+    let options = PlanOptions {
+        access: Access::Stream(buffers),
+        direct: vec![Some(DirectLimits { offset: alignment, memory: alignment })],
+        ..PlanOptions::default()
+    };
+    let selected = Selection::All.resolve(&catalog).expect("all");
+    let plan = Arc::new(Planner::new(options).plan(&catalog, &selected).expect("plans"));
+    let overlaps = plan.chunks().windows(2).any(|pair| pair[0].offset + pair[0].want as u64 > pair[1].offset);
+    assert!(overlaps, "or this test shows nothing");
+    let mut engine = Engine::new(Arc::new(catalog), Arc::clone(&plan), u64::MAX);
+    for index in 0..plan.extents().len() {
+        engine.admit(ExtentId(index as u32));
+    }
+    while let Some(op) = engine.next_read() {
+        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+    }
+    engine.result().expect("every tensor is in");
 }

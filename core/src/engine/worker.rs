@@ -2,6 +2,7 @@
 
 use super::{Disposition, Engine, Readiness};
 use crate::error::Error;
+use crate::planted::planted;
 use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource};
 use crate::units::{ChunkId, ExtentId};
 use alloc::string::ToString;
@@ -165,6 +166,9 @@ impl<S: ReadSource> Worker<S> {
         buffers: &P,
         completion: Completion<S::Buffer>,
     ) {
+        if planted!(DoubleCompletion) {
+            let _ = engine.with(|e| e.complete(completion.id, completion.outcome));
+        }
         match engine.with(|e| e.complete(completion.id, completion.outcome)) {
             Disposition::Landed(chunk) => buffers.landed(chunk, completion.buffer),
             Disposition::Resubmit(op) => self.submit(engine, buffers, op, completion.buffer),

@@ -172,16 +172,20 @@ impl Layout<'_> {
         if !buffers.split {
             return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
-        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or before, where an element would be cut.
+        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut an element, just
+        // before: a piece in place is as aligned as the file's bytes are. Where a run is shifted, each piece starts at its own
+        // alignment, so both must go into the step.
+        let whole = tensor.dtype.whole_bytes();
         let margin = self.margin(run);
-        let step = buffers.gather.saturating_sub(margin).max(margin) / margin * margin;
+        let unit = if run.in_place { margin } else { margin * whole };
+        let step = buffers.gather.saturating_sub(margin).max(unit) / unit * unit;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
         let mut piece = Run { end: run.start, ..*run };
         let mut cut = base;
         while piece.end < run.end {
             cut = cut.saturating_add(step);
             piece.start = piece.end;
-            piece.end = if cut < run.end { cut - (cut - run.start) % tensor.dtype.whole_bytes() } else { run.end };
+            piece.end = if cut < run.end { cut - (cut - run.start) % whole } else { run.end };
             let next = self.tensors_until(&piece, tensors_end);
             self.place(&piece, next.end)?;
             piece.first = next.start_of_next;

@@ -228,6 +228,33 @@ fn parts_hold_whole_elements_also_of_six_bits() {
 }
 
 #[test]
+fn parts_of_a_shifted_tensor_of_six_bits_stay_aligned() {
+    let bytes = 3 * 100_000_u64;
+    let json = format!(
+        r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F6_E2M3","shape":[{}],"data_offsets":[1,{}]}}}}"#,
+        bytes * 8 / 6,
+        bytes + 1
+    );
+    let file_len = 8 + json.len() as u64 + bytes + 1;
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    builder.add_safetensors("six", file_len, &Header::parse(json.as_bytes(), file_len).expect("valid")).expect("adds");
+    let catalog = builder.finish().expect("unique names");
+    let options = PlanOptions {
+        access: streamed(1 << 16, 1 << 20, true, Order::File),
+        tensor_alignment: Alignment::new(64).expect("a power of two"),
+        ..PlanOptions::default()
+    };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    assert!(plan.extents().len() > 4);
+    for extent in 0..plan.extents().len() {
+        for part in plan.parts(ExtentId(extent as u32)).filter(|part| part.placement == 1) {
+            assert_eq!((part.offset % 3, part.bytes.len() % 3), (0, 0), "whole elements");
+            assert_eq!(part.bytes.start as u64 % 64, part.offset % 64, "aligned");
+        }
+    }
+}
+
+#[test]
 fn a_stream_that_does_not_fit_in_memory_is_refused() {
     let catalog = catalog(&[(vec![4 << 20; 4], 0)]);
     let plan = |available| {

@@ -1,0 +1,227 @@
+//! A source that fails on purpose.
+
+use crate::source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+use alloc::vec::Vec;
+
+/// What becomes of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injection {
+    /// The source carries it out.
+    None,
+    /// The source carries it out, but only so many bytes count; the others are overwritten, so that whoever takes them for
+    /// read is found out.
+    Short(usize),
+    /// It is answered so without being carried out.
+    Answer(Outcome),
+    /// It is not even taken.
+    Reject(Fault),
+}
+
+/// Decides what goes wrong.
+pub trait Faults {
+    /// What becomes of this read.
+    fn inject(&mut self, op: &ReadOp) -> Injection;
+
+    /// Which of so many completions (at least one) is passed on first; the others may come later.
+    fn pick(&mut self, completions: usize) -> usize {
+        let _ = completions;
+        0
+    }
+
+    /// Whether completions that are there may wait for a later call, so that they mix with others.
+    fn holds_back(&mut self) -> bool {
+        false
+    }
+}
+
+/// What overwrites the bytes that a short read did not bring.
+const NOT_READ: u8 = 0xa5;
+
+/// Another source whose reads go wrong as [`Faults`] says.
+#[derive(Debug)]
+pub struct Faulty<S: ReadSource, F> {
+    inner: S,
+    faults: F,
+    short: Vec<Short>,
+    /// Completions that were not passed on yet.
+    held: Vec<Completion<S::Buffer>>,
+}
+
+impl<S: ReadSource, F: Faults> Faulty<S, F> {
+    /// Reads of `inner`, some of which go wrong.
+    pub fn new(inner: S, faults: F) -> Self {
+        Self { inner, faults, short: Vec::new(), held: Vec::new() }
+    }
+
+    /// The source within.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// Whether completions wait here, which the source within knows nothing of.
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+}
+
+impl<S: ReadSource, F: Faults> ReadSource for Faulty<S, F> {
+    type Buffer = S::Buffer;
+    type Error = S::Error;
+
+    fn capacity(&self) -> usize {
+        self.inner.capacity()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight() + self.held.len()
+    }
+
+    fn submit(&mut self, op: ReadOp, buffer: S::Buffer) -> Result<(), Rejected<S::Buffer>> {
+        match self.faults.inject(&op) {
+            Injection::None => self.inner.submit(op, buffer),
+            Injection::Short(bytes) => {
+                self.inner.submit(op, buffer)?;
+                self.short.push(Short { id: op.id, at: op.at, bytes });
+                Ok(())
+            }
+            Injection::Answer(outcome) => {
+                self.held.push(Completion { id: op.id, buffer, outcome });
+                Ok(())
+            }
+            Injection::Reject(fault) => Err(Rejected { buffer, fault }),
+        }
+    }
+
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), S::Error> {
+        let Self { inner, faults, short, held } = self;
+        if held.is_empty() || (inner.in_flight() > 0 && faults.holds_back()) {
+            inner.wait(&mut |mut completion| {
+                if let Some(at) = short.iter().position(|short| short.id == completion.id) {
+                    short.swap_remove(at).apply(&mut completion);
+                }
+                held.push(completion);
+            })?;
+        }
+        while !held.is_empty() {
+            let next = faults.pick(held.len()).min(held.len() - 1);
+            completed(held.swap_remove(next));
+            if faults.holds_back() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A read that will be cut short.
+#[derive(Debug)]
+struct Short {
+    id: ReadId,
+    /// Where in the buffer it begins.
+    at: usize,
+    /// How many of its bytes count.
+    bytes: usize,
+}
+
+impl Short {
+    fn apply<B: Buffer>(&self, completion: &mut Completion<B>) {
+        if let Outcome::Read(bytes) = &mut completion.outcome
+            && *bytes > self.bytes
+        {
+            completion.buffer.memory().part(self.at + self.bytes..self.at + *bytes).fill(NOT_READ);
+            *bytes = self.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{ChunkId, FileId};
+    use crate::write_only::WriteOnly;
+    use alloc::vec;
+    use core::convert::Infallible;
+
+    struct Bytes(Vec<u8>);
+
+    impl Buffer for Bytes {
+        fn memory(&mut self) -> WriteOnly<'_> {
+            WriteOnly::new(&mut self.0)
+        }
+    }
+
+    /// Fills what is asked for with ones.
+    #[derive(Default)]
+    struct Ones(Vec<Completion<Bytes>>);
+
+    impl ReadSource for Ones {
+        type Buffer = Bytes;
+        type Error = Infallible;
+
+        fn capacity(&self) -> usize {
+            4
+        }
+
+        fn in_flight(&self) -> usize {
+            self.0.len()
+        }
+
+        fn submit(&mut self, op: ReadOp, mut buffer: Bytes) -> Result<(), Rejected<Bytes>> {
+            buffer.memory().part(op.at..op.at + op.len).fill(1);
+            self.0.push(Completion { id: op.id, buffer, outcome: Outcome::Read(op.len) });
+            Ok(())
+        }
+
+        fn wait(&mut self, completed: &mut dyn FnMut(Completion<Bytes>)) -> Result<(), Infallible> {
+            self.0.drain(..).for_each(completed);
+            Ok(())
+        }
+    }
+
+    struct Script(Vec<Injection>);
+
+    impl Faults for Script {
+        fn inject(&mut self, _: &ReadOp) -> Injection {
+            self.0.remove(0)
+        }
+    }
+
+    #[test]
+    fn each_injection_does_what_it_says() {
+        let script = Script(vec![
+            Injection::Short(3),
+            Injection::None,
+            Injection::Answer(Outcome::Failed(Fault::Io)),
+            Injection::Reject(Fault::Again),
+        ]);
+        let mut source = Faulty::new(Ones::default(), script);
+        let op = |slot| ReadOp {
+            id: ReadId { slot, generation: 0 },
+            chunk: ChunkId(slot),
+            file: FileId(0),
+            offset: 0,
+            at: 2,
+            len: 6,
+            direct: false,
+            attempt: 0,
+        };
+        for slot in 0..3 {
+            assert!(source.submit(op(slot), Bytes(vec![0; 10])).is_ok());
+        }
+        let rejected = source.submit(op(3), Bytes(vec![0; 10])).expect_err("the last one");
+        assert_eq!(rejected.fault, Fault::Again);
+        assert_eq!(source.in_flight(), 3);
+        let mut seen = Vec::new();
+        while source.in_flight() > 0 {
+            let collect = &mut |completion: Completion<Bytes>| {
+                seen.push((completion.id.slot, completion.outcome, completion.buffer.0));
+            };
+            assert!(source.wait(collect).is_ok());
+        }
+        seen.sort_by_key(|(slot, ..)| *slot);
+        let outcomes: Vec<Outcome> = seen.iter().map(|(_, outcome, _)| *outcome).collect();
+        assert_eq!(outcomes, [Outcome::Read(3), Outcome::Read(6), Outcome::Failed(Fault::Io)]);
+        assert_eq!(seen[0].2, [0, 0, 1, 1, 1, NOT_READ, NOT_READ, NOT_READ, 0, 0]);
+        assert_eq!(seen[2].2, [0; 10]);
+    }
+}

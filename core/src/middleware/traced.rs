@@ -1,0 +1,62 @@
+//! A source that tells what happens.
+
+use crate::source::{Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+
+/// Is told what happens to reads, in order.
+pub trait Tracer {
+    /// The source has taken a read.
+    fn submitted(&mut self, op: &ReadOp);
+    /// The source did not take a read.
+    fn rejected(&mut self, op: &ReadOp, fault: Fault);
+    /// A read has completed.
+    fn completed(&mut self, id: ReadId, outcome: Outcome);
+}
+
+/// Another source, watched by a [`Tracer`].
+#[derive(Debug)]
+pub struct Traced<S, T> {
+    inner: S,
+    tracer: T,
+}
+
+impl<S: ReadSource, T: Tracer> Traced<S, T> {
+    /// Reads of `inner`, of which `tracer` is told.
+    pub fn new(inner: S, tracer: T) -> Self {
+        Self { inner, tracer }
+    }
+
+    /// The source within.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S: ReadSource, T: Tracer> ReadSource for Traced<S, T> {
+    type Buffer = S::Buffer;
+    type Error = S::Error;
+
+    fn capacity(&self) -> usize {
+        self.inner.capacity()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight()
+    }
+
+    fn submit(&mut self, op: ReadOp, buffer: S::Buffer) -> Result<(), Rejected<S::Buffer>> {
+        let submitted = self.inner.submit(op, buffer);
+        match &submitted {
+            Ok(()) => self.tracer.submitted(&op),
+            Err(rejected) => self.tracer.rejected(&op, rejected.fault),
+        }
+        submitted
+    }
+
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), S::Error> {
+        let tracer = &mut self.tracer;
+        self.inner.wait(&mut |completion| {
+            tracer.completed(completion.id, completion.outcome);
+            completed(completion);
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! Chance, from a seed: the same draws everywhere.
+
+use core::ops::RangeInclusive;
+
+/// A stream of draws. A fork draws on its own, so that who draws more does not change what others get.
+#[derive(Debug, Clone)]
+pub struct Draw(fastrand::Rng);
+
+impl Draw {
+    /// The draws of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
+    }
+
+    /// Draws of its own.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.0.fork())
+    }
+
+    /// A number in the range.
+    pub fn number(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.0.u64(range)
+    }
+
+    /// An index below `len`, which is not 0.
+    pub fn index(&mut self, len: usize) -> usize {
+        // Not drawn as a usize, whose width is the machine's.
+        self.0.u64(0..len as u64) as usize
+    }
+
+    /// True so many times of a million.
+    pub fn chance(&mut self, millionths: u32) -> bool {
+        millionths > 0 && self.0.u32(0..1_000_000) < millionths
+    }
+
+    /// True every second time.
+    pub fn coin(&mut self) -> bool {
+        self.0.bool()
+    }
+
+    /// One of these.
+    pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.index(choices.len())]
+    }
+
+    /// A number whose order of magnitude is drawn first.
+    pub fn magnitude(&mut self, range: RangeInclusive<u64>) -> u64 {
+        let (low, high) = (*range.start(), *range.end());
+        let bits = self.number(u64::from(low.max(1).ilog2())..=u64::from(high.max(1).ilog2()));
+        let top = (2_u64 << bits) - 1;
+        self.number((1 << bits).max(low)..=top.min(high).max((1 << bits).max(low)))
+    }
+}
+
+/// Scrambles a number (the finaliser of SplitMix64).
+#[must_use]
+pub(crate) const fn scramble(number: u64) -> u64 {
+    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn magnitudes_stay_in_range() {
+        let mut draw = Draw::new(1);
+        for range in [1..=1, 0..=0, 5..=1000, 1..=u64::from(u32::MAX), 17..=17] {
+            for _ in 0..1000 {
+                let number = draw.magnitude(range.clone());
+                assert!(range.contains(&number) || (range == (0..=0) && number == 1), "{number} in {range:?}");
+            }
+        }
+    }
+}

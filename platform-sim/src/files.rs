@@ -1,0 +1,125 @@
+//! The world's files: contents that are made when they are read, and states that change.
+
+use crate::draw::scramble;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use floodtide_core::Stamp;
+
+/// What befalls a file during a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is cut off at that length.
+    Truncated(u64),
+    /// Another file takes its name; who has it open goes on reading the old one.
+    Replaced,
+    /// Its contents are overwritten.
+    Written,
+}
+
+/// A file. Its first bytes are given; the rest is made from a seed.
+#[derive(Debug)]
+pub struct SimFile {
+    /// Its name.
+    pub path: String,
+    /// Its first bytes.
+    pub head: Vec<u8>,
+    seed: u64,
+    bytes: Cell<u64>,
+    version: Cell<u64>,
+    stamp: Cell<Stamp>,
+}
+
+impl SimFile {
+    /// A file of so many bytes, that many of which are given.
+    #[must_use]
+    pub fn new(path: String, head: Vec<u8>, bytes: u64, number: u64, seed: u64) -> Self {
+        let stamp = Stamp { device: 1, inode: number, bytes, modified: (0, 0) };
+        Self { path, head, seed, bytes: Cell::new(bytes), version: Cell::new(0), stamp: Cell::new(stamp) }
+    }
+
+    /// Its length now.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// How it looks from outside now.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.stamp.get()
+    }
+
+    /// Lets something befall it at that time.
+    pub fn change(&self, change: Change, time: u64) {
+        let mut stamp = self.stamp.get();
+        stamp.modified = ((time / 1_000_000_000) as i64, (time % 1_000_000_000) as i64 + 1);
+        match change {
+            Change::Truncated(bytes) => {
+                stamp.bytes = bytes.min(stamp.bytes);
+                self.bytes.set(self.bytes.get().min(bytes));
+            }
+            Change::Replaced => stamp.inode += 1 << 32,
+            Change::Written => self.version.set(self.version.get() + 1),
+        }
+        self.stamp.set(stamp);
+    }
+
+    /// Reads from `offset` on into `out`; says how many bytes there were.
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> usize {
+        let there = self.bytes.get().saturating_sub(offset).min(out.len() as u64) as usize;
+        self.fill(self.version.get(), offset, &mut out[..there]);
+        there
+    }
+
+    /// What was in it when the world began, whatever has befallen it since: the reference.
+    pub fn original(&self, offset: u64, out: &mut [u8]) {
+        self.fill(0, offset, out);
+    }
+
+    fn fill(&self, version: u64, offset: u64, out: &mut [u8]) {
+        let given = (self.head.len() as u64).saturating_sub(offset).min(out.len() as u64) as usize;
+        if given > 0 {
+            let start = offset as usize;
+            out[..given].copy_from_slice(&self.head[start..start + given]);
+        }
+        let key = scramble(self.seed ^ version.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let (mut at, end) = (offset + given as u64, offset + out.len() as u64);
+        while at < end {
+            let word = scramble(key ^ (at / 8)).to_le_bytes();
+            let from = (at % 8) as usize;
+            let bytes = (8 - from).min((end - at) as usize);
+            let to = (at - offset) as usize;
+            out[to..to + bytes].copy_from_slice(&word[from..from + bytes]);
+            at += bytes as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn a_part_reads_as_the_whole_does() {
+        let file = SimFile::new("f".into(), vec![1, 2, 3], 100, 1, 7);
+        let mut whole = [0; 200];
+        assert_eq!(file.read(0, &mut whole), 100);
+        assert_eq!(whole[..3], [1, 2, 3]);
+        for (from, to) in [(0, 1), (2, 9), (3, 100), (17, 18), (90, 100)] {
+            let mut part = vec![0; to - from];
+            assert_eq!(file.read(from as u64, &mut part), to - from);
+            assert_eq!(part, whole[from..to]);
+        }
+        file.change(Change::Truncated(50), 5);
+        assert_eq!(file.read(40, &mut [0; 20]), 10);
+        assert!(file.stamp().bytes == 50 && file.stamp().modified != (0, 0));
+        file.change(Change::Written, 6);
+        let mut changed = [0; 50];
+        file.read(0, &mut changed);
+        assert!(changed[..] != whole[..50]);
+        file.original(0, &mut changed);
+        assert!(changed[..] == whole[..50]);
+    }
+}

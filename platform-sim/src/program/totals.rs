@@ -1,0 +1,102 @@
+//! The sums over many runs.
+
+use floodtide_sim::Report;
+use floodtide_sim::faults::{FaultCounts, FaultKind};
+use std::fmt;
+
+/// What many runs came to. Adding is the same in any order, so that threads may share the seeds.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    runs: u64,
+    succeeded: u64,
+    reads: u64,
+    bytes: u64,
+    events: u64,
+    virtual_seconds: u64,
+    faults: FaultCounts,
+    paths: [u64; PATHS.len()],
+    pub(crate) digest: u64,
+}
+
+/// The ways of recovery, and the ends, that a run can take.
+const PATHS: [&str; 11] = [
+    "short read resumed",
+    "read retried",
+    "buffered fallback",
+    "direct reads given up",
+    "re-aligned",
+    "truncation reported",
+    "change detected",
+    "cancelled",
+    "waiter cancelled",
+    "pool waited for",
+    "header refused",
+];
+
+impl Totals {
+    /// One run more.
+    pub(crate) fn count(&mut self, seed: u64, report: &Report) {
+        use floodtide_core::Error;
+        self.runs += 1;
+        self.succeeded += u64::from(report.result.is_ok());
+        self.reads += report.reads;
+        self.bytes += report.bytes;
+        self.events += report.history.events();
+        self.virtual_seconds += report.elapsed / 1_000_000_000;
+        self.faults.add(&report.faults);
+        let recoveries = report.recoveries;
+        let reached = [
+            recoveries.resumed,
+            recoveries.retried,
+            recoveries.buffered,
+            recoveries.demoted,
+            recoveries.realigned,
+            recoveries.truncated,
+            report.changes_detected,
+            u64::from(report.result == Err(Error::Cancelled)),
+            report.faults.of(FaultKind::WaiterCancelled),
+            report.pool.waits,
+            u64::from(matches!(report.result, Err(Error::Header { .. }))),
+        ];
+        self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
+        // Each seed's digest is scrambled with the seed, so that two that change places change the sum.
+        self.digest =
+            self.digest.wrapping_add(report.history.digest().rotate_left(seed as u32 % 63).wrapping_mul(2 * seed + 1));
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.succeeded += other.succeeded;
+        self.reads += other.reads;
+        self.bytes += other.bytes;
+        self.events += other.events;
+        self.virtual_seconds += other.virtual_seconds;
+        self.faults.add(&other.faults);
+        self.paths.iter_mut().zip(other.paths).for_each(|(mine, theirs)| *mine += theirs);
+        self.digest = self.digest.wrapping_add(other.digest);
+    }
+
+    /// The faults and the paths that no run met.
+    pub(crate) fn unreached(&self) -> Vec<&'static str> {
+        let faults = FaultKind::ALL.iter().filter(|&&kind| self.faults.of(kind) == 0).map(|kind| kind.name());
+        let paths = PATHS.iter().zip(self.paths).filter(|(_, count)| *count == 0).map(|(path, _)| *path);
+        faults.chain(paths).collect()
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "runs         {}, of which {} succeeded", self.runs, self.succeeded)?;
+        writeln!(f, "reads        {} of {} bytes that landed", self.reads, self.bytes)?;
+        writeln!(f, "events       {} in {} s of virtual time", self.events, self.virtual_seconds)?;
+        writeln!(f, "faults")?;
+        for &kind in FaultKind::ALL {
+            writeln!(f, "  {:22} {}", kind.name(), self.faults.of(kind))?;
+        }
+        writeln!(f, "paths")?;
+        for (path, count) in PATHS.iter().zip(self.paths) {
+            writeln!(f, "  {path:22} {count}")?;
+        }
+        writeln!(f, "digest       {:016x}", self.digest)
+    }
+}

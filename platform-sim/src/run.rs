@@ -1,0 +1,457 @@
+//! Runs a case: opens, plans and carries it out, interleaving everybody by the draws, and judges how it ended.
+
+use crate::actors::{Competitor, ConsumerActor};
+use crate::case::{Case, Job, SECOND};
+use crate::device::{SimSource, Storage};
+use crate::draw::Draw;
+use crate::faults::{FaultCounts, FaultKind, FaultState, SimFaults};
+use crate::files::Change;
+use crate::history::History;
+use crate::memory::Heap;
+use crate::verdict::judge;
+use crate::world::{Watch, World};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use floodtide_core::format::safetensors::{Header, header_range};
+use floodtide_core::middleware::{Faulty, Traced};
+use floodtide_core::pool::Stats;
+use floodtide_core::strategy::{Backend, Consumer as StrategyConsumer, FileSignals, Signals, decide};
+use floodtide_core::{
+    Access, Catalog, CatalogBuilder, EngineHandle, Error, Format, MemoryLimit, Order, PlanOptions, Planner, Readiness,
+    Recoveries, TensorId, Waits, Worker,
+};
+
+/// More turns than any run takes that comes to its end.
+const MAX_TURNS: u64 = 3_000_000;
+
+/// How a run went.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// How the load ended, for its caller.
+    pub result: Result<(), Error>,
+    /// Each rule that was broken.
+    pub violations: Vec<String>,
+    /// How long it took, in nanoseconds of virtual time.
+    pub elapsed: u64,
+    /// What happened.
+    pub history: History,
+    /// What went wrong on purpose.
+    pub faults: FaultCounts,
+    /// What core made good.
+    pub recoveries: Recoveries,
+    /// Files whose change was detected.
+    pub changes_detected: u64,
+    /// Reads that were asked for, and the bytes that landed.
+    pub reads: u64,
+    /// See `reads`.
+    pub bytes: u64,
+    /// The pool's counters at the end.
+    pub pool: Stats,
+}
+
+type SimWorker = Worker<Traced<Faulty<SimSource, SimFaults>, Watch>>;
+
+/// A worker and what it waits for.
+struct WorkerActor {
+    worker: SimWorker,
+    waits: Option<Waits>,
+}
+
+impl WorkerActor {
+    fn next_due(&self, now: u64) -> Option<u64> {
+        if self.waits != Some(Waits::ForCompletion) {
+            return None;
+        }
+        let faulty = self.worker.source().inner();
+        if faulty.has_held() { Some(now) } else { faulty.inner().next_due() }
+    }
+
+    fn can_act(&self, world: &World) -> bool {
+        match self.waits {
+            None => true,
+            Some(Waits::ForCompletion) => self.next_due(world.now()).is_some_and(|due| due <= world.now()),
+            // As a platform's condition variable does: it looks at the engine, and at whether memory has come back.
+            Some(Waits::ForRoom) => match world.engine.borrow().readiness() {
+                Readiness::Full => false,
+                Readiness::Starved(_) => world.staging().is_some_and(|staging| staging.came_back.is_up()),
+                Readiness::Ready | Readiness::Exhausted => true,
+            },
+            Some(Waits::Done) => false,
+        }
+    }
+
+    fn act(&mut self, world: &World) {
+        if self.waits == Some(Waits::ForCompletion) {
+            match self.worker.collect(world, world) {
+                Ok(()) => {}
+                Err(never) => match never {},
+            }
+        }
+        if let Some(staging) = world.staging().filter(|_| self.waits == Some(Waits::ForRoom)) {
+            staging.came_back.take();
+        }
+        self.waits = Some(self.worker.fill(world, world));
+    }
+}
+
+/// Something that happens at a time.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Change(usize, Change),
+    Cancel,
+}
+
+/// Runs a case. `keep`: whether the history keeps its events as text.
+#[must_use]
+pub fn run(case: &Case, keep: bool) -> Report {
+    let mut draw = Draw::new(case.seed ^ 0x5851_f42d_4c95_7f2d);
+    let history = Rc::new(RefCell::new(History::new(keep)));
+    let faults = FaultState::new(case.swarm.clone(), case.script.clone());
+    let storage = Rc::new(Storage {
+        files: Rc::clone(&case.checkpoint.files),
+        devices: case.devices.clone(),
+        link: RefCell::new(case.link.clone()),
+        tail: case.swarm.chance(FaultKind::HeavyTail),
+        clock: crate::clock::Clock::default(),
+        flight: RefCell::default(),
+        broken_rules: RefCell::default(),
+    });
+    note_devices(case, &faults);
+    let mut report = Report {
+        result: Ok(()),
+        violations: Vec::new(),
+        elapsed: 0,
+        history: History::default(),
+        faults: FaultCounts::default(),
+        recoveries: Recoveries::default(),
+        changes_detected: 0,
+        reads: 0,
+        bytes: 0,
+        pool: Stats::default(),
+    };
+    match prepare(case, &storage, &faults, &history, &mut draw) {
+        Ok(Some(world)) => carry_out(case, &world, &mut draw, &mut report),
+        Ok(None) => {}
+        Err(error) => {
+            report.violations.extend(judge(case, &faults.borrow(), &Err(error.clone()), None));
+            report.result = Err(error);
+        }
+    }
+    report.elapsed = storage.clock.now();
+    report.faults = faults.borrow().counts;
+    report.history = history.borrow().clone();
+    report
+}
+
+/// What the devices are like counts once a run, when it could be noticed.
+fn note_devices(case: &Case, faults: &Rc<RefCell<FaultState>>) {
+    let mut state = faults.borrow_mut();
+    for kind in [FaultKind::MixedAlignment, FaultKind::HeavyTail, FaultKind::SlowDevice] {
+        if case.swarm.has(kind) {
+            state.counts.count(kind);
+        }
+    }
+    if case.devices.iter().any(|device| device.says.is_some_and(|says| says != device.asks)) {
+        state.counts.count(FaultKind::AlignmentLie);
+    }
+}
+
+/// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it
+/// describes another checkpoint, of which nothing is known.
+fn prepare(
+    case: &Case,
+    storage: &Rc<Storage>,
+    faults: &Rc<RefCell<FaultState>>,
+    history: &Rc<RefCell<History>>,
+    draw: &mut Draw,
+) -> Result<Option<World>, Error> {
+    let stamps: Vec<_> = storage.files.iter().map(crate::files::SimFile::stamp).collect();
+    let damaged = {
+        let mut state = faults.borrow_mut();
+        !storage.files.is_empty() && state.strikes(FaultKind::DamagedHeader, draw)
+    };
+    let catalog = catalog(storage, damaged.then(|| draw.fork()))?;
+    if damaged {
+        return Ok(None);
+    }
+    let selected = case.selection.resolve(&catalog)?;
+    let direct = directs(case, &catalog, &selected);
+    let listed = match &case.job {
+        Job::Stream { buffers, .. } if buffers.order == Order::Listed => case.selection.resolve_listed(&catalog)?,
+        _ => selected,
+    };
+    let access = match &case.job {
+        Job::Load => Access::Copy,
+        Job::Stream { buffers, .. } => Access::Stream(*buffers),
+    };
+    let options = PlanOptions {
+        access,
+        direct,
+        tensor_alignment: case.tensor_alignment,
+        chunk_bytes: case.chunk_bytes,
+        merge_gap: case.merge_gap,
+        memory: Some(MemoryLimit { available: 64 << 20, limit: "the world's memory".to_owned() }),
+    };
+    let plan = Planner::new(options).plan(&catalog, &listed)?;
+    let heap = Heap::new(Rc::clone(faults), draw.fork());
+    if plan.arena_bytes() > 0 && heap.refuses() {
+        return Err(Error::Platform { message: "the system gives no memory".to_owned() });
+    }
+    Ok(Some(World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, stamps)))
+}
+
+/// Reads and parses the headers, one of which may be damaged.
+fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let victim = damage.map(|mut draw| (draw.index(storage.files.len()), draw));
+    let mut victim = victim;
+    for (number, file) in storage.files.iter().enumerate() {
+        let mut head = vec![0; file.head.len()];
+        file.read(0, &mut head);
+        if let Some((_, draw)) = victim.as_mut().filter(|(at, _)| *at == number) {
+            for _ in 0..draw.number(1..=4) {
+                let at = draw.index(head.len());
+                head[at] = draw.number(0..=255) as u8;
+            }
+        }
+        let invalid = |source| Error::Header { file: file.path.clone(), source };
+        let range = header_range(&head, file.bytes()).map_err(invalid)?;
+        let (start, end) = (range.start() as usize, range.end() as usize);
+        if end > head.len() {
+            // A damaged length that is still within the file: the header is what is there.
+            head.resize(end, 0);
+            file.read(0, &mut head);
+        }
+        let header = Header::parse(&head[start..end], file.bytes()).map_err(invalid)?;
+        builder.add_safetensors(&file.path, file.bytes(), &header)?;
+    }
+    builder.finish()
+}
+
+/// Which files are read directly: the strategy's word, on what the devices say.
+fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<floodtide_core::DirectLimits>> {
+    let mut aligned = vec![false; case.devices.len()];
+    for &id in selected {
+        let tensor = catalog.tensor(id);
+        let wanted = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
+        aligned[tensor.file.index()] |= wanted.divides(tensor.range.start()) && !tensor.range.is_empty();
+    }
+    let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
+        bytes: file.bytes,
+        resident: None,
+        direct: device.says.is_some(),
+        aligned,
+    });
+    let signals = Signals {
+        files: files.collect(),
+        selected_bytes: selected.iter().map(|&id| catalog.tensor(id).range.len()).sum(),
+        consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
+        file_system: "the world".to_owned(),
+        network: false,
+        uring_refused: None,
+        cpus: case.workers,
+    };
+    let strategy = decide(&signals, case.strict.then_some(Backend::Uring));
+    case.devices.iter().zip(strategy.direct).map(|(device, direct)| device.says.filter(|_| direct)).collect()
+}
+
+/// The workers, with rings where they are to be had.
+fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
+    let mut workers = Vec::new();
+    for number in 0..case.workers.min(world.plan.chunks().len()) {
+        let refused = world.faults.borrow_mut().strikes(FaultKind::RingRefused, draw);
+        if refused && case.strict {
+            world.note("ring refused", &[number as u64]);
+            world.with(|engine| engine.fail(Error::Platform { message: "the ring was refused".to_owned() }));
+            continue;
+        }
+        // Without a ring a thread reads, one at a time.
+        let depth = if refused { 1 } else { case.depth };
+        let source = SimSource::new(alloc::rc::Rc::clone(&world.storage), depth, draw.fork());
+        let faulty = Faulty::new(source, SimFaults::new(Rc::clone(&world.faults), draw.fork()));
+        let watch =
+            Watch { worker: number as u64, storage: Rc::clone(&world.storage), history: Rc::clone(&world.history) };
+        workers.push(WorkerActor { worker: Worker::new(Traced::new(faulty, watch)), waits: None });
+    }
+    workers
+}
+
+/// What will happen to the files and the load, and when.
+fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
+    let mut events = Vec::new();
+    let mut faults = world.faults.borrow_mut();
+    // Most runs are over within so much.
+    let span = draw.magnitude(1000..=SECOND / 5);
+    for (number, file) in case.checkpoint.files.iter().enumerate() {
+        if faults.strikes(FaultKind::PermanentIo, draw) && file.bytes() > 0 {
+            let start = draw.number(0..=file.bytes() - 1);
+            faults.break_at(number as u32, start, start + draw.magnitude(1..=100_000));
+        }
+        for kind in [FaultKind::Truncated, FaultKind::Replaced, FaultKind::Written] {
+            // Once a load, not once a read as other faults: so more often.
+            if draw.chance(case.swarm.chance(kind).saturating_mul(4)) {
+                let change = match kind {
+                    FaultKind::Truncated => Change::Truncated(draw.number(0..=file.bytes().saturating_sub(1))),
+                    FaultKind::Replaced => Change::Replaced,
+                    _ => Change::Written,
+                };
+                events.push((draw.number(0..=span), Event::Change(number, change)));
+            }
+        }
+    }
+    if draw.chance(case.swarm.chance(FaultKind::Cancelled).saturating_mul(4)) {
+        events.push((draw.number(0..=span), Event::Cancel));
+    }
+    events.sort_by_key(|(time, _)| *time);
+    events
+}
+
+/// Who acts next.
+#[derive(Debug, Clone, Copy)]
+enum Actor {
+    Worker(usize),
+    Consumer,
+    Competitor(usize),
+}
+
+fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
+    let alignment = case.tensor_alignment.bytes();
+    let mut events = events(case, world, draw);
+    let mut workers = workers(case, world, draw);
+    let mut consumer = ConsumerActor::new(world, &case.job, alignment, draw.fork());
+    let competitors = if consumer.is_some() { case.competitors.count } else { 0 };
+    let mut competitors: Vec<Competitor> = (1..=competitors)
+        .map(|who| Competitor::new(world, who, case.competitors.rounds, case.competitors.time, draw.fork()))
+        .collect();
+    let mut turns = 0_u64;
+    let mut actors: Vec<Actor> = Vec::new();
+    loop {
+        turns += 1;
+        while let Some(&(time, event)) = events.first().filter(|(time, _)| *time <= world.now()) {
+            events.remove(0);
+            happen(case, world, time, event);
+        }
+        let workers_done = workers.iter().all(|worker| worker.waits == Some(Waits::Done));
+        if workers_done && consumer.as_ref().is_none_or(ConsumerActor::is_done) {
+            break;
+        }
+        actors.clear();
+        actors.extend((0..workers.len()).filter(|&i| workers[i].can_act(world)).map(Actor::Worker));
+        actors.extend(consumer.iter().filter(|consumer| consumer.can_act()).map(|_| Actor::Consumer));
+        actors.extend((0..competitors.len()).filter(|&i| competitors[i].can_act()).map(Actor::Competitor));
+        if actors.is_empty() {
+            let now = world.now();
+            let next = [
+                workers.iter().filter_map(|worker| worker.next_due(now)).min(),
+                consumer.as_ref().and_then(ConsumerActor::next_due),
+                competitors.iter().filter_map(Competitor::next_due).min(),
+                events.first().map(|(time, _)| *time),
+            ];
+            let Some(next) = next.into_iter().flatten().min() else {
+                world.violated("nobody can go on, and the load is not over");
+                break;
+            };
+            world.storage.clock.advance_to(next);
+        } else {
+            match *draw.of(&actors) {
+                Actor::Worker(i) => workers[i].act(world),
+                Actor::Consumer => consumer.as_mut().map_or((), ConsumerActor::act),
+                Actor::Competitor(i) => competitors[i].act(),
+            }
+            world.check_rules();
+        }
+        if turns > MAX_TURNS || world.now() > case.deadline {
+            world.violated(format!("the load does not end: {turns} turns, {} ms", world.now() / 1_000_000));
+            break;
+        }
+        if !world.violations.borrow().is_empty() {
+            break;
+        }
+    }
+    let ended = conclude(world, consumer.as_ref(), alignment);
+    let violations = judge(case, &world.faults.borrow(), &ended, Some(world));
+    competitors.iter_mut().for_each(Competitor::end);
+    drop((competitors, consumer, workers));
+    world.close();
+    report.violations = world.violations.take();
+    report.violations.extend(violations);
+    if report.violations.is_empty() {
+        report.violations.extend(left_over(case, world));
+    }
+    let engine = world.engine.borrow();
+    report.changes_detected =
+        u64::from(matches!(&ended, Err(Error::Platform { message }) if message.contains("changed")));
+    report.recoveries = engine.recoveries();
+    report.bytes = engine.progress().bytes_done;
+    report.pool = world.staging().map(|staging| staging.pool.stats(0, 0)).unwrap_or_default();
+    report.result = ended;
+    report.reads = world.faults.borrow().reads();
+    world.note("ended", &[u64::from(report.result.is_ok()), report.bytes]);
+}
+
+fn happen(case: &Case, world: &World, time: u64, event: Event) {
+    match event {
+        Event::Change(number, change) => {
+            let (what, kind) = match change {
+                Change::Truncated(_) => ("file truncated", FaultKind::Truncated),
+                Change::Replaced => ("file replaced", FaultKind::Replaced),
+                Change::Written => ("file written", FaultKind::Written),
+            };
+            world.faults.borrow_mut().counts.count(kind);
+            world.note(what, &[number as u64]);
+            case.checkpoint.files[number].change(change, time);
+        }
+        Event::Cancel => {
+            world.faults.borrow_mut().counts.count(FaultKind::Cancelled);
+            world.note("cancelled", &[]);
+            world.with(floodtide_core::Engine::cancel);
+        }
+    }
+}
+
+/// How the load ended for its caller, as a platform's last step decides it.
+fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64) -> Result<(), Error> {
+    if let Some(consumer) = consumer {
+        let unended = Err(Error::Contract { what: "the consumer never came to an end" });
+        consumer.end.clone().unwrap_or(unended)?;
+    }
+    world.with(|engine| engine.result())?;
+    world.check_stamps()?;
+    let whole = world.check_arena(alignment).and_then(|()| match world.staging() {
+        Some(_) => world.check_delivered(),
+        None => Ok(()),
+    });
+    if let Err(difference) = whole {
+        world.violated(format!("the load succeeded, but {difference}"));
+    }
+    Ok(())
+}
+
+/// What must be given back when all is over.
+fn left_over(case: &Case, world: &World) -> Vec<String> {
+    let mut violations = Vec::new();
+    let flight = world.storage.flight.borrow();
+    if !flight.is_empty() {
+        violations.push("reads are in flight after the end".to_owned());
+    }
+    let engine = world.engine.borrow();
+    if engine.in_flight() > 0 || engine.in_flight_bytes() > 0 {
+        violations.push(format!("the engine counts {} bytes in flight after the end", engine.in_flight_bytes()));
+    }
+    let largest = world.plan.chunks().iter().map(|chunk| chunk.slot.len() as u64).max().unwrap_or(0);
+    if flight.peak() > case.in_flight_limit.max(largest) {
+        violations.push(format!("{} bytes were in flight, over the limit of {}", flight.peak(), case.in_flight_limit));
+    }
+    if let Some(staging) = world.staging() {
+        let stats = staging.pool.stats(0, 0);
+        if stats.lent > 0 || staging.pool.has_waiters() {
+            violations.push(format!("{} bytes of the pool are lent after the end", stats.lent));
+        }
+    }
+    violations
+}

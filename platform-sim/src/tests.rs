@@ -1,0 +1,113 @@
+//! The world itself: that it goes the same way each time, that it can tell, and that reading and uploading overlap in it.
+
+use crate::case::{Case, Consumer, Job, MICROSECOND};
+use crate::checkpoint::{Checkpoint, Shape};
+use crate::faults::{FaultKind, Scripted, Swarm};
+use crate::{Draw, Link, Report, run};
+use alloc::vec;
+use floodtide_core::middleware::Injection;
+use floodtide_core::{Buffers, DType, Error, Fault, Order, Outcome};
+
+fn assert_holds(seed: u64, report: &Report) {
+    assert!(report.violations.is_empty(), "seed {seed}: {:?}", report.violations);
+}
+
+#[test]
+fn the_first_seeds_hold_and_go_the_same_way_twice() {
+    let mut digests = vec::Vec::new();
+    for seed in 0..500 {
+        let (once, twice) = (run(&Case::draw(seed), false), run(&Case::draw(seed), true));
+        assert_holds(seed, &once);
+        assert_eq!(once.history.digest(), twice.history.digest(), "seed {seed} goes two ways");
+        assert_eq!(twice.history.lines().len() as u64, once.history.events());
+        digests.push(once.history.digest());
+    }
+    digests.sort_unstable();
+    digests.dedup();
+    assert!(digests.len() > 400, "seeds differ: {} of 500 do", digests.len());
+}
+
+#[test]
+fn checkpoints_are_of_every_kind() {
+    let mut draw = Draw::new(1);
+    let drawn: vec::Vec<Checkpoint> = (0..200).map(|_| Checkpoint::draw(&mut draw, &Shape::default())).collect();
+    let tensors = || drawn.iter().flat_map(|checkpoint| &checkpoint.tensors);
+    for dtype in DType::ALL {
+        assert!(tensors().any(|tensor| tensor.dtype == *dtype && tensor.bytes > 0), "no {dtype}");
+    }
+    assert!(tensors().any(|tensor| tensor.bytes == 0) && tensors().any(|tensor| tensor.bytes > 300_000));
+    assert!(tensors().any(|tensor| tensor.start % 2 == 1) && tensors().any(|tensor| tensor.start % 4096 == 0));
+    assert!(drawn.iter().any(|checkpoint| checkpoint.files.len() > 3));
+    assert!(drawn.iter().any(|checkpoint| checkpoint.tensors.is_empty()));
+}
+
+/// A stream of two files of 24 tensors each, through so many buffers of two tensors, from storage and to a device of so
+/// many tensors a second (0 for no limit).
+fn upload(staging: u64, read: u64, write: u64) -> u64 {
+    const UNIT: u64 = 128 << 10;
+    let buffers = Buffers { gather: 2 * UNIT, limit: staging * 2 * UNIT, split: true, order: Order::Arrival };
+    let consumer = Consumer::Device { link: Link::new(20 * MICROSECOND, write * UNIT), depth: 2 };
+    let checkpoint = Checkpoint::uniform(2, 24, UNIT);
+    let case = Case { link: Link::new(0, read * UNIT), ..Case::new(checkpoint, Job::Stream { buffers, consumer }) };
+    let report = run(&case, false);
+    assert_holds(0, &report);
+    assert_eq!((report.result, report.pool.lent), (Ok(()), 0));
+    report.elapsed
+}
+
+#[test]
+fn reading_and_uploading_overlap() {
+    for (read, write) in [(1000, 1000), (1000, 3000), (3000, 1000), (200, 10_000), (10_000, 200)] {
+        let (reading, uploading) = (upload(4, read, 0), upload(4, 0, write));
+        let (both, longer, sum) = (upload(4, read, write), reading.max(uploading), reading + uploading);
+        assert!(both >= longer, "{read}/{write}: {both} is less than {longer}");
+        // What cannot overlap: the first buffer's reading and the last one's uploading, two tensors of 48 each.
+        assert!(both * 100 <= longer * 100 + sum * 6, "{read}/{write}: {both}, alone {reading} and {uploading}");
+    }
+    // With a single buffer there is nothing to overlap: the measurement can tell.
+    let (reading, uploading, both) = (upload(1, 1000, 0), upload(1, 0, 1000), upload(1, 1000, 1000));
+    assert!(both * 10 >= (reading + uploading) * 9, "{both}, alone {reading} and {uploading}");
+}
+
+#[test]
+fn a_script_is_followed_to_the_letter() {
+    let case = |nth, injection| Case {
+        workers: 1,
+        script: vec![Scripted { file: 1, nth, injection }],
+        ..Case::new(Checkpoint::uniform(2, 4, 200_000), Job::Load)
+    };
+    let short = run(&case(3, Injection::Short(17)), true);
+    assert_holds(0, &short);
+    assert_eq!((short.result, short.recoveries.resumed), (Ok(()), 1));
+    assert!(short.history.lines().iter().any(|line| line.contains("completed") && line.contains(", 17]")));
+    let broken = run(&case(2, Injection::Answer(Outcome::Failed(Fault::Os(5)))), false);
+    assert_holds(0, &broken);
+    let Err(Error::Read { file, fault, .. }) = broken.result else { panic!("{:?}", broken.result) };
+    assert_eq!((file.as_str(), fault), ("model-00001.safetensors", Fault::Os(5)));
+}
+
+#[test]
+fn a_fault_that_is_switched_on_happens() {
+    for kind in [FaultKind::ShortRead, FaultKind::Interrupted, FaultKind::QueueFull, FaultKind::DirectRefused] {
+        let swarm = Swarm::none().with(kind, 500_000);
+        let case = Case::new(Checkpoint::uniform(2, 4, 200_000), Job::Load).with_swarm(swarm);
+        let report = run(&case, false);
+        assert_holds(0, &report);
+        assert!(report.faults.of(kind) > 0 && report.result.is_ok(), "{kind:?}: {:?}", report.result);
+    }
+}
+
+#[test]
+fn changed_files_never_load() {
+    for kind in [FaultKind::Truncated, FaultKind::Replaced, FaultKind::Written] {
+        let (mut changed, mut failed) = (0, 0);
+        for seed in 0..50 {
+            let swarm = Swarm::none().with(kind, 1_000_000);
+            let report = run(&Case::draw(seed).with_swarm(swarm), false);
+            assert_holds(seed, &report);
+            changed += u64::from(report.faults.of(kind) > 0);
+            failed += u64::from(report.result.is_err());
+        }
+        assert!(changed >= 10 && failed >= changed, "{kind:?}: {failed} of {changed}");
+    }
+}

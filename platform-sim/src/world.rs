@@ -1,0 +1,496 @@
+//! The world: core's engine, plan, pool and stream, and everything they touch, with the rules that they must keep.
+
+use crate::case::{Case, Job};
+use crate::checkpoint::Checkpoint;
+use crate::device::{SimChunk, Storage};
+use crate::draw::Draw;
+use crate::faults::{FaultKind, FaultState};
+use crate::history::History;
+use crate::memory::{ARENA, Flag, Heap, Pool, SimBuffer};
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::task::{Context, Poll, Waker};
+use floodtide_core::middleware::Tracer;
+use floodtide_core::pool::{TakeError, Turn};
+use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
+use floodtide_core::{
+    BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Location, Order, Outcome,
+    Plan, ReadId, ReadOp, Stamp,
+};
+
+/// Who waits for the pool, in the order of coming; the stream is this one.
+pub(crate) const STREAM: usize = 0;
+
+/// Everything a run touches.
+pub(crate) struct World {
+    pub(crate) storage: Rc<Storage>,
+    pub(crate) faults: Rc<RefCell<FaultState>>,
+    pub(crate) history: Rc<RefCell<History>>,
+    pub(crate) engine: RefCell<Engine>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) memory: Memory,
+    /// The files as they were when they were opened.
+    pub(crate) stamps: Vec<Stamp>,
+    /// Rules that were broken: each is a defect.
+    pub(crate) violations: RefCell<Vec<String>>,
+    /// The chunks that were taken, and those that landed.
+    taken: RefCell<BTreeSet<u32>>,
+    landed: RefCell<BTreeSet<u32>>,
+    /// What a stream has delivered: by placement, the next byte expected or every part.
+    delivered: RefCell<Delivered>,
+}
+
+/// Where the tensors go.
+pub(crate) enum Memory {
+    Whole(RefCell<Vec<u8>>),
+    Stream(Box<Staging>),
+}
+
+/// A stream's buffers.
+pub(crate) struct Staging {
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) order: Order,
+    split: bool,
+    turn: RefCell<Turn>,
+    /// Memory may have come back.
+    pub(crate) came_back: Arc<Flag>,
+    stages: RefCell<Stages<SimBuffer>>,
+    outbox: RefCell<Outbox<SimBuffer>>,
+    consumer: RefCell<Option<Waker>>,
+    /// The consumer has enough.
+    closed: Cell<bool>,
+    /// Who waits for the pool.
+    pub(crate) queue: RefCell<VecDeque<usize>>,
+}
+
+#[derive(Debug, Default)]
+struct Delivered {
+    /// By placement: the parts that came, as offset and length.
+    parts: BTreeMap<usize, Vec<(u64, u64)>>,
+    /// The last placement, where they must ascend.
+    last: usize,
+    /// A part held other bytes than the file had.
+    corrupt: Option<String>,
+}
+
+impl World {
+    pub(crate) fn new(
+        case: &Case,
+        storage: Rc<Storage>,
+        faults: Rc<RefCell<FaultState>>,
+        history: Rc<RefCell<History>>,
+        catalog: Catalog,
+        plan: Plan,
+        stamps: Vec<Stamp>,
+    ) -> Self {
+        let (catalog, plan) = (Arc::new(catalog), Arc::new(plan));
+        let memory = match &case.job {
+            Job::Load => Memory::Whole(RefCell::new(vec![0; plan.arena_bytes()])),
+            Job::Stream { buffers, .. } => {
+                let heap = Heap::new(Rc::clone(&faults), Draw::new(case.seed ^ 1));
+                // The limit of a case fits in any target's memory.
+                let pool = Rc::new(Pool::new(heap, (), buffers.limit as usize));
+                Memory::Stream(Box::new(Staging {
+                    pool,
+                    order: buffers.order,
+                    split: buffers.split,
+                    turn: RefCell::default(),
+                    came_back: Arc::default(),
+                    stages: RefCell::new(Stages::new(Arc::clone(&plan))),
+                    outbox: RefCell::new(Outbox::new(buffers.order, plan.extents().len())),
+                    consumer: RefCell::default(),
+                    closed: Cell::new(false),
+                    queue: RefCell::default(),
+                }))
+            }
+        };
+        Self {
+            storage,
+            faults,
+            history,
+            engine: RefCell::new(Engine::new(Arc::clone(&catalog), Arc::clone(&plan), case.in_flight_limit)),
+            catalog,
+            plan,
+            checkpoint: case.checkpoint.clone(),
+            memory,
+            stamps,
+            violations: RefCell::default(),
+            taken: RefCell::default(),
+            landed: RefCell::default(),
+            delivered: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.storage.clock.now()
+    }
+
+    pub(crate) fn note(&self, what: &'static str, numbers: &[u64]) {
+        self.history.borrow_mut().note(self.now(), what, numbers);
+    }
+
+    pub(crate) fn violated(&self, what: impl Into<String>) {
+        self.violations.borrow_mut().push(what.into());
+    }
+
+    pub(crate) fn staging(&self) -> Option<&Staging> {
+        match &self.memory {
+            Memory::Whole(_) => None,
+            Memory::Stream(staging) => Some(staging),
+        }
+    }
+
+    /// Whether every file is what it was when it was opened.
+    pub(crate) fn check_stamps(&self) -> Result<(), Error> {
+        for (file, stamp) in self.storage.files.iter().zip(&self.stamps) {
+            if let Some(what) = stamp.difference(file.stamp()) {
+                self.note("change detected", &[]);
+                return Err(Error::Platform { message: format!("{}: the file changed ({what})", file.path) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Rules that hold at any time.
+    pub(crate) fn check_rules(&self) {
+        for rule in self.storage.broken_rules.borrow_mut().drain(..) {
+            self.violated(rule);
+        }
+        if let Some(staging) = self.staging() {
+            let stats = staging.pool.stats(0, 0);
+            let live = staging.pool.provider().live();
+            if stats.lent + stats.retained > stats.limit || live > stats.limit as u64 {
+                self.violated(format!("the pool has {live} bytes over its limit of {}", stats.limit));
+            }
+        }
+    }
+
+    /// Compares a part with what was in the file at first.
+    fn compare(&self, placement: usize, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
+        let Some(known) = self.checkpoint.find(tensor.name) else {
+            return Err(format!("tensor {:?} was never written", tensor.name));
+        };
+        let right =
+            known.dtype == tensor.dtype && known.file == tensor.file.index() && known.start == tensor.range.start();
+        if !right || known.bytes != tensor.range.len() {
+            return Err(format!("tensor {:?} is not where it was written", tensor.name));
+        }
+        let mut expected = vec![0; bytes.len()];
+        self.storage.files[known.file].original(known.start + offset, &mut expected);
+        match expected.iter().zip(bytes).position(|(a, b)| a != b) {
+            None => Ok(()),
+            Some(at) => Err(format!("tensor {:?} differs at byte {}", tensor.name, offset + at as u64)),
+        }
+    }
+
+    /// What a finished whole load has brought.
+    pub(crate) fn check_arena(&self, alignment: u64) -> Result<(), String> {
+        let Memory::Whole(arena) = &self.memory else { return Ok(()) };
+        let arena = arena.borrow();
+        for (index, placement) in self.plan.placements().iter().enumerate() {
+            let Location::Arena(place) = placement.location else {
+                return Err("a tensor is not in the arena".to_owned());
+            };
+            let wanted = alignment.max(self.catalog.tensor(placement.tensor).dtype.alignment());
+            if !placement.range.is_empty() && !(ARENA + place as u64).is_multiple_of(wanted) {
+                return Err(format!("a tensor's address is no multiple of {wanted}"));
+            }
+            self.compare(index, 0, &arena[place..place + placement.range.len() as usize])?;
+        }
+        Ok(())
+    }
+
+    /// The consumer looks at a buffer.
+    pub(crate) fn receive(&self, staged: &Staged<SimBuffer>, alignment: u64) {
+        let Some(staging) = self.staging() else { return };
+        self.note("delivered", &[u64::from(staged.extent().0)]);
+        if staged.buffer().is_in_flight(&self.storage.flight.borrow()) {
+            self.violated("a buffer was delivered while a read into it was in flight");
+        }
+        let mut delivered = self.delivered.borrow_mut();
+        for part in staged.placed_parts() {
+            let bytes = &staged.buffer()[part.bytes.clone()];
+            let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
+            let wanted = alignment.max(tensor.dtype.alignment());
+            let address = staged.buffer().address() + part.bytes.start as u64;
+            if !bytes.is_empty() && address % wanted != part.offset % wanted {
+                self.violated(format!("a part's address is not aligned to {wanted}"));
+            }
+            if !staging.split && bytes.len() as u64 != tensor.range.len() {
+                self.violated("a tensor came in parts although it should be whole");
+            }
+            if staging.order != Order::Arrival && part.placement < delivered.last {
+                self.violated("tensors came in another order than was asked for");
+            }
+            delivered.last = part.placement;
+            if let Err(difference) = self.compare(part.placement, part.offset, bytes) {
+                // Bytes that are cut off are never read, so that nothing else can stand in their place.
+                if self.faults.borrow().counts.of(FaultKind::Written) == 0 {
+                    self.violated(format!("a buffer was delivered, but {difference}"));
+                }
+                delivered.corrupt.get_or_insert(difference);
+            }
+            delivered.parts.entry(part.placement).or_default().push((part.offset, bytes.len() as u64));
+        }
+    }
+
+    /// Whether a stream that ended well has brought everything once.
+    pub(crate) fn check_delivered(&self) -> Result<(), String> {
+        let mut delivered = self.delivered.borrow_mut();
+        if let Some(difference) = &delivered.corrupt {
+            return Err(difference.clone());
+        }
+        for index in self.plan.without_extent() {
+            delivered.parts.entry(index).or_default().push((0, 0));
+        }
+        for (index, placement) in self.plan.placements().iter().enumerate() {
+            let mut parts = delivered.parts.remove(&index).unwrap_or_default();
+            parts.sort_unstable();
+            let mut next = 0;
+            for (offset, bytes) in &parts {
+                if *offset != next {
+                    return Err(format!("placement {index} has a gap or comes twice at byte {next}"));
+                }
+                next = offset + bytes;
+            }
+            if next != placement.range.len() || (placement.range.is_empty() && parts.len() != 1) {
+                return Err(format!("placement {index} has come to byte {next} of {}", placement.range.len()));
+            }
+        }
+        Ok(())
+    }
+
+    fn wake_consumer(&self) {
+        if let Some(waker) = self.staging().and_then(|staging| staging.consumer.borrow_mut().take()) {
+            waker.wake();
+        }
+    }
+
+    /// The consumer takes no more.
+    pub(crate) fn close(&self) {
+        let Some(staging) = self.staging() else { return };
+        staging.closed.set(true);
+        staging.pool.cancel(&mut staging.turn.borrow_mut());
+        staging.queue.borrow_mut().retain(|&who| who != STREAM);
+        // What is dropped may wake others, who may look here.
+        let (stages, outbox) = (Stages::new(Arc::clone(&self.plan)), Outbox::new(staging.order, 0));
+        drop((staging.stages.replace(stages), staging.outbox.replace(outbox)));
+    }
+
+    /// Books who waits for the pool, and that nobody overtakes.
+    pub(crate) fn book_turn(&self, who: usize, waited: bool, waits: bool, served: bool) {
+        let Some(staging) = self.staging() else { return };
+        let mut queue = staging.queue.borrow_mut();
+        if served && waited && queue.front() != Some(&who) {
+            self.violated("one who waits for memory was overtaken");
+        }
+        if served && !waited && !queue.is_empty() {
+            self.violated("memory went to one who did not wait, past one who did");
+        }
+        if waited && !waits {
+            queue.retain(|&other| other != who);
+        }
+        if !waited && waits {
+            queue.push_back(who);
+        }
+    }
+
+    /// The tensors' file and offset that an error names are really those.
+    pub(crate) fn check_error(&self, error: &Error) -> Result<(), String> {
+        let (file, tensor, offset) = match error {
+            Error::Truncated { file, tensor, found, .. } => (file, tensor, *found),
+            Error::Read { file, tensor, offset, .. } => (file, tensor, *offset),
+            _ => return Ok(()),
+        };
+        let number = self
+            .storage
+            .files
+            .iter()
+            .position(|f| &f.path == file)
+            .ok_or("an error names no file of the checkpoint")?;
+        let known = self.checkpoint.find(tensor).filter(|known| known.file == number);
+        let known = known.ok_or_else(|| format!("the error names tensor {tensor:?}, which is not in {file}"))?;
+        // Between tensors is what was read along, for the next one.
+        if offset >= known.start + known.bytes {
+            return Err(format!("the error's offset {offset} is behind tensor {tensor:?}"));
+        }
+        Ok(())
+    }
+}
+
+impl EngineHandle for World {
+    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
+        let result = f(&mut self.engine.borrow_mut());
+        if self.engine.borrow().has_failed() {
+            self.wake_consumer();
+        }
+        result
+    }
+
+    fn wait_for_room(&self) {
+        self.violated("a simulated worker waited by itself");
+    }
+}
+
+impl BufferSupply for World {
+    type Buffer = SimChunk;
+
+    fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
+        let Some(staging) = self.staging() else { return Ok(true) };
+        match staging.stages.borrow().next() {
+            _ if staging.closed.get() => return Ok(false),
+            Some(next) if extent < next => return Ok(true),
+            None => return Ok(true),
+            _ => {}
+        }
+        let bytes = self.plan.extents()[extent.index()].buffer_bytes;
+        let waker = Waker::from(Arc::clone(&staging.came_back));
+        let waited = staging.turn.borrow().is_waiting();
+        let answer = staging.pool.poll_take(bytes, 0, &mut staging.turn.borrow_mut(), &waker);
+        let waits = staging.turn.borrow().is_waiting();
+        self.book_turn(STREAM, waited, waits, matches!(answer, Poll::Ready(Ok(_))));
+        match answer {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(block)) => {
+                self.note("buffer", &[u64::from(extent.0)]);
+                let buffer = SimBuffer::new(block, Rc::clone(&staging.pool));
+                if buffer.is_in_flight(&self.storage.flight.borrow()) {
+                    self.violated("a buffer was lent while a read into it was in flight");
+                }
+                staging.stages.borrow_mut().open(buffer);
+                Ok(true)
+            }
+            Poll::Ready(Err(TakeError::Provider(()))) => {
+                Err(Error::Platform { message: "the system gives no memory".to_owned() })
+            }
+            Poll::Ready(Err(error)) => {
+                self.violated(format!("the pool refused a planned buffer: {error:?}"));
+                Err(Error::Platform { message: "the pool refused".to_owned() })
+            }
+        }
+    }
+
+    fn take(&self, chunk: ChunkId) -> Result<SimChunk, Error> {
+        if !self.taken.borrow_mut().insert(chunk.0) {
+            self.violated("a chunk's memory was taken twice");
+        }
+        let planned = &self.plan.chunks()[chunk.index()];
+        let base = match self.staging() {
+            None => Some(ARENA),
+            Some(staging) => staging.stages.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
+        };
+        let base = base.ok_or(Error::Contract { what: "a chunk was taken before its extent had a buffer" })?;
+        // What is not read into must not pass for what is in the file.
+        Ok(SimChunk { address: base + planned.slot.start as u64, bytes: vec![0xee; planned.slot.len()] })
+    }
+
+    fn landed(&self, chunk: ChunkId, buffer: SimChunk) {
+        self.note("landed", &[u64::from(chunk.0)]);
+        if !self.landed.borrow_mut().insert(chunk.0) {
+            self.violated("a chunk landed twice");
+        }
+        let slot = self.plan.chunks()[chunk.index()].slot.clone();
+        match &self.memory {
+            Memory::Whole(arena) => arena.borrow_mut()[slot].copy_from_slice(&buffer.bytes),
+            Memory::Stream(staging) => {
+                let mut stages = staging.stages.borrow_mut();
+                if let Some(memory) = stages.find_mut(chunk) {
+                    memory.bytes_mut()[slot].copy_from_slice(&buffer.bytes);
+                }
+                let whole = stages.land(chunk);
+                drop(stages);
+                if let Some((extent, memory)) = whole
+                    && staging.outbox.borrow_mut().land(extent, memory)
+                {
+                    self.wake_consumer();
+                }
+            }
+        }
+    }
+}
+
+/// The consumer's end of a stream.
+pub(crate) struct Source<'w>(pub(crate) &'w World);
+
+impl StagedSource<SimBuffer> for Source<'_> {
+    type Error = Error;
+
+    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<SimBuffer>, Error>>> {
+        let world = self.0;
+        let Some(staging) = world.staging() else { return Poll::Ready(None) };
+        if world.with(|engine| engine.has_failed()) {
+            return Poll::Ready(world.with(|engine| engine.result()).err().map(Err));
+        }
+        let mut outbox = staging.outbox.borrow_mut();
+        match outbox.take() {
+            Some((extent, buffer)) => {
+                let (catalog, plan) = (Arc::clone(&world.catalog), Arc::clone(&world.plan));
+                Poll::Ready(Some(Ok(Staged::new(catalog, plan, extent, buffer))))
+            }
+            None if outbox.is_done() => Poll::Ready(None),
+            None => {
+                *staging.consumer.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Writes a worker's reads into the history.
+pub(crate) struct Watch {
+    pub(crate) worker: u64,
+    pub(crate) storage: Rc<Storage>,
+    pub(crate) history: Rc<RefCell<History>>,
+}
+
+impl Watch {
+    fn note(&self, what: &'static str, numbers: &[u64]) {
+        self.history.borrow_mut().note(self.storage.clock.now(), what, numbers);
+    }
+}
+
+impl Tracer for Watch {
+    fn submitted(&mut self, op: &ReadOp) {
+        let FileId(file) = op.file;
+        self.note(
+            if op.direct { "read direct" } else { "read" },
+            &[self.worker, op.id.number(), u64::from(file), op.offset, op.len as u64],
+        );
+    }
+
+    fn rejected(&mut self, op: &ReadOp, fault: Fault) {
+        self.note("rejected", &[self.worker, op.id.number(), code(fault)]);
+    }
+
+    fn completed(&mut self, id: ReadId, outcome: Outcome) {
+        match outcome {
+            Outcome::Read(bytes) => self.note("completed", &[self.worker, id.number(), bytes as u64]),
+            Outcome::Failed(fault) => self.note("failed", &[self.worker, id.number(), code(fault)]),
+        }
+    }
+}
+
+/// A fault as a number; errors of core are told apart by their kind.
+fn code(fault: Fault) -> u64 {
+    match fault {
+        Fault::Interrupted => 1,
+        Fault::Again => 2,
+        Fault::Invalid => 3,
+        Fault::NotSupported => 4,
+        Fault::Io => 5,
+        Fault::NoMemory => 6,
+        Fault::Os(number) => 100 + u64::from(number.unsigned_abs()),
+        _ => 7,
+    }
+}

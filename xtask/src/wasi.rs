@@ -1,0 +1,50 @@
+//! The simulator on WASI: built for `wasm32-wasip1`, run under Node, and its digest compared with this machine's.
+
+use crate::tools::{Outcome, cargo, root, run, target, works};
+use std::process::{Command, Stdio};
+
+const TARGET: &str = "wasm32-wasip1";
+const SEEDS: &str = "0..1000";
+
+/// Runs a WASI program with the arguments that follow it.
+const RUNNER: &str = r#"
+const { WASI } = require("node:wasi");
+const { readFileSync } = require("node:fs");
+const [program, ...args] = process.argv.slice(1);
+const wasi = new WASI({ version: "preview1", args: ["floodtide-sim", ...args], returnOnExit: true });
+WebAssembly.compile(readFileSync(program))
+  .then((module) => WebAssembly.instantiate(module, wasi.getImportObject()))
+  .then((instance) => { process.exitCode = wasi.start(instance); })
+  .catch((error) => { console.error(error); process.exitCode = 1; });
+"#;
+
+pub(crate) fn check() -> Result<Outcome, String> {
+    if !works(Command::new("node").arg("--version")) {
+        return Ok(Outcome::Skipped("it needs Node.js, which runs WASI programs".to_owned()));
+    }
+    let installed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+    if !installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(TARGET)) {
+        return Ok(Outcome::Skipped(format!("it needs the target {TARGET} (rustup target add {TARGET})")));
+    }
+    run(cargo()
+        .args(["build", "--release", "--package", "floodtide-sim", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", root().join("target/wasi")))?;
+    run(cargo().args(["build", "--release", "--package", "floodtide-sim"]))?;
+    let program = root().join("target/wasi").join(TARGET).join("release/floodtide-sim.wasm");
+    let arguments = ["--seeds", SEEDS, "--digest"];
+    let there = digest(Command::new("node").args(["--no-warnings", "-e", RUNNER]).arg(program).args(arguments))?;
+    let here = digest(Command::new(target().join("release/floodtide-sim")).args(arguments))?;
+    if there != here {
+        return Err(format!("seeds {SEEDS} have the digest {there} on WASI and {here} here"));
+    }
+    println!("seeds {SEEDS} have the digest {here} on WASI and here");
+    Ok(Outcome::Passed)
+}
+
+fn digest(command: &mut Command) -> Result<String, String> {
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{command:?} ended with {}", output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
