@@ -42,7 +42,7 @@ pub enum Error {
     /// The plan would not fit. `file` is the checkpoint's first.
     #[error(
         "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
-         free memory or raise the limit, or take the tensors one after another (--stream, `Loader::stream`)",
+         free memory or raise the limit, or take the tensors one after another in less (--stream, --memory-limit; `Loader::stream`)",
         Escaped(file), HumanBytes(*needed), HumanBytes(*available)
     )]
     NotEnoughMemory { file: String, needed: u64, available: u64, limit: String },
@@ -53,6 +53,13 @@ pub enum Error {
         Quoted(tensor), HumanBytes(*needed), HumanBytes(*limit)
     )]
     BufferTooSmall { tensor: String, needed: u64, limit: u64 },
+    /// A stream's plan would take more memory than the stream.
+    #[error(
+        "streaming {} through buffers of {} takes more buffers than a memory limit of {} allows to plan; raise the limit, or \
+         select fewer tensors",
+        HumanBytes(*bytes), HumanBytes(*gather), HumanBytes(*limit)
+    )]
+    TooManyBuffers { bytes: u64, gather: u64, limit: u64 },
     /// The plan would not fit in this target's address space.
     #[error("loading takes {}, more than this machine can address; select fewer tensors", HumanBytes(*needed))]
     AddressSpace { needed: u64 },

@@ -7,10 +7,15 @@ use alloc::vec::Vec;
 /// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
 const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
 
+/// The size of a read that is asked for, as a power of two within the range.
+pub(super) fn chunk_bytes(asked: u64) -> u64 {
+    asked.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two()
+}
+
 /// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same
 /// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read.
 pub(super) fn cut(extents: &[Extent], placements: &[Placement], chunk_bytes: u64) -> Vec<Chunk> {
-    let size = chunk_bytes.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two() as usize;
+    let size = self::chunk_bytes(chunk_bytes) as usize;
     let mut chunks = Vec::new();
     for index in 0..extents.len() {
         cut_one(extents, index, placements, size, &mut chunks);

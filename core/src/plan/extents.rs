@@ -1,6 +1,7 @@
 //! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
 
-use super::{Access, DirectLimits, Extent, Location, Method, Placement, PlanOptions, tensor_alignment};
+use super::chunks::chunk_bytes;
+use super::{Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, tensor_alignment};
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::units::{Alignment, ByteRange, FileId, TensorId};
@@ -9,6 +10,8 @@ use alloc::vec::Vec;
 
 /// A direct run is at least this many alignments long: the two edges that are read along are then under 2 % of it.
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
+/// Tensors that share a buffer of a stream may always have so much together.
+const MIN_GATHER: u64 = 64 << 10;
 
 pub(super) struct LaidOut {
     pub(super) placements: Vec<Placement>,
@@ -66,6 +69,8 @@ pub(super) fn lay_out(
         options,
         // Bytes between tensors are read only as long as they are few beside the selected ones: memory is promised too.
         gap_budget: selected_bytes / 128 + (4 << 20),
+        selected_bytes,
+        pieces: 0,
     };
     let streamed = matches!(options.access, Access::Stream(_));
     let mut run: Option<Run> = None;
@@ -89,7 +94,7 @@ pub(super) fn lay_out(
         }
         let max_gap = options.merge_gap.min(layout.gap_budget);
         match &mut run {
-            Some(run) if run.takes(&tensor, alignment, max_gap) && layout.shares_buffer(run, &tensor) => {
+            Some(run) if run.takes(&tensor, alignment, max_gap) && layout.shares_buffer(run, &tensor, alignment) => {
                 layout.gap_budget -= tensor.range.start() - run.end;
                 run.end = tensor.range.end();
                 run.alignment = run.alignment.max(alignment);
@@ -121,6 +126,9 @@ struct Layout<'o> {
     catalog: &'o Catalog,
     options: &'o PlanOptions,
     gap_budget: u64,
+    selected_bytes: u64,
+    /// About how many extents and chunks a stream's plan has.
+    pieces: u64,
 }
 
 impl Layout<'_> {
@@ -136,51 +144,71 @@ impl Layout<'_> {
         }
     }
 
-    /// How a run of so many bytes is read.
-    fn direct(&self, run: &Run, bytes: u64) -> Option<Alignment> {
+    /// The alignment of direct reads, if the run is read so.
+    fn direct(&self, run: &Run) -> Option<Alignment> {
         let limits = self.options.direct.get(run.file.index()).copied().flatten()?;
-        (run.in_place && is_worth_it(bytes, limits)).then(|| limits.both())
+        let worth_it = is_worth_it(run.end - run.start, limits);
+        // Both edges of a buffer are read along, and should be little of it.
+        let fits = self.gather().is_none_or(|gather| limits.both().bytes() * 16 <= gather);
+        (run.in_place && worth_it && fits).then(|| limits.both())
     }
 
-    /// What alignment may add to a run of the file, in its buffer, at both ends together.
-    fn margin(&self, run: &Run) -> u64 {
-        let direct =
-            self.options.direct.get(run.file.index()).copied().flatten().map_or(1, |limits| limits.both().bytes());
-        2 * direct.max(run.alignment.bytes())
+    /// What tensors that share a buffer of a stream may have together.
+    fn gather(&self) -> Option<u64> {
+        match self.options.access {
+            Access::Stream(buffers) => Some(buffers.gather.max(MIN_GATHER)),
+            _ => None,
+        }
+    }
+
+    /// Where a run goes that is placed behind `cursor`.
+    fn footprint(&self, run: &Run, cursor: u64) -> Option<Footprint> {
+        let direct = self.direct(run);
+        let alignment = direct.unwrap_or(Alignment::ONE);
+        let modulus = alignment.max(run.alignment);
+        let slot_start = alignment.down(run.start);
+        let residue = if run.in_place { slot_start & (modulus.bytes() - 1) } else { 0 };
+        let slot = place(cursor, residue, modulus)?;
+        let end = slot.checked_add(alignment.up(run.end)? - slot_start)?;
+        Some(Footprint { direct, address: slot + (run.start - slot_start), end })
     }
 
     /// Whether the run still fits in a buffer with `tensor`.
-    fn shares_buffer(&self, run: &Run, tensor: &TensorInfo<'_>) -> bool {
-        match self.options.access {
-            Access::Stream(buffers) => tensor.range.end() - run.start + self.margin(run) <= buffers.gather,
-            _ => true,
-        }
+    fn shares_buffer(&self, run: &Run, tensor: &TensorInfo<'_>, alignment: Alignment) -> bool {
+        let Some(gather) = self.gather() else { return true };
+        let joined = Run { end: tensor.range.end(), alignment: run.alignment.max(alignment), ..*run };
+        self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= gather)
     }
 
     /// Places the run, or, where it is longer than a buffer of a stream, the pieces of it.
     fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
-        let Access::Stream(buffers) = self.options.access else { return self.place(run, tensors_end) };
-        let needed = run.end - run.start + self.margin(run);
-        if needed <= buffers.gather || (!buffers.split && needed <= buffers.limit) {
+        let (Access::Stream(buffers), Some(gather)) = (self.options.access, self.gather()) else {
+            return self.place(run, tensors_end);
+        };
+        self.count(run.end - run.start, gather)?;
+        let needed = self.footprint(run, 0).map_or(u64::MAX, |footprint| footprint.end);
+        if needed <= gather || (!buffers.split && needed <= buffers.limit) {
             return self.place(run, tensors_end);
         }
-        // A run of several tensors is never that long.
+        // Only a tensor alone is that long, perhaps with empty ones before it.
         let placements = &self.out.placements[run.first..tensors_end];
-        let longest = placements.iter().find(|placement| !placement.range.is_empty());
-        let tensor =
-            self.catalog.tensor(longest.map_or(self.out.placements[run.first].tensor, |placement| placement.tensor));
+        let long = placements.iter().find(|placement| !placement.range.is_empty());
+        let Some(tensor) = long.map(|placement| self.catalog.tensor(placement.tensor)) else { return Ok(()) };
         if !buffers.split {
             return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
+        // What comes in parts is no tensor in memory, so only its elements must be aligned there.
+        let alignment = tensor_alignment(&tensor, Alignment::ONE);
+        let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
         // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut an element, just
         // before: a piece in place is as aligned as the file's bytes are. Where a run is shifted, each piece starts at its own
         // alignment, so both must go into the step.
         let whole = tensor.dtype.whole_bytes();
-        let margin = self.margin(run);
+        let margin = 2 * self.direct(&run).unwrap_or(Alignment::ONE).max(alignment).bytes();
         let unit = if run.in_place { margin } else { margin * whole };
-        let step = buffers.gather.saturating_sub(margin).max(unit) / unit * unit;
+        let step = (gather - margin) / unit * unit;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
-        let mut piece = Run { end: run.start, ..*run };
+        let mut piece = Run { end: run.start, ..run };
         let mut cut = base;
         while piece.end < run.end {
             cut = cut.saturating_add(step);
@@ -189,6 +217,19 @@ impl Layout<'_> {
             let next = self.tensors_until(&piece, tensors_end);
             self.place(&piece, next.end)?;
             piece.first = next.start_of_next;
+        }
+        Ok(())
+    }
+
+    /// Counts what the plan itself takes, before it is made: a stream's memory must not go into its own description.
+    fn count(&mut self, bytes: u64, gather: u64) -> Result<(), Error> {
+        let Access::Stream(Buffers { limit, .. }) = self.options.access else { return Ok(()) };
+        let pieces = bytes / (gather / 8 * 7) + 1;
+        self.pieces = self.pieces.saturating_add(pieces).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
+        // An eighth of the limit and 16 MiB, at about a hundred bytes a piece; and what 32 bits number.
+        let most = (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2));
+        if self.pieces > most {
+            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, gather, limit });
         }
         Ok(())
     }
@@ -214,19 +255,11 @@ impl Layout<'_> {
     fn place(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
         let too_large = Error::AddressSpace { needed: u64::MAX };
         let streamed = matches!(self.options.access, Access::Stream(_));
-        let direct = self.direct(run, run.end - run.start);
-        let alignment = direct.unwrap_or(Alignment::ONE);
-        let modulus = alignment.max(run.alignment);
-        let slot_start = alignment.down(run.start);
-        let slot_end = alignment.up(run.end).ok_or_else(|| too_large.clone())?;
-        let residue = if run.in_place { slot_start & (modulus.bytes() - 1) } else { 0 };
         let cursor = if streamed { 0 } else { self.out.arena_bytes };
-        let slot = place(cursor, residue, modulus).ok_or_else(|| too_large.clone())?;
-        let end = slot.checked_add(slot_end - slot_start).ok_or_else(|| too_large.clone())?;
+        let Footprint { direct, address, end } = self.footprint(run, cursor).ok_or_else(|| too_large.clone())?;
         if !streamed {
             self.out.arena_bytes = end;
         }
-        let address = slot + (run.start - slot_start);
         for placement in &mut self.out.placements[run.first..tensors_end] {
             if matches!(placement.location, Location::Arena(_)) && !placement.range.is_empty() {
                 let at = address + (placement.range.start() - run.start);
@@ -234,21 +267,28 @@ impl Layout<'_> {
                 placement.location = Location::Arena(usize::try_from(at).unwrap_or(usize::MAX));
             }
         }
+        let buffer_bytes = if streamed { end } else { 0 };
         self.out.extents.push(Extent {
             file: run.file,
             range: ByteRange::new(run.start, run.end).ok_or(too_large)?,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             place: usize::try_from(address).unwrap_or(usize::MAX),
-            buffer_bytes: if streamed {
-                usize::try_from(end).map_err(|_| Error::AddressSpace { needed: end })?
-            } else {
-                0
-            },
-            alignment,
+            buffer_bytes: usize::try_from(buffer_bytes).map_err(|_| Error::AddressSpace { needed: buffer_bytes })?,
+            alignment: direct.unwrap_or(Alignment::ONE),
             tensors: run.first..tensors_end,
         });
         Ok(())
     }
+}
+
+/// Where a run goes.
+struct Footprint {
+    /// The alignment of its direct reads.
+    direct: Option<Alignment>,
+    /// Where its first byte is.
+    address: u64,
+    /// One past the last byte that its reads may fill.
+    end: u64,
 }
 
 /// Short runs cost less through the page cache, and pack without the edges that a direct read brings along.

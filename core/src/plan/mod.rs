@@ -272,6 +272,12 @@ impl Planner {
             let file = catalog.files().first().map_or_else(String::new, |file| file.path.clone());
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
+        // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
+        let reads =
+            laid_out.arena_bytes / chunks::chunk_bytes(self.options.chunk_bytes) + laid_out.extents.len() as u64;
+        if reads > u64::from(u32::MAX / 2) {
+            return Err(Error::TooMany { what: "reads" });
+        }
         let arena_bytes = usize::try_from(laid_out.arena_bytes)
             .ok()
             .filter(|&bytes| isize::try_from(bytes).is_ok())

@@ -9,12 +9,17 @@ use alloc::string::ToString;
 use alloc::vec;
 use proptest::prelude::*;
 
-/// A file of F32 and U8 tensors of these byte sizes, whose data starts at an offset of the given residue modulo 8.
+/// A file of tensors of several dtypes of these byte sizes, whose data starts at an offset of the given residue modulo 8.
 fn add_file(builder: &mut CatalogBuilder, file: usize, sizes: &[u64], residue: u64) {
     let mut json = "{".to_string();
     let mut at = 0;
     for (i, &bytes) in sizes.iter().enumerate() {
-        let (dtype, elements) = if bytes % 4 == 0 { ("F32", bytes / 4) } else { ("U8", bytes) };
+        let (dtype, elements) = match i % 6 {
+            4 if bytes % 8 == 0 => ("F64", bytes / 8),
+            5 if bytes % 3 == 0 => ("F6_E2M3", bytes / 3 * 4),
+            _ if bytes % 4 == 0 => ("F32", bytes / 4),
+            _ => ("U8", bytes),
+        };
         let comma = if i == 0 { "" } else { "," };
         json += &format!(
             r#"{comma}"f{file}.t{i}":{{"dtype":"{dtype}","shape":[{elements}],"data_offsets":[{at},{}]}}"#,
@@ -228,30 +233,32 @@ fn parts_hold_whole_elements_also_of_six_bits() {
 }
 
 #[test]
-fn parts_of_a_shifted_tensor_of_six_bits_stay_aligned() {
-    let bytes = 3 * 100_000_u64;
-    let json = format!(
-        r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F6_E2M3","shape":[{}],"data_offsets":[1,{}]}}}}"#,
-        bytes * 8 / 6,
-        bytes + 1
-    );
-    let file_len = 8 + json.len() as u64 + bytes + 1;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("six", file_len, &Header::parse(json.as_bytes(), file_len).expect("valid")).expect("adds");
-    let catalog = builder.finish().expect("unique names");
-    let options = PlanOptions {
-        access: streamed(1 << 16, 1 << 20, true, Order::File),
-        tensor_alignment: Alignment::new(64).expect("a power of two"),
-        ..PlanOptions::default()
+fn tensors_are_refused_for_what_they_really_need() {
+    let catalog = catalog(&[(vec![1 << 20, 100], 0)]);
+    let plan = |limit, alignment| {
+        let access = streamed(1 << 16, limit, false, Order::File);
+        let tensor_alignment = Alignment::new(alignment).expect("a power of two");
+        Planner::new(PlanOptions { access, tensor_alignment, ..PlanOptions::default() }).plan(&catalog, &all(&catalog))
     };
-    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
-    assert!(plan.extents().len() > 4);
-    for extent in 0..plan.extents().len() {
-        for part in plan.parts(ExtentId(extent as u32)).filter(|part| part.placement == 1) {
-            assert_eq!((part.offset % 3, part.bytes.len() % 3), (0, 0), "whole elements");
-            assert_eq!(part.bytes.start as u64 % 64, part.offset % 64, "aligned");
-        }
-    }
+    assert!(plan((1 << 20) + 8, 1).is_ok(), "the tensor and where it begins in an aligned buffer");
+    assert!(plan((1 << 20) + 8, 2 << 20).is_ok(), "an alignment costs nothing at a buffer's start");
+    assert!(plan((1 << 20) - 1, 1).is_err());
+    // In parts no alignment but the elements' own is kept, so that none is too much.
+    let access = streamed(1 << 16, 1 << 20, true, Order::File);
+    let options = PlanOptions { access, tensor_alignment: Alignment::HUGE_PAGE, ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("in parts");
+    assert!(plan.extents().iter().all(|extent| extent.buffer_bytes <= 1 << 16 && !extent.range.is_empty()));
+}
+
+#[test]
+fn a_plan_that_would_outgrow_its_stream_is_refused_at_once() {
+    let catalog = catalog(&[(vec![64 << 40], 0)]);
+    let plan = |limit: u64| {
+        let access = streamed(limit / 8, limit, true, Order::Arrival);
+        Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &all(&catalog))
+    };
+    let error = plan(1 << 20).expect_err("half a billion buffers");
+    assert!(matches!(error, Error::TooManyBuffers { .. }) && error.to_string().contains("raise the limit"), "{error}");
 }
 
 #[test]
@@ -329,9 +336,13 @@ proptest! {
                 let bytes = part.bytes.len() as u64;
                 prop_assert!(part.bytes.end <= extent.buffer_bytes);
                 prop_assert!(split || bytes == tensor.range.len(), "whole");
+                let element = tensor.dtype.whole_bytes();
+                prop_assert!(part.offset % element == 0 && bytes % element == 0, "whole elements");
                 if bytes > 0 {
                     prop_assert_eq!(extent.file, tensor.file);
-                    prop_assert_eq!(part.bytes.start as u64 % tensor.dtype.alignment().max(tensor_alignment), part.offset % tensor.dtype.alignment().max(tensor_alignment));
+                    let whole = bytes == tensor.range.len();
+                    let wanted = tensor.dtype.alignment().max(if whole { tensor_alignment } else { 1 });
+                    prop_assert_eq!(part.bytes.start as u64 % wanted, part.offset % wanted);
                     prop_assert_eq!(part.bytes.start - extent.place, (tensor.range.start() + part.offset - extent.range.start()) as usize);
                 }
                 prop_assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");
