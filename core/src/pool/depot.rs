@@ -201,19 +201,21 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
                 result => return Poll::Ready(result),
             }
         }
+        // Wakers are cloned and dropped without the lock, as that may run anybody's code.
+        let waker = waker.clone();
         let joined = self.waiters.with(|waiters| {
             let first_of_all = waiters.is_empty();
-            waiters.join(turn, waker)?;
+            let replaced = waiters.join(turn, waker)?;
             if first_of_all {
                 self.waiting.store(1, Ordering::Relaxed);
                 self.tier.suspend(&mut |block| self.shelve(block, affinity));
             }
-            Ok(waiters.is_first(turn))
+            Ok::<_, super::waiters::Full>((waiters.is_first(turn), replaced))
         });
         match joined {
-            Err(super::waiters::Full) => return Poll::Ready(Err(TakeError::QueueFull)),
-            Ok(false) => return Poll::Pending,
-            Ok(true) => {}
+            Err(_) => return Poll::Ready(Err(TakeError::QueueFull)),
+            Ok((false, _)) => return Poll::Pending,
+            Ok((true, _)) => {}
         }
         fence(Ordering::SeqCst);
         match self.take_now(want, affinity) {
@@ -230,13 +232,13 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         if !turn.is_waiting() {
             return;
         }
-        let next = self.waiters.with(|waiters| {
-            waiters.leave(turn);
+        let (next, _gone) = self.waiters.with(|waiters| {
+            let gone = waiters.leave(turn);
             if waiters.is_empty() {
                 self.waiting.store(0, Ordering::Relaxed);
                 self.tier.resume();
             }
-            waiters.first()
+            (waiters.first(), gone)
         });
         if let Some(waker) = next {
             waker.wake();
@@ -325,21 +327,16 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         if !self.reserve(want.fresh) && !self.make_room(want.fresh, affinity) {
             return Err(TakeError::Exhausted);
         }
+        // Counted off again unless memory comes, also when the provider panics.
+        let reserved = Reserved { depot: self, bytes: want.fresh };
         let allocated = self.provider.allocate(want.fresh).or_else(|error| {
             // What lies on the shelves may be what the system lacks.
             if self.free_retained(usize::MAX, affinity) > 0 { self.provider.allocate(want.fresh) } else { Err(error) }
         });
-        match allocated {
-            Ok(block) => {
-                self.shards[affinity & Self::MASK].state.with(|shelved| shelved.misses += 1);
-                Ok(block)
-            }
-            Err(error) => {
-                self.total.fetch_sub(want.fresh, Ordering::AcqRel);
-                self.wake_first();
-                Err(TakeError::Provider(error))
-            }
-        }
+        let block = allocated.map_err(TakeError::Provider)?;
+        core::mem::forget(reserved);
+        self.shards[affinity & Self::MASK].state.with(|shelved| shelved.misses += 1);
+        Ok(block)
     }
 
     /// Takes up to `most` blocks from the first shard that has one, beginning with the own.
@@ -447,6 +444,19 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         {
             waker.wake();
         }
+    }
+}
+
+/// Bytes that count against the limit, for memory that may not come.
+struct Reserved<'d, P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> {
+    depot: &'d Depot<P, T, S, SHARDS>,
+    bytes: usize,
+}
+
+impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Drop for Reserved<'_, P, T, S, SHARDS> {
+    fn drop(&mut self) {
+        self.depot.total.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.depot.wake_first();
     }
 }
 

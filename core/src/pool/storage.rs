@@ -28,8 +28,8 @@ pub trait Queue<T>: Default {
     fn front(&self) -> Option<&T>;
     /// The first value that `is_it` accepts.
     fn find(&mut self, is_it: impl FnMut(&T) -> bool) -> Option<&mut T>;
-    /// Takes out what `keep` does not accept.
-    fn retain(&mut self, keep: impl FnMut(&T) -> bool);
+    /// Takes out the first value that `is_it` accepts.
+    fn remove(&mut self, is_it: impl FnMut(&T) -> bool) -> Option<T>;
 }
 
 /// The kind of containers that a pool is made of.
@@ -122,8 +122,9 @@ impl<T> Queue<T> for VecDeque<T> {
     fn find(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
         self.iter_mut().find(|value| is_it(value))
     }
-    fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
-        self.retain(keep);
+    fn remove(&mut self, is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        let at = self.iter().position(is_it)?;
+        self.remove(at)
     }
 }
 
@@ -137,15 +138,19 @@ impl<T, const N: usize> Queue<T> for heapless::Deque<T, N> {
     fn find(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
         self.iter_mut().find(|value| is_it(value))
     }
-    fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+    fn remove(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
+        let mut found = None;
         // Once around: what stays goes to the back again, in its order.
         for _ in 0..self.iter().len() {
-            let Some(value) = self.pop_front() else { return };
-            if keep(&value) {
+            let value = self.pop_front()?;
+            if found.is_none() && is_it(&value) {
+                found = Some(value);
+            } else {
                 // A place has just become free.
                 let _ = self.push_back(value);
             }
         }
+        found
     }
 }
 
@@ -173,10 +178,11 @@ mod tests {
         for value in 1..=4 {
             queue.push_back(value).expect("room for four");
         }
-        queue.retain(|value| *value != 1 && *value != 3);
+        assert_eq!([queue.remove(|value| *value == 3), queue.remove(|value| *value == 1)], [Some(3), Some(1)]);
+        assert_eq!(queue.remove(|value| *value == 1), None);
         *queue.find(|value| *value == 4).expect("still there") = 5;
         assert_eq!(queue.front(), Some(&2));
-        queue.retain(|value| *value != 2);
+        assert_eq!(queue.remove(|value| *value == 2), Some(2));
         assert_eq!(queue.front(), Some(&5));
     }
 

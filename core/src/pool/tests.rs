@@ -153,9 +153,10 @@ fn waiters_are_served_in_order_and_nobody_overtakes() {
     let waker = Waker::from(Arc::clone(&large_flag));
     let Poll::Ready(Ok(all)) = depot.poll_take(8 * KB, 0, &mut large, &waker) else { panic!("it is its turn") };
     assert!(!large.is_waiting() && woken(&small_flag), "the next is woken");
+    let waker = Waker::from(Arc::clone(&small_flag));
+    assert!(depot.poll_take(KB, 0, &mut small, &waker).is_pending(), "all is lent");
     depot.release(all);
     assert!(woken(&small_flag));
-    let waker = Waker::from(small_flag);
     assert!(matches!(depot.poll_take(KB, 0, &mut small, &waker), Poll::Ready(Ok(_))));
     assert_eq!((depot.has_waiters(), depot.stats(0, 0).waits), (false, 2));
 }
@@ -343,4 +344,64 @@ proptest! {
         behaves::<Growing>(steps.clone())?;
         behaves::<Fixed<3>>(steps)?;
     }
+}
+
+/// Holds a block, and gives it back when it is gone: the waker of a task that owns memory.
+struct Owner {
+    depot: Arc<Depot<Counted, (), Growing, 2>>,
+    block: Mutex<Option<Block>>,
+}
+
+impl Wake for Owner {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.with(Option::take) {
+            self.depot.give(block, 0);
+        }
+    }
+}
+
+#[test]
+fn a_waker_that_owns_memory_may_go_at_any_time() {
+    let depot = Arc::new(depot::<Growing>(8 * KB));
+    let owner = || {
+        let block = Mutex::new(depot.try_take(8 * KB, 0).ok());
+        Waker::from(Arc::new(Owner { depot: Arc::clone(&depot), block }))
+    };
+    // Replaced by another waker: the memory that it had serves the one who waits.
+    let mut turn = Turn::new();
+    assert!(depot.poll_take(KB, 0, &mut turn, &owner()).is_pending());
+    assert!(depot.poll_take(KB, 0, &mut turn, Waker::noop()).is_pending(), "the old one goes after the look");
+    let block = depot.poll_take(KB, 0, &mut turn, Waker::noop());
+    let Poll::Ready(Ok(block)) = block else { panic!("the memory is back") };
+    depot.give(block, 0);
+    // Dropped with its turn, and when the queue is full.
+    let mut turn = Turn::new();
+    assert!(depot.poll_take(8 * KB, 0, &mut turn, &owner()).is_pending());
+    depot.cancel(&mut turn);
+    assert_eq!(depot.stats(0, 0).lent, 0);
+}
+
+#[test]
+fn a_provider_that_panics_keeps_nothing_reserved() {
+    struct Panics(AtomicBool);
+    impl Provider for Panics {
+        type Block = ();
+        type Error = ();
+        fn allocate(&self, _: usize) -> Result<(), ()> {
+            assert!(self.0.swap(true, Ordering::Relaxed), "on purpose");
+            Ok(())
+        }
+        fn bytes(&self, (): &()) -> usize {
+            KB
+        }
+    }
+    extern crate std;
+    let depot = Depot::<_, (), Growing, 2>::new(Panics(AtomicBool::new(false)), (), KB);
+    let take = std::panic::AssertUnwindSafe(|| depot.try_take(KB, 0));
+    assert!(std::panic::catch_unwind(take).is_err());
+    assert!(depot.try_take(KB, 0).is_ok(), "the limit is free again");
 }

@@ -25,9 +25,10 @@ impl Turn {
 }
 
 #[derive(Debug)]
-struct Waiter {
+pub(super) struct Waiter {
     ticket: u64,
-    waker: Waker,
+    /// Taken out when it is used: whoever was woken and still has to wait renews it.
+    waker: Option<Waker>,
 }
 
 /// The queue.
@@ -43,8 +44,8 @@ impl<S: super::Storage> Default for Waiters<S> {
     }
 }
 
-/// The queue has no place left.
-pub(super) struct Full;
+/// The queue has no place left; the waiter is to be dropped without the lock.
+pub(super) struct Full(#[allow(dead_code, reason = "it is there to be dropped")] Waiter);
 
 impl<S: super::Storage> Waiters<S> {
     pub(super) fn is_empty(&self) -> bool {
@@ -56,33 +57,36 @@ impl<S: super::Storage> Waiters<S> {
         self.next_ticket
     }
 
-    /// Gives `turn` a place, or renews its waker.
-    pub(super) fn join(&mut self, turn: &mut Turn, waker: &Waker) -> Result<(), Full> {
+    /// Gives `turn` a place, or renews its waker. What comes back, the waker it had, is to be dropped without the lock: that
+    /// may run anybody's code.
+    pub(super) fn join(&mut self, turn: &mut Turn, waker: Waker) -> Result<Option<Waker>, Full> {
         if let Some(ticket) = turn.0 {
-            if let Some(waiter) = self.queue.find(|waiter| waiter.ticket == ticket) {
-                waiter.waker.clone_from(waker);
-            }
-            return Ok(());
+            let waiter = self.queue.find(|waiter| waiter.ticket == ticket);
+            return Ok(match waiter {
+                Some(waiter) => waiter.waker.replace(waker),
+                None => Some(waker),
+            });
         }
         let ticket = self.next_ticket;
-        self.queue.push_back(Waiter { ticket, waker: waker.clone() }).map_err(|_| Full)?;
+        self.queue.push_back(Waiter { ticket, waker: Some(waker) }).map_err(Full)?;
         self.next_ticket += 1;
         turn.0 = Some(ticket);
-        Ok(())
+        Ok(None)
     }
 
     pub(super) fn is_first(&self, turn: &Turn) -> bool {
         turn.0.is_some() && (planted!(WaiterStarved) || self.queue.front().map(|waiter| waiter.ticket) == turn.0)
     }
 
-    pub(super) fn leave(&mut self, turn: &mut Turn) {
-        if let Some(ticket) = turn.0.take() {
-            self.queue.retain(|waiter| waiter.ticket != ticket);
-        }
+    /// Ends a turn. What comes back is to be dropped without the lock.
+    pub(super) fn leave(&mut self, turn: &mut Turn) -> Option<Waiter> {
+        let ticket = turn.0.take()?;
+        self.queue.remove(|waiter| waiter.ticket == ticket)
     }
 
-    /// Whom to wake when memory has come back.
-    pub(super) fn first(&self) -> Option<Waker> {
-        self.queue.front().map(|waiter| waiter.waker.clone())
+    /// Whom to wake when memory has come back, unless that one has been woken already.
+    pub(super) fn first(&mut self) -> Option<Waker> {
+        let front = self.queue.front().map(|waiter| waiter.ticket)?;
+        self.queue.find(|waiter| waiter.ticket == front)?.waker.take()
     }
 }
