@@ -49,7 +49,7 @@ pub enum Error {
     /// A tensor is longer than the buffers of a stream may be.
     #[error(
         "tensor \"{}\" needs a buffer of {} ({needed} bytes), but the stream may have {} in all; raise the memory limit to at least \
-         that, or take the tensors in parts (`for_each_chunk`)",
+         that, or take the tensors in parts (`for_each_chunk`, `send_to`)",
         Quoted(tensor), HumanBytes(*needed), HumanBytes(*limit)
     )]
     BufferTooSmall { tensor: String, needed: u64, limit: u64 },

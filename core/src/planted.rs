@@ -1,6 +1,6 @@
 //! Deliberate defects, one at a time, for the test that the simulator finds each of them.
 //!
-//! They exist only in builds with `--cfg floodtide_planted`; in any other, [`planted!`] is `false` and its branch is gone.
+//! They exist only in builds with `--cfg floodtide_planted`; in any other, `planted!` is `false` and its branch is gone.
 
 /// Whether this defect is switched on.
 macro_rules! planted {

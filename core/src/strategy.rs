@@ -55,6 +55,8 @@ pub struct FileSignals {
     /// Whether any wanted tensor lies in the file as it must in memory. Where none does, all have to be shifted, which only reads
     /// through the page cache can do.
     pub aligned: bool,
+    /// How many of its bytes are wanted; a file of which none are is not read.
+    pub wanted_bytes: u64,
 }
 
 impl FileSignals {
@@ -88,6 +90,8 @@ pub struct Signals {
     pub network: bool,
     /// Why io_uring cannot be used, if so.
     pub uring_refused: Option<String>,
+    /// Why direct reads cannot be used although files take them, if so.
+    pub direct_refused: Option<String>,
     /// The processors this process may run on.
     pub cpus: usize,
 }
@@ -120,7 +124,6 @@ const MAX_WORKERS: usize = 8;
 pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
     let mut reasons: Vec<String> = Vec::new();
     let direct: Vec<bool> = signals.files.iter().map(FileSignals::takes_direct_reads).collect();
-    let cached = signals.files.iter().filter(|file| is_cached(file)).count();
     let any_direct = direct.iter().any(|&direct| direct);
     let small = signals.selected_bytes < SMALL_BYTES;
     let backend = match wanted {
@@ -132,7 +135,7 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
     };
     match backend {
         Backend::Mmap => reasons.push("the files are mapped; views of them share the page cache".to_string()),
-        _ => reasons.push(explain_files(signals, &direct, cached)),
+        _ => reasons.push(explain_files(signals, &direct)),
     }
     let cpus = signals.cpus.clamp(1, MAX_WORKERS);
     let (chunk_bytes, depth, workers) = match backend {
@@ -164,14 +167,20 @@ fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<St
     Backend::Pread
 }
 
-fn explain_files(signals: &Signals, direct: &[bool], cached: usize) -> String {
-    let files = direct.len();
-    let direct = direct.iter().filter(|&&direct| direct).count();
-    let refusing = signals.files.iter().filter(|file| !file.direct).count();
-    let unknown = signals.files.iter().filter(|file| file.resident.is_none()).count();
-    let shifted = signals.files.iter().filter(|file| file.direct && !file.aligned && !is_cached(file)).count();
+fn explain_files(signals: &Signals, direct: &[bool]) -> String {
+    let read = || signals.files.iter().filter(|file| file.wanted_bytes > 0);
+    let files = read().count();
+    let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.wanted_bytes > 0).count();
+    let cached = read().filter(|file| is_cached(file)).count();
+    let refusing = read().filter(|file| !file.direct).count();
+    let unknown = read().filter(|file| file.resident.is_none()).count();
+    let shifted = read().filter(|file| file.direct && !file.aligned && !is_cached(file)).count();
     let mut text = match (direct, cached, refusing) {
+        _ if files == 0 => "there is nothing to read".to_string(),
         (0, c, _) if c == files => "the files are in the page cache, so they are copied from there".to_string(),
+        (0, _, r) if r == files && signals.direct_refused.is_some() => {
+            format!("{}, so the reads are buffered", signals.direct_refused.as_deref().unwrap_or_default())
+        }
         (0, _, r) if r == files => format!("{} takes no direct reads, so the reads are buffered", signals.file_system),
         (0, 0, 0) => {
             "the tensors lie in the files at offsets that their dtypes do not allow in memory, so each is read \
@@ -200,7 +209,7 @@ mod tests {
     use alloc::vec;
 
     fn signals(resident: Option<f32>, direct: bool) -> Signals {
-        let file = FileSignals { bytes: 1 << 30, resident, direct, aligned: true };
+        let file = FileSignals { bytes: 1 << 30, resident, direct, aligned: true, wanted_bytes: 1 << 30 };
         Signals {
             files: vec![file.clone(), file],
             selected_bytes: 2 << 30,
@@ -208,6 +217,7 @@ mod tests {
             file_system: "ext4".to_string(),
             network: false,
             uring_refused: None,
+            direct_refused: None,
             cpus: 2,
         }
     }
@@ -251,6 +261,24 @@ mod tests {
         let strategy = decide(&signals, None);
         assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
         assert!(strategy.reason.contains("offsets that their dtypes do not allow"), "{}", strategy.reason);
+    }
+
+    #[test]
+    fn files_that_are_not_read_are_not_spoken_of() {
+        let mut part = signals(Some(0.0), true);
+        part.files[1] = FileSignals { wanted_bytes: 0, aligned: false, ..part.files[1].clone() };
+        let reason = decide(&part, None).reason;
+        assert!(reason.ends_with("the files are not in the page cache, so the reads go past it"), "{reason}");
+    }
+
+    #[test]
+    fn memory_that_takes_no_direct_reads_is_said_to_be_the_cause() {
+        let mut signals = signals(Some(0.0), true);
+        signals.files.iter_mut().for_each(|file| file.direct = false);
+        signals.direct_refused = Some("the memory is crooked".to_string());
+        let strategy = decide(&signals, None);
+        assert_eq!(strategy.backend, Backend::Pread);
+        assert!(strategy.reason.contains("the memory is crooked, so the reads are buffered"), "{}", strategy.reason);
     }
 
     #[test]

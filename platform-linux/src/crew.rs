@@ -16,6 +16,7 @@ use floodtide_core::{
 };
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -56,8 +57,10 @@ pub(crate) struct Prepared {
 
 /// Where the workers' memory comes from, and what becomes of what has landed.
 pub(crate) trait Supply: BufferSupply<Buffer: StableBuffer> + fmt::Debug + Send + Sync + 'static {
-    /// Nothing more will land: the load has failed, or every worker is gone. May come more than once.
-    fn over(&self) {}
+    /// Nothing more will land: the load has failed, or else every worker is gone. May come more than once.
+    fn over(&self, failed: bool) {
+        let _ = failed;
+    }
 }
 
 /// The workers' common state.
@@ -91,7 +94,7 @@ impl<S: Supply> EngineHandle for Crew<S> {
         let failed = engine.has_failed();
         drop(engine);
         if failed {
-            self.supply.over();
+            self.supply.over(true);
         }
         result
     }
@@ -209,7 +212,12 @@ impl<S: Supply> Crew<S> {
         *lock(&self.active) += 1;
         let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
             let _active = Active(&*crew);
-            work(&crew);
+            // What it had in flight never lands, so the load cannot end otherwise.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&crew))) {
+                let why = panic.downcast_ref::<String>().map(String::as_str);
+                let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                crew.fail(CoreError::Platform { message: format!("a thread of the load panicked: {why}") });
+            }
         });
         if spawned.is_err() {
             *lock(&self.active) -= 1;
@@ -244,6 +252,12 @@ impl<S: Supply> Crew<S> {
                 Ok(source) => Worker::new(source).run(self, self),
                 Err(error) => self.without_ring(&error),
             },
+            #[cfg(feature = "tokio")]
+            Backend::Tokio if !can_spawn() => {
+                // The runtime would panic without a thread to block.
+                self.note("a worker reads by pread, as the system gives tokio no thread".to_owned());
+                self.work_by_pread();
+            }
             #[cfg(feature = "tokio")]
             Backend::Tokio => match tokio::runtime::Builder::new_current_thread().build() {
                 Ok(runtime) => runtime.block_on(crate::source::tokio::drive(self, self.files(), self.depth(), || {})),
@@ -314,21 +328,24 @@ impl<S: Supply> Crew<S> {
     }
 }
 
-/// Counts a worker off, also when it panics; the load then fails, as what it had in flight never lands.
+/// Whether the system gives one more thread.
+#[cfg(feature = "tokio")]
+fn can_spawn() -> bool {
+    std::thread::Builder::new().spawn(|| ()).is_ok()
+}
+
+/// Counts a worker off.
 struct Active<'a, S: Supply>(&'a Crew<S>);
 
 impl<S: Supply> Drop for Active<'_, S> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail(CoreError::Contract { what: "a worker panicked" });
-        }
         let mut active = lock(&self.0.active);
         *active -= 1;
         let left = *active;
         drop(active);
         self.0.idle.notify_all();
         if left == 0 {
-            self.0.supply.over();
+            self.0.supply.over(false);
         }
     }
 }

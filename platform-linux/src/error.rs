@@ -70,9 +70,17 @@ pub enum Error {
     /// A stream cannot do with so little.
     #[error("a stream was to do with {limit} bytes of memory; it needs at least {least}: raise the memory limit")]
     StreamLimit { limit: u64, least: u64 },
+    /// Tensors share too small or too large a buffer.
+    #[error(
+        "buffers of {bytes} bytes were asked for; a stream of {limit} bytes can have any from {least} bytes to all of that"
+    )]
+    StreamBuffer { bytes: u64, least: u64, limit: u64 },
+    /// A stream is to be taken in parts although tensors have been taken from it.
+    #[error("tensors have been taken from this stream one by one already; open another stream to take it in parts")]
+    StreamBegun,
     /// The next tensor of a stream has had no memory for a long time, as it is all held. The stream goes on when it is asked
     /// again.
-    #[error("the stream waits for memory, but {} of its {} are held and nothing has come back for a while; drop tensors, or raise the memory limit", floodtide_core::HumanBytes(*held as u64), floodtide_core::HumanBytes(*limit as u64))]
+    #[error("the stream waits for memory, but {} of its {} are held, by its consumer or by others that use its pool, and nothing has come back for a while; drop tensors, or raise the memory limit", floodtide_core::HumanBytes(*held as u64), floodtide_core::HumanBytes(*limit as u64))]
     StreamStalled { held: usize, limit: usize },
 }
 
@@ -85,11 +93,14 @@ impl Error {
             self,
             Self::TensorAlignment { .. }
                 | Self::StreamLimit { .. }
+                | Self::StreamBuffer { .. }
+                | Self::StreamBegun
                 | Self::Core(
                     CoreError::Glob(_)
                         | CoreError::NoSuchTensor { .. }
                         | CoreError::NothingSelected { .. }
                         | CoreError::BufferTooSmall { .. }
+                        | CoreError::TooManyBuffers { .. }
                 )
         )
     }

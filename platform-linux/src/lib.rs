@@ -30,14 +30,23 @@ mod sync;
 mod tensors;
 
 pub use error::Error;
-pub use floodtide_core::Order;
 pub use floodtide_core::strategy::Backend;
+pub use floodtide_core::{
+    Alignment, Catalog, DType, Escaped, Format, Glob, Location, MemoryLimit, Order, Plan, Progress, Selection,
+    TensorInfo,
+};
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
-pub use stream::{TensorStream, WriterSink};
+pub use stream::TensorStream;
 pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
+
+/// What takes a stream in by itself: [`TensorStream::send_to`].
+pub mod sink {
+    pub use crate::stream::WriterSink;
+    pub use floodtide_core::stream::{PourError, Sink, Staged, StagedPart, Ticket};
+}
 
 /// Compiles the README's example.
 #[cfg(doctest)]

@@ -22,8 +22,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Loads checkpoints. Options first, then [`load`](Self::load), [`open`](Self::open) or [`start`](Self::start); a loader can be used
-/// any number of times, from any thread.
+/// Loads checkpoints. Options first, then [`load`](Self::load), [`open`](Self::open), [`start`](Self::start) or
+/// [`stream`](Self::stream); a loader can be used any number of times, from any thread.
 ///
 /// ```no_run
 /// use floodtide_linux::Loader;
@@ -146,7 +146,8 @@ impl Loader {
     }
 
     /// Lets a [stream](Self::stream) have so many bytes: its buffers, those that are being filled and those that the caller
-    /// holds together, never pass it. At least 1 MiB; 1 GiB by default, or half of the memory there is if that is less.
+    /// holds together, never pass it. At least 1 MiB, and, where whole tensors are taken, enough for the longest. By default 1 GiB, or
+    /// what the longest takes, but half of the memory there is at most.
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.stream.memory = Some(stream::Memory::Limit(bytes));
@@ -155,9 +156,22 @@ impl Loader {
 
     /// Streams through buffers of this pool, whose limit is then the stream's: for memory that is registered with a device, or to
     /// share one limit. In place of [`memory_limit`](Self::memory_limit); the later of the two counts.
+    ///
+    /// Memory that is aligned to less than 4096 bytes may be less than direct reads need, which then go through the page cache.
+    /// Whether it is locked is up to the pool's provider, not to [`mlock`](Self::mlock). Streams that share a pool read ahead
+    /// into a share of it only; each should be consumed by a thread or task of its own.
     #[must_use]
     pub fn stream_pool(mut self, pool: Pool) -> Self {
         self.stream.memory = Some(stream::Memory::Pool(pool));
+        self
+    }
+
+    /// Lets tensors of a stream share buffers of so many bytes, at least 64 KiB; and cuts tensors into parts of that size where parts
+    /// are taken. By default an eighth of the memory limit, 64 MiB at most. Four staging buffers of 64 MiB are
+    /// `.memory_limit(256 << 20).stream_buffer(64 << 20)`.
+    #[must_use]
+    pub fn stream_buffer(mut self, bytes: u64) -> Self {
+        self.stream.buffer_bytes = Some(bytes);
         self
     }
 
@@ -224,8 +238,8 @@ impl Loader {
         run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false })?)
     }
 
-    /// Streams a checkpoint: its tensors one after another, in memory of a [limit](Self::memory_limit) however large it is.
-    /// The headers are read now, the tensors from the first call on.
+    /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](Self::memory_limit) however large
+    /// the checkpoint is. The headers are read now, the tensors from the first call on.
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers go; [`Error::StreamLimit`] when the limit is less than a stream needs.
@@ -324,15 +338,20 @@ impl Loader {
     }
 
     fn decide(&self, path: &Path, access: Access) -> Result<(Planned, Vec<OpenFile>), Error> {
-        let opened = self.open_checkpoint(path, Consumer::Whole)?;
+        let opened = self.open_checkpoint(path, Consumer::Whole, None)?;
         let selected = self.selection.resolve(&opened.catalog)?;
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
         let Checkpoint { files, catalog, strategy, signals, memory, warnings } = opened;
         Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files))
     }
 
-    /// Reads the headers, measures, and decides how to read.
-    pub(crate) fn open_checkpoint(&self, path: &Path, consumer: Consumer) -> Result<Checkpoint, Error> {
+    /// Reads the headers, measures, and decides how to read, into memory of that alignment if it is given.
+    pub(crate) fn open_checkpoint(
+        &self,
+        path: &Path,
+        consumer: Consumer,
+        memory_alignment: Option<usize>,
+    ) -> Result<Checkpoint, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
             let most = Alignment::HUGE_PAGE.bytes();
             return Err(Error::TensorAlignment { bytes: alignment.bytes(), most });
@@ -340,7 +359,10 @@ impl Loader {
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
         let Opened { mut files, catalog, warnings, .. } = headers::open(&locate(path)?)?;
         let selected = self.selection.resolve(&catalog)?;
-        let signals = self.measure(&mut files, &catalog, &selected, consumer);
+        let mut signals = self.measure(&mut files, &catalog, &selected, consumer);
+        if let Some(alignment) = memory_alignment {
+            keep_to_memory(&mut signals, &files, alignment as u64);
+        }
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
@@ -362,10 +384,11 @@ impl Loader {
 
     fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[TensorId], consumer: Consumer) -> Signals {
         let tensors = || selected.iter().map(|&id| catalog.tensor(id));
-        let mut aligned = vec![false; files.len()];
-        for tensor in tensors() {
+        let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
+        for tensor in tensors().filter(|tensor| !tensor.range.is_empty()) {
             let alignment = tensor_alignment(&tensor, self.least_alignment());
-            aligned[tensor.file.index()] |= alignment.divides(tensor.range.start()) && !tensor.range.is_empty();
+            aligned[tensor.file.index()] |= alignment.divides(tensor.range.start());
+            wanted[tensor.file.index()] += tensor.range.len();
         }
         let mut signals = Signals {
             files: Vec::with_capacity(files.len()),
@@ -374,15 +397,17 @@ impl Loader {
             file_system: String::new(),
             network: false,
             uring_refused: None,
+            direct_refused: None,
             cpus: probe::cpus(),
         };
-        for (file, aligned) in files.iter_mut().zip(aligned) {
+        for ((file, aligned), wanted_bytes) in files.iter_mut().zip(aligned).zip(wanted) {
             file.open_direct();
             signals.files.push(FileSignals {
                 bytes: file.bytes(),
                 resident: probe::resident_share(file.buffered()),
                 direct: file.direct_limits().is_some(),
                 aligned,
+                wanted_bytes,
             });
             if signals.file_system.is_empty() {
                 (signals.file_system, signals.network) = probe::file_system(file.buffered());
@@ -406,6 +431,17 @@ impl Loader {
             (Some(backend), Some(why)) => Err(Error::BackendUnavailable { backend, why }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Direct reads ask for addresses of some alignment, which memory from elsewhere may not have.
+fn keep_to_memory(signals: &mut Signals, files: &[OpenFile], alignment: u64) {
+    for (file, signals) in files.iter().zip(&mut signals.files) {
+        signals.direct &= file.direct_limits().is_some_and(|limits| limits.memory.bytes() <= alignment);
+    }
+    if files.iter().zip(&signals.files).any(|(file, signals)| file.direct_limits().is_some() && !signals.direct) {
+        let why = format!("the pool's memory is aligned to {alignment} bytes only, and direct reads need more");
+        signals.direct_refused = Some(why);
     }
 }
 

@@ -246,6 +246,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<
         resident: None,
         direct: device.says.is_some(),
         aligned,
+        wanted_bytes: 1,
     });
     let signals = Signals {
         files: files.collect(),
@@ -254,6 +255,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<
         file_system: "the world".to_owned(),
         network: false,
         uring_refused: None,
+        direct_refused: None,
         cpus: case.workers,
     };
     let strategy = decide(&signals, case.strict.then_some(Backend::Uring));

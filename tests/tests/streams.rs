@@ -1,9 +1,9 @@
 //! Streams: what they deliver, in which order, within which memory, and how they end.
 
-use floodtide_core::stream::{PourError, Sink, Staged, Ticket};
-use floodtide_core::{Alignment, Error as CoreError, Selection};
+use floodtide_core::Error as CoreError;
 use floodtide_linux::pool::{HeapMemory, Memory, MemoryProvider, Pool, PoolBuffer};
-use floodtide_linux::{Backend, Error, Loader, Order, Tensor, WriterSink};
+use floodtide_linux::sink::{PourError, Sink, Staged, Ticket, WriterSink};
+use floodtide_linux::{Alignment, Backend, Error, Loader, Order, Selection, Tensor};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};
 use futures_util::StreamExt;
@@ -436,4 +436,134 @@ fn progress_is_reported_and_ends_at_the_total() {
     });
     loader.stream(&path).expect("opens").for_each_chunk(|_, _, _| {}).expect("streams");
     assert_eq!(done.load(Ordering::Relaxed), 16 * MB);
+}
+
+#[test]
+fn a_stream_that_was_begun_one_by_one_is_not_taken_in_parts() {
+    let folder = folder();
+    let path = file(folder.path(), &[1000; 20]);
+    let mut stream = Loader::new().stream(&path).expect("opens");
+    stream.next().expect("one").expect("streams");
+    let error = stream.for_each_chunk(|_, _, _| panic!("some would be missing")).expect_err("refused");
+    assert!(matches!(error, Error::StreamBegun) && error.is_bad_request(), "{error}");
+    let mut stream = Loader::new().stream(&path).expect("opens");
+    stream.next().expect("one").expect("streams");
+    assert!(matches!(stream.send_to(&mut Slow::default()), Err(PourError::Stream(Error::StreamBegun))));
+}
+
+#[test]
+fn streams_that_share_a_pool_and_take_turns_do_not_starve_one_another() {
+    let folder = folder();
+    let path = file(folder.path(), &[MB; 32]);
+    let pool = Pool::builder().limit(8 * MB).build();
+    let loader = Loader::new().stream_pool(pool).stall_timeout(Duration::from_secs(5));
+    let mut streams: Vec<_> = (0..3).map(|_| loader.stream(&path).expect("opens")).collect();
+    for _ in 0..32 {
+        for stream in &mut streams {
+            stream.next().expect("more").expect("streams");
+            // Time to read ahead.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!(streams.iter_mut().all(|stream| stream.next().is_none() && stream.report().is_some()));
+}
+
+#[test]
+fn a_stream_that_failed_is_in_nobodys_way() {
+    let folder = folder();
+    for backend in BACKENDS {
+        let path = file(folder.path(), &[MB; 16]);
+        drop_cache(folder.path());
+        let pool = Pool::builder().limit(8 * MB).build();
+        let other = pool.get(4 * MB).expect("fits");
+        let loader =
+            backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).stream_pool(pool.clone());
+        let mut stream = loader.stream(&path).expect("opens");
+        stream.next().expect("one").expect("streams");
+        fs::OpenOptions::new().write(true).open(&path).expect("opens").set_len(2 * MB as u64).expect("cuts");
+        // It fails by itself, or waits for memory; nobody asks it again.
+        std::thread::sleep(Duration::from_millis(100));
+        drop(other);
+        std::thread::sleep(Duration::from_millis(100));
+        let got = pool.get_timeout(MB, Duration::from_secs(5));
+        assert!(got.is_ok(), "{backend:?}: {:?}", pool.stats());
+    }
+}
+
+#[test]
+fn others_that_hold_a_shared_pool_are_waited_for() {
+    let folder = folder();
+    let path = file(folder.path(), &[MB; 8]);
+    let pool = Pool::builder().limit(8 * MB).build();
+    let held = pool.get(8 * MB).expect("fits");
+    let loader = Loader::new().stream_pool(pool).stall_timeout(Duration::from_millis(50));
+    let stream = loader.stream(&path).expect("opens");
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(400));
+        drop(held);
+    });
+    let report = stream.for_each_chunk(|_, _, _| {}).expect("in the end");
+    assert_eq!(report.bytes, 8 * MB as u64);
+    holder.join().expect("no panic");
+}
+
+#[test]
+fn buffers_are_of_the_size_that_was_asked_for() {
+    let folder = folder();
+    let path = file(folder.path(), &[MB; 16]);
+    let loader = Loader::new().memory_limit(4 * MB as u64).stream_buffer(MB as u64);
+    let mut most = 0;
+    loader.stream(&path).expect("opens").for_each_chunk(|_, _, bytes| most = most.max(bytes.len())).expect("streams");
+    assert!((MB / 2..=MB).contains(&most), "{most}");
+    for wrong in [1000, 5 * MB as u64] {
+        let error = loader.clone().stream_buffer(wrong).stream(&path).expect_err("refused");
+        assert!(matches!(error, Error::StreamBuffer { .. }) && error.is_bad_request(), "{error}");
+    }
+    let small = Pool::builder().limit(1000).build();
+    let error = Loader::new().stream_pool(small).stream(&path).expect_err("refused");
+    assert!(matches!(error, Error::StreamLimit { .. }), "{error}");
+}
+
+#[test]
+fn a_panicking_provider_is_told_from_a_defect() {
+    #[derive(Debug)]
+    struct Panics;
+    impl MemoryProvider for Panics {
+        fn allocate(&self, _: usize) -> io::Result<Memory> {
+            panic!("out of pinned memory")
+        }
+    }
+    let folder = folder();
+    let path = file(folder.path(), &[MB; 2]);
+    let pool = Pool::builder().limit(8 * MB).memory(Panics).build();
+    let error = Loader::new().stream_pool(pool.clone()).stream(&path).expect("opens").next().expect("an error");
+    let error = error.expect_err("no memory").to_string();
+    assert!(error.contains("out of pinned memory"), "{error}");
+    assert_eq!(pool.stats().lent, 0, "nothing stays reserved");
+}
+
+#[test]
+fn packed_tensors_stream_in_parts_wherever_they_begin() {
+    for pad in 0..24 {
+        let folder = folder();
+        let bytes = 3 * MB / 3 * 3;
+        let json = format!(
+            r#"{{"six":{{"dtype":"F6_E2M3","shape":[{}],"data_offsets":[0,{bytes}]}}}}{}"#,
+            bytes / 3 * 4,
+            " ".repeat(pad)
+        );
+        let data: Vec<u8> = (0..bytes).map(|i| (i * 31 + i / 255) as u8).collect();
+        let path = folder.path().join("model.safetensors");
+        fs::write(&path, raw(&json, &data)).expect("writes");
+        drop_cache(folder.path());
+        let mut seen = vec![0; bytes];
+        let loader = Loader::new().memory_limit(MB as u64);
+        let stream = loader.stream(&path).expect("opens");
+        let parts = stream.for_each_chunk(|_, offset, part| {
+            assert_eq!((offset % 3, part.len() % 3), (0, 0), "whole elements");
+            seen[offset as usize..][..part.len()].copy_from_slice(part);
+        });
+        parts.expect("streams");
+        assert!(seen == data, "data at {}", 8 + json.len());
+    }
 }

@@ -337,7 +337,7 @@ proptest! {
                 prop_assert!(part.bytes.end <= extent.buffer_bytes);
                 prop_assert!(split || bytes == tensor.range.len(), "whole");
                 let element = tensor.dtype.whole_bytes();
-                prop_assert!(part.offset % element == 0 && bytes % element == 0, "whole elements");
+                prop_assert!(part.offset.is_multiple_of(element) && bytes.is_multiple_of(element), "whole elements");
                 if bytes > 0 {
                     prop_assert_eq!(extent.file, tensor.file);
                     let whole = bytes == tensor.range.len();

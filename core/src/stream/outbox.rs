@@ -59,10 +59,9 @@ impl<B> Outbox<B> {
         self.ready.is_empty() && self.released == self.total
     }
 
-    /// Drops what nobody will take any more.
-    pub fn clear(&mut self) {
-        self.ready.clear();
-        self.early.clear();
+    /// Takes out what nobody will take any more, to be dropped.
+    pub fn take_all(&mut self) -> impl Sized + use<B> {
+        (core::mem::take(&mut self.ready), core::mem::take(&mut self.early))
     }
 }
 

@@ -45,10 +45,13 @@ impl<M> Stages<M> {
         (self.opened as usize).lt(&self.plan.extents().len()).then_some(ExtentId(self.opened))
     }
 
-    /// The chunks of an extent, by [`ChunkId`].
+    /// The chunks of an extent, none if it is not there, by [`ChunkId`].
     #[must_use]
     pub fn chunks(&self, extent: ExtentId) -> core::ops::Range<u32> {
-        self.first_chunks[extent.index()]..self.first_chunks[extent.index() + 1]
+        match self.first_chunks.get(extent.index()..=extent.index() + 1) {
+            Some(&[start, end]) => start..end,
+            _ => 0..0,
+        }
     }
 
     /// Gives the [next](Self::next) extent its memory.
@@ -84,8 +87,8 @@ impl<M> Stages<M> {
         self.open.remove(&extent).map(|stage| (extent, stage.memory))
     }
 
-    /// Gives all memory up, as the stream is over.
-    pub fn clear(&mut self) {
-        self.open.clear();
+    /// Takes all memory out, as the stream is over.
+    pub fn take_open(&mut self) -> impl Sized + use<M> {
+        core::mem::take(&mut self.open)
     }
 }

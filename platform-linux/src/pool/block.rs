@@ -102,6 +102,13 @@ impl Provider for Blocks {
         if memory.capacity() != bytes {
             return Err(other(format!("{} bytes instead of {bytes}", memory.capacity())));
         }
+        let alignment = self.memory.alignment();
+        if !alignment.is_power_of_two() || memory.start().as_ptr().align_offset(alignment) != 0 {
+            return Err(other(format!(
+                "memory at {:p}, which is not aligned to the {alignment} bytes it promises",
+                memory.start()
+            )));
+        }
         let pool = self.pool.upgrade().ok_or_else(|| other("memory to a pool that is gone".to_owned()))?;
         let class = SizeClass::within(bytes).ok_or_else(|| other("less than the smallest class".to_owned()))?;
         Ok(Block::new(memory, class, pool))

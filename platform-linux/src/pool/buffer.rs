@@ -25,16 +25,16 @@ impl PoolBuffer {
     #[inline(always)]
     pub(super) fn new(mut block: Block, capacity: usize) -> Self {
         block.set_capacity(capacity);
-        block.memory_mut().set_filled(0);
+        block.memory_mut().lend();
         Self { block: ManuallyDrop::new(block) }
     }
 
     /// With its first bytes zero, and filled.
-    pub(super) fn zeroed(mut self) -> Self {
-        let capacity = self.capacity();
-        self.block.memory_mut().zero(capacity);
-        self.block.memory_mut().set_filled(capacity);
-        self
+    pub(super) fn zeroed(mut block: Block, capacity: usize) -> Self {
+        block.memory_mut().zero(capacity);
+        let mut buffer = Self::new(block, capacity);
+        buffer.block.memory_mut().set_filled(capacity);
+        buffer
     }
 
     /// How many bytes it takes: what was asked for, unless [`set_capacity`](Self::set_capacity) changed it.

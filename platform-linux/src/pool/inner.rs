@@ -7,7 +7,7 @@ use super::memory::MemoryProvider;
 use floodtide_core::pool::{CLASS_COUNT, Depot, SizeClass, Stats, TakeError, Turn};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Poll, Waker};
 
 /// One magazine keeps at most this share of the limit, per class, as long as that is a block.
@@ -19,6 +19,8 @@ pub(super) struct Inner {
     _slot: Slot,
     depot: Depot<Blocks, Magazines<Block>>,
     closed: AtomicBool,
+    /// How many streams take their buffers from it.
+    streams: AtomicUsize,
 }
 
 impl Inner {
@@ -33,11 +35,16 @@ impl Inner {
             _slot: slot,
             depot: Depot::new(Blocks { memory, pool: pool.clone() }, Magazines::new(depths), limit),
             closed: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
         })
     }
 
     pub(super) fn memory(&self) -> &Arc<dyn MemoryProvider> {
         &self.depot.provider().memory
+    }
+
+    pub(super) fn streams(&self) -> &AtomicUsize {
+        &self.streams
     }
 
     pub(super) fn limit(&self) -> usize {

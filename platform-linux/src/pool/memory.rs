@@ -42,7 +42,7 @@ pub struct Memory {
     start: NonNull<u8>,
     bytes: usize,
     filled: usize,
-    /// Whether anybody has been able to write to it.
+    /// Whether it has ever been lent, so that somebody may have written to it.
     used: bool,
     _owner: Box<dyn Any + Send + Sync>,
 }
@@ -79,16 +79,22 @@ impl Memory {
         self.filled = filled;
     }
 
+    /// Gets a new borrower, who has filled nothing yet.
+    #[inline]
+    pub(super) fn lend(&mut self) {
+        self.filled = 0;
+        self.used = true;
+    }
+
     /// All bytes, to be written.
     pub(super) fn write_only(&mut self) -> WriteOnly<'_> {
-        self.used = true;
         // SAFETY: by `from_raw` the bytes are initialised, writable and ours alone; the borrow of `self` keeps it so.
         WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) })
     }
 
-    /// Makes the first bytes zero, which they are already unless somebody could write to them.
+    /// Makes the first bytes zero, which they are already unless somebody has had it.
     pub(super) fn zero(&mut self, bytes: usize) {
-        if std::mem::replace(&mut self.used, true) {
+        if self.used {
             self.write_only().part(0..bytes).fill(0);
         }
     }

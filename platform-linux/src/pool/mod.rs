@@ -94,7 +94,7 @@ pub struct PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// The bytes that may be lent and kept together; at least 1 KiB. By default 1 GiB, or a quarter of the memory that
+    /// The bytes that may be lent and kept together; less than 1 KiB is raised to that. By default 1 GiB, or a quarter of the memory that
     /// there is if that is less.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
@@ -154,7 +154,7 @@ impl Pool {
     pub fn get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
         match self.inner.take_local(bytes) {
             Some(block) => Ok(PoolBuffer::new(block, bytes)),
-            None => self.get_slowly(bytes, None),
+            None => self.block_slowly(bytes).map(|block| PoolBuffer::new(block, bytes)),
         }
     }
 
@@ -166,7 +166,7 @@ impl Pool {
     pub fn try_get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
         match self.inner.take_local(bytes) {
             Some(block) => Ok(PoolBuffer::new(block, bytes)),
-            None => self.try_get_slowly(bytes),
+            None => self.block_from_depot(bytes).map(|block| PoolBuffer::new(block, bytes)),
         }
     }
 
@@ -176,7 +176,9 @@ impl Pool {
     /// Also [`PoolError::TimedOut`].
     pub fn get_timeout(&self, bytes: usize, timeout: Duration) -> Result<PoolBuffer, PoolError> {
         // A time that cannot be told is as good as never.
-        self.get_at_once(bytes).unwrap_or_else(|| wait::block(&self.inner, bytes, Instant::now().checked_add(timeout)))
+        let wait = || wait::block(&self.inner, bytes, Instant::now().checked_add(timeout));
+        let block = self.block_at_once(bytes).unwrap_or_else(wait)?;
+        Ok(PoolBuffer::new(block, bytes))
     }
 
     /// A buffer of `bytes` to be awaited, with any executor.
@@ -189,7 +191,11 @@ impl Pool {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn get_zeroed(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
-        self.get(bytes).map(PoolBuffer::zeroed)
+        let block = match self.inner.take_local(bytes) {
+            Some(block) => block,
+            None => self.block_slowly(bytes)?,
+        };
+        Ok(PoolBuffer::zeroed(block, bytes))
     }
 
     /// Makes memory that was detached, from this pool or another, a buffer of this one. It counts as lent.
@@ -232,6 +238,11 @@ impl Pool {
         self.inner.stats()
     }
 
+    /// How many streams take their buffers from it; they count themselves in and out.
+    pub(crate) fn streams(&self) -> &std::sync::atomic::AtomicUsize {
+        self.inner.streams()
+    }
+
     /// What every buffer's address is a multiple of.
     #[must_use]
     pub fn alignment(&self) -> usize {
@@ -245,25 +256,25 @@ impl Pool {
     }
 
     /// Without waiting: `None` when it has to be waited for.
-    fn get_at_once(&self, bytes: usize) -> Option<Result<PoolBuffer, PoolError>> {
-        match self.try_get(bytes) {
+    fn block_at_once(&self, bytes: usize) -> Option<Result<Block, PoolError>> {
+        if let Some(block) = self.inner.take_local(bytes) {
+            return Some(Ok(block));
+        }
+        match self.block_from_depot(bytes) {
             Err(PoolError::Exhausted { .. }) => None,
             result => Some(result),
         }
     }
 
     #[cold]
-    fn try_get_slowly(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
-        match self.inner.try_take(bytes) {
-            Ok(block) => Ok(PoolBuffer::new(block, bytes)),
-            Err(error) => Err(PoolError::new(error, bytes, self.inner.limit())),
-        }
+    fn block_from_depot(&self, bytes: usize) -> Result<Block, PoolError> {
+        self.inner.try_take(bytes).map_err(|error| PoolError::new(error, bytes, self.inner.limit()))
     }
 
     #[cold]
-    fn get_slowly(&self, bytes: usize, deadline: Option<Instant>) -> Result<PoolBuffer, PoolError> {
-        match self.try_get_slowly(bytes) {
-            Err(PoolError::Exhausted { .. }) => wait::block(&self.inner, bytes, deadline),
+    fn block_slowly(&self, bytes: usize) -> Result<Block, PoolError> {
+        match self.block_from_depot(bytes) {
+            Err(PoolError::Exhausted { .. }) => wait::block(&self.inner, bytes, None),
             result => result,
         }
     }

@@ -340,3 +340,33 @@ fn mapped_memory_is_aligned_and_zero_and_may_be_locked() {
     // Miri ends the program when it has no memory left itself.
     assert!(cfg!(miri) || SystemMemory::default().allocate(isize::MAX as usize).is_err());
 }
+
+#[test]
+fn memory_that_was_only_lent_in_pieces_is_zeroed_too() {
+    use crate::pieces::Pieces;
+    use floodtide_core::Buffer;
+    let pool = pool(100 * KB);
+    // As a stream that fails leaves it: written to through a piece, and never declared filled.
+    let pieces = Pieces::new(pool.get(4 * KB).expect("fits"), vec![0..2 * KB, 2 * KB..4 * KB]).expect("disjoint");
+    (0..2).for_each(|slot| pieces.take(slot).expect("once").memory().fill(7));
+    drop(pieces);
+    let zeroed = pool.get_zeroed(4 * KB).expect("fits");
+    assert_eq!(pool.stats().hits, 1, "the same memory");
+    assert!(zeroed.iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn a_provider_that_does_not_keep_its_alignment_is_found_out() {
+    #[derive(Debug)]
+    struct Crooked;
+    impl MemoryProvider for Crooked {
+        fn allocate(&self, bytes: usize) -> io::Result<Memory> {
+            let memory = HeapMemory::new().allocate(bytes + 1)?;
+            let start = std::ptr::NonNull::new(memory.start().as_ptr().wrapping_add(1)).expect("not null");
+            // SAFETY: the bytes lie in memory that the owner holds, which nobody else touches.
+            Ok(unsafe { Memory::from_raw(start, bytes, memory) })
+        }
+    }
+    let error = Pool::builder().limit(8 * KB).memory(Crooked).build().get(KB).expect_err("crooked");
+    assert!(error.to_string().contains("not aligned to the 4096 bytes it promises"), "{error}");
+}

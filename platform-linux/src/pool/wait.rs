@@ -1,5 +1,6 @@
 //! Waiting for memory: a thread that sleeps, with or without an end, or a task of any executor.
 
+use super::block::Block;
 use super::inner::Inner;
 use super::{Pool, PoolBuffer, PoolError};
 use floodtide_core::pool::Turn;
@@ -32,15 +33,12 @@ impl Wake for Unpark {
 }
 
 /// Sleeps until there is memory, or until `deadline`.
-pub(super) fn block(pool: &Arc<Inner>, bytes: usize, deadline: Option<Instant>) -> Result<PoolBuffer, PoolError> {
+pub(super) fn block(pool: &Arc<Inner>, bytes: usize, deadline: Option<Instant>) -> Result<Block, PoolError> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut place = Place { pool, turn: Turn::new() };
     loop {
         if let Poll::Ready(result) = pool.poll_take(bytes, &mut place.turn, &waker) {
-            return match result {
-                Ok(block) => Ok(PoolBuffer::new(block, bytes)),
-                Err(error) => Err(PoolError::new(error, bytes, pool.limit())),
-            };
+            return result.map_err(|error| PoolError::new(error, bytes, pool.limit()));
         }
         // A wake-up between the poll and here makes the park return at once.
         match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
@@ -72,9 +70,9 @@ impl Future for Get {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { pool, bytes, turn } = self.get_mut();
         if !turn.is_waiting()
-            && let Some(result) = pool.get_at_once(*bytes)
+            && let Some(result) = pool.block_at_once(*bytes)
         {
-            return Poll::Ready(result);
+            return Poll::Ready(result.map(|block| PoolBuffer::new(block, *bytes)));
         }
         pool.inner.poll_take(*bytes, turn, context.waker()).map(|result| match result {
             Ok(block) => Ok(PoolBuffer::new(block, *bytes)),

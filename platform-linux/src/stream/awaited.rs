@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 /// The tensors of a checkpoint as a [`Stream`] of any executor. Made by [`Loader::stream_async`](crate::Loader::stream_async). The reads run on threads of their
 /// own, so the task is woken when a buffer is whole and never waits for the disk.
 ///
-/// It is otherwise as a [`TensorStream`]. But it does not notice that the consumer holds everything itself: a task that does so
+/// It is otherwise as a [`TensorStream`]. For tensors that are longer than the memory may be, or to pass buffers to a sink, use
+/// that one on a blocking thread. And it does not notice that the consumer holds everything itself: a task that does so
 /// waits until it is dropped, as any task does that waits for itself.
 #[derive(Debug)]
 pub struct AsyncTensorStream {

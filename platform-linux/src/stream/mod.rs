@@ -22,7 +22,7 @@ use crate::tensors::{Report, Tensor};
 use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::{Backend, Consumer};
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
-use floodtide_core::{Access, Alignment, Buffers, Order, Planner, Progress, TensorInfo};
+use floodtide_core::{Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo};
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -35,6 +35,8 @@ use std::time::{Duration, Instant};
 const DEFAULT_LIMIT: u64 = 1 << 30;
 /// The least that a stream can do with.
 const MIN_LIMIT: u64 = 1 << 20;
+/// The least that tensors share a buffer of.
+const MIN_BUFFER: u64 = 64 << 10;
 /// Tensors share buffers of this share of the limit, so that some are filled while others are consumed.
 const BUFFERS: u64 = 8;
 /// Larger shared buffers gain nothing.
@@ -56,12 +58,14 @@ pub(crate) enum Memory {
 pub(crate) struct StreamOptions {
     pub(crate) memory: Option<Memory>,
     pub(crate) order: Order,
+    pub(crate) buffer_bytes: Option<u64>,
     pub(crate) stall_timeout: Option<Duration>,
 }
 
 /// The tensors of a checkpoint, one after another. Made by [`Loader::stream`].
 ///
-/// As an iterator it yields each tensor whole. Dropping a tensor gives its memory back, once nothing else that shares its
+/// As an iterator it yields each tensor whole, so its memory limit must hold the longest one; by default it does where half
+/// of the machine's memory does. In parts ([`for_each_chunk`](Self::for_each_chunk), [`send_to`](Self::send_to)) any limit will do. Dropping a tensor gives its memory back, once nothing else that shares its
 /// buffer is held: tensors that follow one another in a file share one. What is held counts against the limit. Reading starts with
 /// the first call; dropping the stream ends it.
 ///
@@ -78,16 +82,27 @@ pub(crate) struct StreamOptions {
 /// }
 /// # Ok::<(), floodtide_linux::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct TensorStream {
     loader: Loader,
+    catalog: Arc<Catalog>,
     started: Instant,
     state: State,
     /// Tensors of the last buffer that was taken.
     queue: VecDeque<Tensor>,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for TensorStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = match self.state {
+            State::Opened(_) => "opened",
+            State::Running(_) => "running",
+            State::Failed => "failed",
+        };
+        let progress = self.progress();
+        f.debug_struct("TensorStream").field("state", &state).field("progress", &progress).finish_non_exhaustive()
+    }
+}
+
 enum State {
     /// The headers are read.
     Opened(Box<Checkpoint>),
@@ -103,22 +118,35 @@ impl TensorStream {
             return Err(Error::BackendUnavailable { backend: Backend::Mmap, why });
         }
         let started = Instant::now();
-        let checkpoint = loader.open_checkpoint(path, Consumer::Stream)?;
-        let stream = Self {
+        let options = loader.stream_options();
+        let (limit, alignment) = match &options.memory {
+            Some(Memory::Limit(limit)) => (*limit, None),
+            Some(Memory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
+            None => (u64::MAX, None),
+        };
+        if limit < MIN_LIMIT {
+            return Err(Error::StreamLimit { limit, least: MIN_LIMIT });
+        }
+        if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
+            return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
+        }
+        let checkpoint = loader.open_checkpoint(path, Consumer::Stream, alignment)?;
+        Ok(Self {
             loader: loader.clone(),
+            catalog: Arc::clone(&checkpoint.catalog),
             started,
             state: State::Opened(Box::new(checkpoint)),
             queue: VecDeque::new(),
-        };
-        if let Some(Memory::Limit(limit)) = loader.stream_options().memory
-            && limit < MIN_LIMIT
-        {
-            return Err(Error::StreamLimit { limit, least: MIN_LIMIT });
-        }
-        Ok(stream)
+        })
     }
 
-    /// How far it is.
+    /// What the checkpoint's files hold, selected or not.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// How far it is; nothing is known before the first tensor was asked for.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match &self.state {
@@ -142,14 +170,14 @@ impl TensorStream {
     /// tensor comes, also one without a byte.
     ///
     /// # Errors
-    /// What made the stream fail; then not everything has come.
+    /// What made the stream fail; then not everything has come. [`Error::StreamBegun`] when tensors have been taken from it already.
     pub fn for_each_chunk(mut self, mut consume: impl FnMut(TensorInfo<'_>, u64, &[u8])) -> Result<Report, Error> {
-        let running = self.start(true)?;
+        let running = self.start_in_parts()?;
         let Prepared { catalog, plan, .. } = running.prepared();
         for index in plan.without_extent() {
             consume(catalog.tensor(plan.placements()[index].tensor), 0, &[]);
         }
-        while let Some(staged) = running.next() {
+        while let Some(staged) = running.next_patiently() {
             let staged = staged?;
             for part in staged.parts() {
                 consume(part.tensor, part.offset, &staged.buffer()[part.bytes]);
@@ -164,8 +192,9 @@ impl TensorStream {
     ///
     /// # Errors
     /// What made the stream or the sink fail; everything that the sink had has come back from it by then.
+    /// [`Error::StreamBegun`] when tensors have been taken from the stream already.
     pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PourError<Error, K::Error>> {
-        let running = self.start(true).map_err(PourError::Stream)?;
+        let running = self.start_in_parts().map_err(PourError::Stream)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut pour = Pour::new();
         loop {
@@ -176,6 +205,14 @@ impl TensorStream {
                 Poll::Pending if running.reports_progress() => thread::park_timeout(crate::crew::TICK),
                 Poll::Pending => thread::park(),
             }
+        }
+    }
+
+    /// Starts for a consumer that takes parts; not when tensors have been taken one by one, some of which would be lost.
+    fn start_in_parts(&mut self) -> Result<&mut Running, Error> {
+        match self.state {
+            State::Opened(_) => self.start(true),
+            _ => Err(Error::StreamBegun),
         }
     }
 
@@ -205,7 +242,7 @@ impl TensorStream {
             memory => {
                 let limit = match memory {
                     Some(Memory::Limit(limit)) => *limit,
-                    _ => DEFAULT_LIMIT.min(checkpoint.memory.available / 2).max(MIN_LIMIT),
+                    _ => default_limit(&checkpoint, loader, split)?,
                 };
                 self.pool(&checkpoint, usize::try_from(limit).unwrap_or(usize::MAX))
             }
@@ -215,11 +252,9 @@ impl TensorStream {
         if (pool.alignment() as u64) < wanted_alignment {
             return Err(Error::TensorAlignment { bytes: wanted_alignment, most: pool.alignment() as u64 });
         }
-        let buffers = Buffers { gather: shared_bytes(limit), limit, split, order: options.order };
-        let mut plan_options = checkpoint.options(Access::Stream(buffers), loader);
-        for direct in &mut plan_options.direct {
-            *direct = direct.filter(|limits| limits.memory.bytes() <= pool.alignment() as u64);
-        }
+        let gather = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
+        let buffers = Buffers { gather, limit, split, order: options.order };
+        let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let selected = match options.order {
             Order::Listed => loader.selection_choice().resolve_listed(&checkpoint.catalog)?,
             Order::Arrival | Order::File => loader.selection_choice().resolve(&checkpoint.catalog)?,
@@ -258,6 +293,20 @@ impl TensorStream {
     fn queue(&mut self, staged: Staged<PoolBuffer>) {
         self.queue.extend(Tensor::streamed(staged));
     }
+}
+
+/// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be
+/// whole; but half of the memory there is at most.
+fn default_limit(checkpoint: &Checkpoint, loader: &Loader, split: bool) -> Result<u64, Error> {
+    let mut wanted = DEFAULT_LIMIT;
+    if !split {
+        let catalog = &checkpoint.catalog;
+        let selected = loader.selection_choice().resolve(catalog)?;
+        let longest = selected.iter().map(|&id| catalog.tensor(id).range.len()).max().unwrap_or(0);
+        // Its class is at most a quarter larger, and alignment adds less than that.
+        wanted = wanted.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
+    }
+    Ok(wanted.min(checkpoint.memory.available / 2).max(MIN_LIMIT))
 }
 
 /// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.

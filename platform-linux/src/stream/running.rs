@@ -51,6 +51,7 @@ impl Running {
     ) -> Result<Self, Error> {
         let plan = Arc::clone(&prepared.plan);
         let crew = Arc::new_cyclic(|crew| {
+            let pool = (pool, !memory.owned);
             Crew::new(prepared, Staging::new(pool, &plan, buffers.gather, buffers.order, crew.clone()))
         });
         // The threads end by themselves; the stream's end is told by what they have landed.
@@ -78,6 +79,16 @@ impl Running {
 
     pub(super) fn reports_progress(&self) -> bool {
         self.crew.prepared.on_progress.is_some()
+    }
+
+    /// The next buffer, for a consumer that holds none itself; waits for it, as others may have the memory.
+    pub(super) fn next_patiently(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+        loop {
+            if let Poll::Ready(next) = self.poll(None) {
+                return next;
+            }
+            self.crew.supply.wait(TICK);
+        }
     }
 
     /// The next buffer; waits for it.
@@ -134,6 +145,10 @@ impl Running {
             _ if failed => self.end(),
             Next::Nothing => Poll::Pending,
             Next::Buffer(extent, buffer) => {
+                if !self.memory.owned {
+                    // What is taken is read ahead no more, so that more may be.
+                    self.crew.memory_came_back();
+                }
                 let Prepared { catalog, plan, .. } = &self.crew.prepared;
                 Poll::Ready(Some(Ok(Staged::new(Arc::clone(catalog), Arc::clone(plan), extent, buffer))))
             }

@@ -2,12 +2,13 @@
 
 use crate::crew::{Crew, Supply, lock};
 use crate::pieces::{Piece, Pieces};
-use crate::pool::{Get, Pool, PoolBuffer};
+use crate::pool::{Get, Pool, PoolBuffer, PoolError};
 use floodtide_core::stream::{Outbox, Stages};
 use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use std::time::Duration;
 /// The memory of a stream. Its lock is never taken by whoever holds the engine's.
 pub(super) struct Staging {
     pool: Pool,
+    /// Others may use the pool too.
+    shared: bool,
     plan: Arc<Plan>,
     /// The capacity of buffers that tensors share, so that each serves for the next.
     shared_bytes: usize,
@@ -27,13 +30,24 @@ pub(super) struct Staging {
 
 struct State {
     /// The next extent's place in the pool's queue.
-    asked: Option<Get>,
+    asked: Asked,
+    /// The bytes of buffers that were provided and not taken.
+    ahead: usize,
     stages: Stages<Pieces<PoolBuffer>>,
     outbox: Outbox<PoolBuffer>,
     /// Nothing more will land.
     over: bool,
     /// Woken like `ready` is notified.
     consumer: Option<Waker>,
+}
+
+/// Whether the pool has been asked for the next extent's buffer.
+enum Asked {
+    Not,
+    /// And has not had it yet.
+    Waits(Get),
+    /// By a worker that is just doing so, without the lock: memory may take its time to come.
+    Now,
 }
 
 /// What there is for the consumer.
@@ -61,10 +75,18 @@ impl Wake for MemoryWaker {
 
 impl Staging {
     /// For the extents of a stream's plan. Buffers of up to `gather` bytes all get the size of the largest of them.
-    pub(super) fn new(pool: Pool, plan: &Arc<Plan>, gather: u64, order: Order, crew: Weak<Crew<Self>>) -> Self {
+    pub(super) fn new(
+        (pool, shared): (Pool, bool),
+        plan: &Arc<Plan>,
+        gather: u64,
+        order: Order,
+        crew: Weak<Crew<Self>>,
+    ) -> Self {
+        pool.streams().fetch_add(1, Ordering::Relaxed);
         let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
         let state = State {
-            asked: None,
+            asked: Asked::Not,
+            ahead: 0,
             stages: Stages::new(Arc::clone(plan)),
             outbox: Outbox::new(order, plan.extents().len()),
             over: false,
@@ -72,6 +94,7 @@ impl Staging {
         };
         Self {
             pool,
+            shared,
             plan: Arc::clone(plan),
             shared_bytes: sizes.filter(|&bytes| bytes as u64 <= gather).max().unwrap_or(0),
             on_memory: Waker::from(Arc::new(MemoryWaker(crew))),
@@ -88,6 +111,7 @@ impl Staging {
     pub(super) fn poll(&self, waker: Option<&Waker>) -> Next {
         let mut state = lock(&self.state);
         if let Some((extent, buffer)) = state.outbox.take() {
+            state.ahead -= self.bytes_of(extent);
             Next::Buffer(extent, buffer)
         } else if state.outbox.is_done() {
             Next::Done
@@ -108,11 +132,39 @@ impl Staging {
 
     /// Drops everything, as nobody will take it any more; what is being filled goes when it has landed.
     pub(super) fn close(&self) {
+        self.end(true);
+    }
+
+    /// Nothing more will land. When that is so because the stream has failed, nothing of it is of use any more, and others
+    /// may wait for its memory and its place in the pool's queue.
+    fn end(&self, failed: bool) {
         let mut state = lock(&self.state);
-        state.over = true;
-        state.asked = None;
-        state.stages.clear();
-        state.outbox.clear();
+        let news = !std::mem::replace(&mut state.over, true);
+        let asked = std::mem::replace(&mut state.asked, Asked::Not);
+        let unused = failed.then(|| {
+            state.ahead = 0;
+            (state.stages.take_open(), state.outbox.take_all())
+        });
+        if news {
+            self.notify(state);
+        } else {
+            drop(state);
+        }
+        // Without the lock, as what is given back may wake anybody.
+        drop((asked, unused));
+    }
+
+    /// What a buffer for the extent is asked for with.
+    fn bytes_of(&self, extent: ExtentId) -> usize {
+        let bytes = self.plan.extents()[extent.index()].buffer_bytes;
+        if bytes <= self.shared_bytes { self.shared_bytes } else { bytes }
+    }
+
+    /// Whether so many bytes more may be read before the consumer has taken what there is. Of a pool that others use too a
+    /// stream takes only its share for that, so that streams whose consumers take turns do not starve one another.
+    fn may_read_ahead(&self, state: &State, bytes: usize) -> bool {
+        let streams = self.pool.streams().load(Ordering::Relaxed).max(1);
+        !self.shared || state.ahead == 0 || state.ahead + bytes <= self.pool.stats().limit / (2 * streams)
     }
 
     /// Wakes the consumer, after the lock is gone.
@@ -158,17 +210,39 @@ impl BufferSupply for Staging {
             _ if state.over => return Ok(false),
             _ => {}
         }
-        let bytes = self.plan.extents()[extent.index()].buffer_bytes;
-        let bytes = if bytes <= self.shared_bytes { self.shared_bytes } else { bytes };
-        let asked = state.asked.get_or_insert_with(|| self.pool.get_async(bytes));
-        let Poll::Ready(answer) = Pin::new(asked).poll(&mut Context::from_waker(&self.on_memory)) else {
-            return Ok(false);
+        let bytes = self.bytes_of(extent);
+        let mut get = match std::mem::replace(&mut state.asked, Asked::Now) {
+            Asked::Waits(get) => get,
+            Asked::Not if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
+            before => {
+                state.asked = before;
+                return Ok(false);
+            }
         };
-        state.asked = None;
-        let buffer = answer.map_err(|error| CoreError::Platform { message: error.to_string() })?;
-        let pieces = self.cut(&state, extent, buffer)?;
-        state.stages.open(pieces);
-        Ok(true)
+        drop(state);
+        let answer = Pin::new(&mut get).poll(&mut Context::from_waker(&self.on_memory));
+        let mut state = lock(&self.state);
+        if state.over {
+            // The memory, or the place in the queue, goes back without the lock.
+            drop(state);
+            return Ok(false);
+        }
+        state.asked = Asked::Not;
+        match answer {
+            Poll::Pending => {
+                state.asked = Asked::Waits(get);
+                Ok(false)
+            }
+            Poll::Ready(Ok(buffer)) => {
+                let pieces = self.cut(&state, extent, buffer)?;
+                state.ahead += bytes;
+                state.stages.open(pieces);
+                Ok(true)
+            }
+            // The system may have more when what is lent has come back; it is asked again before long.
+            Poll::Ready(Err(PoolError::Memory { .. })) if self.pool.stats().lent > 0 => Ok(false),
+            Poll::Ready(Err(error)) => Err(CoreError::Platform { message: error.to_string() }),
+        }
     }
 
     fn take(&self, chunk: ChunkId) -> Result<Piece<PoolBuffer>, CoreError> {
@@ -191,11 +265,14 @@ impl BufferSupply for Staging {
 }
 
 impl Supply for Staging {
-    fn over(&self) {
-        let mut state = lock(&self.state);
-        if !std::mem::replace(&mut state.over, true) {
-            self.notify(state);
-        }
+    fn over(&self, failed: bool) {
+        self.end(failed);
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.pool.streams().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
