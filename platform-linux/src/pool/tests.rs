@@ -340,3 +340,11 @@ fn mapped_memory_is_aligned_and_zero_and_may_be_locked() {
     // Miri ends the program when it has no memory left itself.
     assert!(cfg!(miri) || SystemMemory::default().allocate(isize::MAX as usize).is_err());
 }
+
+#[test]
+#[should_panic(expected = "8 bytes do not fit in what is left of a buffer of 10: 4")]
+fn more_than_fits_says_so() {
+    let mut buffer = pool(100 * KB).get(10).expect("fits");
+    buffer.extend_from_slice(b"secret");
+    buffer.extend_from_slice(b"secrets!");
+}
