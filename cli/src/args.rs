@@ -21,7 +21,7 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Show the tensors, files and metadata of a checkpoint; reads headers only
     Inspect(InspectArgs),
-    /// Show what a load would do, and why; reads headers only
+    /// Show what a whole load (without --stream) would do, and why; reads headers only
     Plan(PlanArgs),
     /// Load a checkpoint and print the SHA-256 of every tensor
     Digest(DigestArgs),
@@ -169,7 +169,7 @@ pub(crate) struct DigestArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DemoArgs {
-    /// Write the checkpoint into this folder, which must be new or empty, and keep it
+    /// Write the checkpoint into this folder, which must be new or empty, and keep it there when the comparison is done
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
     /// The checkpoint's size, as a share of the whole one of about 550 MB; more than 0, at most 1

@@ -3,13 +3,13 @@
 use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
 use floodtide_core::HumanBytes;
-use floodtide_linux::{Error, Loader, Report, Tensors};
+use floodtide_linux::{Backend, Error, Loader, Report, Tensors};
 use serde_json::json;
 use std::io::Write;
 
 /// Loads with a progress bar, unless JSON was asked for.
 pub(crate) fn with_progress(loader: Loader, source: &Source, json: bool) -> Result<Tensors, Failure> {
-    watched(loader, "loading", json, |loader| loader.load(&source.path))
+    Ok(watched(loader, "loading", json, |loader| loader.load(&source.path))?)
 }
 
 /// Runs `work` with a loader that shows its progress, unless JSON was asked for.
@@ -18,7 +18,7 @@ fn watched<T>(
     what: &'static str,
     json: bool,
     work: impl FnOnce(Loader) -> Result<T, Error>,
-) -> Result<T, Failure> {
+) -> Result<T, Error> {
     let bar = if json { None } else { output::progress_bar(what) };
     let loader = match bar.clone() {
         Some(bar) => loader.on_progress(move |progress| output::show(&bar, progress)),
@@ -28,7 +28,7 @@ fn watched<T>(
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
-    Ok(result?)
+    result
 }
 
 /// Streams, and consumes the bytes by looking at one of each page.
@@ -37,13 +37,18 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
         Some(limit) => loader.memory_limit(limit.as_u64()),
         None => loader,
     };
-    watched(loader.order(args.order.order()), "streaming", args.json, |loader| {
+    let report = watched(loader.order(args.order.order()), "streaming", args.json, |loader| {
         let mut seen = 0_u8;
         let report = loader.stream(&args.source.path)?.for_each_chunk(|_, _, bytes| {
             seen = bytes.iter().step_by(4096).fold(seen, |seen, byte| seen ^ byte);
         });
         std::hint::black_box(seen);
         report
+    });
+    report.map_err(|error| match error {
+        // Not the machine's fault: there is no such stream anywhere.
+        Error::BackendUnavailable { backend: Backend::Mmap, .. } => Failure::BadRequest(error.to_string()),
+        error => error.into(),
     })
 }
 

@@ -1,9 +1,9 @@
 //! Memory that safe code can fill but not read.
 
+use core::fmt;
 use core::ops::Range;
 
 /// Bytes to be filled. What they held before may be another borrower's, so there is no way to read them.
-#[derive(Debug)]
 pub struct WriteOnly<'a>(&'a mut [u8]);
 
 impl<'a> WriteOnly<'a> {
@@ -37,8 +37,14 @@ impl<'a> WriteOnly<'a> {
     ///
     /// # Panics
     /// When they pass the end.
+    #[track_caller]
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        let (new, len) = (bytes.len(), self.len());
+        assert!(
+            len.checked_sub(at).is_some_and(|left| new <= left),
+            "{new} bytes written at {at} pass the end of memory of {len}"
+        );
+        self.0[at..at + new].copy_from_slice(bytes);
     }
 
     /// Writes the same byte everywhere.
@@ -50,5 +56,45 @@ impl<'a> WriteOnly<'a> {
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.0.as_mut_ptr()
+    }
+}
+
+/// Tells how long it is, and nothing of what is in it.
+impl fmt::Debug for WriteOnly<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteOnly").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_is_not_printed() {
+        let mut secret = [201; 3];
+        let memory = WriteOnly::new(&mut secret);
+        assert_eq!(alloc::format!("{memory:?}"), "WriteOnly { len: 3, .. }");
+    }
+
+    #[test]
+    fn writes_go_up_to_the_end() {
+        let mut bytes = [0; 4];
+        let mut memory = WriteOnly::new(&mut bytes);
+        memory.write(1, &[1, 2, 3]);
+        memory.write(4, &[]);
+        assert_eq!(bytes, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "2 bytes written at 3 pass the end of memory of 4")]
+    fn a_write_past_the_end_says_so() {
+        WriteOnly::new(&mut [0; 4]).write(3, &[1, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "pass the end of memory of 4")]
+    fn a_write_past_every_address_says_so() {
+        WriteOnly::new(&mut [0; 4]).write(usize::MAX, &[1, 2]);
     }
 }

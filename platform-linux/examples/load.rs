@@ -17,8 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(tensors);
     let sum = std::thread::spawn(move || -> Result<String, floodtide_linux::ViewError> {
         let values: &[f32] = tensor.elements()?;
-        let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
-        Ok(format!("{} {:?} sums up to {sum}", Escaped(tensor.name()), tensor.shape()))
+        // A checkpoint may hold anything, and one NaN would hide all the rest.
+        let finite = values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
+        let (count, sum) = finite.fold((0_usize, 0.0), |(count, sum), value| (count + 1, sum + value));
+        let (name, shape) = (Escaped(tensor.name()), tensor.shape());
+        Ok(format!("{name} {shape:?}: {count} of {} values are finite and sum up to {sum:.3e}", values.len()))
     });
     println!("{}", sum.join().map_err(|_| "the thread panicked")??);
     Ok(())

@@ -65,7 +65,9 @@ pub enum Error {
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
     Memory { bytes: u64, source: io::Error },
     /// The alignment that was asked for is larger than the memory's.
-    #[error("a tensor alignment of {bytes} bytes was asked for, but the memory has at most {most}")]
+    #[error(
+        "tensors are to be aligned to {bytes} bytes, but the memory is to {most}; ask for less, or give memory that is"
+    )]
     TensorAlignment { bytes: u64, most: u64 },
     /// A stream cannot do with so little.
     #[error("a stream was to do with {limit} bytes of memory; it needs at least {least}: raise the memory limit")]

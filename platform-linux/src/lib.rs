@@ -6,7 +6,9 @@
 //! [`Tensors`]: views that stay valid as long as anyone holds one. Or they pass one after another through the buffers of a
 //! [`pool`] (`stream`).
 //!
-//! All `unsafe` of the Linux path is here: the arena, the ring, the mappings and three system calls of the probes.
+//! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), and
+//! the `arena` and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
+//! `stream` that declares it filled; the `mapping`; and three calls of the residency probe. Everything else is safe code.
 
 #[doc(hidden)]
 pub mod handout;

@@ -40,13 +40,11 @@ pub struct Report {
 }
 
 /// The memory of a load.
-#[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) arena: Option<FrozenArena>,
     pub(crate) mappings: Mappings,
 }
 
-#[derive(Debug)]
 struct Inner {
     catalog: Arc<Catalog>,
     plan: Arc<Plan>,
@@ -57,7 +55,7 @@ struct Inner {
 }
 
 /// The tensors of a load. Cheap to clone; `Send + Sync`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tensors {
     inner: Arc<Inner>,
 }
@@ -105,6 +103,19 @@ impl Tensors {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
+    }
+}
+
+/// How many there are and how they were read; what they are is for [`Tensors::iter`] to tell.
+impl fmt::Debug for Tensors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { files, tensors, bytes, backend, .. } = self.report();
+        f.debug_struct("Tensors")
+            .field("tensors", tensors)
+            .field("bytes", bytes)
+            .field("files", files)
+            .field("backend", backend)
+            .finish_non_exhaustive()
     }
 }
 
@@ -206,17 +217,24 @@ impl Tensor {
     /// Its elements. 16-bit floats are had as their bits, by `u16`.
     ///
     /// # Errors
-    /// When `T` is not a type for this dtype, or the machine is big-endian.
+    /// When `T` is not a type for this dtype, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
+    /// as its provider did not keep to the alignment that it states.
     pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
-        let dtype = self.dtype();
-        if !T::DTYPES.contains(&dtype) || cfg!(target_endian = "big") {
-            return Err(ViewError { dtype, wanted: std::any::type_name::<T>() });
-        }
-        if self.bytes().is_empty() {
-            return Ok(&[]);
-        }
-        bytemuck::try_cast_slice(self.bytes()).map_err(|_| ViewError { dtype, wanted: std::any::type_name::<T>() })
+        view(self.bytes(), self.dtype())
     }
+}
+
+/// Bytes of a dtype as elements.
+fn view<T: Element>(bytes: &[u8], dtype: DType) -> Result<&[T], ViewError> {
+    let wanted = std::any::type_name::<T>();
+    if !T::DTYPES.contains(&dtype) || cfg!(target_endian = "big") {
+        return Err(ViewError::WrongType { dtype, wanted });
+    }
+    if bytes.is_empty() {
+        return Ok(&[]);
+    }
+    // The length is a whole number of elements: the header was refused otherwise.
+    bytemuck::try_cast_slice(bytes).map_err(|_| ViewError::Misaligned { dtype, wanted, alignment: align_of::<T>() })
 }
 
 impl fmt::Debug for Tensor {
@@ -225,12 +243,21 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// A view that the dtype does not allow.
+/// A view that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("a tensor of dtype {dtype} cannot be viewed as {wanted}; take its bytes, or the type that fits its dtype")]
-pub struct ViewError {
-    dtype: DType,
-    wanted: &'static str,
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum ViewError {
+    /// The dtype does not allow it.
+    #[error("a tensor of dtype {dtype} cannot be viewed as {wanted}; take its bytes, or the type that fits its dtype")]
+    WrongType { dtype: DType, wanted: &'static str },
+    /// The dtype allows it, the address does not.
+    #[error(
+        "a tensor of dtype {dtype} cannot be viewed as {wanted}: its memory is not at a multiple of {alignment} bytes; \
+         take its bytes, or look at where the memory comes from: the usual cause is a MemoryProvider that does not keep to the \
+         alignment it states"
+    )]
+    Misaligned { dtype: DType, wanted: &'static str, alignment: usize },
 }
 
 /// A Rust type that some dtypes can be viewed as.
@@ -264,4 +291,46 @@ elements! {
     i64: I64;
     f64: F64;
     [f32; 2]: C64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Loader;
+    use std::path::PathBuf;
+
+    /// A file with so many tensors of four f32 each.
+    fn checkpoint(folder: &tempfile::TempDir, tensors: usize) -> PathBuf {
+        let data = [0_u8; 16];
+        let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![4], &data).expect("fits");
+        let tensors = (0..tensors).map(|index| (format!("tensor {index}"), view()));
+        let path = folder.path().join("model.safetensors");
+        safetensors::serialize_to_file(tensors, None, &path).expect("writes");
+        path
+    }
+
+    #[test]
+    fn many_tensors_are_printed_in_few_words() {
+        let folder = tempfile::tempdir().expect("makes");
+        let tensors = Loader::new().backend(Backend::Pread).load(checkpoint(&folder, 1000)).expect("loads");
+        let printed = format!("{tensors:?}");
+        assert_eq!(printed, "Tensors { tensors: 1000, bytes: 16000, files: 1, backend: Pread, .. }");
+    }
+
+    #[test]
+    fn a_view_that_cannot_be_had_says_why() {
+        let folder = tempfile::tempdir().expect("makes");
+        let path = checkpoint(&folder, 1);
+        let tensors = Loader::new().load(&path).expect("loads");
+        let tensor = tensors.get("tensor 0").expect("is there");
+        assert_eq!(tensor.elements::<f32>(), Ok(&[0.0; 4][..]));
+        let wrong = tensor.elements::<f64>().expect_err("is f32").to_string();
+        assert!(wrong.contains("F32") && wrong.contains("f64") && wrong.contains("the type that fits"), "{wrong}");
+
+        let bytes = [0_u64; 2];
+        let odd = &bytemuck::bytes_of(&bytes)[1..5];
+        let misaligned = view::<f32>(odd, DType::F32).expect_err("is at an odd address").to_string();
+        assert!(misaligned.contains("multiple of 4") && misaligned.contains("MemoryProvider"), "{misaligned}");
+        assert!(!misaligned.contains("the type that fits"), "{misaligned}");
+    }
 }

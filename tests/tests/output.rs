@@ -93,7 +93,7 @@ fn a_stream_is_reported_with_its_limit_and_order() {
     assert!(text.starts_with("streamed ") && text.contains("3 tensors") && text.contains("order listed"), "{text}");
     assert!(!run("load", &path, &["--json"]).json().as_object().expect("an object").contains_key("stream"));
     run("load", &path, &["--stream", "--memory-limit", "1000"]).assert_error(2, &["1000 bytes", "at least 1048576"]);
-    run("load", &path, &["--stream", "--backend", "mmap"]).assert_error(1, &["mmap", "stream"]);
+    run("load", &path, &["--stream", "--backend", "mmap"]).assert_error(2, &["mmap", "stream"]);
     for wrong in [&["--memory-limit", "2MiB"][..], &["--order", "file"], &["--stream", "--memory-limit", "much"]] {
         let run = run("load", &path, wrong);
         assert!(run.code == 2 && run.stdout.is_empty(), "{run:#?}");
@@ -149,6 +149,7 @@ fn plan_says_what_and_why_without_reading_tensors() {
     }
     assert_eq!(json["selected_bytes"], 512 + 16 + 8 + 3);
     assert!(run("plan", &path, &["--backend", "mmap"]).assert_ok().contains("mapped"));
+    assert!(command::run(["plan", "--help"]).assert_ok().contains("a whole load"), "a stream is planned otherwise");
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn test(only: &[String], list: bool) -> ExitCode {
             }
         }
     }
-    println!("\nEvery check passed: {} steps, {skipped} of them skipped.", chosen.len());
+    let every = if only.is_empty() { "Every check" } else { "Every chosen check" };
+    println!("\n{every} passed: {} steps, {skipped} of them skipped.", chosen.len());
     ExitCode::SUCCESS
 }

@@ -1,7 +1,7 @@
 //! The declared rust-version: what we depend on must not ask for more, and the toolchain itself must build us where it is
 //! installed. (Which std APIs we use is clippy's business: `incompatible_msrv` is denied.)
 
-use crate::tools::{Outcome, cargo, cargo_of, run, works};
+use crate::tools::{Outcome, cargo, cargo_of, run, target, works};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -33,7 +33,8 @@ pub(crate) fn check() -> Result<Outcome, String> {
     }
     println!("{} linked packages need at most Rust {declared}", linked.len());
     if works(cargo_of(declared).arg("--version")) {
-        run(cargo_of(declared).args(["check", "--workspace", "--all-features", "--target-dir", "target/msrv"]))?;
+        let folder = target().join("msrv");
+        run(cargo_of(declared).args(["check", "--workspace", "--all-features", "--target-dir"]).arg(folder))?;
     } else {
         println!("toolchain {declared} is not installed, so nothing was built with it");
     }

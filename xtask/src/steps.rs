@@ -51,7 +51,7 @@ fn doc() -> Result {
 /// pulled std in, its own would be defined twice.
 fn no_std() -> Result {
     let manifest = root().join("tests/no-std/Cargo.toml");
-    let folder = root().join("target/no-std");
+    let folder = target().join("no-std");
     let build = |extra: &[&str]| {
         run(cargo()
             .args(["build", "--quiet", "--manifest-path"])
@@ -85,7 +85,7 @@ fn features() -> Result {
 fn loom() -> Result {
     let arguments = ["test", "--release", "--package", "floodtide-tests", "--test", "loom"];
     let flags = format!("{} --cfg loom", env::var("RUSTFLAGS").unwrap_or_default());
-    passed(cargo().args(arguments).env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", root().join("target/loom")))
+    passed(cargo().args(arguments).env("RUSTFLAGS", flags.trim()).env("CARGO_TARGET_DIR", target().join("loom")))
 }
 
 /// Seeds for the simulator in each run.
@@ -116,7 +116,7 @@ fn planted() -> Result {
         cargo()
             .args(["test", "--release", "--package", "floodtide-tests", "--test", "planted"])
             .env("RUSTFLAGS", flags.trim())
-            .env("CARGO_TARGET_DIR", root().join("target/planted")),
+            .env("CARGO_TARGET_DIR", target().join("planted")),
     )
 }
 
@@ -129,7 +129,7 @@ fn miri() -> Result {
     passed(
         cargo_of("nightly")
             .args(["miri", "test", "--package", "floodtide-linux", "--lib", "--", "pool", "arena", "region", "pieces"])
-            .env("CARGO_TARGET_DIR", root().join("target/miri"))
+            .env("CARGO_TARGET_DIR", target().join("miri"))
             // The tests look at the system's memory and clock.
             .env("MIRIFLAGS", "-Zmiri-disable-isolation"),
     )
@@ -145,16 +145,16 @@ fn fuzz() -> Result {
             "it needs a nightly toolchain and cargo-fuzz (rustup toolchain install nightly; cargo install cargo-fuzz)";
         return Ok(Outcome::Skipped(why.to_owned()));
     }
-    for target in ["safetensors_header", "shard_index"] {
-        println!("{target}");
+    for name in ["safetensors_header", "shard_index"] {
+        println!("{name}");
         // The sanitizer is off: the fuzzed crates forbid unsafe code, and its runtime costs most of the speed.
         let limits = [format!("-max_total_time={FUZZ_SECONDS}"), "-max_len=4096".to_owned(), "-verbosity=0".to_owned()];
         // New inputs go to a folder of their own; the committed corpus is only read.
-        let found = root().join("target/fuzz-found").join(target);
+        let found = target().join("fuzz-found").join(name);
         std::fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;
-        let seeds = root().join("fuzz/corpus").join(target);
+        let seeds = root().join("fuzz/corpus").join(name);
         let mut command = cargo_of("nightly");
-        command.args(["fuzz", "run", "--sanitizer", "none", target]).arg(&found).arg(&seeds).arg("--").args(limits);
+        command.args(["fuzz", "run", "--sanitizer", "none", name]).arg(&found).arg(&seeds).arg("--").args(limits);
         run(&mut command)?;
     }
     Ok(Outcome::Passed)

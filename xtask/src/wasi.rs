@@ -1,6 +1,6 @@
 //! The simulator on WASI: built for `wasm32-wasip1`, run under Node, and its digest compared with this machine's.
 
-use crate::tools::{Outcome, cargo, root, run, target, works};
+use crate::tools::{Outcome, cargo, run, target, works};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-wasip1";
@@ -28,9 +28,9 @@ pub(crate) fn check() -> Result<Outcome, String> {
     }
     run(cargo()
         .args(["build", "--release", "--package", "floodtide-sim", "--target", TARGET])
-        .env("CARGO_TARGET_DIR", root().join("target/wasi")))?;
+        .env("CARGO_TARGET_DIR", target().join("wasi")))?;
     run(cargo().args(["build", "--release", "--package", "floodtide-sim"]))?;
-    let program = root().join("target/wasi").join(TARGET).join("release/floodtide-sim.wasm");
+    let program = target().join("wasi").join(TARGET).join("release/floodtide-sim.wasm");
     let arguments = ["--seeds", SEEDS, "--digest"];
     let there = digest(Command::new("node").args(["--no-warnings", "-e", RUNNER]).arg(program).args(arguments))?;
     let here = digest(Command::new(target().join("release/floodtide-sim")).args(arguments))?;

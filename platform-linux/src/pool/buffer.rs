@@ -91,10 +91,13 @@ impl PoolBuffer {
     ///
     /// # Panics
     /// When they pass the capacity.
+    #[track_caller]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        let filled = self.len();
+        let (new, filled, capacity) = (bytes.len(), self.len(), self.capacity());
+        let left = capacity - filled;
+        assert!(new <= left, "{new} bytes do not fit in what is left of a buffer of {capacity}: {left}");
         self.spare().write(0, bytes);
-        self.block.memory_mut().set_filled(filled + bytes.len());
+        self.block.memory_mut().set_filled(filled + new);
     }
 
     /// Fills it up to its capacity with zeros.

@@ -370,3 +370,11 @@ fn a_provider_that_does_not_keep_its_alignment_is_found_out() {
     let error = Pool::builder().limit(8 * KB).memory(Crooked).build().get(KB).expect_err("crooked");
     assert!(error.to_string().contains("not aligned to the 4096 bytes it promises"), "{error}");
 }
+
+#[test]
+#[should_panic(expected = "8 bytes do not fit in what is left of a buffer of 10: 4")]
+fn more_than_fits_says_so() {
+    let mut buffer = pool(100 * KB).get(10).expect("fits");
+    buffer.extend_from_slice(b"secret");
+    buffer.extend_from_slice(b"secrets!");
+}

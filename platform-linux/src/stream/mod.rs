@@ -22,7 +22,7 @@ use crate::tensors::{Report, Tensor};
 use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::{Backend, Consumer};
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
-use floodtide_core::{Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo};
+use floodtide_core::{Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo, tensor_alignment};
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -248,7 +248,10 @@ impl TensorStream {
             }
         };
         let limit = pool.stats().limit as u64;
-        let wanted_alignment = loader.least_alignment().bytes();
+        let selected = loader.selection_choice().resolve(&checkpoint.catalog)?;
+        let tensors = selected.iter().map(|&id| checkpoint.catalog.tensor(id));
+        let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).bytes());
+        let wanted_alignment = wanted.max().unwrap_or(1);
         if (pool.alignment() as u64) < wanted_alignment {
             return Err(Error::TensorAlignment { bytes: wanted_alignment, most: pool.alignment() as u64 });
         }
@@ -257,7 +260,7 @@ impl TensorStream {
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let selected = match options.order {
             Order::Listed => loader.selection_choice().resolve_listed(&checkpoint.catalog)?,
-            Order::Arrival | Order::File => loader.selection_choice().resolve(&checkpoint.catalog)?,
+            Order::Arrival | Order::File => selected,
         };
         let plan = Planner::new(plan_options).plan(&checkpoint.catalog, &selected)?;
         let Checkpoint { files, catalog, strategy, warnings, .. } = checkpoint;
