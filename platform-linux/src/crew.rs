@@ -10,9 +10,11 @@ use crate::pieces::StableBuffer;
 use crate::probe;
 use crate::source::{PreadSource, UringSource};
 use crate::tensors::Report;
+use floodtide_core::middleware::{Faults, Faulty, Traced, Tracer};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::{
-    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, Plan, Progress, Readiness, Worker,
+    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, Plan, Progress, ReadSource,
+    Readiness, Worker,
 };
 use std::fmt;
 use std::io;
@@ -41,6 +43,16 @@ impl fmt::Debug for ProgressCallback {
     }
 }
 
+/// What the tests put around every worker's source: each worker makes its own, on its own thread.
+#[derive(Clone)]
+pub(crate) struct Middleware(pub(crate) Arc<dyn Fn() -> (Box<dyn Faults>, Box<dyn Tracer>) + Send + Sync>);
+
+impl fmt::Debug for Middleware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Middleware")
+    }
+}
+
 /// Everything decided, nothing read yet.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -53,6 +65,7 @@ pub(crate) struct Prepared {
     pub(crate) files: Arc<[OpenFile]>,
     pub(crate) warnings: Vec<String>,
     pub(crate) on_progress: Option<ProgressCallback>,
+    pub(crate) middleware: Option<Middleware>,
 }
 
 /// Where the workers' memory comes from, and what becomes of what has landed.
@@ -249,7 +262,7 @@ impl<S: Supply> Crew<S> {
     fn work(&self) {
         match self.prepared.strategy.backend {
             Backend::Uring => match UringSource::new(Arc::clone(self.files()), self.prepared.strategy.depth) {
-                Ok(source) => Worker::new(source).run(self, self),
+                Ok(source) => self.work_with(source),
                 Err(error) => self.without_ring(&error),
             },
             #[cfg(feature = "tokio")]
@@ -272,7 +285,17 @@ impl<S: Supply> Crew<S> {
     }
 
     fn work_by_pread(&self) {
-        Worker::new(PreadSource::new(Arc::clone(self.files()))).run(self, self);
+        self.work_with(PreadSource::new(Arc::clone(self.files())));
+    }
+
+    fn work_with(&self, source: impl ReadSource<Buffer = S::Buffer>) {
+        match &self.prepared.middleware {
+            None => Worker::new(source).run(self, self),
+            Some(Middleware(make)) => {
+                let (faults, tracer) = make();
+                Worker::new(Traced::new(Faulty::new(source, faults), tracer)).run(self, self);
+            }
+        }
     }
 
     /// A ring that was possible when it was probed and is not now: threads go on, unless the caller insists.

@@ -1,6 +1,6 @@
 //! `Loader`: what production code links. Options, then one call.
 
-use crate::crew::{Prepared, ProgressCallback};
+use crate::crew::{Middleware, Prepared, ProgressCallback};
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::headers::{self, Opened};
@@ -12,6 +12,7 @@ use crate::probe;
 use crate::stream::AsyncTensorStream;
 use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
+use floodtide_core::middleware::{Faults, Tracer};
 use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, Strategy, decide};
 use floodtide_core::{
     Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, TensorId,
@@ -43,6 +44,7 @@ pub struct Loader {
     uring_refused: Option<String>,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
+    middleware: Option<Middleware>,
 }
 
 /// What a checkpoint's headers say.
@@ -197,6 +199,22 @@ impl Loader {
         self
     }
 
+    /// Puts faults and a tracer around the source of every worker, which makes its own. For tests: the simulator's faults then
+    /// strike real reads. Not for the backends mmap and tokio, which read otherwise.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn middleware<F: Faults + 'static, T: Tracer + 'static>(
+        mut self,
+        make: impl Fn() -> (F, T) + Send + Sync + 'static,
+    ) -> Self {
+        let make = move || -> (Box<dyn Faults>, Box<dyn Tracer>) {
+            let (faults, tracer) = make();
+            (Box::new(faults), Box::new(tracer))
+        };
+        self.middleware = Some(Middleware(Arc::new(make)));
+        self
+    }
+
     /// Calls back about 20 times a second from the thread that waits for the load, and once at its end.
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
@@ -329,6 +347,10 @@ impl Loader {
         &self.stream
     }
 
+    pub(crate) fn middleware_choice(&self) -> Option<Middleware> {
+        self.middleware.clone()
+    }
+
     pub(crate) fn progress_callback(&self) -> Option<ProgressCallback> {
         self.on_progress.clone()
     }
@@ -377,8 +399,17 @@ impl Loader {
         let (Planned { catalog, plan, strategy, warnings, .. }, files) = self.decide(path, access)?;
         let strict = self.backend.is_some();
         let on_progress = self.progress_callback();
-        let prepared =
-            Prepared { started, catalog, plan, strategy, strict, files: files.into(), warnings, on_progress };
+        let prepared = Prepared {
+            started,
+            catalog,
+            plan,
+            strategy,
+            strict,
+            files: files.into(),
+            warnings,
+            on_progress,
+            middleware: self.middleware_choice(),
+        };
         Shared::whole(prepared, access == Access::Map { resident: true }, self.mlock)
     }
 

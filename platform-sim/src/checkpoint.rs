@@ -133,6 +133,20 @@ fn name(draw: &mut Draw, file: usize, tensor: u64) -> String {
     }
 }
 
+/// A name as a string of JSON.
+pub(crate) fn quoted(name: &str) -> String {
+    let mut json = String::from('"');
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            c if (c as u32) < 0x20 => _ = write!(json, "\\u{:04x}", c as u32),
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+    json
+}
+
 /// The header's bytes and where the data starts: at any offset, as writers differ.
 fn header(draw: &mut Draw, entries: &[(String, DType, u64, u64, u64)]) -> (Vec<u8>, u64) {
     let mut json = String::from("{");
@@ -151,23 +165,13 @@ fn header(draw: &mut Draw, entries: &[(String, DType, u64, u64, u64)]) -> (Vec<u
         if json.len() > 1 {
             json.push(',');
         }
-        json.push('"');
-        for c in name.chars() {
-            match c {
-                '"' | '\\' => {
-                    json.push('\\');
-                    json.push(c);
-                }
-                c if (c as u32) < 0x20 => _ = write!(json, "\\u{:04x}", c as u32),
-                c => json.push(c),
-            }
-        }
+        json += &quoted(name);
         let shape = match draw.number(0..=2) {
             0 => format!("[1,{elements}]"),
             1 => format!("[{elements},1]"),
             _ => format!("[{elements}]"),
         };
-        let _ = write!(json, r#"":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#);
+        let _ = write!(json, r#":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#);
     }
     json.push('}');
     let padding = match draw.number(0..=3) {

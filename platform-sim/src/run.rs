@@ -18,6 +18,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::format::safetensors::{Header, header_range};
+use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
 use floodtide_core::strategy::{Backend, Consumer as StrategyConsumer, FileSignals, Signals, decide};
@@ -179,6 +180,7 @@ fn prepare(
     if damaged {
         return Ok(None);
     }
+    check_index(case, &catalog)?;
     let selected = case.selection.resolve(&catalog)?;
     let direct = directs(case, &catalog, &selected);
     let listed = match &case.job {
@@ -231,6 +233,30 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
         builder.add_safetensors(&file.path, file.bytes(), &header)?;
     }
     builder.finish()
+}
+
+/// An index of the shards, as writers write it, agrees with them.
+fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
+    if case.checkpoint.tensors.is_empty() {
+        return Ok(());
+    }
+    let mut json = String::from(r#"{"metadata":{},"weight_map":{"#);
+    for (i, tensor) in case.checkpoint.tensors.iter().enumerate() {
+        let shard = &case.checkpoint.files[tensor.file].path;
+        json += if i == 0 { "" } else { "," };
+        json += &format!(r#"{}:"{shard}""#, crate::checkpoint::quoted(&tensor.name));
+    }
+    json += "}}";
+    let invalid = |source| Error::Index { file: "the index".to_owned(), source };
+    let index = ShardIndex::parse(json.as_bytes()).map_err(invalid)?;
+    // An index numbers the shards that hold something, in the order of their names; the catalog those that were opened.
+    let holding: Vec<usize> = (0..case.checkpoint.files.len())
+        .filter(|&file| case.checkpoint.tensors.iter().any(|tensor| tensor.file == file))
+        .collect();
+    if holding.len() == case.checkpoint.files.len() {
+        catalog.check_index(&index).map_err(invalid)?;
+    }
+    Ok(())
 }
 
 /// Which files are read directly: the strategy's word, on what the devices say.

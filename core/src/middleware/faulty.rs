@@ -34,6 +34,20 @@ pub trait Faults {
     }
 }
 
+impl<F: Faults + ?Sized> Faults for alloc::boxed::Box<F> {
+    fn inject(&mut self, op: &ReadOp) -> Injection {
+        (**self).inject(op)
+    }
+
+    fn pick(&mut self, completions: usize) -> usize {
+        (**self).pick(completions)
+    }
+
+    fn holds_back(&mut self) -> bool {
+        (**self).holds_back()
+    }
+}
+
 /// What overwrites the bytes that a short read did not bring.
 const NOT_READ: u8 = 0xa5;
 

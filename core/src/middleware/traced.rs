@@ -12,6 +12,20 @@ pub trait Tracer {
     fn completed(&mut self, id: ReadId, outcome: Outcome);
 }
 
+impl<T: Tracer + ?Sized> Tracer for alloc::boxed::Box<T> {
+    fn submitted(&mut self, op: &ReadOp) {
+        (**self).submitted(op);
+    }
+
+    fn rejected(&mut self, op: &ReadOp, fault: Fault) {
+        (**self).rejected(op, fault);
+    }
+
+    fn completed(&mut self, id: ReadId, outcome: Outcome) {
+        (**self).completed(id, outcome);
+    }
+}
+
 /// Another source, watched by a [`Tracer`].
 #[derive(Debug)]
 pub struct Traced<S, T> {

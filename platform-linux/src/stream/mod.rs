@@ -273,6 +273,7 @@ impl TensorStream {
             files: files.into(),
             warnings,
             on_progress: loader.progress_callback(),
+            middleware: loader.middleware_choice(),
         };
         let owned = !matches!(options.memory, Some(Memory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };

@@ -1,0 +1,140 @@
+//! The simulator's faults over real reads: io_uring and pread, of real files, for whole loads and streams.
+
+use floodtide_core::middleware::{Injection, Tracer};
+use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
+use floodtide_linux::{Backend, Error, Loader, Order};
+use floodtide_sim::Draw;
+use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
+use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::layout::drop_cache;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const KINDS: [FaultKind; 9] = [
+    FaultKind::ShortRead,
+    FaultKind::ZeroRead,
+    FaultKind::Interrupted,
+    FaultKind::Again,
+    FaultKind::NoMemory,
+    FaultKind::TransientIo,
+    FaultKind::DirectRefused,
+    FaultKind::QueueFull,
+    FaultKind::Reordered,
+];
+
+/// Two files of large and small tensors, with what is in them.
+fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for file in 0..2 {
+        let (mut entries, mut data) = (Vec::new(), Vec::new());
+        for (i, bytes) in [1_500_000, 7, 0, 900_000, 64, 3_000_000].into_iter().enumerate() {
+            let begin = data.len();
+            data.extend((0..bytes).map(|at| (at * 31 + at / 255 + i * 7 + file) as u8));
+            let name = format!("{file}.{i}");
+            entries.push(format!(
+                r#""{name}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{begin},{}]}}"#,
+                data.len()
+            ));
+            all.insert(name, data[begin..].to_vec());
+        }
+        let path: PathBuf = folder.join(format!("model-{file}.safetensors"));
+        fs::write(path, raw(&format!("{{{}}}", entries.join(",")), &data)).expect("writes");
+    }
+    all
+}
+
+/// Counts what it is told.
+#[derive(Clone, Default)]
+struct Counts {
+    submitted: Arc<AtomicU64>,
+    completed: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    rejected: Arc<AtomicU64>,
+}
+
+impl Tracer for Counts {
+    fn submitted(&mut self, _: &ReadOp) {
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn rejected(&mut self, _: &ReadOp, _: Fault) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn completed(&mut self, _: ReadId, outcome: Outcome) {
+        self.completed.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(matches!(outcome, Outcome::Failed(_))), Ordering::Relaxed);
+    }
+}
+
+fn loader(backend: Backend, swarm: &Swarm, script: &[Scripted], seed: u64, counts: &Counts) -> Loader {
+    let (swarm, script, counts, worker) = (swarm.clone(), script.to_vec(), counts.clone(), AtomicU64::new(0));
+    Loader::new().backend(backend).middleware(move || {
+        let draw = Draw::new(seed ^ worker.fetch_add(1, Ordering::Relaxed) << 32);
+        (SimFaults::new(FaultState::new(swarm.clone(), script.clone()), draw), counts.clone())
+    })
+}
+
+#[test]
+fn what_passes_by_itself_is_made_good() {
+    let folder = folder();
+    let expected = checkpoint(folder.path());
+    for (seed, kind) in KINDS.into_iter().enumerate() {
+        for backend in [Backend::Uring, Backend::Pread] {
+            drop_cache(folder.path());
+            let counts = Counts::default();
+            let loader = loader(backend, &Swarm::none().with(kind, 600_000), &[], seed as u64, &counts);
+            let tensors = match loader.load(folder.path()) {
+                Ok(tensors) => tensors,
+                Err(Error::BackendUnavailable { why, .. }) => {
+                    println!("skipped: no io_uring here ({why})");
+                    continue;
+                }
+                Err(error) => panic!("{kind:?}, {backend}: {error}"),
+            };
+            for tensor in tensors.iter() {
+                assert!(tensor.bytes() == expected[tensor.name()], "{kind:?}, {backend}: {}", tensor.name());
+            }
+            let (submitted, completed) =
+                (counts.submitted.load(Ordering::Relaxed), counts.completed.load(Ordering::Relaxed));
+            assert!(submitted > 4 && submitted == completed, "{kind:?}, {backend}: {submitted} and {completed}");
+            let told = match kind {
+                FaultKind::QueueFull => counts.rejected.load(Ordering::Relaxed),
+                FaultKind::ShortRead | FaultKind::ZeroRead | FaultKind::DirectRefused | FaultKind::Reordered => 1,
+                _ => counts.failed.load(Ordering::Relaxed),
+            };
+            assert!(told > 0, "{kind:?}, {backend}: nothing went wrong");
+            let mut streamed = BTreeMap::new();
+            drop_cache(folder.path());
+            let stream = loader.order(Order::File).memory_limit(2 << 20).stream(folder.path()).expect("opens");
+            let parts = stream.for_each_chunk(|tensor, _, bytes| {
+                streamed.entry(tensor.name.to_owned()).or_insert_with(Vec::new).extend_from_slice(bytes);
+            });
+            parts.unwrap_or_else(|error| panic!("{kind:?}, {backend}: {error}"));
+            assert!(streamed == expected, "{kind:?}, {backend}: the stream differs");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_pass_is_an_error_that_names_the_place() {
+    let folder = folder();
+    checkpoint(folder.path());
+    let injection = Injection::Answer(Outcome::Failed(Fault::Os(libc::ENXIO)));
+    for backend in [Backend::Uring, Backend::Pread] {
+        let script = [Scripted { file: 1, nth: 1, injection }];
+        let result = loader(backend, &Swarm::none(), &script, 0, &Counts::default()).load(folder.path());
+        let error = match result {
+            Err(Error::BackendUnavailable { why, .. }) => {
+                println!("skipped: no io_uring here ({why})");
+                continue;
+            }
+            result => result.map(|_| ()).expect_err("broken"),
+        };
+        let Error::Core(CoreError::Read { file, tensor, .. }) = &error else { panic!("{error}") };
+        assert!(file.ends_with("model-1.safetensors") && tensor.starts_with("1."), "{error}");
+    }
+}
