@@ -200,13 +200,11 @@ impl Layout<'_> {
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
         let alignment = tensor_alignment(&tensor, Alignment::ONE);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut an element, just
-        // before: a piece in place is as aligned as the file's bytes are. Where a run is shifted, each piece starts at its own
-        // alignment, so both must go into the step.
+        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut an element (of six
+        // bits, which no power of two holds), just before.
         let whole = tensor.dtype.whole_bytes();
         let margin = 2 * self.direct(&run).unwrap_or(Alignment::ONE).max(alignment).bytes();
-        let unit = if run.in_place { margin } else { margin * whole };
-        let step = (gather - margin) / unit * unit;
+        let step = (gather - margin) / margin * margin;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
         let mut piece = Run { end: run.start, ..run };
         let mut cut = base;
