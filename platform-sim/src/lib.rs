@@ -23,6 +23,8 @@ mod draw;
 mod files;
 mod history;
 mod memory;
+mod prepare;
+mod rules;
 mod run;
 mod upload;
 mod verdict;

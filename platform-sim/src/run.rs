@@ -1,31 +1,24 @@
 //! Runs a case: opens, plans and carries it out, interleaving everybody by the draws, and judges how it ended.
 
 use crate::actors::{Competitor, ConsumerActor};
-use crate::case::{Case, Job, SECOND};
+use crate::case::{Case, SECOND};
 use crate::device::{SimSource, Storage};
 use crate::draw::Draw;
 use crate::faults::{FaultCounts, FaultKind, FaultState, SimFaults};
 use crate::files::Change;
 use crate::history::History;
-use crate::memory::Heap;
+use crate::prepare::prepare;
 use crate::verdict::judge;
 use crate::world::{Watch, World};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use floodtide_core::format::safetensors::{Header, header_range};
-use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
-use floodtide_core::strategy::{Backend, Consumer as StrategyConsumer, FileSignals, Signals, decide};
-use floodtide_core::{
-    Access, Catalog, CatalogBuilder, EngineHandle, Error, Format, MemoryLimit, Order, PlanOptions, Planner, Readiness,
-    Recoveries, TensorId, Waits, Worker,
-};
+use floodtide_core::{EngineHandle, Error, Readiness, Recoveries, Waits, Worker};
 
 /// More turns than any run takes that comes to its end.
 const MAX_TURNS: u64 = 3_000_000;
@@ -160,132 +153,6 @@ fn note_devices(case: &Case, faults: &Rc<RefCell<FaultState>>) {
     if case.devices.iter().any(|device| device.says.is_some_and(|says| says != device.asks)) {
         state.counts.count(FaultKind::AlignmentLie);
     }
-}
-
-/// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it
-/// describes another checkpoint, of which nothing is known.
-fn prepare(
-    case: &Case,
-    storage: &Rc<Storage>,
-    faults: &Rc<RefCell<FaultState>>,
-    history: &Rc<RefCell<History>>,
-    draw: &mut Draw,
-) -> Result<Option<World>, Error> {
-    let stamps: Vec<_> = storage.files.iter().map(crate::files::SimFile::stamp).collect();
-    let damaged = {
-        let mut state = faults.borrow_mut();
-        !storage.files.is_empty() && state.strikes(FaultKind::DamagedHeader, draw)
-    };
-    let catalog = catalog(storage, damaged.then(|| draw.fork()))?;
-    if damaged {
-        return Ok(None);
-    }
-    check_index(case, &catalog)?;
-    let selected = case.selection.resolve(&catalog)?;
-    let direct = directs(case, &catalog, &selected);
-    let listed = match &case.job {
-        Job::Stream { buffers, .. } if buffers.order == Order::Listed => case.selection.resolve_listed(&catalog)?,
-        _ => selected,
-    };
-    let access = match &case.job {
-        Job::Load => Access::Copy,
-        Job::Stream { buffers, .. } => Access::Stream(*buffers),
-    };
-    let options = PlanOptions {
-        access,
-        direct,
-        tensor_alignment: case.tensor_alignment,
-        chunk_bytes: case.chunk_bytes,
-        merge_gap: case.merge_gap,
-        memory: Some(MemoryLimit { available: 64 << 20, limit: "the world's memory".to_owned() }),
-    };
-    let plan = Planner::new(options).plan(&catalog, &listed)?;
-    let heap = Heap::new(Rc::clone(faults), draw.fork());
-    if plan.arena_bytes() > 0 && heap.refuses() {
-        return Err(Error::Platform { message: "the system gives no memory".to_owned() });
-    }
-    Ok(Some(World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, stamps)))
-}
-
-/// Reads and parses the headers, one of which may be damaged.
-fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    let victim = damage.map(|mut draw| (draw.index(storage.files.len()), draw));
-    let mut victim = victim;
-    for (number, file) in storage.files.iter().enumerate() {
-        let mut head = vec![0; file.head.len()];
-        file.read(0, &mut head);
-        if let Some((_, draw)) = victim.as_mut().filter(|(at, _)| *at == number) {
-            for _ in 0..draw.number(1..=4) {
-                let at = draw.index(head.len());
-                head[at] = draw.number(0..=255) as u8;
-            }
-        }
-        let invalid = |source| Error::Header { file: file.path.clone(), source };
-        let range = header_range(&head, file.bytes()).map_err(invalid)?;
-        let (start, end) = (range.start() as usize, range.end() as usize);
-        if end > head.len() {
-            // A damaged length that is still within the file: the header is what is there.
-            head.resize(end, 0);
-            file.read(0, &mut head);
-        }
-        let header = Header::parse(&head[start..end], file.bytes()).map_err(invalid)?;
-        builder.add_safetensors(&file.path, file.bytes(), &header)?;
-    }
-    builder.finish()
-}
-
-/// An index of the shards, as writers write it, agrees with them.
-fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
-    if case.checkpoint.tensors.is_empty() {
-        return Ok(());
-    }
-    let mut json = String::from(r#"{"metadata":{},"weight_map":{"#);
-    for (i, tensor) in case.checkpoint.tensors.iter().enumerate() {
-        let shard = &case.checkpoint.files[tensor.file].path;
-        json += if i == 0 { "" } else { "," };
-        json += &format!(r#"{}:"{shard}""#, crate::checkpoint::quoted(&tensor.name));
-    }
-    json += "}}";
-    let invalid = |source| Error::Index { file: "the index".to_owned(), source };
-    let index = ShardIndex::parse(json.as_bytes()).map_err(invalid)?;
-    // An index numbers the shards that hold something, in the order of their names; the catalog those that were opened.
-    let holding: Vec<usize> = (0..case.checkpoint.files.len())
-        .filter(|&file| case.checkpoint.tensors.iter().any(|tensor| tensor.file == file))
-        .collect();
-    if holding.len() == case.checkpoint.files.len() {
-        catalog.check_index(&index).map_err(invalid)?;
-    }
-    Ok(())
-}
-
-/// Which files are read directly: the strategy's word, on what the devices say.
-fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<floodtide_core::DirectLimits>> {
-    let mut aligned = vec![false; case.devices.len()];
-    for &id in selected {
-        let tensor = catalog.tensor(id);
-        let wanted = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
-        aligned[tensor.file.index()] |= wanted.divides(tensor.range.start()) && !tensor.range.is_empty();
-    }
-    let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
-        bytes: file.bytes,
-        resident: None,
-        direct: device.says.is_some(),
-        aligned,
-        wanted_bytes: 1,
-    });
-    let signals = Signals {
-        files: files.collect(),
-        selected_bytes: selected.iter().map(|&id| catalog.tensor(id).range.len()).sum(),
-        consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
-        file_system: "the world".to_owned(),
-        network: false,
-        uring_refused: None,
-        direct_refused: None,
-        cpus: case.workers,
-    };
-    let strategy = decide(&signals, case.strict.then_some(Backend::Uring));
-    case.devices.iter().zip(strategy.direct).map(|(device, direct)| device.says.filter(|_| direct)).collect()
 }
 
 /// The workers, with rings where they are to be had.

@@ -4,7 +4,7 @@ use crate::case::{Case, Job};
 use crate::checkpoint::Checkpoint;
 use crate::device::{SimChunk, Storage};
 use crate::draw::Draw;
-use crate::faults::{FaultKind, FaultState};
+use crate::faults::FaultState;
 use crate::history::History;
 use crate::memory::{ARENA, Flag, Heap, Pool, SimBuffer};
 use alloc::borrow::ToOwned;
@@ -22,8 +22,8 @@ use floodtide_core::middleware::Tracer;
 use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
 use floodtide_core::{
-    BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Location, Order, Outcome,
-    Plan, ReadId, ReadOp, Stamp,
+    BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan, ReadId,
+    ReadOp, Stamp,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -47,7 +47,7 @@ pub(crate) struct World {
     taken: RefCell<BTreeSet<u32>>,
     landed: RefCell<BTreeSet<u32>>,
     /// What a stream has delivered: by placement, the next byte expected or every part.
-    delivered: RefCell<Delivered>,
+    pub(crate) delivered: RefCell<Delivered>,
 }
 
 /// Where the tensors go.
@@ -60,7 +60,7 @@ pub(crate) enum Memory {
 pub(crate) struct Staging {
     pub(crate) pool: Rc<Pool>,
     pub(crate) order: Order,
-    split: bool,
+    pub(crate) split: bool,
     turn: RefCell<Turn>,
     /// Memory may have come back.
     pub(crate) came_back: Arc<Flag>,
@@ -73,14 +73,15 @@ pub(crate) struct Staging {
     pub(crate) queue: RefCell<VecDeque<usize>>,
 }
 
+/// What has come to a stream's consumer.
 #[derive(Debug, Default)]
-struct Delivered {
+pub(crate) struct Delivered {
     /// By placement: the parts that came, as offset and length.
-    parts: BTreeMap<usize, Vec<(u64, u64)>>,
+    pub(crate) parts: BTreeMap<usize, Vec<(u64, u64)>>,
     /// The last placement, where they must ascend.
-    last: usize,
+    pub(crate) last: usize,
     /// A part held other bytes than the file had.
-    corrupt: Option<String>,
+    pub(crate) corrupt: Option<String>,
 }
 
 impl World {
@@ -161,118 +162,6 @@ impl World {
         Ok(())
     }
 
-    /// Rules that hold at any time.
-    pub(crate) fn check_rules(&self) {
-        for rule in self.storage.broken_rules.borrow_mut().drain(..) {
-            self.violated(rule);
-        }
-        if let Some(staging) = self.staging() {
-            let stats = staging.pool.stats(0, 0);
-            let live = staging.pool.provider().live();
-            if stats.lent + stats.retained > stats.limit || live > stats.limit as u64 {
-                self.violated(format!("the pool has {live} bytes over its limit of {}", stats.limit));
-            }
-        }
-    }
-
-    /// Compares a part with what was in the file at first.
-    fn compare(&self, placement: usize, offset: u64, bytes: &[u8]) -> Result<(), String> {
-        let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
-        let Some(known) = self.checkpoint.find(tensor.name) else {
-            return Err(format!("tensor {:?} was never written", tensor.name));
-        };
-        let right =
-            known.dtype == tensor.dtype && known.file == tensor.file.index() && known.start == tensor.range.start();
-        if !right || known.bytes != tensor.range.len() {
-            return Err(format!("tensor {:?} is not where it was written", tensor.name));
-        }
-        let mut expected = vec![0; bytes.len()];
-        self.storage.files[known.file].original(known.start + offset, &mut expected);
-        match expected.iter().zip(bytes).position(|(a, b)| a != b) {
-            None => Ok(()),
-            Some(at) => Err(format!("tensor {:?} differs at byte {}", tensor.name, offset + at as u64)),
-        }
-    }
-
-    /// What a finished whole load has brought.
-    pub(crate) fn check_arena(&self, alignment: u64) -> Result<(), String> {
-        let Memory::Whole(arena) = &self.memory else { return Ok(()) };
-        let arena = arena.borrow();
-        for (index, placement) in self.plan.placements().iter().enumerate() {
-            let Location::Arena(place) = placement.location else {
-                return Err("a tensor is not in the arena".to_owned());
-            };
-            let wanted = alignment.max(self.catalog.tensor(placement.tensor).dtype.alignment());
-            if !placement.range.is_empty() && !(ARENA + place as u64).is_multiple_of(wanted) {
-                return Err(format!("a tensor's address is no multiple of {wanted}"));
-            }
-            self.compare(index, 0, &arena[place..place + placement.range.len() as usize])?;
-        }
-        Ok(())
-    }
-
-    /// The consumer looks at a buffer.
-    pub(crate) fn receive(&self, staged: &Staged<SimBuffer>, alignment: u64) {
-        let Some(staging) = self.staging() else { return };
-        self.note("delivered", &[u64::from(staged.extent().0)]);
-        if staged.buffer().is_in_flight(&self.storage.flight.borrow()) {
-            self.violated("a buffer was delivered while a read into it was in flight");
-        }
-        let mut delivered = self.delivered.borrow_mut();
-        for part in staged.placed_parts() {
-            let bytes = &staged.buffer()[part.bytes.clone()];
-            let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
-            // A part is only as aligned as its elements must be.
-            let whole = bytes.len() as u64 == tensor.range.len();
-            let wanted = tensor.dtype.alignment().max(if whole { alignment } else { 1 });
-            let address = staged.buffer().address() + part.bytes.start as u64;
-            if !bytes.is_empty() && address % wanted != part.offset % wanted {
-                self.violated(format!("a part's address is not aligned to {wanted}"));
-            }
-            if !staging.split && bytes.len() as u64 != tensor.range.len() {
-                self.violated("a tensor came in parts although it should be whole");
-            }
-            if staging.order != Order::Arrival && part.placement < delivered.last {
-                self.violated("tensors came in another order than was asked for");
-            }
-            delivered.last = part.placement;
-            if let Err(difference) = self.compare(part.placement, part.offset, bytes) {
-                // Bytes that are cut off are never read, so that nothing else can stand in their place.
-                if self.faults.borrow().counts.of(FaultKind::Written) == 0 {
-                    self.violated(format!("a buffer was delivered, but {difference}"));
-                }
-                delivered.corrupt.get_or_insert(difference);
-            }
-            delivered.parts.entry(part.placement).or_default().push((part.offset, bytes.len() as u64));
-        }
-    }
-
-    /// Whether a stream that ended well has brought everything once.
-    pub(crate) fn check_delivered(&self) -> Result<(), String> {
-        let mut delivered = self.delivered.borrow_mut();
-        if let Some(difference) = &delivered.corrupt {
-            return Err(difference.clone());
-        }
-        for index in self.plan.without_extent() {
-            delivered.parts.entry(index).or_default().push((0, 0));
-        }
-        for (index, placement) in self.plan.placements().iter().enumerate() {
-            let mut parts = delivered.parts.remove(&index).unwrap_or_default();
-            parts.sort_unstable();
-            let mut next = 0;
-            for (offset, bytes) in &parts {
-                if *offset != next {
-                    return Err(format!("placement {index} has a gap or comes twice at byte {next}"));
-                }
-                next = offset + bytes;
-            }
-            if next != placement.range.len() || (placement.range.is_empty() && parts.len() != 1) {
-                return Err(format!("placement {index} has come to byte {next} of {}", placement.range.len()));
-            }
-        }
-        Ok(())
-    }
-
     fn wake_consumer(&self) {
         if let Some(waker) = self.staging().and_then(|staging| staging.consumer.borrow_mut().take()) {
             waker.wake();
@@ -306,28 +195,6 @@ impl World {
         if !waited && waits {
             queue.push_back(who);
         }
-    }
-
-    /// The tensors' file and offset that an error names are really those.
-    pub(crate) fn check_error(&self, error: &Error) -> Result<(), String> {
-        let (file, tensor, offset) = match error {
-            Error::Truncated { file, tensor, found, .. } => (file, tensor, *found),
-            Error::Read { file, tensor, offset, .. } => (file, tensor, *offset),
-            _ => return Ok(()),
-        };
-        let number = self
-            .storage
-            .files
-            .iter()
-            .position(|f| &f.path == file)
-            .ok_or("an error names no file of the checkpoint")?;
-        let known = self.checkpoint.find(tensor).filter(|known| known.file == number);
-        let known = known.ok_or_else(|| format!("the error names tensor {tensor:?}, which is not in {file}"))?;
-        // Between tensors is what was read along, for the next one.
-        if offset >= known.start + known.bytes {
-            return Err(format!("the error's offset {offset} is behind tensor {tensor:?}"));
-        }
-        Ok(())
     }
 }
 

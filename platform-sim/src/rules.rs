@@ -1,0 +1,148 @@
+//! What must hold in a world: at any time, of every buffer that is delivered, and when a load has succeeded. The checks know
+//! what was written from the one who wrote it, not from core's parsers.
+
+use crate::faults::FaultKind;
+use crate::memory::{ARENA, SimBuffer};
+use crate::world::{Memory, World};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use floodtide_core::stream::Staged;
+use floodtide_core::{Error, Location, Order};
+
+impl World {
+    /// Rules that hold at any time.
+    pub(crate) fn check_rules(&self) {
+        for rule in self.storage.broken_rules.borrow_mut().drain(..) {
+            self.violated(rule);
+        }
+        if let Some(staging) = self.staging() {
+            let stats = staging.pool.stats(0, 0);
+            let live = staging.pool.provider().live();
+            if stats.lent + stats.retained > stats.limit || live > stats.limit as u64 {
+                self.violated(format!("the pool has {live} bytes over its limit of {}", stats.limit));
+            }
+        }
+    }
+
+    /// Compares a part with what was in the file at first.
+    fn compare(&self, placement: usize, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
+        let Some(known) = self.checkpoint.find(tensor.name) else {
+            return Err(format!("tensor {:?} was never written", tensor.name));
+        };
+        let right =
+            known.dtype == tensor.dtype && known.file == tensor.file.index() && known.start == tensor.range.start();
+        if !right || known.bytes != tensor.range.len() {
+            return Err(format!("tensor {:?} is not where it was written", tensor.name));
+        }
+        let mut expected = vec![0; bytes.len()];
+        self.storage.files[known.file].original(known.start + offset, &mut expected);
+        match expected.iter().zip(bytes).position(|(a, b)| a != b) {
+            None => Ok(()),
+            Some(at) => Err(format!("tensor {:?} differs at byte {}", tensor.name, offset + at as u64)),
+        }
+    }
+
+    /// What a finished whole load has brought.
+    pub(crate) fn check_arena(&self, alignment: u64) -> Result<(), String> {
+        let Memory::Whole(arena) = &self.memory else { return Ok(()) };
+        let arena = arena.borrow();
+        for (index, placement) in self.plan.placements().iter().enumerate() {
+            let Location::Arena(place) = placement.location else {
+                return Err("a tensor is not in the arena".to_owned());
+            };
+            let wanted = alignment.max(self.catalog.tensor(placement.tensor).dtype.alignment());
+            if !placement.range.is_empty() && !(ARENA + place as u64).is_multiple_of(wanted) {
+                return Err(format!("a tensor's address is no multiple of {wanted}"));
+            }
+            self.compare(index, 0, &arena[place..place + placement.range.len() as usize])?;
+        }
+        Ok(())
+    }
+
+    /// The consumer looks at a buffer.
+    pub(crate) fn receive(&self, staged: &Staged<SimBuffer>, alignment: u64) {
+        let Some(staging) = self.staging() else { return };
+        self.note("delivered", &[u64::from(staged.extent().0)]);
+        if staged.buffer().is_in_flight(&self.storage.flight.borrow()) {
+            self.violated("a buffer was delivered while a read into it was in flight");
+        }
+        let mut delivered = self.delivered.borrow_mut();
+        for part in staged.placed_parts() {
+            let bytes = &staged.buffer()[part.bytes.clone()];
+            let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
+            // A part is only as aligned as its elements must be.
+            let whole = bytes.len() as u64 == tensor.range.len();
+            let wanted = tensor.dtype.alignment().max(if whole { alignment } else { 1 });
+            let address = staged.buffer().address() + part.bytes.start as u64;
+            if !bytes.is_empty() && address % wanted != part.offset % wanted {
+                self.violated(format!("a part's address is not aligned to {wanted}"));
+            }
+            if !staging.split && bytes.len() as u64 != tensor.range.len() {
+                self.violated("a tensor came in parts although it should be whole");
+            }
+            if staging.order != Order::Arrival && part.placement < delivered.last {
+                self.violated("tensors came in another order than was asked for");
+            }
+            delivered.last = part.placement;
+            if let Err(difference) = self.compare(part.placement, part.offset, bytes) {
+                // Bytes that are cut off are never read, so that nothing else can stand in their place.
+                if self.faults.borrow().counts.of(FaultKind::Written) == 0 {
+                    self.violated(format!("a buffer was delivered, but {difference}"));
+                }
+                delivered.corrupt.get_or_insert(difference);
+            }
+            delivered.parts.entry(part.placement).or_default().push((part.offset, bytes.len() as u64));
+        }
+    }
+
+    /// Whether a stream that ended well has brought everything once.
+    pub(crate) fn check_delivered(&self) -> Result<(), String> {
+        let mut delivered = self.delivered.borrow_mut();
+        if let Some(difference) = &delivered.corrupt {
+            return Err(difference.clone());
+        }
+        for index in self.plan.without_extent() {
+            delivered.parts.entry(index).or_default().push((0, 0));
+        }
+        for (index, placement) in self.plan.placements().iter().enumerate() {
+            let mut parts = delivered.parts.remove(&index).unwrap_or_default();
+            parts.sort_unstable();
+            let mut next = 0;
+            for (offset, bytes) in &parts {
+                if *offset != next {
+                    return Err(format!("placement {index} has a gap or comes twice at byte {next}"));
+                }
+                next = offset + bytes;
+            }
+            if next != placement.range.len() || (placement.range.is_empty() && parts.len() != 1) {
+                return Err(format!("placement {index} has come to byte {next} of {}", placement.range.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensors' file and offset that an error names are really those.
+    pub(crate) fn check_error(&self, error: &Error) -> Result<(), String> {
+        let (file, tensor, offset) = match error {
+            Error::Truncated { file, tensor, found, .. } => (file, tensor, *found),
+            Error::Read { file, tensor, offset, .. } => (file, tensor, *offset),
+            _ => return Ok(()),
+        };
+        let number = self
+            .storage
+            .files
+            .iter()
+            .position(|f| &f.path == file)
+            .ok_or("an error names no file of the checkpoint")?;
+        let known = self.checkpoint.find(tensor).filter(|known| known.file == number);
+        let known = known.ok_or_else(|| format!("the error names tensor {tensor:?}, which is not in {file}"))?;
+        // Between tensors is what was read along, for the next one.
+        if offset >= known.start + known.bytes {
+            return Err(format!("the error's offset {offset} is behind tensor {tensor:?}"));
+        }
+        Ok(())
+    }
+}
