@@ -230,13 +230,13 @@ impl Ledger {
             Error::Truncated { tensor, expected, found, .. } => {
                 assert!(self.causes.ended);
                 assert!(found < expected);
-                if let Some(tensor) = self.named(tensor, chunk) {
+                if let Some(tensor) = self.named(tensor, chunk, *found) {
                     assert_eq!(*expected, tensor.range.end());
                 }
             }
             Error::Read { tensor, offset, fault, .. } => {
                 assert!(self.causes.faults.contains(fault));
-                if let Some(tensor) = self.named(tensor, chunk) {
+                if let Some(tensor) = self.named(tensor, chunk, *offset) {
                     assert!(*offset < tensor.range.end());
                 }
             }
@@ -245,11 +245,13 @@ impl Ledger {
         self.failure = Some(error);
     }
 
-    /// The tensor that an error names; none where the chunk lies between tensors, and is only read along.
-    fn named(&self, name: &str, chunk: Option<ChunkId>) -> Option<TensorInfo<'_>> {
-        let tensors = &self.plan.chunks()[chunk.expect("a read failed").index()].tensors;
+    /// The tensor that an error names; none where what is missing lies between tensors, and the next is of another chunk.
+    fn named(&self, name: &str, chunk: Option<ChunkId>, offset: u64) -> Option<TensorInfo<'_>> {
+        let chunk = &self.plan.chunks()[chunk.expect("a read failed").index()];
         let named = self.catalog.find(name);
-        assert!(named.is_some() || (name.is_empty() && tensors.is_empty()), "no tensor is \"{name}\"");
+        let behind =
+            self.plan.placements()[chunk.tensors.clone()].iter().any(|placement| placement.range.end() > offset);
+        assert!(named.is_some() || (name.is_empty() && !behind), "no tensor is \"{name}\"");
         named
     }
 
