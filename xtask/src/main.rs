@@ -4,6 +4,7 @@
 
 mod bench;
 mod msrv;
+mod mutants;
 mod plot;
 mod steps;
 mod tools;
@@ -39,6 +40,12 @@ enum Command {
         /// What to measure
         what: Bench,
     },
+    /// Change core in many ways, one at a time, and see whether its tests notice
+    Mutants {
+        /// Change only what this glob names, such as "core/src/engine/**"; can be given several times
+        #[arg(long, value_name = "GLOB")]
+        file: Vec<String>,
+    },
     /// Draw what `floodtide demo --json` printed, as the README shows it
     Plot {
         /// A panel's title and the file with its results
@@ -63,6 +70,10 @@ fn main() -> ExitCode {
         Command::Test { only, list } => return test(&only, list),
         Command::Bench { what: Bench::Pool } => bench::pool::run_bench(),
         Command::Bench { what: Bench::Stream } => bench::stream::run_bench(),
+        Command::Mutants { file } => mutants::mutants(&file).map(|outcome| match outcome {
+            Outcome::Passed => println!("Core's tests notice every change."),
+            Outcome::Skipped(why) => println!("skipped: {why}"),
+        }),
         Command::Plot { panels, out } => plot::plot(&panels, &out),
     };
     match done {

@@ -25,11 +25,12 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "wasi", about: "the simulator's digests on WASI are those of this machine", run: wasi::check },
     Step { name: "miri", about: "the unsafe of the pool and the arena, by Miri", run: miri },
     Step { name: "bench", about: "every bench runs once", run: bench },
-    Step { name: "fuzz", about: "the fuzz targets, for a while each", run: fuzz },
+    Step { name: "fuzz", about: "the fuzz targets, for a minute each", run: fuzz },
 ];
 
-/// Seconds for each fuzz target.
-const FUZZ_SECONDS: u32 = 20;
+/// The fuzz targets, and seconds for each.
+const FUZZ_TARGETS: [&str; 4] = ["safetensors_header", "shard_index", "planner", "engine"];
+const FUZZ_SECONDS: u32 = 60;
 
 fn passed(command: &mut Command) -> Result {
     run(command).map(|()| Outcome::Passed)
@@ -145,17 +146,30 @@ fn fuzz() -> Result {
             "it needs a nightly toolchain and cargo-fuzz (rustup toolchain install nightly; cargo install cargo-fuzz)";
         return Ok(Outcome::Skipped(why.to_owned()));
     }
-    for name in ["safetensors_header", "shard_index"] {
-        println!("{name}");
-        // The sanitizer is off: the fuzzed crates forbid unsafe code, and its runtime costs most of the speed.
-        let limits = [format!("-max_total_time={FUZZ_SECONDS}"), "-max_len=4096".to_owned(), "-verbosity=0".to_owned()];
-        // New inputs go to a folder of their own; the committed corpus is only read.
-        let found = target().join("fuzz-found").join(name);
-        std::fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;
-        let seeds = root().join("fuzz/corpus").join(name);
-        let mut command = cargo_of("nightly");
-        command.args(["fuzz", "run", "--sanitizer", "none", name]).arg(&found).arg(&seeds).arg("--").args(limits);
-        run(&mut command)?;
+    run(cargo_of("nightly").args(["fuzz", "build"]).args(NO_SANITIZER))?;
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    for targets in FUZZ_TARGETS.chunks(at_once) {
+        println!("{}", targets.join(", "));
+        std::thread::scope(|scope| {
+            let running: Vec<_> = targets.iter().map(|name| scope.spawn(|| fuzz_target(name))).collect();
+            let ended = running.into_iter().map(|thread| thread.join().unwrap_or(Err("it panicked".to_owned())));
+            // All of them, before the first error counts.
+            ended.collect::<Vec<_>>().into_iter().collect::<std::result::Result<(), String>>()
+        })?;
     }
     Ok(Outcome::Passed)
+}
+
+/// The sanitizer is off: the fuzzed crates forbid unsafe code, and its runtime costs most of the speed.
+const NO_SANITIZER: [&str; 2] = ["--sanitizer", "none"];
+
+fn fuzz_target(name: &str) -> std::result::Result<(), String> {
+    // New inputs go to a folder of their own; the committed corpus is only read.
+    let found = target().join("fuzz-found").join(name);
+    std::fs::create_dir_all(&found).map_err(|error| format!("{}: {error}", found.display()))?;
+    let seeds = root().join("fuzz/corpus").join(name);
+    let limits = [format!("-max_total_time={FUZZ_SECONDS}"), "-max_len=4096".to_owned(), "-verbosity=0".to_owned()];
+    let mut command = cargo_of("nightly");
+    command.args(["fuzz", "run"]).args(NO_SANITIZER).arg(name).arg(&found).arg(&seeds).arg("--").args(limits);
+    run(&mut command)
 }

@@ -333,3 +333,6 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
     }
     engine.result().expect("every tensor is in");
 }
+
+mod ledger;
+mod worker;

@@ -1,0 +1,271 @@
+//! The worker over a scripted source: what it asks for, where buffers go, and how it ends.
+
+use super::*;
+use crate::source::{Buffer, Completion, ReadSource, Rejected};
+use crate::write_only::WriteOnly;
+use core::cell::{Cell, RefCell};
+
+/// The buffer of a chunk, by its number.
+#[derive(Debug, PartialEq, Eq)]
+struct Memory(ChunkId);
+
+impl Buffer for Memory {
+    fn memory(&mut self) -> WriteOnly<'_> {
+        WriteOnly::new(&mut [])
+    }
+}
+
+/// Reads bring what they ask for, unless the script says otherwise.
+#[derive(Default)]
+struct Source {
+    capacity: usize,
+    in_flight: VecDeque<(ReadOp, Memory)>,
+    /// How the next reads end.
+    script: VecDeque<Outcome>,
+    /// How many of the next reads are not taken.
+    rejects: usize,
+    /// How many times it can be waited for.
+    waits: Option<usize>,
+    submitted: Vec<ReadOp>,
+}
+
+impl ReadSource for Source {
+    type Buffer = Memory;
+    type Error = &'static str;
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn submit(&mut self, op: ReadOp, buffer: Memory) -> Result<(), Rejected<Memory>> {
+        assert!(self.in_flight.len() < self.capacity, "called only below the capacity");
+        assert_eq!(op.chunk, buffer.0, "the chunk's own buffer");
+        self.submitted.push(op);
+        if self.rejects > 0 {
+            self.rejects -= 1;
+            return Err(Rejected { buffer, fault: Fault::Again });
+        }
+        self.in_flight.push_back((op, buffer));
+        Ok(())
+    }
+
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Memory>)) -> Result<(), &'static str> {
+        assert!(!self.in_flight.is_empty(), "there is something to wait for");
+        if let Some(left) = &mut self.waits {
+            *left = left.checked_sub(1).ok_or("the ring is gone")?;
+        }
+        for (op, buffer) in self.in_flight.drain(..) {
+            let outcome = self.script.pop_front().unwrap_or(Outcome::Read(op.len));
+            completed(Completion { id: op.id, buffer, outcome });
+        }
+        Ok(())
+    }
+}
+
+struct Shared {
+    engine: RefCell<Engine>,
+    waited: Cell<usize>,
+}
+
+impl EngineHandle for Shared {
+    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
+        f(&mut self.engine.borrow_mut())
+    }
+
+    fn wait_for_room(&self) {
+        self.waited.set(self.waited.get() + 1);
+    }
+}
+
+#[derive(Default)]
+struct Supply {
+    taken: RefCell<Vec<ChunkId>>,
+    landed: RefCell<Vec<ChunkId>>,
+    /// From which chunk on there is no buffer.
+    takes: Option<u32>,
+    /// What is said when memory is asked for; then there is always some.
+    provides: RefCell<VecDeque<Result<bool, Error>>>,
+    provided: RefCell<Vec<ExtentId>>,
+}
+
+impl BufferSupply for Supply {
+    type Buffer = Memory;
+
+    fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
+        let answer = self.provides.borrow_mut().pop_front().unwrap_or(Ok(true));
+        if answer == Ok(true) {
+            self.provided.borrow_mut().push(extent);
+        }
+        answer
+    }
+
+    fn take(&self, chunk: ChunkId) -> Result<Memory, Error> {
+        if self.takes.is_some_and(|end| chunk.0 >= end) {
+            return Err(Error::Platform { message: "no buffer".to_string() });
+        }
+        self.taken.borrow_mut().push(chunk);
+        Ok(Memory(chunk))
+    }
+
+    fn landed(&self, chunk: ChunkId, buffer: Memory) {
+        assert_eq!(buffer, Memory(chunk));
+        self.landed.borrow_mut().push(chunk);
+    }
+}
+
+/// A load of a dozen chunks or so.
+fn shared() -> Shared {
+    Shared { engine: RefCell::new(load(700_000, 100, false).0), waited: Cell::new(0) }
+}
+
+/// A stream of a few buffers.
+fn streamed() -> Shared {
+    let engine = load(700_000, 100, false).0;
+    let buffers = Buffers { gather: 128 << 10, limit: 1 << 20, split: true, order: Order::File };
+    let options = PlanOptions { access: Access::Stream(buffers), chunk_bytes: 64 << 10, ..PlanOptions::default() };
+    let selected = Selection::All.resolve(&engine.catalog).expect("all");
+    let plan = Planner::new(options).plan(&engine.catalog, &selected).expect("plans");
+    assert!(plan.extents().len() > 4);
+    let engine = Engine::new(Arc::clone(&engine.catalog), Arc::new(plan), u64::MAX);
+    Shared { engine: RefCell::new(engine), waited: Cell::new(0) }
+}
+
+fn chunks(shared: &Shared) -> Vec<ChunkId> {
+    (0..shared.engine.borrow().plan().chunks().len() as u32).map(ChunkId).collect()
+}
+
+fn result(shared: &Shared) -> Result<(), Error> {
+    let engine = shared.engine.borrow();
+    assert!(engine.is_finished() || engine.has_failed());
+    engine.result()
+}
+
+#[test]
+fn every_chunk_is_taken_once_and_lands() {
+    for shared in [shared(), streamed()] {
+        for capacity in [1, 3, 100] {
+            let engine =
+                Engine::new(shared.with(|e| Arc::clone(&e.catalog)), shared.with(|e| Arc::clone(&e.plan)), u64::MAX);
+            let shared = Shared { engine: RefCell::new(engine), waited: Cell::new(0) };
+            let supply = Supply::default();
+            Worker::new(Source { capacity, ..Source::default() }).run(&shared, &supply);
+            assert_eq!(result(&shared), Ok(()));
+            assert_eq!(*supply.taken.borrow(), chunks(&shared));
+            let mut landed = supply.landed.take();
+            landed.sort();
+            assert_eq!(landed, chunks(&shared));
+            let extents =
+                if shared.with(|e| e.plan.is_streamed()) { shared.with(|e| e.plan.extents().len()) } else { 0 };
+            let provided = supply.provided.borrow().iter().map(|extent| extent.index()).collect::<Vec<_>>();
+            assert_eq!(provided, (0..extents).collect::<Vec<_>>());
+            assert_eq!(shared.waited.get(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_source_is_filled_to_its_capacity() {
+    let (shared, supply) = (shared(), Supply::default());
+    let mut worker = Worker::new(Source { capacity: 4, ..Source::default() });
+    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.source().in_flight(), 4);
+    worker.collect(&shared, &supply).expect("the source is well");
+    assert_eq!((worker.source().in_flight(), supply.landed.borrow().len()), (0, 4));
+    assert_eq!(shared.with(|e| e.in_flight()), 0);
+}
+
+#[test]
+fn a_worker_says_what_it_waits_for() {
+    let (shared, supply) = (shared(), Supply::default());
+    let mut first = Worker::new(Source { capacity: 100, ..Source::default() });
+    let mut second = Worker::new(Source { capacity: 100, ..Source::default() });
+    assert_eq!(first.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(second.fill(&shared, &supply), Waits::Done, "the other has it all");
+    first.collect(&shared, &supply).expect("the source is well");
+    assert_eq!(first.fill(&shared, &supply), Waits::Done);
+    assert_eq!(result(&shared), Ok(()));
+
+    let (shared, supply) = (streamed(), Supply::default());
+    supply.provides.borrow_mut().push_back(Ok(false));
+    assert_eq!(first.fill(&shared, &supply), Waits::ForRoom, "there is no memory just now");
+    assert_eq!(shared.with(|e| e.admitted()), 0);
+    assert_eq!(first.fill(&shared, &supply), Waits::ForCompletion);
+}
+
+#[test]
+fn a_worker_with_nothing_in_flight_waits_for_room() {
+    let (shared, supply) = (streamed(), Supply::default());
+    supply.provides.borrow_mut().extend([Ok(false), Ok(false)]);
+    Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+    assert_eq!((shared.waited.get(), result(&shared)), (2, Ok(())));
+}
+
+#[test]
+fn memory_that_will_never_come_ends_the_load() {
+    let (shared, supply) = (streamed(), Supply::default());
+    let error = Error::Platform { message: "no memory".to_string() };
+    supply.provides.borrow_mut().extend([Ok(true), Err(error.clone())]);
+    Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+    assert_eq!(result(&shared), Err(error));
+    assert_eq!(shared.with(|e| (e.admitted(), e.in_flight())), (1, 0));
+}
+
+#[test]
+fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
+    let (shared, supply) = (shared(), Supply { takes: Some(3), ..Supply::default() });
+    let mut worker = Worker::new(Source { capacity: 100, ..Source::default() });
+    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!((worker.source().in_flight(), shared.with(|e| e.in_flight())), (3, 3));
+    worker.run(&shared, &supply);
+    assert_eq!(result(&shared), Err(Error::Platform { message: "no buffer".to_string() }));
+    assert_eq!((shared.with(|e| e.in_flight()), supply.landed.borrow().len()), (0, 0), "what comes now is of no use");
+}
+
+#[test]
+fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
+    let (shared, supply) = (shared(), Supply::default());
+    let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() });
+    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    let tries: Vec<(ChunkId, u32)> = worker.source().submitted.iter().map(|op| (op.chunk, op.attempt)).collect();
+    assert_eq!(tries, [(ChunkId(0), 0), (ChunkId(0), 1), (ChunkId(0), 2)]);
+    assert_eq!(*supply.taken.borrow(), [ChunkId(0)]);
+    worker.run(&shared, &supply);
+    assert_eq!(result(&shared), Ok(()));
+}
+
+#[test]
+fn a_source_that_takes_nothing_ends_the_load() {
+    let (shared, supply) = (shared(), Supply::default());
+    let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() });
+    assert_eq!(worker.fill(&shared, &supply), Waits::Done);
+    assert!(matches!(result(&shared), Err(Error::Read { fault: Fault::Again, .. })));
+    assert!(supply.landed.borrow().is_empty());
+}
+
+#[test]
+fn a_short_read_goes_on_in_the_same_buffer() {
+    let (shared, supply) = (shared(), Supply::default());
+    let script = VecDeque::from([Outcome::Read(100), Outcome::Failed(Fault::Io)]);
+    let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() });
+    for ats in [vec![0, 100], vec![0, 100, 100]] {
+        assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+        worker.collect(&shared, &supply).expect("the source is well");
+        assert_eq!(worker.source().submitted.iter().map(|op| op.at).collect::<Vec<_>>(), ats);
+    }
+    worker.run(&shared, &supply);
+    assert_eq!(result(&shared), Ok(()));
+    assert_eq!(*supply.taken.borrow(), chunks(&shared));
+}
+
+#[test]
+fn a_source_that_cannot_go_on_ends_the_load_and_the_worker() {
+    let (shared, supply) = (shared(), Supply::default());
+    Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }).run(&shared, &supply);
+    assert_eq!(result(&shared), Err(Error::Platform { message: "the ring is gone".to_string() }));
+    assert_eq!(supply.landed.borrow().len(), 4);
+    assert_eq!(shared.with(|e| e.in_flight()), 2, "they stay with the source");
+}

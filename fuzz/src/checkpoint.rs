@@ -1,0 +1,91 @@
+//! Arbitrary checkpoints: files of tensors of any dtype and length, whose data starts at any offset.
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use floodtide_core::format::{Format, safetensors::Header};
+use floodtide_core::{Catalog, CatalogBuilder, DType, TensorId};
+use std::fmt::Write;
+
+const MAX_FILES: usize = 4;
+const MAX_TENSORS: usize = 12;
+
+/// How long tensors may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Lengths {
+    /// Up to 2^40 elements: nothing is read.
+    Any,
+    /// Up to 200,000 elements, which a target can hold in memory.
+    Small,
+}
+
+/// The header of a file, and how long the file is.
+#[derive(Debug)]
+struct File {
+    json: String,
+    bytes: u64,
+}
+
+/// Makes a catalog of one to four files.
+///
+/// # Errors
+/// As [`Unstructured`] does.
+pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    for number in 0..u.int_in_range(1..=MAX_FILES)? {
+        let file = file(u, number, lengths)?;
+        let header = Header::parse(file.json.as_bytes(), file.bytes).expect("it follows the format's rules");
+        builder.add_safetensors(&format!("file{number}"), file.bytes, &header).expect("a few tensors");
+    }
+    Ok(builder.finish().expect("no name occurs twice"))
+}
+
+fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<File> {
+    let mut json = "{".to_owned();
+    let mut at = 0;
+    for index in 0..u.int_in_range(0..=MAX_TENSORS)? {
+        let dtype = *u.choose(DType::ALL)?;
+        // Packed elements come in groups that fill whole bytes.
+        let group = if dtype.bits() < 8 { 8 * dtype.whole_bytes() / dtype.bits() } else { 1 };
+        let elements = elements(u, lengths)? / group * group;
+        let end = at + elements * dtype.bits() / 8;
+        let comma = if index == 0 { "" } else { "," };
+        write!(
+            json,
+            r#"{comma}"{number}.{index}":{{"dtype":"{dtype}","shape":[{elements}],"data_offsets":[{at},{end}]}}"#
+        )
+        .expect("strings take all");
+        at = end;
+    }
+    json.push('}');
+    // Spaces move the data to any offset.
+    json.extend(std::iter::repeat_n(' ', u.int_in_range(0..=64)?));
+    let bytes = 8 + json.len() as u64 + at;
+    Ok(File { json, bytes })
+}
+
+fn elements(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<u64> {
+    match (u.int_in_range(0_u8..=7)?, lengths) {
+        (0, _) => Ok(0),
+        (1 | 2, _) => u.int_in_range(0..=64),
+        (3 | 4, Lengths::Any) => u.int_in_range(0..=1 << 24),
+        (5, Lengths::Any) => u.int_in_range(0..=1 << 40),
+        // About a multiple of a page, where alignments begin and end.
+        (6, _) => Ok((u.int_in_range(1..=32_u64)? * 4096).saturating_add_signed(u.int_in_range(-9..=9)?)),
+        _ => u.int_in_range(0..=200_000),
+    }
+}
+
+/// Some of the tensors, ascending or, where they may be listed, in any order.
+///
+/// # Errors
+/// As [`Unstructured`] does.
+pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<TensorId>> {
+    let left_out = u64::arbitrary(u)? & u64::arbitrary(u)?;
+    let mut selected: Vec<TensorId> =
+        catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0).collect();
+    if listed {
+        for last in (1..selected.len()).rev() {
+            selected.swap(last, u.int_in_range(0..=last)?);
+        }
+    }
+    Ok(selected)
+}

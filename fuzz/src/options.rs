@@ -1,0 +1,64 @@
+//! Arbitrary options of a plan, within what the planner's documentation allows.
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use floodtide_core::{Access, Alignment, Buffers, Catalog, DirectLimits, MemoryLimit, Order, PlanOptions};
+
+/// What the planner is asked for, but for the memory limit.
+///
+/// # Errors
+/// As [`Unstructured`] does.
+pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOptions> {
+    let mut direct = Vec::new();
+    // A file without an entry is not read directly.
+    for _ in 0..u.int_in_range(0..=catalog.files().len())? {
+        direct.push(if bool::arbitrary(u)? { Some(limits(u)?) } else { None });
+    }
+    Ok(PlanOptions {
+        access: access(u)?,
+        direct,
+        // An arena starts at a huge page, so that no tensor can be aligned to more.
+        tensor_alignment: alignment(u, 21)?,
+        chunk_bytes: magnitude(u)?,
+        merge_gap: magnitude(u)?,
+        memory: None,
+    })
+}
+
+/// A limit of the memory.
+///
+/// # Errors
+/// As [`Unstructured`] does.
+pub fn memory(u: &mut Unstructured<'_>) -> Result<Option<MemoryLimit>> {
+    let limited = bool::arbitrary(u)?;
+    Ok(if limited { Some(MemoryLimit { available: magnitude(u)?, limit: "a test".to_owned() }) } else { None })
+}
+
+fn access(u: &mut Unstructured<'_>) -> Result<Access> {
+    Ok(match u.int_in_range(0_u8..=3)? {
+        0 => Access::Copy,
+        1 => Access::Map { resident: bool::arbitrary(u)? },
+        _ => {
+            let gather = magnitude(u)?;
+            Access::Stream(Buffers {
+                gather,
+                limit: gather.saturating_add(magnitude(u)?),
+                split: bool::arbitrary(u)?,
+                order: *u.choose(&[Order::Arrival, Order::File, Order::Listed])?,
+            })
+        }
+    })
+}
+
+fn limits(u: &mut Unstructured<'_>) -> Result<DirectLimits> {
+    Ok(DirectLimits { offset: alignment(u, 20)?, memory: alignment(u, 20)? })
+}
+
+fn alignment(u: &mut Unstructured<'_>, most: u32) -> Result<Alignment> {
+    Ok(Alignment::new(1 << u.int_in_range(0..=most)?).unwrap_or(Alignment::ONE))
+}
+
+/// A number of any magnitude, each as likely as the others.
+fn magnitude(u: &mut Unstructured<'_>) -> Result<u64> {
+    let bits = u.int_in_range(0..=64)?;
+    if bits == 0 { Ok(0) } else { u.int_in_range(0..=u64::MAX >> (64 - bits)) }
+}
