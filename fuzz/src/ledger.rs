@@ -230,28 +230,21 @@ impl Ledger {
             Error::Truncated { tensor, expected, found, .. } => {
                 assert!(self.causes.ended);
                 assert!(found < expected);
-                if let Some(tensor) = self.named(tensor, chunk, *found) {
-                    assert_eq!(*expected, tensor.range.end());
-                }
+                assert_eq!(*expected, self.named(tensor, *found).range.end());
             }
             Error::Read { tensor, offset, fault, .. } => {
                 assert!(self.causes.faults.contains(fault));
-                if let Some(tensor) = self.named(tensor, chunk, *offset) {
-                    assert!(*offset < tensor.range.end());
-                }
+                self.named(tensor, *offset);
             }
             other => panic!("nothing that happened explains: {other}"),
         }
         self.failure = Some(error);
     }
 
-    /// The tensor that an error names; none where what is missing lies between tensors, and the next is of another chunk.
-    fn named(&self, name: &str, chunk: Option<ChunkId>, offset: u64) -> Option<TensorInfo<'_>> {
-        let chunk = &self.plan.chunks()[chunk.expect("a read failed").index()];
-        let named = self.catalog.find(name);
-        let behind =
-            self.plan.placements()[chunk.tensors.clone()].iter().any(|placement| placement.range.end() > offset);
-        assert!(named.is_some() || (name.is_empty() && !behind), "no tensor is \"{name}\"");
+    /// The tensor that an error names, which ends behind the place that it names.
+    fn named(&self, name: &str, offset: u64) -> TensorInfo<'_> {
+        let named = self.catalog.find(name).unwrap_or_else(|| panic!("no tensor is \"{name}\""));
+        assert!(offset < named.range.end(), "tensor \"{name}\" is whole before byte {offset}");
         named
     }
 

@@ -45,7 +45,9 @@ impl fmt::Debug for ProgressCallback {
 
 /// What the tests put around every worker's source: each worker makes its own, on its own thread.
 #[derive(Clone)]
-pub(crate) struct Middleware(pub(crate) Arc<dyn Fn() -> (Box<dyn Faults>, Box<dyn Tracer>) + Send + Sync>);
+pub(crate) struct Middleware(pub(crate) Arc<MakeMiddleware>);
+
+type MakeMiddleware = dyn Fn() -> (Box<dyn Faults>, Box<dyn Tracer>) + Send + Sync;
 
 impl fmt::Debug for Middleware {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use super::{Engine, Event, InFlight};
 use crate::error::Error;
-use crate::plan::Method;
+use crate::plan::{Location, Method, Placement};
 use crate::planted::planted;
 use crate::source::{Fault, Outcome};
 use alloc::borrow::ToOwned;
@@ -68,7 +68,7 @@ impl Engine {
         };
         // A direct read goes on from the last aligned byte. One that got no further than before has met the end of
         // the file or a device that will not read on from there: the page cache takes any offset, and tells the two apart.
-        if read.direct && progress && aligned < chunk.slot.len() {
+        if read.direct && progress {
             self.recoveries.realigned += u64::from(aligned < reached);
             // What the next read may overwrite does not count until it has come.
             read.filled = aligned;
@@ -119,8 +119,11 @@ impl Engine {
     fn tensor_at(&self, read: &InFlight) -> (String, u64) {
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let offset = chunk.offset + read.filled as u64;
-        let placements = &self.plan.placements()[chunk.tensors.clone()];
-        placements.iter().find(|p| p.range.end() > offset && !p.range.is_empty()).map_or_else(
+        // What is missing may lie before the next tensor, which may begin with a later chunk of the run.
+        let last = self.plan.extents()[chunk.extent.index()].tensors.end;
+        let placements = &self.plan.placements()[chunk.tensors.start..last];
+        let is_it = |p: &&Placement| p.range.end() > offset && !p.range.is_empty() && p.location != Location::Mapped;
+        placements.iter().find(is_it).map_or_else(
             || (String::new(), chunk.offset + chunk.want as u64),
             |p| (self.catalog.tensor(p.tensor).name.to_owned(), p.range.end()),
         )

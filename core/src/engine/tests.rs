@@ -301,6 +301,31 @@ fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
 }
 
 #[test]
+fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
+    // Three tensors, of which the first and the last are wanted; the middle chunk lies in the one between.
+    let json = r#"{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]},"b":{"dtype":"U8","shape":[131072],"data_offsets":[65536,196608]},"c":{"dtype":"U8","shape":[65536],"data_offsets":[196608,262144]}}"#;
+    let len = 8 + json.len() as u64 + 262_144;
+    for outcome in [Outcome::Failed(Fault::Os(5000)), Outcome::Read(0)] {
+        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+        let catalog = builder.finish().expect("unique");
+        let selected = Selection::names(["a", "c"]).resolve(&catalog).expect("there");
+        let options = PlanOptions { chunk_bytes: 64 << 10, ..PlanOptions::default() };
+        let plan = Arc::new(Planner::new(options).plan(&catalog, &selected).expect("plans"));
+        let gap = plan.chunks().iter().position(|chunk| chunk.tensors.is_empty()).expect("a chunk between tensors");
+        let mut engine = Engine::new(Arc::new(catalog), Arc::clone(&plan), u64::MAX);
+        while let Some(op) = engine.next_read() {
+            if op.chunk.index() == gap {
+                let _ = engine.complete(op.id, outcome);
+            }
+        }
+        let error = engine.result().expect_err("failed");
+        let (Error::Truncated { tensor, .. } | Error::Read { tensor, .. }) = &error else { panic!("{error}") };
+        assert_eq!(tensor, "c", "{error}");
+    }
+}
+
+#[test]
 fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
     // Elements of six bits are not cut, so a buffer begins before the aligned byte at which the one before ends.
     let bytes = 3 * 100_001_u64;
