@@ -1,0 +1,321 @@
+//! Faults of real systems: a device that fails, stalls or brings less than was asked for, files that change under a reader,
+//! and a system that gives no threads, descriptors, locked memory or memory. Every one ends in the right bytes or in an error
+//! that says what is wrong, and the process goes on to load another file.
+//!
+//! What would hurt the other tests runs in a process of its own: this program again, for one function of it.
+
+use floodtide_core::{Error as CoreError, Fault, Selection};
+use floodtide_linux::{Backend, Error, Loader, Order};
+use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::faulty_fs::{Faults, FaultyFs, VICTIM, serve};
+use floodtide_tests::layout::reference;
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const MB: usize = 1 << 20;
+/// `None` is the automatic choice.
+const STREAMED: [Option<Backend>; 4] = [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio)];
+const LOADED: [Option<Backend>; 5] =
+    [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio), Some(Backend::Mmap)];
+/// Past the page cache by direct reads, past it by plain ones, and through it.
+const WAYS: [(bool, bool); 3] = [(true, true), (false, true), (false, false)];
+/// The tensors of the checkpoint, in bytes: eight of a little over 1 MiB.
+const TENSORS: [usize; 8] = [MB + 12_345; 8];
+
+/// Serves the file system of the other tests; does nothing by itself.
+#[test]
+fn serves_faults() {
+    serve();
+}
+
+/// The checkpoint, as the victim, and its bytes by name.
+fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut entries, mut data) = (Vec::new(), Vec::new());
+    for (i, bytes) in TENSORS.into_iter().enumerate() {
+        let begin = data.len();
+        data.extend((begin..begin + bytes).map(|at| (at * 7 + at / 255 + at / 65_521) as u8));
+        entries.push(format!(r#""t{i}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{begin},{}]}}"#, data.len()));
+    }
+    fs::write(folder.join(VICTIM), raw(&format!("{{{}}}", entries.join(",")), &data)).expect("writes");
+    reference(folder)
+}
+
+/// Where a tensor's bytes are in the file.
+fn place(folder: &Path, tensor: usize) -> Range<u64> {
+    let file = fs::metadata(folder.join(VICTIM)).expect("is there").len();
+    let data = file - TENSORS.iter().sum::<usize>() as u64;
+    let begin = data + TENSORS[..tensor].iter().sum::<usize>() as u64;
+    begin..begin + TENSORS[tensor] as u64
+}
+
+/// A file system with these faults; `None`, and a line that says so, where there can be none.
+fn mounted(files: &Path, faults: Faults) -> Option<FaultyFs> {
+    FaultyFs::mount(files, "serves_faults", faults)
+        .inspect_err(|error| println!("skipped: FUSE cannot be used here ({error})"))
+        .ok()
+}
+
+fn way((direct, uncached): (bool, bool)) -> Faults {
+    Faults { direct, uncached, ..Faults::default() }
+}
+
+fn loader(backend: Option<Backend>) -> Loader {
+    backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).memory_limit(4 * MB as u64)
+}
+
+/// A whole load's bytes by name.
+fn load(loader: &Loader, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let tensors = loader.load(path)?;
+    Ok(tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.bytes().to_vec())).collect())
+}
+
+/// A stream's bytes by name; an error is its last word.
+fn stream(loader: &Loader, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let mut stream = loader.stream(path)?;
+    let mut all = BTreeMap::new();
+    while let Some(tensor) = stream.next() {
+        match tensor {
+            Ok(tensor) => all.insert(tensor.name().to_owned(), tensor.bytes().to_vec()),
+            Err(error) => {
+                assert!(stream.next().is_none() && stream.report().is_none(), "an error ends the stream");
+                return Err(error);
+            }
+        };
+    }
+    assert!(stream.report().is_some());
+    Ok(all)
+}
+
+type Bytes = Result<BTreeMap<String, Vec<u8>>, Error>;
+
+/// Loads and streams by every backend; `check` gets what came of each, and its name.
+fn by_every_backend(path: &Path, mut prepare: impl FnMut(), mut check: impl FnMut(Bytes, Option<Backend>, &str)) {
+    for backend in LOADED {
+        prepare();
+        check(load(&loader(backend), path), backend, &format!("load by {backend:?}"));
+    }
+    for backend in STREAMED {
+        prepare();
+        check(stream(&loader(backend), path), backend, &format!("stream by {backend:?}"));
+    }
+}
+
+fn assert_right(bytes: Bytes, expected: &BTreeMap<String, Vec<u8>>, what: &str) {
+    let bytes = bytes.unwrap_or_else(|error| panic!("{what}: {error}"));
+    for (name, bytes) in bytes.iter().filter(|(name, bytes)| expected[*name] != **bytes) {
+        let at = bytes.iter().zip(&expected[name]).position(|(one, other)| one != other);
+        panic!("{what}: {name} of {} bytes differs from byte {at:?} on", bytes.len());
+    }
+    assert_eq!(bytes.len(), expected.len(), "{what}");
+}
+
+#[test]
+fn a_device_error_that_stays_is_reported_with_file_tensor_and_offset() {
+    let folder = folder();
+    let expected = checkpoint(folder.path());
+    fs::copy(folder.path().join(VICTIM), folder.path().join("healthy.safetensors")).expect("copies");
+    let tensor = place(folder.path(), 5);
+    let bad = tensor.start + 100_000..tensor.start + 100_001;
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    for through in WAYS {
+        let prepare = || disk.fault(Faults { eio: Some(bad.clone()), ..way(through) });
+        by_every_backend(&disk.victim(), prepare, |bytes, backend, what| {
+            let start = Instant::now();
+            let error = bytes.err().unwrap_or_else(|| panic!("{what}, {through:?}: no error"));
+            let message = error.to_string();
+            assert!(message.contains(VICTIM), "{what}, {through:?}: {message}");
+            match &error {
+                Error::Core(CoreError::Read { tensor, offset, fault: Fault::Io, .. }) => {
+                    // A read fails as a whole, so its start is what is known.
+                    let index: usize = tensor[1..].parse().expect("a number");
+                    let place = place(folder.path(), index);
+                    // A direct read starts up to its alignment before the tensor.
+                    assert!((place.start - 512..place.end).contains(offset), "{what}, {through:?}: {message}");
+                    assert!(*offset < bad.end && bad.start - offset < 4 * MB as u64, "{what}, {through:?}: {message}");
+                    assert!(message.contains("EIO") && message.contains("disk's health"), "{message}");
+                }
+                Error::Core(CoreError::Platform { .. }) if backend == Some(Backend::Mmap) => {
+                    assert!(message.contains("its device fails"), "{message}");
+                }
+                _ => panic!("{what}, {through:?}: {message}"),
+            }
+            assert!(start.elapsed() < Duration::from_secs(2), "{what}, {through:?}");
+            // What is not wanted of a failing file does no harm.
+            let other = loader(backend).selection(Selection::names(["t0"]));
+            assert!(load(&other, &disk.victim()).expect("t0 is whole")["t0"] == expected["t0"], "{what}");
+            assert_right(load(&loader(backend), &disk.file("healthy.safetensors")), &expected, what);
+        });
+    }
+}
+
+#[test]
+fn a_device_error_that_passes_is_not_noticed() {
+    let folder = folder();
+    let expected = checkpoint(folder.path());
+    let bad = place(folder.path(), 5);
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    for through in WAYS {
+        for times in [1, 2] {
+            let prepare = || {
+                let eio = Some(bad.start + 100_000..bad.start + 100_001);
+                disk.fault(Faults { eio, eio_times: Some(times), ..way(through) });
+            };
+            by_every_backend(&disk.victim(), prepare, |bytes, backend, what| {
+                let what = format!("{what}, {through:?}, {times} times");
+                // A mapping's pages are the kernel's to fill: it tries once.
+                if backend != Some(Backend::Mmap) {
+                    assert_right(bytes, &expected, &what);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn short_reads_are_read_on() {
+    let folder = folder();
+    let expected = checkpoint(folder.path());
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    // Through the page cache a short read is the end of the file.
+    for through in [WAYS[0], WAYS[1]] {
+        for short in [vec![100_000, 1, 70_001, 4096], vec![1 << 30, 512], vec![4095, 1 << 30, 131_072, 65_537]] {
+            let prepare = || disk.fault(Faults { short: short.clone(), ..way(through) });
+            by_every_backend(&disk.victim(), prepare, |bytes, backend, what| {
+                if backend != Some(Backend::Mmap) {
+                    assert_right(bytes, &expected, &format!("{what}, {through:?}, {short:?}"));
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn direct_reads_refused_only_when_they_are_made_go_through_the_page_cache() {
+    let folder = folder();
+    let expected = checkpoint(folder.path());
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    for until in [MB as u64, 3 * MB as u64] {
+        let prepare = || disk.fault(Faults { direct_until: Some(until), ..way(WAYS[0]) });
+        by_every_backend(&disk.victim(), prepare, |bytes, _, what| assert_right(bytes, &expected, what));
+        prepare();
+        let tensors = loader(None).load(disk.victim()).expect("loads");
+        assert!(tensors.report().reason.contains("refused direct reads"), "{}", tensors.report().reason);
+    }
+}
+
+/// Changes of the victim under a reader, and words of the errors that may come of them.
+const CHANGES: [(fn(&Path), &[&str]); 4] = [
+    (
+        |path| fs::File::options().write(true).open(path).expect("opens").set_len(5 * MB as u64).expect("cuts"),
+        &["its length is another", "the file ends at byte", "shorter than when it was opened"],
+    ),
+    (|path| fs::remove_file(path).expect("removes"), &["it was removed"]),
+    (
+        |path| {
+            fs::write(path.with_extension("new"), fs::read(path).expect("reads")).expect("writes");
+            fs::rename(path.with_extension("new"), path).expect("renames");
+        },
+        &["another file"],
+    ),
+    (
+        |path| {
+            let file = fs::File::options().write(true).open(path).expect("opens");
+            std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096], 6 * MB as u64).expect("writes");
+        },
+        &["written to"],
+    ),
+];
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_reported() {
+    let folder = folder();
+    checkpoint(folder.path());
+    let victim = folder.path().join(VICTIM);
+    let bytes = fs::read(&victim).expect("reads");
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    for (change, words) in CHANGES {
+        for through in WAYS {
+            let prepare = || {
+                fs::write(&victim, &bytes).expect("writes");
+                disk.fault(Faults { hold_from: Some(2 * MB as u64), ..way(through) });
+            };
+            let check = |bytes: Bytes, what: String| {
+                let error = bytes.err().unwrap_or_else(|| panic!("{what}, {through:?}: no error, {words:?}"));
+                let message = error.to_string();
+                assert!(message.contains(VICTIM), "{what}, {through:?}: {message}");
+                assert!(words.iter().any(|words| message.contains(words)), "{what}, {through:?}: {message}");
+            };
+            let change = || {
+                disk.wait_until_held();
+                change(&victim);
+                disk.release();
+            };
+            for backend in LOADED {
+                prepare();
+                let load = loader(backend).start(disk.victim()).expect("starts");
+                change();
+                check(load.wait().map(|_| BTreeMap::new()), format!("load by {backend:?}"));
+            }
+            for backend in STREAMED {
+                prepare();
+                let result = std::thread::scope(|scope| {
+                    let reader = scope.spawn(|| stream(&loader(backend), &disk.victim()));
+                    change();
+                    reader.join().expect("no panic")
+                });
+                check(result, format!("stream by {backend:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_whose_end_is_gone_although_its_length_is_the_same_is_cut_off() {
+    let folder = folder();
+    checkpoint(folder.path());
+    // In the last read, as the first one that meets the end is reported.
+    let cut = place(folder.path(), 7).end - 50_000;
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    // The page cache fills up with zeros what a file system leaves out, and so does a mapping.
+    for through in [WAYS[0], WAYS[1]] {
+        let prepare = || disk.fault(Faults { cut: Some(cut), ..way(through) });
+        by_every_backend(&disk.victim(), prepare, |bytes, backend, what| {
+            if backend == Some(Backend::Mmap) {
+                return;
+            }
+            let error = bytes.err().unwrap_or_else(|| panic!("{what}, {through:?}: no error"));
+            match &error {
+                Error::Core(CoreError::Truncated { tensor, found, .. }) => {
+                    assert_eq!((tensor.as_str(), *found), ("t7", cut), "{what}, {through:?}: {error}");
+                }
+                _ => panic!("{what}, {through:?}: {error}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_slow_device_does_not_disturb_the_order() {
+    let folder = folder();
+    let expected = checkpoint(folder.path());
+    let delays = [0, 30, 5, 0, 45, 15, 1].map(Duration::from_millis).to_vec();
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    for through in WAYS {
+        disk.fault(Faults { delays: delays.clone(), ..way(through) });
+        for backend in STREAMED {
+            for (order, listed) in [(Order::File, ["t1", "t2", "t4", "t7"]), (Order::Listed, ["t4", "t1", "t7", "t2"])]
+            {
+                let loader = loader(backend).order(order).selection(Selection::names(["t4", "t1", "t7", "t2"]));
+                let tensors = loader.stream(disk.victim()).expect("opens").map(|tensor| tensor.expect("streams"));
+                let names: Vec<String> = tensors
+                    .inspect(|tensor| assert!(tensor.bytes() == expected[tensor.name()], "{backend:?}"))
+                    .map(|tensor| tensor.name().to_owned())
+                    .collect();
+                assert_eq!(names, listed, "{backend:?}, {through:?}");
+            }
+        }
+    }
+}
