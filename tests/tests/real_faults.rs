@@ -6,13 +6,15 @@
 
 use floodtide_core::{Error as CoreError, Fault, Selection};
 use floodtide_linux::{Backend, Error, Loader, Order};
-use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::checkpoint::{folder, raw, reference_digest};
+use floodtide_tests::command;
 use floodtide_tests::faulty_fs::{Faults, FaultyFs, VICTIM, serve};
 use floodtide_tests::layout::reference;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const MB: usize = 1 << 20;
@@ -316,6 +318,138 @@ fn a_slow_device_does_not_disturb_the_order() {
                     .collect();
                 assert_eq!(names, listed, "{backend:?}, {through:?}");
             }
+        }
+    }
+}
+
+/// Which function a started program is to run, and on which folder.
+const ROLE: &str = "FLOODTIDE_TEST_ROLE";
+const FOLDER: &str = "FLOODTIDE_TEST_FOLDER";
+
+/// What runs in a process of its own: named by the tests below.
+const ROLES: [(&str, fn(&Path)); 1] = [("drops what is under way", drops_what_is_under_way)];
+
+/// Runs one of the roles; does nothing by itself.
+#[test]
+fn started_by_other_tests() {
+    let (Some(role), Some(path)) = (std::env::var_os(ROLE), std::env::var_os(FOLDER)) else { return };
+    let (_, run) = ROLES.into_iter().find(|(name, _)| role == *name).expect("a role");
+    run(Path::new(&path));
+}
+
+/// Runs a role in a process of its own; returns what it printed.
+fn in_process(role: &str, path: &Path, prepare: impl FnOnce(&mut Command)) -> String {
+    let mut program = Command::new(std::env::current_exe().expect("this program"));
+    program.args(["--exact", "started_by_other_tests", "--nocapture", "--test-threads=1"]);
+    program.env(ROLE, role).env(FOLDER, path);
+    prepare(&mut program);
+    let run = command::finish(&mut program);
+    println!("{}", run.stdout);
+    run.assert_ok().to_owned()
+}
+
+fn loader_threads() -> usize {
+    let is_ours =
+        |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "floodtide");
+    fs::read_dir("/proc/self/task").expect("lists").flatten().filter(is_ours).count()
+}
+
+/// Fails if `work` waits for a device that answers no more.
+fn at_once<R>(what: &str, work: impl FnOnce() -> R) -> R {
+    let start = Instant::now();
+    let result = work();
+    assert!(start.elapsed() < Duration::from_millis(500), "{what} took {:?}", start.elapsed());
+    result
+}
+
+fn drops_what_is_under_way(folder: &Path) {
+    let Some(disk) = mounted(folder, Faults::default()) else { return };
+    let hold = |through| disk.fault(Faults { hold_from: Some(2 * MB as u64), ..way(through) });
+    let ends = |backend: Option<Backend>| {
+        assert!(loader_threads() > 0, "{backend:?}: a worker waits for what the kernel has");
+        disk.release();
+        let end = Instant::now() + Duration::from_secs(10);
+        while loader_threads() > 0 {
+            assert!(Instant::now() < end, "{backend:?}: threads are left");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(load(&loader(backend), &disk.victim()).expect("loads").len(), TENSORS.len());
+    };
+    for through in WAYS {
+        for backend in LOADED {
+            hold(through);
+            let load = loader(backend).start(disk.victim()).expect("starts");
+            disk.wait_until_held();
+            at_once("dropping a load", || drop(load));
+            ends(backend);
+        }
+        for backend in STREAMED {
+            hold(through);
+            let mut stream = loader(backend).order(Order::File).stream(disk.victim()).expect("opens");
+            let first = stream.next().expect("one").expect("streams");
+            disk.wait_until_held();
+            at_once("dropping a stream", || drop(stream));
+            ends(backend);
+            assert_eq!(first.bytes().len(), TENSORS[0], "what was taken stays");
+        }
+    }
+}
+
+#[test]
+fn dropping_a_load_or_a_stream_does_not_wait_for_a_device_that_hangs() {
+    let folder = folder();
+    checkpoint(folder.path());
+    in_process("drops what is under way", folder.path(), |_| {});
+}
+
+#[test]
+fn a_dropped_future_does_not_wait_for_a_device_that_hangs() {
+    let folder = folder();
+    checkpoint(folder.path());
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_time().worker_threads(1).build().expect("a runtime");
+    for backend in LOADED {
+        disk.fault(Faults { hold_from: Some(2 * MB as u64), ..way(WAYS[0]) });
+        let loader = loader(backend);
+        at_once("a dropped future", || {
+            let load =
+                async { tokio::time::timeout(Duration::from_millis(50), loader.load_async(disk.victim())).await };
+            assert!(runtime.block_on(load).is_err(), "{backend:?}: it waits");
+        });
+        disk.release();
+        let tensors = runtime.block_on(loader.load_async(disk.victim())).expect("loads");
+        assert_eq!(tensors.len(), TENSORS.len());
+    }
+}
+
+#[test]
+fn the_command_says_what_is_wrong_and_reads_through_what_passes() {
+    let folder = folder();
+    checkpoint(folder.path());
+    let expected = reference_digest(&folder.path().join(VICTIM));
+    let at = place(folder.path(), 5).start + 100_000;
+    let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
+    for backend in ["auto", "uring", "pread", "tokio", "mmap"] {
+        disk.fault(Faults { eio: Some(at..at + 1), ..way(WAYS[0]) });
+        let load = |stream: &[&str]| {
+            let mut program = Command::new(command::path());
+            command::finish(program.arg("load").arg(disk.victim()).args(["--backend", backend]).args(stream))
+        };
+        if backend == "mmap" {
+            load(&[]).assert_error(1, &[VICTIM, "its device fails"]);
+            continue;
+        }
+        for stream in [&[][..], &["--stream", "--memory-limit", "4MiB"]] {
+            load(stream).assert_error(1, &[VICTIM, "tensor \"t", "at byte", "EIO", "disk's health"]);
+        }
+        for faults in [
+            Faults { eio: Some(at..at + 1), eio_times: Some(2), ..way(WAYS[0]) },
+            Faults { short: vec![70_001, 4096, 1], ..way(WAYS[1]) },
+        ] {
+            disk.fault(faults);
+            let digest = ["digest".into(), disk.victim().into_os_string(), "--backend".into(), backend.into()];
+            assert_eq!(command::run(digest).assert_ok(), expected, "{backend}");
         }
     }
 }
