@@ -156,9 +156,8 @@ pub fn serve() {
             }
             Order::Fault(faults) => Ok(state.set(faults)),
             Order::Release => {
-                state.lock().faults.hold_from = None;
-                state.changed.notify_all();
-                Ok(0)
+                let faults = state.lock().faults.clone();
+                Ok(state.set(Faults { hold_from: None, ..faults }))
             }
             Order::CountHeld => Ok(state.lock().held),
         };
@@ -190,7 +189,10 @@ struct State {
 struct Inner {
     faults: Faults,
     reads: usize,
+    /// Under the faults of now; those held under others are on their way.
     held: usize,
+    /// How often the faults were changed.
+    changes: u64,
 }
 
 impl State {
@@ -199,7 +201,11 @@ impl State {
     }
 
     fn set(&self, faults: Faults) -> usize {
-        self.lock().faults = faults;
+        let mut inner = self.lock();
+        inner.faults = faults;
+        inner.held = 0;
+        inner.changes += 1;
+        drop(inner);
         self.changed.notify_all();
         0
     }
@@ -230,17 +236,18 @@ impl State {
         Ok((len.min(usize::try_from(left).unwrap_or(usize::MAX)), delay))
     }
 
-    fn holds(&self, end: u64) -> bool {
-        self.lock().faults.hold_from.is_some_and(|from| end > from)
+    /// Under which faults a read up to `end` is held, if it is.
+    fn holds(&self, end: u64) -> Option<u64> {
+        let inner = self.lock();
+        inner.faults.hold_from.is_some_and(|from| end > from).then_some(inner.changes)
     }
 
-    /// Waits until reads up to `end` are no longer held.
-    fn wait(&self, end: u64) {
+    /// Waits until the faults are others.
+    fn wait(&self, changes: u64) {
         let mut inner = self.lock();
-        inner.held += 1;
-        let held = |inner: &mut Inner| inner.faults.hold_from.is_some_and(|from| end > from);
-        let waited = self.changed.wait_timeout_while(inner, HELD_AT_MOST, held);
-        waited.unwrap_or_else(PoisonError::into_inner).0.held -= 1;
+        inner.held += usize::from(inner.changes == changes);
+        let waited = self.changed.wait_timeout_while(inner, HELD_AT_MOST, |inner| inner.changes == changes);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -363,7 +370,7 @@ impl Filesystem for Shown {
             Ok(inode) => inode,
             Err(error) => return reply.error(error),
         };
-        let (mut len, mut delay, mut held) = (size as usize, Duration::ZERO, false);
+        let (mut len, mut delay, mut held) = (size as usize, Duration::ZERO, None);
         let end = offset + u64::from(size);
         if victim {
             match self.state.judge(offset, len, flags.0 & libc::O_DIRECT != 0) {
@@ -374,8 +381,8 @@ impl Filesystem for Shown {
         }
         let state = Arc::clone(&self.state);
         let answer = move || {
-            if held {
-                state.wait(end);
+            if let Some(changes) = held {
+                state.wait(changes);
             }
             std::thread::sleep(delay);
             let mut bytes = vec![0; len];
@@ -385,7 +392,7 @@ impl Filesystem for Shown {
             }
         };
         // Others are served meanwhile.
-        if held || !delay.is_zero() {
+        if held.is_some() || !delay.is_zero() {
             std::thread::spawn(answer);
         } else {
             answer();

@@ -5,7 +5,7 @@
 //! What would hurt the other tests runs in a process of its own: this program again, for one function of it.
 
 use floodtide_core::{Error as CoreError, Fault, Selection};
-use floodtide_linux::{Backend, Error, Loader, Order};
+use floodtide_linux::{Backend, Error, Loader, Order, TensorStream};
 use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::{Faults, FaultyFs, VICTIM, serve};
@@ -80,8 +80,11 @@ fn load(loader: &Loader, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error
 }
 
 /// A stream's bytes by name; an error is its last word.
-fn stream(loader: &Loader, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let mut stream = loader.stream(path)?;
+fn stream(loader: &Loader, path: &Path) -> Bytes {
+    drain(loader.stream(path)?)
+}
+
+fn drain(mut stream: TensorStream) -> Bytes {
     let mut all = BTreeMap::new();
     while let Some(tensor) = stream.next() {
         match tensor {
@@ -273,8 +276,9 @@ fn a_file_that_changes_while_it_is_read_is_reported() {
             }
             for backend in STREAMED {
                 prepare();
+                let opened = loader(backend).stream(disk.victim()).expect("opens");
                 let result = std::thread::scope(|scope| {
-                    let reader = scope.spawn(|| stream(&loader(backend), &disk.victim()));
+                    let reader = scope.spawn(|| drain(opened));
                     change();
                     reader.join().expect("no panic")
                 });
