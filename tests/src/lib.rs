@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod command;
+pub mod faulty_fs;
 pub mod layout;
 pub mod malformed;
 pub mod sandbox;

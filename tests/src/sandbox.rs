@@ -24,15 +24,51 @@ pub fn limit_open_files(command: &mut Command, soft: u64, hard: u64) {
 
 /// Answers EPERM to every `io_uring_setup`, as container runtimes' default filters do.
 pub fn forbid_io_uring(command: &mut Command) {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let rules = [(libc::SYS_io_uring_setup, vec![])].into_iter().collect();
-    let refuse = SeccompAction::Errno(libc::EPERM as u32);
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into().expect("known"));
-    let program: BpfProgram = filter.expect("a filter").try_into().expect("compiles");
+    let program = refusing(&[libc::SYS_io_uring_setup], libc::EPERM);
     let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
     // SAFETY: the filter is compiled already; applying it is two system calls.
     unsafe { command.pre_exec(apply) };
+}
+
+/// Answers EPERM to every `io_uring_setup` of this thread and those that it starts.
+pub fn forbid_io_uring_here() {
+    seccompiler::apply_filter(&refusing(&[libc::SYS_io_uring_setup], libc::EPERM)).expect("applies");
+}
+
+/// Lets this thread start no other, as at the limit of processes (which does not hold for root).
+pub fn forbid_threads_here() {
+    seccompiler::apply_filter(&refusing(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN)).expect("applies");
+}
+
+/// Lets the command start no other thread than its first.
+pub fn forbid_threads(command: &mut Command) {
+    let program = refusing(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN);
+    let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
+    // SAFETY: the filter is compiled already; applying it is two system calls.
+    unsafe { command.pre_exec(apply) };
+}
+
+fn refusing(calls: &[libc::c_long], errno: i32) -> seccompiler::BpfProgram {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    let rules = calls.iter().map(|&call| (call, vec![])).collect();
+    let refuse = SeccompAction::Errno(errno as u32);
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into().expect("known"));
+    filter.expect("a filter").try_into().expect("compiles")
+}
+
+/// Limits the memory that the command may lock, as `ulimit -l` does, also when root runs it.
+pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
+    // `linux/capability.h`. Without it in the bounding set, a program that root starts does not have it.
+    const CAP_IPC_LOCK: libc::c_ulong = 14;
+    let limit = move || {
+        setrlimit(Resource::Memlock, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
+        // SAFETY: this operation takes a number and touches no memory.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0) };
+        Ok(())
+    };
+    // SAFETY: two system calls, which are allowed between fork and exec.
+    unsafe { command.pre_exec(limit) };
 }
 
 /// A control group with a memory limit, removed on drop.
