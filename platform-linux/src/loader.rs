@@ -447,6 +447,9 @@ impl Loader {
         if matches!(self.backend, None | Some(Backend::Uring)) {
             signals.uring_refused = self.uring_refused.clone().or_else(probe::uring_refusal);
         }
+        if signals.file_system == probe::FUSE {
+            signals.uring_refused.get_or_insert_with(|| RING_ON_FUSE.to_owned());
+        }
         signals
     }
 
@@ -464,6 +467,10 @@ impl Loader {
         }
     }
 }
+
+/// A FUSE mount that does without the page cache, but not asynchronously, does not tell io_uring how far a read came; the kernel
+/// then goes on with a short one at the place where it began, and fills memory with wrong bytes (seen on Linux 6.18).
+const RING_ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at the wrong place when io_uring makes it";
 
 /// Direct reads ask for addresses of some alignment, which memory from elsewhere may not have.
 fn keep_to_memory(signals: &mut Signals, files: &[OpenFile], alignment: u64) {

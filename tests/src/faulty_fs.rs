@@ -321,9 +321,9 @@ impl Filesystem for Shown {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // So that what is uncached can be mapped all the same; kernels before 6.6 have no such thing.
         let _ = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
-        // What libfuse asks for. Without ASYNC_DIO, Linux (as of 6.18) does not advance the position after a short direct read
-        // of an uncached file, and io_uring, which reads on by itself, then brings the wrong bytes.
-        let usual = InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_AUTO_INVAL_DATA | InitFlags::FUSE_ASYNC_DIO;
+        // Not ASYNC_DIO: without it Linux (as of 6.18) does not advance the position after a short direct read of an uncached
+        // file, and io_uring, which reads on by itself, would bring the wrong bytes. A loader must not fall for that.
+        let usual = InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_AUTO_INVAL_DATA;
         let _ = config.add_capabilities(usual);
         Ok(())
     }

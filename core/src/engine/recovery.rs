@@ -7,6 +7,7 @@ use crate::planted::planted;
 use crate::source::{Fault, Outcome};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
+use core::ops::Range;
 
 /// How often a read is repeated after faults that usually pass by themselves. A device error is tried twice more: a
 /// transient one is gone then, and a dying disk should not be hammered.
@@ -115,8 +116,8 @@ impl Engine {
         read.len = chunk.want - read.filled;
     }
 
-    /// The tensor that the first missing byte of a read belongs to, and its end in the file.
-    fn tensor_at(&self, read: &InFlight) -> (String, u64) {
+    /// The tensor that the first missing byte of a read belongs to, and its place in the file.
+    fn tensor_at(&self, read: &InFlight) -> (String, Range<u64>) {
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let offset = chunk.offset + read.filled as u64;
         // What is missing may lie before the next tensor, which may begin with a later chunk of the run.
@@ -124,22 +125,24 @@ impl Engine {
         let placements = &self.plan.placements()[chunk.tensors.start..last];
         let is_it = |p: &&Placement| p.range.end() > offset && !p.range.is_empty() && p.location != Location::Mapped;
         placements.iter().find(is_it).map_or_else(
-            || (String::new(), chunk.offset + chunk.want as u64),
-            |p| (self.catalog.tensor(p.tensor).name.to_owned(), p.range.end()),
+            || (String::new(), offset..chunk.offset + chunk.want as u64),
+            |p| (self.catalog.tensor(p.tensor).name.to_owned(), p.range.start()..p.range.end()),
         )
     }
 
     fn truncated(&self, read: &InFlight) -> Error {
         let chunk = &self.plan.chunks()[read.chunk.index()];
-        let (tensor, expected) = self.tensor_at(read);
+        let (tensor, place) = self.tensor_at(read);
         let file = self.catalog.file(chunk.file).path.clone();
-        Error::Truncated { file, tensor, expected, found: chunk.offset + read.filled as u64 }
+        Error::Truncated { file, tensor, expected: place.end, found: chunk.offset + read.filled as u64 }
     }
 
     fn read_error(&self, read: &InFlight, fault: Fault) -> Error {
         let chunk = &self.plan.chunks()[read.chunk.index()];
-        let (tensor, _) = self.tensor_at(read);
+        let (tensor, place) = self.tensor_at(read);
         let file = self.catalog.file(chunk.file).path.clone();
-        Error::Read { file, tensor, offset: chunk.offset + read.filled as u64, fault }
+        // Alignment may have begun the read before the tensor.
+        let offset = place.start.max(chunk.offset + read.filled as u64);
+        Error::Read { file, tensor, offset, fault }
     }
 }

@@ -31,11 +31,18 @@ fn meminfo(key: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// What a load takes beside its tensors of an address space that is limited: its threads' stacks, the allocator's arenas. Where
+/// that is not there, an allocation fails somewhere, and the process is aborted.
+const ADDRESS_RESERVE: u64 = 64 << 20;
+
 fn address_space_left() -> Option<MemoryLimit> {
     let maximum = getrlimit(Resource::As).current?;
     let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok()?;
     let used = pages * rustix::param::page_size() as u64;
-    Some(limit(maximum.saturating_sub(used), "the address-space limit, ulimit -v".to_owned()))
+    Some(limit(
+        maximum.saturating_sub(used).saturating_sub(ADDRESS_RESERVE),
+        "the address-space limit, ulimit -v".to_owned(),
+    ))
 }
 
 /// A control group's directory and the names of its files.

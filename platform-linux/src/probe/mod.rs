@@ -83,6 +83,9 @@ pub(crate) fn explain_ring_error(error: &std::io::Error) -> String {
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 
+/// What [`file_system`] calls FUSE.
+pub(crate) const FUSE: &str = "FUSE";
+
 /// The file system's name, and whether it is on another machine. Magic numbers: `linux/magic.h` and the projects' own.
 #[must_use]
 pub(crate) fn file_system(file: impl AsFd) -> (String, bool) {
@@ -98,7 +101,7 @@ pub(crate) fn file_system(file: impl AsFd) -> (String, bool) {
         0xf2f5_2010 => ("f2fs", false),
         0x7371_7368 => ("squashfs", false),
         0xe0f5_e1e2 => ("erofs", false),
-        0x6573_5546 => ("FUSE", true),
+        0x6573_5546 => (FUSE, true),
         0x6969 => ("NFS", true),
         0x0bd0_0bd0 => ("Lustre", true),
         0xff53_4d42 | 0xfe53_4d42 => ("SMB", true),
