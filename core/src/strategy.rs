@@ -108,12 +108,23 @@ pub struct Strategy {
     pub direct: Vec<bool>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The reads in flight per worker.
+    /// The reads in flight per worker, to begin with.
     pub depth: usize,
+    /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
+    /// is to be tuned.
+    pub most_in_flight: usize,
     /// Rings or threads; 0 means that the caller's own thread does it all.
     pub workers: usize,
     /// Why, in a sentence or two.
     pub reason: String,
+}
+
+impl Strategy {
+    /// How many reads each worker's source must be able to hold.
+    #[must_use]
+    pub fn ring_entries(&self) -> usize {
+        self.depth.max(self.most_in_flight.div_ceil(self.workers.max(1)))
+    }
 }
 
 /// Below this, starting a thread or a ring, and asking the system about either, costs more than it brings.
@@ -121,6 +132,9 @@ const SMALL_BYTES: u64 = 4 << 20;
 /// From this share on a file counts as cached, where nothing tells which part of it is not.
 const CACHED_SHARE: f32 = 0.9;
 const MAX_WORKERS: usize = 8;
+/// 1 GiB of reads of 2 MiB: what 50 GB/s and 20 ms ask for.
+const MAX_IN_FLIGHT: usize = 512;
+const MAX_THREADS: usize = 64;
 
 /// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
 /// files' lengths and `selected_bytes` need be measured then.
@@ -149,6 +163,7 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         _ => reasons.push(explain_files(signals, &direct)),
     }
     let cpus = signals.cpus.clamp(1, MAX_WORKERS);
+    let waits = any_direct || signals.network || signals.files.iter().any(|file| !is_cached(file));
     let (chunk_bytes, depth, workers) = match backend {
         Backend::Uring => (2 << 20, 4, cpus),
         _ if small => (4 << 20, 1, usize::from(signals.consumer == Consumer::Stream)),
@@ -158,7 +173,13 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         _ if any_direct => (2 << 20, 1, 2 * cpus),
         _ => (2 << 20, 1, cpus),
     };
-    Strategy { backend, direct, chunk_bytes, depth, workers, reason: reasons.join("; ") }
+    let most_in_flight = match backend {
+        Backend::Uring if waits => MAX_IN_FLIGHT,
+        // Each is a thread. Copies from the page cache keep a processor busy, and there are no more of those.
+        Backend::Pread if waits && !small => MAX_THREADS,
+        _ => workers * depth,
+    };
+    Strategy { backend, direct, chunk_bytes, depth, workers, most_in_flight, reason: reasons.join("; ") }
 }
 
 fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {

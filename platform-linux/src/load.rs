@@ -11,7 +11,6 @@ use crate::tensors::{Storage, Tensors};
 use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 
 /// The memory of a whole load.
 #[derive(Debug)]
@@ -155,28 +154,23 @@ impl Shared {
 #[derive(Debug)]
 pub struct Load {
     shared: Option<Arc<Shared>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
     /// Starts the workers.
     pub(crate) fn start(shared: Shared) -> Self {
         let shared = Arc::new(shared);
-        let mut threads = shared.start().unwrap_or_else(|error| {
+        if let Err(error) = shared.start() {
             shared.note_thread_shortage(&error);
             shared.work_here();
-            Vec::new()
-        });
-        if shared.populates() {
-            match shared.spawn(Shared::populate) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    shared.note_thread_shortage(&error);
-                    shared.populate();
-                }
-            }
         }
-        Self { shared: Some(shared), threads }
+        if shared.populates()
+            && let Err(error) = shared.spawn(|shared| shared.populate())
+        {
+            shared.note_thread_shortage(&error);
+            shared.populate();
+        }
+        Self { shared: Some(shared) }
     }
 
     /// How far it is.
@@ -198,10 +192,7 @@ impl Load {
     pub fn wait(mut self) -> Result<Tensors, Error> {
         let Some(shared) = self.shared.take() else { return Err(CoreError::Cancelled.into()) };
         shared.wait_idle(|| shared.report_progress());
-        for thread in self.threads.drain(..) {
-            // A worker that panicked has failed the load.
-            let _ = thread.join();
-        }
+        shared.join();
         conclude(shared)
     }
 
@@ -209,10 +200,7 @@ impl Load {
     pub fn cancel(mut self) {
         if let Some(shared) = self.shared.take() {
             shared.cancel();
-        }
-        for thread in self.threads.drain(..) {
-            // A worker that panicked is gone as well.
-            let _ = thread.join();
+            shared.join();
         }
     }
 }
@@ -227,11 +215,13 @@ impl Drop for Load {
 
 /// Carries a load out on the calling thread alone.
 pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
+    let shared = Arc::new(shared);
     shared.work_here();
     if shared.populates() {
         shared.populate();
     }
-    conclude(Arc::new(shared))
+    shared.join();
+    conclude(shared)
 }
 
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.

@@ -422,6 +422,10 @@ impl Loader {
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
             strategy.workers = threads.get();
+            if strategy.backend != Backend::Uring {
+                // Each reads one thing at a time, and there are to be no more.
+                strategy.most_in_flight = threads.get();
+            }
         }
         // So little fits, or the system says so when it is mapped.
         let mut memory = if little { probe::no_limit() } else { probe::memory_limit() };
