@@ -137,7 +137,8 @@ impl Tuner {
                 }
             }
             Phase::Holding { base, left, off } => {
-                let drifted = !(percent(base.rate, *DRIFT.start())..=percent(base.rate, *DRIFT.end())).contains(&now.rate);
+                let drifted =
+                    !(percent(base.rate, *DRIFT.start())..=percent(base.rate, *DRIFT.end())).contains(&now.rate);
                 let off = if drifted { off + 1 } else { 0 };
                 if off >= 2 {
                     self.patience = PATIENCE.0;

@@ -14,8 +14,8 @@ use floodtide_core::middleware::{Faults, Faulty, Traced, Tracer};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, Plan, Progress, ReadSource,
-    Readiness, Worker,
+    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
+    ReadSource, Readiness, Worker,
 };
 use std::fmt;
 use std::io;
@@ -336,10 +336,7 @@ impl<S: Supply> Crew<S> {
     }
 
     /// Runs `work` on a thread that counts as active until it ends.
-    pub(crate) fn spawn(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Arc<Self>) + Send + 'static,
-    ) -> io::Result<()> {
+    pub(crate) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
         let crew = Arc::clone(self);
         *lock(&self.active) += 1;
         let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
@@ -397,7 +394,9 @@ impl<S: Supply> Crew<S> {
             }
             #[cfg(feature = "tokio")]
             Backend::Tokio => match tokio::runtime::Builder::new_current_thread().build() {
-                Ok(runtime) => runtime.block_on(crate::source::tokio::drive(&**self, self.files(), self.depth(), || {})),
+                Ok(runtime) => {
+                    runtime.block_on(crate::source::tokio::drive(&**self, self.files(), self.depth(), || {}))
+                }
                 Err(error) => {
                     let message = format!("tokio's runtime cannot be started: {error}");
                     self.fail(CoreError::Platform { message });
@@ -449,11 +448,13 @@ impl<S: Supply> Crew<S> {
     /// How a finished load went.
     pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
         let prepared = &self.prepared;
-        while let Some(event) = self.with(Engine::poll_event) {
-            if let Event::DirectRefused(file) = event {
-                let path = prepared.files[file.index()].path().to_string_lossy();
-                self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
-            }
+        let refused: Vec<FileId> = self.with(|engine| {
+            let events = std::iter::from_fn(|| engine.poll_event());
+            events.filter_map(|event| if let Event::DirectRefused(file) = event { Some(file) } else { None }).collect()
+        });
+        for file in refused {
+            let path = prepared.files[file.index()].path().to_string_lossy();
+            self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
         }
         let notes = lock(&self.notes);
         let reasons: Vec<&str> =
