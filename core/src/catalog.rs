@@ -149,8 +149,8 @@ impl Catalog {
             match tensors.next_if(|tensor| tensor.name == name) {
                 Some(tensor) if tensor.file.index() == shard => {}
                 _ => {
-                    _ = missing
-                        .get_or_insert(IndexError::NotInShard { name: name.to_owned(), shard: shard_name(shard) })
+                    let error = IndexError::NotInShard { name: name.to_owned(), shard: shard_name(shard) };
+                    missing.get_or_insert(error);
                 }
             }
         }
