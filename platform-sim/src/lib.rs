@@ -15,6 +15,8 @@ extern crate alloc;
 pub mod case;
 pub mod checkpoint;
 pub mod faults;
+pub mod shard;
+pub mod wanted;
 
 mod actors;
 mod clock;
@@ -24,8 +26,10 @@ mod files;
 mod history;
 mod memory;
 mod prepare;
+mod refusal;
 mod rules;
 mod run;
+mod sizes;
 mod upload;
 mod verdict;
 mod world;
@@ -37,6 +41,7 @@ pub use draw::Draw;
 pub use files::{Change, SimFile};
 pub use history::History;
 pub use run::{Report, run};
+pub use sizes::HUGE;
 pub use upload::DeviceSink;
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ impl World {
             if !bytes.is_empty() && address % wanted != part.offset % wanted {
                 self.violated(format!("a part's address is not aligned to {wanted}"));
             }
+            delivered.parts_of_tensors += u64::from(!bytes.is_empty() && !whole);
+            delivered.own_buffers += u64::from(whole && bytes.len() as u64 > staging.gather);
             if !staging.split && bytes.len() as u64 != tensor.range.len() {
                 self.violated("a tensor came in parts although it should be whole");
             }

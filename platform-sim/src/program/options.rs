@@ -12,7 +12,7 @@ usage: floodtide-sim [--seeds FROM..TO | --seed N] [options]
   --budget-seconds S   begin no seed after so many seconds
   --jobs N             run seeds on N threads (default 1)
   --double-check       run each seed twice and compare
-  --require-coverage   fail if a fault or a way of recovery was not reached
+  --require-coverage   fail if a fault, a way of recovery, a size or an end was not reached
   --digest             print nothing but the digest of all histories
   --faults A,B | none  of --seed: leave only these kinds of faults
   --trace              of --seed: print what happened, event by event";
