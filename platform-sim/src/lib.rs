@@ -29,19 +29,17 @@ mod prepare;
 mod refusal;
 mod rules;
 mod run;
-mod sizes;
 mod upload;
 mod verdict;
 mod world;
 
-pub use case::Case;
+pub use case::{Case, HUGE};
 pub use clock::{Clock, Link};
 pub use device::{FileDevice, SimChunk, SimSource, Storage};
 pub use draw::Draw;
 pub use files::{Change, SimFile};
 pub use history::History;
 pub use run::{Report, run};
-pub use sizes::HUGE;
 pub use upload::DeviceSink;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Runs a case: opens, plans and carries it out, interleaving everybody by the draws, and judges how it ended.
 
 use crate::actors::{Competitor, ConsumerActor};
-use crate::case::{Case, SECOND};
+use crate::case::{Case, HUGE, SECOND};
 use crate::checkpoint::KnownTensor;
 use crate::device::{SimSource, Storage};
 use crate::draw::Draw;
@@ -10,7 +10,6 @@ use crate::files::Change;
 use crate::history::History;
 use crate::prepare::prepare;
 use crate::refusal::Refusals;
-use crate::sizes::HUGE;
 use crate::verdict::judge;
 use crate::world::{Watch, World};
 use alloc::borrow::ToOwned;

@@ -2,7 +2,7 @@
 //!
 //! They are drawn apart from everything else, so that a seed that is not about size means the same with and without them.
 
-use crate::case::{Case, Job, stream};
+use super::{Case, Consumer, Job, stream};
 use crate::checkpoint::{Checkpoint, Extra};
 use crate::draw::Draw;
 use crate::shard::{Dimensions, NewTensor};
@@ -138,7 +138,7 @@ impl Sizes {
                 case.chunk_bytes = 1 << 20;
                 let buffers = Buffers { gather: 1 << 20, limit: 2 << 20, split: true, order: Order::Listed };
                 let stops = Some(draw.number(1..=3));
-                let consumer = crate::case::Consumer::Holds { buffers: draw.index(2), time: 1_000_000, stops };
+                let consumer = Consumer::Holds { buffers: draw.index(2), time: 1_000_000, stops };
                 case.job = Job::Stream { buffers, consumer };
             }
             About::Refused => case.job = Job::Load,

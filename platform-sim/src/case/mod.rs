@@ -1,4 +1,9 @@
-//! What a run is about: drawn from a seed, or put together by hand.
+//! What a run is about: drawn from a seed, or put together by hand. `sizes` makes some of the drawn ones about tensors that are
+//! large.
+
+mod sizes;
+
+pub use sizes::HUGE;
 
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::clock::Link;
@@ -6,12 +11,12 @@ use crate::device::{FileDevice, alignment};
 use crate::draw::Draw;
 use crate::faults::{FaultKind, Scripted, Swarm};
 use crate::memory::WORLD_MEMORY;
-use crate::sizes::{HUGE, Sizes};
 use crate::wanted::Wanted;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use floodtide_core::{Alignment, Buffers, DirectLimits, Order};
+use sizes::Sizes;
 
 /// The world's clock runs in these.
 pub const MICROSECOND: u64 = 1_000;
@@ -249,7 +254,7 @@ fn job(draw: &mut Draw, checkpoint: &Checkpoint) -> Job {
     Job::Stream { buffers, consumer }
 }
 
-pub(crate) fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
+fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
     let split = draw.coin();
     let gather = *draw.of(&[64 << 10, 128 << 10, 256 << 10]);
     // A tensor and what alignment adds, if it must fit whole; what is huge never does.
