@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::convert::Infallible;
 use floodtide_core::{
-    Alignment, Buffer, Completion, DirectLimits, Fault, Outcome, ReadOp, ReadSource, Rejected, WriteOnly,
+    Alignment, Buffer, ByteRange, Completion, DirectLimits, Fault, Outcome, ReadOp, ReadSource, Rejected, WriteOnly,
 };
 
 /// Memory at an address of the world.
@@ -80,6 +80,8 @@ pub struct FileDevice {
     pub asks: DirectLimits,
     /// Nanoseconds of latency at least.
     pub latency: u64,
+    /// What of the file is said to be in the page cache.
+    pub cached: Option<ByteRange>,
 }
 
 /// What all workers share of the storage.

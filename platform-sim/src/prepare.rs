@@ -54,7 +54,7 @@ pub(crate) fn prepare(
     let options = PlanOptions {
         access,
         direct,
-        cached: Vec::new(),
+        cached: case.devices.iter().map(|device| device.cached.into_iter().collect()).collect(),
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
         merge_gap: case.merge_gap,
@@ -131,8 +131,8 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<
     }
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
         bytes: file.bytes,
-        resident: None,
-        cached: Vec::new(),
+        resident: device.cached.map(|cached| cached.len() as f32 / file.bytes as f32),
+        cached: device.cached.into_iter().collect(),
         direct: device.says.is_some(),
         aligned,
         wanted_bytes: 1,

@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
-use floodtide_core::{EngineHandle, Error, Readiness, Recoveries, Waits, Worker};
+use floodtide_core::{Chunk, EngineHandle, Error, Method, Readiness, Recoveries, Waits, Worker};
 
 /// More turns than any run takes that comes to its end.
 const MAX_TURNS: u64 = 3_000_000;
@@ -50,6 +50,10 @@ pub struct Report {
     pub pool: Stats,
     /// What was large in it.
     pub sizes: SizeCounts,
+    /// How often the number of reads in flight was changed.
+    pub retuned: u64,
+    /// Reads of what is cached, beside direct reads of the same run of bytes.
+    pub cached_reads: u64,
 }
 
 /// What a run had to do with tensors that are large.
@@ -145,6 +149,8 @@ pub fn run(case: &Case, keep: bool) -> Report {
         bytes: 0,
         pool: Stats::default(),
         sizes: SizeCounts::default(),
+        retuned: 0,
+        cached_reads: 0,
     };
     match prepare(case, &storage, &faults, &history, &mut draw) {
         // It would take as long as there are bytes.
@@ -199,7 +205,8 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
             continue;
         }
         // Without a ring a thread reads, one at a time.
-        let depth = if refused { 1 } else { case.depth };
+        let most = case.most_in_flight.map_or(0, |most| (most as usize).div_ceil(case.workers));
+        let depth = if refused { 1 } else { case.depth.max(most) };
         let source = SimSource::new(alloc::rc::Rc::clone(&world.storage), depth, draw.fork());
         let faulty = Faulty::new(source, SimFaults::new(Rc::clone(&world.faults), draw.fork()));
         let watch =
@@ -337,6 +344,11 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
         parts: delivered.parts_of_tensors,
         own_buffers: delivered.own_buffers,
     };
+    report.retuned = world.retuned.get();
+    let beside = |chunk: &&Chunk| {
+        chunk.method == Method::Buffered && world.plan.extents()[chunk.extent.index()].method == Method::Direct
+    };
+    report.cached_reads = world.plan.chunks().iter().filter(beside).count() as u64;
     report.result = ended;
     report.reads = world.faults.borrow().reads();
     world.note("ended", &[u64::from(report.result.is_ok()), report.bytes]);

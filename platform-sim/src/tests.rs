@@ -1,12 +1,13 @@
 //! The world itself: that it goes the same way each time, that it can tell, and that reading and uploading overlap in it.
 
-use crate::case::{Case, Consumer, Job, MICROSECOND};
+use crate::case::{Case, Consumer, Job, MICROSECOND, MILLISECOND};
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::faults::{FaultKind, FaultState, Scripted, Swarm};
 use crate::shard::{Dimensions, NewTensor, Shard};
 use crate::verdict::judge;
 use crate::wanted::Wanted;
 use crate::{Draw, HUGE, Link, Report, run};
+use alloc::format;
 use alloc::vec;
 use floodtide_core::middleware::Injection;
 use floodtide_core::{Buffers, DType, Error, Fault, Order, Outcome};
@@ -173,6 +174,46 @@ fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
     assert!(judge(&streamed, Err(error("long"))).is_empty());
     let selection = Wanted::Names(vec!["behind".into()]);
     assert!(!judge(&Case { selection, ..streamed }, Err(error("long"))).is_empty());
+}
+
+/// The time that a stream of 64 MiB takes whose reads are 64 KiB, a 32nd of what they are on a machine, on a device that is as much slower.
+fn time_to_load(latency: u64, bandwidth: u64, window: (usize, Option<u32>)) -> u64 {
+    let (depth, most_in_flight) = window;
+    let buffers = Buffers { gather: 1 << 20, limit: 32 << 20, split: true, order: Order::Arrival };
+    let consumer = Consumer::Holds { buffers: 0, time: 1, stops: None };
+    let mut case = Case {
+        workers: 2,
+        depth,
+        most_in_flight,
+        link: Link::new(0, bandwidth / 32),
+        ..Case::new(Checkpoint::uniform(2, 4, 8 << 20), Job::Stream { buffers, consumer })
+    };
+    case.devices.iter_mut().for_each(|device| device.latency = latency);
+    let report = run(&case, false);
+    assert_holds(0, &report);
+    assert_eq!(report.result, Ok(()));
+    report.elapsed
+}
+
+#[test]
+fn the_reads_in_flight_follow_the_device() {
+    let (prompt, late) = (10 * MICROSECOND, 20 * MILLISECOND);
+    for (bandwidth, latency) in [
+        (100_000_000, prompt),
+        (100_000_000, late),
+        (7_000_000_000, MILLISECOND),
+        (50_000_000_000, prompt),
+        (50_000_000_000, late),
+    ] {
+        let most = 64;
+        let best = time_to_load(latency, bandwidth, (most as usize / 2, None));
+        let usual = time_to_load(latency, bandwidth, (4, None));
+        let tuned = time_to_load(latency, bandwidth, (4, Some(most)));
+        let reached = format!("{bandwidth} B/s, {latency} ns: {tuned} ns, {best} at best, {usual} untuned");
+        assert!(tuned <= usual + usual / 10, "{reached}");
+        // It begins with the usual number, and learns while it loads.
+        assert!(tuned <= best + best / 10 || tuned <= usual / 2, "{reached}");
+    }
 }
 
 #[test]

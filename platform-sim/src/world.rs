@@ -21,6 +21,7 @@ use core::task::{Context, Poll, Waker};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
+use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan, ReadId,
     ReadOp, Stamp,
@@ -46,6 +47,11 @@ pub(crate) struct World {
     /// The chunks that were taken, and those that landed.
     taken: RefCell<BTreeSet<u32>>,
     landed: RefCell<BTreeSet<u32>>,
+    /// How many reads are in flight, if that is tuned; how often it was changed.
+    tuner: Option<RefCell<Tuner>>,
+    pub(crate) retuned: Cell<u64>,
+    workers: u32,
+    in_flight_limit: u64,
     /// What a stream has delivered: by placement, the next byte expected or every part.
     pub(crate) delivered: RefCell<Delivered>,
 }
@@ -126,6 +132,13 @@ impl World {
             faults,
             history,
             engine: RefCell::new(Engine::new(Arc::clone(&catalog), Arc::clone(&plan), case.in_flight_limit)),
+            tuner: case.most_in_flight.map(|most| {
+                let (workers, depth) = (case.workers as u32, case.depth as u32);
+                RefCell::new(Tuner::new(workers * depth, workers, most))
+            }),
+            retuned: Cell::new(0),
+            workers: case.workers as u32,
+            in_flight_limit: case.in_flight_limit,
             catalog,
             plan,
             checkpoint: case.checkpoint.clone(),
@@ -154,6 +167,19 @@ impl World {
         match &self.memory {
             Memory::Whole(_) => None,
             Memory::Stream(staging) => Some(staging),
+        }
+    }
+
+    /// Tells the tuner what has landed, and does as it says, within the case's limit.
+    fn tune(&self, chunk: ChunkId) {
+        let Some(tuner) = &self.tuner else { return };
+        let chunk = &self.plan.chunks()[chunk.index()];
+        if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.want as u64) {
+            self.note("in flight", &[window.into()]);
+            self.retuned.set(self.retuned.get() + 1);
+            let longest = self.plan.chunks().iter().map(|chunk| chunk.slot.len()).max().unwrap_or(0) as u64;
+            let bytes = longest.saturating_mul(window.into()).min(self.in_flight_limit);
+            self.engine.borrow_mut().set_window(bytes, window.div_ceil(self.workers) as usize);
         }
     }
 
@@ -275,6 +301,7 @@ impl BufferSupply for World {
         if !self.landed.borrow_mut().insert(chunk.0) {
             self.violated("a chunk landed twice");
         }
+        self.tune(chunk);
         let slot = self.plan.chunks()[chunk.index()].slot.clone();
         match &self.memory {
             Memory::Whole(arena) => arena.borrow_mut()[slot].copy_from_slice(&buffer.bytes),

@@ -15,7 +15,7 @@ use crate::wanted::Wanted;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
-use floodtide_core::{Alignment, Buffers, DirectLimits, Order};
+use floodtide_core::{Alignment, Buffers, ByteRange, DirectLimits, Order};
 use sizes::Sizes;
 
 /// The world's clock runs in these.
@@ -90,6 +90,8 @@ pub struct Case {
     pub workers: usize,
     /// See `workers`.
     pub depth: usize,
+    /// The reads in flight that a tuner may go up to from `workers` times `depth`; `None` leaves it at that.
+    pub most_in_flight: Option<u32>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
     /// The widest gap that is read along.
@@ -117,7 +119,7 @@ impl Case {
     #[must_use]
     pub fn new(checkpoint: Checkpoint, job: Job) -> Self {
         let limits = DirectLimits { offset: alignment(512), memory: alignment(512) };
-        let device = FileDevice { says: Some(limits), asks: limits, latency: 100 * MICROSECOND };
+        let device = FileDevice { says: Some(limits), asks: limits, latency: 100 * MICROSECOND, cached: None };
         Self {
             seed: 0,
             devices: checkpoint.files.iter().map(|_| device.clone()).collect(),
@@ -127,6 +129,7 @@ impl Case {
             link: Link::new(0, 4 << 30),
             workers: 2,
             depth: 4,
+            most_in_flight: None,
             chunk_bytes: 64 << 10,
             merge_gap: 128 << 10,
             tensor_alignment: Alignment::ONE,
@@ -154,7 +157,7 @@ impl Case {
     }
 
     fn draw_with(seed: u64, draw: &mut Draw, checkpoint: Checkpoint, swarm: Swarm) -> Self {
-        let devices = devices(draw, checkpoint.files.len(), &swarm);
+        let devices = devices(draw, &checkpoint, &swarm);
         let selection = selection(draw, &checkpoint);
         let job = job(draw, &checkpoint);
         let competitors = Competitors {
@@ -170,6 +173,7 @@ impl Case {
             link: Link::new(0, *draw.of(&[0, 100 << 20, 1 << 30, 10 << 30])),
             workers: 1 + draw.index(4),
             depth: 1 + draw.index(8),
+            most_in_flight: draw.coin().then(|| *draw.of(&[1, 8, 64])),
             chunk_bytes: *draw.of(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
             merge_gap: *draw.of(&[0, 4096, 128 << 10]),
             tensor_alignment: alignment(*draw.of(&[1, 1, 64, 4096])),
@@ -210,7 +214,17 @@ impl Case {
     }
 }
 
-fn devices(draw: &mut Draw, files: usize, swarm: &Swarm) -> Vec<FileDevice> {
+/// A part of some files, of any length and anywhere.
+fn cached(draw: &mut Draw, bytes: u64) -> Option<ByteRange> {
+    if !draw.chance(300_000) {
+        return None;
+    }
+    let start = draw.number(0..=bytes / 2);
+    ByteRange::new(start, draw.number(start..=bytes))
+}
+
+fn devices(draw: &mut Draw, checkpoint: &Checkpoint, swarm: &Swarm) -> Vec<FileDevice> {
+    let files = checkpoint.files.len();
     let (mixed, lies) = (swarm.has(FaultKind::MixedAlignment), swarm.has(FaultKind::AlignmentLie));
     let mut limits = None;
     let latency = draw.magnitude(MICROSECOND..=10 * MILLISECOND);
@@ -229,7 +243,8 @@ fn devices(draw: &mut Draw, files: usize, swarm: &Swarm) -> Vec<FileDevice> {
                 Some(limits) => limits,
                 None => DirectLimits { offset: alignment(512), memory: alignment(512) },
             };
-            FileDevice { says, asks, latency: if file == slow { latency * 50 } else { latency } }
+            let cached = cached(draw, checkpoint.files[file].bytes());
+            FileDevice { says, asks, latency: if file == slow { latency * 50 } else { latency }, cached }
         })
         .collect()
 }

@@ -19,7 +19,7 @@ pub(crate) struct Totals {
 }
 
 /// The ways of recovery that a run can take, what can be large in it, and how it can end.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 20] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -38,6 +38,8 @@ const PATHS: [&str; 18] = [
     "not enough memory",
     "buffer too small",
     "too many buffers",
+    "reads in flight tuned",
+    "cached part copied",
 ];
 
 impl Totals {
@@ -71,6 +73,8 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::NotEnoughMemory { .. }))),
             u64::from(matches!(report.result, Err(Error::BufferTooSmall { .. }))),
             u64::from(matches!(report.result, Err(Error::TooManyBuffers { .. }))),
+            report.retuned,
+            report.cached_reads,
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each seed's digest is scrambled with the seed, so that two that change places change the sum.
