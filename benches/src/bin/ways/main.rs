@@ -5,10 +5,11 @@
 //!     ways small FOLDER           many loads of little, against std::fs::read
 //!     ways plan FOLDER            open and plan, without a load
 //!     ways per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
-//!     ways prepare …              see `prepare`
+//!     ways prepare …, ways hold …  see `prepare` and `ballast`
 //!
 //! Peers in Python are in `benches/peers`, and measure in the same way.
 
+mod ballast;
 mod first;
 mod load;
 mod measure;
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
         ["small", folder] => repeated::small(Path::new(folder)),
         ["plan", folder] => repeated::plan(Path::new(folder)),
         ["per-tensor", many, few] => repeated::per_tensor(Path::new(many), Path::new(few)),
-        ["prepare", state, bytes, ref files @ ..] => prepare::run(state, bytes, files),
+        ["hold", bytes] => ballast::hold(bytes),
+        ["prepare", state, ballast, ref files @ ..] => prepare::run(state, ballast, files),
         _ => Err("there is no such way; the top of main.rs lists them".to_owned()),
     };
     match done {

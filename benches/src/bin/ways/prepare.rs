@@ -1,20 +1,17 @@
-//! Brings the page cache and the memory into a known state: `prepare STATE BYTES FILE…`, run just before a load.
+//! Brings the page cache and the memory into a known state: `prepare STATE BALLAST FILE…`, run just before a load.
 //!
 //! `cold` drops the files from the page cache, `warm` reads them into it, `half` leaves the first half of each. Only these files are
 //! dropped: without the switch that drops everything, the code of libraries stays where it is, which would be read again in the middle of a load.
 //!
-//! Then so many bytes of memory are touched and given back. A virtual machine may give memory that is free to its host after a
-//! while, and pay dearly when it takes it again; what was in use a moment ago is there at once.
+//! Last of all the memory of the ballast is set free, a process of that number; `-` is none.
 
-use crate::explain;
+use crate::ballast::set_free;
 use floodtide_linux::probe::resident_share;
-use memmap2::{Advice, MmapMut};
 use rustix::fs::{Advice as FileAdvice, fadvise};
 use std::fs::{self, File};
 use std::io::{self, Read};
 
-pub(crate) fn run(state: &str, bytes: &str, files: &[&str]) -> Result<(), String> {
-    let bytes: u64 = bytes.parse().map_err(explain)?;
+pub(crate) fn run(state: &str, ballast: &str, files: &[&str]) -> Result<(), String> {
     for path in files {
         let file = File::open(path).map_err(|error| format!("{path}: {error}"))?;
         match state {
@@ -34,7 +31,7 @@ pub(crate) fn run(state: &str, bytes: &str, files: &[&str]) -> Result<(), String
             return Err(format!("{path}: asked to be {state}, but {:.0} % of it is cached", share * 100.0));
         }
     }
-    touch_memory(bytes.min(available() / 10 * 9)).map_err(explain)
+    if ballast == "-" { Ok(()) } else { set_free(ballast) }
 }
 
 fn drop_from_cache(file: &File) -> io::Result<()> {
@@ -54,30 +51,4 @@ fn read(file: &File, bytes: u64) -> io::Result<()> {
     // What is half in the page cache is not read ahead of what is asked for.
     fadvise(file, 0, None, if bytes == u64::MAX { FileAdvice::Sequential } else { FileAdvice::Random })?;
     io::copy(&mut io::BufReader::with_capacity(4 << 20, file.take(bytes)), &mut io::sink()).map(drop)
-}
-
-fn touch_memory(bytes: u64) -> io::Result<()> {
-    let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
-    if half == 0 {
-        return Ok(());
-    }
-    let touch = || {
-        let memory = MmapMut::map_anon(half)?;
-        // Where the kernel does not know the one or the other, the load pays for its memory.
-        let _ = memory.advise(Advice::HugePage);
-        let _ = memory.advise(Advice::PopulateWrite);
-        io::Result::Ok(memory)
-    };
-    // Both halves are held at once.
-    let touched = std::thread::scope(|scope| {
-        let halves = [scope.spawn(touch), scope.spawn(touch)];
-        halves.map(|half| half.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
-    });
-    touched.into_iter().collect::<io::Result<Vec<MmapMut>>>().map(drop)
-}
-
-fn available() -> u64 {
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
 }

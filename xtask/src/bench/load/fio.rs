@@ -49,7 +49,7 @@ pub(super) fn best_two(files: &[PathBuf], quick: bool) -> Result<Vec<Setting>, S
     }
     let mut tried = Vec::new();
     // Of what has just been written, nothing is to be in the page cache.
-    let preparation = preparation(files, State::Cold);
+    let preparation = preparation(files, State::Cold, None);
     run(Command::new(&preparation[0]).args(&preparation[1..]))?;
     for setting in settings {
         check_interrupted()?;

@@ -1,9 +1,10 @@
 //! The head-to-head: the loader, its peers and plain reads, on one machine in one run.
 //!
-//! `ways` lists what is compared, `rounds` times it, `fio` is the roofline, `peers` installs the libraries; `results` is what came out,
+//! `ways` lists what is compared, `rounds` times it, with a `ballast` of memory; `fio` is the roofline, `peers` installs the libraries; `results` is what came out,
 //! `aims` judges it, `report` writes it down.
 
 mod aims;
+mod ballast;
 mod fio;
 mod peers;
 mod report;
@@ -95,6 +96,9 @@ fn measure(options: &Options) -> Result<Results, String> {
         left_out: Vec::new(),
     };
     let mut run = Run { options, peers: &peers, results: &mut results, cold_only: false };
+    if let Some(why) = peers.missing() {
+        run.leave_out(format!("all ways in Python: {why}"));
+    }
     if options.only != Some(Only::Disk) {
         // Both models and the room that a file system takes.
         match Disk::zram(if options.quick { 1 << 30 } else { 6 << 30 }) {
@@ -143,7 +147,7 @@ impl Run<'_> {
             }
         };
         let loads = || LOADS.iter();
-        self.time(&Case {
+        self.time(Case {
             id: id.to_owned(),
             title: format!("{device}, cold page cache"),
             folder: &folder,
@@ -156,7 +160,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.cold_only = true;
-        self.time(&Case {
+        self.time(Case {
             id: WARM.to_owned(),
             title: format!("{device}, warm page cache"),
             folder: &folder,
@@ -165,7 +169,7 @@ impl Run<'_> {
             ways: loads().filter(|way| way.id != "second").collect(),
             roofline: &[],
         })?;
-        self.time(&Case {
+        self.time(Case {
             id: HALF.to_owned(),
             title: format!("{device}, the first half of each file cached"),
             folder: &folder,
@@ -174,7 +178,7 @@ impl Run<'_> {
             ways: HALVES.iter().collect(),
             roofline: &[],
         })?;
-        self.time(&Case {
+        self.time(Case {
             id: FIRST.to_owned(),
             title: "Opened, warm page cache: the time to the first tensor, 4 MiB".to_owned(),
             folder: &folder,
@@ -186,21 +190,22 @@ impl Run<'_> {
         if !self.options.quick {
             let folder = disk.path().join(QWEN3_0_6B.name);
             write_model(&folder, &QWEN3_0_6B)?;
-            self.time(&Case {
+            self.time(Case {
                 id: SMALLER.to_owned(),
                 title: format!("{device}, cold page cache, Qwen3-0.6B's layout (1.1 GiB, 1 file)"),
                 folder: &folder,
                 warm_up: &warm_up,
                 state: State::Cold,
-                ways: loads().filter(|way| way.is_quick() && !matches!(way.id, "threads" | "second")).collect(),
+                ways: loads().filter(|way| way.is_ours() && !matches!(way.id, "threads" | "second")).collect(),
                 roofline: &roofline,
             })?;
         }
         self.figures(disk.path())
     }
 
-    fn time(&mut self, case: &Case<'_>) -> Result<(), String> {
-        let table = time(case, self.peers, self.results.rounds, &mut self.results.left_out)?;
+    fn time(&mut self, mut case: Case<'_>) -> Result<(), String> {
+        case.ways.retain(|way| way.is_ours() || self.peers.missing().is_none());
+        let table = time(&case, self.peers, self.results.rounds, &mut self.results.left_out)?;
         self.results.tables.push(table);
         Ok(())
     }
@@ -222,8 +227,7 @@ impl Run<'_> {
                 for folder in folders {
                     files.extend(shards(folder)?);
                 }
-                // Of many files, the first ones say how much memory to touch, and writing has left all in the page cache.
-                let preparation = preparation(&files[..files.len().min(10)], State::Warm);
+                let preparation = preparation(&files, State::Warm, None);
                 report(Command::new(program()).arg(what).args(folders), &preparation)
             };
             let number = |report: &serde_json::Value, key: &str| report[key].as_f64().ok_or(format!("no {key}"));

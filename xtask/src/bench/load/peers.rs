@@ -41,6 +41,11 @@ impl Peers {
         Self(install().map(|()| folder).map_err(|why| format!("the libraries cannot be installed: {why}")))
     }
 
+    /// Why there is no environment.
+    pub(super) fn missing(&self) -> Option<&str> {
+        self.0.as_ref().err().map(String::as_str)
+    }
+
     /// The environment's Python, with the pre-releases before the releases if asked.
     pub(super) fn python(&self, next: bool) -> Result<Command, String> {
         let folder = self.0.as_ref().map_err(Clone::clone)?;
@@ -53,7 +58,7 @@ impl Peers {
 
     /// The libraries and their versions, which are pinned.
     pub(super) fn versions(&self) -> Vec<(String, String)> {
-        if self.0.is_err() {
+        if self.missing().is_some() {
             return Vec::new();
         }
         let mut versions = Vec::new();

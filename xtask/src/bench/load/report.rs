@@ -2,12 +2,16 @@
 
 use super::aims::{Limit, aims};
 use super::results::{Results, Role, Table};
-use super::{COLD_DISK, COLD_ZRAM, FIRST, WARM};
+use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, WARM};
 use crate::plot::{Bar, Panel, draw};
 use crate::tools::root;
 use std::fmt::Write;
 
 pub(super) const HEADING: &str = "## Loading";
+
+/// What a table does not tell by itself.
+const HALF_NOTE: &str =
+    "\nThe two without a loader do what all reads past the page cache, or all through it, can bring at best.\n";
 
 /// The tables that have a figure.
 const FIGURES: [&str; 3] = [COLD_ZRAM, WARM, COLD_DISK];
@@ -21,9 +25,10 @@ pub(super) fn section(results: &Results) -> String {
          process had.\n\nCold: the files' pages are dropped just before, checked to be gone; nothing else is, so that no library's code is read again in the middle. ",
         results.machine, results.rounds
     );
-    text += "Before every run, just before its clock starts, a program of its own touches memory of twice the checkpoint's size and gives it back";
+    text += "Before each run a program takes memory of twice the checkpoint's size, in huge pages, and sets it free just before the clock starts";
     text += if results.reclaims_memory {
-        ": this virtual machine gives free memory to its host after a while, and takes it back slowly, so that otherwise whoever waits longer would pay.\n"
+        ": this virtual machine gives free memory to its host after a while, and takes it back slowly, so that otherwise each way would pay for how \
+         long the one before it took.\n"
     } else {
         ".\n"
     };
@@ -73,6 +78,9 @@ fn rates(text: &mut String, table: &Table) {
     }
     if let Some(note) = table.row("auto").and_then(|row| row.note.as_ref()) {
         let _ = writeln!(text, "\nauto chose {note}.");
+    }
+    if table.id == HALF {
+        text.push_str(HALF_NOTE);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Times ways in interleaved rounds, each run in a process of its own.
 
+use super::ballast::Ballast;
 use super::fio::{self, Setting};
 use super::peers::Peers;
 use super::results::{Role, Row, Sample, Table};
@@ -52,16 +53,15 @@ pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(shards)
 }
 
-/// The command that brings files into a state, and memory too: see `benches/src/bin/ways/prepare.rs`.
-pub(super) fn preparation(files: &[PathBuf], state: State) -> Vec<String> {
-    let bytes: u64 = files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
+/// The command that brings files into a state, and sets the ballast free: see `benches/src/bin/ways/prepare.rs`.
+pub(super) fn preparation(files: &[PathBuf], state: State, ballast: Option<&Ballast>) -> Vec<String> {
     let state = match state {
         State::Cold => "cold",
         State::Warm => "warm",
         State::Half => "half",
     };
-    // Room for a load that holds everything twice, or once beside the page cache.
-    let fixed = [program().to_string_lossy().into_owned(), "prepare".into(), state.into(), (2 * bytes).to_string()];
+    let ballast = ballast.map_or("-".to_owned(), |ballast| ballast.id().to_string());
+    let fixed = [program().to_string_lossy().into_owned(), "prepare".to_owned(), state.to_owned(), ballast];
     fixed.into_iter().chain(files.iter().map(|path| path.to_string_lossy().into_owned())).collect()
 }
 
@@ -74,14 +74,18 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
         runners.push((Runner::Fio(setting), row));
     }
     runners.extend(case.ways.iter().map(|way| (Runner::Way(way), row(way.id, way.name, way.role))));
+    // Room for a load that holds everything twice, or once beside the page cache.
+    let room = 2 * bytes(&shards(case.folder)?);
     for round in 0..=rounds {
         let folder = if round == 0 { case.warm_up } else { case.folder };
         let files = shards(folder)?;
-        let preparation = preparation(&files, case.state);
         let order = order(runners.len(), round);
         let mut failed = Vec::new();
         for i in order {
             check_interrupted()?;
+            // At once after the one before, while what that had is still there.
+            let ballast = Ballast::hold(room)?;
+            let preparation = preparation(&files, case.state, Some(&ballast));
             let (runner, row) = &mut runners[i];
             let result = match runner {
                 Runner::Fio(setting) => {
@@ -117,6 +121,10 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
         title: case.title.clone(),
         rows: runners.into_iter().map(|(_, row)| row).collect(),
     })
+}
+
+fn bytes(files: &[PathBuf]) -> u64 {
+    files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 fn row(way: &str, name: &str, role: Role) -> Row {

@@ -84,8 +84,8 @@ pub(super) fn program() -> PathBuf {
 }
 
 impl Way {
-    /// Whether it takes little time: no library is imported, and nothing is slow by design.
-    pub(super) fn is_quick(&self) -> bool {
+    /// Whether it needs nothing but the bench's own program, and so little time.
+    pub(super) fn is_ours(&self) -> bool {
         matches!(self.program, Program::Rust(..))
     }
 
