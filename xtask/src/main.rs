@@ -64,7 +64,7 @@ enum Bench {
     Pool,
     /// A stream through few buffers against a load that keeps everything
     Stream,
-    /// The loader against its peers and plain reads, cold and warm, on a fast device and on the build's disk (about 20 minutes)
+    /// The loader against its peers and plain reads, cold and warm, on a fast device and on the build's disk (about 25 minutes)
     Load(bench::load::Options),
 }
 

@@ -1,11 +1,13 @@
 //! The ways of `cargo xtask bench load` that are written in Rust: each run is a process of its own that prints one line of JSON.
 //!
-//!     ways load WAY FOLDER        one load, timed from the call to the last byte touched
-//!     ways first WAY FOLDER NAME  the time to that tensor, when the rest is not wanted yet
-//!     ways small FOLDER           many loads of little, against std::fs::read
-//!     ways plan FOLDER            open and plan, without a load
-//!     ways per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
-//!     ways prepare …, ways hold …  see `prepare` and `ballast`
+//! ```text
+//! ways load WAY FOLDER        one load, timed from the call to the last byte touched
+//! ways first WAY FOLDER NAME  the time to that tensor, when the rest is not wanted yet
+//! ways small FOLDER           many loads of little, against std::fs::read
+//! ways plan FOLDER            open and plan, without a load
+//! ways per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
+//! ways prepare …, ways hold …  see `prepare` and `ballast`
+//! ```
 //!
 //! Peers in Python are in `benches/peers`, and measure in the same way.
 

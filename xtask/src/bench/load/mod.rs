@@ -36,7 +36,7 @@ const FIRST: &str = "first";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Rounds that are counted, after one that is not
+    /// Rounds, after each way has loaded a smaller checkpoint once, uncounted
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Measure on one device only
