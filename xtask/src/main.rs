@@ -10,7 +10,7 @@ mod steps;
 mod tools;
 mod wasi;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -38,6 +38,7 @@ enum Command {
     /// Measure, and write the results into benches/RESULTS.md
     Bench {
         /// What to measure
+        #[command(subcommand)]
         what: Bench,
     },
     /// Change core in many ways, one at a time, and see whether its tests notice
@@ -57,12 +58,14 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Subcommand)]
 enum Bench {
     /// The buffer pool against other pools and plain allocations
     Pool,
     /// A stream through few buffers against a load that keeps everything
     Stream,
+    /// The loader against its peers and plain reads, cold and warm, on a fast device and on the build's disk (about 25 minutes)
+    Load(bench::load::Options),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Test { only, list } => return test(&only, list),
         Command::Bench { what: Bench::Pool } => bench::pool::run_bench(),
         Command::Bench { what: Bench::Stream } => bench::stream::run_bench(),
+        Command::Bench { what: Bench::Load(options) } => bench::load::run_bench(&options),
         Command::Mutants { file } => mutants::mutants(&file).map(|outcome| match outcome {
             Outcome::Passed => println!("Core's tests notice every change."),
             Outcome::Skipped(why) => println!("skipped: {why}"),

@@ -1,4 +1,4 @@
-//! A checkpoint of a real model's layout with random contents, by the format's reference writer.
+//! Checkpoints of a real model's layout, or of even tensors, with random contents, by the format's reference writer.
 
 use safetensors::{Dtype, View};
 use serde_json::json;
@@ -19,31 +19,53 @@ impl Spec {
     }
 }
 
-/// Qwen3-1.7B: 28 layers, 3.2 GiB of bf16; the output layer is the embedding. From the model's config.json.
-fn qwen3() -> Vec<Spec> {
-    const HIDDEN: usize = 2048;
-    const INNER: usize = 6144;
+/// What Qwen3's models differ in, and the number of files.
+pub(super) struct Layout {
+    pub(super) name: &'static str,
+    layers: usize,
+    hidden: usize,
+    inner: usize,
+    queries: usize,
+    vocabulary: usize,
+    shards: usize,
+}
+
+/// 3.2 GiB, from the model's config.json.
+pub(super) const QWEN3_1_7B: Layout =
+    Layout { name: "qwen3-1.7b", layers: 28, hidden: 2048, inner: 6144, queries: 2048, vocabulary: 151_936, shards: 4 };
+
+/// 1.1 GiB, from the model's config.json.
+pub(super) const QWEN3_0_6B: Layout =
+    Layout { name: "qwen3-0.6b", layers: 28, hidden: 1024, inner: 3072, queries: 2048, vocabulary: 151_936, shards: 1 };
+
+/// About 100 MiB, to try a bench and to warm up.
+pub(super) const QUICK: Layout =
+    Layout { name: "quick", layers: 4, hidden: 1024, inner: 3072, queries: 2048, vocabulary: 1 << 13, shards: 2 };
+
+/// The layout's tensors; the output layer is the embedding.
+fn qwen3(layout: &Layout) -> Vec<Spec> {
     const KEYS: usize = 1024;
     const HEAD: usize = 128;
+    let Layout { layers, hidden, inner, queries, vocabulary, .. } = *layout;
     let mut specs = Vec::new();
     let mut add =
         |name: String, shape: &[usize]| specs.push(Spec { name: format!("model.{name}"), shape: shape.to_vec() });
-    add("embed_tokens.weight".into(), &[151_936, HIDDEN]);
-    for layer in 0..28 {
+    add("embed_tokens.weight".into(), &[vocabulary, hidden]);
+    for layer in 0..layers {
         let mut add = |name: &str, shape: &[usize]| add(format!("layers.{layer}.{name}.weight"), shape);
-        add("input_layernorm", &[HIDDEN]);
-        add("mlp.down_proj", &[HIDDEN, INNER]);
-        add("mlp.gate_proj", &[INNER, HIDDEN]);
-        add("mlp.up_proj", &[INNER, HIDDEN]);
-        add("post_attention_layernorm", &[HIDDEN]);
+        add("input_layernorm", &[hidden]);
+        add("mlp.down_proj", &[hidden, inner]);
+        add("mlp.gate_proj", &[inner, hidden]);
+        add("mlp.up_proj", &[inner, hidden]);
+        add("post_attention_layernorm", &[hidden]);
         add("self_attn.k_norm", &[HEAD]);
-        add("self_attn.k_proj", &[KEYS, HIDDEN]);
-        add("self_attn.o_proj", &[HIDDEN, HIDDEN]);
+        add("self_attn.k_proj", &[KEYS, hidden]);
+        add("self_attn.o_proj", &[hidden, queries]);
         add("self_attn.q_norm", &[HEAD]);
-        add("self_attn.q_proj", &[HIDDEN, HIDDEN]);
-        add("self_attn.v_proj", &[KEYS, HIDDEN]);
+        add("self_attn.q_proj", &[queries, hidden]);
+        add("self_attn.v_proj", &[KEYS, hidden]);
     }
-    add("norm.weight".into(), &[HIDDEN]);
+    add("norm.weight".into(), &[hidden]);
     specs
 }
 
@@ -71,21 +93,29 @@ impl View for Random<'_> {
     }
 }
 
-/// Writes Qwen3-1.7B's layout into a new folder: four shards and their index. Says how many bytes the tensors have.
-pub(super) fn write_qwen3(folder: &Path) -> Result<u64, String> {
-    const SHARDS: usize = 4;
+/// Writes a model's layout into a new folder: its shards and their index. Says how many bytes the tensors have.
+pub(super) fn write_model(folder: &Path, layout: &Layout) -> Result<u64, String> {
+    write(folder, &qwen3(layout), layout.shards)
+}
+
+/// Writes so many tensors of the same size into a new folder.
+pub(super) fn write_even(folder: &Path, tensors: usize, bytes: usize, shards: usize) -> Result<u64, String> {
+    let spec = |i| Spec { name: format!("model.layers.{i}.weight"), shape: vec![bytes / 2] };
+    write(folder, &(0..tensors).map(spec).collect::<Vec<_>>(), shards)
+}
+
+fn write(folder: &Path, specs: &[Spec], count: usize) -> Result<u64, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: cannot write the checkpoint: {error}", folder.display());
     fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-    let specs = qwen3();
     let total: usize = specs.iter().map(Spec::bytes).sum();
     let (mut weight_map, mut before) = (BTreeMap::new(), 0);
-    let mut shards: Vec<Vec<&Spec>> = (0..SHARDS).map(|_| Vec::new()).collect();
-    for spec in &specs {
-        shards[(before * SHARDS / total).min(SHARDS - 1)].push(spec);
+    let mut shards: Vec<Vec<&Spec>> = (0..count).map(|_| Vec::new()).collect();
+    for spec in specs {
+        shards[(before * count / total).min(count - 1)].push(spec);
         before += spec.bytes();
     }
     for (i, shard) in shards.iter().enumerate() {
-        let name = format!("model-{:05}-of-{SHARDS:05}.safetensors", i + 1);
+        let name = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
         let path = folder.join(&name);
         let views = shard.iter().map(|spec| (spec.name.as_str(), Random(spec)));
         safetensors::serialize_to_file(views, None, &path).map_err(|error| failed(&error))?;

@@ -23,6 +23,8 @@ impl Disk {
         if !works(Command::new("sh").args(["-c", "[ $(id -u) = 0 ]"])) {
             return Err("it needs root".to_owned());
         }
+        let mount = target().join("bench/zram");
+        clear_up(&mount);
         let free = |device: &str| {
             let size = fs::read_to_string(format!("/sys/block/{device}/disksize"));
             size.is_ok_and(|size| size.trim() == "0")
@@ -30,7 +32,6 @@ impl Disk {
         // A device that is in use is somebody else's.
         let device = (0..4).map(|i| format!("zram{i}")).find(|device| free(device));
         let device = device.ok_or("the kernel has no free zram device (modprobe zram)")?;
-        let mount = target().join("bench/zram");
         fs::create_dir_all(&mount).map_err(|error| format!("{}: {error}", mount.display()))?;
         let disk = Self::Zram { device: device.clone(), mount: mount.clone() };
         fs::write(format!("/sys/block/{device}/disksize"), bytes.to_string())
@@ -54,6 +55,18 @@ impl Disk {
         }
     }
 
+    /// The file system and the device.
+    pub(super) fn describe(&self) -> String {
+        let Self::Ordinary(folder) = self else { return self.name().to_owned() };
+        let mut find = Command::new("findmnt");
+        let found = find.args(["-n", "-o", "FSTYPE,SOURCE", "--target"]).arg(folder).output();
+        let found = found.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        match found.split_whitespace().collect::<Vec<_>>()[..] {
+            [file_system, device] => format!("{} ({file_system} on {device})", self.name()),
+            _ => self.name().to_owned(),
+        }
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Zram { .. } => "ext4 on zram",
@@ -65,18 +78,32 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         match self {
-            Self::Zram { device, mount } => {
-                // Whoever has just read from it may not be quite gone.
-                for _ in 0..50 {
-                    if works(Command::new("umount").arg(&*mount)) {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                let _ = fs::write(format!("/sys/block/{device}/reset"), "1");
-            }
+            Self::Zram { device, mount } => release(device, mount),
             Self::Ordinary(folder) => _ = fs::remove_dir_all(folder),
         }
+    }
+}
+
+/// Gives a zram device back.
+fn release(device: &str, mount: &Path) {
+    // Whoever has just read from it may not be quite gone.
+    for _ in 0..50 {
+        if works(Command::new("umount").arg(mount)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let _ = fs::write(format!("/sys/block/{device}/reset"), "1");
+}
+
+/// A run that was killed leaves its device mounted at our own place, which nobody else uses.
+fn clear_up(mount: &Path) {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let at = mount.to_string_lossy();
+    let device =
+        mounts.lines().find_map(|line| line.split_once(' ').filter(|(_, rest)| rest.starts_with(&format!("{at} "))));
+    if let Some(device) = device.and_then(|(device, _)| device.strip_prefix("/dev/zram")) {
+        release(&format!("zram{device}"), mount);
     }
 }
 

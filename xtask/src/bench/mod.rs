@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod disk;
+pub(crate) mod load;
 pub(crate) mod pool;
 pub(crate) mod stream;
 

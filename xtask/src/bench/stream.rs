@@ -46,7 +46,7 @@ pub(crate) fn run_bench() -> Result<(), String> {
 
 fn measure_on(disk: &Disk, section: &mut String) -> Result<(), String> {
     let folder = disk.path().join("qwen3-1.7b");
-    checkpoint::write_qwen3(&folder)?;
+    checkpoint::write_model(&folder, &checkpoint::QWEN3_1_7B)?;
     for cold in [true, false] {
         if !cold {
             warm_cache(&folder)?;

@@ -1,0 +1,43 @@
+//! The time to the first tensor of a checkpoint that is only opened.
+
+use crate::measure::{status, timed, touch};
+use crate::{explain, shards};
+use floodtide_linux::Loader;
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+use std::fs::File;
+use std::path::Path;
+
+pub(crate) fn run(way: &str, folder: &Path, name: &str) -> Result<(), String> {
+    let anonymous = status("RssAnon:");
+    let mut report = match way {
+        "auto" => {
+            timed(|| {
+                let tensors = Loader::new().open(folder).map_err(explain)?;
+                let tensor = tensors.get(name).ok_or("there is no such tensor")?;
+                std::hint::black_box(touch(tensor.bytes()));
+                Ok((tensor.bytes().len() as u64, tensors))
+            })?
+            .0
+        }
+        // Nothing but the shard that has the tensor: the first.
+        "safetensors" => {
+            let path = shards(folder)?.first().cloned().ok_or("there are no shards")?;
+            timed(|| {
+                let file = File::open(path).map_err(explain)?;
+                // SAFETY: nobody writes to the bench's own files while it runs.
+                let map = unsafe { Mmap::map(&file) }.map_err(explain)?;
+                let tensors = SafeTensors::deserialize(&map).map_err(explain)?;
+                let tensor = tensors.tensor(name).map_err(explain)?;
+                std::hint::black_box(touch(tensor.data()));
+                Ok((tensor.data().len() as u64, map))
+            })?
+            .0
+        }
+        _ => return Err(format!("there is no way \"{way}\"")),
+    };
+    // What was copied would be here.
+    report["copied_bytes"] = status("RssAnon:").saturating_sub(anonymous).into();
+    println!("{report}");
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! What the loader is to reach, and whether it did, all from one run.
+
+use super::results::{Results, Role, Table};
+use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, SMALLER};
+
+pub(super) struct Aim {
+    pub(super) what: String,
+    /// The measured figure, and the limit it is held against.
+    pub(super) measured: Option<(f64, Limit)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Aim {
+    fn at_least(what: impl Into<String>, limit: f64, measured: Option<f64>) -> Self {
+        Self { what: what.into(), measured: measured.map(|measured| (measured, Limit::AtLeast(limit))) }
+    }
+
+    fn at_most(what: impl Into<String>, limit: f64, measured: Option<f64>) -> Self {
+        Self { what: what.into(), measured: measured.map(|measured| (measured, Limit::AtMost(limit))) }
+    }
+
+    pub(super) fn met(&self) -> Option<bool> {
+        self.measured.map(|(measured, limit)| match limit {
+            Limit::AtLeast(least) => measured >= least,
+            Limit::AtMost(most) => measured <= most,
+        })
+    }
+}
+
+const PEERS: [Role; 2] = [Role::PeerOwned, Role::PeerMapped];
+
+/// One way's median rate to the best of others.
+fn ratio(table: Option<&Table>, way: &str, to: &[Role]) -> Option<f64> {
+    Some(table?.rate(way)? / table?.best(to)?.rate())
+}
+
+fn ratio_to(table: Option<&Table>, way: &str, to: &str) -> Option<f64> {
+    Some(table?.rate(way)? / table?.rate(to)?)
+}
+
+pub(super) fn aims(results: &Results) -> Vec<Aim> {
+    let zram = results.table(COLD_ZRAM);
+    let disk = results.table(COLD_DISK);
+    let warm = results.table(super::WARM);
+    let half = results.table(HALF);
+    let mut aims = vec![
+        Aim::at_least("cold, fast device: to fio's best", 0.92, ratio(zram, "auto", &[Role::Roofline])),
+        Aim::at_least(
+            "cold, fast device: to safetensors, mapped and touched",
+            1.5,
+            ratio(zram, "auto", &[Role::PeerMapped]),
+        ),
+        Aim::at_least(
+            "cold, fast device: to the best peer whose tensors are owned",
+            4.0,
+            ratio(zram, "auto", &[Role::PeerOwned]),
+        ),
+        Aim::at_least("cold, fast device: to std::fs::read", 7.0, ratio_to(zram, "auto", "read")),
+        Aim::at_least("cold, disk: to fio's best", 0.97, ratio(disk, "auto", &[Role::Roofline])),
+        Aim::at_least("cold, disk: to the best peer", 1.0, ratio(disk, "auto", &PEERS)),
+        Aim::at_least("warm: to the best peer whose tensors are owned", 3.5, ratio(warm, "auto", &[Role::PeerOwned])),
+        Aim::at_least("warm: to two threads that pread into huge pages", 0.9, ratio_to(warm, "auto", "threads")),
+        Aim::at_least("second load, fast device: to fio's best", 0.97, ratio(zram, "second", &[Role::Roofline])),
+        Aim::at_least("second load, disk: to fio's best", 0.97, ratio(disk, "second", &[Role::Roofline])),
+    ];
+    let first = results.table(FIRST);
+    let seconds = |way: &str| Some(first?.row(way)?.seconds()[1]);
+    let to = |way: &str| Some(seconds("auto")? / seconds(way)?);
+    let copied = || {
+        let samples = &first?.row("auto")?.samples;
+        samples.iter().filter_map(|sample| sample.copied_bytes).max().map(|bytes| bytes as f64 / f64::from(1 << 20))
+    };
+    aims.extend([
+        Aim::at_most("warm, first tensor: time, to safetensors' safe_open", 1.0, to("st-mapped")),
+        Aim::at_most("warm, first tensor: time, to the safetensors crate", 1.0, to("safetensors")),
+        // Half of the tensor: the catalog is there, a copy is not.
+        Aim::at_most("warm, first tensor of 4 MiB: MiB of memory taken, none of it a copy", 2.0, copied()),
+        Aim::at_least(
+            "half cached: to the better of all past and all through the page cache",
+            1.0,
+            ratio(half, "auto", &[Role::Plain]),
+        ),
+    ]);
+    let figures = &results.figures;
+    aims.extend([
+        Aim::at_most("1 MB, warm: time, to std::fs::read", 1.1, figures.small.map(|(own, plain)| own / plain)),
+        Aim::at_most(
+            "100,000 tensors in 500 files: open and plan, ms",
+            100.0,
+            figures.plan.map(|(seconds, _)| seconds * 1e3),
+        ),
+        Aim::at_most(
+            "20,000 tensors of 8 KiB: µs per tensor beyond the reads",
+            1.0,
+            figures.seconds_per_tensor.map(|seconds| seconds * 1e6),
+        ),
+    ]);
+    for (id, what) in [
+        (COLD_ZRAM, "cold, fast device"),
+        (SMALLER, "cold, smaller model"),
+        (super::WARM, "warm"),
+        (COLD_DISK, "cold, disk"),
+        (HALF, "half cached"),
+    ] {
+        let measured = ratio(results.table(id), "auto", &[Role::Fixed]);
+        aims.push(Aim::at_least(format!("{what}: auto to the best backend"), 0.97, measured));
+    }
+    let cpu = |ways: &[&str]| {
+        let rows = ways.iter().filter_map(|way| disk?.row(way)?.cpu_seconds_per_gib());
+        rows.min_by(f64::total_cmp)
+    };
+    let cpu_to = |ways: &[&str]| Some(cpu(&["auto"])? / cpu(ways)?);
+    aims.extend([
+        Aim::at_most(
+            "cold, disk: CPU per GiB, to Run:ai's least",
+            1.0,
+            cpu_to(&["runai-uring", "runai-libaio", "runai-sync"]),
+        ),
+        Aim::at_most(
+            "cold, disk: CPU per GiB, to safetensors' least",
+            1.0,
+            cpu_to(&["safetensors", "st-mapped", "st-owned"]),
+        ),
+    ]);
+    aims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_met_or_missed() {
+        assert_eq!(Aim::at_least("", 0.92, Some(0.92)).met(), Some(true));
+        assert_eq!(Aim::at_least("", 0.92, Some(0.9)).met(), Some(false));
+        assert_eq!(Aim::at_most("", 1.1, Some(1.2)).met(), Some(false));
+        assert_eq!(Aim::at_most("", 1.1, None).met(), None);
+    }
+}

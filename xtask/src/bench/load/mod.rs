@@ -1,0 +1,253 @@
+//! The head-to-head: the loader, its peers and plain reads, on one machine in one run.
+//!
+//! `ways` lists what is compared, `rounds` times it, with a `ballast` of memory; `fio` is the roofline, `peers` installs the libraries; `results` is what came out,
+//! `aims` judges it, `report` writes it down.
+
+mod aims;
+mod ballast;
+mod fio;
+mod peers;
+mod report;
+mod results;
+mod rounds;
+mod ways;
+
+use super::checkpoint::{QUICK, QWEN3_0_6B, QWEN3_1_7B, write_even, write_model};
+use super::disk::{Disk, reclaims_memory};
+use super::{machine, write_section};
+use crate::tools::{cargo, run, target};
+use clap::{Args, ValueEnum};
+use peers::Peers;
+pub(crate) use results::Role;
+use results::{Figures, Results, spread};
+use rounds::{Case, INTERRUPTED, State, check_interrupted, preparation, report, shards, time};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use ways::{FIRSTS, HALVES, LOADS, program};
+
+const COLD_ZRAM: &str = "cold-zram";
+const COLD_DISK: &str = "cold-disk";
+const WARM: &str = "warm";
+const SMALLER: &str = "smaller";
+const HALF: &str = "half";
+const FIRST: &str = "first";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Rounds, after each way has loaded a smaller checkpoint once, uncounted
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Measure on one device only
+    #[arg(long, value_enum)]
+    only: Option<Only>,
+    /// A small checkpoint, one round, nothing installed, nothing written but what is printed: to see that the bench works
+    #[arg(long)]
+    quick: bool,
+    /// Measure nothing: write the section and the figures from the last run's results in the target folder
+    #[arg(long, conflicts_with = "quick")]
+    redraw: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Only {
+    /// ext4 on zram
+    Zram,
+    /// The build's disk
+    Disk,
+}
+
+/// Measures, and writes the section and the figures.
+pub(crate) fn run_bench(options: &Options) -> Result<(), String> {
+    let file = target().join("bench").join(if options.quick { "load-quick.json" } else { "load.json" });
+    let results = if options.redraw {
+        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?
+    } else {
+        let results = measure(options)?;
+        let text = serde_json::to_string_pretty(&results).map_err(|error| error.to_string())?;
+        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        results
+    };
+    let section = report::section(&results);
+    if options.quick {
+        println!("\n{section}");
+        return Ok(());
+    }
+    report::draw_figures(&results)?;
+    write_section(report::HEADING, &section)
+}
+
+fn measure(options: &Options) -> Result<Results, String> {
+    // Where there is no handler, Ctrl-C ends this program at once, and the next run clears up.
+    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+    run(cargo().args(["build", "--release", "--package", "floodtide-benches", "--bin", "ways"]))?;
+    fs::create_dir_all(target().join("bench")).map_err(|error| error.to_string())?;
+    let peers = Peers::set_up(!options.quick);
+    let mut results = Results {
+        machine: machine(),
+        rounds: if options.quick { 1 } else { options.rounds.into() },
+        quick: options.quick,
+        reclaims_memory: reclaims_memory(),
+        versions: versions(&peers),
+        tables: Vec::new(),
+        figures: Figures::default(),
+        left_out: Vec::new(),
+    };
+    let mut run = Run { options, peers: &peers, results: &mut results, cold_only: false };
+    if let Some(why) = peers.missing() {
+        run.leave_out(format!("all ways in Python: {why}"));
+    }
+    if options.only != Some(Only::Disk) {
+        // Both models and the room that a file system takes.
+        match Disk::zram(if options.quick { 1 << 30 } else { 6 << 30 }) {
+            Ok(disk) => run.on(&disk, COLD_ZRAM)?,
+            Err(why) => run.leave_out(format!("zram: {why}")),
+        }
+    }
+    if options.only != Some(Only::Zram) {
+        run.on(&Disk::ordinary()?, COLD_DISK)?;
+    }
+    Ok(results)
+}
+
+fn versions(peers: &Peers) -> Vec<(String, String)> {
+    let mut versions = vec![("floodtide".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+    versions.extend(fio::version().ok().map(|version| ("fio".to_owned(), version)));
+    versions.extend(peers.versions());
+    versions
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    peers: &'a Peers,
+    results: &'a mut Results,
+    /// Whether all has been measured that does not depend on the device.
+    cold_only: bool,
+}
+
+impl Run<'_> {
+    /// Everything that is measured on a device; on the first one also what reads from the page cache alone.
+    fn on(&mut self, disk: &Disk, id: &str) -> Result<(), String> {
+        let large = if self.options.quick { &QUICK } else { &QWEN3_1_7B };
+        let folder = disk.path().join(large.name);
+        println!("\nWriting checkpoints to {} ...", disk.name());
+        write_model(&folder, large)?;
+        let warm_up = disk.path().join("warm-up");
+        write_model(&warm_up, &QUICK)?;
+        check_interrupted()?;
+        let device = disk.describe();
+        let files = shards(&folder)?;
+        let roofline = match fio::version().and_then(|_| fio::best_two(&files, self.options.quick)) {
+            Ok(settings) => settings,
+            Err(why) => {
+                self.leave_out(format!("fio ({}): {why}", disk.name()));
+                Vec::new()
+            }
+        };
+        let loads = || LOADS.iter();
+        self.time(Case {
+            id: id.to_owned(),
+            title: format!("{device}, cold page cache"),
+            folder: &folder,
+            warm_up: &warm_up,
+            state: State::Cold,
+            ways: loads().filter(|way| way.id != "threads").collect(),
+            roofline: &roofline,
+        })?;
+        if self.cold_only {
+            return Ok(());
+        }
+        self.cold_only = true;
+        self.time(Case {
+            id: WARM.to_owned(),
+            title: format!("{device}, warm page cache"),
+            folder: &folder,
+            warm_up: &warm_up,
+            state: State::Warm,
+            ways: loads().filter(|way| way.id != "second").collect(),
+            roofline: &[],
+        })?;
+        self.time(Case {
+            id: HALF.to_owned(),
+            title: format!("{device}, the first half of each file cached"),
+            folder: &folder,
+            warm_up: &warm_up,
+            state: State::Half,
+            ways: HALVES.iter().collect(),
+            roofline: &[],
+        })?;
+        self.time(Case {
+            id: FIRST.to_owned(),
+            title: "Opened, warm page cache: the time to the first tensor, 4 MiB".to_owned(),
+            folder: &folder,
+            warm_up: &warm_up,
+            state: State::Warm,
+            ways: FIRSTS.iter().collect(),
+            roofline: &[],
+        })?;
+        if !self.options.quick {
+            let folder = disk.path().join(QWEN3_0_6B.name);
+            write_model(&folder, &QWEN3_0_6B)?;
+            self.time(Case {
+                id: SMALLER.to_owned(),
+                title: format!("{device}, cold page cache, Qwen3-0.6B's layout (1.1 GiB, 1 file)"),
+                folder: &folder,
+                warm_up: &warm_up,
+                state: State::Cold,
+                ways: loads().filter(|way| way.is_ours() && !matches!(way.id, "threads" | "second")).collect(),
+                roofline: &roofline,
+            })?;
+        }
+        self.figures(disk.path())
+    }
+
+    fn time(&mut self, mut case: Case<'_>) -> Result<(), String> {
+        case.ways.retain(|way| way.is_ours() || self.peers.missing().is_none());
+        let table = time(&case, self.peers, self.results.rounds, &mut self.results.left_out)?;
+        self.results.tables.push(table);
+        Ok(())
+    }
+
+    /// What is repeated within one process.
+    fn figures(&mut self, disk: &Path) -> Result<(), String> {
+        println!("\nSmall checkpoints, and many tensors");
+        let [small, scattered, many, few] = ["small", "scattered", "many", "few"].map(|name| disk.join(name));
+        let (tensors, files, little) = if self.options.quick { (1000, 5, 200) } else { (100_000, 500, 20_000) };
+        write_even(&small, 8, 125_000, 1)?;
+        write_even(&scattered, tensors, 64, files)?;
+        write_even(&many, little, 8192, 4)?;
+        write_even(&few, 20, little / 20 * 8192, 4)?;
+        let mut measured: [Vec<f64>; 4] = Default::default();
+        for _ in 0..self.results.rounds {
+            check_interrupted()?;
+            let ask = |what: &str, folders: &[&Path]| {
+                let mut files = Vec::new();
+                for folder in folders {
+                    files.extend(shards(folder)?);
+                }
+                let preparation = preparation(&files, State::Warm, None);
+                report(Command::new(program()).arg(what).args(folders), &preparation)
+            };
+            let number = |report: &serde_json::Value, key: &str| report[key].as_f64().ok_or(format!("no {key}"));
+            let report = ask("small", &[&small])?;
+            measured[0].push(number(&report, "seconds")?);
+            measured[1].push(number(&report, "read_seconds")?);
+            measured[2].push(number(&ask("plan", &[&scattered])?, "seconds")?);
+            measured[3].push(number(&ask("per-tensor", &[&many, &few])?, "seconds_per_tensor")?);
+        }
+        let [own, plain, plan, per_tensor] = measured.map(|values| spread(values)[1]);
+        self.results.figures = Figures {
+            small: Some((own, plain)),
+            plan: Some((plan, tensors as u64)),
+            seconds_per_tensor: Some(per_tensor),
+        };
+        Ok(())
+    }
+
+    fn leave_out(&mut self, why: String) {
+        println!("{why}");
+        self.results.left_out.push(why);
+    }
+}

@@ -1,0 +1,111 @@
+//! The section of `benches/RESULTS.md`, and the figures beside it.
+
+use super::aims::{Limit, aims};
+use super::results::{Results, Role, Table};
+use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, WARM};
+use crate::plot::{Bar, Panel, draw};
+use crate::tools::root;
+use std::fmt::Write;
+
+pub(super) const HEADING: &str = "## Loading";
+
+/// What a table does not tell by itself.
+const HALF_NOTE: &str =
+    "\nThe two without a loader do what all reads past the page cache, or all through it, can bring at best.\n";
+
+/// The tables that have a figure.
+const FIGURES: [&str; 3] = [COLD_ZRAM, WARM, COLD_DISK];
+
+pub(super) fn section(results: &Results) -> String {
+    let quick = if results.quick { "A quick run, of about 100 MiB: only to see that the bench works.\n\n" } else { "" };
+    let mut text = format!(
+        "{HEADING}\n\n`cargo xtask bench load`, {}.\n\n{quick}Each way loads a checkpoint of Qwen3-1.7B's layout (3.2 GiB, 4 shards), in a process of its own, and touches one byte of each \
+         page of every tensor; timed from the call, after imports, to the last byte touched. Medians of {} interleaved rounds (least to most), in an order in which others are neighbours \
+         each time, after each has loaded a smaller checkpoint once, uncounted. CPU is what all threads of the process used, user and system. Memory is what the load added at its peak to what the \
+         process had.\n\nCold: the files' pages are dropped just before, checked to be gone; nothing else is, so that no library's code is read again in the middle. ",
+        results.machine, results.rounds
+    );
+    text += "Before each run a program takes memory of twice the checkpoint's size, in huge pages, and sets it free just before the clock starts";
+    text += if results.reclaims_memory {
+        ": this virtual machine gives free memory to its host after a while, and takes it back slowly, so that otherwise each way would pay for how \
+         long the one before it took.\n"
+    } else {
+        ".\n"
+    };
+    text += "\nPeers are called as their documentation shows it (`benches/peers`). Versions: ";
+    let versions: Vec<_> = results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    let _ = writeln!(text, "{}.", versions.join(", "));
+    text += "\n### Aims\n\n| | aim | measured | |\n|---|---:|---:|---|\n";
+    for aim in aims(results) {
+        let _ = match aim.measured {
+            Some((measured, limit)) => {
+                let limit = match limit {
+                    Limit::AtLeast(least) => format!("≥ {least}"),
+                    Limit::AtMost(most) => format!("≤ {most}"),
+                };
+                let met = if aim.met() == Some(true) { "met" } else { "**missed**" };
+                writeln!(text, "| {} | {limit} | {measured:.2} | {met} |", aim.what)
+            }
+            None => writeln!(text, "| {} | | | not measured |", aim.what),
+        };
+    }
+    for table in &results.tables {
+        if table.id == FIRST { first(&mut text, table) } else { rates(&mut text, table) }
+    }
+    if !results.left_out.is_empty() {
+        text += "\n### Left out\n\n";
+        results.left_out.iter().for_each(|why| _ = writeln!(text, "- {why}"));
+    }
+    text
+}
+
+fn rates(text: &mut String, table: &Table) {
+    let _ = writeln!(text, "\n### {}\n", table.title);
+    if FIGURES.contains(&table.id.as_str()) {
+        let _ = writeln!(text, "![GiB/s of each way](../{})\n", figure_path(&table.id));
+    }
+    text.push_str("| | GiB/s | to auto | CPU s/GiB | memory |\n|---|---:|---:|---:|---:|\n");
+    let mut rows: Vec<_> = table.rows.iter().collect();
+    rows.sort_by(|a, b| b.rate().total_cmp(&a.rate()));
+    let auto = table.rate("auto").unwrap_or(f64::NAN);
+    for row in rows {
+        let [least, rate, most] = row.rates();
+        let cpu = row.cpu_seconds_per_gib().map_or("–".to_owned(), |seconds| format!("{seconds:.2}"));
+        let memory = row.memory_bytes().map_or("–".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let name = if row.role == Role::Auto { format!("**{}**", row.name) } else { row.name.clone() };
+        let _ =
+            writeln!(text, "| {name} | {rate:.2} ({least:.2} – {most:.2}) | {:.2} | {cpu} | {memory} |", rate / auto);
+    }
+    if let Some(note) = table.row("auto").and_then(|row| row.note.as_ref()) {
+        let _ = writeln!(text, "\nauto chose {note}.");
+    }
+    if table.id == HALF {
+        text.push_str(HALF_NOTE);
+    }
+}
+
+fn first(text: &mut String, table: &Table) {
+    let _ = writeln!(text, "\n### {}\n\n| | ms |\n|---|---:|", table.title);
+    for row in &table.rows {
+        let [least, median, most] = row.seconds().map(|seconds| seconds * 1e3);
+        let _ = writeln!(text, "| {} | {median:.2} ({least:.2} – {most:.2}) |", row.name);
+    }
+}
+
+fn figure_path(id: &str) -> String {
+    format!("docs/load-{id}.svg")
+}
+
+/// Draws the figures anew.
+pub(super) fn draw_figures(results: &Results) -> Result<(), String> {
+    for table in results.tables.iter().filter(|table| FIGURES.contains(&table.id.as_str())) {
+        let bar = |row: &super::results::Row| Bar { way: row.name.clone(), gib_per_second: row.rate(), role: row.role };
+        let mut bars: Vec<Bar> = table.rows.iter().map(bar).collect();
+        bars.sort_by(|a, b| b.gib_per_second.total_cmp(&a.gib_per_second));
+        let path = root().join(figure_path(&table.id));
+        let figure = draw(&[Panel { title: table.title.clone(), bars }]);
+        std::fs::write(&path, figure).map_err(|error| format!("{}: {error}", path.display()))?;
+        println!("{} is drawn", path.display());
+    }
+    Ok(())
+}

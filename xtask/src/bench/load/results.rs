@@ -1,0 +1,136 @@
+//! What was measured, as it is kept in the target folder and made into tables and figures.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Results {
+    pub(super) machine: String,
+    pub(super) rounds: usize,
+    pub(super) quick: bool,
+    pub(super) reclaims_memory: bool,
+    /// What was compared: a name and its version.
+    pub(super) versions: Vec<(String, String)>,
+    pub(super) tables: Vec<Table>,
+    pub(super) figures: Figures,
+    /// What is missing, and why.
+    pub(super) left_out: Vec<String>,
+}
+
+/// The ways that were timed in the same rounds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Table {
+    /// Names the table for the aims and the figures.
+    pub(super) id: String,
+    pub(super) title: String,
+    pub(super) rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) way: String,
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) samples: Vec<Sample>,
+    /// What the way says of itself.
+    pub(super) note: Option<String>,
+}
+
+/// What a way is compared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// The loader as it decides by itself.
+    Auto,
+    /// The loader by one backend, into memory of its own.
+    Fixed,
+    /// The loader in another use.
+    Other,
+    /// A peer whose tensors are owned.
+    PeerOwned,
+    /// A peer whose tensors are views of mapped files.
+    PeerMapped,
+    /// What no loader is in: plain reads.
+    Plain,
+    /// The fastest reads that the device gives.
+    Roofline,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Sample {
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+    /// `None` for fio.
+    pub(super) cpu_seconds: Option<f64>,
+    /// What the load added at its peak to what the process had.
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) copied_bytes: Option<u64>,
+}
+
+/// Single figures.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Figures {
+    /// A little checkpoint: seconds of a load, and of `std::fs::read`.
+    pub(super) small: Option<(f64, f64)>,
+    /// Open and plan: seconds, and how many tensors.
+    pub(super) plan: Option<(f64, u64)>,
+    pub(super) seconds_per_tensor: Option<f64>,
+}
+
+impl Sample {
+    pub(super) fn gib_per_second(&self) -> f64 {
+        self.bytes as f64 / f64::from(1 << 30) / self.seconds
+    }
+}
+
+impl Row {
+    /// Least, median and most.
+    pub(super) fn rates(&self) -> [f64; 3] {
+        spread(self.samples.iter().map(Sample::gib_per_second))
+    }
+
+    pub(super) fn rate(&self) -> f64 {
+        self.rates()[1]
+    }
+
+    pub(super) fn seconds(&self) -> [f64; 3] {
+        spread(self.samples.iter().map(|sample| sample.seconds))
+    }
+
+    pub(super) fn cpu_seconds_per_gib(&self) -> Option<f64> {
+        let of = |sample: &Sample| Some(sample.cpu_seconds? / (sample.bytes as f64 / f64::from(1 << 30)));
+        self.samples.iter().map(of).collect::<Option<Vec<_>>>().map(|values| spread(values)[1])
+    }
+
+    pub(super) fn memory_bytes(&self) -> Option<u64> {
+        self.samples.iter().filter_map(|sample| sample.memory_bytes).max()
+    }
+}
+
+impl Table {
+    pub(super) fn row(&self, way: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.way == way)
+    }
+
+    pub(super) fn rate(&self, way: &str) -> Option<f64> {
+        self.row(way).map(Row::rate)
+    }
+
+    /// The best median of the ways in these roles.
+    pub(super) fn best(&self, roles: &[Role]) -> Option<&Row> {
+        let rows = self.rows.iter().filter(|row| roles.contains(&row.role));
+        rows.max_by(|a, b| a.rate().total_cmp(&b.rate()))
+    }
+}
+
+impl Results {
+    pub(super) fn table(&self, id: &str) -> Option<&Table> {
+        self.tables.iter().find(|table| table.id == id)
+    }
+}
+
+/// Least, median and most; of an even number, the upper of the two in the middle.
+pub(super) fn spread(values: impl IntoIterator<Item = f64>) -> [f64; 3] {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let at = |i: usize| values.get(i).copied().unwrap_or(f64::NAN);
+    [at(0), at(values.len() / 2), at(values.len().saturating_sub(1))]
+}

@@ -1,0 +1,194 @@
+//! Times ways in interleaved rounds, each run in a process of its own.
+
+use super::ballast::Ballast;
+use super::fio::{self, Setting};
+use super::peers::Peers;
+use super::results::{Role, Row, Sample, Table};
+use super::ways::{Way, program};
+use crate::tools::run;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by Ctrl-C. Nothing is started any more, and what is mounted goes away as usual.
+pub(super) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn check_interrupted() -> Result<(), String> {
+    if INTERRUPTED.load(Ordering::Relaxed) { Err("interrupted".to_owned()) } else { Ok(()) }
+}
+
+/// In which state the files are when a load begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Cold,
+    Warm,
+    Half,
+}
+
+/// What is timed.
+pub(super) struct Case<'a> {
+    pub(super) id: String,
+    pub(super) title: String,
+    pub(super) folder: &'a Path,
+    /// A smaller checkpoint, which each way loads once, uncounted, so that its code is in memory.
+    pub(super) warm_up: &'a Path,
+    pub(super) state: State,
+    pub(super) ways: Vec<&'a Way>,
+    /// The settings of fio that are timed with them.
+    pub(super) roofline: &'a [Setting],
+}
+
+enum Runner<'a> {
+    Way(&'a Way),
+    Fio(Setting),
+}
+
+/// The shards of a folder, in order.
+pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut shards: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    shards.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    shards.sort();
+    Ok(shards)
+}
+
+/// The command that brings files into a state, and sets the ballast free: see `benches/src/bin/ways/prepare.rs`.
+pub(super) fn preparation(files: &[PathBuf], state: State, ballast: Option<&Ballast>) -> Vec<String> {
+    let state = match state {
+        State::Cold => "cold",
+        State::Warm => "warm",
+        State::Half => "half",
+    };
+    let ballast = ballast.map_or("-".to_owned(), |ballast| ballast.id().to_string());
+    let fixed = [program().to_string_lossy().into_owned(), "prepare".to_owned(), state.to_owned(), ballast];
+    fixed.into_iter().chain(files.iter().map(|path| path.to_string_lossy().into_owned())).collect()
+}
+
+/// Times the ways of a case, after a round that warms up. A peer that fails is left out, and said in `left_out`.
+pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut Vec<String>) -> Result<Table, String> {
+    println!("\n{}", case.title);
+    let mut runners: Vec<(Runner<'_>, Row)> = Vec::new();
+    for &setting in case.roofline {
+        let row = row(&setting.to_string(), &setting.to_string(), Role::Roofline);
+        runners.push((Runner::Fio(setting), row));
+    }
+    runners.extend(case.ways.iter().map(|way| (Runner::Way(way), row(way.id, way.name, way.role))));
+    // Room for a load that holds everything twice, or once beside the page cache.
+    let room = 2 * bytes(&shards(case.folder)?);
+    for round in 0..=rounds {
+        let folder = if round == 0 { case.warm_up } else { case.folder };
+        let files = shards(folder)?;
+        let order = order(runners.len(), round);
+        let mut failed = Vec::new();
+        for i in order {
+            check_interrupted()?;
+            // At once after the one before, while what that had is still there.
+            let ballast = Ballast::hold(room)?;
+            let preparation = preparation(&files, case.state, Some(&ballast));
+            let (runner, row) = &mut runners[i];
+            let result = match runner {
+                Runner::Fio(setting) => {
+                    run(Command::new(&preparation[0]).args(&preparation[1..]))?;
+                    fio::read(*setting, &files, None).map(|sample| (sample, None))
+                }
+                Runner::Way(way) => load(way, folder, &files, &preparation, peers),
+            };
+            check_interrupted()?;
+            match result {
+                Ok((sample, note)) if round > 0 => {
+                    row.samples.push(sample);
+                    row.note = note;
+                }
+                Ok(_) => {}
+                Err(why) if matches!(row.role, Role::PeerOwned | Role::PeerMapped | Role::Roofline) => {
+                    left_out.push(format!("{} ({}): {why}", row.name, case.title));
+                    failed.push(i);
+                }
+                Err(why) => return Err(format!("{}: {why}", row.name)),
+            }
+        }
+        failed.sort_unstable_by(|a, b| b.cmp(a));
+        for i in failed {
+            runners.remove(i);
+        }
+        print!("{}", if round == 0 { "  warmed up" } else { " ." });
+        let _ = std::io::Write::flush(&mut std::io::stdout());
+    }
+    println!();
+    Ok(Table {
+        id: case.id.clone(),
+        title: case.title.clone(),
+        rows: runners.into_iter().map(|(_, row)| row).collect(),
+    })
+}
+
+fn bytes(files: &[PathBuf]) -> u64 {
+    files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+fn row(way: &str, name: &str, role: Role) -> Row {
+    Row { way: way.to_owned(), name: name.to_owned(), role, samples: Vec::new(), note: None }
+}
+
+/// In each round another one is before each, as far as the numbers allow: steps of a length that has no divisor with the count in common.
+fn order(count: usize, round: usize) -> Vec<usize> {
+    fn divisor(a: usize, b: usize) -> usize {
+        if b == 0 { a } else { divisor(b, a % b) }
+    }
+    let strides: Vec<usize> = (1..count.max(2)).filter(|&stride| divisor(count, stride) == 1).collect();
+    let stride = strides.get(round % strides.len().max(1)).copied().unwrap_or(1);
+    (0..count).map(|i| (i * stride + round) % count).collect()
+}
+
+fn load(
+    way: &Way,
+    folder: &Path,
+    files: &[PathBuf],
+    preparation: &[String],
+    peers: &Peers,
+) -> Result<(Sample, Option<String>), String> {
+    let report = report(&mut way.command(folder, files, peers)?, preparation)?;
+    let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("{} tells no {key}", way.name));
+    let sample = Sample {
+        bytes: number("bytes")? as u64,
+        seconds: number("seconds")?,
+        cpu_seconds: Some(number("cpu_seconds")?),
+        memory_bytes: Some((number("peak_bytes")? - number("before_bytes")?).max(0.0) as u64),
+        copied_bytes: report["copied_bytes"].as_u64(),
+    };
+    Ok((sample, report["note"].as_str().map(str::to_owned)))
+}
+
+/// What a program prints: a line of JSON, the last.
+pub(super) fn report(command: &mut Command, preparation: &[String]) -> Result<Value, String> {
+    let output = command.env("BENCH_PREPARE", json!(preparation).to_string()).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("it cannot be started: {error}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(text.lines().last().map_or_else(|| output.status.to_string(), str::to_owned));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().unwrap_or_default()).map_err(|error| format!("its report: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_round_has_every_way_once_and_neighbours_change() {
+        for count in [1, 2, 6, 17, 19] {
+            let mut pairs = BTreeSet::new();
+            for round in 0..6 {
+                let order = order(count, round);
+                assert_eq!(order.iter().copied().collect::<BTreeSet<_>>().len(), count, "{count}");
+                pairs.extend(order.windows(2).map(|pair| (pair[0], pair[1])));
+            }
+            if count > 12 {
+                assert!(pairs.len() >= 6 * (count - 1), "{count}: {}", pairs.len());
+            }
+        }
+    }
+}
