@@ -106,6 +106,9 @@ pub(crate) struct LoadArgs {
     /// In which order --stream takes the tensors
     #[arg(long, value_enum, default_value_t = OrderArg::Arrival, requires = "stream")]
     pub(crate) order: OrderArg,
+    /// Write what happens, read by read, into this file; https://ui.perfetto.dev shows it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,7 +10,8 @@ use crate::pieces::StableBuffer;
 use crate::probe;
 use crate::source::{PreadSource, UringSource};
 use crate::tensors::Report;
-use floodtide_core::middleware::{Faults, Faulty, Traced, Tracer};
+use crate::trace::{Phase, Phases, ReadTrace, Reads};
+use floodtide_core::middleware::{Faults, Faulty, Traced};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::{
     BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, Plan, Progress, ReadSource,
@@ -43,15 +44,13 @@ impl fmt::Debug for ProgressCallback {
     }
 }
 
-/// What the tests put around every worker's source: each worker makes its own, on its own thread.
+/// The faults that tests put around every worker's source: each worker makes its own, on its own thread.
 #[derive(Clone)]
-pub(crate) struct Middleware(pub(crate) Arc<MakeMiddleware>);
+pub(crate) struct MakeFaults(pub(crate) Arc<dyn Fn() -> Box<dyn Faults> + Send + Sync>);
 
-type MakeMiddleware = dyn Fn() -> (Box<dyn Faults>, Box<dyn Tracer>) + Send + Sync;
-
-impl fmt::Debug for Middleware {
+impl fmt::Debug for MakeFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Middleware")
+        f.write_str("MakeFaults")
     }
 }
 
@@ -67,7 +66,8 @@ pub(crate) struct Prepared {
     pub(crate) files: Arc<[OpenFile]>,
     pub(crate) warnings: Vec<String>,
     pub(crate) on_progress: Option<ProgressCallback>,
-    pub(crate) middleware: Option<Middleware>,
+    pub(crate) faults: Option<MakeFaults>,
+    pub(crate) phases: Phases,
 }
 
 /// Where the workers' memory comes from, and what becomes of what has landed.
@@ -147,6 +147,11 @@ impl<S: Supply> Crew<S> {
         let requests = strategy.workers.max(1).saturating_mul(strategy.depth.max(1)) as u64;
         // A direct read is up to one alignment longer than a chunk; a page each is more than enough.
         let limit = requests.saturating_mul(strategy.chunk_bytes.saturating_add(4096));
+        if let Some(trace) = prepared.phases.trace() {
+            let files: Vec<_> = prepared.files.iter().map(OpenFile::path).collect();
+            trace.decided(&files, strategy);
+        }
+        prepared.phases.enter(Some(Phase::Load));
         Self {
             engine: Mutex::new(Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), limit)),
             changed: Condvar::new(),
@@ -264,7 +269,7 @@ impl<S: Supply> Crew<S> {
     fn work(&self) {
         match self.prepared.strategy.backend {
             Backend::Uring => match UringSource::new(Arc::clone(self.files()), self.prepared.strategy.depth) {
-                Ok(source) => self.work_with(source),
+                Ok(source) => self.work_with(source, Reads::Ring),
                 Err(error) => self.without_ring(&error),
             },
             #[cfg(feature = "tokio")]
@@ -275,7 +280,16 @@ impl<S: Supply> Crew<S> {
             }
             #[cfg(feature = "tokio")]
             Backend::Tokio => match tokio::runtime::Builder::new_current_thread().build() {
-                Ok(runtime) => runtime.block_on(crate::source::tokio::drive(self, self.files(), self.depth(), || {})),
+                Ok(runtime) => {
+                    let drive = crate::source::tokio::drive(
+                        self,
+                        self.files(),
+                        self.depth(),
+                        self.read_trace(Reads::Tasks),
+                        || {},
+                    );
+                    runtime.block_on(drive);
+                }
                 Err(error) => {
                     let message = format!("tokio's runtime cannot be started: {error}");
                     self.fail(CoreError::Platform { message });
@@ -287,17 +301,23 @@ impl<S: Supply> Crew<S> {
     }
 
     fn work_by_pread(&self) {
-        self.work_with(PreadSource::new(Arc::clone(self.files())));
+        self.work_with(PreadSource::new(Arc::clone(self.files())), Reads::Calls);
     }
 
-    fn work_with(&self, source: impl ReadSource<Buffer = S::Buffer>) {
-        match &self.prepared.middleware {
-            None => Worker::new(source).run(self, self),
-            Some(Middleware(make)) => {
-                let (faults, tracer) = make();
-                Worker::new(Traced::new(Faulty::new(source, faults), tracer)).run(self, self);
+    fn work_with(&self, source: impl ReadSource<Buffer = S::Buffer>, reads: Reads) {
+        match (&self.prepared.faults, self.read_trace(reads)) {
+            (None, None) => Worker::new(source).run(self, self),
+            (None, Some(trace)) => Worker::new(Traced::new(source, trace)).run(self, self),
+            (Some(MakeFaults(make)), trace) => {
+                let trace = trace.unwrap_or_else(|| Box::new(()));
+                Worker::new(Traced::new(Faulty::new(source, make()), trace)).run(self, self);
             }
         }
+    }
+
+    /// What a worker tells of its reads, if the load is traced.
+    pub(crate) fn read_trace(&self, reads: Reads) -> Option<Box<dyn ReadTrace>> {
+        self.prepared.phases.trace().map(|trace| trace.worker(reads))
     }
 
     /// A ring that was possible when it was probed and is not now: threads go on, unless the caller insists.

@@ -1,6 +1,6 @@
 //! `Loader`: what production code links. Options, then one call.
 
-use crate::crew::{Middleware, Prepared, ProgressCallback};
+use crate::crew::{MakeFaults, Prepared, ProgressCallback};
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::headers::{self, Opened};
@@ -12,7 +12,8 @@ use crate::probe;
 use crate::stream::AsyncTensorStream;
 use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
-use floodtide_core::middleware::{Faults, Tracer};
+use crate::trace::{Phase, Phases, Trace, Traces};
+use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, Strategy, decide};
 use floodtide_core::{
     Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, TensorId,
@@ -44,7 +45,8 @@ pub struct Loader {
     uring_refused: Option<String>,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
-    middleware: Option<Middleware>,
+    trace: Option<Traces>,
+    faults: Option<MakeFaults>,
 }
 
 /// What a checkpoint's headers say.
@@ -86,6 +88,7 @@ pub(crate) struct Checkpoint {
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,
     pub(crate) warnings: Vec<String>,
+    pub(crate) phases: Phases,
 }
 
 impl Checkpoint {
@@ -199,19 +202,20 @@ impl Loader {
         self
     }
 
-    /// Puts faults and a tracer around the source of every worker, which makes its own. For tests: the simulator's faults then
+    /// Tells `trace` what happens in each load and stream: its phases, and every read with its worker. A
+    /// [`TraceFile`](crate::trace::TraceFile) keeps it for Perfetto.
+    #[must_use]
+    pub fn trace(mut self, trace: impl Trace) -> Self {
+        self.trace = Some(Traces(Arc::new(trace)));
+        self
+    }
+
+    /// Puts faults around the source of every worker, which makes its own. For tests: the simulator's faults then
     /// strike real reads. Not for the backends mmap and tokio, which read otherwise.
     #[doc(hidden)]
     #[must_use]
-    pub fn middleware<F: Faults + 'static, T: Tracer + 'static>(
-        mut self,
-        make: impl Fn() -> (F, T) + Send + Sync + 'static,
-    ) -> Self {
-        let make = move || -> (Box<dyn Faults>, Box<dyn Tracer>) {
-            let (faults, tracer) = make();
-            (Box::new(faults), Box::new(tracer))
-        };
-        self.middleware = Some(Middleware(Arc::new(make)));
+    pub fn faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
+        self.faults = Some(MakeFaults(Arc::new(move || Box::new(make()))));
         self
     }
 
@@ -297,7 +301,8 @@ impl Loader {
                     shared.report_progress();
                 }
             };
-            crate::source::tokio::drive(&*shared, shared.files(), shared.depth(), tick).await;
+            let trace = shared.read_trace(crate::trace::Reads::Tasks);
+            crate::source::tokio::drive(&*shared, shared.files(), shared.depth(), trace, tick).await;
             return blocking(move || conclude(shared)).await;
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);
@@ -324,7 +329,7 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
-        self.decide(path.as_ref(), self.access(true)).map(|(planned, _)| planned)
+        self.decide(path.as_ref(), self.access(true)).map(|(planned, ..)| planned)
     }
 
     pub(crate) fn backend_choice(&self) -> Option<Backend> {
@@ -347,8 +352,8 @@ impl Loader {
         &self.stream
     }
 
-    pub(crate) fn middleware_choice(&self) -> Option<Middleware> {
-        self.middleware.clone()
+    pub(crate) fn injected_faults(&self) -> Option<MakeFaults> {
+        self.faults.clone()
     }
 
     pub(crate) fn progress_callback(&self) -> Option<ProgressCallback> {
@@ -359,12 +364,12 @@ impl Loader {
         if self.backend == Some(Backend::Mmap) { Access::Map { resident } } else { Access::Copy }
     }
 
-    fn decide(&self, path: &Path, access: Access) -> Result<(Planned, Vec<OpenFile>), Error> {
+    fn decide(&self, path: &Path, access: Access) -> Result<(Planned, Vec<OpenFile>, Phases), Error> {
         let opened = self.open_checkpoint(path, Consumer::Whole, None)?;
         let selected = self.selection.resolve(&opened.catalog)?;
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
-        let Checkpoint { files, catalog, strategy, signals, memory, warnings } = opened;
-        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files))
+        let Checkpoint { files, catalog, strategy, signals, memory, warnings, phases } = opened;
+        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, phases))
     }
 
     /// Reads the headers, measures, and decides how to read, into memory of that alignment if it is given.
@@ -379,7 +384,10 @@ impl Loader {
             return Err(Error::TensorAlignment { bytes: alignment.bytes(), most });
         }
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
+        let phases = Phases::new(self.trace.as_ref());
+        phases.enter(Some(Phase::Headers));
         let Opened { mut files, catalog, warnings, .. } = headers::open(&locate(path)?)?;
+        phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         let mut signals = self.measure(&mut files, &catalog, &selected, consumer);
         if let Some(alignment) = memory_alignment {
@@ -391,12 +399,12 @@ impl Loader {
             strategy.workers = threads.get();
         }
         let memory = probe::memory_limit();
-        Ok(Checkpoint { files, catalog: Arc::new(catalog), strategy, signals, memory, warnings })
+        Ok(Checkpoint { files, catalog: Arc::new(catalog), strategy, signals, memory, warnings, phases })
     }
 
     fn prepare(&self, path: &Path, access: Access) -> Result<Shared, Error> {
         let started = Instant::now();
-        let (Planned { catalog, plan, strategy, warnings, .. }, files) = self.decide(path, access)?;
+        let (Planned { catalog, plan, strategy, warnings, .. }, files, phases) = self.decide(path, access)?;
         let strict = self.backend.is_some();
         let on_progress = self.progress_callback();
         let prepared = Prepared {
@@ -408,7 +416,8 @@ impl Loader {
             files: files.into(),
             warnings,
             on_progress,
-            middleware: self.middleware_choice(),
+            faults: self.injected_faults(),
+            phases,
         };
         Shared::whole(prepared, access == Access::Map { resident: true }, self.mlock)
     }

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::loader::{Checkpoint, Loader};
 use crate::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use crate::tensors::{Report, Tensor};
+use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::{Backend, Consumer};
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
@@ -131,6 +132,7 @@ impl TensorStream {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
         let checkpoint = loader.open_checkpoint(path, Consumer::Stream, alignment)?;
+        checkpoint.phases.enter(None);
         Ok(Self {
             loader: loader.clone(),
             catalog: Arc::clone(&checkpoint.catalog),
@@ -235,6 +237,7 @@ impl TensorStream {
     }
 
     fn begin(&self, checkpoint: Checkpoint, split: bool) -> Result<Running, Error> {
+        checkpoint.phases.enter(Some(Phase::Plan));
         let loader = &self.loader;
         let options = loader.stream_options();
         let pool = match &options.memory {
@@ -263,7 +266,7 @@ impl TensorStream {
             Order::Arrival | Order::File => selected,
         };
         let plan = Planner::new(plan_options).plan(&checkpoint.catalog, &selected)?;
-        let Checkpoint { files, catalog, strategy, warnings, .. } = checkpoint;
+        let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
         let prepared = Prepared {
             started: self.started,
             catalog,
@@ -273,7 +276,8 @@ impl TensorStream {
             files: files.into(),
             warnings,
             on_progress: loader.progress_callback(),
-            middleware: loader.middleware_choice(),
+            faults: loader.injected_faults(),
+            phases,
         };
         let owned = !matches!(options.memory, Some(Memory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
