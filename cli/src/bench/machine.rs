@@ -13,6 +13,8 @@ pub(super) struct Machine {
     pub(super) file_system: String,
     /// What the file system is on, and its model where that is known.
     pub(super) device: String,
+    /// Memory that is free goes back to the host of this virtual machine, and has to be had from there again.
+    pub(super) gives_memory_back: bool,
 }
 
 impl Machine {
@@ -33,6 +35,8 @@ impl Machine {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             file_system,
             device,
+            gives_memory_back: fs::read_to_string("/sys/module/page_reporting/parameters/reported_kib")
+                .is_ok_and(|kib| kib.trim() != "0"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the storage gives at most: the files read from front to back and thrown away, by several threads that each read into one
 //! buffer of their own again and again. No loader can be faster, as none has less to do.
 
+use floodtide_linux::pool::{MappedMemory, Pool, PoolBuffer};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -18,6 +19,8 @@ pub(super) struct Pattern {
     pub(super) block: usize,
 }
 
+/// Smaller memory is not in huge pages, whose single pieces a device takes more of at a time.
+const HUGE_PAGE: usize = 2 << 20;
 /// What any direct read is aligned to.
 const ALIGNMENT: usize = 4096;
 
@@ -49,7 +52,7 @@ pub(super) struct Reader {
     /// Pieces of the files, in order: which file, from where, up to where.
     blocks: Vec<(usize, u64, u64)>,
     /// One for each thread.
-    buffers: Vec<Vec<u8>>,
+    buffers: Vec<PoolBuffer>,
     direct: bool,
 }
 
@@ -64,8 +67,12 @@ impl Reader {
             blocks.extend(starts.map(|at| (index, at, bytes.min(at + pattern.block as u64))));
             files.push(file);
         }
-        // Not zeros, which the system gives without any memory behind them.
-        let buffers = (0..pattern.threads).map(|_| vec![1; pattern.block + ALIGNMENT]).collect();
+        let bytes = pattern.block.max(HUGE_PAGE);
+        let pool = Pool::builder().limit(2 * pattern.threads * bytes).memory(MappedMemory::new()).build();
+        let mut buffers: Vec<PoolBuffer> =
+            (0..pattern.threads).map(|_| pool.get(bytes)).collect::<Result<_, _>>().map_err(io::Error::other)?;
+        // Which has all of it in memory.
+        buffers.iter_mut().for_each(PoolBuffer::fill_with_zeros);
         Ok(Self { files, blocks, buffers, direct: pattern.direct })
     }
 
@@ -74,12 +81,11 @@ impl Reader {
         let Self { files, blocks, buffers, direct } = self;
         let (next, alignment) = (AtomicUsize::new(0), if *direct { ALIGNMENT } else { 1 });
         let work = |memory: &mut [u8]| -> io::Result<()> {
-            let start = memory.as_ptr().align_offset(ALIGNMENT);
             while let Some(&(file, mut at, end)) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 while at < end {
                     // Up to the alignment past a file's end, where a direct read stops by itself.
                     let wanted = ((end - at) as usize).next_multiple_of(alignment);
-                    match files[file].read_at(&mut memory[start..start + wanted], at)? {
+                    match files[file].read_at(&mut memory[..wanted], at)? {
                         0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                         bytes => at += bytes as u64,
                     }

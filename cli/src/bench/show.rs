@@ -63,6 +63,10 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     if let Some((backend, reason)) = auto.and_then(chosen) {
         writeln!(out, "auto chose {backend}: {reason}")?;
     }
+    if machine.gives_memory_back {
+        let note = "free memory goes back to this virtual machine's host, so ways that fill memory of their own vary";
+        writeln!(out, "note: {note}")?;
+    }
     Ok(())
 }
 
@@ -115,6 +119,7 @@ pub(super) fn document(results: &Results) -> Value {
             "kernel": machine.kernel,
             "file_system": machine.file_system,
             "device": machine.device,
+            "gives_memory_back": machine.gives_memory_back,
         },
         "roofline": roofline,
         "ways": ways,
