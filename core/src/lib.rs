@@ -22,6 +22,7 @@ pub mod pool;
 pub mod strategy;
 pub mod stream;
 pub mod sync;
+pub mod tune;
 
 mod catalog;
 mod dtype;
