@@ -112,7 +112,7 @@ pub(crate) struct LoadArgs {
     /// In which order --stream takes the tensors
     #[arg(long, value_enum, default_value_t = OrderArg::Arrival, requires = "stream")]
     pub(crate) order: OrderArg,
-    /// Write what happens, read by read, into this file; https://ui.perfetto.dev shows it
+    /// Write what happens, read by read, into this file, for Perfetto (ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Print one JSON object
