@@ -66,6 +66,10 @@ impl Timing {
     }
 }
 
+fn percent(share: f32) -> f32 {
+    (share * 100.0).ceil()
+}
+
 /// The middle, or between the two in the middle.
 fn median(sorted: &[f64]) -> f64 {
     let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
@@ -99,9 +103,24 @@ impl Results {
         self.best().map(|(_, timing)| timing.rates(self.checkpoint.file_bytes)[2])
     }
 
+    /// The page cache before the loads, in a few words.
+    pub(super) fn cache_state(&self) -> String {
+        let wanted = if self.cold { "page cache dropped before each load" } else { "all in the page cache" };
+        match self.disturbed {
+            Some(share) if share >= NOISE => {
+                format!(
+                    "up to {} % of a file {} the page cache",
+                    percent(share),
+                    if self.cold { "in" } else { "not in" }
+                )
+            }
+            Some(_) => wanted.to_owned(),
+            None => format!("{wanted}, as far as the system tells"),
+        }
+    }
+
     /// What keeps the figures from meaning what they seem to.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let percent = |share: f32| (share * 100.0).ceil();
         let cache = match (self.disturbed, self.cold) {
             (None, _) => {
                 Some("the system does not tell what is in the page cache, so it may not be as it should".to_owned())

@@ -15,7 +15,7 @@ pub(super) fn headline(results: &Results) -> String {
         output::count(checkpoint.tensors, "tensor"),
         HumanBytes(checkpoint.bytes),
         output::count(checkpoint.files.len(), "file"),
-        if results.cold { "page cache dropped before each load" } else { "all in the page cache" },
+        results.cache_state(),
     )
 }
 
