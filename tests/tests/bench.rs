@@ -76,16 +76,6 @@ fn results_for_people_and_the_figure_show_names_escaped() {
 }
 
 #[test]
-fn a_cold_bench_of_memory_is_not_said_to_be_cold() {
-    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return println!("skipped: no /dev/shm here") };
-    let path = folder.path().join("model.safetensors");
-    small(&path);
-    let run = bench(&path, &["--cold", "--runs", "1", "--backends", "pread"]);
-    assert!(run.assert_ok().contains("100 % of a file in the page cache"), "{run:?}");
-    assert!(run.stderr.contains("warning: not all loads were cold"), "{run:?}");
-}
-
-#[test]
 fn backends_are_chosen_and_plain_ways_stay() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
