@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod escape;
 mod glob;
+mod names;
 mod plan;
 #[cfg_attr(not(floodtide_planted), allow(unused_macros, reason = "what is planted is off"))]
 #[doc(hidden)]

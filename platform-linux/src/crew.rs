@@ -15,8 +15,8 @@ use floodtide_core::middleware::{Faults, Faulty, Traced};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, Plan, Progress, ReadSource,
-    Readiness, Worker,
+    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
+    ReadSource, Readiness, Worker,
 };
 use std::fmt;
 use std::io;
@@ -461,11 +461,13 @@ impl<S: Supply> Crew<S> {
     /// How a finished load went.
     pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
         let prepared = &self.prepared;
-        while let Some(event) = self.with(Engine::poll_event) {
-            if let Event::DirectRefused(file) = event {
-                let path = prepared.files[file.index()].path().to_string_lossy();
-                self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
-            }
+        let refused: Vec<FileId> = self.with(|engine| {
+            let events = std::iter::from_fn(|| engine.poll_event());
+            events.filter_map(|event| if let Event::DirectRefused(file) = event { Some(file) } else { None }).collect()
+        });
+        for file in refused {
+            let path = prepared.files[file.index()].path().to_string_lossy();
+            self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
         }
         let notes = lock(&self.notes);
         let reasons: Vec<&str> =

@@ -1,6 +1,7 @@
 //! Cuts runs into reads, and orders the reads so that all files progress together.
 
 use super::{Chunk, Extent, Method, Placement, PlanOptions};
+use crate::planted::planted;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
@@ -44,7 +45,10 @@ fn cut_one(
         let boundary = (at / size + 1) * size;
         // What lies past the last cut belongs to the last chunk, also when only the alignment's tail does.
         let end = if boundary >= wanted_end { slot_end } else { boundary };
-        let offset = extent.range.start() + at as u64 - extent.place as u64;
+        let mut offset = extent.range.start() + at as u64 - extent.place as u64;
+        if planted!(OffsetCutTo32Bits) {
+            offset &= u64::from(u32::MAX);
+        }
         let want = end.min(wanted_end) - at;
         let file_end = offset + want as u64;
         // Tensors without a byte may lie anywhere; between the others of an extent the order is that of the file.

@@ -272,12 +272,15 @@ fn tensors_are_refused_for_what_they_really_need() {
 #[test]
 fn a_plan_that_would_outgrow_its_stream_is_refused_at_once() {
     let catalog = catalog(&[(vec![64 << 40], 0)]);
-    let plan = |limit: u64| {
-        let access = streamed(limit / 8, limit, true, Order::Arrival);
+    let plan = |limit: u64, split| {
+        let access = streamed(limit / 8, limit, split, Order::Arrival);
         Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &all(&catalog))
     };
-    let error = plan(1 << 20).expect_err("half a billion buffers");
+    let error = plan(1 << 20, true).expect_err("half a billion buffers");
     assert!(matches!(error, Error::TooManyBuffers { .. }) && error.to_string().contains("raise the limit"), "{error}");
+    // Whole, it would be one buffer, and it is the buffer that is too small.
+    let error = plan(1 << 20, false).expect_err("a buffer of 64 TiB");
+    assert!(matches!(&error, Error::BufferTooSmall { tensor, .. } if tensor == "f0.t0"), "{error}");
 }
 
 #[test]
