@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::bench::RUNS;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use floodtide_core::{Error as CoreError, Selection};
@@ -25,6 +26,11 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Load a checkpoint and print the SHA-256 of every tensor
     Digest(DigestArgs),
+    /// Compare every way to load a checkpoint, and what the storage gives at most
+    Bench(BenchArgs),
+    /// One load of `bench`, in a process of its own
+    #[command(hide = true)]
+    BenchOne(BenchOneArgs),
     /// Write a GPT-2 sized checkpoint, load it by every backend and compare them
     Demo(DemoArgs),
 }
@@ -106,6 +112,9 @@ pub(crate) struct LoadArgs {
     /// In which order --stream takes the tensors
     #[arg(long, value_enum, default_value_t = OrderArg::Arrival, requires = "stream")]
     pub(crate) order: OrderArg,
+    /// Write what happens, read by read, into this file, for Perfetto (ui.perfetto.dev)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -168,6 +177,33 @@ pub(crate) struct DigestArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// A safetensors file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    pub(crate) path: PathBuf,
+    /// Drop the files from the page cache before each load; without it they are brought into it first
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// Load so many times by each way; once more at first, which is not counted
+    #[arg(long, value_name = "N", default_value_t = RUNS, value_parser = runs)]
+    pub(crate) runs: NonZeroUsize,
+    /// Only these backends, separated by commas; plain reads and a plain mapping are always there to compare with
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub(crate) backends: Vec<BackendArg>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw a figure of it
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchOneArgs {
+    /// The checkpoint; the rest is read from standard input
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct DemoArgs {
     /// Write the checkpoint into this folder, which must be new or empty, and keep it there when the comparison is done
     #[arg(long, value_name = "DIR")]
@@ -188,6 +224,10 @@ fn threads(text: &str) -> Result<NonZeroUsize, String> {
     threads
         .filter(|threads| threads.get() <= MAX_THREADS)
         .ok_or_else(|| format!("expected a number from 1 to {MAX_THREADS}"))
+}
+
+fn runs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a number from 1 on".to_owned())
 }
 
 fn scale(text: &str) -> Result<f64, String> {

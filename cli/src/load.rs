@@ -3,6 +3,7 @@
 use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
 use floodtide_core::HumanBytes;
+use floodtide_linux::trace::TraceFile;
 use floodtide_linux::{Backend, Error, Loader, Report, Tensors};
 use serde_json::json;
 use std::io::Write;
@@ -53,14 +54,41 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
 }
 
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
-    let loader = args.source.loader()?.mlock(args.mlock);
-    // What is loaded is kept until the report is printed, so that its memory counts.
-    let (report, _tensors) = if args.stream {
-        (stream(loader, args)?, None)
-    } else {
-        let tensors = with_progress(loader, &args.source, args.json)?;
-        (tensors.report().clone(), Some(tensors))
+    let mut loader = args.source.loader()?.mlock(args.mlock);
+    let trace = args.trace.as_ref().map(TraceFile::create).transpose()?;
+    if let Some(trace) = &trace {
+        finish_when_interrupted(trace.clone());
+        loader = loader.trace(trace.clone());
+    }
+    let result = load(loader, args);
+    // Also of a load that failed, which is then what is told.
+    let traced = trace.map_or(Ok(()), |trace| trace.finish());
+    let result = result.and_then(|(report, tensors)| report_on(args, &report).map(|()| tensors));
+    result.and_then(|_| Ok(traced?))
+}
+
+/// Ctrl-C and SIGTERM end a trace as they end the load: with a file that can be read.
+fn finish_when_interrupted(trace: TraceFile) {
+    let handler = move || {
+        if let Err(error) = trace.finish() {
+            output::complain("error", &error.to_string());
+        }
+        std::process::exit(130);
     };
+    // Without the handler an interrupted load leaves a file that lacks its end.
+    let _ = ctrlc::set_handler(handler);
+}
+
+/// What was loaded is to be kept until the report is made, so that its memory counts.
+fn load(loader: Loader, args: &LoadArgs) -> Result<(Report, Option<Tensors>), Failure> {
+    if args.stream {
+        return Ok((stream(loader, args)?, None));
+    }
+    let tensors = with_progress(loader, &args.source, args.json)?;
+    Ok((tensors.report().clone(), Some(tensors)))
+}
+
+fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
     let rate = output::gib_per_second(report.bytes, report.elapsed);
     let peak = output::peak_rss_bytes();
     output::warn(&report.warnings);

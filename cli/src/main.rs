@@ -4,6 +4,7 @@
 //! warnings and errors to stderr; with `--json` stdout holds one JSON document and nothing else.
 
 mod args;
+mod bench;
 mod demo;
 mod digest;
 mod inspect;
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Digest(args) => digest::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchOne(args) => bench::run_one(&args),
         Command::Demo(args) => demo::run(&args),
     };
     match result {

@@ -10,7 +10,8 @@ use crate::pieces::StableBuffer;
 use crate::probe;
 use crate::source::{PreadSource, UringSource};
 use crate::tensors::Report;
-use floodtide_core::middleware::{Faults, Faulty, Traced, Tracer};
+use crate::trace::{Phase, Phases, ReadTrace, Reads};
+use floodtide_core::middleware::{Faults, Faulty, Traced};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
@@ -44,15 +45,13 @@ impl fmt::Debug for ProgressCallback {
     }
 }
 
-/// What the tests put around every worker's source: each worker makes its own, on its own thread.
+/// The faults that tests put around every worker's source: each worker makes its own, on its own thread.
 #[derive(Clone)]
-pub(crate) struct Middleware(pub(crate) Arc<MakeMiddleware>);
+pub(crate) struct MakeFaults(pub(crate) Arc<dyn Fn() -> Box<dyn Faults> + Send + Sync>);
 
-type MakeMiddleware = dyn Fn() -> (Box<dyn Faults>, Box<dyn Tracer>) + Send + Sync;
-
-impl fmt::Debug for Middleware {
+impl fmt::Debug for MakeFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Middleware")
+        f.write_str("MakeFaults")
     }
 }
 
@@ -68,7 +67,8 @@ pub(crate) struct Prepared {
     pub(crate) files: Arc<[OpenFile]>,
     pub(crate) warnings: Vec<String>,
     pub(crate) on_progress: Option<ProgressCallback>,
-    pub(crate) middleware: Option<Middleware>,
+    pub(crate) faults: Option<MakeFaults>,
+    pub(crate) phases: Phases,
 }
 
 /// Where the workers' memory comes from, and what becomes of what has landed.
@@ -202,6 +202,11 @@ impl<S: Supply> BufferSupply for Member<'_, S> {
 impl<S: Supply> Crew<S> {
     pub(crate) fn new(prepared: Prepared, supply: S) -> Self {
         let strategy = &prepared.strategy;
+        if let Some(trace) = prepared.phases.trace() {
+            let files: Vec<_> = prepared.files.iter().map(OpenFile::path).collect();
+            trace.decided(&files, strategy);
+        }
+        prepared.phases.enter(Some(Phase::Load));
         let workers = strategy.workers.max(1);
         let start = workers.saturating_mul(strategy.depth.max(1));
         let tuner = if strategy.most_in_flight > start {
@@ -383,7 +388,7 @@ impl<S: Supply> Crew<S> {
         let strategy = &self.prepared.strategy;
         match strategy.backend {
             Backend::Uring => match UringSource::new(Arc::clone(self.files()), strategy.ring_entries()) {
-                Ok(source) => self.work_with(source),
+                Ok(source) => self.work_with(source, Reads::Ring),
                 Err(error) => self.without_ring(&error),
             },
             #[cfg(feature = "tokio")]
@@ -395,7 +400,9 @@ impl<S: Supply> Crew<S> {
             #[cfg(feature = "tokio")]
             Backend::Tokio => match tokio::runtime::Builder::new_current_thread().build() {
                 Ok(runtime) => {
-                    runtime.block_on(crate::source::tokio::drive(&**self, self.files(), self.depth(), || {}))
+                    let trace = self.read_trace(Reads::Tasks);
+                    let (files, depth) = (self.files(), self.depth());
+                    runtime.block_on(crate::source::tokio::drive(&**self, files, depth, trace, || {}));
                 }
                 Err(error) => {
                     let message = format!("tokio's runtime cannot be started: {error}");
@@ -408,17 +415,23 @@ impl<S: Supply> Crew<S> {
     }
 
     fn work_by_pread(self: &Arc<Self>) {
-        self.work_with(PreadSource::new(Arc::clone(self.files())));
+        self.work_with(PreadSource::new(Arc::clone(self.files())), Reads::Calls);
     }
 
-    fn work_with(self: &Arc<Self>, source: impl ReadSource<Buffer = S::Buffer>) {
-        match &self.prepared.middleware {
-            None => Worker::new(source).run(&Member(self), &Member(self)),
-            Some(Middleware(make)) => {
-                let (faults, tracer) = make();
-                Worker::new(Traced::new(Faulty::new(source, faults), tracer)).run(&Member(self), &Member(self));
+    fn work_with(self: &Arc<Self>, source: impl ReadSource<Buffer = S::Buffer>, reads: Reads) {
+        match (&self.prepared.faults, self.read_trace(reads)) {
+            (None, None) => Worker::new(source).run(&Member(self), &Member(self)),
+            (None, Some(trace)) => Worker::new(Traced::new(source, trace)).run(&Member(self), &Member(self)),
+            (Some(MakeFaults(make)), trace) => {
+                let trace = trace.unwrap_or_else(|| Box::new(()));
+                Worker::new(Traced::new(Faulty::new(source, make()), trace)).run(&Member(self), &Member(self));
             }
         }
+    }
+
+    /// What a worker tells of its reads, if the load is traced.
+    pub(crate) fn read_trace(&self, reads: Reads) -> Option<Box<dyn ReadTrace>> {
+        self.prepared.phases.trace().map(|trace| trace.worker(reads))
     }
 
     /// A ring that was possible when it was probed and is not now: threads go on, unless the caller insists.

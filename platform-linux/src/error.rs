@@ -64,6 +64,12 @@ pub enum Error {
     /// The system gave no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
     Memory { bytes: u64, source: io::Error },
+    /// A trace is to be written where something else is.
+    #[error(
+        "{}: a file is here that is not a trace, so it is not overwritten; name another file for the trace, or remove this one",
+        Shown(path)
+    )]
+    NotATrace { path: PathBuf },
     /// The alignment that was asked for is larger than the memory's.
     #[error(
         "tensors are to be aligned to {bytes} bytes, but the memory is to {most}; ask for less, or give memory that is"
@@ -94,6 +100,7 @@ impl Error {
         matches!(
             self,
             Self::TensorAlignment { .. }
+                | Self::NotATrace { .. }
                 | Self::StreamLimit { .. }
                 | Self::StreamBuffer { .. }
                 | Self::StreamBegun

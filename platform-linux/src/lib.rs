@@ -4,7 +4,7 @@
 //! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`crew`), each with a source of
 //! reads (`source`), fill one `arena` of huge pages in place; or the files are mapped (`mapping`). What comes back are
 //! [`Tensors`]: views that stay valid as long as anyone holds one. Or they pass one after another through the buffers of a
-//! [`pool`] (`stream`).
+//! [`pool`] (`stream`). A [`trace`] tells of it as it happens.
 //!
 //! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), and
 //! the `arena` and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
@@ -14,6 +14,7 @@
 pub mod handout;
 pub mod pool;
 pub mod probe;
+pub mod trace;
 
 mod arena;
 mod crew;

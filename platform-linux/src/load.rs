@@ -8,6 +8,7 @@ use crate::mapping::Mappings;
 use crate::region::lock_memory;
 use crate::shelf::Shelf;
 use crate::tensors::{Storage, Tensors};
+use crate::trace::Phase;
 use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -117,7 +118,9 @@ impl Shared {
     fn populate(&self) {
         let threads = self.prepared.strategy.workers.max(1);
         let cancelled = || self.supply.cancelled.load(Ordering::Relaxed);
-        if let Err((file, error)) = self.supply.mappings.populate(threads, &self.supply.mapped_done, &cancelled) {
+        let trace = self.prepared.phases.trace().map(|trace| &**trace);
+        if let Err((file, error)) = self.supply.mappings.populate(threads, &self.supply.mapped_done, &cancelled, trace)
+        {
             let path = self.files()[file.index()].path().to_string_lossy();
             let message = format!(
                 "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
@@ -226,9 +229,11 @@ pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
 
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.
 pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
+    shared.prepared.phases.enter(Some(Phase::Settle));
     shared.check()?;
     let (arena, warnings, locked_bytes) = shared.settle()?;
     let report = shared.report(warnings, locked_bytes);
+    shared.prepared.phases.enter(None);
     shared.report_progress();
     let shared = Arc::into_inner(shared)
         .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;

@@ -1,6 +1,6 @@
 //! `Loader`: what production code links. Options, then one call.
 
-use crate::crew::{Middleware, Prepared, ProgressCallback};
+use crate::crew::{MakeFaults, Prepared, ProgressCallback};
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::headers::{self, Opened};
@@ -15,7 +15,8 @@ use crate::signals::{Asked, Purpose};
 use crate::stream::AsyncTensorStream;
 use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
-use floodtide_core::middleware::{Faults, Tracer};
+use crate::trace::{Phase, Phases, Trace, Traces};
+use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Signals, Strategy, decide};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection};
 use std::num::NonZeroUsize;
@@ -44,7 +45,8 @@ pub struct Loader {
     uring_refused: Option<String>,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
-    middleware: Option<Middleware>,
+    trace: Option<Traces>,
+    faults: Option<MakeFaults>,
     arenas: Arc<Shelf>,
 }
 
@@ -89,6 +91,7 @@ pub(crate) struct Checkpoint {
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,
     pub(crate) warnings: Vec<String>,
+    pub(crate) phases: Phases,
 }
 
 impl Checkpoint {
@@ -224,19 +227,20 @@ impl Loader {
         self
     }
 
-    /// Puts faults and a tracer around the source of every worker, which makes its own. For tests: the simulator's faults then
+    /// Tells `trace` what happens in each load and stream: its phases, and every read with its worker. A
+    /// [`TraceFile`](crate::trace::TraceFile) keeps it for Perfetto.
+    #[must_use]
+    pub fn trace(mut self, trace: impl Trace) -> Self {
+        self.trace = Some(Traces(Arc::new(trace)));
+        self
+    }
+
+    /// Puts faults around the source of every worker, which makes its own. For tests: the simulator's faults then
     /// strike real reads. Not for the backends mmap and tokio, which read otherwise.
     #[doc(hidden)]
     #[must_use]
-    pub fn middleware<F: Faults + 'static, T: Tracer + 'static>(
-        mut self,
-        make: impl Fn() -> (F, T) + Send + Sync + 'static,
-    ) -> Self {
-        let make = move || -> (Box<dyn Faults>, Box<dyn Tracer>) {
-            let (faults, tracer) = make();
-            (Box::new(faults), Box::new(tracer))
-        };
-        self.middleware = Some(Middleware(Arc::new(make)));
+    pub fn faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
+        self.faults = Some(MakeFaults(Arc::new(move || Box::new(make()))));
         self
     }
 
@@ -322,7 +326,8 @@ impl Loader {
                     shared.report_progress();
                 }
             };
-            crate::source::tokio::drive(&*shared, shared.files(), shared.depth(), tick).await;
+            let trace = shared.read_trace(crate::trace::Reads::Tasks);
+            crate::source::tokio::drive(&*shared, shared.files(), shared.depth(), trace, tick).await;
             return blocking(move || conclude(shared)).await;
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);
@@ -373,8 +378,8 @@ impl Loader {
         &self.stream
     }
 
-    pub(crate) fn middleware_choice(&self) -> Option<Middleware> {
-        self.middleware.clone()
+    pub(crate) fn injected_faults(&self) -> Option<MakeFaults> {
+        self.faults.clone()
     }
 
     pub(crate) fn progress_callback(&self) -> Option<ProgressCallback> {
@@ -390,14 +395,14 @@ impl Loader {
         path: &Path,
         access: Access,
         waits: bool,
-    ) -> Result<(Planned, Vec<OpenFile>, Option<Image>), Error> {
+    ) -> Result<(Planned, Vec<OpenFile>, Option<Image>, Phases), Error> {
         let opened = self.open_checkpoint(path, Purpose::Whole { access, waits })?;
         let selected = self.selection.resolve(&opened.catalog)?;
         // What is in an image is used where it lies, as in a mapping.
         let access = if opened.image.is_some() { Access::Map { resident: false } } else { access };
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
-        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings } = opened;
-        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, image))
+        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings, phases } = opened;
+        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, image, phases))
     }
 
     /// Reads the headers, measures, and decides how to read.
@@ -408,10 +413,14 @@ impl Loader {
         }
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
         // What was asked for is done, and what is watched is done read by read.
-        let as_usual = self.backend.is_some() || self.middleware.is_some() || self.threads.is_some() || self.mlock;
+        let watched = self.trace.is_some() || self.faults.is_some();
+        let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
         let waits = matches!(purpose, Purpose::Whole { waits: true, .. });
         let images = (waits && !as_usual).then_some(&self.arenas);
+        let phases = Phases::new(self.trace.as_ref());
+        phases.enter(Some(Phase::Headers));
         let Opened { mut files, image, catalog, warnings, .. } = headers::open(locate(path)?, images)?;
+        phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
         let (mut signals, little) = asked.measure(&mut files, &catalog, &selected);
@@ -430,12 +439,13 @@ impl Loader {
         // So little fits, or the system says so when it is mapped.
         let mut memory = if little { probe::no_limit() } else { probe::memory_limit() };
         memory.available = memory.available.saturating_add(self.arenas.bytes());
-        Ok(Checkpoint { files, image, catalog: Arc::new(catalog), strategy, signals, memory, warnings })
+        Ok(Checkpoint { files, image, catalog: Arc::new(catalog), strategy, signals, memory, warnings, phases })
     }
 
     fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<Shared, Error> {
         let started = Instant::now();
-        let (Planned { catalog, plan, strategy, warnings, .. }, files, image) = self.decide(path, access, waits)?;
+        let (Planned { catalog, plan, strategy, warnings, .. }, files, image, phases) =
+            self.decide(path, access, waits)?;
         let strict = self.backend.is_some();
         let on_progress = self.progress_callback();
         let prepared = Prepared {
@@ -447,7 +457,8 @@ impl Loader {
             files: files.into(),
             warnings,
             on_progress,
-            middleware: self.middleware_choice(),
+            faults: self.injected_faults(),
+            phases,
         };
         Shared::whole(prepared, &self.arenas, image, access == Access::Map { resident: true }, self.mlock)
     }

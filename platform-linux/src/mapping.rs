@@ -4,10 +4,12 @@ use crate::error::Error;
 use crate::files::OpenFile;
 use crate::image::Image;
 use crate::region::lock_memory;
+use crate::trace::{LoadTrace, Populated};
 use floodtide_core::{ByteRange, FileId};
 use memmap2::{Advice, Mmap};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// What one call makes resident: small enough for progress and for threads to share, large enough to cost nothing.
 const STEP: usize = 8 << 20;
@@ -60,20 +62,29 @@ impl Mappings {
         threads: usize,
         done: &AtomicU64,
         cancelled: &(impl Fn() -> bool + Sync),
+        trace: Option<&dyn LoadTrace>,
     ) -> Result<(), (FileId, io::Error)> {
         let steps: Vec<(usize, usize, usize)> = self
             .wanted
             .iter()
             .flat_map(|&(file, start, end)| (start..end).step_by(STEP).map(move |at| (file, at, (at + STEP).min(end))))
             .collect();
-        let next = AtomicUsize::new(0);
+        let (next, next_thread) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let work = || -> Result<(), (FileId, io::Error)> {
+            let thread = next_thread.fetch_add(1, Ordering::Relaxed);
             while let Some(&(file, start, end)) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if cancelled() {
                     return Ok(());
                 }
                 if let Some(map) = &self.maps[file] {
-                    make_resident(map, start, end).map_err(|error| (FileId(file as u32), error))?;
+                    let began = trace.map(|trace| (trace, Instant::now()));
+                    let made = make_resident(map, start, end);
+                    let file = FileId(file as u32);
+                    if let Some((trace, began)) = began {
+                        let range = start as u64..end as u64;
+                        trace.populated(&Populated::new(thread, file, range, began, made.is_ok()));
+                    }
+                    made.map_err(|error| (file, error))?;
                 }
                 done.fetch_add((end - start) as u64, Ordering::Relaxed);
             }

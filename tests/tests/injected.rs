@@ -1,7 +1,9 @@
 //! The simulator's faults over real reads: io_uring and pread, of real files, for whole loads and streams.
 
 use floodtide_core::middleware::{Injection, Tracer};
+use floodtide_core::strategy::Strategy;
 use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
+use floodtide_linux::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide_linux::{Backend, Error, Loader, Order};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
@@ -12,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 const KINDS: [FaultKind; 9] = [
     FaultKind::ShortRead,
@@ -70,11 +73,31 @@ impl Tracer for Counts {
     }
 }
 
+impl ReadTrace for Counts {}
+
+impl Trace for Counts {
+    fn load(&self) -> Arc<dyn LoadTrace> {
+        Arc::new(self.clone())
+    }
+}
+
+impl LoadTrace for Counts {
+    fn decided(&self, _: &[&Path], _: &Strategy) {}
+
+    fn phase(&self, _: Phase, _: Instant, _: Instant) {}
+
+    fn worker(&self, _: Reads) -> Box<dyn ReadTrace> {
+        Box::new(self.clone())
+    }
+
+    fn populated(&self, _: &Populated) {}
+}
+
 fn loader(backend: Backend, swarm: &Swarm, script: &[Scripted], seed: u64, counts: &Counts) -> Loader {
-    let (swarm, script, counts, worker) = (swarm.clone(), script.to_vec(), counts.clone(), AtomicU64::new(0));
-    Loader::new().backend(backend).middleware(move || {
+    let (swarm, script, worker) = (swarm.clone(), script.to_vec(), AtomicU64::new(0));
+    Loader::new().backend(backend).trace(counts.clone()).faults(move || {
         let draw = Draw::new(seed ^ worker.fetch_add(1, Ordering::Relaxed) << 32);
-        (SimFaults::new(FaultState::new(swarm.clone(), script.clone()), draw), counts.clone())
+        SimFaults::new(FaultState::new(swarm.clone(), script.clone()), draw)
     })
 }
 

@@ -5,13 +5,11 @@
 mod bench;
 mod msrv;
 mod mutants;
-mod plot;
 mod steps;
 mod tools;
 mod wasi;
 
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use steps::{STEPS, Step};
@@ -47,15 +45,6 @@ enum Command {
         #[arg(long, value_name = "GLOB")]
         file: Vec<String>,
     },
-    /// Draw what `floodtide demo --json` printed, as the README shows it
-    Plot {
-        /// A panel's title and the file with its results
-        #[arg(value_name = "TITLE=FILE", required = true)]
-        panels: Vec<String>,
-        /// Where the SVG goes
-        #[arg(long, value_name = "SVG")]
-        out: PathBuf,
-    },
 }
 
 #[derive(Subcommand)]
@@ -78,7 +67,6 @@ fn main() -> ExitCode {
             Outcome::Passed => println!("Core's tests notice every change."),
             Outcome::Skipped(why) => println!("skipped: {why}"),
         }),
-        Command::Plot { panels, out } => plot::plot(&panels, &out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

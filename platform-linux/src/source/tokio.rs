@@ -6,28 +6,37 @@
 
 use super::pread::read;
 use crate::files::OpenFile;
+use crate::trace::ReadTrace;
 use floodtide_core::{BufferSupply, Completion, Disposition, EngineHandle, Error, ReadOp, next_read};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::task::JoinSet;
+
+type Traced = Option<Box<dyn ReadTrace>>;
 
 /// Carries the load out with up to `depth` reads at a time. `tick` is called after every completion.
 pub(crate) async fn drive<S: EngineHandle + BufferSupply>(
     shared: &S,
     files: &Arc<[OpenFile]>,
     depth: usize,
+    mut trace: Traced,
     mut tick: impl FnMut(),
 ) {
     let mut reads = JoinSet::new();
     loop {
         while reads.len() < depth.max(1) {
             let Some((op, buffer)) = next_read(shared, shared) else { break };
-            spawn(&mut reads, files, op, buffer);
+            spawn(&mut reads, files, op, buffer, &mut trace);
         }
         match reads.join_next().await {
-            Some(Ok(Completion { id, buffer, outcome })) => {
+            Some(Ok((Completion { id, buffer, outcome }, time))) => {
+                if let (Some(trace), Some((began, ended))) = (&mut trace, time) {
+                    trace.carried_out(id, began, ended);
+                    trace.completed(id, outcome);
+                }
                 match shared.with(|engine| engine.complete(id, outcome)) {
                     Disposition::Landed(chunk) => shared.landed(chunk, buffer),
-                    Disposition::Resubmit(op) => spawn(&mut reads, files, op, buffer),
+                    Disposition::Resubmit(op) => spawn(&mut reads, files, op, buffer, &mut trace),
                     Disposition::Abandoned => {}
                 }
                 tick();
@@ -42,12 +51,26 @@ pub(crate) async fn drive<S: EngineHandle + BufferSupply>(
     }
 }
 
-type Reads<B> = JoinSet<Completion<B>>;
+/// Reads, and when they began and ended if that is of interest.
+type Reads<B> = JoinSet<(Completion<B>, Option<(Instant, Instant)>)>;
 
-fn spawn<B: floodtide_core::Buffer>(reads: &mut Reads<B>, files: &Arc<[OpenFile]>, op: ReadOp, mut buffer: B) {
+fn spawn<B: floodtide_core::Buffer>(
+    reads: &mut Reads<B>,
+    files: &Arc<[OpenFile]>,
+    op: ReadOp,
+    mut buffer: B,
+    trace: &mut Traced,
+) {
     let files = Arc::clone(files);
+    let timed = trace.is_some();
+    if let Some(trace) = trace {
+        trace.submitting(&op);
+        trace.submitted(&op);
+    }
     reads.spawn_blocking(move || {
+        let began = timed.then(Instant::now);
         let outcome = read(&files, &op, &mut buffer);
-        Completion { id: op.id, buffer, outcome }
+        let time = began.map(|began| (began, Instant::now()));
+        (Completion { id: op.id, buffer, outcome }, time)
     });
 }

@@ -20,6 +20,7 @@ use crate::loader::{Checkpoint, Loader};
 use crate::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use crate::signals::Purpose;
 use crate::tensors::{Report, Tensor};
+use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::Backend;
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
@@ -132,6 +133,7 @@ impl TensorStream {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
         let checkpoint = loader.open_checkpoint(path, Purpose::Stream { memory_alignment: alignment })?;
+        checkpoint.phases.enter(None);
         Ok(Self {
             loader: loader.clone(),
             catalog: Arc::clone(&checkpoint.catalog),
@@ -236,6 +238,7 @@ impl TensorStream {
     }
 
     fn begin(&self, checkpoint: Checkpoint, split: bool) -> Result<Running, Error> {
+        checkpoint.phases.enter(Some(Phase::Plan));
         let loader = &self.loader;
         let options = loader.stream_options();
         let pool = match &options.memory {
@@ -264,7 +267,7 @@ impl TensorStream {
             Order::Arrival | Order::File => selected,
         };
         let plan = Planner::new(plan_options).plan(&checkpoint.catalog, &selected)?;
-        let Checkpoint { files, catalog, strategy, warnings, .. } = checkpoint;
+        let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
         let prepared = Prepared {
             started: self.started,
             catalog,
@@ -274,7 +277,8 @@ impl TensorStream {
             files: files.into(),
             warnings,
             on_progress: loader.progress_callback(),
-            middleware: loader.middleware_choice(),
+            faults: loader.injected_faults(),
+            phases,
         };
         let owned = !matches!(options.memory, Some(Memory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };

@@ -5,6 +5,7 @@ use crate::crew::{Crew, Prepared, TICK};
 use crate::error::Error;
 use crate::pool::{Pool, PoolBuffer};
 use crate::tensors::Report;
+use crate::trace::Phase;
 use floodtide_core::stream::{Staged, StagedSource};
 use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress, Readiness};
 use std::sync::Arc;
@@ -159,8 +160,11 @@ impl Running {
     /// The stream's end: its report is there, or what went wrong is the last that comes.
     fn end(&mut self) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
         self.ended = true;
+        let phases = &self.crew.prepared.phases;
+        phases.enter(Some(Phase::Settle));
         let ended = self.crew.check();
         self.crew.supply.close();
+        phases.enter(None);
         if let Err(error) = ended {
             return Poll::Ready(Some(Err(error)));
         }

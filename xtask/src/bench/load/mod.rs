@@ -1,12 +1,13 @@
 //! The head-to-head: the loader, its peers and plain reads, on one machine in one run.
 //!
 //! `ways` lists what is compared, `rounds` times it, with a `ballast` of memory; `fio` is the roofline, `peers` installs the libraries; `results` is what came out,
-//! `aims` judges it, `report` writes it down.
+//! `aims` judges it, `report` writes it down, with `plot`.
 
 mod aims;
 mod ballast;
 mod fio;
 mod peers;
+mod plot;
 mod report;
 mod results;
 mod rounds;
@@ -18,8 +19,7 @@ use super::{machine, write_section};
 use crate::tools::{cargo, run, target};
 use clap::{Args, ValueEnum};
 use peers::Peers;
-pub(crate) use results::Role;
-use results::{Figures, Results, spread};
+use results::{Figures, Results, Role, spread};
 use rounds::{Case, INTERRUPTED, State, check_interrupted, preparation, report, shards, time};
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! The section of `benches/RESULTS.md`, and the figures beside it.
 
 use super::aims::{Limit, aims};
+use super::plot::{Bar, Panel, draw};
 use super::results::{Results, Role, Table};
 use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, WARM};
-use crate::plot::{Bar, Panel, draw};
 use crate::tools::root;
 use std::fmt::Write;
 

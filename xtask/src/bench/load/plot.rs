@@ -1,54 +1,25 @@
-//! `cargo xtask plot`: the README's figure, from what `floodtide demo --json` printed.
+//! Bars of several measurements, as a figure for the results.
 
-use crate::bench::load::Role;
-use serde_json::Value;
+use super::Role;
 use std::fmt::Write;
-use std::path::PathBuf;
 
 /// One bar: a way to load, and its rate.
-pub(crate) struct Bar {
-    pub(crate) way: String,
-    pub(crate) gib_per_second: f64,
-    pub(crate) role: Role,
+pub(super) struct Bar {
+    pub(super) way: String,
+    pub(super) gib_per_second: f64,
+    pub(super) role: Role,
 }
 
-pub(crate) struct Panel {
-    pub(crate) title: String,
-    pub(crate) bars: Vec<Bar>,
-}
-
-/// Draws one panel for each `TITLE=FILE` and writes the figure to `out`.
-pub(crate) fn plot(inputs: &[String], out: &PathBuf) -> Result<(), String> {
-    let panels = inputs.iter().map(|input| panel(input)).collect::<Result<Vec<_>, _>>()?;
-    std::fs::write(out, draw(&panels)).map_err(|error| format!("{}: {error}", out.display()))
-}
-
-fn panel(input: &str) -> Result<Panel, String> {
-    let (title, path) = input.split_once('=').ok_or_else(|| format!("\"{input}\" is not TITLE=FILE"))?;
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    let document: Value = serde_json::from_str(&text).map_err(|error| format!("{path}: {error}"))?;
-    let ways = document["ways"].as_array().ok_or_else(|| format!("{path}: has no \"ways\""))?;
-    let bars = ways.iter().map(bar).collect::<Option<Vec<_>>>();
-    let mut bars = bars.ok_or_else(|| format!("{path}: a way lacks its name or its rate"))?;
-    bars.sort_by(|a, b| b.gib_per_second.total_cmp(&a.gib_per_second));
-    Ok(Panel { title: title.to_owned(), bars })
-}
-
-fn bar(way: &Value) -> Option<Bar> {
-    let name = way["way"].as_str()?;
-    let role = match name {
-        "auto" => Role::Auto,
-        "std::fs::read" => Role::Plain,
-        _ => Role::Fixed,
-    };
-    Some(Bar { way: name.to_owned(), gib_per_second: way["gib_per_second"].as_f64()?, role })
+pub(super) struct Panel {
+    pub(super) title: String,
+    pub(super) bars: Vec<Bar>,
 }
 
 const ROW: f64 = 22.0;
 const LENGTH: f64 = 420.0;
 
 /// Horizontal bars, each panel on the scale of the fastest of all. The colours can be read on light and dark pages.
-pub(crate) fn draw(panels: &[Panel]) -> String {
+pub(super) fn draw(panels: &[Panel]) -> String {
     let all = || panels.iter().flat_map(|panel| &panel.bars);
     // The names' column, by the width of a letter.
     let labels = (all().map(|bar| bar.way.chars().count()).max().unwrap_or(0) as f64 * 7.0).max(102.0) + 8.0;
@@ -102,11 +73,5 @@ mod tests {
         let svg = draw(&[Panel { title: "a < b".to_owned(), bars: vec![bar("auto", 8.0), bar("std::fs::read", 2.0)] }]);
         assert!(svg.contains("width=\"420.0\"") && svg.contains("width=\"105.0\""), "{svg}");
         assert!(svg.contains("a &lt; b"), "{svg}");
-    }
-
-    #[test]
-    fn what_is_no_result_is_refused() {
-        assert!(panel("no title").is_err());
-        assert!(panel("title=/nonexistent").is_err());
     }
 }

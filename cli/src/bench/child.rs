@@ -1,0 +1,186 @@
+//! One load in a process of its own: what it is asked for comes as JSON on its standard input, what came of it goes to its
+//! standard output.
+
+use super::Checkpoint;
+use super::roofline::{Pattern, Reader};
+use super::way::{Loaded, Way};
+use crate::args::BenchOneArgs;
+use crate::output::{self, Failure};
+use floodtide_core::HumanBytes;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Work {
+    Load(Way),
+    Roofline(Pattern),
+}
+
+/// By tensor; enough to tell loads apart.
+pub(super) type Checksums = BTreeMap<String, u64>;
+
+/// How it went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Measured {
+    /// Until every page of every tensor was touched.
+    pub(super) seconds: f64,
+    /// Of all processors, user and system, of all threads, the kernel's own for a ring among them.
+    pub(super) cpu_seconds: f64,
+    pub(super) peak_rss_bytes: u64,
+    /// What read and why, of floodtide's ways.
+    pub(super) backend: Option<String>,
+    pub(super) reason: String,
+    /// If they were asked for.
+    pub(super) checksums: Option<Checksums>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    work: Work,
+    files: Vec<PathBuf>,
+    checksums: bool,
+}
+
+/// The process of one load.
+pub(crate) fn run_one(args: &BenchOneArgs) -> Result<(), Failure> {
+    let request = serde_json::from_reader(io::stdin().lock());
+    let request: Request = request.map_err(|error| Failure::BadRequest(format!("what to measure: {error}")))?;
+    let measured = match request.work {
+        Work::Load(way) => measure(way, &args.path, &request),
+        Work::Roofline(pattern) => {
+            let reader = Reader::new(&request.files, pattern);
+            let timed = reader.and_then(|mut reader| time(|| reader.read()));
+            timed.map(|(timing, ())| timing).map_err(|error| error.to_string())
+        }
+    };
+    output::print_json(&measured)
+}
+
+/// Times `work`, and what it costs.
+fn time<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(Measured, T), E> {
+    let (cpu, start) = (cpu_time(), Instant::now());
+    let done = work()?;
+    let measured = Measured {
+        seconds: start.elapsed().as_secs_f64(),
+        cpu_seconds: cpu_time().saturating_sub(cpu).as_secs_f64(),
+        peak_rss_bytes: output::peak_rss_bytes(),
+        backend: None,
+        reason: String::new(),
+        checksums: None,
+    };
+    Ok((measured, done))
+}
+
+fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String> {
+    if way == Way::StdRead {
+        let bytes: u64 = request.files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        let memory = floodtide_linux::probe::memory_limit();
+        if bytes > memory.available {
+            let (bytes, available) = (HumanBytes(bytes), HumanBytes(memory.available));
+            return Err(format!("it would take {bytes} of memory, and there are {available} ({})", memory.limit));
+        }
+    }
+    let (mut measured, loaded) = time(|| -> Result<Loaded, String> {
+        let loaded = way.load(path, &request.files)?;
+        loaded.touch();
+        Ok(loaded)
+    })?;
+    if let Loaded::Tensors(tensors) = &loaded {
+        let report = tensors.report();
+        measured.backend = Some(report.backend.name().to_owned());
+        measured.reason.clone_from(&report.reason);
+    }
+    if request.checksums {
+        measured.checksums = Some(checksums(&loaded)?);
+    }
+    Ok(measured)
+}
+
+/// The time that this process has had, on all processors.
+fn cpu_time() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(tv_sec.unsigned_abs(), tv_nsec.unsigned_abs() as u32)
+}
+
+/// What plain reads brought is parsed by the reference library, which floodtide is then compared with.
+fn checksums(loaded: &Loaded) -> Result<Checksums, String> {
+    let files = match loaded {
+        Loaded::Tensors(tensors) => {
+            let sum = |tensor: floodtide_linux::Tensor| (tensor.name().to_owned(), checksum(tensor.bytes()));
+            return Ok(tensors.iter().map(sum).collect());
+        }
+        Loaded::Files(files) => files,
+    };
+    let mut checksums = Checksums::new();
+    for file in files {
+        let tensors = SafeTensors::deserialize(file).map_err(|error| format!("the reference library: {error}"))?;
+        checksums.extend(tensors.iter().map(|(name, view)| (name.to_owned(), checksum(view.data()))));
+    }
+    Ok(checksums)
+}
+
+/// FNV-1a over words, at the speed of memory.
+fn checksum(bytes: &[u8]) -> u64 {
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(0xcbf2_9ce4_8422_2325, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    rest.iter().fold(mix(hash, bytes.len() as u64), |hash, &byte| mix(hash, byte.into()))
+}
+
+/// Has a new process do it. An error is in words, and of this work alone.
+pub(super) fn run(work: Work, checkpoint: &Checkpoint, checksums: bool) -> Result<Measured, String> {
+    let failed = |error: io::Error| format!("the process of the load: {error}");
+    let request = Request { work, files: checkpoint.files.clone(), checksums };
+    // The running program, also if its file has been replaced meanwhile.
+    let mut child = Command::new("/proc/self/exe")
+        .arg("bench-one")
+        .arg("--")
+        .arg(&checkpoint.path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let request = serde_json::to_vec(&request).map_err(|error| failed(error.into()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If it is gone already, its status says so.
+        let _ = stdin.write_all(&request);
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if let Some(signal) = output.status.signal() {
+        return Err(format!("the process of the load was ended by signal {signal}"));
+    }
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| Err(format!("the process of the load: {}", output.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_sees_one_bit_and_a_length() {
+        let bytes = vec![3_u8; 1001];
+        for at in [0, 500, 1000] {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            assert_ne!(checksum(&bytes), checksum(&other));
+        }
+        assert_ne!(checksum(&bytes), checksum(&bytes[..1000]));
+    }
+
+    #[test]
+    fn the_time_of_other_threads_counts() {
+        let before = cpu_time();
+        let work = || (0..30_000_000_u64).fold(1, |hash: u64, i| std::hint::black_box(hash.wrapping_mul(31) ^ i));
+        std::thread::spawn(work).join().expect("ends");
+        assert!(cpu_time() > before + Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,110 @@
+//! `floodtide bench`: every way to load a checkpoint against the others, and against what the storage gives at most.
+//!
+//! Each load is a process of its own ([`child`]), so that its peak memory is its own and no way inherits another's memory. Loads
+//! are interleaved in shuffled order ([`rounds`]), the page cache is brought into the same state before each ([`cache`]), and
+//! the storage's own limit is measured in between ([`roofline`]). The demo is the same, of a checkpoint that it writes.
+
+mod cache;
+mod child;
+mod machine;
+mod plot;
+mod roofline;
+mod rounds;
+mod show;
+mod way;
+
+pub(crate) use child::run_one;
+
+use crate::args::BenchArgs;
+use crate::output::{self, Failure};
+use rounds::{Options, Results};
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use way::Way;
+
+/// How often each way loads unless that is said, beside the first round.
+pub(crate) const RUNS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
+
+pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    let options = Options {
+        path: args.path.clone(),
+        cold: args.cold,
+        runs: args.runs.get(),
+        ways: Way::chosen(&args.backends),
+        quiet: args.json,
+    };
+    // Whether it can be written is told now, not after minutes of loads.
+    let plot = args.plot.as_deref().map(Plot::create).transpose()?;
+    let results = rounds::measure(&options).inspect_err(|_| plot.iter().for_each(Plot::give_up))?;
+    if let Some(plot) = plot {
+        plot.draw(&results)?;
+    }
+    print(&results, args.json)
+}
+
+/// Every way to load the demo's checkpoint, cold.
+pub(crate) fn compare(folder: &Path, json: bool) -> Result<(), Failure> {
+    let (path, ways) = (folder.to_owned(), Way::all());
+    print(&rounds::measure(&Options { path, cold: true, runs: RUNS.get(), ways, quiet: json })?, json)
+}
+
+fn print(results: &Results, json: bool) -> Result<(), Failure> {
+    output::warn(&results.warnings());
+    if json {
+        return output::print_json(&show::document(results));
+    }
+    let mut out = output::stdout();
+    show::table(&mut out, results)?;
+    Ok(out.flush()?)
+}
+
+/// The figure's file.
+struct Plot<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Plot<'a> {
+    fn create(path: &'a Path) -> Result<Self, Failure> {
+        if path.extension().is_none_or(|extension| extension != "svg") {
+            let message = format!("{}: the figure is an SVG; name it so: --plot FILE.svg", path.display());
+            return Err(Failure::BadRequest(message));
+        }
+        // An earlier figure stays until there is a new one.
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        Ok(Self { path, file: file.map_err(|error| Self::failed(path, &error))? })
+    }
+
+    fn draw(mut self, results: &Results) -> Result<(), Failure> {
+        let svg = plot::draw(results);
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(svg.as_bytes()));
+        written.map_err(|error| Self::failed(self.path, &error))
+    }
+
+    /// Leaves nothing where nothing was.
+    fn give_up(&self) {
+        if self.file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            // An empty file is no harm, and the error to tell is another.
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+
+    fn failed(path: &Path, error: &std::io::Error) -> Failure {
+        Failure::Failed(format!(
+            "{}: cannot write the figure: {error}; name a file in a folder that is there",
+            path.display()
+        ))
+    }
+}
+
+/// What all loads are of.
+struct Checkpoint {
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    file_bytes: u64,
+    tensors: usize,
+    /// Of the tensors.
+    bytes: u64,
+}

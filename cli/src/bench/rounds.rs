@@ -1,0 +1,308 @@
+//! Runs all loads, interleaved, and gathers what they took.
+
+use super::Checkpoint;
+use super::cache::{self, NOISE};
+use super::child::{self, Checksums, Measured, Work};
+use super::machine::Machine;
+use super::roofline::Pattern;
+use super::way::Way;
+use crate::output::{self, Failure};
+use floodtide_core::Escaped;
+use floodtide_linux::Loader;
+use std::path::PathBuf;
+
+/// So many patterns of the roofline's are measured in every round; the others are out after the first one.
+const FINALISTS: usize = 2;
+
+pub(super) struct Options {
+    pub(super) path: PathBuf,
+    pub(super) cold: bool,
+    /// The rounds that count; there is one more before them.
+    pub(super) runs: usize,
+    pub(super) ways: Vec<Way>,
+    pub(super) quiet: bool,
+}
+
+/// What came of one way, or of one pattern of the roofline.
+pub(super) struct Row<T> {
+    pub(super) what: T,
+    pub(super) result: Result<Timing, String>,
+}
+
+/// The rounds that count.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Timing {
+    pub(super) runs: Vec<Measured>,
+}
+
+impl Timing {
+    fn sorted(&self, of: impl Fn(&Measured) -> f64) -> Vec<f64> {
+        let mut values: Vec<f64> = self.runs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    }
+
+    /// The least, the median and the most seconds.
+    pub(super) fn seconds(&self) -> [f64; 3] {
+        let sorted = self.sorted(|run| run.seconds);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
+        [at(0), median(&sorted), at(sorted.len().saturating_sub(1))]
+    }
+
+    /// The least, the median and the highest rate for so many bytes, in GiB/s.
+    pub(super) fn rates(&self, bytes: u64) -> [f64; 3] {
+        let [least, median, most] = self.seconds();
+        let rate = |seconds: f64| if seconds > 0.0 { bytes as f64 / f64::from(1 << 30) / seconds } else { 0.0 };
+        [rate(most), rate(median), rate(least)]
+    }
+
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        median(&self.sorted(|run| run.cpu_seconds))
+    }
+
+    /// The largest of all runs.
+    pub(super) fn peak_rss_bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.peak_rss_bytes).max().unwrap_or(0)
+    }
+}
+
+fn percent(share: f32) -> f32 {
+    (share * 100.0).ceil()
+}
+
+/// The middle, or between the two in the middle.
+fn median(sorted: &[f64]) -> f64 {
+    let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+    sorted.get(low).zip(sorted.get(high)).map_or(0.0, |(low, high)| low.midpoint(*high))
+}
+
+/// What came of it all.
+pub(super) struct Results {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) machine: Machine,
+    pub(super) cold: bool,
+    pub(super) runs: usize,
+    pub(super) ways: Vec<Row<Way>>,
+    /// The patterns that were measured in every round, the best one first.
+    pub(super) roofline: Vec<Row<Pattern>>,
+    /// The share of a file that was in the page cache when a cold load began, or was not when a warm one did, at worst; `None`
+    /// where the system does not tell.
+    pub(super) disturbed: Option<f32>,
+    /// Several ways brought the same bytes.
+    pub(super) agree: bool,
+}
+
+impl Results {
+    /// The best pattern of the roofline, and what came of it.
+    pub(super) fn best(&self) -> Option<(Pattern, &Timing)> {
+        self.roofline.iter().find_map(|row| Some((row.what, row.result.as_ref().ok()?)))
+    }
+
+    /// The roofline in GiB/s: the fastest run, as what was reached once can be reached.
+    pub(super) fn limit(&self) -> Option<f64> {
+        self.best().map(|(_, timing)| timing.rates(self.checkpoint.file_bytes)[2])
+    }
+
+    /// The page cache before the loads, in a few words.
+    pub(super) fn cache_state(&self) -> String {
+        let wanted = if self.cold { "page cache dropped before each load" } else { "all in the page cache" };
+        match self.disturbed {
+            Some(share) if share >= NOISE => {
+                format!(
+                    "up to {} % of a file {} the page cache",
+                    percent(share),
+                    if self.cold { "in" } else { "not in" }
+                )
+            }
+            Some(_) => wanted.to_owned(),
+            None => format!("{wanted}, as far as the system tells"),
+        }
+    }
+
+    /// What keeps the figures from meaning what they seem to.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let cache = match (self.disturbed, self.cold) {
+            (None, _) => {
+                Some("the system does not tell what is in the page cache, so it may not be as it should".to_owned())
+            }
+            (Some(share), _) if share < NOISE => None,
+            (Some(share), true) => Some(format!(
+                "not all loads were cold: up to {} % of a file stayed in the page cache; end the programs that have it mapped, \
+                 or measure on a file system that is not memory",
+                percent(share)
+            )),
+            (Some(share), false) => Some(format!(
+                "not all loads were warm: up to {} % of a file was not in the page cache; free memory, or measure with --cold",
+                percent(share)
+            )),
+        };
+        let failed = self.roofline.iter().filter_map(|row| row.result.as_ref().err()).next();
+        let roofline = failed.filter(|_| self.best().is_none()).map(|why| format!("there is no roofline: {why}"));
+        cache.into_iter().chain(roofline).collect()
+    }
+}
+
+pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
+    let planned = Loader::new().plan(&options.path)?;
+    let files = planned.catalog.files();
+    let checkpoint = Checkpoint {
+        path: options.path.clone(),
+        files: files.iter().map(|file| PathBuf::from(&file.path)).collect(),
+        file_bytes: files.iter().map(|file| file.bytes).sum(),
+        tensors: planned.plan.placements().len(),
+        bytes: planned.plan.selected_bytes(),
+    };
+    let direct = options.cold && planned.signals.files.iter().all(|file| file.direct);
+    let patterns = Pattern::candidates(direct, !options.cold);
+    let machine = Machine::of(checkpoint.files.first().unwrap_or(&checkpoint.path));
+    let mut results = Results {
+        checkpoint,
+        machine,
+        cold: options.cold,
+        runs: options.runs,
+        ways: options.ways.iter().map(|&what| Row { what, result: Ok(Timing::default()) }).collect(),
+        roofline: patterns.into_iter().map(|what| Row { what, result: Ok(Timing::default()) }).collect(),
+        disturbed: Some(0.0),
+        agree: false,
+    };
+    let bar = if options.quiet { None } else { output::progress_bar("measuring") };
+    let loads = results.ways.len() + results.roofline.len() + options.runs * (results.ways.len() + FINALISTS);
+    let step = results.checkpoint.file_bytes;
+    if let Some(bar) = &bar {
+        bar.set_length(step * loads as u64);
+    }
+    let progress = || bar.as_ref().map_or((), |bar| bar.inc(step));
+    round(&mut results, true, &progress)?;
+    for _ in 0..options.runs {
+        round(&mut results, false, &progress)?;
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    rank(&mut results.roofline);
+    if let Some(Row { what, result: Err(why) }) = results.ways.first()
+        && results.ways.iter().all(|row| row.result.is_err())
+    {
+        return Err(Failure::Failed(format!("no way could load the checkpoint; {}: {why}", what.name())));
+    }
+    Ok(results)
+}
+
+/// One load of each, in an order of its own. The first round brings programs and metadata into memory, compares what was loaded,
+/// and finds the patterns that are worth more rounds; its times are dropped.
+fn round(results: &mut Results, first: bool, progress: &impl Fn()) -> Result<(), Failure> {
+    let Results { checkpoint, ways, roofline, disturbed, cold, .. } = results;
+    let mut expected: Option<(Way, Checksums)> = None;
+    let mut agreeing = 0;
+    let mut order: Vec<usize> = (0..ways.len() + roofline.len()).collect();
+    // What a load leaves behind (free memory in small pages, a busy disk) slows the next one, so nobody keeps a neighbour.
+    fastrand::shuffle(&mut order);
+    for at in order {
+        let way = ways.get(at).map(|row| row.what);
+        let (work, result) = match at.checked_sub(ways.len()) {
+            None => (Work::Load(ways[at].what), &mut ways[at].result),
+            Some(at) => (Work::Roofline(roofline[at].what), &mut roofline[at].result),
+        };
+        let Ok(timing) = result else { continue };
+        let wrong = cache::prepare(&checkpoint.files, *cold)?;
+        *disturbed = disturbed.zip(wrong).map(|(worst, wrong)| worst.max(wrong));
+        match child::run(work, checkpoint, first && way.is_some()) {
+            Ok(mut measured) => {
+                if let (Some(way), Some(found)) = (way, measured.checksums.take()) {
+                    agreeing += 1;
+                    compare(&mut expected, way, found)?;
+                }
+                timing.runs.push(measured);
+            }
+            Err(why) => *result = Err(why),
+        }
+        progress();
+    }
+    if first {
+        rank(roofline);
+        roofline.truncate(FINALISTS);
+        let timings = roofline.iter_mut().map(|row| &mut row.result).chain(ways.iter_mut().map(|row| &mut row.result));
+        timings.filter_map(|result| result.as_mut().ok()).for_each(|timing| timing.runs.clear());
+        results.agree = agreeing > 1;
+    }
+    Ok(())
+}
+
+/// The fastest first, and last what failed.
+fn rank(roofline: &mut [Row<Pattern>]) {
+    roofline.sort_by(|a, b| {
+        let seconds = |row: &Row<Pattern>| row.result.as_ref().map_or(f64::INFINITY, |timing| timing.seconds()[0]);
+        seconds(a).total_cmp(&seconds(b))
+    });
+}
+
+fn compare(expected: &mut Option<(Way, Checksums)>, way: Way, found: Checksums) -> Result<(), Failure> {
+    let Some((first, expected)) = expected else {
+        *expected = Some((way, found));
+        return Ok(());
+    };
+    let mut names = expected.keys().chain(found.keys());
+    match names.find(|name| expected.get(*name) != found.get(*name)) {
+        None => Ok(()),
+        Some(name) => Err(Failure::Failed(format!(
+            "tensor \"{}\" loaded by {} differs from what {} loaded; please report this",
+            Escaped(name),
+            way.name(),
+            first.name()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing(seconds: &[f64]) -> Timing {
+        let run = |&seconds: &f64| Measured {
+            seconds,
+            cpu_seconds: 2.0 * seconds,
+            peak_rss_bytes: seconds as u64,
+            backend: None,
+            reason: String::new(),
+            checksums: None,
+        };
+        Timing { runs: seconds.iter().map(run).collect() }
+    }
+
+    #[test]
+    fn medians_and_spreads_are_of_all_runs() {
+        let odd = timing(&[4.0, 1.0, 2.0]);
+        assert_eq!((odd.seconds(), odd.cpu_seconds(), odd.peak_rss_bytes()), ([1.0, 2.0, 4.0], 4.0, 4));
+        assert_eq!(odd.rates(4 << 30), [1.0, 2.0, 4.0]);
+        assert_eq!(timing(&[1.0, 2.0, 4.0, 8.0]).seconds()[1], 3.0);
+        assert_eq!((timing(&[5.0]).seconds(), timing(&[]).seconds()), ([5.0; 3], [0.0; 3]));
+    }
+
+    #[test]
+    fn a_tensor_that_differs_or_is_missing_is_named_with_both_ways() {
+        let sums =
+            |pairs: &[(&str, u64)]| pairs.iter().map(|&(name, sum)| (name.to_owned(), sum)).collect::<Checksums>();
+        for other in [&[("a", 1), ("b", 3)][..], &[("a", 1)], &[("a", 1), ("b", 2), ("c", 3)]] {
+            let mut expected = None;
+            compare(&mut expected, Way::Auto, sums(&[("a", 1), ("b", 2)])).expect("is the first");
+            compare(&mut expected, Way::PlainMmap, sums(&[("a", 1), ("b", 2)])).expect("is the same");
+            let error = compare(&mut expected, Way::StdRead, sums(other)).expect_err("differs");
+            let Failure::Failed(why) = error else { panic!("{error:?}") };
+            assert!(
+                why.contains("std::fs::read")
+                    && why.contains("auto")
+                    && (why.contains("\"b\"") || why.contains("\"c\""))
+            );
+        }
+    }
+
+    #[test]
+    fn patterns_that_failed_are_last() {
+        let pattern = Pattern::candidates(true, false)[0];
+        let row = |result| Row { what: pattern, result };
+        let mut rows = [row(Err("no".to_owned())), row(Ok(timing(&[2.0]))), row(Ok(timing(&[1.0])))];
+        rank(&mut rows);
+        assert_eq!(rows[0].result.as_ref().expect("ran").seconds()[1], 1.0);
+        assert!(rows[2].result.is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! Results for people and for programs.
+
+use super::rounds::{Results, Timing};
+use super::way::Way;
+use crate::output;
+use floodtide_core::HumanBytes;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+
+/// What the loads were of, in a line.
+pub(super) fn headline(results: &Results) -> String {
+    let checkpoint = &results.checkpoint;
+    format!(
+        "{} of {} in {}, {}",
+        output::count(checkpoint.tensors, "tensor"),
+        HumanBytes(checkpoint.bytes),
+        output::count(checkpoint.files.len(), "file"),
+        results.cache_state(),
+    )
+}
+
+pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
+    let (bytes, machine) = (results.checkpoint.bytes, &results.machine);
+    writeln!(out, "{}", headline(results))?;
+    writeln!(out, "{}; {}; Linux {}\n", machine.storage(), machine.processor(), machine.kernel)?;
+    let columns = ["seconds", "GiB/s", "least to most", "of roofline", "to std::fs::read", "CPU s", "peak memory"];
+    let [seconds, rate, spread, share, ratio, cpu, peak] = columns;
+    writeln!(out, "{:13}  {seconds:>7}  {rate:>6}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>6}  {peak:>11}", "")?;
+    let baseline = results.ways.iter().find(|row| row.what == Way::StdRead);
+    let baseline = baseline.and_then(|row| row.result.as_ref().ok()).map(|timing| timing.seconds()[1]);
+    let mut line = |name: &str, timing: &Timing, bytes: u64, compared: bool| {
+        let ([fastest, median, _], [least, typical, most]) = (timing.seconds(), timing.rates(bytes));
+        let (seconds, rate) = if compared { (median, typical) } else { (fastest, most) };
+        let share = results.limit().filter(|limit| compared && *limit > 0.0);
+        let share = share.map_or_else(String::new, |limit| format!("{:.0} %", rate / limit * 100.0));
+        let ratio =
+            baseline.filter(|_| compared).map_or_else(String::new, |baseline| format!("{:.1} x", baseline / seconds));
+        let spread = format!("{least:.2} to {most:.2}");
+        let (cpu, peak) = (timing.cpu_seconds(), HumanBytes(timing.peak_rss_bytes()).to_string());
+        writeln!(
+            out,
+            "{name:13}  {seconds:>7.3}  {rate:>6.2}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>6.2}  {peak:>11}"
+        )
+    };
+    let mut refused = Vec::new();
+    for row in &results.ways {
+        match &row.result {
+            Ok(timing) => line(row.what.name(), timing, bytes, true)?,
+            Err(why) => refused.push(format!("{:13}  not here: {why}", row.what.name())),
+        }
+    }
+    if let Some((_, timing)) = results.best() {
+        line("roofline", timing, results.checkpoint.file_bytes, false)?;
+    }
+    refused.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    let verdict =
+        if results.agree { "All loads agree, byte for byte." } else { "Only one way ran: nothing to compare." };
+    writeln!(out, "\n{verdict} Medians of {}, interleaved.", output::count(results.runs, "run"))?;
+    if let Some((pattern, _)) = results.best() {
+        writeln!(out, "roofline: {}, thrown away; the fastest run", pattern.describe())?;
+    }
+    let auto = results.ways.iter().find(|row| row.what == Way::Auto).and_then(|row| row.result.as_ref().ok());
+    if let Some((backend, reason)) = auto.and_then(chosen) {
+        writeln!(out, "auto chose {backend}: {reason}")?;
+    }
+    if machine.gives_memory_back {
+        let note = "free memory goes back to this virtual machine's host, so ways that fill memory of their own vary";
+        writeln!(out, "note: {note}")?;
+    }
+    Ok(())
+}
+
+/// What was chosen in the last run, and why.
+fn chosen(timing: &Timing) -> Option<(&str, &str)> {
+    let last = timing.runs.last()?;
+    Some((last.backend.as_deref()?, &last.reason))
+}
+
+pub(super) fn document(results: &Results) -> Value {
+    let (checkpoint, machine) = (&results.checkpoint, &results.machine);
+    let ways: Vec<Value> = results
+        .ways
+        .iter()
+        .map(|row| match &row.result {
+            Ok(timing) => {
+                let mut way = numbers(row.what.name(), timing, checkpoint.bytes);
+                let rate = timing.rates(checkpoint.bytes)[1];
+                way["of_roofline"] = json!(results.limit().filter(|limit| *limit > 0.0).map(|limit| rate / limit));
+                if let Some((backend, reason)) = chosen(timing) {
+                    way["backend"] = json!(backend);
+                    way["reason"] = json!(reason);
+                }
+                way
+            }
+            Err(why) => json!({"way": row.what.name(), "error": why}),
+        })
+        .collect();
+    let roofline = results.best().map(|(pattern, timing)| {
+        let mut roofline = numbers("roofline", timing, checkpoint.file_bytes);
+        roofline["limit_gib_per_second"] = json!(results.limit());
+        roofline["direct"] = json!(pattern.direct);
+        roofline["threads"] = json!(pattern.threads);
+        roofline["read_bytes"] = json!(pattern.block);
+        roofline
+    });
+    json!({
+        "path": checkpoint.path.to_string_lossy(),
+        "files": checkpoint.files.len(),
+        "file_bytes": checkpoint.file_bytes,
+        "tensors": checkpoint.tensors,
+        "bytes": checkpoint.bytes,
+        "cold": results.cold,
+        "runs": results.runs,
+        "disturbed_share": results.disturbed,
+        "agree": results.agree,
+        "machine": {
+            "cpu": machine.cpu,
+            "cpus": machine.cpus,
+            "kernel": machine.kernel,
+            "file_system": machine.file_system,
+            "device": machine.device,
+            "gives_memory_back": machine.gives_memory_back,
+        },
+        "roofline": roofline,
+        "ways": ways,
+        "warnings": results.warnings(),
+    })
+}
+
+fn numbers(name: &str, timing: &Timing, bytes: u64) -> Value {
+    let ([least, seconds, most], [slowest, rate, fastest]) = (timing.seconds(), timing.rates(bytes));
+    json!({
+        "way": name,
+        "seconds": seconds,
+        "seconds_least": least,
+        "seconds_most": most,
+        "gib_per_second": rate,
+        "gib_per_second_least": slowest,
+        "gib_per_second_most": fastest,
+        "cpu_seconds": timing.cpu_seconds(),
+        "peak_rss_bytes": timing.peak_rss_bytes(),
+    })
+}

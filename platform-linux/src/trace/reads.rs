@@ -1,0 +1,117 @@
+//! One worker's reads, as a trace file is told of them.
+//!
+//! What a viewer shows on one track must not overlap, so each read that a worker has in flight at the same time has a track of
+//! its own.
+
+use super::event::{Nanos, Read, What};
+use super::file::LoadFile;
+use super::{ReadTrace, Reads};
+use floodtide_core::middleware::Tracer;
+use floodtide_core::{Fault, Outcome, ReadId, ReadOp};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// So many tracks of a worker are shown before those of the next one.
+const TRACKS: u32 = 4096;
+
+pub(super) struct Worker {
+    load: Arc<LoadFile>,
+    reads: Reads,
+    number: u32,
+    tracks: Vec<Track>,
+    /// When the read that is being submitted was handed over.
+    handed: Nanos,
+}
+
+struct Track {
+    id: u32,
+    read: Option<UnderWay>,
+}
+
+struct UnderWay {
+    op: ReadOp,
+    handed: Nanos,
+    began: Option<Nanos>,
+    ended: Option<Nanos>,
+}
+
+impl Worker {
+    pub(super) fn new(load: Arc<LoadFile>, reads: Reads, number: u32) -> Self {
+        Self { load, reads, number, tracks: Vec::new(), handed: 0 }
+    }
+
+    /// A track on which nothing is under way.
+    fn free_track(&mut self) -> &mut Track {
+        let index = self.tracks.iter().position(|track| track.read.is_none()).unwrap_or_else(|| {
+            let (lane, number) = (self.tracks.len() as u32, self.number);
+            let name = match self.reads {
+                Reads::Calls => format!("thread {number}"),
+                Reads::Ring => format!("ring {number}, read {lane}"),
+                Reads::Tasks => format!("tokio {number}, read {lane}"),
+            };
+            let id = self.load.new_track(name, number.saturating_mul(TRACKS).saturating_add(lane + 1));
+            self.tracks.push(Track { id, read: None });
+            self.tracks.len() - 1
+        });
+        &mut self.tracks[index]
+    }
+
+    fn under_way(&mut self) -> impl Iterator<Item = &mut UnderWay> {
+        self.tracks.iter_mut().filter_map(|track| track.read.as_mut())
+    }
+}
+
+impl Tracer for Worker {
+    fn submitting(&mut self, _: &ReadOp) {
+        self.handed = self.load.now();
+        self.load.began(self.handed);
+    }
+
+    fn submitted(&mut self, op: &ReadOp) {
+        let (handed, carried_out) = (self.handed, self.reads == Reads::Calls);
+        let ended = carried_out.then(|| self.load.now());
+        let read = UnderWay { op: *op, handed, began: carried_out.then_some(handed), ended };
+        self.free_track().read = Some(read);
+    }
+
+    fn rejected(&mut self, op: &ReadOp, fault: Fault) {
+        let why = match fault {
+            Fault::Again => "busy (EAGAIN)",
+            Fault::NoMemory => "no memory (ENOMEM)",
+            _ => "refused",
+        };
+        let (at, track) = (self.load.now(), self.free_track().id);
+        self.load.send(What::Rejected { at, track, op: *op, why });
+        self.load.ended(at, 0);
+    }
+
+    fn waiting(&mut self) {
+        if self.under_way().any(|read| read.began.is_none()) && self.reads == Reads::Ring {
+            let now = self.load.now();
+            self.under_way().for_each(|read| _ = read.began.get_or_insert(now));
+        }
+    }
+
+    fn completed(&mut self, id: ReadId, outcome: Outcome) {
+        let (worker, now) = (self.number, self.load.now());
+        let track = self.tracks.iter_mut().find(|track| track.read.as_ref().is_some_and(|read| read.op.id == id));
+        let Some((track, read)) = track.and_then(|track| Some((track.id, track.read.take()?))) else { return };
+        let UnderWay { op, handed, began, ended } = read;
+        let ended = ended.unwrap_or(now);
+        let began = began.unwrap_or(ended);
+        self.load.send(What::Read(Read { op, outcome, worker, track, handed, began, ended }));
+        let bytes = if let Outcome::Read(bytes) = outcome { bytes } else { 0 };
+        self.load.ended(now, bytes as u64);
+    }
+}
+
+impl ReadTrace for Worker {
+    fn carried_out(&mut self, id: ReadId, began: Instant, ended: Instant) {
+        let (began, ended) = (self.load.at(began), self.load.at(ended));
+        if let Some(read) = self.under_way().find(|read| read.op.id == id) {
+            // By another thread, whose clock may be the tick before that of the one that handed it over.
+            let began = began.max(read.handed);
+            (read.began, read.ended) = (Some(began), Some(ended.max(began)));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `floodtide bench` through the command, with checkpoints so small that it is quick.
+
+use floodtide_tests::checkpoint::{folder, reshard, small};
+use floodtide_tests::command::{self, Run};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const WAYS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
+
+/// Two shards in a folder whose name is to be escaped wherever it is shown.
+fn shards(folder: &Path) -> PathBuf {
+    let file = folder.join("whole.safetensors");
+    small(&file);
+    let shards = folder.join("a<b>&\"\u{1b}[31m");
+    fs::create_dir(&shards).expect("makes");
+    reshard(&file, &shards, 2);
+    shards
+}
+
+fn bench(path: &Path, more: &[&str]) -> Run {
+    let fixed = ["bench".as_ref(), path.as_os_str()];
+    command::run(fixed.into_iter().chain(more.iter().map(|argument| argument.as_ref())))
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or_else(|| panic!("{key} is no number in {value}"))
+}
+
+#[test]
+fn every_way_is_measured_cold_and_warm_and_all_agree() {
+    let folder = folder();
+    let path = shards(folder.path());
+    for more in [&["--json", "--runs", "2"][..], &["--json", "--runs", "2", "--cold"]] {
+        let run = bench(&path, more);
+        let json = run.json();
+        assert_eq!((&json["agree"], &json["runs"], &json["files"]), (&true.into(), &2.into(), &2.into()), "{json}");
+        assert_eq!(json["cold"], more.contains(&"--cold"));
+        let ways = json["ways"].as_array().expect("an array");
+        assert_eq!(ways.iter().map(|way| way["way"].as_str().expect("a name")).collect::<Vec<_>>(), WAYS);
+        let measured = ways.iter().filter(|way| way.get("error").is_none());
+        for way in measured.clone().chain([&json["roofline"]]) {
+            let seconds = ["seconds_least", "seconds", "seconds_most"].map(|key| number(way, key));
+            assert!(seconds.is_sorted() && seconds[0] > 0.0, "{way}");
+            let rates = ["gib_per_second_least", "gib_per_second", "gib_per_second_most"].map(|key| number(way, key));
+            assert!(rates.is_sorted(), "{way}");
+            assert!(number(way, "cpu_seconds") >= 0.0 && number(way, "peak_rss_bytes") > 1e6, "{way}");
+        }
+        assert!(measured.clone().count() >= WAYS.len() - 1, "all but io_uring are everywhere: {json}");
+        assert!(measured.clone().all(|way| number(way, "of_roofline") > 0.0));
+        let machine = ["cpu", "kernel", "file_system"].map(|key| json["machine"][key].as_str().expect("a string"));
+        assert!(machine.iter().all(|words| !words.is_empty()), "{json}");
+        // Whatever stays in the page cache is said.
+        let disturbed = json["disturbed_share"].as_f64();
+        assert_eq!(disturbed.is_none_or(|share| share >= 0.01), run.stderr.contains("warning"), "{run:?}");
+    }
+}
+
+#[test]
+fn results_for_people_and_the_figure_show_names_escaped() {
+    let folder = folder();
+    let path = shards(folder.path());
+    let figure = folder.path().join("figure.svg");
+    let run = bench(&path, &["--cold", "--runs", "1", "--plot", figure.to_str().expect("UTF-8")]);
+    let text = run.assert_ok();
+    for word in WAYS.into_iter().chain(["roofline", "least to most", "CPU s", "peak memory", "agree", "auto chose"]) {
+        assert!(text.contains(word), "{word} is not in {text}");
+    }
+    let svg = fs::read_to_string(&figure).expect("is drawn");
+    assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"), "{svg}");
+    assert!(svg.contains("a&lt;b&gt;&amp;&quot;") && !svg.contains('\u{1b}') && !text.contains('\u{1b}'), "{svg}");
+    for word in ["std::fs::read", "roofline", "Linux", "GiB/s", "prefers-color-scheme"] {
+        assert!(svg.contains(word), "{word} is not in {svg}");
+    }
+    assert!(!svg.contains("<script") && !svg.contains("@import") && !svg.contains("href"), "{svg}");
+}
+
+#[test]
+fn backends_are_chosen_and_plain_ways_stay() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let json = bench(&path, &["--backends", "auto,pread", "--runs", "1", "--json"]).json();
+    let names: Vec<&str> =
+        json["ways"].as_array().expect("an array").iter().filter_map(|way| way["way"].as_str()).collect();
+    assert_eq!(names, ["pread", "auto", "std::fs::read", "plain mmap"]);
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_anything_is_measured() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let figure = folder.path().join("figure.svg");
+    let plot = ["--plot", figure.to_str().expect("UTF-8")];
+    bench(&folder.path().join("missing.safetensors"), &plot).assert_error(1, &["missing.safetensors"]);
+    assert!(!figure.exists(), "nothing was drawn");
+    bench(&path, &["--plot", path.to_str().expect("UTF-8")]).assert_error(2, &["--plot FILE.svg"]);
+    bench(&path, &["--plot", "no/such/folder/figure.svg"]).assert_error(1, &["no/such/folder", "figure"]);
+    for wrong in [&["--runs", "0"][..], &["--backends", "teleport"]] {
+        let run = bench(&path, wrong);
+        assert!(run.code == 2 && run.stdout.is_empty(), "{run:#?}");
+    }
+    assert!(!command::run(["--help"]).assert_ok().contains("bench-one"), "is no command of its own");
+}
