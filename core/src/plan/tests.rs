@@ -360,3 +360,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn reads_are_a_power_of_two_of_64_kib_to_1_gib() {
+    let catalog = catalog(&[(vec![(1 << 30) + (1 << 20)], 0)]);
+    for (asked, bytes) in [(0, 64 << 10), ((64 << 10) + 1, 128 << 10), (3 << 20, 4 << 20), (u64::MAX, 1 << 30)] {
+        let options = PlanOptions { chunk_bytes: asked, ..PlanOptions::default() };
+        let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+        assert_eq!(plan.chunks().iter().map(|chunk| chunk.want).max(), Some(bytes), "{asked}");
+    }
+}
+
+#[test]
+fn more_reads_than_can_be_numbered_are_refused() {
+    // One more read than these, as each extent may have one more than its bytes ask for.
+    let bytes = u64::from(u32::MAX / 2) * (64 << 10);
+    let catalog = catalog(&[(vec![bytes], 0)]);
+    let options = PlanOptions { chunk_bytes: 64 << 10, ..PlanOptions::default() };
+    let error = Planner::new(options).plan(&catalog, &all(&catalog)).expect_err("too many");
+    assert_eq!(error, Error::TooMany { what: "reads" });
+}
