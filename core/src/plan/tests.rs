@@ -380,3 +380,19 @@ fn more_reads_than_can_be_numbered_are_refused() {
     let error = Planner::new(options).plan(&catalog, &all(&catalog)).expect_err("too many");
     assert_eq!(error, Error::TooMany { what: "reads" });
 }
+
+#[test]
+fn a_read_lists_the_tensors_that_have_bytes_in_it() {
+    let catalog = catalog(&[(vec![64 << 10, 32 << 10, 96 << 10, 64 << 10], 0)]);
+    let options = PlanOptions { chunk_bytes: 64 << 10, ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    let tensors: Vec<_> = plan.chunks().iter().map(|chunk| chunk.tensors.clone()).collect();
+    assert_eq!(tensors, [0..1, 1..3, 2..3, 3..4]);
+}
+
+#[test]
+fn two_files_take_turns() {
+    let catalog = catalog(&[(vec![12 << 20], 0), (vec![12 << 20], 0)]);
+    let plan = Planner::default().plan(&catalog, &all(&catalog)).expect("plans");
+    assert!(plan.chunks().iter().map(|chunk| chunk.file.0).eq([0, 1, 0, 1, 0, 1]));
+}
