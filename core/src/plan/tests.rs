@@ -489,3 +489,20 @@ fn parts_are_cut_where_direct_reads_may_begin() {
     assert!(plan.extents().iter().all(|extent| extent.method == Method::Direct));
     assert!(plan.extents()[1..].iter().all(|extent| extent.range.start().is_multiple_of(512)));
 }
+
+#[test]
+fn as_many_buffers_are_planned_as_are_little_to_describe() {
+    // For a limit of 1 MiB, what a hundred bytes each of an eighth of it and of 16 MiB describe.
+    let most = (1 << 20) / 800 + 160_000;
+    // A buffer counts as filled to seven eighths; one more as anything is, and 17 reads of 1 GiB.
+    let bytes = (most - 1 - 17) * (128 << 10) / 8 * 7;
+    let plan = |sizes: Vec<u64>| {
+        let catalog = catalog(&[(sizes, 0)]);
+        let access = streamed(128 << 10, 1 << 20, true, Order::File);
+        let options = PlanOptions { access, chunk_bytes: 1 << 30, ..PlanOptions::default() };
+        Planner::new(options).plan(&catalog, &all(&catalog))
+    };
+    assert!(plan(vec![bytes]).expect("just few enough").extents().len() as u64 <= most);
+    let error = plan(vec![bytes, 1000]).expect_err("one too many");
+    assert!(matches!(error, Error::TooManyBuffers { bytes: all, .. } if all == bytes + 1000), "{error}");
+}
