@@ -82,13 +82,15 @@ fn a_whole_buffer_knows_what_it_holds() {
     assert_eq!((last.extent(), *last.buffer(), last.into_buffer()), (ExtentId(2), 7, 7));
 }
 
+type Given = Option<Result<Staged<u32>, &'static str>>;
+
 /// Gives what it is told to, and is not asked for more.
-struct Script(vec::IntoIter<Poll<Option<Result<Staged<u32>, &'static str>>>>);
+struct Script(vec::IntoIter<Poll<Given>>);
 
 impl StagedSource<u32> for Script {
     type Error = &'static str;
 
-    fn poll_staged(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Staged<u32>, &'static str>>> {
+    fn poll_staged(&mut self, _: &mut Context<'_>) -> Poll<Given> {
         self.0.next().expect("nothing is asked for after the end")
     }
 }
