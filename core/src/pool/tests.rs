@@ -485,3 +485,14 @@ fn a_provider_that_refuses_is_asked_again_only_when_something_was_freed() {
     assert_eq!(depot.try_take(KB, 0), Err(TakeError::Provider(0)));
     assert_eq!(depot.try_take(KB, 0), Err(TakeError::Provider(1)), "nothing was there to be freed");
 }
+
+#[test]
+fn who_finds_memory_does_not_wait() {
+    let depot: Depot<Counted, Cache, Growing, 2> = Depot::new(Counted::default(), Cache::default(), 8 * KB);
+    let cached = depot.try_take(KB, 0).expect("fits");
+    depot.tier().kept.with(|kept| kept.push(cached));
+    let (turn, _, polled) = waiting(&depot, KB);
+    assert!(matches!(polled, Poll::Ready(Ok(_))) && !turn.is_waiting());
+    assert_eq!(depot.stats(0, 0).waits, 0);
+    assert_eq!(depot.tier().kept.with(|kept| kept.len()), 1, "nothing is asked back for it");
+}
