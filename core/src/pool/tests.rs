@@ -3,9 +3,11 @@
 use super::*;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 use alloc::boxed::Box;
+use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::task::{Poll, Waker};
 use proptest::prelude::*;
 
@@ -495,4 +497,53 @@ fn who_finds_memory_does_not_wait() {
     assert!(matches!(polled, Poll::Ready(Ok(_))) && !turn.is_waiting());
     assert_eq!(depot.stats(0, 0).waits, 0);
     assert_eq!(depot.tier().kept.with(|kept| kept.len()), 1, "nothing is asked back for it");
+}
+
+type Meanwhile = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
+
+/// Memory that lets somebody else have a turn while it is freed.
+struct Slow(Meanwhile);
+
+struct SlowBlock {
+    bytes: usize,
+    meanwhile: Meanwhile,
+}
+
+impl Drop for SlowBlock {
+    fn drop(&mut self) {
+        let meanwhile = self.meanwhile.borrow_mut().take();
+        meanwhile.into_iter().for_each(|happens| happens());
+    }
+}
+
+impl Provider for Slow {
+    type Block = SlowBlock;
+    type Error = ();
+
+    fn allocate(&self, bytes: usize) -> Result<SlowBlock, ()> {
+        Ok(SlowBlock { bytes, meanwhile: Rc::clone(&self.0) })
+    }
+
+    fn bytes(&self, block: &SlowBlock) -> usize {
+        block.bytes
+    }
+}
+
+#[test]
+fn who_comes_while_room_is_made_for_another_is_woken_for_the_rest() {
+    let meanwhile = Meanwhile::default();
+    let depot = Rc::new(Depot::<_, (), Growing, 2>::new(Slow(Rc::clone(&meanwhile)), (), 8 * KB));
+    let whole = depot.try_take(8 * KB, 0).expect("fits");
+    depot.give(whole, 0);
+    let (flag, turn) = (Arc::new(Flag::default()), Rc::new(RefCell::new(Turn::new())));
+    let waker = Waker::from(Arc::clone(&flag));
+    let comes = (Rc::clone(&depot), Rc::clone(&turn), waker.clone());
+    *meanwhile.borrow_mut() = Some(Box::new(move || {
+        let (depot, turn, waker) = comes;
+        assert!(depot.poll_take(4 * KB, 0, &mut turn.borrow_mut(), &waker).is_pending(), "all still counts");
+    }));
+    let small = depot.try_take(KB, 0).expect("the whole one makes room");
+    assert!(woken(&flag), "seven kilobytes are left");
+    assert!(matches!(depot.poll_take(4 * KB, 0, &mut turn.borrow_mut(), &waker), Poll::Ready(Ok(_))));
+    depot.give(small, 0);
 }
