@@ -281,3 +281,13 @@ fn text_is_read_as_it_was_meant() {
     let metadata: Vec<(&str, &str)> = header.metadata().iter().map(|(key, value)| (&**key, &**value)).collect();
     assert_eq!(metadata, [("a", "b"), ("a", "é\n")]);
 }
+
+#[test]
+fn sizes_that_disagree_are_told_wherever_the_tensor_lies() {
+    let (s, t) =
+        (r#"{"dtype":"U8","shape":[3],"data_offsets":[0,3]}"#, r#"{"dtype":"U8","shape":[1],"data_offsets":[3,5]}"#);
+    let file = file(&format!(r#"{{"s":{s},"t":{t}}}"#), 5);
+    let mismatch =
+        HeaderError::SizeMismatch { name: "t".to_string(), dtype: DType::U8, shape: vec![1], expected: 1, found: 2 };
+    assert_eq!(parse(&file).unwrap_err(), mismatch);
+}
