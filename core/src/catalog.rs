@@ -296,4 +296,36 @@ mod tests {
             Error::DuplicateTensor { tensor: "t".to_owned(), first: "a".to_owned(), second: "c".to_owned() };
         assert_eq!(catalog(&[&["s", "t"], &["u"], &["t"]]).map(drop), Err(duplicate));
     }
+
+    #[test]
+    fn tensors_are_found_by_number_by_name_and_in_both_orders() {
+        let catalog = catalog(&[&["t", "s"], &["r"]]).expect("no duplicates");
+        let names =
+            |tensors: &mut dyn Iterator<Item = TensorInfo<'_>>| tensors.map(|t| t.name.to_owned()).collect::<String>();
+        assert_eq!((catalog.len(), catalog.is_empty(), catalog.tensor_bytes()), (3, false, 3));
+        assert_eq!(names(&mut catalog.tensors()), "tsr");
+        assert_eq!(names(&mut catalog.tensors_by_name()), "rst");
+        for tensor in catalog.tensors() {
+            assert_eq!((catalog.tensor(tensor.id), catalog.find(tensor.name)), (tensor, Some(tensor)));
+        }
+        assert_eq!(catalog.find("q"), None);
+        let last = catalog.find("r").expect("it is there");
+        assert_eq!((last.id, last.file, last.dtype, last.shape), (TensorId(2), FileId(1), DType::U8, &[1][..]));
+        assert_eq!(last.range.end(), catalog.file(last.file).bytes, "it ends its file");
+        assert_eq!(catalog.files().iter().map(|file| file.path.as_str()).collect::<String>(), "ab");
+    }
+
+    #[test]
+    fn metadata_says_which_file_it_is_of() {
+        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        for json in [r#"{"__metadata__":{"k":"v","l":"w"}}"#, "{}", r#"{"__metadata__":{"k":"x"}}"#] {
+            let bytes = 8 + json.len() as u64;
+            let file = builder.add_safetensors("a", bytes, &Header::parse(json.as_bytes(), bytes).expect("valid"));
+            file.expect("adds");
+        }
+        let catalog = builder.finish().expect("no duplicates");
+        let pairs = [(FileId(0), "k", "v"), (FileId(0), "l", "w"), (FileId(2), "k", "x")];
+        assert_eq!(catalog.metadata().collect::<Vec<_>>(), pairs);
+        assert!(catalog.is_empty() && catalog.format() == Format::Safetensors);
+    }
 }

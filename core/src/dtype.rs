@@ -186,4 +186,18 @@ mod tests {
             assert!(serde_json::from_str::<DType>(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn names_line_up_in_a_table() {
+        assert_eq!(alloc::format!("{:>5}|{:<5}|", DType::U8, DType::BF16), "   U8|BF16 |");
+    }
+
+    #[test]
+    fn what_is_no_dtype_is_told_what_one_is() {
+        let message = |json| alloc::format!("{}", serde_json::from_str::<DType>(json).expect_err(json));
+        assert!(message(r#""F33""#).contains("unknown dtype \"F33\", expected one of BOOL, F4, F6_E2M3"));
+        assert!(message("[]").contains("expected a dtype such as \"BF16\""));
+        assert!(message("{}").contains("an empty object"));
+        assert!(message(r#"{"F32":null,"F16":null}"#).contains("several keys"));
+    }
 }

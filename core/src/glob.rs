@@ -121,6 +121,7 @@ impl Glob {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn stars_cross_dots_and_slashes() {
@@ -144,5 +145,25 @@ mod tests {
         }
         assert!(Glob::new("a[b").is_err());
         assert!(Glob::new("[]").is_err());
+    }
+
+    /// What a pattern of letters, `?` and `*` means, by its definition.
+    fn means(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern {
+            [] => name.is_empty(),
+            [b'*', rest @ ..] => (0..=name.len()).any(|taken| means(rest, &name[taken..])),
+            [one, rest @ ..] => {
+                name.split_first().is_some_and(|(c, tail)| [b'?', *c].contains(one) && means(rest, tail))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_matches_what_it_means(pattern in "[ab?*]{0,8}", name in "[ab]{0,10}") {
+            let glob = Glob::new(&pattern).expect("no class in it");
+            prop_assert_eq!(glob.matches(&name), means(pattern.as_bytes(), name.as_bytes()));
+            prop_assert_eq!(glob.pattern(), pattern);
+        }
     }
 }

@@ -83,3 +83,6 @@ impl Selection {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,3 +142,32 @@ pub trait ReadSource {
     /// When no completion can come any more; the buffers in flight stay with the source.
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<Self::Buffer>)) -> Result<(), Self::Error>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use alloc::string::ToString;
+
+    #[test]
+    fn no_two_reads_have_one_number() {
+        let ends = [0, 1, u32::MAX];
+        let ids = ends.iter().flat_map(|&slot| ends.iter().map(move |&generation| ReadId { slot, generation }));
+        assert_eq!(ids.map(ReadId::number).collect::<BTreeSet<u64>>().len(), 9);
+    }
+
+    #[test]
+    fn a_fault_names_what_the_system_calls_it() {
+        for (fault, name) in [
+            (Fault::Interrupted, "EINTR"),
+            (Fault::Again, "EAGAIN"),
+            (Fault::Invalid, "EINVAL"),
+            (Fault::NotSupported, "EOPNOTSUPP"),
+            (Fault::Io, "EIO"),
+            (Fault::NoMemory, "ENOMEM"),
+            (Fault::Os(5), "error 5"),
+        ] {
+            assert!(fault.to_string().contains(name), "{fault}");
+        }
+    }
+}

@@ -315,6 +315,100 @@ mod tests {
     }
 
     #[test]
+    fn backends_are_shown_by_their_names() {
+        let shown = Backend::ALL.map(|backend| format!("{backend:>6}"));
+        assert_eq!(shown, [" uring", " pread", "  mmap", " tokio"]);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_taken_and_said() {
+        let strategy = decide(&signals(Some(0.0), true), Some(Backend::Mmap));
+        assert_eq!(strategy.backend, Backend::Mmap);
+        assert_eq!(strategy.reason, "mmap was asked for; the files are mapped; views of them share the page cache");
+    }
+
+    #[test]
+    fn little_is_less_than_what_threads_are_worth() {
+        let workers =
+            |selected_bytes, wanted| decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, wanted).workers;
+        assert_eq!([workers((4 << 20) - 1, None), workers(4 << 20, None)], [0, 2]);
+        assert_eq!(workers(1000, Some(Backend::Pread)), 2, "who asks for threads gets them");
+    }
+
+    #[test]
+    fn reads_are_as_large_and_as_many_as_each_way_of_reading_needs() {
+        let sizes = |signals: &Signals, wanted| {
+            let strategy = decide(signals, wanted);
+            (strategy.chunk_bytes, strategy.depth, strategy.workers)
+        };
+        let (cold, cached) = (signals(Some(0.0), true), signals(Some(1.0), true));
+        assert_eq!(sizes(&cold, None), (2 << 20, 4, 2), "a ring a processor");
+        assert_eq!(sizes(&cold, Some(Backend::Pread)), (2 << 20, 1, 4), "two threads a processor, as they wait");
+        assert_eq!(sizes(&cached, None), (2 << 20, 1, 2), "a thread a processor, as they copy");
+        assert_eq!(
+            sizes(&Signals { network: true, ..cached.clone() }, None),
+            (4 << 20, 1, 16),
+            "many that wait for long"
+        );
+        assert_eq!(
+            sizes(&Signals { selected_bytes: 1, ..cached.clone() }, None),
+            (4 << 20, 1, 0),
+            "the caller's thread"
+        );
+        assert_eq!(sizes(&Signals { cpus: 100, ..cached.clone() }, None).2, 8);
+        assert_eq!(sizes(&Signals { cpus: 0, ..cached }, None).2, 1);
+    }
+
+    #[test]
+    fn a_file_is_cached_when_nine_tenths_of_it_are() {
+        let direct = |share| decide(&signals(Some(share), true), None).direct;
+        assert_eq!([direct(0.89), direct(0.9)], [vec![true; 2], vec![false; 2]]);
+    }
+
+    #[test]
+    fn the_file_system_that_takes_no_direct_reads_is_named() {
+        let reason = decide(&signals(Some(0.0), false), None).reason;
+        assert!(reason.ends_with("ext4 takes no direct reads, so the reads are buffered"), "{reason}");
+    }
+
+    #[test]
+    fn files_that_differ_are_counted() {
+        let mut mixed = signals(Some(0.0), true);
+        let cold = mixed.files[0].clone();
+        mixed.files = vec![
+            cold.clone(),
+            FileSignals { resident: Some(1.0), ..cold.clone() },
+            FileSignals { direct: false, ..cold.clone() },
+            FileSignals { aligned: false, ..cold.clone() },
+            FileSignals { resident: None, ..cold.clone() },
+            // Not read, so not counted.
+            FileSignals { wanted_bytes: 0, resident: None, direct: false, ..cold.clone() },
+            FileSignals { wanted_bytes: 0, ..cold },
+        ];
+        let reason = decide(&mixed, None).reason;
+        let counts = "2 of 5 files are read past the page cache (1 are cached, 0 partly, 1 take no direct reads, \
+                      1 have their tensors at offsets that must be shifted); \
+                      the system would not tell what is cached of 1 files";
+        assert!(reason.ends_with(counts), "{reason}");
+        mixed.files.iter_mut().for_each(|file| file.wanted_bytes = 0);
+        let reason = decide(&mixed, None).reason;
+        assert!(reason.ends_with("there is nothing to read"), "{reason}");
+    }
+
+    #[test]
+    fn what_is_cached_is_said_to_be_copied() {
+        let mut signals = signals(Some(1.0), true);
+        // That it could not be read directly either is beside the point.
+        signals.direct_refused = Some("the memory is crooked".to_string());
+        let reason = decide(&signals, None).reason;
+        assert!(reason.ends_with("the files are in the page cache, so they are copied from there"), "{reason}");
+        signals.files[0].resident = Some(0.0);
+        signals.files[0].aligned = false;
+        let reason = decide(&signals, None).reason;
+        assert!(reason.contains("0 of 2 files are read past the page cache (1 are cached, 0 partly, 0 take no"), "{reason}");
+    }
+
+    #[test]
     fn tensors_that_must_be_shifted_are_not_said_to_go_past_the_cache() {
         let mut signals = signals(Some(0.0), true);
         signals.files.iter_mut().for_each(|file| file.aligned = false);

@@ -155,6 +155,7 @@ impl fmt::Display for HumanBytes {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+    use proptest::prelude::*;
 
     #[test]
     fn alignment_rounds_both_ways_and_refuses_what_is_no_power_of_two() {
@@ -172,5 +173,39 @@ mod tests {
         assert_eq!(HumanBytes(1536).to_string(), "1.5 KiB");
         assert_eq!(HumanBytes(90_868_376).to_string(), "86.6 MiB");
         assert_eq!(HumanBytes(u64::MAX).to_string(), "15.9 EiB");
+    }
+
+    #[test]
+    fn alignments_are_as_large_as_their_names_say() {
+        assert_eq!([Alignment::ONE, Alignment::PAGE, Alignment::HUGE_PAGE].map(Alignment::bytes), [1, 4096, 2_097_152]);
+        assert_eq!(Alignment::PAGE.to_string(), "4096");
+    }
+
+    #[test]
+    fn a_range_does_not_run_backwards() {
+        assert_eq!(ByteRange::new(5, 4), None);
+        let (empty, range) = (ByteRange::new(5, 5).expect("empty"), ByteRange::new(5, 8).expect("forwards"));
+        assert_eq!((empty.len(), empty.is_empty(), range.len(), range.is_empty()), (0, true, 3, false));
+        assert_eq!((range.start(), range.end()), (5, 8));
+    }
+
+    #[test]
+    fn a_unit_begins_where_the_one_below_ends() {
+        for (bytes, shown) in
+            [(0, "0 B"), (1024, "1.0 KiB"), ((1 << 20) - 1, "1023.9 KiB"), (1 << 20, "1.0 MiB"), (1 << 60, "1.0 EiB")]
+        {
+            assert_eq!(HumanBytes(bytes).to_string(), shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn multiples_are_found_on_both_sides(offset in any::<u64>(), shift in 0..64_u32) {
+            let alignment = Alignment::new(1 << shift).expect("a power of two");
+            let down = alignment.down(offset);
+            prop_assert!(down.is_multiple_of(alignment.bytes()) && down <= offset && offset - down < alignment.bytes());
+            prop_assert_eq!(alignment.up(offset), offset.checked_next_multiple_of(alignment.bytes()));
+            prop_assert_eq!(alignment.divides(offset), down == offset);
+        }
     }
 }

@@ -97,4 +97,14 @@ mod tests {
     fn a_write_past_every_address_says_so() {
         WriteOnly::new(&mut [0; 4]).write(usize::MAX, &[1, 2]);
     }
+
+    #[test]
+    fn a_part_is_filled_alone() {
+        let mut bytes = [0; 5];
+        let mut part = WriteOnly::new(&mut bytes).part(1..4);
+        assert_eq!((part.len(), part.is_empty()), (3, false));
+        part.fill(7);
+        assert!(part.part(2..2).is_empty());
+        assert_eq!(bytes, [0, 7, 7, 7, 0]);
+    }
 }

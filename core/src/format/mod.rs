@@ -32,3 +32,17 @@ impl fmt::Display for Format {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_format_is_shown_by_its_name() {
+        assert_eq!(
+            (Format::Safetensors.name(), Format::Safetensors.to_string().as_str()),
+            ("safetensors", "safetensors")
+        );
+    }
+}

@@ -248,4 +248,28 @@ mod tests {
             assert!(matches!(ShardIndex::parse(bad), Err(IndexError::Json { .. })));
         }
     }
+
+    #[test]
+    fn every_tensor_has_its_shard() {
+        let index = parse(r#"{"b":"2.safetensors","a":"1.safetensors","c":"1.safetensors"}"#).expect("valid");
+        assert!(index.entries().eq([("a", 0), ("b", 1), ("c", 0)]));
+        assert_eq!(["c", "b", "d"].map(|tensor| index.shard_of(tensor)), [Some(0), Some(1), None]);
+    }
+
+    #[test]
+    fn metadata_is_kept_and_need_not_be_there() {
+        let index = |metadata: &str| ShardIndex::parse(format!(r#"{{{metadata}"weight_map":{{"t":"a"}}}}"#).as_bytes());
+        let pairs = index(r#""metadata":{"dtype":"BF16","total_size":2},"#).expect("valid");
+        assert_eq!(pairs.metadata(), [("dtype", "BF16"), ("total_size", "2")].map(|(k, v)| (k.into(), v.into())));
+        for none in ["", r#""metadata":null,"#] {
+            let index = index(none).expect("valid");
+            assert_eq!((index.metadata().len(), index.total_size()), (0, None));
+        }
+    }
+
+    #[test]
+    fn a_map_of_another_kind_is_told_what_one_is() {
+        let message = parse("[]").expect_err("a list").to_string();
+        assert!(message.contains("expected an object of tensor names and shard names"), "{message}");
+    }
 }

@@ -153,6 +153,7 @@ mod tests {
     use super::*;
     use crate::units::{ChunkId, FileId};
     use crate::write_only::WriteOnly;
+    use alloc::boxed::Box;
     use alloc::vec;
     use core::convert::Infallible;
 
@@ -187,6 +188,7 @@ mod tests {
         }
 
         fn wait(&mut self, completed: &mut dyn FnMut(Completion<Bytes>)) -> Result<(), Infallible> {
+            assert!(!self.0.is_empty(), "it would wait without end");
             self.0.drain(..).for_each(completed);
             Ok(())
         }
@@ -200,6 +202,19 @@ mod tests {
         }
     }
 
+    fn op(slot: u32) -> ReadOp {
+        ReadOp {
+            id: ReadId { slot, generation: 0 },
+            chunk: ChunkId(slot),
+            file: FileId(0),
+            offset: 0,
+            at: 2,
+            len: 6,
+            direct: false,
+            attempt: 0,
+        }
+    }
+
     #[test]
     fn each_injection_does_what_it_says() {
         let script = Script(vec![
@@ -209,16 +224,6 @@ mod tests {
             Injection::Reject(Fault::Again),
         ]);
         let mut source = Faulty::new(Ones::default(), script);
-        let op = |slot| ReadOp {
-            id: ReadId { slot, generation: 0 },
-            chunk: ChunkId(slot),
-            file: FileId(0),
-            offset: 0,
-            at: 2,
-            len: 6,
-            direct: false,
-            attempt: 0,
-        };
         for slot in 0..3 {
             assert!(source.submit(op(slot), Bytes(vec![0; 10])).is_ok());
         }
@@ -237,5 +242,85 @@ mod tests {
         assert_eq!(outcomes, [Outcome::Read(3), Outcome::Read(6), Outcome::Failed(Fault::Io)]);
         assert_eq!(seen[0].2, [0, 0, 1, 1, 1, NOT_READ, NOT_READ, NOT_READ, 0, 0]);
         assert_eq!(seen[2].2, [0; 10]);
+    }
+
+    /// Reads go well, and their completions come as they are told to.
+    struct Mixed {
+        picks: Vec<usize>,
+        holds_back: Vec<bool>,
+    }
+
+    impl Faults for Mixed {
+        fn inject(&mut self, _: &ReadOp) -> Injection {
+            Injection::None
+        }
+
+        fn pick(&mut self, _: usize) -> usize {
+            self.picks.remove(0)
+        }
+
+        fn holds_back(&mut self) -> bool {
+            self.holds_back.remove(0)
+        }
+    }
+
+    fn collected<S: ReadSource<Buffer = Bytes, Error = Infallible>>(source: &mut S) -> Vec<u32> {
+        let mut slots = Vec::new();
+        let Ok(()) = source.wait(&mut |completion| slots.push(completion.id.slot));
+        slots
+    }
+
+    #[test]
+    fn completions_come_in_the_order_that_is_picked_and_may_wait_for_others() {
+        let holds_back = vec![true, true, true, false, false, true];
+        let mixed: Box<dyn Faults> = Box::new(Mixed { picks: vec![2, 1, 9, 0], holds_back });
+        let mut source = Faulty::new(Ones::default(), mixed);
+        assert_eq!((source.capacity(), source.has_held()), (source.inner().capacity(), false));
+        for slot in 0..3 {
+            assert!(source.submit(op(slot), Bytes(vec![0; 10])).is_ok());
+        }
+        assert_eq!(collected(&mut source), [2], "the others are held back");
+        assert!(source.submit(op(3), Bytes(vec![0; 10])).is_ok());
+        assert!(source.has_held() && source.in_flight() == 3 && source.inner().in_flight() == 1);
+        assert_eq!(collected(&mut source), [1], "the fourth has mixed with them");
+        assert_eq!(collected(&mut source), [3, 0], "no pick is past the last");
+        assert!(!source.has_held() && source.in_flight() == 0);
+    }
+
+    #[test]
+    fn nothing_in_flight_is_not_waited_for() {
+        struct Patient;
+        impl Faults for Patient {
+            fn inject(&mut self, _: &ReadOp) -> Injection {
+                Injection::Answer(Outcome::Read(0))
+            }
+            fn holds_back(&mut self) -> bool {
+                true
+            }
+        }
+        let mut source = Faulty::new(Ones::default(), Patient);
+        for slot in 0..2 {
+            assert!(source.submit(op(slot), Bytes(vec![0; 10])).is_ok());
+        }
+        assert_eq!([collected(&mut source), collected(&mut source)], [[0], [1]]);
+    }
+
+    #[test]
+    fn faults_that_say_nothing_more_pass_everything_on_as_it_came() {
+        let mut source = Faulty::new(Ones::default(), Script(vec![Injection::None; 2]));
+        for slot in 0..2 {
+            assert!(source.submit(op(slot), Bytes(vec![0; 10])).is_ok());
+        }
+        assert_eq!(collected(&mut source), [0, 1]);
+    }
+
+    #[test]
+    fn a_read_that_was_short_already_is_not_made_longer() {
+        let mut source = Faulty::new(Ones::default(), Script(vec![Injection::Short(7)]));
+        assert!(source.submit(op(0), Bytes(vec![0; 10])).is_ok());
+        let Ok(()) = source.wait(&mut |completion| {
+            assert_eq!(completion.outcome, Outcome::Read(6));
+            assert_eq!(completion.buffer.0, [0, 0, 1, 1, 1, 1, 1, 1, 0, 0]);
+        });
     }
 }

@@ -102,3 +102,91 @@ impl<S: ReadSource, T: Tracer> ReadSource for Traced<S, T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Buffer;
+    use crate::units::{ChunkId, FileId};
+    use crate::write_only::WriteOnly;
+    use alloc::boxed::Box;
+    use alloc::format;
+    use alloc::rc::Rc;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+    use core::cell::RefCell;
+    use core::convert::Infallible;
+
+    struct Nothing;
+
+    impl Buffer for Nothing {
+        fn memory(&mut self) -> WriteOnly<'_> {
+            WriteOnly::new(&mut [])
+        }
+    }
+
+    /// Takes so many reads, which all end at once.
+    struct Few(usize, Vec<ReadId>);
+
+    impl ReadSource for Few {
+        type Buffer = Nothing;
+        type Error = Infallible;
+
+        fn capacity(&self) -> usize {
+            self.0
+        }
+
+        fn in_flight(&self) -> usize {
+            self.1.len()
+        }
+
+        fn submit(&mut self, op: ReadOp, buffer: Nothing) -> Result<(), Rejected<Nothing>> {
+            if self.1.len() == self.0 {
+                return Err(Rejected { buffer, fault: Fault::Again });
+            }
+            self.1.push(op.id);
+            Ok(())
+        }
+
+        fn wait(&mut self, completed: &mut dyn FnMut(Completion<Nothing>)) -> Result<(), Infallible> {
+            self.1.drain(..).for_each(|id| completed(Completion { id, buffer: Nothing, outcome: Outcome::Read(6) }));
+            Ok(())
+        }
+    }
+
+    struct Log(Rc<RefCell<Vec<String>>>);
+
+    impl Tracer for Log {
+        fn submitted(&mut self, op: &ReadOp) {
+            self.0.borrow_mut().push(format!("{} submitted", op.id.slot));
+        }
+
+        fn rejected(&mut self, op: &ReadOp, fault: Fault) {
+            self.0.borrow_mut().push(format!("{} rejected: {fault:?}", op.id.slot));
+        }
+
+        fn completed(&mut self, id: ReadId, outcome: Outcome) {
+            self.0.borrow_mut().push(format!("{} completed: {outcome:?}", id.slot));
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_what_happens() {
+        let log = Rc::default();
+        let tracer: Box<dyn Tracer> = Box::new(Log(Rc::clone(&log)));
+        let mut source = Traced::new(Few(2, Vec::new()), tracer);
+        assert_eq!((source.capacity(), source.inner().capacity()), (2, 2));
+        let taken = [0, 1, 2].map(|slot| {
+            let (id, chunk, file) = (ReadId { slot, generation: 0 }, ChunkId(0), FileId(0));
+            let op = ReadOp { id, chunk, file, offset: 0, at: 0, len: 6, direct: false, attempt: 0 };
+            source.submit(op, Nothing).map_err(|rejected| rejected.fault)
+        });
+        assert_eq!((taken, source.in_flight()), ([Ok(()), Ok(()), Err(Fault::Again)], 2));
+        let mut completed = 0;
+        let Ok(()) = source.wait(&mut |_| completed += 1);
+        assert_eq!((completed, source.in_flight()), (2, 0));
+        let expected =
+            ["0 submitted", "1 submitted", "2 rejected: Again", "0 completed: Read(6)", "1 completed: Read(6)"];
+        assert_eq!(*log.borrow(), expected);
+    }
+}

@@ -23,3 +23,6 @@ pub use pour::{Pour, PourError, StagedSource};
 pub use sink::{Sink, Ticket};
 pub use staged::{Staged, StagedPart};
 pub use stages::Stages;
+
+#[cfg(test)]
+mod tests;

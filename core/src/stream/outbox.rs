@@ -77,13 +77,14 @@ mod tests {
             let fresh = outbox.land(ExtentId(extent), extent * 10);
             let before = taken.len();
             assert!(!outbox.is_done());
+            assert_eq!(outbox.has_ready(), fresh);
             while let Some((ExtentId(extent), buffer)) = outbox.take() {
                 assert_eq!(buffer, extent * 10);
                 taken.push(extent);
             }
             assert_eq!(fresh, taken.len() > before);
         }
-        assert!(outbox.is_done());
+        assert!(outbox.is_done() && !outbox.has_ready());
         taken
     }
 

@@ -231,3 +231,63 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn headers_are_taken_up_to_their_limits() {
+    assert_eq!(header_range(&MAX_HEADER_BYTES.to_le_bytes(), u64::MAX).map(ByteRange::len), Ok(MAX_HEADER_BYTES));
+    assert_eq!(header_range(&[0; 8], 8).map(ByteRange::len), Ok(0));
+    // The file became shorter after its first bytes were read.
+    assert_eq!(header_range(&[0; 8], 7), Err(HeaderError::FileTooShort { file_len: 7 }));
+    assert_eq!(Header::parse(b"{}", 9).unwrap_err(), HeaderError::PastEnd { claimed: 2, file_len: 9 });
+}
+
+#[test]
+fn messages_say_what_was_expected() {
+    for (json, expected) in [
+        ("[]".to_string(), "expected an object of tensors"),
+        (r#"{"__metadata__":[]}"#.to_string(), "expected __metadata__ to be an object of strings"),
+        (r#"{"__metadata__":{"a":1}}"#.to_string(), "expected a string"),
+        (one("3"), "expected an object with dtype, shape and data_offsets"),
+        (one(r#"{"shape":3}"#), "expected a shape: an array of unsigned integers"),
+        (one(r#"{"dtype":"U8","data_offsets":[0,1]}"#), "missing field `shape`"),
+        (one(r#"{"shape":[1],"data_offsets":[0,1]}"#), "missing field `dtype`"),
+        (one(r#"{"dtype":"U8","shape":[1]}"#), "missing field `data_offsets`"),
+        (one(r#"["U8",[1]]"#), "expected 3 elements"),
+    ] {
+        let message = parse(&file(&json, 1)).expect_err(&json).to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn shapes_are_shown_as_far_as_anybody_reads() {
+    let message = |dims: usize| {
+        let shape = vec![1; dims];
+        let json = one(&format!(r#"{{"dtype":"U8","shape":{shape:?},"data_offsets":[0,2]}}"#));
+        parse(&file(&json, 2)).expect_err("two bytes").to_string()
+    };
+    assert!(message(2).contains("shape [1, 1] takes"), "{}", message(2));
+    assert!(message(10).contains("shape [1, 1, 1, 1, 1, 1, 1, 1, 1, 1] takes"), "{}", message(10));
+    assert!(message(11).contains("shape [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, …] (11 dimensions) takes"), "{}", message(11));
+}
+
+#[test]
+fn text_is_read_as_it_was_meant() {
+    let json =
+        r#"{"__metadata__":{"a":"b","\u0061":"\u00e9\n"},"\u00e9\n":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    let file = file(json, 1);
+    let header = parse(&file).expect("valid");
+    assert_eq!(header.entries()[0].name, "é\n");
+    let metadata: Vec<(&str, &str)> = header.metadata().iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(metadata, [("a", "b"), ("a", "é\n")]);
+}
+
+#[test]
+fn sizes_that_disagree_are_told_wherever_the_tensor_lies() {
+    let (s, t) =
+        (r#"{"dtype":"U8","shape":[3],"data_offsets":[0,3]}"#, r#"{"dtype":"U8","shape":[1],"data_offsets":[3,5]}"#);
+    let file = file(&format!(r#"{{"s":{s},"t":{t}}}"#), 5);
+    let mismatch =
+        HeaderError::SizeMismatch { name: "t".to_string(), dtype: DType::U8, shape: vec![1], expected: 1, found: 2 };
+    assert_eq!(parse(&file).unwrap_err(), mismatch);
+}
