@@ -62,11 +62,12 @@ fn owns(metadata: &std::fs::Metadata) -> bool {
 }
 
 fn mapped_share(file: &File, bytes: u64) -> Option<f32> {
+    // So long and no longer: the file may have grown since its length was asked for.
+    let bytes = usize::try_from(bytes).ok()?;
     // SAFETY: the mapping is never read; `mincore` only asks about it.
-    let map = unsafe { memmap2::Mmap::map(file) }.ok()?;
-    let page = rustix::param::page_size();
-    let mut pages = vec![0_u8; usize::try_from(bytes).ok()?.div_ceil(page)];
-    // SAFETY: the range is the mapping's own, and `pages` has a byte for each of its pages.
+    let map = unsafe { memmap2::MmapOptions::new().len(bytes).map(file) }.ok()?;
+    let mut pages = vec![0_u8; bytes.div_ceil(rustix::param::page_size())];
+    // SAFETY: the range is the mapping's own, which is `bytes` long, and `pages` has a byte for each of its pages.
     let code = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
     (code == 0).then(|| pages.iter().filter(|&&page| page & 1 == 1).count() as f32 / pages.len() as f32)
 }
