@@ -10,6 +10,7 @@ mod inspect;
 mod load;
 mod output;
 mod plan;
+mod probe;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Digest(args) => digest::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Probe(args) => probe::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,11 @@
 //! Chooses how to load from what was measured, and says why in words.
 //!
-//! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`].
+//! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`]. What a measured device changes is in
+//! `profile`.
+
+mod profile;
+
+pub use profile::{BestReads, Profile};
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -94,6 +99,8 @@ pub struct Signals {
     pub direct_refused: Option<String>,
     /// The processors this process may run on.
     pub cpus: usize,
+    /// The device as it was measured once, if it was.
+    pub profile: Option<Profile>,
 }
 
 /// How a load is carried out.
@@ -122,6 +129,7 @@ const MAX_WORKERS: usize = 8;
 /// Decides. `wanted` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
 #[must_use]
 pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
+    let signals = &*profile::reconsidered(signals, wanted);
     let mut reasons: Vec<String> = Vec::new();
     let direct: Vec<bool> = signals.files.iter().map(FileSignals::takes_direct_reads).collect();
     let any_direct = direct.iter().any(|&direct| direct);
@@ -147,7 +155,9 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         _ if any_direct => (2 << 20, 1, 2 * cpus),
         _ => (2 << 20, 1, cpus),
     };
-    Strategy { backend, direct, chunk_bytes, depth, workers, reason: reasons.join("; ") }
+    let mut strategy = Strategy { backend, direct, chunk_bytes, depth, workers, reason: reasons.join("; ") };
+    profile::adjust(&mut strategy, signals);
+    strategy
 }
 
 fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
@@ -219,6 +229,7 @@ mod tests {
             uring_refused: None,
             direct_refused: None,
             cpus: 2,
+            profile: None,
         }
     }
 

@@ -8,12 +8,13 @@ use crate::load::{Load, Shared, run_here};
 use crate::locate::locate;
 use crate::pool::Pool;
 use crate::probe;
+use crate::probe::device::Device;
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
 use floodtide_core::middleware::{Faults, Tracer};
-use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, Strategy, decide};
+use floodtide_core::strategy::{Backend, Consumer, FileSignals, Profile, Signals, Strategy, decide};
 use floodtide_core::{
     Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, TensorId,
     tensor_alignment,
@@ -42,6 +43,7 @@ pub struct Loader {
     tensor_alignment: Option<Alignment>,
     mlock: bool,
     uring_refused: Option<String>,
+    without_profile: bool,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
     middleware: Option<Middleware>,
@@ -196,6 +198,13 @@ impl Loader {
     #[must_use]
     pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {
         self.uring_refused = Some(reason.into());
+        self
+    }
+
+    /// Does without what `floodtide probe --store` has measured of the device ([`probe::profile`](crate::probe::profile)).
+    #[must_use]
+    pub fn without_profile(mut self) -> Self {
+        self.without_profile = true;
         self
     }
 
@@ -379,9 +388,10 @@ impl Loader {
             return Err(Error::TensorAlignment { bytes: alignment.bytes(), most });
         }
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
-        let Opened { mut files, catalog, warnings, .. } = headers::open(&locate(path)?)?;
+        let Opened { mut files, catalog, mut warnings, .. } = headers::open(&locate(path)?)?;
         let selected = self.selection.resolve(&catalog)?;
         let mut signals = self.measure(&mut files, &catalog, &selected, consumer);
+        signals.profile = self.profile(&files, &mut warnings);
         if let Some(alignment) = memory_alignment {
             keep_to_memory(&mut signals, &files, alignment as u64);
         }
@@ -430,6 +440,7 @@ impl Loader {
             uring_refused: None,
             direct_refused: None,
             cpus: probe::cpus(),
+            profile: None,
         };
         for ((file, aligned), wanted_bytes) in files.iter_mut().zip(aligned).zip(wanted) {
             file.open_direct();
@@ -451,6 +462,21 @@ impl Loader {
             signals.uring_refused.get_or_insert_with(|| RING_ON_FUSE.to_owned());
         }
         signals
+    }
+
+    /// The stored profile of the device, if all files lie on one and it has one; one that cannot be used is a warning.
+    fn profile(&self, files: &[OpenFile], warnings: &mut Vec<String>) -> Option<Profile> {
+        let (first, rest) = files.split_first()?;
+        if self.without_profile || rest.iter().any(|file| file.device() != first.device()) {
+            return None;
+        }
+        match probe::profile::find(&Device::of(first.buffered()).ok()?) {
+            Ok(profile) => Some(profile?.signals()),
+            Err(warning) => {
+                warnings.push(warning);
+                None
+            }
+        }
     }
 
     fn check_backend(&self, signals: &Signals) -> Result<(), Error> {

@@ -1,4 +1,9 @@
-//! Asks the system what it allows: each answer is tried, never taken from a version number.
+//! Asks the system what it allows: each answer is tried, never taken from a version number. And, when somebody wants to know, measures
+//! what a device gives ([`roofline`]) and keeps that for later loads ([`profile`]).
+
+pub mod device;
+pub mod profile;
+pub mod roofline;
 
 mod memory;
 mod residency;
