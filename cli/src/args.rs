@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Measure a device once: what it gives by the size of reads and their number; --store keeps it for later loads
     Probe(ProbeArgs),
+    /// Show what this machine and a path allow, what each refusal costs, and how to lift it
+    Doctor(DoctorArgs),
 }
 
 /// What reads
@@ -193,6 +195,16 @@ pub(crate) struct ProbeArgs {
     /// About how long to measure; from 1 to 600
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// The checkpoint, or a file or folder on the device in question
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

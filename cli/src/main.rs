@@ -6,6 +6,7 @@
 mod args;
 mod demo;
 mod digest;
+mod doctor;
 mod inspect;
 mod load;
 mod output;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Digest(args) => digest::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Probe(args) => probe::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -71,6 +71,30 @@ pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
+/// Gives the command no huge pages, whatever it asks for.
+pub fn forbid_huge_pages(command: &mut Command) {
+    let forbid = || {
+        // SAFETY: this operation takes numbers and touches no memory.
+        match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(forbid) };
+}
+
+/// Lets the command use one processor, the first that this process may use.
+pub fn limit_processors(command: &mut Command) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let allowed = sched_getaffinity(None).expect("tells");
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).expect("one"));
+    let limit = move || Ok(sched_setaffinity(None, &one)?);
+    // SAFETY: one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(limit) };
+}
+
 /// A control group with a memory limit, removed on drop.
 pub struct MemoryGroup {
     folder: PathBuf,

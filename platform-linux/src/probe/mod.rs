@@ -1,7 +1,8 @@
 //! Asks the system what it allows: each answer is tried, never taken from a version number. And, when somebody wants to know, measures
-//! what a device gives ([`roofline`]) and keeps that for later loads ([`profile`]).
+//! what a device gives ([`roofline`]), keeps that for later loads ([`profile`]), and tells what the machine refuses ([`doctor`]).
 
 pub mod device;
+pub mod doctor;
 pub mod profile;
 pub mod roofline;
 

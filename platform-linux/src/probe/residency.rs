@@ -48,6 +48,23 @@ pub fn resident_share(file: &File) -> Option<f32> {
     }
 }
 
+/// Which of the ways to ask work for a file.
+pub(super) struct Ways {
+    /// Or the error number.
+    pub(super) cachestat: Result<(), i32>,
+    /// Not for files of others, of which it says that all is resident.
+    pub(super) mincore: bool,
+    pub(super) nowait: bool,
+}
+
+pub(super) fn ways(file: &File) -> Ways {
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len()).max(1);
+    let own = file.metadata().is_ok_and(|metadata| owns(&metadata));
+    // No more of a large file than is enough to see that it works.
+    let mincore = own && mapped_share(file, bytes.min(1 << 20)).is_some();
+    Ways { cachestat: cached_pages(file).map(|_| ()), mincore, nowait: sampled_share(file, bytes).is_some() }
+}
+
 fn cached_pages(file: &File) -> Result<u64, i32> {
     let range = Range { offset: 0, len: 0 };
     let mut answer = CacheStat::default();
