@@ -2,11 +2,13 @@
 
 use super::ProbeError;
 use crate::files::OpenFile;
+use crate::locate::locate;
 use crate::probe::{file_system, is_memory, resident_share};
 use floodtide_core::{FileId, HumanBytes};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -140,23 +142,27 @@ fn total(files: &[OpenFile]) -> u64 {
     files.iter().map(|file| file.bytes() / PIECE * PIECE).sum()
 }
 
-/// The large regular files of a folder, links followed: those that are cold, and the others.
+/// The large regular files of a folder, links followed, that lie on one device: those that are cold, and the others. Where the folder is a
+/// checkpoint, they are its files, which a cache may keep elsewhere.
 fn existing(folder: &Path) -> (Vec<OpenFile>, Vec<OpenFile>) {
-    let mut paths: Vec<(u64, PathBuf)> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let metadata = std::fs::metadata(entry.path()).ok()?;
-            // A file with holes is not read from the device.
-            let dense = std::os::unix::fs::MetadataExt::blocks(&metadata).saturating_mul(512) >= metadata.len();
-            (metadata.is_file() && metadata.len() >= 4 * PIECE && dense).then(|| (metadata.len(), entry.path()))
-        })
-        .collect();
+    let candidates: Vec<PathBuf> = match locate(folder) {
+        Ok(located) => located.files,
+        Err(_) => std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
+    };
+    let large = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).ok()?;
+        // A file with holes is not read from the device.
+        let dense = metadata.blocks().saturating_mul(512) >= metadata.len();
+        (metadata.is_file() && metadata.len() >= 4 * PIECE && dense).then(|| (metadata.len(), path))
+    };
+    let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
     // By size and name, so that the same folder gives the same measurement.
     paths.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    let opened = paths.into_iter().take(64).filter_map(|(_, path)| OpenFile::open(&path).ok());
-    opened.partition(|file| resident_share(file.buffered()).is_some_and(|share| share <= COLD))
+    let mut opened: Vec<OpenFile> =
+        paths.into_iter().take(64).filter_map(|(_, path)| OpenFile::open(&path).ok()).collect();
+    let device = opened.first().map(OpenFile::device);
+    opened.retain(|file| Some(file.device()) == device);
+    opened.into_iter().partition(|file| resident_share(file.buffered()).is_some_and(|share| share <= COLD))
 }
 
 /// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use floodtide_core::strategy::BestReads;
 use floodtide_core::{Escaped, HumanBytes};
 use reads::Scratch;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -197,7 +196,7 @@ fn best_reads(cell: &Cell) -> BestReads {
     BestReads { ring, direct, chunk_bytes, in_flight, bytes_per_second: (rate.median as u64).max(1) }
 }
 
-/// Measures the device that a folder lies on, in about `budget`; where writing a temporary file takes long, in up to twice that. `told` is
+/// Measures the device that a folder's files lie on, in about `budget`; where writing a temporary file takes long, in up to twice that. `told` is
 /// called with what is being done.
 ///
 /// # Errors
@@ -205,14 +204,14 @@ fn best_reads(cell: &Cell) -> BestReads {
 pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<Roofline, ProbeError> {
     let started = Instant::now();
     let bytes = Bytes::find(folder, bytes::WANTED, budget / 4, &told)?;
-    let handle = File::open(folder).map_err(|source| ProbeError::folder(folder, source))?;
+    let read = bytes.files[0].buffered();
     let memory = usize::try_from(MOST_IN_FLIGHT.min(memory_limit().available / 4)).unwrap_or(usize::MAX);
     let memory = memory.max(bytes::PIECE as usize);
     let mut scratch = Scratch::new(memory).map_err(|source| ProbeError::NoMemory { bytes: memory, source })?;
     let cpus = cpus();
     let mut roofline = Roofline {
-        device: Device::of(&handle).map_err(|error| error.to_string()),
-        file_system: file_system(&handle).0,
+        device: Device::of(read).map_err(|error| error.to_string()),
+        file_system: file_system(read).0,
         origin: bytes.origin.clone(),
         elapsed: Duration::ZERO,
         measured_at: 0,
