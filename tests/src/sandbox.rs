@@ -30,6 +30,14 @@ pub fn forbid_io_uring(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
+/// Lets rings be made, and answers EPERM to every use of one.
+pub fn forbid_use_of_rings(command: &mut Command) {
+    let program = refusing(&[libc::SYS_io_uring_enter], libc::EPERM);
+    let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
+    // SAFETY: the filter is compiled already; applying it is two system calls.
+    unsafe { command.pre_exec(apply) };
+}
+
 /// Answers EPERM to every `io_uring_setup` of this thread and those that it starts.
 pub fn forbid_io_uring_here() {
     seccompiler::apply_filter(&refusing(&[libc::SYS_io_uring_setup], libc::EPERM)).expect("applies");

@@ -3,8 +3,8 @@
 use floodtide_tests::checkpoint::{folder, raw, small};
 use floodtide_tests::command;
 use floodtide_tests::sandbox::{
-    MemoryGroup, forbid_huge_pages, forbid_io_uring, limit_address_space, limit_locked_memory, limit_open_files,
-    limit_processors,
+    MemoryGroup, forbid_huge_pages, forbid_io_uring, forbid_use_of_rings, limit_address_space, limit_locked_memory,
+    limit_open_files, limit_processors,
 };
 use serde_json::Value;
 use std::fs;
@@ -76,6 +76,16 @@ fn a_filter_against_io_uring_is_found_behind_a_sysctl_that_allows_it() {
     if text(check, "found").contains("kernel.io_uring_disabled: 0") {
         assert!(text(check, "remedy").contains("seccomp"));
     }
+}
+
+#[test]
+fn a_filter_that_lets_rings_be_made_but_not_used_is_found() {
+    let folder = folder();
+    let document = examine(folder.path(), forbid_use_of_rings);
+    let check = check(&document, "io_uring");
+    assert_eq!(text(check, "status"), "missing");
+    let words = ["io_uring_enter: EPERM", "io_uring_setup"];
+    assert!(words.iter().any(|words| text(check, "found").contains(words)), "{check}");
 }
 
 #[test]
