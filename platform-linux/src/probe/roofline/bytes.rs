@@ -153,7 +153,7 @@ fn existing(folder: &Path) -> (Vec<OpenFile>, Vec<OpenFile>) {
         let metadata = std::fs::metadata(&path).ok()?;
         // A file with holes is not read from the device.
         let dense = metadata.blocks().saturating_mul(512) >= metadata.len();
-        (metadata.is_file() && metadata.len() >= 4 * PIECE && dense).then(|| (metadata.len(), path))
+        (metadata.is_file() && metadata.len() >= 4 * PIECE && dense).then_some((metadata.len(), path))
     };
     let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
     // By size and name, so that the same folder gives the same measurement.

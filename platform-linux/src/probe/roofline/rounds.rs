@@ -37,6 +37,7 @@ struct Reader<'a> {
     scratch: &'a mut Scratch,
     budget: Duration,
     fastest: f64,
+    measured: Vec<Way>,
     failures: Vec<(Way, String)>,
 }
 
@@ -46,7 +47,7 @@ pub(super) fn read(roofline: &mut Roofline, bytes: &Bytes, scratch: &mut Scratch
     let mut entries = combinations(roofline, bytes, scratch);
     // On a slow device the runs with little in flight come first, so that time is up for the others.
     entries.sort_by_key(Entry::bytes_in_flight);
-    let mut reader = Reader { bytes, scratch, budget, fastest: 0.0, failures: Vec::new() };
+    let mut reader = Reader { bytes, scratch, budget, fastest: 0.0, measured: Vec::new(), failures: Vec::new() };
     reader.rounds(&mut entries, started + budget.mul_f64(SHARE_OF_ALL));
     let mut finalists = take_finalists(&mut entries);
     reader.rounds(&mut finalists, started + budget);
@@ -104,13 +105,13 @@ impl Reader<'_> {
         loop {
             let before: usize = entries.iter().map(|entry| entry.rates.len()).sum();
             for entry in &mut *entries {
-                if Instant::now() >= end {
-                    return;
+                // Whatever held the first runs up, every way is measured once.
+                if Instant::now() < end || !self.measured.contains(&entry.run.way) {
+                    self.read(entry);
                 }
-                self.read(entry);
             }
-            // Nothing can be read any more.
-            if entries.iter().map(|entry| entry.rates.len()).sum::<usize>() == before {
+            // Time is up, or nothing can be read any more.
+            if Instant::now() >= end || entries.iter().map(|entry| entry.rates.len()).sum::<usize>() == before {
                 return;
             }
             random.shuffle(entries);
@@ -129,6 +130,9 @@ impl Reader<'_> {
             Ok(rate) => {
                 self.fastest = self.fastest.max(rate);
                 entry.rates.push(rate);
+                if !self.measured.contains(&run.way) {
+                    self.measured.push(run.way);
+                }
             }
             // That many threads may be more than can be had.
             Err(_) if !run.way.ring && run.in_flight > 8 => {}
