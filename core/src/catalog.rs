@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::format::shard_index::{IndexError, ShardIndex};
 use crate::format::{Format, safetensors::Header};
+use crate::names::sorted_by_name;
 use crate::units::{ByteRange, FileId, TensorId};
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
@@ -134,18 +135,27 @@ impl Catalog {
     /// When a tensor is in the index but not in its shard, or in a shard but not in the index.
     pub fn check_index(&self, index: &ShardIndex) -> Result<(), IndexError> {
         let shard_name = |shard: usize| index.shards().get(shard).cloned().unwrap_or_default();
+        let mut tensors = self.tensors_by_name().peekable();
+        let (mut missing, mut unlisted) = (None, None);
+        let mut note_unlisted = |tensor: TensorInfo<'_>| {
+            let (name, shard) = (tensor.name.to_owned(), shard_name(tensor.file.index()));
+            unlisted.get_or_insert(IndexError::NotInIndex { name, shard });
+        };
+        // Both are sorted by name.
         for (name, shard) in index.entries() {
-            if self.find(name).is_none_or(|tensor| tensor.file.index() != shard) {
-                return Err(IndexError::NotInShard { name: name.to_owned(), shard: shard_name(shard) });
+            while let Some(before) = tensors.next_if(|tensor| tensor.name < name) {
+                note_unlisted(before);
+            }
+            match tensors.next_if(|tensor| tensor.name == name) {
+                Some(tensor) if tensor.file.index() == shard => {}
+                _ => {
+                    let error = IndexError::NotInShard { name: name.to_owned(), shard: shard_name(shard) };
+                    missing.get_or_insert(error);
+                }
             }
         }
-        for tensor in self.tensors() {
-            let shard = tensor.file.index();
-            if index.shard_of(tensor.name) != Some(shard) {
-                return Err(IndexError::NotInIndex { name: tensor.name.to_owned(), shard: shard_name(shard) });
-            }
-        }
-        Ok(())
+        tensors.for_each(note_unlisted);
+        missing.or(unlisted).map_or(Ok(()), Err)
     }
 
     /// The metadata pairs of all files, in file order.
@@ -219,8 +229,8 @@ impl CatalogBuilder {
     /// [`Error::DuplicateTensor`] when two files hold a tensor of the same name.
     pub fn finish(self) -> Result<Catalog, Error> {
         let mut catalog = self.catalog;
-        let mut by_name: Vec<TensorId> = (0..catalog.records.len() as u32).map(TensorId).collect();
-        by_name.sort_by(|&a, &b| catalog.tensor(a).name.cmp(catalog.tensor(b).name));
+        let names = catalog.records.iter().map(|record| &catalog.names[record.name.clone()]);
+        let by_name: Vec<TensorId> = sorted_by_name(names).into_iter().map(TensorId).collect();
         for pair in by_name.windows(2) {
             let (a, b) = (catalog.tensor(pair[0]), catalog.tensor(pair[1]));
             if a.name == b.name {

@@ -22,6 +22,7 @@ pub mod pool;
 pub mod strategy;
 pub mod stream;
 pub mod sync;
+pub mod tune;
 
 mod catalog;
 mod dtype;
@@ -29,6 +30,7 @@ mod engine;
 mod error;
 mod escape;
 mod glob;
+mod names;
 mod plan;
 #[cfg_attr(not(floodtide_planted), allow(unused_macros, reason = "what is planted is off"))]
 #[doc(hidden)]

@@ -71,6 +71,8 @@ mod defects {
         OrderIgnored,
         /// A file that changed is not noticed.
         ChangeUnnoticed,
+        /// A read's offset is counted in 32 bits.
+        OffsetCutTo32Bits,
     }
 
     static ON: AtomicUsize = AtomicUsize::new(usize::MAX);

@@ -12,14 +12,15 @@ use crate::source::{PreadSource, UringSource};
 use crate::tensors::Report;
 use floodtide_core::middleware::{Faults, Faulty, Traced, Tracer};
 use floodtide_core::strategy::{Backend, Strategy};
+use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, Plan, Progress, ReadSource,
-    Readiness, Worker,
+    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
+    ReadSource, Readiness, Worker,
 };
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -85,6 +86,15 @@ pub(crate) struct Crew<S> {
     pub(crate) supply: S,
     engine: Mutex<Engine>,
     changed: Condvar,
+    /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
+    waiting: AtomicUsize,
+    /// How many reads are to be in flight. Locked alone, or after the engine.
+    tuner: Mutex<Tuner>,
+    /// Threads that were started, and that there should be, where each keeps one read in flight.
+    started: AtomicUsize,
+    wanted: AtomicUsize,
+    /// The threads that nobody has joined.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Memory may have come back since the supply was last asked.
     memory: AtomicBool,
     active: Mutex<usize>,
@@ -101,9 +111,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<S: Supply> EngineHandle for Crew<S> {
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
         let mut engine = lock(&self.engine);
-        let before = (engine.in_flight(), engine.admitted());
+        let before = (engine.in_flight(), engine.admitted(), engine.max_in_flight_bytes());
         let result = f(&mut engine);
-        if engine.in_flight() < before.0 || engine.admitted() > before.1 || engine.is_exhausted() {
+        let woken = engine.in_flight() < before.0
+            || engine.admitted() > before.1
+            || engine.max_in_flight_bytes() > before.2
+            || engine.is_exhausted();
+        if woken && self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
         }
         let failed = engine.has_failed();
@@ -121,7 +135,10 @@ impl<S: Supply> EngineHandle for Crew<S> {
             Readiness::Starved(_) => !self.memory.swap(false, Ordering::Relaxed),
             Readiness::Ready | Readiness::Exhausted => false,
         };
-        drop(self.changed.wait_timeout_while(engine, TICK, stuck).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waited = self.changed.wait_timeout_while(engine, TICK, stuck).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(waited);
     }
 }
 
@@ -138,24 +155,109 @@ impl<S: Supply> BufferSupply for Crew<S> {
 
     fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) {
         self.supply.landed(chunk, buffer);
+        self.tune(self.prepared.plan.chunks()[chunk.index()].want as u64);
+    }
+}
+
+fn as_reads(reads: usize) -> u32 {
+    u32::try_from(reads).unwrap_or(u32::MAX)
+}
+
+/// The bytes that so many reads may have in flight. A direct read is up to one alignment longer than a chunk; a page each is more
+/// than enough.
+fn window_bytes(strategy: &Strategy, reads: u32) -> u64 {
+    u64::from(reads).saturating_mul(strategy.chunk_bytes.saturating_add(4096))
+}
+
+/// A worker's view of its crew, from which it can call in more threads.
+struct Member<'a, S>(&'a Arc<Crew<S>>);
+
+impl<S: Supply> EngineHandle for Member<'_, S> {
+    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
+        self.0.with(f)
+    }
+
+    fn wait_for_room(&self) {
+        self.0.wait_for_room();
+    }
+}
+
+impl<S: Supply> BufferSupply for Member<'_, S> {
+    type Buffer = S::Buffer;
+
+    fn provide(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
+        self.0.provide(extent)
+    }
+
+    fn take(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
+        self.0.take(chunk)
+    }
+
+    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) {
+        self.0.landed(chunk, buffer);
+        self.0.call_in_threads();
     }
 }
 
 impl<S: Supply> Crew<S> {
     pub(crate) fn new(prepared: Prepared, supply: S) -> Self {
         let strategy = &prepared.strategy;
-        let requests = strategy.workers.max(1).saturating_mul(strategy.depth.max(1)) as u64;
-        // A direct read is up to one alignment longer than a chunk; a page each is more than enough.
-        let limit = requests.saturating_mul(strategy.chunk_bytes.saturating_add(4096));
+        let workers = strategy.workers.max(1);
+        let start = workers.saturating_mul(strategy.depth.max(1));
+        let tuner = if strategy.most_in_flight > start {
+            Tuner::new(as_reads(start), as_reads(workers.min(probe::cpus())), as_reads(strategy.most_in_flight))
+        } else {
+            Tuner::new(as_reads(start), as_reads(start), as_reads(start))
+        };
+        let mut engine = Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), 0);
+        engine.set_window(window_bytes(strategy, tuner.window()), tuner.window().div_ceil(as_reads(workers)) as usize);
         Self {
-            engine: Mutex::new(Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), limit)),
+            engine: Mutex::new(engine),
+            tuner: Mutex::new(tuner),
+            started: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
+            threads: Mutex::default(),
             changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
             memory: AtomicBool::new(false),
             active: Mutex::new(0),
             idle: Condvar::new(),
             notes: Mutex::new(Vec::new()),
             supply,
             prepared,
+        }
+    }
+
+    /// Tells the tuner what has landed, and does as it says.
+    fn tune(&self, bytes: u64) {
+        let now = u64::try_from(self.prepared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // Locked until the engine has it, so that two answers do not overtake one another.
+        let mut tuner = lock(&self.tuner);
+        let Some(window) = tuner.landed(now, bytes) else { return };
+        tracing::debug!(window, "other reads in flight");
+        let strategy = &self.prepared.strategy;
+        let share = match strategy.backend {
+            Backend::Uring => window.div_ceil(as_reads(strategy.workers.max(1))) as usize,
+            _ => {
+                self.wanted.fetch_max(window as usize, Ordering::Relaxed);
+                1
+            }
+        };
+        self.with(|engine| engine.set_window(window_bytes(strategy, window), share));
+    }
+
+    /// Starts the threads that the tuner asks for beyond those there are.
+    fn call_in_threads(self: &Arc<Self>) {
+        while self.started.load(Ordering::Relaxed) < self.wanted.load(Ordering::Relaxed) {
+            if self.with(|engine| engine.is_exhausted()) {
+                return;
+            }
+            if self.spawn(Self::work).is_err() {
+                // There are no more to be had, and those that are do the work.
+                self.wanted.store(0, Ordering::Relaxed);
+                return;
+            }
+            self.started.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -195,19 +297,31 @@ impl<S: Supply> Crew<S> {
     ///
     /// # Errors
     /// When the system gives not a single thread; with fewer than wanted the work is shared by those.
-    pub(crate) fn start(self: &Arc<Self>) -> io::Result<Vec<JoinHandle<()>>> {
-        let mut threads = Vec::new();
-        for _ in 0..self.workers() {
-            match self.spawn(|crew| crew.work()) {
-                Ok(thread) => threads.push(thread),
-                Err(error) if threads.is_empty() => return Err(error),
+    pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
+        for worker in 0..self.workers() {
+            match self.spawn(Self::work) {
+                Ok(()) => _ = self.started.fetch_add(1, Ordering::Relaxed),
+                Err(error) if worker == 0 => return Err(error),
                 Err(error) => {
                     self.note_thread_shortage(&error);
                     break;
                 }
             }
         }
-        Ok(threads)
+        Ok(())
+    }
+
+    /// Waits for the end of every thread; one that panicked has failed the load.
+    pub(crate) fn join(&self) {
+        loop {
+            let threads = std::mem::take(&mut *lock(&self.threads));
+            if threads.is_empty() {
+                return;
+            }
+            for thread in threads {
+                let _ = thread.join();
+            }
+        }
     }
 
     pub(crate) fn note_thread_shortage(&self, error: &io::Error) {
@@ -215,14 +329,14 @@ impl<S: Supply> Crew<S> {
     }
 
     /// Does all the work on the calling thread.
-    pub(crate) fn work_here(&self) {
+    pub(crate) fn work_here(self: &Arc<Self>) {
         if self.workers() > 0 {
             self.work();
         }
     }
 
     /// Runs `work` on a thread that counts as active until it ends.
-    pub(crate) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) -> io::Result<JoinHandle<()>> {
+    pub(crate) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
         let crew = Arc::clone(self);
         *lock(&self.active) += 1;
         let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
@@ -234,10 +348,14 @@ impl<S: Supply> Crew<S> {
                 crew.fail(CoreError::Platform { message: format!("a thread of the load panicked: {why}") });
             }
         });
-        if spawned.is_err() {
-            *lock(&self.active) -= 1;
+        match spawned {
+            Ok(thread) => lock(&self.threads).push(thread),
+            Err(error) => {
+                *lock(&self.active) -= 1;
+                return Err(error);
+            }
         }
-        spawned
+        Ok(())
     }
 
     /// Whether a worker is still at work.
@@ -261,9 +379,10 @@ impl<S: Supply> Crew<S> {
     }
 
     /// One worker, to its end.
-    fn work(&self) {
-        match self.prepared.strategy.backend {
-            Backend::Uring => match UringSource::new(Arc::clone(self.files()), self.prepared.strategy.depth) {
+    fn work(self: &Arc<Self>) {
+        let strategy = &self.prepared.strategy;
+        match strategy.backend {
+            Backend::Uring => match UringSource::new(Arc::clone(self.files()), strategy.ring_entries()) {
                 Ok(source) => self.work_with(source),
                 Err(error) => self.without_ring(&error),
             },
@@ -275,7 +394,9 @@ impl<S: Supply> Crew<S> {
             }
             #[cfg(feature = "tokio")]
             Backend::Tokio => match tokio::runtime::Builder::new_current_thread().build() {
-                Ok(runtime) => runtime.block_on(crate::source::tokio::drive(self, self.files(), self.depth(), || {})),
+                Ok(runtime) => {
+                    runtime.block_on(crate::source::tokio::drive(&**self, self.files(), self.depth(), || {}))
+                }
                 Err(error) => {
                     let message = format!("tokio's runtime cannot be started: {error}");
                     self.fail(CoreError::Platform { message });
@@ -286,22 +407,22 @@ impl<S: Supply> Crew<S> {
         }
     }
 
-    fn work_by_pread(&self) {
+    fn work_by_pread(self: &Arc<Self>) {
         self.work_with(PreadSource::new(Arc::clone(self.files())));
     }
 
-    fn work_with(&self, source: impl ReadSource<Buffer = S::Buffer>) {
+    fn work_with(self: &Arc<Self>, source: impl ReadSource<Buffer = S::Buffer>) {
         match &self.prepared.middleware {
-            None => Worker::new(source).run(self, self),
+            None => Worker::new(source).run(&Member(self), &Member(self)),
             Some(Middleware(make)) => {
                 let (faults, tracer) = make();
-                Worker::new(Traced::new(Faulty::new(source, faults), tracer)).run(self, self);
+                Worker::new(Traced::new(Faulty::new(source, faults), tracer)).run(&Member(self), &Member(self));
             }
         }
     }
 
     /// A ring that was possible when it was probed and is not now: threads go on, unless the caller insists.
-    fn without_ring(&self, error: &io::Error) {
+    fn without_ring(self: &Arc<Self>, error: &io::Error) {
         let why = probe::explain_ring_error(error);
         if self.prepared.strict {
             let message = format!("the backend uring cannot be used here: {why}");
@@ -327,11 +448,13 @@ impl<S: Supply> Crew<S> {
     /// How a finished load went.
     pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
         let prepared = &self.prepared;
-        while let Some(event) = self.with(Engine::poll_event) {
-            if let Event::DirectRefused(file) = event {
-                let path = prepared.files[file.index()].path().to_string_lossy();
-                self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
-            }
+        let refused: Vec<FileId> = self.with(|engine| {
+            let events = std::iter::from_fn(|| engine.poll_event());
+            events.filter_map(|event| if let Event::DirectRefused(file) = event { Some(file) } else { None }).collect()
+        });
+        for file in refused {
+            let path = prepared.files[file.index()].path().to_string_lossy();
+            self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
         }
         let notes = lock(&self.notes);
         let reasons: Vec<&str> =

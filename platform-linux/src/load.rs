@@ -3,13 +3,14 @@
 use crate::arena::{Arena, ArenaChunk, FrozenArena};
 use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
+use crate::image::Image;
 use crate::mapping::Mappings;
 use crate::region::lock_memory;
+use crate::shelf::Shelf;
 use crate::tensors::{Storage, Tensors};
 use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 
 /// The memory of a whole load.
 #[derive(Debug)]
@@ -48,30 +49,52 @@ impl Supply for Whole {}
 pub(crate) type Shared = Crew<Whole>;
 
 impl Shared {
-    /// Maps the memory. `populate`: whether what is mapped is made resident.
-    pub(crate) fn whole(mut prepared: Prepared, populate: bool, mlock: bool) -> Result<Self, Error> {
+    /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
+    /// mapped is made resident. `image`: the only file's bytes, if they are there already and take the mapping's place.
+    pub(crate) fn whole(
+        mut prepared: Prepared,
+        arenas: &Arc<Shelf>,
+        image: Option<Image>,
+        populate: bool,
+        mlock: bool,
+    ) -> Result<Self, Error> {
         let plan = &prepared.plan;
-        let mappings = Mappings::new(&prepared.files, plan.mapped())?;
-        let mapped_total = if populate { plan.mapped().iter().map(|(_, range)| range.len()).sum() } else { 0 };
+        let mapped_bytes = || plan.mapped().iter().map(|(_, range)| range.len()).sum();
+        let mapped_total = if populate { mapped_bytes() } else { 0 };
+        let mapped_done = AtomicU64::new(0);
+        let mappings = match image {
+            Some(image) => {
+                mapped_done.store(mapped_bytes(), Ordering::Relaxed);
+                Mappings::of_image(image)
+            }
+            None => Mappings::new(&prepared.files, plan.mapped())?,
+        };
         let arena = if plan.chunks().is_empty() {
             None
         } else {
             let slots = plan.chunks().iter().map(|chunk| chunk.slot.clone()).collect();
             let bytes = plan.arena_bytes();
-            let arena = Arena::new(bytes, slots).map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
-            if let Err(error) = arena.advise_huge_pages() {
-                prepared.strategy.reason += &format!("; no huge pages ({error}), so page faults take longer");
+            let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
+            let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
+            let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
+            let reason = &mut prepared.strategy.reason;
+            if arena.memory().reused() > 0 {
+                *reason += "; into the memory of an earlier load, whose pages are there";
+            }
+            if let Err(error) = arena.memory().advise_huge_pages(bytes) {
+                *reason += &format!("; no huge pages ({error}), so page faults take longer");
             }
             Some(arena)
         };
-        let (mapped_done, cancelled) = (AtomicU64::new(0), AtomicBool::new(false));
+        let cancelled = AtomicBool::new(false);
         Ok(Self::new(prepared, Whole { arena, mappings, mapped_done, mapped_total, cancelled, mlock }))
     }
 
     pub(crate) fn whole_progress(&self) -> Progress {
         let mut progress = self.progress();
-        progress.bytes_done += self.supply.mapped_done.load(Ordering::Relaxed);
-        progress.bytes_total += self.supply.mapped_total;
+        let mapped_done = self.supply.mapped_done.load(Ordering::Relaxed);
+        progress.bytes_done += mapped_done;
+        progress.bytes_total += self.supply.mapped_total.max(mapped_done);
         progress
     }
 
@@ -131,28 +154,23 @@ impl Shared {
 #[derive(Debug)]
 pub struct Load {
     shared: Option<Arc<Shared>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
     /// Starts the workers.
     pub(crate) fn start(shared: Shared) -> Self {
         let shared = Arc::new(shared);
-        let mut threads = shared.start().unwrap_or_else(|error| {
+        if let Err(error) = shared.start() {
             shared.note_thread_shortage(&error);
             shared.work_here();
-            Vec::new()
-        });
-        if shared.populates() {
-            match shared.spawn(Shared::populate) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    shared.note_thread_shortage(&error);
-                    shared.populate();
-                }
-            }
         }
-        Self { shared: Some(shared), threads }
+        if shared.populates()
+            && let Err(error) = shared.spawn(|shared| shared.populate())
+        {
+            shared.note_thread_shortage(&error);
+            shared.populate();
+        }
+        Self { shared: Some(shared) }
     }
 
     /// How far it is.
@@ -174,10 +192,7 @@ impl Load {
     pub fn wait(mut self) -> Result<Tensors, Error> {
         let Some(shared) = self.shared.take() else { return Err(CoreError::Cancelled.into()) };
         shared.wait_idle(|| shared.report_progress());
-        for thread in self.threads.drain(..) {
-            // A worker that panicked has failed the load.
-            let _ = thread.join();
-        }
+        shared.join();
         conclude(shared)
     }
 
@@ -185,10 +200,7 @@ impl Load {
     pub fn cancel(mut self) {
         if let Some(shared) = self.shared.take() {
             shared.cancel();
-        }
-        for thread in self.threads.drain(..) {
-            // A worker that panicked is gone as well.
-            let _ = thread.join();
+            shared.join();
         }
     }
 }
@@ -203,11 +215,13 @@ impl Drop for Load {
 
 /// Carries a load out on the calling thread alone.
 pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
+    let shared = Arc::new(shared);
     shared.work_here();
     if shared.populates() {
         shared.populate();
     }
-    conclude(Arc::new(shared))
+    shared.join();
+    conclude(shared)
 }
 
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.

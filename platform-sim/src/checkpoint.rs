@@ -2,11 +2,11 @@
 
 use crate::draw::Draw;
 use crate::files::SimFile;
+use crate::shard::{Dimensions, NewTensor, Padding, Shard};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write;
 use floodtide_core::DType;
 
 /// A tensor as it was written.
@@ -27,6 +27,8 @@ pub struct KnownTensor {
 /// The files of a checkpoint with what is in them.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
+    /// What was to be written.
+    pub shards: Vec<Shard>,
     /// The files.
     pub files: Rc<[SimFile]>,
     /// The tensors, in the order of file and offset.
@@ -42,26 +44,56 @@ pub struct Shape {
     pub tensors: u64,
     /// Bytes of a tensor, at most.
     pub tensor_bytes: u64,
-    /// Bytes of the checkpoint, about, at most.
+    /// Bytes of the checkpoint, about, at most; what is extra does not count.
     pub total: u64,
+    /// What is in it beside.
+    pub extra: Vec<Extra>,
+}
+
+/// A tensor that a checkpoint has beside those that are drawn.
+#[derive(Debug, Clone)]
+pub struct Extra {
+    /// The file that it is in, modulo their number.
+    pub file: u64,
+    /// Its place among the file's tensors; the last one if there are fewer.
+    pub place: usize,
+    /// The tensor.
+    pub tensor: NewTensor,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { files: 5, tensors: 12, tensor_bytes: 400_000, total: 600_000 }
+        Self { files: 5, tensors: 12, tensor_bytes: 400_000, total: 600_000, extra: Vec::new() }
     }
 }
 
 impl Checkpoint {
+    /// The files for these shards. Each checkpoint has files of its own, which a run may change.
+    #[must_use]
+    pub fn new(shards: Vec<Shard>) -> Self {
+        let (mut files, mut tensors) = (Vec::new(), Vec::new());
+        for (number, shard) in shards.iter().enumerate() {
+            let head = shard.head();
+            let mut end = head.len() as u64;
+            for NewTensor { name, dtype, bytes, .. } in &shard.tensors {
+                let (name, dtype, bytes) = (name.clone(), *dtype, *bytes);
+                tensors.push(KnownTensor { name, dtype, file: number, start: end, bytes });
+                end += bytes;
+            }
+            let path = format!("model-{number:05}.safetensors");
+            files.push(SimFile::new(path, head, end, number as u64, shard.contents));
+        }
+        Self { shards, files: files.into(), tensors }
+    }
+
     /// A checkpoint of every oddity: all dtypes, empty tensors, data at odd offsets, empty files, hostile names.
     #[must_use]
     pub fn draw(draw: &mut Draw, shape: &Shape) -> Self {
         let count = draw.magnitude(1..=shape.files);
-        let (mut files, mut tensors, mut total) = (Vec::new(), Vec::new(), 0);
-        for number in 0..count as usize {
+        let (mut shards, mut total) = (Vec::new(), 0);
+        for number in 0..count {
             let wanted = if draw.chance(100_000) { 0 } else { draw.number(0..=shape.tensors) };
-            let mut entries = Vec::new();
-            let mut end = 0_u64;
+            let mut tensors = Vec::new();
             for i in 0..wanted {
                 let dtype = *draw.of(DType::ALL);
                 // What whole elements fill, whatever their width.
@@ -76,46 +108,40 @@ impl Checkpoint {
                 } / unit
                     * unit;
                 total += bytes;
-                let elements = bytes * 8 / dtype.bits();
                 let name = name(draw, number, i);
-                entries.push((name, dtype, elements, end, end + bytes));
-                end += bytes;
+                tensors.push(NewTensor { name, dtype, bytes, dimensions: Dimensions::Flat });
             }
-            let (head, data_start) = header(draw, &entries);
-            let path = format!("model-{number:05}.safetensors");
-            files.push(SimFile::new(path, head, data_start + end, number as u64, draw.number(0..=u64::MAX)));
-            tensors.extend(entries.into_iter().map(|(name, dtype, _, begin, end)| KnownTensor {
-                name,
-                dtype,
-                file: number,
-                start: data_start + begin,
-                bytes: end - begin,
-            }));
+            for extra in shape.extra.iter().filter(|extra| extra.file % count == number) {
+                tensors.insert(extra.place.min(tensors.len()), extra.tensor.clone());
+            }
+            shards.push(shard(draw, tensors));
         }
-        Self { files: files.into(), tensors }
+        Self::new(shards)
     }
 
     /// A plain one: in each file so many U8 tensors of so many bytes.
     #[must_use]
     pub fn uniform(files: usize, tensors: u64, bytes: u64) -> Self {
-        // No draw decides anything here but how the header is padded.
-        let mut draw = Draw::new(0);
-        let (mut made, mut known) = (Vec::new(), Vec::new());
-        for file in 0..files {
-            let entry = |i: u64| (format!("{file}.{i:03}"), DType::U8, bytes, i * bytes, (i + 1) * bytes);
-            let entries: Vec<_> = (0..tensors).map(entry).collect();
-            let (head, start) = header(&mut draw, &entries);
-            let path = format!("model-{file:05}.safetensors");
-            made.push(SimFile::new(path, head, start + tensors * bytes, file as u64, file as u64));
-            known.extend(entries.into_iter().map(|(name, dtype, _, begin, end)| KnownTensor {
-                name,
-                dtype,
-                file,
-                start: start + begin,
-                bytes: end - begin,
-            }));
-        }
-        Self { files: made.into(), tensors: known }
+        let tensor = |file, i| NewTensor {
+            name: format!("{file}.{i:03}"),
+            dtype: DType::U8,
+            bytes,
+            dimensions: Dimensions::Flat,
+        };
+        let shard = |file| Shard::new((0..tensors).map(|i| tensor(file, i)).collect(), file as u64);
+        Self::new((0..files).map(shard).collect())
+    }
+
+    /// The same with only those of its tensors, by number, and without the files in which there are none then.
+    #[must_use]
+    pub(crate) fn only(&self, keeps: impl Fn(usize) -> bool) -> Self {
+        let mut first = 0;
+        let shards = self.shards.iter().map(|shard| {
+            let start = first;
+            first += shard.tensors.len();
+            shard.only(|i| keeps(start + i))
+        });
+        Self::new(shards.filter(|shard| !shard.tensors.is_empty()).collect())
     }
 
     /// The tensor of that name.
@@ -125,7 +151,7 @@ impl Checkpoint {
     }
 }
 
-fn name(draw: &mut Draw, file: usize, tensor: u64) -> String {
+fn name(draw: &mut Draw, file: u64, tensor: u64) -> String {
     match draw.number(0..=9) {
         0 => format!("{file}/{tensor}\n\u{1b}[31m"),
         1 => format!("模型.{file}.{tensor}"),
@@ -133,55 +159,22 @@ fn name(draw: &mut Draw, file: usize, tensor: u64) -> String {
     }
 }
 
-/// A name as a string of JSON.
-pub(crate) fn quoted(name: &str) -> String {
-    let mut json = String::from('"');
-    for c in name.chars() {
-        match c {
-            '"' | '\\' => json.extend(['\\', c]),
-            c if (c as u32) < 0x20 => _ = write!(json, "\\u{:04x}", c as u32),
-            c => json.push(c),
-        }
-    }
-    json.push('"');
-    json
-}
-
-/// The header's bytes and where the data starts: at any offset, as writers differ.
-fn header(draw: &mut Draw, entries: &[(String, DType, u64, u64, u64)]) -> (Vec<u8>, u64) {
-    let mut json = String::from("{");
-    if draw.coin() {
-        json += r#""__metadata__":{"format":"pt"}"#;
-    }
-    // The header's order need not be that of the data.
-    let mut order: Vec<usize> = (0..entries.len()).collect();
+/// What a writer makes of these tensors. The data starts at any offset, as writers differ.
+fn shard(draw: &mut Draw, mut tensors: Vec<NewTensor>) -> Shard {
+    let metadata = draw.coin();
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
     if draw.coin() {
         for i in (1..order.len()).rev() {
             order.swap(i, draw.index(i + 1));
         }
     }
     for &i in &order {
-        let (name, dtype, elements, begin, end) = &entries[i];
-        if json.len() > 1 {
-            json.push(',');
-        }
-        json += &quoted(name);
-        let shape = match draw.number(0..=2) {
-            0 => format!("[1,{elements}]"),
-            1 => format!("[{elements},1]"),
-            _ => format!("[{elements}]"),
-        };
-        let _ = write!(json, r#":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#);
+        tensors[i].dimensions = *draw.of(&[Dimensions::Row, Dimensions::Column, Dimensions::Flat]);
     }
-    json.push('}');
     let padding = match draw.number(0..=3) {
-        0 => draw.number(0..=8),
-        1 => 4096 - (8 + json.len() as u64) % 4096,
-        _ => (8 - json.len() as u64 % 8) % 8,
+        0 => Padding::Bytes(draw.number(0..=8)),
+        1 => Padding::To(4096),
+        _ => Padding::To(8),
     };
-    json.extend((0..padding).map(|_| ' '));
-    let mut head = (json.len() as u64).to_le_bytes().to_vec();
-    head.extend_from_slice(json.as_bytes());
-    let start = head.len() as u64;
-    (head, start)
+    Shard { tensors, order, metadata, padding, contents: draw.number(0..=u64::MAX) }
 }

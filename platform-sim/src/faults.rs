@@ -188,6 +188,8 @@ pub struct FaultState {
     pub counts: FaultCounts,
     /// Reads so far, by file.
     reads: BTreeMap<u32, u64>,
+    /// Reads whose offset 32 bits do not hold.
+    far_reads: u64,
     /// Where permanent errors are: a file's bytes.
     broken: BTreeMap<u32, (u64, u64)>,
     /// Errors that pass, by file and where the chunk began: no place has more in a row than every loader should bear.
@@ -203,6 +205,7 @@ impl FaultState {
             script,
             counts: FaultCounts::default(),
             reads: BTreeMap::new(),
+            far_reads: 0,
             broken: BTreeMap::new(),
             transient: BTreeMap::new(),
         }))
@@ -217,6 +220,12 @@ impl FaultState {
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.reads.values().sum()
+    }
+
+    /// How many of them had an offset that 32 bits do not hold.
+    #[must_use]
+    pub fn far_reads(&self) -> u64 {
+        self.far_reads
     }
 
     /// Whether this kind happens now; counts it if so.
@@ -265,6 +274,7 @@ impl Faults for SimFaults {
         let nth = state.reads.entry(op.file.0).or_insert(0);
         *nth += 1;
         let nth = *nth;
+        state.far_reads += u64::from(op.offset > u64::from(u32::MAX));
         if let Some(scripted) = state.script.iter().find(|s| s.file == op.file.0 && s.nth == nth) {
             return scripted.injection;
         }

@@ -84,15 +84,21 @@ impl SimFile {
             out[..given].copy_from_slice(&self.head[start..start + given]);
         }
         let key = scramble(self.seed ^ version.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        let (mut at, end) = (offset + given as u64, offset + out.len() as u64);
-        while at < end {
-            let word = scramble(key ^ (at / 8)).to_le_bytes();
-            let from = (at % 8) as usize;
-            let bytes = (8 - from).min((end - at) as usize);
-            let to = (at - offset) as usize;
-            out[to..to + bytes].copy_from_slice(&word[from..from + bytes]);
-            at += bytes as u64;
+        let word = |at: u64| scramble(key ^ (at / 8)).to_le_bytes();
+        let (mut at, mut out) = (offset + given as u64, &mut out[given..]);
+        // The rest of a word that begins earlier, then words, then the start of one that ends later.
+        let lead = (at.wrapping_neg() % 8).min(out.len() as u64) as usize;
+        let (first, rest) = out.split_at_mut(lead);
+        let from = (at % 8) as usize;
+        first.copy_from_slice(&word(at)[from..from + lead]);
+        (at, out) = (at + lead as u64, rest);
+        let mut words = out.chunks_exact_mut(8);
+        for bytes in &mut words {
+            bytes.copy_from_slice(&word(at));
+            at += 8;
         }
+        let last = words.into_remainder();
+        last.copy_from_slice(&word(at)[..last.len()]);
     }
 }
 

@@ -15,6 +15,8 @@ extern crate alloc;
 pub mod case;
 pub mod checkpoint;
 pub mod faults;
+pub mod shard;
+pub mod wanted;
 
 mod actors;
 mod clock;
@@ -24,13 +26,14 @@ mod files;
 mod history;
 mod memory;
 mod prepare;
+mod refusal;
 mod rules;
 mod run;
 mod upload;
 mod verdict;
 mod world;
 
-pub use case::Case;
+pub use case::{Case, HUGE};
 pub use clock::{Clock, Link};
 pub use device::{FileDevice, SimChunk, SimSource, Storage};
 pub use draw::Draw;

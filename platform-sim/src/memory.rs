@@ -40,6 +40,8 @@ impl Flag {
     }
 }
 
+/// How much memory the world has, in bytes.
+pub(crate) const WORLD_MEMORY: u64 = 64 << 20;
 /// Where an arena starts.
 pub(crate) const ARENA: u64 = 1 << 40;
 /// Where the pool's memory starts.
@@ -89,7 +91,7 @@ impl Provider for Heap {
     type Error = ();
 
     fn allocate(&self, bytes: usize) -> Result<Block, ()> {
-        if self.refuses() {
+        if self.live.get() + bytes as u64 > WORLD_MEMORY || self.refuses() {
             return Err(());
         }
         let address = self.next.get();

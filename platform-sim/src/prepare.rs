@@ -5,7 +5,7 @@ use crate::device::Storage;
 use crate::draw::Draw;
 use crate::faults::{FaultKind, FaultState};
 use crate::history::History;
-use crate::memory::Heap;
+use crate::memory::{Heap, WORLD_MEMORY};
 use crate::world::World;
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -40,10 +40,11 @@ pub(crate) fn prepare(
         return Ok(None);
     }
     check_index(case, &catalog)?;
-    let selected = case.selection.resolve(&catalog)?;
+    let selection = case.selection.selection();
+    let selected = selection.resolve(&catalog)?;
     let direct = directs(case, &catalog, &selected);
     let listed = match &case.job {
-        Job::Stream { buffers, .. } if buffers.order == Order::Listed => case.selection.resolve_listed(&catalog)?,
+        Job::Stream { buffers, .. } if buffers.order == Order::Listed => selection.resolve_listed(&catalog)?,
         _ => selected,
     };
     let access = match &case.job {
@@ -53,14 +54,16 @@ pub(crate) fn prepare(
     let options = PlanOptions {
         access,
         direct,
+        cached: Vec::new(),
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
         merge_gap: case.merge_gap,
-        memory: Some(MemoryLimit { available: 64 << 20, limit: "the world's memory".to_owned() }),
+        memory: case.memory.map(|available| MemoryLimit { available, limit: "the world's memory".to_owned() }),
     };
     let plan = Planner::new(options).plan(&catalog, &listed)?;
     let heap = Heap::new(Rc::clone(faults), draw.fork());
-    if plan.arena_bytes() > 0 && heap.refuses() {
+    let arena = plan.arena_bytes() as u64;
+    if arena > WORLD_MEMORY || (arena > 0 && heap.refuses()) {
         return Err(Error::Platform { message: "the system gives no memory".to_owned() });
     }
     Ok(Some(World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, stamps)))
@@ -103,7 +106,7 @@ fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
     for (i, tensor) in case.checkpoint.tensors.iter().enumerate() {
         let shard = &case.checkpoint.files[tensor.file].path;
         json += if i == 0 { "" } else { "," };
-        json += &format!(r#"{}:"{shard}""#, crate::checkpoint::quoted(&tensor.name));
+        json += &format!(r#"{}:"{shard}""#, crate::shard::quoted(&tensor.name));
     }
     json += "}}";
     let invalid = |source| Error::Index { file: "the index".to_owned(), source };
@@ -129,13 +132,15 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
         bytes: file.bytes,
         resident: None,
+        cached: Vec::new(),
         direct: device.says.is_some(),
         aligned,
         wanted_bytes: 1,
     });
     let signals = Signals {
         files: files.collect(),
-        selected_bytes: selected.iter().map(|&id| catalog.tensor(id).range.len()).sum(),
+        // The world's checkpoints stand for larger ones, which are not read in one go.
+        selected_bytes: selected.iter().map(|&id| catalog.tensor(id).range.len()).sum::<u64>().saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
         file_system: "the world".to_owned(),
         network: false,

@@ -1,13 +1,15 @@
 //! Runs a case: opens, plans and carries it out, interleaving everybody by the draws, and judges how it ended.
 
 use crate::actors::{Competitor, ConsumerActor};
-use crate::case::{Case, SECOND};
+use crate::case::{Case, HUGE, SECOND};
+use crate::checkpoint::KnownTensor;
 use crate::device::{SimSource, Storage};
 use crate::draw::Draw;
 use crate::faults::{FaultCounts, FaultKind, FaultState, SimFaults};
 use crate::files::Change;
 use crate::history::History;
 use crate::prepare::prepare;
+use crate::refusal::Refusals;
 use crate::verdict::judge;
 use crate::world::{Watch, World};
 use alloc::borrow::ToOwned;
@@ -46,6 +48,21 @@ pub struct Report {
     pub bytes: u64,
     /// The pool's counters at the end.
     pub pool: Stats,
+    /// What was large in it.
+    pub sizes: SizeCounts,
+}
+
+/// What a run had to do with tensors that are large.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SizeCounts {
+    /// Reads whose offset 32 bits do not hold.
+    pub far_reads: u64,
+    /// Tensors that took sixteen reads or more.
+    pub many_reads: u64,
+    /// Parts of tensors that a stream did not deliver whole.
+    pub parts: u64,
+    /// Tensors that a stream delivered in buffers of their own.
+    pub own_buffers: u64,
 }
 
 type SimWorker = Worker<Traced<Faulty<SimSource, SimFaults>, Watch>>;
@@ -127,11 +144,17 @@ pub fn run(case: &Case, keep: bool) -> Report {
         reads: 0,
         bytes: 0,
         pool: Stats::default(),
+        sizes: SizeCounts::default(),
     };
     match prepare(case, &storage, &faults, &history, &mut draw) {
+        // It would take as long as there are bytes.
+        Ok(Some(world)) if Refusals::of(case).are_sure() => {
+            report.violations.extend(judge(case, &faults.borrow(), &Ok(()), Some(&world)));
+        }
         Ok(Some(world)) => carry_out(case, &world, &mut draw, &mut report),
         Ok(None) => {}
         Err(error) => {
+            history.borrow_mut().note(storage.clock.now(), "refused", &[code(&error)]);
             report.violations.extend(judge(case, &faults.borrow(), &Err(error.clone()), None));
             report.result = Err(error);
         }
@@ -140,6 +163,16 @@ pub fn run(case: &Case, keep: bool) -> Report {
     report.faults = faults.borrow().counts;
     report.history = history.borrow().clone();
     report
+}
+
+/// Why a load was refused, as a number: where addresses are of 32 bits they may run out before the memory does.
+fn code(error: &Error) -> u64 {
+    match error {
+        Error::NotEnoughMemory { .. } | Error::AddressSpace { .. } | Error::Platform { .. } => 1,
+        Error::BufferTooSmall { .. } => 2,
+        Error::TooManyBuffers { .. } => 3,
+        _ => 4,
+    }
 }
 
 /// What the devices are like counts once a run, when it could be noticed.
@@ -176,6 +209,18 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
     workers
 }
 
+/// Any byte of a file; one of those that are read where nearly all others are of tensors that are not.
+fn somewhere(case: &Case, file: usize, draw: &mut Draw) -> u64 {
+    let bytes = case.checkpoint.files[file].bytes();
+    let small = |known: &&KnownTensor| known.file == file && (1..HUGE).contains(&known.bytes);
+    let small: Vec<_> = case.checkpoint.tensors.iter().filter(small).collect();
+    if bytes < HUGE || small.is_empty() {
+        return draw.number(0..=bytes.saturating_sub(1));
+    }
+    let known = *draw.of(&small);
+    known.start + draw.number(0..=known.bytes - 1)
+}
+
 /// What will happen to the files and the load, and when.
 fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
     let mut events = Vec::new();
@@ -184,14 +229,14 @@ fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
     let span = draw.magnitude(1000..=SECOND / 5);
     for (number, file) in case.checkpoint.files.iter().enumerate() {
         if faults.strikes(FaultKind::PermanentIo, draw) && file.bytes() > 0 {
-            let start = draw.number(0..=file.bytes() - 1);
+            let start = somewhere(case, number, draw);
             faults.break_at(number as u32, start, start + draw.magnitude(1..=100_000));
         }
         for kind in [FaultKind::Truncated, FaultKind::Replaced, FaultKind::Written] {
             // Once a load, not once a read as other faults: so more often.
             if draw.chance(case.swarm.chance(kind).saturating_mul(4)) {
                 let change = match kind {
-                    FaultKind::Truncated => Change::Truncated(draw.number(0..=file.bytes().saturating_sub(1))),
+                    FaultKind::Truncated => Change::Truncated(somewhere(case, number, draw)),
                     FaultKind::Replaced => Change::Replaced,
                     _ => Change::Written,
                 };
@@ -284,6 +329,14 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     report.recoveries = engine.recoveries();
     report.bytes = engine.progress().bytes_done;
     report.pool = world.staging().map(|staging| staging.pool.stats(0, 0)).unwrap_or_default();
+    let many = |bytes: u64| bytes >= 16 * case.chunk_bytes;
+    let delivered = world.delivered.borrow();
+    report.sizes = SizeCounts {
+        far_reads: world.faults.borrow().far_reads(),
+        many_reads: world.plan.placements().iter().filter(|placement| many(placement.range.len())).count() as u64,
+        parts: delivered.parts_of_tensors,
+        own_buffers: delivered.own_buffers,
+    };
     report.result = ended;
     report.reads = world.faults.borrow().reads();
     world.note("ended", &[u64::from(report.result.is_ok()), report.bytes]);

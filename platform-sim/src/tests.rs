@@ -2,8 +2,11 @@
 
 use crate::case::{Case, Consumer, Job, MICROSECOND};
 use crate::checkpoint::{Checkpoint, Shape};
-use crate::faults::{FaultKind, Scripted, Swarm};
-use crate::{Draw, Link, Report, run};
+use crate::faults::{FaultKind, FaultState, Scripted, Swarm};
+use crate::shard::{Dimensions, NewTensor, Shard};
+use crate::verdict::judge;
+use crate::wanted::Wanted;
+use crate::{Draw, HUGE, Link, Report, run};
 use alloc::vec;
 use floodtide_core::middleware::Injection;
 use floodtide_core::{Buffers, DType, Error, Fault, Order, Outcome};
@@ -95,6 +98,81 @@ fn a_fault_that_is_switched_on_happens() {
         assert_holds(0, &report);
         assert!(report.faults.of(kind) > 0 && report.result.is_ok(), "{kind:?}: {:?}", report.result);
     }
+}
+
+/// A checkpoint of three tensors, of which the one in the middle is so long.
+fn with_long(bytes: u64) -> Checkpoint {
+    let tensor =
+        |name: &str, bytes| NewTensor { name: name.into(), dtype: DType::U8, bytes, dimensions: Dimensions::Flat };
+    let tensors = vec![tensor("before", 70_000), tensor("long", bytes), tensor("behind", 300_000)];
+    Checkpoint::new(vec![Shard::new(tensors, 7)])
+}
+
+fn in_buffers(limit: u64, split: bool) -> Job {
+    let buffers = Buffers { gather: 64 << 10, limit, split, order: Order::File };
+    let consumer = Consumer::Holds { buffers: 0, time: 0, stops: None };
+    Job::Stream { buffers, consumer }
+}
+
+#[test]
+fn tensors_behind_a_huge_one_are_read_where_they_are() {
+    for job in [Job::Load, in_buffers(1 << 20, false), in_buffers(1 << 20, true)] {
+        let names = ["before", "behind"].map(Into::into);
+        let case = Case { selection: Wanted::Names(names.into()), ..Case::new(with_long(1 << 40), job) };
+        let report = run(&case, false);
+        assert_holds(0, &report);
+        assert!(report.result.is_ok() && report.sizes.far_reads >= 5, "{:?}", report.sizes);
+        assert!(report.bytes >= 370_000 && report.bytes < 1 << 20);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_the_first_read() {
+    let refused = |bytes, job, memory| {
+        let case = Case { memory, ..Case::new(with_long(bytes), job) };
+        let report = run(&case, false);
+        assert_holds(bytes, &report);
+        assert_eq!((report.reads, report.bytes), (0, 0));
+        report.result.expect_err("does not fit")
+    };
+    let told = Some(64 << 20);
+    for bytes in [70 << 20, HUGE, 1 << 40] {
+        assert!(matches!(refused(bytes, Job::Load, told), Error::NotEnoughMemory { needed, .. } if needed > bytes));
+        let error = refused(bytes, in_buffers(1 << 20, false), told);
+        assert!(matches!(error, Error::BufferTooSmall { tensor, .. } if tensor == "long"));
+    }
+    assert!(matches!(refused(1 << 40, in_buffers(1 << 20, true), told), Error::TooManyBuffers { .. }));
+    // Where addresses are of 32 bits, the planner knows; elsewhere the world has no memory.
+    let error = refused(HUGE, Job::Load, None);
+    let addressed = isize::try_from(HUGE).is_ok();
+    assert!(matches!(error, Error::AddressSpace { .. }) != addressed, "{error}");
+    assert!(matches!(error, Error::Platform { .. }) == addressed, "{error}");
+}
+
+#[test]
+fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
+    let state = FaultState::new(Swarm::none(), vec![]);
+    let judge = |case: &Case, ended| judge(case, &state.borrow(), &ended, None);
+    let huge = Case::new(with_long(HUGE), Job::Load);
+    let not_enough = |available| Error::NotEnoughMemory {
+        file: "f".into(),
+        needed: HUGE + 1,
+        available,
+        limit: "the world's memory".into(),
+    };
+    assert!(judge(&huge, Err(not_enough(64 << 20))).is_empty());
+    assert!(!judge(&huge, Err(not_enough(63 << 20))).is_empty(), "another number than it was told");
+    assert!(!judge(&huge, Err(Error::AddressSpace { needed: 1 << 40 })).is_empty() || isize::try_from(HUGE).is_err());
+    assert!(!judge(&huge, Ok(())).is_empty());
+    let small = Case::new(with_long(1000), Job::Load);
+    assert!(!judge(&small, Err(not_enough(64 << 20))).is_empty());
+    assert!(judge(&small, Ok(())).is_empty());
+    // A buffer that is too small, of a tensor that is not asked for.
+    let error = |tensor: &str| Error::BufferTooSmall { tensor: tensor.into(), needed: HUGE, limit: 1 << 20 };
+    let streamed = Case::new(with_long(HUGE), in_buffers(1 << 20, false));
+    assert!(judge(&streamed, Err(error("long"))).is_empty());
+    let selection = Wanted::Names(vec!["behind".into()]);
+    assert!(!judge(&Case { selection, ..streamed }, Err(error("long"))).is_empty());
 }
 
 #[test]

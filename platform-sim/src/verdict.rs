@@ -2,7 +2,9 @@
 
 use crate::case::{Case, Consumer, Job};
 use crate::faults::{FaultKind, FaultState};
+use crate::refusal::Refusals;
 use crate::world::World;
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,16 +17,27 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
     let changed = happened(FaultKind::Truncated) || happened(FaultKind::Replaced) || happened(FaultKind::Written);
     let stops = matches!(&case.job, Job::Stream { consumer: Consumer::Holds { stops: Some(_), .. }, .. });
     let scripted = !case.script.is_empty();
+    let refusals = Refusals::of(case);
+    if refusals.are_sure() && (ended.is_ok() || world.is_some() || faults.reads() > 0) {
+        violations.push("the load was not refused, although it does not fit".to_owned());
+    }
     let Err(error) = ended else { return violations };
+    let explained = refusals.explain(case, error);
     let allowed = match error {
+        _ if explained.is_some() => explained == Some(true),
         Error::Cancelled => happened(FaultKind::Cancelled) || stops,
         Error::Truncated { .. } => happened(FaultKind::Truncated),
         Error::Read { fault: Fault::Io, .. } => happened(FaultKind::PermanentIo) || scripted,
         Error::Read { .. } => scripted,
         Error::Platform { message } if message.contains("changed") => changed,
-        Error::Platform { message } if message.contains("memory") => happened(FaultKind::AllocationRefused),
+        Error::Platform { message } if message.contains("memory") => {
+            // What does not fit is refused before anybody is asked for memory.
+            (happened(FaultKind::AllocationRefused) && !refusals.are_sure()) || refusals.explain_no_memory()
+        }
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
         Error::Header { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
+        // Of a case that is put together by hand.
+        Error::NothingSelected { .. } => !case.checkpoint.tensors.iter().any(|tensor| case.selection.takes(tensor)),
         _ => false,
     };
     if !allowed {

@@ -61,6 +61,7 @@ pub(crate) struct Staging {
     pub(crate) pool: Rc<Pool>,
     pub(crate) order: Order,
     pub(crate) split: bool,
+    pub(crate) gather: u64,
     turn: RefCell<Turn>,
     /// Memory may have come back.
     pub(crate) came_back: Arc<Flag>,
@@ -80,6 +81,10 @@ pub(crate) struct Delivered {
     pub(crate) parts: BTreeMap<usize, Vec<(u64, u64)>>,
     /// The last placement, where they must ascend.
     pub(crate) last: usize,
+    /// How many parts there were of tensors that did not come whole, and whole tensors with a buffer of their own.
+    pub(crate) parts_of_tensors: u64,
+    /// See `parts_of_tensors`.
+    pub(crate) own_buffers: u64,
     /// A part held other bytes than the file had.
     pub(crate) corrupt: Option<String>,
 }
@@ -105,6 +110,7 @@ impl World {
                     pool,
                     order: buffers.order,
                     split: buffers.split,
+                    gather: buffers.gather,
                     turn: RefCell::default(),
                     came_back: Arc::default(),
                     stages: RefCell::new(Stages::new(Arc::clone(&plan))),

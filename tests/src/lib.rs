@@ -1,5 +1,6 @@
 //! What the suites share: running the command, writing checkpoints, and one malformed file for each rule.
 
+pub mod cases;
 pub mod checkpoint;
 pub mod command;
 pub mod faulty_fs;

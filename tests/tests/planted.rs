@@ -1,12 +1,36 @@
-//! The simulator finds each defect that is planted in core: `RUSTFLAGS="--cfg floodtide_planted" cargo test -p floodtide-tests --test
-//! planted`. One test, as a planted defect is switched on for the whole process.
+//! The simulator finds each defect that is planted in core, by seeds and by data: `RUSTFLAGS="--cfg floodtide_planted" cargo test -p
+//! floodtide-tests --test planted`. A planted defect is switched on for the whole process, so one test waits for the other.
 #![cfg(floodtide_planted)]
 
 use floodtide_core::planted::{Defect, switch};
-use floodtide_sim::{Case, run};
+use floodtide_sim::faults::FaultKind;
+use floodtide_sim::{Case, HUGE, run};
+use floodtide_tests::cases::{CaseData, TensorData, cases};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Within so many seeds.
 const SEEDS: u64 = 1000;
+
+/// Lets one test at a time switch defects on, and off again when it is done.
+struct Planting(#[expect(dead_code, reason = "it is held")] MutexGuard<'static, ()>);
+
+impl Planting {
+    fn begin() -> Self {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        // What panics need not tell so each time.
+        std::panic::set_hook(Box::new(|_| {}));
+        switch(None);
+        Self(guard)
+    }
+
+    /// What is asserted from here on is told.
+    fn end(self) {
+        switch(None);
+        let _ = std::panic::take_hook();
+    }
+}
 
 /// The first seed that breaks a rule, with the rules; a panic breaks one too.
 fn first_failure() -> Option<(u64, Vec<String>)> {
@@ -20,9 +44,7 @@ fn first_failure() -> Option<(u64, Vec<String>)> {
 #[test]
 fn every_planted_defect_is_found() {
     assert!(Defect::ALL.len() >= 10);
-    // What panics need not tell so each time.
-    std::panic::set_hook(Box::new(|_| {}));
-    switch(None);
+    let planting = Planting::begin();
     let clean = first_failure();
     let mut unfound = Vec::new();
     for &defect in Defect::ALL {
@@ -32,7 +54,49 @@ fn every_planted_defect_is_found() {
             None => unfound.push(defect),
         }
     }
-    let _ = std::panic::take_hook();
+    planting.end();
     assert_eq!(clean, None, "without a defect nothing is found");
     assert!(unfound.is_empty(), "not found within {SEEDS} seeds: {unfound:?}");
+}
+
+/// Enough for a fault that is rare to strike in one of them.
+const SCHEDULES: u64 = 100;
+
+/// What proptest makes of the first of its cases that breaks a rule.
+fn smallest() -> Option<CaseData> {
+    let config = Config { cases: 2000, failure_persistence: None, max_shrink_iters: 10_000, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let result = runner.run(&cases(), |data| match data.broken(SCHEDULES) {
+        None => Ok(()),
+        Some(violation) => Err(TestCaseError::fail(violation)),
+    });
+    match result {
+        Ok(()) => None,
+        Err(TestError::Fail(_, data)) => Some(data),
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+}
+
+#[test]
+fn what_breaks_a_rule_is_shrunk_to_the_data_that_breaks_it() {
+    let planting = Planting::begin();
+    let found = [Defect::LastChunkSkipped, Defect::OffByOneAtChunkEnd, Defect::OffsetCutTo32Bits].map(|defect| {
+        switch(Some(defect));
+        smallest()
+    });
+    planting.end();
+    let [skipped, off_by_one, cut] = found.map(|data| data.expect("it is found"));
+    for data in [&skipped, &off_by_one, &cut] {
+        println!("{data:#?}");
+        assert!(data.shards.len() == 1 && data.workers == 1 && data.depth == 1, "{data:#?}");
+    }
+    let tensors = |data: &CaseData| data.shards[0].tensors.clone();
+    // Two reads are the fewest of which the last can be skipped: of two tensors, or of one that is a byte longer than a read.
+    assert!(tensors(&skipped).len() <= 2 && skipped.faults.is_empty());
+    // A single read, cut off one byte before its end.
+    assert!(matches!(tensors(&off_by_one)[..], [TensorData { bytes: ..=8, wanted: true, .. }]));
+    assert_eq!(off_by_one.faults, [FaultKind::ShortRead]);
+    // What is wanted lies behind what is huge.
+    let [huge, behind] = tensors(&cut)[..] else { panic!("{cut:#?}") };
+    assert!(huge.bytes >= HUGE && !huge.wanted && behind.bytes <= 8 && behind.wanted && cut.faults.is_empty());
 }

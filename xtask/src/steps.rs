@@ -20,7 +20,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "test", about: "unit, property, integration and end-to-end tests", run: test },
     Step { name: "features", about: "the platform builds and tests without its optional features", run: features },
     Step { name: "loom", about: "every interleaving of the concurrent parts", run: loom },
-    Step { name: "sim", about: "seeds of the simulator, every fault and way of recovery among them", run: sim },
+    Step { name: "sim", about: "seeds of the simulator, every fault, way of recovery and size among them", run: sim },
     Step { name: "planted", about: "the simulator finds the defects that are planted for it", run: planted },
     Step { name: "wasi", about: "the simulator's digests on WASI are those of this machine", run: wasi::check },
     Step { name: "miri", about: "the unsafe of the pool and the arena, by Miri", run: miri },

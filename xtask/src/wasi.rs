@@ -4,7 +4,7 @@ use crate::tools::{Outcome, cargo, run, target, works};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-wasip1";
-const SEEDS: &str = "0..1000";
+const SEEDS: &str = "0..3000";
 
 /// Runs a WASI program with the arguments that follow it.
 const RUNNER: &str = r#"

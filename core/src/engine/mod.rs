@@ -119,6 +119,8 @@ pub struct Engine {
     in_flight: usize,
     in_flight_bytes: u64,
     max_in_flight_bytes: u64,
+    /// See [`Engine::set_window`].
+    reads_per_worker: usize,
     /// By file: whether direct reads of it were refused.
     demoted: Vec<bool>,
     /// By placement: the bytes still to come.
@@ -160,12 +162,32 @@ impl Engine {
             in_flight: 0,
             in_flight_bytes: 0,
             max_in_flight_bytes,
+            reads_per_worker: usize::MAX,
             missing,
             events,
             progress,
             recoveries: Recoveries::default(),
             failure: None,
         }
+    }
+
+    /// From now on at most so many bytes are asked for at a time, but always at least one read, and each worker keeps at most so
+    /// many reads in flight, but at least one: so that one source does not take what is to be shared. What is in flight stays.
+    pub fn set_window(&mut self, max_in_flight_bytes: u64, reads_per_worker: usize) {
+        self.max_in_flight_bytes = max_in_flight_bytes;
+        self.reads_per_worker = reads_per_worker.max(1);
+    }
+
+    /// How many reads a worker keeps in flight at most.
+    #[must_use]
+    pub fn reads_per_worker(&self) -> usize {
+        self.reads_per_worker
+    }
+
+    /// How many bytes are asked for at a time at most.
+    #[must_use]
+    pub fn max_in_flight_bytes(&self) -> u64 {
+        self.max_in_flight_bytes
     }
 
     /// The plan that is carried out.

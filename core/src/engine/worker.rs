@@ -108,7 +108,8 @@ impl<S: ReadSource> Worker<S> {
 
     /// Submits reads until the source is full or the engine gives none. Never waits.
     pub fn fill<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) -> Waits {
-        while self.source.in_flight() < self.source.capacity() {
+        let most = self.source.capacity().min(engine.with(|e| e.reads_per_worker()));
+        while self.source.in_flight() < most {
             let Some((op, buffer)) = next_read(engine, buffers) else { break };
             self.submit(engine, buffers, op, buffer);
         }

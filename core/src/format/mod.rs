@@ -5,6 +5,7 @@
 
 pub mod safetensors;
 pub mod shard_index;
+mod text;
 
 use core::fmt;
 

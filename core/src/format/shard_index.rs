@@ -3,8 +3,11 @@
 //! The index comes from outside: a shard's name is taken only if it is a plain file name, so that no index can make a
 //! loader read a file of another directory.
 
+use super::text::Text;
 use crate::escape::{Quoted, without_middle};
+use crate::names::sorted_by_name;
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -72,22 +75,26 @@ impl ShardIndex {
     pub fn parse(json: &[u8]) -> Result<Self, IndexError> {
         let raw: RawIndex =
             serde_json::from_slice(json).map_err(|e| IndexError::Json { message: without_middle(e.to_string()) })?;
-        let mut entries = raw.weight_map.0;
+        let WeightMap { entries, shards: listed } = raw.weight_map;
         if entries.is_empty() {
             return Err(IndexError::Empty);
         }
-        entries.sort();
-        if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let mut shards = listed.clone();
+        shards.sort_unstable();
+        let sorted: Vec<usize> = listed.iter().map(|shard| shards.binary_search(shard).unwrap_or_default()).collect();
+        let order = sorted_by_name(entries.iter().map(|(name, _)| name.as_str()));
+        let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
+        let map: Vec<(String, usize)> = order
+            .into_iter()
+            .filter_map(|number| entries[number as usize].take())
+            .map(|(name, shard)| (name, sorted[shard as usize]))
+            .collect();
+        if let Some(pair) = map.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(IndexError::DuplicateName { name: pair[0].0.clone() });
         }
-        let mut shards: Vec<String> = entries.iter().map(|(_, shard)| shard.clone()).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        if let Some((name, shard)) = entries.iter().find(|(_, shard)| !is_plain_name(shard)) {
-            return Err(IndexError::NotPlainName { name: name.clone(), shard: shard.clone() });
+        if let Some((name, shard)) = map.iter().find(|(_, shard)| !is_plain_name(&shards[*shard])) {
+            return Err(IndexError::NotPlainName { name: name.clone(), shard: shards[*shard].clone() });
         }
-        let map =
-            entries.into_iter().map(|(name, shard)| (name, shards.binary_search(&shard).unwrap_or_default())).collect();
         let fields = raw.metadata.unwrap_or_default();
         let total_size = fields.get("total_size").and_then(whole_number);
         let metadata = fields
@@ -149,8 +156,11 @@ struct RawIndex {
     metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// The map with every entry kept, so that duplicates are seen.
-struct WeightMap(Vec<(String, String)>);
+/// The map with every entry kept, so that duplicates are seen; the shards, each once, by number.
+struct WeightMap {
+    entries: Vec<(String, u32)>,
+    shards: Vec<String>,
+}
 
 impl<'de> Deserialize<'de> for WeightMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -161,11 +171,20 @@ impl<'de> Deserialize<'de> for WeightMap {
                 f.write_str("an object of tensor names and shard names")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
+                let (mut entries, mut shards) = (Vec::new(), Vec::<String>::new());
+                let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
+                let mut last = 0_u32;
+                while let Some((Text(name), Text(shard))) = map.next_entry()? {
+                    // Most often it is the same as that of the entry before.
+                    if shards.get(last as usize).is_none_or(|known| *known != shard) {
+                        last = *numbers.entry(shard.clone().into_owned()).or_insert_with(|| {
+                            shards.push(shard.into_owned());
+                            (shards.len() - 1) as u32
+                        });
+                    }
+                    entries.push((name.into_owned(), last));
                 }
-                Ok(WeightMap(entries))
+                Ok(WeightMap { entries, shards })
             }
         }
         deserializer.deserialize_map(MapVisitor)

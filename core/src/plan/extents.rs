@@ -185,9 +185,9 @@ impl Layout<'_> {
         let (Access::Stream(buffers), Some(gather)) = (self.options.access, self.gather()) else {
             return self.place(run, tensors_end);
         };
-        self.count(run.end - run.start, gather)?;
         let needed = self.footprint(run, 0).map_or(u64::MAX, |footprint| footprint.end);
         if needed <= gather || (!buffers.split && needed <= buffers.limit) {
+            self.count(run.end - run.start, 1)?;
             return self.place(run, tensors_end);
         }
         // Only a tensor alone is that long, perhaps with empty ones before it.
@@ -197,6 +197,7 @@ impl Layout<'_> {
         if !buffers.split {
             return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
+        self.count(run.end - run.start, (run.end - run.start) / (gather / 8 * 7) + 1)?;
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
         let alignment = tensor_alignment(&tensor, Alignment::ONE);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
@@ -220,10 +221,11 @@ impl Layout<'_> {
     }
 
     /// Counts what the plan itself takes, before it is made: a stream's memory must not go into its own description.
-    fn count(&mut self, bytes: u64, gather: u64) -> Result<(), Error> {
-        let Access::Stream(Buffers { limit, .. }) = self.options.access else { return Ok(()) };
-        let pieces = bytes / (gather / 8 * 7) + 1;
-        self.pieces = self.pieces.saturating_add(pieces).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
+    fn count(&mut self, bytes: u64, buffers: u64) -> Result<(), Error> {
+        let (Access::Stream(Buffers { limit, .. }), Some(gather)) = (self.options.access, self.gather()) else {
+            return Ok(());
+        };
+        self.pieces = self.pieces.saturating_add(buffers).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
         // An eighth of the limit and 16 MiB, at about a hundred bytes a piece; and what 32 bits number.
         let most = (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2));
         if self.pieces > most {

@@ -121,12 +121,14 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
         chunk_bytes /= 2;
     }
     strategy.chunk_bytes = chunk_bytes;
+    // A tuner goes on from there.
     if ring {
         strategy.workers = cpus;
         strategy.depth = in_flight.div_ceil(strategy.workers);
     } else {
         (strategy.workers, strategy.depth) = (in_flight, 1);
     }
+    strategy.most_in_flight = strategy.most_in_flight.max(strategy.workers * strategy.depth);
     let device = format!("the profile of {}", profile.device);
     let by = if strategy.reason.contains(&device) { "the same profile" } else { &device };
     strategy.reason += &format!(
@@ -153,6 +155,7 @@ mod tests {
         let file = FileSignals {
             bytes: 1 << 30,
             resident: Some(resident),
+            cached: vec![],
             direct: true,
             aligned: true,
             wanted_bytes: 1 << 30,

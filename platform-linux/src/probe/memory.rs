@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 /// The tightest of all limits, with its name. Page cache counts as free, as the kernel gives it up under pressure.
 #[must_use]
 pub fn memory_limit() -> MemoryLimit {
-    let unlimited = limit(u64::MAX, "no limit known".to_owned());
-    memory_limits().into_iter().min_by_key(|limit| limit.available).unwrap_or(unlimited)
+    memory_limits().into_iter().min_by_key(|limit| limit.available).unwrap_or_else(no_limit)
 }
 
 /// Every limit that is known.
@@ -23,6 +22,11 @@ pub(super) fn memory_limits() -> Vec<MemoryLimit> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     limits.extend(groups_with_limits(&groups, &mounts).into_iter().map(|group| group.left()));
     limits.into_iter().flatten().collect()
+}
+
+/// Where no limit is known.
+pub(crate) fn no_limit() -> MemoryLimit {
+    limit(u64::MAX, "no limit known".to_owned())
 }
 
 fn limit(available: u64, limit: String) -> MemoryLimit {

@@ -6,6 +6,7 @@ mod totals;
 
 pub(crate) use options::{Options, USAGE};
 
+use floodtide_sim::checkpoint::KnownTensor;
 use floodtide_sim::{Case, Report};
 use shrink::shrink;
 use std::process::ExitCode;
@@ -107,15 +108,18 @@ fn explain(seed: u64, report: &Report) {
     for violation in &report.violations {
         eprintln!("  {violation}");
     }
-    let (swarm, small) = shrink(seed);
-    let kinds: Vec<&str> = swarm.kinds().map(|kind| kind.name()).collect();
-    eprintln!(
-        "replay: floodtide-sim --seed {seed} --faults {} --trace",
-        if kinds.is_empty() { "none".into() } else { kinds.join(",") }
-    );
-    let lines = small.history.lines();
+    let (small, run) = shrink(seed);
+    let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(",") };
+    let faults = list(small.swarm.kinds().map(|kind| kind.name().to_owned()).collect());
+    let tensors = small.tensors.map(|tensors| list(tensors.iter().map(usize::to_string).collect()));
+    let tensors = tensors.map_or_else(String::new, |tensors| format!(" --tensors {tensors}"));
+    eprintln!("replay: floodtide-sim --seed {seed} --faults {faults}{tensors} --trace");
+    if run.violations != report.violations {
+        run.violations.iter().for_each(|violation| eprintln!("  {violation}"));
+    }
+    let lines = run.history.lines();
     let skipped = lines.len().saturating_sub(40);
-    eprintln!("the last of {} events with these faults alone:", lines.len());
+    eprintln!("the last of {} events with these alone:", lines.len());
     for line in &lines[skipped..] {
         eprintln!("  {line}");
     }
@@ -128,13 +132,22 @@ fn run_one(seed: u64, options: &Options) -> ExitCode {
         let swarm = unwanted.into_iter().fold(case.swarm.clone(), |swarm, kind| swarm.without(kind));
         case = case.with_swarm(swarm);
     }
+    if let Some(tensors) = &options.tensors {
+        case = case.only(tensors);
+    }
     let report = floodtide_sim::run(&case, options.trace);
     let mut text = String::new();
     if options.trace {
         text += &format!(
-            "{:?}, {} workers of depth {}, chunks of {}\n",
-            case.job, case.workers, case.depth, case.chunk_bytes
+            "{:?}, {} workers of depth {}, chunks of {}, of {:?}\n",
+            case.job, case.workers, case.depth, case.chunk_bytes, case.selection
         );
+        // By their numbers in the whole checkpoint.
+        let is_left = |number: &usize| options.tensors.as_ref().is_none_or(|tensors| tensors.contains(number));
+        for (tensor, number) in case.checkpoint.tensors.iter().zip((0..).filter(is_left)) {
+            let KnownTensor { name, dtype, file, start, bytes } = tensor;
+            text += &format!("tensor {number}: {name:?}, {dtype}, file {file} from {start}, {bytes} bytes\n");
+        }
         report.history.lines().iter().for_each(|line| text += &format!("{line}\n"));
     }
     if options.digest {
@@ -152,7 +165,7 @@ fn run_one(seed: u64, options: &Options) -> ExitCode {
     if report.violations.is_empty() {
         return ExitCode::SUCCESS;
     }
-    if options.faults.is_none() && !options.trace {
+    if options.faults.is_none() && options.tensors.is_none() && !options.trace {
         explain(seed, &report);
     } else {
         report.violations.iter().for_each(|violation| eprintln!("broken: {violation}"));

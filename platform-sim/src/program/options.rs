@@ -12,9 +12,10 @@ usage: floodtide-sim [--seeds FROM..TO | --seed N] [options]
   --budget-seconds S   begin no seed after so many seconds
   --jobs N             run seeds on N threads (default 1)
   --double-check       run each seed twice and compare
-  --require-coverage   fail if a fault or a way of recovery was not reached
+  --require-coverage   fail if a fault, a way of recovery, a size or an end was not reached
   --digest             print nothing but the digest of all histories
   --faults A,B | none  of --seed: leave only these kinds of faults
+  --tensors N,M | none of --seed: leave only these tensors, by number
   --trace              of --seed: print what happened, event by event";
 
 /// What was asked for.
@@ -28,6 +29,7 @@ pub(crate) struct Options {
     pub(crate) require_coverage: bool,
     pub(crate) digest: bool,
     pub(crate) faults: Option<Vec<FaultKind>>,
+    pub(crate) tensors: Option<Vec<usize>>,
     pub(crate) trace: bool,
 }
 
@@ -42,6 +44,7 @@ impl Options {
             require_coverage: false,
             digest: false,
             faults: None,
+            tensors: None,
             trace: false,
         };
         let mut parser = lexopt::Parser::from_env();
@@ -55,6 +58,7 @@ impl Options {
                 Long("require-coverage") => options.require_coverage = true,
                 Long("digest") => options.digest = true,
                 Long("faults") => options.faults = Some(kinds(&parser.value()?.string()?)?),
+                Long("tensors") => options.tensors = Some(numbers(&parser.value()?.string()?)?),
                 Long("trace") => options.trace = true,
                 Long("help") | Short('h') => {
                     println!("{USAGE}");
@@ -63,8 +67,8 @@ impl Options {
                 other => return Err(other.unexpected()),
             }
         }
-        if options.seed.is_none() && (options.trace || options.faults.is_some()) {
-            return Err("--trace and --faults go with --seed".into());
+        if options.seed.is_none() && (options.trace || options.faults.is_some() || options.tensors.is_some()) {
+            return Err("--trace, --faults and --tensors go with --seed".into());
         }
         Ok(options)
     }
@@ -74,6 +78,11 @@ fn range(text: &str) -> Result<Range<u64>, lexopt::Error> {
     let bad = || lexopt::Error::from(format!("--seeds takes FROM..TO, not \"{text}\""));
     let (from, to) = text.split_once("..").ok_or_else(bad)?;
     Ok(from.parse().map_err(|_| bad())?..to.parse().map_err(|_| bad())?)
+}
+
+fn numbers(text: &str) -> Result<Vec<usize>, lexopt::Error> {
+    let numbers = text.split(',').filter(|number| *number != "none").map(str::parse);
+    numbers.collect::<Result<_, _>>().map_err(|_| format!("--tensors takes numbers, not \"{text}\"").into())
 }
 
 fn kinds(text: &str) -> Result<Vec<FaultKind>, lexopt::Error> {

@@ -1,21 +1,56 @@
-//! What a failing seed comes down to: the fewest kinds of faults with which it still fails.
+//! What a failing seed comes down to: the fewest kinds of faults and the fewest tensors with which it still fails.
 
 use floodtide_sim::faults::Swarm;
 use floodtide_sim::{Case, Report};
 
-/// Takes away each kind of fault that the failure does not need; returns what is left, and that run.
-pub(crate) fn shrink(seed: u64) -> (Swarm, Report) {
-    let fails = |swarm: &Swarm| {
-        let report = floodtide_sim::run(&Case::draw(seed).with_swarm(swarm.clone()), true);
-        (!report.violations.is_empty()).then_some(report)
-    };
-    let mut swarm = Case::draw(seed).swarm;
-    let mut smallest = floodtide_sim::run(&Case::draw(seed), true);
+/// The case of a seed, or less of it. A run changes the files, so that each needs a case of its own.
+pub(crate) struct Small {
+    seed: u64,
+    pub(crate) swarm: Swarm,
+    /// Those that are left, by number; `None` as long as none was taken away.
+    pub(crate) tensors: Option<Vec<usize>>,
+}
+
+impl Small {
+    fn case(&self) -> Case {
+        let case = Case::draw(self.seed).with_swarm(self.swarm.clone());
+        match &self.tensors {
+            Some(tensors) => case.only(tensors),
+            None => case,
+        }
+    }
+
+    /// The run, if it breaks a rule.
+    fn failing(self) -> Option<(Self, Report)> {
+        let report = floodtide_sim::run(&self.case(), true);
+        (!report.violations.is_empty()).then_some((self, report))
+    }
+
+    /// What has one kind of fault less, and what has fewer tensors: first by halves, then one by one.
+    fn less(&self) -> impl Iterator<Item = Self> {
+        let Self { seed, swarm, tensors } = self;
+        let kinds =
+            swarm.kinds().map(|kind| Self { seed: *seed, swarm: swarm.without(kind), tensors: tensors.clone() });
+        let all = || (0..Case::draw(*seed).checkpoint.tensors.len()).collect();
+        let left: Vec<usize> = tensors.clone().unwrap_or_else(all);
+        let pieces = [left.len().div_ceil(2), left.len().div_ceil(4), 1].into_iter().filter(|&piece| piece > 0);
+        let cuts = pieces.flat_map(move |piece| {
+            let starts = (0..left.len()).step_by(piece);
+            let without = |start: usize| [&left[..start], &left[(start + piece).min(left.len())..]].concat();
+            starts.map(without).collect::<Vec<_>>()
+        });
+        kinds.chain(cuts.map(|tensors| Self { seed: *seed, swarm: swarm.clone(), tensors: Some(tensors) }))
+    }
+}
+
+/// Takes away each kind of fault and each tensor that the failure does not need; returns what is left, and that run.
+pub(crate) fn shrink(seed: u64) -> (Small, Report) {
+    let whole = Small { seed, swarm: Case::draw(seed).swarm, tensors: None };
+    let report = floodtide_sim::run(&whole.case(), true);
+    let mut smallest = (whole, report);
     loop {
-        let kinds: Vec<_> = swarm.kinds().collect();
-        let less =
-            kinds.into_iter().map(|kind| swarm.without(kind)).find_map(|less| fails(&less).map(|run| (less, run)));
-        let Some((less, run)) = less else { return (swarm, smallest) };
-        (swarm, smallest) = (less, run);
+        let less = smallest.0.less().find_map(Small::failing);
+        let Some(less) = less else { return smallest };
+        smallest = less;
     }
 }

@@ -18,8 +18,8 @@ pub(crate) struct Totals {
     pub(crate) digest: u64,
 }
 
-/// The ways of recovery, and the ends, that a run can take.
-const PATHS: [&str; 11] = [
+/// The ways of recovery that a run can take, what can be large in it, and how it can end.
+const PATHS: [&str; 18] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -31,6 +31,13 @@ const PATHS: [&str; 11] = [
     "waiter cancelled",
     "pool waited for",
     "header refused",
+    "read beyond 4 GiB",
+    "tensor of many reads",
+    "tensor in parts",
+    "buffer of its own",
+    "not enough memory",
+    "buffer too small",
+    "too many buffers",
 ];
 
 impl Totals {
@@ -57,6 +64,13 @@ impl Totals {
             report.faults.of(FaultKind::WaiterCancelled),
             report.pool.waits,
             u64::from(matches!(report.result, Err(Error::Header { .. }))),
+            report.sizes.far_reads,
+            report.sizes.many_reads,
+            report.sizes.parts,
+            report.sizes.own_buffers,
+            u64::from(matches!(report.result, Err(Error::NotEnoughMemory { .. }))),
+            u64::from(matches!(report.result, Err(Error::BufferTooSmall { .. }))),
+            u64::from(matches!(report.result, Err(Error::TooManyBuffers { .. }))),
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each seed's digest is scrambled with the seed, so that two that change places change the sum.

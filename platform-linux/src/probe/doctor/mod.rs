@@ -91,7 +91,7 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
         ring::io_uring(&subject),
         storage::file_system(&subject),
         storage::direct_reads(&subject),
-        storage::residency(&subject),
+        storage::page_cache(&subject),
         storage::profile(&subject),
         pages::huge_pages(),
         limits::memory(&subject),

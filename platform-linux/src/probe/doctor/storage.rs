@@ -82,7 +82,7 @@ fn try_direct(file: &OpenFile) -> Result<String, String> {
     }
 }
 
-pub(super) fn residency(subject: &Subject) -> Finding {
+pub(super) fn page_cache(subject: &Subject) -> Finding {
     const NAME: &str = "page cache";
     let Ok(file) = &subject.file else {
         let meaning = "whether the system tells what is cached is found out when a checkpoint is loaded";

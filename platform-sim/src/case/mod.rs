@@ -1,13 +1,22 @@
-//! What a run is about: drawn from a seed, or put together by hand.
+//! What a run is about: drawn from a seed, or put together by hand. `sizes` makes some of the drawn ones about tensors that are
+//! large.
+
+mod sizes;
+
+pub use sizes::HUGE;
 
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::clock::Link;
 use crate::device::{FileDevice, alignment};
 use crate::draw::Draw;
 use crate::faults::{FaultKind, Scripted, Swarm};
+use crate::memory::WORLD_MEMORY;
+use crate::wanted::Wanted;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
-use floodtide_core::{Alignment, Buffers, DirectLimits, Order, Selection};
+use floodtide_core::{Alignment, Buffers, DirectLimits, Order};
+use sizes::Sizes;
 
 /// The world's clock runs in these.
 pub const MICROSECOND: u64 = 1_000;
@@ -70,7 +79,7 @@ pub struct Case {
     /// What is loaded.
     pub checkpoint: Checkpoint,
     /// Which of it.
-    pub selection: Selection,
+    pub selection: Wanted,
     /// How.
     pub job: Job,
     /// The device of each file.
@@ -87,6 +96,8 @@ pub struct Case {
     pub merge_gap: u64,
     /// What tensors are aligned to at least.
     pub tensor_alignment: Alignment,
+    /// The memory that there is said to be, in bytes; `None` where nobody knows.
+    pub memory: Option<u64>,
     /// Bytes in flight at most.
     pub in_flight_limit: u64,
     /// Whether a ring is wanted and no other source.
@@ -111,7 +122,7 @@ impl Case {
             seed: 0,
             devices: checkpoint.files.iter().map(|_| device.clone()).collect(),
             checkpoint,
-            selection: Selection::All,
+            selection: Wanted::All,
             job,
             link: Link::new(0, 4 << 30),
             workers: 2,
@@ -119,6 +130,7 @@ impl Case {
             chunk_bytes: 64 << 10,
             merge_gap: 128 << 10,
             tensor_alignment: Alignment::ONE,
+            memory: Some(WORLD_MEMORY),
             in_flight_limit: u64::MAX,
             strict: false,
             competitors: Competitors { count: 0, rounds: 0, time: 0 },
@@ -133,8 +145,12 @@ impl Case {
     pub fn draw(seed: u64) -> Self {
         let mut draw = Draw::new(seed);
         let swarm = Swarm::draw(&mut draw.fork());
-        let checkpoint = Checkpoint::draw(&mut draw.fork(), &Shape::default());
-        Self::draw_with(seed, &mut draw, checkpoint, swarm)
+        let mut sizes = Sizes::draw(seed);
+        let shape = Shape { extra: sizes.extra(), ..Shape::default() };
+        let checkpoint = Checkpoint::draw(&mut draw.fork(), &shape);
+        let mut case = Self::draw_with(seed, &mut draw, checkpoint, swarm);
+        sizes.apply(&mut case);
+        case
     }
 
     fn draw_with(seed: u64, draw: &mut Draw, checkpoint: Checkpoint, swarm: Swarm) -> Self {
@@ -157,6 +173,7 @@ impl Case {
             chunk_bytes: *draw.of(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
             merge_gap: *draw.of(&[0, 4096, 128 << 10]),
             tensor_alignment: alignment(*draw.of(&[1, 1, 64, 4096])),
+            memory: Some(WORLD_MEMORY),
             in_flight_limit: *draw.of(&[u64::MAX, u64::MAX, 1, 100_000, 300_000]),
             strict: draw.chance(300_000),
             competitors,
@@ -171,6 +188,24 @@ impl Case {
     #[must_use]
     pub fn with_swarm(mut self, swarm: Swarm) -> Self {
         self.swarm = swarm;
+        self
+    }
+
+    /// The same with only these tensors, by number, and without the files in which there are none then.
+    #[must_use]
+    pub fn only(mut self, tensors: &[usize]) -> Self {
+        let keeps = |number: usize| tensors.contains(&number);
+        let known = self.checkpoint.tensors.iter().enumerate();
+        let files: BTreeSet<usize> =
+            known.filter(|(number, _)| keeps(*number)).map(|(_, tensor)| tensor.file).collect();
+        self.checkpoint = self.checkpoint.only(keeps);
+        self.devices = files.iter().map(|&file| self.devices[file].clone()).collect();
+        let moved = |file: u32| files.iter().position(|&kept| kept == file as usize);
+        let script = self.script.into_iter();
+        self.script = script.filter_map(|s| Some(Scripted { file: moved(s.file)? as u32, ..s })).collect();
+        if let Wanted::Names(names) = &mut self.selection {
+            names.retain(|name| self.checkpoint.find(name).is_some());
+        }
         self
     }
 }
@@ -199,17 +234,15 @@ fn devices(draw: &mut Draw, files: usize, swarm: &Swarm) -> Vec<FileDevice> {
         .collect()
 }
 
-fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> Selection {
+fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> Wanted {
     let names: Vec<&String> = checkpoint.tensors.iter().map(|tensor| &tensor.name).collect();
     match draw.number(0..=4) {
         0 if !names.is_empty() => {
             let count = 1 + draw.index(names.len());
-            Selection::names((0..count).map(|_| names[draw.index(names.len())]))
+            Wanted::Names((0..count).map(|_| names[draw.index(names.len())].clone()).collect())
         }
-        1 if checkpoint.tensors.iter().any(|tensor| tensor.name.ends_with("weight")) => {
-            Selection::globs(["*weight"]).unwrap_or_default()
-        }
-        _ => Selection::All,
+        1 if checkpoint.tensors.iter().any(|tensor| tensor.name.ends_with("weight")) => Wanted::Ending("weight"),
+        _ => Wanted::All,
     }
 }
 
@@ -217,10 +250,16 @@ fn job(draw: &mut Draw, checkpoint: &Checkpoint) -> Job {
     if draw.coin() {
         return Job::Load;
     }
+    let (buffers, consumer) = stream(draw, checkpoint);
+    Job::Stream { buffers, consumer }
+}
+
+fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
     let split = draw.coin();
     let gather = *draw.of(&[64 << 10, 128 << 10, 256 << 10]);
-    // A tensor and what alignment adds, if it must fit whole.
-    let longest = checkpoint.tensors.iter().map(|tensor| tensor.bytes).max().unwrap_or(0) + 2 * 4096;
+    // A tensor and what alignment adds, if it must fit whole; what is huge never does.
+    let lengths = checkpoint.tensors.iter().map(|tensor| tensor.bytes);
+    let longest = lengths.filter(|bytes| *bytes < HUGE).max().unwrap_or(0) + 2 * 4096;
     let least = if split { gather } else { gather.max(longest) };
     let buffers = Buffers {
         gather,
@@ -240,5 +279,5 @@ fn job(draw: &mut Draw, checkpoint: &Checkpoint) -> Job {
             stops: draw.chance(100_000).then(|| draw.number(0..=5)),
         }
     };
-    Job::Stream { buffers, consumer }
+    (buffers, consumer)
 }

@@ -1,0 +1,317 @@
+//! Finds out, while loading, how many reads a device wants in flight.
+//!
+//! A hill climb on measured throughput. The platform tells the [`Tuner`] what landed and when; the tuner answers with another
+//! number of reads where one is worth a try. It doubles the number as long as that brings a good deal more, and halves it
+//! where fewer bring more; it goes back when a try has brought nothing. Each step must gain more than measurements wobble, and
+//! after a try that failed it holds still for longer and longer, until the throughput itself changes.
+//!
+//! It knows no clock: times are nanoseconds since anything.
+
+/// A number of reads in flight and what it brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Point {
+    window: u32,
+    /// Bytes per second.
+    rate: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The first number is measured.
+    Starting,
+    /// Another number than `base` is tried. `moved`: an earlier try in this direction was a gain.
+    Trying { base: Point, up: bool, moved: bool },
+    /// For so many samples more, unless the last `off` of them were far from what `base` brought.
+    Holding { base: Point, left: u32, off: u32 },
+}
+
+/// What has landed since the present number of reads was in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sample {
+    since: u64,
+    bytes: u64,
+    reads: u32,
+}
+
+/// Tunes how many reads a load keeps in flight.
+#[derive(Debug, Clone)]
+pub struct Tuner {
+    window: u32,
+    least: u32,
+    most: u32,
+    phase: Phase,
+    /// How many samples the next hold lasts.
+    patience: u32,
+    /// Reads still to land that were begun under another number.
+    settling: u32,
+    sample: Option<Sample>,
+}
+
+/// A sample is at least so long, in nanoseconds,
+const SAMPLE_TIME: u64 = 2_000_000;
+/// has at least so many reads,
+const SAMPLE_READS: u32 = 16;
+/// and at least so many times as many as are in flight.
+const SAMPLE_ROUNDS: u32 = 2;
+/// Doubling must bring this much more, in percent: with less, the device is near its limit, and memory and latency are better spared.
+const GAIN_UP: u64 = 8;
+/// Halving must bring this much more.
+const GAIN_DOWN: u64 = 4;
+/// What counts as another throughput than before, in percent of it.
+const DRIFT: core::ops::RangeInclusive<u64> = 70..=140;
+/// The first hold, in samples, and the longest.
+const PATIENCE: (u32, u32) = (8, 256);
+
+impl Tuner {
+    /// Begins with `start` reads in flight, and stays between `least` and `most`.
+    #[must_use]
+    pub fn new(start: u32, least: u32, most: u32) -> Self {
+        let least = least.max(1);
+        let most = most.max(least);
+        Self {
+            window: start.clamp(least, most),
+            least,
+            most,
+            phase: Phase::Starting,
+            patience: PATIENCE.0,
+            settling: 0,
+            sample: None,
+        }
+    }
+
+    /// How many reads are to be in flight.
+    #[must_use]
+    pub fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// A read of so many bytes has landed at `now`, in nanoseconds. The answer is a number of reads other than before.
+    pub fn landed(&mut self, now: u64, bytes: u64) -> Option<u32> {
+        if self.least == self.most {
+            return None;
+        }
+        if self.settling > 0 {
+            self.settling -= 1;
+            return None;
+        }
+        let Some(sample) = &mut self.sample else {
+            // Its own bytes came in before the sample began.
+            self.sample = Some(Sample { since: now, bytes: 0, reads: 0 });
+            return None;
+        };
+        sample.bytes = sample.bytes.saturating_add(bytes);
+        sample.reads += 1;
+        let time = now.saturating_sub(sample.since);
+        let enough = SAMPLE_READS.max(self.window.saturating_mul(SAMPLE_ROUNDS));
+        if sample.reads < enough || time < SAMPLE_TIME {
+            return None;
+        }
+        let rate = u128::from(sample.bytes) * 1_000_000_000 / u128::from(time);
+        self.sample = None;
+        let before = self.window;
+        self.judge(Point { window: self.window, rate: u64::try_from(rate).unwrap_or(u64::MAX) });
+        if self.window == before {
+            return None;
+        }
+        self.settling = before;
+        Some(self.window)
+    }
+
+    fn judge(&mut self, now: Point) {
+        match self.phase {
+            Phase::Starting => self.try_up(now, false),
+            Phase::Trying { base, up: true, moved } => {
+                if now.rate >= percent(base.rate, 100 + GAIN_UP) {
+                    self.try_up(now, true);
+                } else if moved {
+                    self.hold(base);
+                } else {
+                    self.try_down(base, false);
+                }
+            }
+            Phase::Trying { base, up: false, .. } => {
+                if now.rate >= percent(base.rate, 100 + GAIN_DOWN) {
+                    self.try_down(now, true);
+                } else {
+                    self.hold(base);
+                }
+            }
+            Phase::Holding { base, left, off } => {
+                let drifted =
+                    !(percent(base.rate, *DRIFT.start())..=percent(base.rate, *DRIFT.end())).contains(&now.rate);
+                let off = if drifted { off + 1 } else { 0 };
+                if off >= 2 {
+                    self.patience = PATIENCE.0;
+                    self.try_up(now, false);
+                } else if left == 0 {
+                    self.try_up(now, false);
+                } else {
+                    self.phase = Phase::Holding { base, left: left - 1, off };
+                }
+            }
+        }
+    }
+
+    fn try_up(&mut self, base: Point, moved: bool) {
+        self.window = base.window.saturating_mul(2).min(self.most);
+        if self.window == base.window {
+            return if moved { self.hold(base) } else { self.try_down(base, false) };
+        }
+        self.phase = Phase::Trying { base, up: true, moved };
+    }
+
+    fn try_down(&mut self, base: Point, moved: bool) {
+        self.window = (base.window / 2).max(self.least);
+        if self.window == base.window {
+            return self.hold(base);
+        }
+        self.phase = Phase::Trying { base, up: false, moved };
+    }
+
+    fn hold(&mut self, base: Point) {
+        self.window = base.window;
+        self.phase = Phase::Holding { base, left: self.patience, off: 0 };
+        self.patience = (self.patience * 2).min(PATIENCE.1);
+    }
+}
+
+fn percent(rate: u64, percent: u64) -> u64 {
+    u64::try_from(u128::from(rate) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BinaryHeap;
+    use alloc::vec::Vec;
+    use core::cmp::Reverse;
+    use proptest::prelude::*;
+
+    const CHUNK: u64 = 2 << 20;
+
+    /// A device of a latency in nanoseconds and a bandwidth in bytes per second, which gets worse with more than `best` reads.
+    #[derive(Debug, Clone, Copy)]
+    struct Device {
+        latency: u64,
+        bandwidth: u64,
+        best: u32,
+        /// Percent that a read's time varies by.
+        noise: u64,
+    }
+
+    impl Device {
+        fn calm(latency: u64, bandwidth: u64) -> Self {
+            Self { latency, bandwidth, best: u32::MAX, noise: 0 }
+        }
+
+        /// The bytes per second that so many reads in flight bring.
+        fn rate(self, window: u32) -> u64 {
+            let transfer = CHUNK * 1_000_000_000 / self.bandwidth;
+            let turn = (self.latency + transfer).max(transfer * u64::from(window));
+            CHUNK * u64::from(window) * 1_000_000_000 / turn
+        }
+    }
+
+    /// Reads so many chunks; the answer is the windows that were in force and the time of the last tenth.
+    fn load(device: Device, tuner: &mut Tuner, chunks: u64) -> (Vec<u32>, u64) {
+        let (mut now, mut link_free, mut issued, mut landed) = (0, 0, 0, 0);
+        let mut in_flight = BinaryHeap::new();
+        let (mut windows, mut last_tenth) = (alloc::vec![tuner.window()], 0);
+        let mut random = 1_u64;
+        while landed < chunks {
+            while issued < chunks && (in_flight.len() as u32) < tuner.window() {
+                // A tenth longer for each read too many.
+                let crowd = 100 + 10 * u64::from((in_flight.len() as u32).saturating_sub(device.best));
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let varied = 100 - device.noise + (random >> 33) % (2 * device.noise + 1);
+                let transfer = CHUNK * 1_000_000_000 / device.bandwidth * crowd / 100 * varied / 100;
+                link_free = (link_free.max(now)) + transfer;
+                in_flight.push(Reverse(link_free + device.latency));
+                issued += 1;
+            }
+            let Some(Reverse(due)) = in_flight.pop() else { break };
+            now = due;
+            landed += 1;
+            if landed == chunks - chunks / 10 {
+                last_tenth = now;
+            }
+            windows.extend(tuner.landed(now, CHUNK));
+        }
+        (windows, now - last_tenth)
+    }
+
+    #[test]
+    fn it_converges_on_devices_of_every_kind() {
+        const MICRO: u64 = 1_000;
+        for bandwidth in [100_000_000, 1_000_000_000, 7_000_000_000, 50_000_000_000] {
+            for latency in [10 * MICRO, 100 * MICRO, 1_000 * MICRO, 20_000 * MICRO] {
+                let device = Device::calm(latency, bandwidth);
+                let mut tuner = Tuner::new(8, 2, 512);
+                let chunks = 8_000;
+                let (_, time) = load(device, &mut tuner, chunks);
+                let reached = chunks / 10 * CHUNK * 1_000_000_000 / time;
+                let possible = device.rate(512);
+                assert!(
+                    reached >= possible / 100 * 85,
+                    "{device:?}: {reached} of {possible}, with {} in flight",
+                    tuner.window()
+                );
+                // No more than helps: half of the reads would bring clearly less, or it is where it began.
+                let window = tuner.window();
+                let half = device.rate(window / 2);
+                assert!(window <= 8 || half * 107 / 100 < device.rate(window), "{device:?}: {window} in flight");
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_crowds_gets_fewer_reads() {
+        let device = Device { best: 4, ..Device::calm(100_000, 1_000_000_000) };
+        let mut tuner = Tuner::new(16, 1, 512);
+        load(device, &mut tuner, 2_000);
+        assert!(tuner.window() <= 4, "{}", tuner.window());
+    }
+
+    #[test]
+    fn noise_does_not_make_it_wander() {
+        let device = Device { noise: 30, ..Device::calm(100_000, 7_000_000_000) };
+        let mut tuner = Tuner::new(8, 2, 512);
+        let (windows, time) = load(device, &mut tuner, 20_000);
+        assert!(windows.len() < 40, "{} changes", windows.len());
+        assert!(2_000 * CHUNK * 1_000_000_000 / time >= device.rate(8) / 100 * 85);
+    }
+
+    #[test]
+    fn a_device_that_becomes_slow_to_answer_is_noticed() {
+        let mut tuner = Tuner::new(8, 2, 512);
+        load(Device::calm(100_000, 7_000_000_000), &mut tuner, 1_000);
+        let before = tuner.window();
+        load(Device::calm(20_000_000, 7_000_000_000), &mut tuner, 4_000);
+        assert!(tuner.window() >= 4 * before, "{before} became {}", tuner.window());
+    }
+
+    #[test]
+    fn a_number_that_is_fixed_stays() {
+        let mut tuner = Tuner::new(8, 8, 8);
+        let (windows, _) = load(Device::calm(20_000_000, 50_000_000_000), &mut tuner, 1_000);
+        assert_eq!(windows, [8]);
+    }
+
+    proptest! {
+        #[test]
+        fn it_stays_within_its_bounds(
+            start in 0_u32..1000, least in 0_u32..100, most in 0_u32..1000,
+            landed in prop::collection::vec((0_u64..10_000_000, 0_u64..u64::MAX), 0..2000),
+        ) {
+            let mut tuner = Tuner::new(start, least, most);
+            let bounds = least.max(1)..=most.max(least).max(1);
+            let mut now = 0;
+            for (time, bytes) in landed {
+                now += time;
+                let (before, answer) = (tuner.window(), tuner.landed(now, bytes));
+                prop_assert_eq!(answer, (tuner.window() != before).then_some(tuner.window()));
+                prop_assert!(bounds.contains(&tuner.window()));
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Which loads must be refused before their first read, known from what is asked for and what there is: the tensors' bytes
+//! as they were written, not what core's planner makes of them.
+
+use crate::case::{Case, Job};
+use crate::memory::WORLD_MEMORY;
+use floodtide_core::{Buffers, Error};
+
+/// Whether a reason to refuse a load is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Given {
+    No,
+    /// What alignment and gaps add decides.
+    Perhaps,
+    Surely,
+}
+
+/// Something between two numbers, against a limit.
+fn over(limit: u64, (least, most): (u64, u64)) -> Given {
+    match limit {
+        _ if least > limit => Given::Surely,
+        _ if most > limit => Given::Perhaps,
+        _ => Given::No,
+    }
+}
+
+/// The reasons that there are to refuse a load.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    /// It takes more memory than it is told there is.
+    memory: Given,
+    /// A tensor that must be whole is longer than a stream's buffers may be.
+    buffer: Given,
+    /// A stream has more buffers than may be planned.
+    buffers: Given,
+    /// It takes more than this target can address.
+    addresses: Given,
+    /// Nobody has told how much memory there is, and the world has less.
+    world: Given,
+}
+
+impl Refusals {
+    pub(crate) fn of(case: &Case) -> Self {
+        let wanted = || case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor));
+        let asked = case.devices.iter().filter_map(|device| device.says).map(|limits| limits.both().bytes());
+        // At the two ends of a run, and before it.
+        let edges = 3 * asked.chain([case.tensor_alignment.bytes(), 4096]).max().unwrap_or(0);
+        let (mut bytes, mut longest, mut tensors) = (0_u64, 0, 0);
+        for tensor in wanted() {
+            bytes = bytes.saturating_add(tensor.bytes);
+            longest = longest.max(tensor.bytes);
+            tensors += 1;
+        }
+        let gaps = bytes / 128 + (4 << 20);
+        let alone = (longest, longest.saturating_add(edges));
+        let told = case.memory.unwrap_or(u64::MAX);
+        let (memory, held, addresses, buffer, buffers) = match &case.job {
+            Job::Load => {
+                let arena = (bytes, bytes.saturating_add(gaps + tensors * edges));
+                (arena, arena, over(isize::MAX as u64, arena), Given::No, Given::No)
+            }
+            Job::Stream { buffers, .. } => {
+                let Buffers { gather, limit, split, .. } = *buffers;
+                let pieces = pieces(case, split, gather, edges);
+                let all = bytes.saturating_add(gaps).saturating_add(pieces.1.saturating_mul(edges));
+                let held = (bytes.min(limit), all.min(limit));
+                let one = if split { (0, alone.1.min(gather)) } else { (longest.min(limit), alone.1.min(limit)) };
+                // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
+                let planned = (limit / 800).saturating_add(160_000);
+                let buffer = if split { Given::No } else { over(limit, alone) };
+                (held, (0, held.1), over(usize::MAX as u64, one), buffer, over(planned, pieces))
+            }
+        };
+        let memory = over(told, memory);
+        let world = if told > WORLD_MEMORY { over(WORLD_MEMORY, held) } else { Given::No };
+        Self { memory, buffer, buffers, addresses, world }
+    }
+
+    /// Whether the load must not begin.
+    pub(crate) fn are_sure(&self) -> bool {
+        let all = [self.memory, self.buffer, self.buffers, self.addresses, self.world];
+        all.contains(&Given::Surely)
+    }
+
+    /// Whether the system may have no memory because it was not asked how much there is. What cannot even be addressed is
+    /// refused before anybody is asked for memory.
+    pub(crate) fn explain_no_memory(&self) -> bool {
+        self.world > Given::No && self.addresses < Given::Surely
+    }
+
+    /// Whether this error tells one of the reasons, with its numbers; `None` when it is of another kind.
+    pub(crate) fn explain(&self, case: &Case, error: &Error) -> Option<bool> {
+        let buffers = match &case.job {
+            Job::Stream { buffers, .. } => Some(buffers),
+            Job::Load => None,
+        };
+        Some(match error {
+            Error::NotEnoughMemory { needed, available, .. } => {
+                self.memory > Given::No && case.memory == Some(*available) && needed > available
+            }
+            Error::BufferTooSmall { tensor, needed, limit } => {
+                let known = case.checkpoint.find(tensor).filter(|known| case.selection.takes(known));
+                self.buffer > Given::No
+                    && needed > limit
+                    && known.is_some_and(|known| known.bytes <= *needed)
+                    && buffers.is_some_and(|buffers| buffers.limit == *limit)
+            }
+            Error::TooManyBuffers { limit, .. } => {
+                self.buffers > Given::No && buffers.is_some_and(|buffers| buffers.limit == *limit)
+            }
+            Error::AddressSpace { .. } => self.addresses > Given::No,
+            _ => return None,
+        })
+    }
+}
+
+/// How many buffers and reads a stream is planned with, at least and at most.
+fn pieces(case: &Case, split: bool, gather: u64, edges: u64) -> (u64, u64) {
+    let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
+    let (mut least, mut most) = (0_u64, 0_u64);
+    for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
+        let in_parts = split && tensor.bytes > gather + edges;
+        least = least.saturating_add(if in_parts { tensor.bytes / gather } else { 0 } + tensor.bytes / read);
+        // One more of each for what a tensor begins and ends with, and for the gap before it.
+        let parts = if split { tensor.bytes / (gather / 8 * 7) } else { 0 };
+        most = most.saturating_add(parts + tensor.bytes / read + 4);
+    }
+    (least, most)
+}
