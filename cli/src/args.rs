@@ -33,6 +33,10 @@ pub(crate) enum Command {
     BenchOne(BenchOneArgs),
     /// Write a GPT-2 sized checkpoint, load it by every backend and compare them
     Demo(DemoArgs),
+    /// Measure a device once: what it gives by the size of reads and their number; --store keeps it for later loads
+    Probe(ProbeArgs),
+    /// Show what this machine and a path allow, what each refusal costs, and how to lift it
+    Doctor(DoctorArgs),
 }
 
 /// What reads
@@ -216,6 +220,32 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProbeArgs {
+    /// A folder on the device. Large files in it are read; where there are none, a temporary file is written
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// Keep the best reads in the cache folder ($XDG_CACHE_HOME/floodtide or ~/.cache/floodtide), where loads find them
+    #[arg(long)]
+    pub(crate) store: bool,
+    /// About how long to measure; from 1 to 600
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// The checkpoint, or a file or folder on the device in question
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// More threads than any machine can use are a slip of the keyboard, and would end in a failure that does not say so.
 const MAX_THREADS: usize = 1024;
 
@@ -233,6 +263,11 @@ fn runs(text: &str) -> Result<NonZeroUsize, String> {
 fn scale(text: &str) -> Result<f64, String> {
     let scale: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
     if scale > 0.0 && scale <= 1.0 { Ok(scale) } else { Err("expected more than 0 and at most 1".to_owned()) }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (1.0..=600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 1 to 600".to_owned()) }
 }
 
 #[cfg(test)]
@@ -260,6 +295,14 @@ mod tests {
         assert_eq!(scale("0.25"), Ok(0.25));
         for bad in ["0", "-1", "1.1", "NaN", "x"] {
             assert!(scale(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_in_range() {
+        assert_eq!(seconds("2.5"), Ok(2.5));
+        for bad in ["0", "-1", "601", "NaN", "inf", "x"] {
+            assert!(seconds(bad).is_err(), "{bad}");
         }
     }
 }

@@ -7,10 +7,12 @@ mod args;
 mod bench;
 mod demo;
 mod digest;
+mod doctor;
 mod inspect;
 mod load;
 mod output;
 mod plan;
+mod probe;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::BenchOne(args) => bench::run_one(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -57,6 +57,12 @@ pub enum Fault {
 }
 
 impl ReadId {
+    /// The id with that [number](Self::number), for reads that no engine has asked for, such as a measurement's.
+    #[must_use]
+    pub const fn numbered(number: u64) -> Self {
+        Self { slot: number as u32, generation: (number >> 32) as u32 }
+    }
+
     /// A number that no other read has while this one is in flight.
     #[must_use]
     pub fn number(self) -> u64 {

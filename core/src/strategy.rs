@@ -1,6 +1,11 @@
 //! Chooses how to load from what was measured, and says why in words.
 //!
-//! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`].
+//! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`]. What a measured device changes is in
+//! `profile`.
+
+mod profile;
+
+pub use profile::{BestReads, Profile};
 
 use crate::units::ByteRange;
 use alloc::format;
@@ -97,6 +102,8 @@ pub struct Signals {
     pub direct_refused: Option<String>,
     /// The processors this process may run on.
     pub cpus: usize,
+    /// The device as it was measured once, if it was.
+    pub profile: Option<Profile>,
 }
 
 /// How a load is carried out.
@@ -146,6 +153,7 @@ pub fn is_small(selected_bytes: u64, wanted: Option<Backend>) -> bool {
 /// Decides. `wanted` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
 #[must_use]
 pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
+    let signals = &*profile::reconsidered(signals, wanted);
     let mut reasons: Vec<String> = Vec::new();
     let small = is_small(signals.selected_bytes, wanted);
     let direct: Vec<bool> = signals.files.iter().map(|file| !small && file.takes_direct_reads()).collect();
@@ -179,7 +187,10 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         Backend::Pread if waits && !small => MAX_THREADS,
         _ => workers * depth,
     };
-    Strategy { backend, direct, chunk_bytes, depth, workers, most_in_flight, reason: reasons.join("; ") }
+    let mut strategy =
+        Strategy { backend, direct, chunk_bytes, depth, workers, most_in_flight, reason: reasons.join("; ") };
+    profile::adjust(&mut strategy, signals);
+    strategy
 }
 
 fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
@@ -262,6 +273,7 @@ mod tests {
             uring_refused: None,
             direct_refused: None,
             cpus: 2,
+            profile: None,
         }
     }
 
@@ -405,7 +417,10 @@ mod tests {
         signals.files[0].resident = Some(0.0);
         signals.files[0].aligned = false;
         let reason = decide(&signals, None).reason;
-        assert!(reason.contains("0 of 2 files are read past the page cache (1 are cached, 0 partly, 0 take no"), "{reason}");
+        assert!(
+            reason.contains("0 of 2 files are read past the page cache (1 are cached, 0 partly, 0 take no"),
+            "{reason}"
+        );
     }
 
     #[test]

@@ -68,6 +68,11 @@ impl OpenFile {
         self.stamp.bytes
     }
 
+    /// The number of the device that it lies on.
+    pub(crate) fn device(&self) -> u64 {
+        self.stamp.device
+    }
+
     pub(crate) fn buffered(&self) -> &File {
         &self.buffered
     }

@@ -8,7 +8,7 @@
 //!
 //! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), and
 //! the `arena` and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
-//! `stream` that declares it filled; the `mapping`; and three calls of the residency probe. Everything else is safe code.
+//! `stream` that declares it filled; the `mapping`; three calls of the residency probe and one of the device's. Everything else is safe code.
 
 #[doc(hidden)]
 pub mod handout;

@@ -9,6 +9,7 @@ use crate::load::{Load, Shared, run_here};
 use crate::locate::locate;
 use crate::pool::Pool;
 use crate::probe;
+use crate::probe::device::Device;
 use crate::shelf::Shelf;
 use crate::signals::{Asked, Purpose};
 #[cfg(feature = "tokio")]
@@ -17,7 +18,7 @@ use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
 use crate::trace::{Phase, Phases, Trace, Traces};
 use floodtide_core::middleware::Faults;
-use floodtide_core::strategy::{Backend, Signals, Strategy, decide};
+use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -43,6 +44,7 @@ pub struct Loader {
     tensor_alignment: Option<Alignment>,
     mlock: bool,
     uring_refused: Option<String>,
+    without_profile: bool,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
     trace: Option<Traces>,
@@ -235,6 +237,13 @@ impl Loader {
         self
     }
 
+    /// Does without what `floodtide probe --store` has measured of the device ([`probe::profile`](crate::probe::profile)).
+    #[must_use]
+    pub fn without_profile(mut self) -> Self {
+        self.without_profile = true;
+        self
+    }
+
     /// Puts faults around the source of every worker, which makes its own. For tests: the simulator's faults then
     /// strike real reads. Not for the backends mmap and tokio, which read otherwise.
     #[doc(hidden)]
@@ -419,13 +428,16 @@ impl Loader {
         let images = (waits && !as_usual).then_some(&self.arenas);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let Opened { mut files, image, catalog, warnings, .. } = headers::open(locate(path)?, images)?;
+        let Opened { mut files, image, catalog, mut warnings, .. } = headers::open(locate(path)?, images)?;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
         let (mut signals, little) = asked.measure(&mut files, &catalog, &selected);
         if let Some(why) = &self.uring_refused {
             signals.uring_refused = Some(why.clone());
+        }
+        if !little {
+            signals.profile = self.profile(&files, &mut warnings);
         }
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
@@ -461,6 +473,21 @@ impl Loader {
             phases,
         };
         Shared::whole(prepared, &self.arenas, image, access == Access::Map { resident: true }, self.mlock)
+    }
+
+    /// The stored profile of the device, if all files lie on one and it has one; one that cannot be used is a warning.
+    fn profile(&self, files: &[OpenFile], warnings: &mut Vec<String>) -> Option<Profile> {
+        let (first, rest) = files.split_first()?;
+        if self.without_profile || rest.iter().any(|file| file.device() != first.device()) {
+            return None;
+        }
+        match probe::profile::find(&Device::of(first.buffered()).ok()?) {
+            Ok(profile) => Some(profile?.signals()),
+            Err(warning) => {
+                warnings.push(warning);
+                None
+            }
+        }
     }
 
     fn check_backend(&self, signals: &Signals) -> Result<(), Error> {

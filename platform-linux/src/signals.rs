@@ -53,6 +53,7 @@ impl Asked {
             uring_refused: None,
             direct_refused: None,
             cpus: if little { 1 } else { probe::cpus() },
+            profile: None,
         };
         for ((file, aligned), wanted_bytes) in files.iter_mut().zip(aligned).zip(wanted) {
             let mut residency = Residency::default();

@@ -147,6 +147,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<
         uring_refused: None,
         direct_refused: None,
         cpus: case.workers,
+        profile: None,
     };
     let strategy = decide(&signals, case.strict.then_some(Backend::Uring));
     case.devices.iter().zip(strategy.direct).map(|(device, direct)| device.says.filter(|_| direct)).collect()

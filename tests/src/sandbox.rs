@@ -30,6 +30,14 @@ pub fn forbid_io_uring(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
+/// Lets rings be made, and answers EPERM to every use of one.
+pub fn forbid_use_of_rings(command: &mut Command) {
+    let program = refusing(&[libc::SYS_io_uring_enter], libc::EPERM);
+    let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
+    // SAFETY: the filter is compiled already; applying it is two system calls.
+    unsafe { command.pre_exec(apply) };
+}
+
 /// Answers EPERM to every `io_uring_setup` of this thread and those that it starts.
 pub fn forbid_io_uring_here() {
     seccompiler::apply_filter(&refusing(&[libc::SYS_io_uring_setup], libc::EPERM)).expect("applies");
@@ -68,6 +76,30 @@ pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
         Ok(())
     };
     // SAFETY: two system calls, which are allowed between fork and exec.
+    unsafe { command.pre_exec(limit) };
+}
+
+/// Gives the command no huge pages, whatever it asks for.
+pub fn forbid_huge_pages(command: &mut Command) {
+    let forbid = || {
+        // SAFETY: this operation takes numbers and touches no memory.
+        match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(forbid) };
+}
+
+/// Lets the command use one processor, the first that this process may use.
+pub fn limit_processors(command: &mut Command) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let allowed = sched_getaffinity(None).expect("tells");
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).expect("one"));
+    let limit = move || Ok(sched_setaffinity(None, &one)?);
+    // SAFETY: one system call, which is allowed between fork and exec.
     unsafe { command.pre_exec(limit) };
 }
 

@@ -2,7 +2,9 @@
 
 use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard, small};
 use floodtide_tests::command::{self, Run};
-use floodtide_tests::sandbox::{MemoryGroup, SmallDisk, forbid_io_uring, limit_address_space, limit_open_files};
+use floodtide_tests::sandbox::{
+    MemoryGroup, SmallDisk, forbid_io_uring, forbid_use_of_rings, limit_address_space, limit_open_files,
+};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,8 @@ fn where_io_uring_is_forbidden_auto_goes_on_and_an_explicit_wish_fails() {
     let reason = report["reason"].as_str().expect("a reason");
     assert!(!direct || reason.contains("EPERM"), "{reason}");
     load_in(forbid_io_uring, &path, &["--backend", "tokio"]).assert_ok();
+    let report = load_in(forbid_use_of_rings, &path, &["--json"]).json();
+    assert_eq!(report["backend"], "pread", "rings can be made there, but not used");
 }
 
 #[test]

@@ -11,12 +11,17 @@ use std::path::{Path, PathBuf};
 /// The tightest of all limits, with its name. Page cache counts as free, as the kernel gives it up under pressure.
 #[must_use]
 pub fn memory_limit() -> MemoryLimit {
+    memory_limits().into_iter().min_by_key(|limit| limit.available).unwrap_or_else(no_limit)
+}
+
+/// Every limit that is known.
+pub(super) fn memory_limits() -> Vec<MemoryLimit> {
     let mut limits = vec![address_space_left()];
     limits.push(meminfo("MemAvailable:").map(|available| limit(available, "free memory".to_owned())));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     limits.extend(groups_with_limits(&groups, &mounts).into_iter().map(|group| group.left()));
-    limits.into_iter().flatten().min_by_key(|limit| limit.available).unwrap_or_else(no_limit)
+    limits.into_iter().flatten().collect()
 }
 
 /// Where no limit is known.

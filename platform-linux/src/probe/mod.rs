@@ -1,4 +1,10 @@
-//! Asks the system what it allows: each answer is tried, never taken from a version number.
+//! Asks the system what it allows: each answer is tried, never taken from a version number. And, when somebody wants to know, measures
+//! what a device gives ([`roofline`]), keeps that for later loads ([`profile`]), and tells what the machine refuses ([`doctor`]).
+
+pub mod device;
+pub mod doctor;
+pub mod profile;
+pub mod roofline;
 
 mod memory;
 mod residency;
@@ -63,7 +69,13 @@ pub fn uring_refusal() -> Option<String> {
     };
     let mut probe = io_uring::Probe::new();
     match ring.submitter().register_probe(&mut probe) {
-        Ok(()) if probe.is_supported(opcode::Read::CODE) => None,
+        // A filter may allow rings and forbid their use.
+        Ok(()) if probe.is_supported(opcode::Read::CODE) => {
+            ring.submit().err().map(|error| match error.raw_os_error() {
+                Some(libc::EPERM) => "io_uring_enter: EPERM, forbidden by a seccomp filter".to_owned(),
+                _ => format!("io_uring_enter: {error}"),
+            })
+        }
         _ => Some("the kernel's io_uring has no plain reads (Linux 5.6 has them)".to_owned()),
     }
 }

@@ -75,6 +75,23 @@ fn look(file: &File, ranges_too: bool) -> Residency {
     }
 }
 
+/// Which of the ways to ask work for a file.
+pub(super) struct Ways {
+    /// Or the error number.
+    pub(super) cachestat: Result<(), i32>,
+    /// Not for files of others, of which it says that all is resident.
+    pub(super) mincore: bool,
+    pub(super) nowait: bool,
+}
+
+pub(super) fn ways(file: &File) -> Ways {
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len()).max(1);
+    let own = file.metadata().is_ok_and(|metadata| owns(&metadata));
+    // No more of a large file than is enough to see that it works.
+    let mincore = own && mapped(file, bytes.min(1 << 20)).is_some();
+    Ways { cachestat: cached_pages(file, 0, 0).map(|_| ()), mincore, nowait: sampled_share(file, bytes).is_some() }
+}
+
 fn pages_of(bytes: u64) -> u64 {
     bytes.div_ceil(rustix::param::page_size() as u64)
 }
@@ -110,11 +127,13 @@ fn owns(metadata: &std::fs::Metadata) -> bool {
 }
 
 fn mapped(file: &File, bytes: u64) -> Option<Residency> {
+    // So long and no longer: the file may have grown since its length was asked for.
+    let len = usize::try_from(bytes).ok()?;
     // SAFETY: the mapping is never read; `mincore` only asks about it.
-    let map = unsafe { memmap2::Mmap::map(file) }.ok()?;
+    let map = unsafe { memmap2::MmapOptions::new().len(len).map(file) }.ok()?;
     let page = rustix::param::page_size() as u64;
     let mut pages = vec![0_u8; usize::try_from(pages_of(bytes)).ok()?];
-    // SAFETY: the range is the mapping's own, and `pages` has a byte for each of its pages.
+    // SAFETY: the range is the mapping's own, which is `bytes` long, and `pages` has a byte for each of its pages.
     let code = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
     if code != 0 {
         return None;

@@ -1,0 +1,248 @@
+//! What a load takes from a measurement of its device: the size of its reads, how many are in flight, and whether cold files are read
+//! past the page cache.
+//!
+//! A pure use of [`Profile`], which a platform measures and keeps; without one nothing here does anything. Around
+//! [`decide`](super::decide): [`reconsidered`] before it, [`adjust`] after it.
+
+use super::{Backend, Signals, Strategy, is_cached};
+use crate::units::HumanBytes;
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A device as it was measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// The device in words, for the reason.
+    pub device: String,
+    /// The best reads of each way that was measured; a way that could not be is not there.
+    pub best: Vec<BestReads>,
+}
+
+/// The reads that served one way of reading best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BestReads {
+    /// Through a ring, or by threads.
+    pub ring: bool,
+    /// Past the page cache, or through it from a cold device.
+    pub direct: bool,
+    /// The size of a read in bytes.
+    pub chunk_bytes: u64,
+    /// The reads in flight in all.
+    pub in_flight: usize,
+    /// The rate that they reached.
+    pub bytes_per_second: u64,
+}
+
+/// How much faster buffered reads must be for cold files to be read so: they are copied by the processor, and push other files
+/// out of the page cache.
+const CLEARLY: f64 = 1.25;
+/// Rates that differ by less are the same to a measurement.
+const SAME: f64 = 0.95;
+/// A smaller read costs as much bookkeeping as one of this size, so it is not taken for being small.
+const CHEAP_READ: u64 = 1 << 20;
+/// A load's reads are at least as long as this: shorter ones bring a device nothing that longer ones do not, and each has its own bookkeeping.
+const LEAST_CHUNK: u64 = 512 << 10;
+const MAX_CPUS: usize = 8;
+/// Their stacks are address space, of which a load counts on some tens of MiB.
+const MAX_THREADS: usize = 32;
+
+impl BestReads {
+    /// Of measurements of one way, the one to read by: of those that are as fast as the fastest, the one with the fewest bytes in flight.
+    #[must_use]
+    pub fn choose(measured: impl IntoIterator<Item = Self> + Clone) -> Option<Self> {
+        let fastest = measured.clone().into_iter().map(|reads| reads.bytes_per_second).max()?;
+        let as_fast = |reads: &Self| reads.bytes_per_second as f64 >= fastest as f64 * SAME;
+        let cost = |reads: &Self| {
+            let bytes = reads.chunk_bytes.max(CHEAP_READ).saturating_mul(reads.in_flight as u64);
+            (bytes, u64::MAX - reads.bytes_per_second)
+        };
+        measured.into_iter().filter(as_fast).min_by_key(cost)
+    }
+}
+
+impl Profile {
+    /// The best reads of this way; of the other engine's where this one's were not measured.
+    #[must_use]
+    pub fn reads(&self, ring: bool, direct: bool) -> Option<&BestReads> {
+        let way = || self.best.iter().filter(|reads| reads.direct == direct);
+        way().find(|reads| reads.ring == ring).or_else(|| way().next())
+    }
+
+    fn fastest(&self, direct: bool) -> Option<u64> {
+        self.best.iter().filter(|reads| reads.direct == direct).map(|reads| reads.bytes_per_second).max()
+    }
+}
+
+/// The signals as they are, or, where the device reads clearly faster through the page cache, as if it took no direct reads, for this
+/// reason. Whoever asks for the ring gets the direct reads that it is for, and a mapping reads nothing.
+pub(super) fn reconsidered(signals: &Signals, wanted: Option<Backend>) -> Cow<'_, Signals> {
+    let Some(profile) = &signals.profile else { return Cow::Borrowed(signals) };
+    let (Some(direct), Some(buffered)) = (profile.fastest(true), profile.fastest(false)) else {
+        return Cow::Borrowed(signals);
+    };
+    let takes_direct = signals.files.iter().any(|file| file.direct);
+    let given = matches!(wanted, Some(Backend::Uring | Backend::Mmap));
+    if given || !takes_direct || (buffered as f64) < direct as f64 * CLEARLY {
+        return Cow::Borrowed(signals);
+    }
+    let mut signals = signals.clone();
+    signals.files.iter_mut().for_each(|file| file.direct = false);
+    signals.direct_refused = Some(format!(
+        "by the profile of {}, this device reads faster through the page cache ({}/s, past it {}/s)",
+        profile.device,
+        HumanBytes(buffered),
+        HumanBytes(direct)
+    ));
+    Cow::Owned(signals)
+}
+
+/// Sizes the reads of a strategy for `signals` as the profile says, and adds to the reason that it did. Little bytes, cached files and
+/// mappings are none of the device's business.
+pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
+    let Some(profile) = &signals.profile else { return };
+    let wanted = || signals.files.iter().zip(&strategy.direct).filter(|(file, _)| file.wanted_bytes > 0);
+    let any_direct = wanted().any(|(_, &direct)| direct);
+    let any_cold = wanted().any(|(file, _)| !is_cached(file));
+    if !any_cold || signals.selected_bytes < super::SMALL_BYTES || strategy.backend == Backend::Mmap {
+        return;
+    }
+    let ring = strategy.backend == Backend::Uring;
+    let Some(best) = profile.reads(ring, any_direct) else { return };
+    let cpus = signals.cpus.clamp(1, MAX_CPUS);
+    // The measurement read into memory that was there. A load faults its memory in as it reads, and while a processor does that the device
+    // needs something to do.
+    let in_flight = best.in_flight.max(2 * cpus).min(if ring { usize::MAX } else { MAX_THREADS });
+    // Every read in flight should have a successor, so that the device is not idle for half of a small load.
+    let fits = signals.selected_bytes / (2 * in_flight as u64).max(1);
+    let mut chunk_bytes = best.chunk_bytes.max(LEAST_CHUNK);
+    while chunk_bytes > fits && chunk_bytes / 2 >= LEAST_CHUNK {
+        chunk_bytes /= 2;
+    }
+    strategy.chunk_bytes = chunk_bytes;
+    // A tuner goes on from there.
+    if ring {
+        strategy.workers = cpus;
+        strategy.depth = in_flight.div_ceil(strategy.workers);
+    } else {
+        (strategy.workers, strategy.depth) = (in_flight, 1);
+    }
+    strategy.most_in_flight = strategy.most_in_flight.max(strategy.workers * strategy.depth);
+    let device = format!("the profile of {}", profile.device);
+    let by = if strategy.reason.contains(&device) { "the same profile" } else { &device };
+    strategy.reason += &format!(
+        "; by {by}, where {}/s were measured: reads of {}, {in_flight} in flight",
+        HumanBytes(best.bytes_per_second),
+        HumanBytes(chunk_bytes)
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Consumer, FileSignals, decide};
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    const MIB: u64 = 1 << 20;
+
+    fn reads(ring: bool, direct: bool, chunk_mib: u64, in_flight: usize, mib_per_second: u64) -> BestReads {
+        BestReads { ring, direct, chunk_bytes: chunk_mib * MIB, in_flight, bytes_per_second: mib_per_second * MIB }
+    }
+
+    fn signals(resident: f32, best: Vec<BestReads>) -> Signals {
+        let file = FileSignals {
+            bytes: 1 << 30,
+            resident: Some(resident),
+            cached: vec![],
+            direct: true,
+            aligned: true,
+            wanted_bytes: 1 << 30,
+        };
+        Signals {
+            files: vec![file.clone(), file],
+            selected_bytes: 2 << 30,
+            consumer: Consumer::Whole,
+            file_system: "ext4".to_string(),
+            network: false,
+            uring_refused: None,
+            direct_refused: None,
+            cpus: 4,
+            profile: Some(Profile { device: "ext4 on 254:0".to_string(), best }),
+        }
+    }
+
+    #[test]
+    fn a_profile_sizes_the_reads_and_says_so() {
+        let best = vec![reads(true, true, 4, 24, 3000), reads(false, true, 1, 16, 2900)];
+        let strategy = decide(&signals(0.0, best.clone()), None);
+        assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, true]));
+        assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (4 * MIB, 4, 6));
+        let words = "by the profile of ext4 on 254:0, where 2.9 GiB/s were measured: reads of 4.0 MiB, 24 in flight";
+        assert!(strategy.reason.contains(words), "{}", strategy.reason);
+        let strategy = decide(&signals(0.0, best), Some(Backend::Pread));
+        assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (MIB, 16, 1), "the threads' own");
+        let many = decide(&signals(0.0, vec![reads(false, true, 1, 128, 3000)]), Some(Backend::Pread));
+        assert_eq!(many.workers, MAX_THREADS);
+    }
+
+    #[test]
+    fn processors_that_fault_memory_in_leave_the_device_something_to_do() {
+        let strategy = decide(&signals(0.0, vec![reads(true, true, 4, 1, 100)]), None);
+        assert_eq!((strategy.workers, strategy.depth), (4, 2));
+    }
+
+    #[test]
+    fn a_device_that_reads_clearly_faster_through_the_page_cache_is_read_so() {
+        let best = |buffered| vec![reads(true, true, 4, 8, 1000), reads(false, false, 2, 4, buffered)];
+        let strategy = decide(&signals(0.0, best(2000)), None);
+        assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+        assert_eq!((strategy.chunk_bytes, strategy.workers), (2 * MIB, 8), "two threads a processor at least");
+        let words = "reads faster through the page cache (1.9 GiB/s, past it 1000.0 MiB/s), so the reads are buffered";
+        assert!(strategy.reason.contains(words), "{}", strategy.reason);
+        assert_eq!(decide(&signals(0.0, best(1200)), None).direct, vec![true, true], "not clearly faster");
+        let asked = decide(&signals(0.0, best(2000)), Some(Backend::Uring));
+        assert_eq!((asked.backend, asked.direct), (Backend::Uring, vec![true, true]));
+    }
+
+    #[test]
+    fn cached_files_little_bytes_and_mappings_are_not_the_devices_business() {
+        let best = vec![reads(true, true, 16, 64, 1000), reads(false, false, 16, 64, 3000)];
+        let without = |signals: &Signals| Signals { profile: None, ..signals.clone() };
+        let cached = signals(1.0, best.clone());
+        assert_eq!(decide(&cached, None), decide(&without(&cached), None));
+        let cold = signals(0.0, best.clone());
+        assert_eq!(decide(&cold, Some(Backend::Mmap)), decide(&without(&cold), Some(Backend::Mmap)));
+        let little = Signals { selected_bytes: 1000, ..signals(0.0, vec![best[0]]) };
+        assert_eq!(decide(&little, None), decide(&without(&little), None));
+        let unmeasured = signals(0.0, vec![]);
+        assert_eq!(decide(&unmeasured, None), decide(&without(&unmeasured), None));
+    }
+
+    #[test]
+    fn a_small_load_has_reads_for_all_that_are_in_flight() {
+        let mut small = signals(0.0, vec![reads(true, true, 16, 8, 1000)]);
+        small.selected_bytes = 64 * MIB;
+        assert_eq!(decide(&small, None).chunk_bytes, 4 * MIB);
+        small.selected_bytes = 4 * MIB;
+        assert_eq!(decide(&small, None).chunk_bytes, LEAST_CHUNK);
+        let tiny = BestReads { chunk_bytes: 64 << 10, ..reads(true, true, 1, 64, 1000) };
+        assert_eq!(decide(&signals(0.0, vec![tiny]), None).chunk_bytes, LEAST_CHUNK);
+    }
+
+    #[test]
+    fn of_those_that_are_as_fast_the_cheapest_is_chosen() {
+        let measured = [
+            reads(true, true, 1, 1, 500),
+            reads(true, true, 1, 8, 960),
+            reads(true, true, 1, 32, 1000),
+            reads(true, true, 16, 8, 990),
+        ];
+        assert_eq!(BestReads::choose(measured), Some(measured[1]));
+        let tiny = BestReads { chunk_bytes: 64 << 10, in_flight: 8, ..measured[1] };
+        let faster = BestReads { bytes_per_second: 970 * MIB, ..measured[1] };
+        assert_eq!(BestReads::choose([tiny, faster]), Some(faster), "a tiny read is not cheaper");
+        assert_eq!(BestReads::choose([]), None);
+    }
+}

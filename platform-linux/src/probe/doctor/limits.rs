@@ -1,0 +1,118 @@
+//! What this process may have: memory, locked memory, open files.
+
+use super::subject::Subject;
+use super::{Finding, Status};
+use crate::probe::memory::memory_limits;
+use floodtide_core::HumanBytes;
+use memmap2::MmapMut;
+use rustix::process::{Resource, getrlimit};
+use std::fs;
+
+/// Less than this is little for any model.
+const LITTLE_MEMORY: u64 = 1 << 30;
+const NO_LIMIT: u64 = 1 << 60;
+/// Shards that the largest checkpoints have, each with two descriptors.
+const MANY_FILES: u64 = 2 * 512;
+
+pub(super) fn memory(subject: &Subject) -> Finding {
+    const NAME: &str = "memory";
+    let mut limits = memory_limits();
+    // The first version of control groups writes a huge number for none.
+    limits.retain(|limit| limit.available < NO_LIMIT);
+    limits.sort_by_key(|limit| limit.available);
+    let Some(tightest) = limits.first() else {
+        return Finding::new(NAME, Status::Limited, "the system does not tell", "loads are not refused for memory");
+    };
+    let words: Vec<String> =
+        limits.iter().take(4).map(|limit| format!("{} ({})", HumanBytes(limit.available), limit.limit)).collect();
+    let found = format!(
+        "{} can be had, {}",
+        words[0],
+        match &words[1..] {
+            [] => "and neither a control group nor ulimit -v allows less".to_owned(),
+            more => format!("and beside it {}", more.join(", ")),
+        }
+    );
+    let needed = subject.checkpoint.map_or(0, |(_, bytes)| bytes);
+    let remedy = format!(
+        "floodtide load --stream, --backend mmap or --select; or lift what is tightest: {}",
+        if tightest.limit.contains("cgroup") {
+            "memory.max of the control group (docker run --memory)"
+        } else if tightest.limit.contains("ulimit") {
+            "ulimit -v unlimited"
+        } else {
+            "end other programs"
+        }
+    );
+    if needed > tightest.available {
+        let meaning = format!("the checkpoint's {} do not fit, so a load of all of it is refused", HumanBytes(needed));
+        return Finding::new(NAME, Status::Limited, found, meaning).remedy(remedy);
+    }
+    if tightest.available < LITTLE_MEMORY {
+        return Finding::new(NAME, Status::Limited, found, "only small checkpoints can be loaded whole").remedy(remedy);
+    }
+    let meaning = match subject.checkpoint {
+        Some(_) => format!("the checkpoint's {} fit", HumanBytes(needed)),
+        None => "checkpoints up to the tightest of these can be loaded whole".to_owned(),
+    };
+    Finding::new(NAME, Status::Good, found, meaning)
+}
+
+pub(super) fn locked_memory() -> Finding {
+    const NAME: &str = "locked memory";
+    let limit = getrlimit(Resource::Memlock).current;
+    let words = limit.map_or_else(|| "no limit".to_owned(), |bytes| format!("a limit of {}", HumanBytes(bytes)));
+    let meaning = "--mlock keeps all of a load in memory";
+    if may_lock_anything() {
+        return Finding::new(NAME, Status::Good, format!("{words}, which does not hold for this user"), meaning);
+    }
+    let remedy = "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, docker run --ulimit memlock=-1";
+    let without = "loads without --mlock lose nothing";
+    match (lock_a_page(), limit) {
+        (Ok(()), None) => Finding::new(NAME, Status::Good, words, meaning),
+        (Ok(()), Some(_)) => {
+            Finding::new(NAME, Status::Limited, words, "--mlock locks so much of a load, and warns of the rest")
+                .cost(without)
+                .remedy(remedy)
+        }
+        (Err(error), _) => {
+            Finding::new(NAME, Status::Missing, format!("{words}; {error}"), "--mlock locks nothing, and warns of it")
+                .cost(without)
+                .remedy(remedy)
+        }
+    }
+}
+
+/// `CAP_IPC_LOCK` of `linux/capability.h`, which frees from the limit.
+fn may_lock_anything() -> bool {
+    const IPC_LOCK: u32 = 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).is_some_and(|set| set >> IPC_LOCK & 1 == 1)
+}
+
+fn lock_a_page() -> std::io::Result<()> {
+    let page = MmapMut::map_anon(rustix::param::page_size())?;
+    page.lock()?;
+    page.unlock()
+}
+
+pub(super) fn open_files(subject: &Subject) -> Finding {
+    const NAME: &str = "open files";
+    let limits = getrlimit(Resource::Nofile);
+    let Some(limit) = limits.maximum else {
+        return Finding::new(NAME, Status::Good, "no limit", "a checkpoint of any number of shards can be opened");
+    };
+    let now = limits.current.map_or_else(|| "none now".to_owned(), |soft| format!("{soft} now"));
+    let found = format!("a limit of {limit} ({now}; the command raises it as far as it may)");
+    // Some for the program, its rings and its threads.
+    let shards = limit.saturating_sub(32) / 2;
+    let meaning = format!("each shard takes two descriptors, so checkpoints of up to {shards} shards can be loaded");
+    let files = subject.checkpoint.map_or(0, |(files, _)| files as u64);
+    let status = if limit < MANY_FILES || files > shards { Status::Limited } else { Status::Good };
+    let finding = Finding::new(NAME, status, found, meaning);
+    match status {
+        Status::Good => finding,
+        _ => finding.remedy("ulimit -Hn 65536 (as root), LimitNOFILE for systemd, docker run --ulimit nofile=65536"),
+    }
+}

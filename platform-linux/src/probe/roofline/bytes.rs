@@ -1,0 +1,263 @@
+//! What a measurement reads: large files that are there, or a temporary one without a name.
+
+use super::ProbeError;
+use crate::files::OpenFile;
+use crate::locate::locate;
+use crate::probe::{file_system, is_memory, resident_share};
+use floodtide_core::{FileId, HumanBytes};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Every read of a measurement lies in one such piece of a file, so that no size meets an end.
+pub(super) const PIECE: u64 = 16 << 20;
+/// What is read over and over; more would be better against a device's own cache, but takes longer to write.
+pub(super) const WANTED: u64 = 512 << 20;
+/// A temporary file that takes too long to write may be as short as this.
+const LEAST: u64 = 128 << 20;
+/// What is left free on the disk.
+const RESERVE: u64 = 64 << 20;
+/// Up to this share a file counts as cold.
+const COLD: f32 = 0.02;
+
+/// Files to read from, piece after piece.
+#[derive(Debug)]
+pub(super) struct Bytes {
+    pub(super) files: Arc<[OpenFile]>,
+    /// Where they come from, in words.
+    pub(super) origin: String,
+    /// Why cold buffered reads cannot be measured with them, if so.
+    pub(super) buffered_refused: Option<String>,
+    /// The files' pieces.
+    pieces: Vec<(FileId, u64)>,
+    next: AtomicU64,
+    /// Keeps the temporary file, which has no name.
+    _temporary: Option<File>,
+}
+
+impl Bytes {
+    /// Existing files where there are enough bytes, and else a temporary one; writing takes `patience` at most, or what the least takes.
+    pub(super) fn find(
+        folder: &Path,
+        wanted: u64,
+        patience: Duration,
+        told: &dyn Fn(&str),
+    ) -> Result<Self, ProbeError> {
+        let metadata = std::fs::metadata(folder).map_err(|source| ProbeError::folder(folder, source))?;
+        if !metadata.is_dir() {
+            return Err(ProbeError::NotAFolder { path: folder.to_owned() });
+        }
+        let handle = File::open(folder).map_err(|source| ProbeError::folder(folder, source))?;
+        if is_memory(&handle) {
+            return Err(ProbeError::Memory { path: folder.to_owned(), file_system: file_system(&handle).0 });
+        }
+        let (cold, cached) = existing(folder);
+        if total(&cold) >= wanted {
+            let origin = format!("existing files of {}", HumanBytes(total(&cold)));
+            return Ok(Self::new(cold, origin, None, None));
+        }
+        match write(folder, wanted, patience, told) {
+            Ok((file, bytes)) => {
+                let opened = reopen(&file).map_err(|source| ProbeError::folder(folder, source))?;
+                let origin = format!("a temporary file of {}, removed afterwards", HumanBytes(bytes));
+                Ok(Self::new(vec![opened], origin, None, Some(file)))
+            }
+            // Nothing can be written, as on a read-only mount of models, but there is something to read.
+            Err(error) if total(&cold) + total(&cached) >= wanted => {
+                let origin = format!(
+                    "existing files of {}, part of which is in the page cache",
+                    HumanBytes(total(&cold) + total(&cached))
+                );
+                let why = format!(
+                    "what others have in the page cache is not dropped for a measurement, and no file of its own could be written: {error}"
+                );
+                Ok(Self::new(cold.into_iter().chain(cached).collect(), origin, Some(why), None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn new(
+        mut files: Vec<OpenFile>,
+        origin: String,
+        buffered_refused: Option<String>,
+        temporary: Option<File>,
+    ) -> Self {
+        files.iter_mut().for_each(OpenFile::open_direct);
+        let pieces = files.iter().enumerate().flat_map(|(index, file)| {
+            (0..file.bytes() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE))
+        });
+        let pieces = pieces.collect();
+        Self { files: files.into(), origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
+    }
+
+    /// How many bytes there are to read.
+    pub(super) fn total(&self) -> u64 {
+        self.pieces.len() as u64 * PIECE
+    }
+
+    /// Where direct reads are possible in all of it.
+    pub(super) fn takes_direct(&self) -> bool {
+        self.files.iter().all(|file| file.direct_limits().is_some())
+    }
+
+    /// Begins a run of reads at a piece that none has touched since the last time round.
+    pub(super) fn begin(&self) {
+        let next = self.next.load(Ordering::Relaxed).next_multiple_of(PIECE);
+        self.next.store(next, Ordering::Relaxed);
+    }
+
+    /// The place of the next read of so many bytes, a power of two up to [`PIECE`].
+    pub(super) fn next(&self, bytes: u64) -> (FileId, u64) {
+        let at = self.next.fetch_add(bytes, Ordering::Relaxed);
+        let (file, start) = self.pieces[(at / PIECE) as usize % self.pieces.len()];
+        (file, start + at % PIECE)
+    }
+
+    /// Starts over, so that the same bytes are read again.
+    pub(super) fn rewind(&self) {
+        self.next.store(0, Ordering::Relaxed);
+    }
+
+    /// Puts what was read out of the page cache. Its files were cold when this began, so nobody misses anything.
+    pub(super) fn drop_cache(&self) {
+        for file in self.files.iter().filter(|_| self.buffered_refused.is_none()) {
+            // Advice that is not followed shows: the summary tells what was still resident.
+            let _ = rustix::fs::fadvise(file.buffered(), 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
+    /// The largest share of a file in the page cache, where the system tells.
+    pub(super) fn resident(&self) -> Option<f32> {
+        self.files.iter().filter_map(|file| resident_share(file.buffered())).reduce(f32::max)
+    }
+}
+
+fn total(files: &[OpenFile]) -> u64 {
+    files.iter().map(|file| file.bytes() / PIECE * PIECE).sum()
+}
+
+/// The large regular files of a folder, links followed, that lie on one device: those that are cold, and the others. Where the folder is a
+/// checkpoint, they are its files, which a cache may keep elsewhere.
+fn existing(folder: &Path) -> (Vec<OpenFile>, Vec<OpenFile>) {
+    let candidates: Vec<PathBuf> = match locate(folder) {
+        Ok(located) => located.files,
+        Err(_) => std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
+    };
+    let large = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).ok()?;
+        // A file with holes is not read from the device.
+        let dense = metadata.blocks().saturating_mul(512) >= metadata.len();
+        (metadata.is_file() && metadata.len() >= 4 * PIECE && dense).then_some((metadata.len(), path))
+    };
+    let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
+    // By size and name, so that the same folder gives the same measurement.
+    paths.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let mut opened: Vec<OpenFile> =
+        paths.into_iter().take(64).filter_map(|(_, path)| OpenFile::open(&path).ok()).collect();
+    let device = opened.first().map(OpenFile::device);
+    opened.retain(|file| Some(file.device()) == device);
+    opened.into_iter().partition(|file| resident_share(file.buffered()).is_some_and(|share| share <= COLD))
+}
+
+/// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.
+fn write(folder: &Path, wanted: u64, patience: Duration, told: &dyn Fn(&str)) -> Result<(File, u64), ProbeError> {
+    let failed = |source| ProbeError::Write { path: folder.to_owned(), source };
+    let disk = rustix::fs::statvfs(folder).map_err(|errno| failed(errno.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < wanted + RESERVE {
+        return Err(ProbeError::NoSpace { path: folder.to_owned(), needed: wanted + RESERVE, free });
+    }
+    // Has no name from the start (O_TMPFILE), or loses it at once where the file system knows no such files.
+    let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
+    told(&format!(
+        "there are no large files here that are out of the page cache: writing up to {} to a temporary file, which has no name \
+         and is gone when this ends, however it does",
+        HumanBytes(wanted)
+    ));
+    let started = Instant::now();
+    let mut random = fastrand::Rng::new();
+    let mut buffer = vec![0; PIECE as usize];
+    let mut written = 0;
+    while written < wanted && (written < LEAST.min(wanted) || started.elapsed() < patience) {
+        random.fill(&mut buffer);
+        file.write_all(&buffer).map_err(failed)?;
+        written += PIECE;
+        // As it goes, so that the time counts what the device takes, and no other program waits long for its own.
+        if written.is_multiple_of(4 * PIECE) {
+            file.sync_data().map_err(failed)?;
+        }
+    }
+    file.sync_all().map_err(failed)?;
+    Ok((file, written))
+}
+
+fn reopen(file: &File) -> std::io::Result<OpenFile> {
+    OpenFile::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))).map_err(std::io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+    #[test]
+    fn a_temporary_file_has_no_name_and_every_place_lies_in_it() {
+        let folder = tempfile::tempdir_in(HERE).expect("a folder");
+        let bytes = Bytes::find(folder.path(), 2 * PIECE, Duration::from_secs(5), &|_| {}).expect("room");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
+        assert_eq!(bytes.total(), 2 * PIECE);
+        assert!(bytes.origin.contains("temporary"), "{}", bytes.origin);
+        let places: Vec<u64> = (0..9).map(|_| bytes.next(4 << 20).1 >> 20).collect();
+        assert_eq!(places, [0, 4, 8, 12, 16, 20, 24, 28, 0]);
+        bytes.begin();
+        assert_eq!(bytes.next(PIECE).1, PIECE);
+        assert_eq!(bytes.next(PIECE).1, 0);
+    }
+
+    #[test]
+    fn large_files_are_read_when_they_are_cold_and_their_cache_is_let_be_when_not() {
+        let folder = tempfile::tempdir_in(HERE).expect("a folder");
+        let path = folder.path().join("model.safetensors");
+        let mut file = File::create(&path).expect("creates");
+        file.write_all(&vec![1; 4 * PIECE as usize]).expect("writes");
+        file.sync_all().expect("syncs");
+        let find = || Bytes::find(folder.path(), 4 * PIECE, Duration::from_secs(5), &|_| {}).expect("bytes");
+        assert!(find().origin.contains("temporary"), "the file is cached");
+        assert_eq!(resident_share(&file), Some(1.0), "and stays so");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
+        if resident_share(&file) != Some(0.0) {
+            return println!("skipped: the page cache cannot be dropped here, or does not tell");
+        }
+        let bytes = find();
+        assert!(bytes.origin.contains("existing") && bytes.buffered_refused.is_none(), "{}", bytes.origin);
+        // Holes are not read from a device.
+        drop(bytes);
+        std::fs::remove_file(&path).expect("removes");
+        File::create(&path).expect("creates").set_len(1 << 30).expect("grows");
+        assert!(find().origin.contains("temporary"));
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_said() {
+        let folder = tempfile::tempdir_in(HERE).expect("a folder");
+        let find =
+            |path: &Path, wanted| Bytes::find(path, wanted, Duration::ZERO, &|_| {}).expect_err("refused").to_string();
+        let message = find(folder.path(), 1 << 60);
+        assert!(message.contains("1.0 EiB") && message.contains("free"), "{message}");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "text").expect("writes");
+        assert!(find(&file, PIECE).contains("folder"));
+        assert!(find(&folder.path().join("missing"), PIECE).contains("missing"));
+        let shared = Path::new("/dev/shm");
+        if File::open(shared).is_ok_and(|folder| is_memory(&folder)) {
+            assert!(find(shared, PIECE).contains("tmpfs is memory"), "{}", find(shared, PIECE));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! One run of reads: so many of one size in flight for a while, by the sources that loads use.
+
+use super::Way;
+use super::bytes::Bytes;
+use crate::pieces::{Backing, Piece, Pieces};
+use crate::region::Region;
+use crate::source::{PreadSource, UringSource};
+use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource};
+use std::io;
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The memory that reads fill, the same for all runs: in huge pages, and faulted in, so that only reading is measured.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    region: Option<Region>,
+    bytes: usize,
+}
+
+impl Scratch {
+    pub(super) fn new(bytes: usize) -> io::Result<Self> {
+        let mut scratch = Self { region: None, bytes };
+        scratch.region = Some(scratch.map()?);
+        Ok(scratch)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn map(&self) -> io::Result<Region> {
+        let region = Region::map(self.bytes, Alignment::HUGE_PAGE)?;
+        // Refused where huge pages are off: the reads are then as slow as a load's.
+        let _ = region.advise_huge_pages();
+        let whole = 0..self.bytes;
+        let pieces = Pieces::new(region, vec![whole])?;
+        if let Some(mut piece) = pieces.take(0) {
+            piece.memory().fill(0);
+        }
+        pieces.into_memory().ok_or_else(|| io::Error::other("the memory is still in use"))
+    }
+
+    /// The memory in pieces of one size.
+    fn pieces(&mut self, count: usize, bytes: usize) -> io::Result<Pieces<Region>> {
+        // Gone when a ring that could not wait has leaked its part.
+        let region = match self.region.take() {
+            Some(region) => region,
+            None => self.map()?,
+        };
+        debug_assert!(count * bytes <= region.bytes());
+        Pieces::new(region, (0..count).map(|piece| piece * bytes..(piece + 1) * bytes).collect())
+    }
+}
+
+/// A run to make.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    pub(super) way: Way,
+    pub(super) chunk_bytes: u64,
+    pub(super) in_flight: usize,
+    /// Threads at most where a ring keeps several reads in flight in each.
+    pub(super) rings: usize,
+    /// No read begins later than this after the first.
+    pub(super) time: Duration,
+    /// So many bytes are enough, however little time it took.
+    pub(super) most_bytes: u64,
+}
+
+impl Run {
+    /// Makes the run; its rate in bytes a second.
+    pub(super) fn rate(&self, bytes: &Bytes, scratch: &mut Scratch) -> Result<f64, String> {
+        let threads = if self.way.ring { self.rings.clamp(1, self.in_flight) } else { self.in_flight };
+        let pieces = scratch.pieces(self.in_flight, self.chunk_bytes as usize).map_err(|error| error.to_string())?;
+        let result = self.work(threads, bytes, &pieces);
+        scratch.region = pieces.into_memory();
+        let (read, elapsed) = result?;
+        Ok(read as f64 / elapsed.as_secs_f64().max(1e-9))
+    }
+
+    fn work(&self, threads: usize, bytes: &Bytes, pieces: &Pieces<Region>) -> Result<(u64, Duration), String> {
+        // Threads come before the clock starts.
+        let barrier = Barrier::new(threads);
+        let failure = Mutex::new(None);
+        let totals: Mutex<(u64, Option<Instant>, Option<Instant>)> = Mutex::new((0, None, None));
+        let work = |thread: usize| {
+            let slots: Vec<usize> = (0..self.in_flight).filter(|slot| slot % threads == thread).collect();
+            let buffers = slots.into_iter().filter_map(|slot| pieces.take(slot)).collect();
+            let source = Source::new(self.way.ring, bytes, self.in_flight.div_ceil(threads));
+            barrier.wait();
+            let started = Instant::now();
+            let result = source.map_err(|error| error.to_string()).and_then(|mut source| match &mut source {
+                Source::Ring(ring) => self.keep_busy(ring.as_mut(), bytes, buffers, started),
+                Source::Thread(thread) => self.keep_busy(thread, bytes, buffers, started),
+            });
+            let ended = Instant::now();
+            match result {
+                Ok(read) => {
+                    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+                    totals.0 += read;
+                    totals.1 = Some(totals.1.map_or(started, |first| first.min(started)));
+                    totals.2 = Some(totals.2.map_or(ended, |last| last.max(ended)));
+                }
+                Err(error) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+            }
+        };
+        spawn_all(threads, work).map_err(|error| format!("the system gives no {threads} threads ({error})"))?;
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        match totals.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            (read, Some(first), Some(last)) if read > 0 => Ok((read, last - first)),
+            _ => Err("nothing was read".to_owned()),
+        }
+    }
+
+    /// Keeps a source's buffers in flight until the time is up, then waits for them. Every byte counts, and all of the time.
+    fn keep_busy<S: ReadSource<Buffer = Piece<Region>>>(
+        &self,
+        source: &mut S,
+        bytes: &Bytes,
+        mut free: Vec<Piece<Region>>,
+        started: Instant,
+    ) -> Result<u64, String> {
+        let (mut read, mut asked, mut number, mut failed) = (0_u64, 0_u64, 0_u64, None);
+        loop {
+            while failed.is_none() && asked < self.most_bytes && started.elapsed() < self.time {
+                if source.in_flight() >= source.capacity() {
+                    break;
+                }
+                let Some(buffer) = free.pop() else { break };
+                let (file, offset) = bytes.next(self.chunk_bytes);
+                let len = self.chunk_bytes as usize;
+                let id = ReadId::numbered(number);
+                let (direct, attempt) = (self.way.direct, 0);
+                let op = ReadOp { id, chunk: ChunkId(0), file, offset, at: 0, len, direct, attempt };
+                (number, asked) = (number + 1, asked + self.chunk_bytes);
+                if let Err(rejected) = source.submit(op, buffer) {
+                    failed = Some(rejected.fault);
+                }
+            }
+            if source.in_flight() == 0 {
+                return match failed {
+                    Some(fault) => Err(format!("a read failed: {fault}")),
+                    None => Ok(read),
+                };
+            }
+            let waited = source.wait(&mut |completion| {
+                match completion.outcome {
+                    Outcome::Read(0) => failed = Some(Fault::Io),
+                    Outcome::Read(bytes) => read += bytes as u64,
+                    Outcome::Failed(Fault::Interrupted | Fault::Again) => {}
+                    Outcome::Failed(fault) => failed = Some(fault),
+                }
+                free.push(completion.buffer);
+            });
+            waited.map_err(|error| format!("the ring cannot wait: {error}"))?;
+        }
+    }
+}
+
+enum Source {
+    Ring(Box<UringSource<Piece<Region>>>),
+    Thread(PreadSource<Piece<Region>>),
+}
+
+impl Source {
+    fn new(ring: bool, bytes: &Bytes, depth: usize) -> io::Result<Self> {
+        let files = Arc::clone(&bytes.files);
+        Ok(match ring {
+            true => Self::Ring(Box::new(UringSource::new(files, depth)?)),
+            false => Self::Thread(PreadSource::new(files)),
+        })
+    }
+}
+
+/// Runs `work` on so many threads, this one among them; on all of them or, where the system does not give them, on none.
+fn spawn_all(threads: usize, work: impl Fn(usize) + Sync) -> io::Result<()> {
+    // Each waits for the word, so that a thread that could not be had leaves no other waiting at the barrier.
+    let word = std::sync::RwLock::new(false);
+    std::thread::scope(|scope| {
+        let mut go = word.write().unwrap_or_else(PoisonError::into_inner);
+        for thread in 1..threads {
+            let (work, word) = (&work, &word);
+            let task = move || {
+                if *word.read().unwrap_or_else(PoisonError::into_inner) {
+                    work(thread);
+                }
+            };
+            std::thread::Builder::new()
+                .name("floodtide-probe".to_owned())
+                .stack_size(128 << 10)
+                .spawn_scoped(scope, task)?;
+        }
+        *go = true;
+        drop(go);
+        work(0);
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_reads() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder");
+        let bytes = Bytes::find(folder.path(), 32 << 20, Duration::from_secs(5), &|_| {}).expect("room");
+        let mut scratch = Scratch::new(8 << 20).expect("memory");
+        let ring = crate::probe::uring_refusal().is_none();
+        for way in Way::ALL.into_iter().filter(|way| (!way.ring || ring) && (!way.direct || bytes.takes_direct())) {
+            for (chunk_bytes, in_flight) in [(64 << 10, 128), (1 << 20, 1), (1 << 20, 8)] {
+                let run =
+                    Run { way, chunk_bytes, in_flight, rings: 2, time: Duration::from_millis(5), most_bytes: u64::MAX };
+                let rate = run.rate(&bytes, &mut scratch).expect("reads");
+                assert!(rate > 1e6, "{run:?}: {rate}");
+            }
+        }
+        assert!(scratch.region.is_some(), "the memory came back");
+    }
+}

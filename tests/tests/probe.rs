@@ -1,0 +1,174 @@
+//! `floodtide probe`: a device is measured, nothing is left behind, and later loads take what is stored.
+
+use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::command::{self, Run};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn run(cache: &Path, verb: &[&str], path: &Path) -> Run {
+    let mut program = Command::new(command::path());
+    program.args(verb).arg(path).env("XDG_CACHE_HOME", cache);
+    command::finish(&mut program)
+}
+
+/// Cold, as nothing of it was ever read.
+fn sparse(folder: &Path) -> PathBuf {
+    let bytes = 1_u64 << 30;
+    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
+    let start = raw(&json, &[]);
+    let path = folder.join("sparse.safetensors");
+    fs::write(&path, &start).expect("writes");
+    fs::File::options().write(true).open(&path).expect("opens").set_len(start.len() as u64 + bytes).expect("grows");
+    path
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("lists");
+    entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Measures in a folder, or says why that cannot be done here.
+fn measure(cache: &Path, folder: &Path, more: &[&str]) -> Option<Value> {
+    let measured = run(cache, &[&["probe", "--json", "--seconds", "1"], more].concat(), folder);
+    if measured.code == 1 && ["is memory", "free;", "are free"].iter().any(|words| measured.stderr.contains(words)) {
+        println!("skipped: {}", measured.stderr);
+        return None;
+    }
+    Some(measured.json())
+}
+
+#[test]
+fn a_measurement_has_every_way_and_leaves_nothing_behind() {
+    let (folder, cache) = (folder(), folder());
+    let Some(document) = measure(cache.path(), folder.path(), &[]) else { return };
+    assert!(names(folder.path()).is_empty());
+    assert!(names(cache.path()).is_empty(), "nothing is stored unasked");
+    assert!(document["read"].as_str().expect("text").contains("temporary"));
+    let (cells, refused) =
+        (document["cells"].as_array().expect("cells"), document["refused"].as_array().expect("ways"));
+    for (engine, direct) in [("uring", true), ("threads", true), ("uring", false), ("threads", false)] {
+        let way = |entry: &&Value| entry["engine"] == engine && entry["direct"] == direct;
+        assert!(
+            cells.iter().any(|cell| way(&cell)) != refused.iter().any(|refused| way(&refused)),
+            "{engine} {direct}"
+        );
+    }
+    for cell in cells {
+        let rate = &cell["bytes_per_second"];
+        let [least, median, most] = ["least", "median", "most"].map(|key| rate[key].as_f64().expect("a number"));
+        assert!(least > 0.0 && least <= median && median <= most, "{cell}");
+    }
+    assert!(document["memory"]["copy_to_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
+    assert!(document["memory"]["fault_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
+    assert_eq!((&document["stored"], &document["store_error"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
+    let (folder, cache) = (folder(), folder());
+    let path = sparse(folder.path());
+    let plain = run(cache.path(), &["plan", "--json"], &path).json();
+    let Some(document) = measure(cache.path(), folder.path(), &["--store"]) else { return };
+    let Some(stored) = document["stored"].as_str() else { return println!("skipped: the device has no identity") };
+    if plain["files"][0]["direct_reads"] == 0 {
+        return println!("skipped: there are no direct reads here");
+    }
+    // What was measured depends on the machine; what is made of it must not.
+    let mut profile: Value = serde_json::from_str(&fs::read_to_string(stored).expect("reads")).expect("JSON");
+    assert_eq!(profile["version"], 1);
+    for reads in profile["reads"].as_array_mut().expect("a list") {
+        let rate = if reads["direct"] == true { 3_000_000_000_u64 } else { 1_000_000_000 };
+        reads["chunk_bytes"] = (1 << 20).into();
+        reads["in_flight"] = 20.into();
+        reads["bytes_per_second"] = rate.into();
+    }
+    let write = |profile: &Value| fs::write(stored, profile.to_string()).expect("writes");
+    write(&profile);
+    let planned = run(cache.path(), &["plan", "--json"], &path).json();
+    let reason = planned["reason"].as_str().expect("text");
+    assert!(reason.contains("by the profile of ") && reason.contains("reads of 1.0 MiB, 20 in flight"), "{reason}");
+    let number = |key: &str| planned[key].as_u64().expect("a number");
+    assert_eq!(number("chunk_bytes"), 1 << 20);
+    assert!((20..=20 + number("workers")).contains(&(number("workers") * number("depth"))), "{planned}");
+    let loaded = run(cache.path(), &["load", "--json", "--select", "t"], &path);
+    assert!(loaded.json()["reason"].as_str().expect("text").contains("by the profile of "), "{loaded:?}");
+
+    for reads in profile["reads"].as_array_mut().expect("a list") {
+        reads["bytes_per_second"] = if reads["direct"] == true { 1_000_000_000_u64 } else { 3_000_000_000 }.into();
+    }
+    write(&profile);
+    let buffered = run(cache.path(), &["plan", "--json"], &path).json();
+    let reason = buffered["reason"].as_str().expect("text");
+    assert!(
+        reason.contains("reads faster through the page cache") && buffered["files"][0]["direct_reads"] == 0,
+        "{reason}"
+    );
+
+    for (text, words) in [("{\"version\": 2}", "version 2"), ("no JSON", "not what floodtide probe writes")] {
+        fs::write(stored, text).expect("writes");
+        let ignored = run(cache.path(), &["plan", "--json"], &path);
+        assert!(ignored.stderr.starts_with("warning: ") && ignored.stderr.contains(words), "{ignored:?}");
+        let ignored = ignored.json();
+        assert_eq!((&ignored["chunk_bytes"], &ignored["reason"]), (&plain["chunk_bytes"], &plain["reason"]));
+    }
+}
+
+#[test]
+fn a_load_needs_no_home() {
+    let folder = folder();
+    let path = sparse(folder.path());
+    for (name, value) in
+        [("HOME", None), ("XDG_CACHE_HOME", Some("/dev/null")), ("XDG_CACHE_HOME", Some("not/absolute"))]
+    {
+        let mut program = Command::new(command::path());
+        program.args(["plan", "--json"]).arg(&path).env_clear().env_remove("XDG_CACHE_HOME");
+        value.map(|value| program.env(name, value));
+        let run = command::finish(&mut program);
+        assert_eq!(run.stderr, "", "{name} {value:?}");
+        run.json();
+    }
+    let mut program = Command::new(command::path());
+    program.args(["probe", "--store", "--seconds", "1"]).arg(folder.path()).env_clear().env_remove("XDG_CACHE_HOME");
+    let run = command::finish(&mut program);
+    if !run.stderr.contains("is memory") {
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.stderr.contains("error: the profile was not stored") && !run.stdout.is_empty(), "{run:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_measurement_leaves_nothing_behind() {
+    let folder = folder();
+    let mut program = Command::new(command::path());
+    program.args(["probe", "--seconds", "60"]).arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = program.spawn().expect("starts");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1500) && child.try_wait().expect("waits").is_none() {
+        // The file has no name, so that even a kill leaves nothing.
+        assert!(names(folder.path()).is_empty());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if child.try_wait().expect("waits").is_none() {
+        kill_process(Pid::from_child(&child), Signal::INT).expect("signals");
+    }
+    child.wait().expect("ends");
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn what_cannot_be_measured_is_an_error() {
+    let folder = folder();
+    let missing = folder.path().join("missing\u{1b}");
+    command::run(["probe".as_ref(), missing.as_os_str()])
+        .assert_error(1, &[r"missing\u{1b}", "cannot open the folder"]);
+    let file = folder.path().join("file");
+    fs::write(&file, "text").expect("writes");
+    command::run(["probe".as_ref(), file.as_os_str()]).assert_error(1, &["expected a folder"]);
+    for seconds in ["0", "601", "x"] {
+        assert_eq!(command::run(["probe", "/", "--seconds", seconds]).code, 2);
+    }
+}
