@@ -1,0 +1,114 @@
+//! A checkpoint of a few MiB, loaded and streamed by every backend, and what came of it.
+
+use crate::checkpoint::raw;
+use crate::faulty_fs::VICTIM;
+use crate::layout::reference;
+use floodtide_linux::{Backend, Error, Loader, TensorStream};
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+/// A MiB.
+pub const MB: usize = 1 << 20;
+/// Streams by every backend; `None` is the automatic choice.
+pub const STREAMED: [Option<Backend>; 4] = [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio)];
+/// Loads by every backend.
+pub const LOADED: [Option<Backend>; 5] =
+    [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio), Some(Backend::Mmap)];
+/// Rings are refused on FUSE.
+pub const ON_FUSE: [Option<Backend>; 4] = [None, Some(Backend::Pread), Some(Backend::Tokio), Some(Backend::Mmap)];
+/// See [`ON_FUSE`].
+pub const STREAMED_ON_FUSE: [Option<Backend>; 3] = [None, Some(Backend::Pread), Some(Backend::Tokio)];
+/// The tensors of the checkpoint, in bytes: eight of a little over 1 MiB.
+pub const TENSORS: [usize; 8] = [MB + 12_345; 8];
+
+/// The checkpoint, as the victim, and its bytes by name.
+pub fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let (mut entries, mut data) = (Vec::new(), Vec::new());
+    for (i, bytes) in TENSORS.into_iter().enumerate() {
+        let begin = data.len();
+        data.extend((begin..begin + bytes).map(|at| (at * 7 + at / 255 + at / 65_521) as u8));
+        entries.push(format!(r#""t{i}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{begin},{}]}}"#, data.len()));
+    }
+    fs::write(folder.join(VICTIM), raw(&format!("{{{}}}", entries.join(",")), &data)).expect("writes");
+    reference(folder)
+}
+
+/// Where a tensor's bytes are in the file.
+pub fn place(folder: &Path, tensor: usize) -> Range<u64> {
+    let file = fs::metadata(folder.join(VICTIM)).expect("is there").len();
+    let data = file - TENSORS.iter().sum::<usize>() as u64;
+    let begin = data + TENSORS[..tensor].iter().sum::<usize>() as u64;
+    begin..begin + TENSORS[tensor] as u64
+}
+
+/// A loader that streams in 4 MiB.
+pub fn loader(backend: Option<Backend>) -> Loader {
+    backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).memory_limit(4 * MB as u64)
+}
+
+/// A whole load's bytes by name.
+pub fn load(loader: &Loader, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let tensors = loader.load(path)?;
+    Ok(tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.bytes().to_vec())).collect())
+}
+
+/// A stream's bytes by name; an error is its last word.
+pub fn stream(loader: &Loader, path: &Path) -> Bytes {
+    drain(loader.stream(path)?)
+}
+
+/// What is left of a stream.
+///
+/// # Errors
+/// What ended it.
+///
+/// # Panics
+/// When it goes on after an error.
+pub fn drain(mut stream: TensorStream) -> Bytes {
+    let mut all = BTreeMap::new();
+    while let Some(tensor) = stream.next() {
+        match tensor {
+            Ok(tensor) => all.insert(tensor.name().to_owned(), tensor.bytes().to_vec()),
+            Err(error) => {
+                assert!(stream.next().is_none() && stream.report().is_none(), "an error ends the stream");
+                return Err(error);
+            }
+        };
+    }
+    assert!(stream.report().is_some());
+    Ok(all)
+}
+
+/// The bytes of all tensors by name.
+pub type Bytes = Result<BTreeMap<String, Vec<u8>>, Error>;
+
+/// Loads and streams by every backend; `check` gets what came of each, and its name.
+pub fn by_every_backend(path: &Path, mut prepare: impl FnMut(), mut check: impl FnMut(Bytes, Option<Backend>, &str)) {
+    for backend in ON_FUSE {
+        prepare();
+        check(load(&loader(backend), path), backend, &format!("load by {backend:?}"));
+    }
+    for backend in STREAMED_ON_FUSE {
+        prepare();
+        check(stream(&loader(backend), path), backend, &format!("stream by {backend:?}"));
+    }
+}
+
+/// Fails unless these are the right bytes.
+///
+/// # Panics
+/// That is how it fails.
+pub fn assert_right(bytes: Bytes, expected: &BTreeMap<String, Vec<u8>>, what: &str) {
+    let bytes = bytes.unwrap_or_else(|error| panic!("{what}: {error}"));
+    // Never printed whole: they are megabytes.
+    let other = bytes.iter().find(|(name, bytes)| expected[*name] != **bytes);
+    assert!(other.is_none(), "{what}: {} differs", other.map_or("", |(name, _)| name));
+    assert_eq!(bytes.len(), expected.len(), "{what}");
+}
+
+/// What went wrong, where something has to; the bytes are never printed.
+pub fn error_of(bytes: Bytes, what: &str) -> Error {
+    bytes.err().unwrap_or_else(|| panic!("{what}: no error"))
+}
