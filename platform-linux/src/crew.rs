@@ -88,7 +88,7 @@ pub(crate) struct Crew<S> {
     changed: Condvar,
     /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
     waiting: AtomicUsize,
-    /// How many reads are to be in flight. Locked alone, or after the engine.
+    /// How many reads are to be in flight. Locked before the engine, never after.
     tuner: Mutex<Tuner>,
     /// Threads that were started, and that there should be, where each keeps one read in flight.
     started: AtomicUsize,
