@@ -65,6 +65,9 @@ pub(crate) struct Source {
     /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<String>,
+    /// Read cold files through the page cache, where the next process that loads them then finds them
+    #[arg(long)]
+    pub(crate) leave_cached: bool,
     /// Read with so many threads or rings
     #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -73,7 +76,7 @@ pub(crate) struct Source {
 impl Source {
     /// The loader that these options mean.
     pub(crate) fn loader(&self) -> Result<Loader, CoreError> {
-        let mut loader = Loader::new();
+        let mut loader = Loader::new().leave_cached(self.leave_cached);
         if let Some(backend) = self.backend.backend() {
             loader = loader.backend(backend);
         }

@@ -45,6 +45,7 @@ pub struct Loader {
     mlock: bool,
     uring_refused: Option<String>,
     without_profile: bool,
+    leave_cached: bool,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
     trace: Option<Traces>,
@@ -234,6 +235,14 @@ impl Loader {
     #[must_use]
     pub fn trace(mut self, trace: impl Trace) -> Self {
         self.trace = Some(Traces(Arc::new(trace)));
+        self
+    }
+
+    /// Leaves the files in the page cache: cold ones are read through it, not past it, so that the next process that loads them finds them
+    /// there. Slower for this one, and worth it where several load the same files and the memory holds them beside the tensors.
+    #[must_use]
+    pub fn leave_cached(mut self, leave_cached: bool) -> Self {
+        self.leave_cached = leave_cached;
         self
     }
 
@@ -438,6 +447,10 @@ impl Loader {
         }
         if !little {
             signals.profile = self.profile(&files, &mut warnings);
+        }
+        if self.leave_cached && !little {
+            signals.files.iter_mut().for_each(|file| file.direct = false);
+            signals.direct_refused = Some("the files are to stay in the page cache".to_owned());
         }
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);

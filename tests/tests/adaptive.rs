@@ -1,6 +1,7 @@
 //! Loads that follow what the page cache, the loader's memory and the checkpoint's size make best, and bring the same bytes.
 
 use floodtide_core::{Alignment, Method};
+use floodtide_linux::probe::resident_share;
 use floodtide_linux::{Loader, Tensors};
 use floodtide_tests::checkpoint::{folder, raw, small};
 use std::fs;
@@ -51,6 +52,23 @@ fn the_cached_part_of_a_file_is_copied_and_the_rest_read_past_the_cache() {
     assert_loaded(&Loader::new().load(&path).expect("loads"));
     let after = Loader::new().plan(&path).expect("plans").signals.files[0].resident.expect("told before");
     assert!(after < 0.7, "the direct reads went past the cache: {after}");
+}
+
+#[test]
+fn files_can_be_left_in_the_page_cache() {
+    let folder = folder();
+    let path = large(folder.path(), 16);
+    let share = || resident_share(&fs::File::open(&path).expect("opens"));
+    let before = Loader::new().plan(&path).expect("plans");
+    if !before.signals.files[0].direct || share() != Some(0.0) {
+        return println!("skipped: this file system has no direct reads, or keeps its files in memory");
+    }
+    assert_loaded(&Loader::new().load(&path).expect("loads"));
+    assert!(share() < Some(0.1), "read past it: {:?}", share());
+    let tensors = Loader::new().leave_cached(true).load(&path).expect("loads");
+    assert_loaded(&tensors);
+    assert!(tensors.report().reason.contains("stay in the page cache"), "{}", tensors.report().reason);
+    assert!(share() > Some(0.9), "{:?}", share());
 }
 
 #[test]
