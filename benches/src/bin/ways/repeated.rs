@@ -30,7 +30,7 @@ pub(crate) fn small(folder: &Path) -> Result<(), String> {
     let loader = Loader::new();
     let (mut own, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..TIMES {
-        own.push(seconds(|| load(&loader, folder))?);
+        own.push(seconds(|| load(&loader, path))?);
         plain.push(seconds(|| {
             let bytes = std::fs::read(path).map_err(explain)?;
             std::hint::black_box(touch(&bytes));
