@@ -33,6 +33,10 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// The step "wasi": the simulator built for WASI gives the same digests as here
+    Wasi,
+    /// The step "no-std": core builds and links for a machine without an operating system
+    NoStd,
     /// Measure, and write the results into benches/RESULTS.md
     Bench {
         /// What to measure
@@ -60,6 +64,8 @@ enum Bench {
 fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Test { only, list } => return test(&only, list),
+        Command::Wasi => return test(&["wasi".to_owned()], false),
+        Command::NoStd => return test(&["no-std".to_owned()], false),
         Command::Bench { what: Bench::Pool } => bench::pool::run_bench(),
         Command::Bench { what: Bench::Stream } => bench::stream::run_bench(),
         Command::Bench { what: Bench::Load(options) } => bench::load::run_bench(&options),
