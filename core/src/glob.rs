@@ -121,6 +121,7 @@ impl Glob {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::char;
     use proptest::prelude::*;
 
     #[test]
@@ -164,6 +165,16 @@ mod tests {
             let glob = Glob::new(&pattern).expect("no class in it");
             prop_assert_eq!(glob.matches(&name), means(pattern.as_bytes(), name.as_bytes()));
             prop_assert_eq!(glob.pattern(), pattern);
+        }
+
+        #[test]
+        fn a_class_matches_what_lies_between_its_ends(
+            [from, to, c] in [char::range('a', 'e'), char::range('a', 'e'), char::range('a', 'e')],
+            negated in any::<bool>(),
+        ) {
+            let pattern = alloc::format!("[{}{from}-{to}]", if negated { "!" } else { "" });
+            let glob = Glob::new(&pattern).expect("it is closed");
+            prop_assert_eq!(glob.matches(&c.to_string()), (from..=to).contains(&c) != negated);
         }
     }
 }

@@ -353,10 +353,10 @@ mod tests {
             let strategy = decide(signals, wanted);
             (strategy.chunk_bytes, strategy.depth, strategy.workers)
         };
-        let (cold, cached) = (signals(Some(0.0), true), signals(Some(1.0), true));
-        assert_eq!(sizes(&cold, None), (2 << 20, 4, 2), "a ring a processor");
-        assert_eq!(sizes(&cold, Some(Backend::Pread)), (2 << 20, 1, 4), "two threads a processor, as they wait");
-        assert_eq!(sizes(&cached, None), (2 << 20, 1, 2), "a thread a processor, as they copy");
+        let [cold, cached] = [0.0, 1.0].map(|share| Signals { cpus: 3, ..signals(Some(share), true) });
+        assert_eq!(sizes(&cold, None), (2 << 20, 4, 3), "a ring a processor");
+        assert_eq!(sizes(&cold, Some(Backend::Pread)), (2 << 20, 1, 6), "two threads a processor, as they wait");
+        assert_eq!(sizes(&cached, None), (2 << 20, 1, 3), "a thread a processor, as they copy");
         assert_eq!(
             sizes(&Signals { network: true, ..cached.clone() }, None),
             (4 << 20, 1, 16),

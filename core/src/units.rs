@@ -141,7 +141,8 @@ impl fmt::Display for HumanBytes {
         }
         let mut unit = 0;
         let mut scale = 1024_u64;
-        while unit + 1 < UNITS.len() && self.0 / scale >= 1024 {
+        // Past EiB there is nothing, as a u64 holds less than sixteen of them.
+        while self.0 / scale >= 1024 {
             scale *= 1024;
             unit += 1;
         }

@@ -107,4 +107,12 @@ mod tests {
         assert!(part.part(2..2).is_empty());
         assert_eq!(bytes, [0, 7, 7, 7, 0]);
     }
+
+    #[test]
+    fn a_system_call_is_given_where_the_bytes_are() {
+        let mut bytes = [0; 5];
+        let start = bytes.as_mut_ptr();
+        assert_eq!(WriteOnly::new(&mut bytes).as_mut_ptr(), start);
+        assert_eq!(WriteOnly::new(&mut bytes).part(2..4).as_mut_ptr(), start.wrapping_add(2));
+    }
 }
