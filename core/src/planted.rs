@@ -71,6 +71,8 @@ mod defects {
         OrderIgnored,
         /// A file that changed is not noticed.
         ChangeUnnoticed,
+        /// The pieces of a slice, but for the first of a read, are taken one byte early.
+        GatherShifted,
     }
 
     static ON: AtomicUsize = AtomicUsize::new(usize::MAX);

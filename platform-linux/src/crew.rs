@@ -336,11 +336,13 @@ impl<S: Supply> Crew<S> {
         let notes = lock(&self.notes);
         let reasons: Vec<&str> =
             std::iter::once(&prepared.strategy.reason).chain(notes.iter()).map(String::as_str).collect();
+        let mapped: u64 = prepared.plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let report = Report {
             format: prepared.catalog.format(),
             files: prepared.files.len(),
             tensors: prepared.plan.placements().len(),
             bytes: prepared.plan.selected_bytes(),
+            read_bytes: prepared.plan.read_bytes() + mapped,
             elapsed: prepared.started.elapsed(),
             backend: prepared.strategy.backend,
             reason: reasons.join("; "),

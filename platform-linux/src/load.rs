@@ -1,12 +1,13 @@
 //! A whole load under way: into one arena, or in mapped files.
 
-use crate::arena::{Arena, ArenaChunk, FrozenArena};
+use crate::arena::{Arena, FrozenArena};
 use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
 use crate::mapping::Mappings;
-use crate::region::lock_memory;
+use crate::region::{Region, lock_memory};
+use crate::scratch::{ChunkBuffer, ScratchPool};
 use crate::tensors::{Storage, Tensors};
-use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Progress};
+use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -14,7 +15,9 @@ use std::thread::JoinHandle;
 /// The memory of a whole load.
 #[derive(Debug)]
 pub(crate) struct Whole {
+    plan: Arc<Plan>,
     arena: Option<Arena>,
+    scratch: ScratchPool,
     mappings: Mappings,
     mapped_done: AtomicU64,
     /// The mapped bytes that are to be made resident.
@@ -24,21 +27,21 @@ pub(crate) struct Whole {
 }
 
 impl BufferSupply for Whole {
-    type Buffer = ArenaChunk;
+    type Buffer = ChunkBuffer<Region>;
 
     fn provide(&self, _: ExtentId) -> Result<bool, CoreError> {
         // The arena is there from the start.
         Ok(true)
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<ArenaChunk, CoreError> {
-        let arena = self.arena.as_ref();
-        arena.and_then(|arena| arena.take(chunk.index())).ok_or(CoreError::Contract { what: "a chunk was taken twice" })
+    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<Region>, CoreError> {
+        let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
+        let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, _: ChunkId, buffer: ArenaChunk) {
-        // In a whole load the buffer is the final place; giving it back is all.
-        drop(buffer);
+    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<Region>) {
+        buffer.settle();
     }
 }
 
@@ -56,7 +59,7 @@ impl Shared {
         let arena = if plan.chunks().is_empty() {
             None
         } else {
-            let slots = plan.chunks().iter().map(|chunk| chunk.slot.clone()).collect();
+            let slots = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
             let bytes = plan.arena_bytes();
             let arena = Arena::new(bytes, slots).map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
             if let Err(error) = arena.advise_huge_pages() {
@@ -65,7 +68,8 @@ impl Shared {
             Some(arena)
         };
         let (mapped_done, cancelled) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self::new(prepared, Whole { arena, mappings, mapped_done, mapped_total, cancelled, mlock }))
+        let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
+        Ok(Self::new(prepared, Whole { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock }))
     }
 
     pub(crate) fn whole_progress(&self) -> Progress {

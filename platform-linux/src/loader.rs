@@ -15,7 +15,7 @@ use crate::tensors::Tensors;
 use floodtide_core::middleware::{Faults, Tracer};
 use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, TensorId,
+    Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, Wanted,
     tensor_alignment,
 };
 use std::num::NonZeroUsize;
@@ -117,7 +117,7 @@ impl Loader {
         self
     }
 
-    /// Loads these tensors only.
+    /// Loads these tensors, or slices of tensors, only.
     #[must_use]
     pub fn selection(mut self, selection: Selection) -> Self {
         self.selection = selection;
@@ -413,17 +413,19 @@ impl Loader {
         Shared::whole(prepared, access == Access::Map { resident: true }, self.mlock)
     }
 
-    fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[TensorId], consumer: Consumer) -> Signals {
-        let tensors = || selected.iter().map(|&id| catalog.tensor(id));
+    fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[Wanted], consumer: Consumer) -> Signals {
+        let tensors = || selected.iter().map(|wanted| (wanted, catalog.tensor(wanted.tensor())));
         let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
-        for tensor in tensors().filter(|tensor| !tensor.range.is_empty()) {
+        for (part, tensor) in tensors().filter(|(part, tensor)| part.bytes(tensor) > 0) {
             let alignment = tensor_alignment(&tensor, self.least_alignment());
-            aligned[tensor.file.index()] |= alignment.divides(tensor.range.start());
-            wanted[tensor.file.index()] += tensor.range.len();
+            // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.
+            let pieces = part.pieces(&tensor).is_some();
+            aligned[tensor.file.index()] |= pieces || alignment.divides(part.range(&tensor).start());
+            wanted[tensor.file.index()] += part.bytes(&tensor);
         }
         let mut signals = Signals {
             files: Vec::with_capacity(files.len()),
-            selected_bytes: tensors().map(|tensor| tensor.range.len()).sum(),
+            selected_bytes: tensors().map(|(part, tensor)| part.bytes(&tensor)).sum(),
             consumer,
             file_system: String::new(),
             network: false,

@@ -1,6 +1,6 @@
 //! Cuts runs into reads, and orders the reads so that all files progress together.
 
-use super::{Chunk, Extent, Method, Placement};
+use super::{Chunk, Extent, Method, Placement, gather};
 use crate::units::{Alignment, ExtentId, FileId};
 use alloc::vec::Vec;
 
@@ -25,6 +25,11 @@ pub(super) fn cut(extents: &[Extent], placements: &[Placement], chunk_bytes: u64
 
 fn cut_one(extents: &[Extent], index: usize, placements: &[Placement], size: usize, chunks: &mut Vec<Chunk>) {
     let extent = &extents[index];
+    if let Some(pieces) = extent.pieces {
+        // The slice, perhaps with tensors without a byte around it.
+        let tensor = extent.tensors.clone().find(|&tensor| !placements[tensor].range.is_empty());
+        return gather::cut(index, extent, pieces, tensor.unwrap_or(extent.tensors.start), size as u64, chunks);
+    }
     let size = size.max(extent.alignment.bytes() as usize);
     let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
     let tail = extent.alignment.up(extent.range.end()).unwrap_or(u64::MAX) - extent.range.end();
@@ -53,6 +58,9 @@ fn cut_one(extents: &[Extent], index: usize, placements: &[Placement], size: usi
             offset,
             want,
             slot: at..end,
+            gathered: false,
+            // Less than an alignment.
+            lead: extent.range.start().saturating_sub(offset) as u32,
             method: extent.method,
             alignment: if extent.method == Method::Direct { extent.alignment } else { Alignment::ONE },
             tensors: first..first + past,
