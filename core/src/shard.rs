@@ -114,7 +114,10 @@ mod tests {
         builder.finish().expect("unique names")
     }
 
-    fn slices(catalog: &Catalog, selection: &Selection) -> Result<Vec<Option<(u32, u64, u64)>>, Error> {
+    /// Dimension, start and end of what is wanted of each tensor, if it is not all.
+    type Slices = Vec<Option<(u32, u64, u64)>>;
+
+    fn slices(catalog: &Catalog, selection: &Selection) -> Result<Slices, Error> {
         let of = |wanted: Wanted| wanted.as_slice().map(|Slice { dim, start, end }| (dim, start, end));
         Ok(selection.resolve(catalog)?.into_iter().map(of).collect())
     }

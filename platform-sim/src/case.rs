@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::clock::Link;
+use crate::cuts::{self, Cuts};
 use crate::device::{FileDevice, alignment};
 use crate::draw::Draw;
 use crate::faults::{FaultKind, Scripted, Swarm};
@@ -71,6 +72,8 @@ pub struct Case {
     pub checkpoint: Checkpoint,
     /// Which of it.
     pub selection: Selection,
+    /// What that is of the tensors that are not wanted whole.
+    pub cuts: Cuts,
     /// How.
     pub job: Job,
     /// The device of each file.
@@ -83,8 +86,10 @@ pub struct Case {
     pub depth: usize,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The widest gap that is read along.
+    /// The widest gap that is read along between tensors.
     pub merge_gap: u64,
+    /// The widest gap that is read along between the pieces of a slice.
+    pub gather_gap: u64,
     /// What tensors are aligned to at least.
     pub tensor_alignment: Alignment,
     /// Bytes in flight at most.
@@ -112,12 +117,14 @@ impl Case {
             devices: checkpoint.files.iter().map(|_| device.clone()).collect(),
             checkpoint,
             selection: Selection::All,
+            cuts: Cuts::new(),
             job,
             link: Link::new(0, 4 << 30),
             workers: 2,
             depth: 4,
             chunk_bytes: 64 << 10,
             merge_gap: 128 << 10,
+            gather_gap: 128 << 10,
             tensor_alignment: Alignment::ONE,
             in_flight_limit: u64::MAX,
             strict: false,
@@ -139,7 +146,8 @@ impl Case {
 
     fn draw_with(seed: u64, draw: &mut Draw, checkpoint: Checkpoint, swarm: Swarm) -> Self {
         let devices = devices(draw, checkpoint.files.len(), &swarm);
-        let selection = selection(draw, &checkpoint);
+        let (selection, cuts) = selection(draw, &checkpoint);
+        let gather_gap = gather_gap(draw, &checkpoint, &cuts);
         let job = job(draw, &checkpoint);
         let competitors = Competitors {
             count: if swarm.has(FaultKind::PoolExhausted) { 1 + draw.index(3) } else { 0 },
@@ -150,12 +158,14 @@ impl Case {
             seed,
             devices,
             selection,
+            cuts,
             job,
             link: Link::new(0, *draw.of(&[0, 100 << 20, 1 << 30, 10 << 30])),
             workers: 1 + draw.index(4),
             depth: 1 + draw.index(8),
             chunk_bytes: *draw.of(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
             merge_gap: *draw.of(&[0, 4096, 128 << 10]),
+            gather_gap,
             tensor_alignment: alignment(*draw.of(&[1, 1, 64, 4096])),
             in_flight_limit: *draw.of(&[u64::MAX, u64::MAX, 1, 100_000, 300_000]),
             strict: draw.chance(300_000),
@@ -199,9 +209,11 @@ fn devices(draw: &mut Draw, files: usize, swarm: &Swarm) -> Vec<FileDevice> {
         .collect()
 }
 
-fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> Selection {
+fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> (Selection, Cuts) {
     let names: Vec<&String> = checkpoint.tensors.iter().map(|tensor| &tensor.name).collect();
-    match draw.number(0..=4) {
+    let whole = match draw.number(0..=9) {
+        5..=7 => return cuts::slices(draw, checkpoint),
+        8 => return cuts::shard(draw, checkpoint),
         0 if !names.is_empty() => {
             let count = 1 + draw.index(names.len());
             Selection::names((0..count).map(|_| names[draw.index(names.len())]))
@@ -210,7 +222,19 @@ fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> Selection {
             Selection::globs(["*weight"]).unwrap_or_default()
         }
         _ => Selection::All,
-    }
+    };
+    (whole, Cuts::new())
+}
+
+/// Pieces are read apart only where they are few: a read of each would take virtual hours.
+fn gather_gap(draw: &mut Draw, checkpoint: &Checkpoint, cuts: &Cuts) -> u64 {
+    const MANY: u64 = 300;
+    let drawn = *draw.of(&[0, 200, 4096, 128 << 10]);
+    let pieces = checkpoint.tensors.iter().filter_map(|tensor| {
+        let cut = cuts.get(&tensor.name)?;
+        Some(tensor.shape.get(..cut.dim)?.iter().product::<u64>())
+    });
+    if pieces.sum::<u64>() > MANY { 400_000 } else { drawn }
 }
 
 fn job(draw: &mut Draw, checkpoint: &Checkpoint) -> Job {

@@ -5,6 +5,7 @@ use crate::files::SimFile;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use floodtide_core::DType;
@@ -16,6 +17,8 @@ pub struct KnownTensor {
     pub name: String,
     /// Its type.
     pub dtype: DType,
+    /// Its dimensions.
+    pub shape: Vec<u64>,
     /// The file that it is in.
     pub file: usize,
     /// Its first byte there.
@@ -64,8 +67,8 @@ impl Checkpoint {
             let mut end = 0_u64;
             for i in 0..wanted {
                 let dtype = *draw.of(DType::ALL);
-                // What whole elements fill, whatever their width.
-                let unit = dtype.whole_bytes();
+                // What whole elements fill, whatever their width; often in numbers that can be divided into many shapes.
+                let unit = dtype.whole_bytes() * *draw.of(&[1, 12, 12, 240]);
                 let bytes = match draw.number(0..=9) {
                     0 | 1 => 0,
                     2..=4 => draw.number(0..=64),
@@ -78,15 +81,17 @@ impl Checkpoint {
                 total += bytes;
                 let elements = bytes * 8 / dtype.bits();
                 let name = name(draw, number, i);
-                entries.push((name, dtype, elements, end, end + bytes));
+                let shape = shape_of(draw, elements);
+                entries.push((name, dtype, shape, end, end + bytes));
                 end += bytes;
             }
             let (head, data_start) = header(draw, &entries);
             let path = format!("model-{number:05}.safetensors");
             files.push(SimFile::new(path, head, data_start + end, number as u64, draw.number(0..=u64::MAX)));
-            tensors.extend(entries.into_iter().map(|(name, dtype, _, begin, end)| KnownTensor {
+            tensors.extend(entries.into_iter().map(|(name, dtype, shape, begin, end)| KnownTensor {
                 name,
                 dtype,
+                shape,
                 file: number,
                 start: data_start + begin,
                 bytes: end - begin,
@@ -102,14 +107,15 @@ impl Checkpoint {
         let mut draw = Draw::new(0);
         let (mut made, mut known) = (Vec::new(), Vec::new());
         for file in 0..files {
-            let entry = |i: u64| (format!("{file}.{i:03}"), DType::U8, bytes, i * bytes, (i + 1) * bytes);
+            let entry = |i: u64| (format!("{file}.{i:03}"), DType::U8, vec![bytes], i * bytes, (i + 1) * bytes);
             let entries: Vec<_> = (0..tensors).map(entry).collect();
             let (head, start) = header(&mut draw, &entries);
             let path = format!("model-{file:05}.safetensors");
             made.push(SimFile::new(path, head, start + tensors * bytes, file as u64, file as u64));
-            known.extend(entries.into_iter().map(|(name, dtype, _, begin, end)| KnownTensor {
+            known.extend(entries.into_iter().map(|(name, dtype, shape, begin, end)| KnownTensor {
                 name,
                 dtype,
+                shape,
                 file,
                 start: start + begin,
                 bytes: end - begin,
@@ -133,6 +139,27 @@ fn name(draw: &mut Draw, file: usize, tensor: u64) -> String {
     }
 }
 
+/// Dimensions for so many elements.
+fn shape_of(draw: &mut Draw, elements: u64) -> Vec<u64> {
+    if elements == 1 && draw.coin() {
+        return Vec::new();
+    }
+    let mut shape = vec![elements];
+    for _ in 0..draw.number(0..=3) {
+        let at = draw.index(shape.len());
+        let inner = common_divisor(shape[at], *draw.of(&[1, 2, 3, 5, 8, 60, 64, 4096, 40_000]));
+        if inner > 0 {
+            shape[at] /= inner;
+            shape.insert(at + draw.index(2), inner);
+        }
+    }
+    shape
+}
+
+fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
 /// A name as a string of JSON.
 pub(crate) fn quoted(name: &str) -> String {
     let mut json = String::from('"');
@@ -148,7 +175,7 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 /// The header's bytes and where the data starts: at any offset, as writers differ.
-fn header(draw: &mut Draw, entries: &[(String, DType, u64, u64, u64)]) -> (Vec<u8>, u64) {
+fn header(draw: &mut Draw, entries: &[(String, DType, Vec<u64>, u64, u64)]) -> (Vec<u8>, u64) {
     let mut json = String::from("{");
     if draw.coin() {
         json += r#""__metadata__":{"format":"pt"}"#;
@@ -161,17 +188,12 @@ fn header(draw: &mut Draw, entries: &[(String, DType, u64, u64, u64)]) -> (Vec<u
         }
     }
     for &i in &order {
-        let (name, dtype, elements, begin, end) = &entries[i];
+        let (name, dtype, shape, begin, end) = &entries[i];
         if json.len() > 1 {
             json.push(',');
         }
         json += &quoted(name);
-        let shape = match draw.number(0..=2) {
-            0 => format!("[1,{elements}]"),
-            1 => format!("[{elements},1]"),
-            _ => format!("[{elements}]"),
-        };
-        let _ = write!(json, r#":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#);
+        let _ = write!(json, r#":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#);
     }
     json.push('}');
     let padding = match draw.number(0..=3) {

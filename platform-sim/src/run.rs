@@ -44,6 +44,8 @@ pub struct Report {
     pub reads: u64,
     /// See `reads`.
     pub bytes: u64,
+    /// Reads that went over pieces of slices, which were gathered.
+    pub gathered: u64,
     /// The pool's counters at the end.
     pub pool: Stats,
 }
@@ -126,6 +128,7 @@ pub fn run(case: &Case, keep: bool) -> Report {
         changes_detected: 0,
         reads: 0,
         bytes: 0,
+        gathered: 0,
         pool: Stats::default(),
     };
     match prepare(case, &storage, &faults, &history, &mut draw) {
@@ -283,6 +286,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
         u64::from(matches!(&ended, Err(Error::Platform { message }) if message.contains("changed")));
     report.recoveries = engine.recoveries();
     report.bytes = engine.progress().bytes_done;
+    report.gathered = world.gathered.get();
     report.pool = world.staging().map(|staging| staging.pool.stats(0, 0)).unwrap_or_default();
     report.result = ended;
     report.reads = world.faults.borrow().reads();

@@ -3,6 +3,7 @@
 use crate::case::{Case, Consumer, Job};
 use crate::faults::{FaultKind, FaultState};
 use crate::world::World;
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,7 +16,17 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
     let changed = happened(FaultKind::Truncated) || happened(FaultKind::Replaced) || happened(FaultKind::Written);
     let stops = matches!(&case.job, Job::Stream { consumer: Consumer::Holds { stops: Some(_), .. }, .. });
     let scripted = !case.script.is_empty();
-    let Err(error) = ended else { return violations };
+    let impossible = case
+        .checkpoint
+        .tensors
+        .iter()
+        .any(|tensor| case.cuts.get(&tensor.name).is_some_and(|cut| !cut.is_possible(tensor)));
+    let Err(error) = ended else {
+        if impossible {
+            violations.push("a slice was taken that there is not".to_owned());
+        }
+        return violations;
+    };
     let allowed = match error {
         Error::Cancelled => happened(FaultKind::Cancelled) || stops,
         Error::Truncated { .. } => happened(FaultKind::Truncated),
@@ -24,6 +35,7 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         Error::Platform { message } if message.contains("changed") => changed,
         Error::Platform { message } if message.contains("memory") => happened(FaultKind::AllocationRefused),
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
+        Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
         Error::Header { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
         _ => false,
     };

@@ -547,7 +547,7 @@ proptest! {
                 }
                 Location::Streamed => {
                     parts[index].sort();
-                    prop_assert_eq!(parts[index].len() == 0, plan.without_extent().contains(&index));
+                    prop_assert_eq!(parts[index].is_empty(), plan.without_extent().contains(&index));
                     let mut next = 0;
                     for (offset, bytes) in &parts[index] {
                         prop_assert!(*offset == next && offset.is_multiple_of(tensor.dtype.whole_bytes()));

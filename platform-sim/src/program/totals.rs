@@ -19,7 +19,7 @@ pub(crate) struct Totals {
 }
 
 /// The ways of recovery, and the ends, that a run can take.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 13] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -31,6 +31,8 @@ const PATHS: [&str; 11] = [
     "waiter cancelled",
     "pool waited for",
     "header refused",
+    "pieces gathered",
+    "slice refused",
 ];
 
 impl Totals {
@@ -57,6 +59,8 @@ impl Totals {
             report.faults.of(FaultKind::WaiterCancelled),
             report.pool.waits,
             u64::from(matches!(report.result, Err(Error::Header { .. }))),
+            report.gathered,
+            u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each seed's digest is scrambled with the seed, so that two that change places change the sum.
