@@ -205,7 +205,7 @@ fn large_slices_come_by_direct_reads() {
 
 /// The layout of a small Llama.
 fn llama(path: &Path) {
-    const HIDDEN: usize = 256;
+    const HIDDEN: usize = 512;
     let mut tensors: Vec<(String, Vec<usize>)> = vec![
         ("model.embed_tokens.weight".to_owned(), vec![4096, HIDDEN]),
         ("model.norm.weight".to_owned(), vec![HIDDEN]),
@@ -216,7 +216,7 @@ fn llama(path: &Path) {
             |name: &str, shape: &[usize]| tensors.push((format!("model.layers.{layer}.{name}.weight"), shape.to_vec()));
         add("input_layernorm", &[HIDDEN]);
         add("self_attn.q_proj", &[HIDDEN, HIDDEN]);
-        add("self_attn.k_proj", &[HIDDEN / 4, HIDDEN]);
+        add("self_attn.k_proj", &[HIDDEN / 2, HIDDEN]);
         add("self_attn.o_proj", &[HIDDEN, HIDDEN]);
         add("mlp.gate_proj", &[4 * HIDDEN, HIDDEN]);
         add("mlp.down_proj", &[HIDDEN, 4 * HIDDEN]);
@@ -255,7 +255,8 @@ fn a_rank_of_four_reads_about_a_quarter() {
     assert!(bytes(&parallel, "gathered_reads") > 0 && bytes(&parallel, "read_bytes") > whole / 4);
     let whole_head = ["plan", "--shard", "1/4", "--shard-rule", "lm_head.*=whole", "--shard-rule", "lm_head.*=1"];
     assert!(bytes(&whole_head, "selected_bytes") > whole / 4 + (1 << 20), "the first rule counts");
-    let shown = command::run(["plan", path, "--shard", "1/4", "--shard-rules", "tensor-parallel"]).assert_ok();
+    let run = command::run(["plan", path, "--shard", "1/4", "--shard-rules", "tensor-parallel"]);
+    let shown = run.assert_ok();
     assert!(shown.contains("a slice") && shown.contains("gathered"), "{shown}");
 }
 
@@ -271,7 +272,7 @@ fn what_cannot_be_cut_is_a_bad_request_that_says_why() {
         (&["--shard-rules", "rows"], "--shard"),
         (&["--shard", "0/2", "--shard-rule", "*"], "GLOB=DIM"),
         (&["--shard", "0/2", "--shard-rule", "*=1"], "no dimension 1"),
-        (&["--shard", "0/2", "--shard-rule", "*=1"], "[256]"),
+        (&["--shard", "0/2", "--shard-rule", "*=1"], "[512]"),
     ] {
         for verb in ["load", "plan", "digest"] {
             let run = command::run([verb, path].into_iter().chain(arguments.iter().copied()));
