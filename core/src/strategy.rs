@@ -2,6 +2,7 @@
 //!
 //! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`].
 
+use crate::units::ByteRange;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -50,6 +51,8 @@ pub struct FileSignals {
     pub bytes: u64,
     /// The share of it in the page cache, 0 to 1; `None` when the system would not tell.
     pub resident: Option<f32>,
+    /// Where, if it is a part of the file and the system says which: ascending and disjoint.
+    pub cached: Vec<ByteRange>,
     /// Whether direct reads are possible.
     pub direct: bool,
     /// Whether any wanted tensor lies in the file as it must in memory. Where none does, all have to be shifted, which only reads
@@ -113,19 +116,26 @@ pub struct Strategy {
     pub reason: String,
 }
 
-/// Below this, starting a thread or a ring costs more than it brings.
+/// Below this, starting a thread or a ring, and asking the system about either, costs more than it brings.
 const SMALL_BYTES: u64 = 4 << 20;
-/// From this share on, a file counts as cached.
+/// From this share on a file counts as cached, where nothing tells which part of it is not.
 const CACHED_SHARE: f32 = 0.9;
 const MAX_WORKERS: usize = 8;
+
+/// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
+/// files' lengths and `selected_bytes` need be measured then.
+#[must_use]
+pub fn is_small(selected_bytes: u64, wanted: Option<Backend>) -> bool {
+    selected_bytes < SMALL_BYTES && wanted.is_none()
+}
 
 /// Decides. `wanted` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
 #[must_use]
 pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
     let mut reasons: Vec<String> = Vec::new();
-    let direct: Vec<bool> = signals.files.iter().map(FileSignals::takes_direct_reads).collect();
+    let small = is_small(signals.selected_bytes, wanted);
+    let direct: Vec<bool> = signals.files.iter().map(|file| !small && file.takes_direct_reads()).collect();
     let any_direct = direct.iter().any(|&direct| direct);
-    let small = signals.selected_bytes < SMALL_BYTES;
     let backend = match wanted {
         Some(backend) => {
             reasons.push(format!("{backend} was asked for"));
@@ -135,14 +145,15 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
     };
     match backend {
         Backend::Mmap => reasons.push("the files are mapped; views of them share the page cache".to_string()),
+        _ if small => {}
         _ => reasons.push(explain_files(signals, &direct)),
     }
     let cpus = signals.cpus.clamp(1, MAX_WORKERS);
     let (chunk_bytes, depth, workers) = match backend {
         Backend::Uring => (2 << 20, 4, cpus),
+        _ if small => (4 << 20, 1, usize::from(signals.consumer == Consumer::Stream)),
         // A network file system answers slowly and in parallel.
         _ if signals.network => (4 << 20, 1, 16),
-        _ if small && wanted.is_none() => (4 << 20, 1, usize::from(signals.consumer == Consumer::Stream)),
         // A thread waits while its direct read is under way: two a processor keep the device busy.
         _ if any_direct => (2 << 20, 1, 2 * cpus),
         _ => (2 << 20, 1, cpus),
@@ -153,8 +164,11 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
 fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
     if small {
         reasons.push(match signals.consumer {
-            Consumer::Whole => "so little needs neither ring nor threads: the calling thread reads it".to_string(),
-            Consumer::Stream => "so little needs no ring: one thread reads it".to_string(),
+            Consumer::Whole => {
+                "so little needs neither ring nor threads: the calling thread reads it through the page cache"
+                    .to_string()
+            }
+            Consumer::Stream => "so little needs no ring: one thread reads it through the page cache".to_string(),
         });
     } else if !any_direct {
         reasons.push("buffered reads are copies by the processor, which threads share best".to_string());
@@ -172,6 +186,7 @@ fn explain_files(signals: &Signals, direct: &[bool]) -> String {
     let files = read().count();
     let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.wanted_bytes > 0).count();
     let cached = read().filter(|file| is_cached(file)).count();
+    let partly = read().filter(|file| !is_cached(file) && !file.cached.is_empty()).count();
     let refusing = read().filter(|file| !file.direct).count();
     let unknown = read().filter(|file| file.resident.is_none()).count();
     let shifted = read().filter(|file| file.direct && !file.aligned && !is_cached(file)).count();
@@ -187,10 +202,15 @@ fn explain_files(signals: &Signals, direct: &[bool]) -> String {
                       through the page cache to a place of its own"
                 .to_string()
         }
+        (d, _, _) if d == files && partly > 0 => {
+            format!(
+                "{partly} of {files} files are partly in the page cache: that part is copied, the rest is read past it"
+            )
+        }
         (d, _, _) if d == files => "the files are not in the page cache, so the reads go past it".to_string(),
         _ => format!(
-            "{direct} of {files} files are read past the page cache ({cached} are cached, {refusing} take no direct reads, \
-             {shifted} have their tensors at offsets that must be shifted)"
+            "{direct} of {files} files are read past the page cache ({cached} are cached, {partly} partly, {refusing} take no direct \
+             reads, {shifted} have their tensors at offsets that must be shifted)"
         ),
     };
     if unknown > 0 {
@@ -200,7 +220,8 @@ fn explain_files(signals: &Signals, direct: &[bool]) -> String {
 }
 
 fn is_cached(file: &FileSignals) -> bool {
-    file.resident.is_some_and(|share| share >= CACHED_SHARE)
+    let enough = if file.cached.is_empty() { CACHED_SHARE } else { 1.0 };
+    file.resident.is_some_and(|share| share >= enough)
 }
 
 #[cfg(test)]
@@ -209,7 +230,8 @@ mod tests {
     use alloc::vec;
 
     fn signals(resident: Option<f32>, direct: bool) -> Signals {
-        let file = FileSignals { bytes: 1 << 30, resident, direct, aligned: true, wanted_bytes: 1 << 30 };
+        let file =
+            FileSignals { bytes: 1 << 30, resident, cached: vec![], direct, aligned: true, wanted_bytes: 1 << 30 };
         Signals {
             files: vec![file.clone(), file],
             selected_bytes: 2 << 30,
@@ -249,9 +271,26 @@ mod tests {
     #[test]
     fn little_is_read_on_the_calling_thread() {
         let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
-        assert_eq!(decide(&little, None).workers, 0);
+        let strategy = decide(&little, None);
+        assert_eq!((strategy.workers, strategy.direct), (0, vec![false, false]));
+        assert_eq!(decide(&little, Some(Backend::Uring)).direct, [true, true], "what was asked for is done");
         let streamed = Signals { consumer: Consumer::Stream, ..little };
         assert_eq!(decide(&streamed, None).workers, 1, "the caller consumes meanwhile");
+    }
+
+    #[test]
+    fn what_is_partly_cached_is_read_both_ways() {
+        let mut signals = signals(Some(0.95), true);
+        signals.files[0].cached = vec![ByteRange::new(0, 1 << 29).expect("forwards")];
+        let strategy = decide(&signals, None);
+        assert_eq!(
+            (strategy.backend, strategy.direct),
+            (Backend::Uring, vec![true, false]),
+            "the other's part is unknown"
+        );
+        signals.files[1].cached = signals.files[0].cached.clone();
+        let reason = decide(&signals, None).reason;
+        assert!(reason.contains("2 of 2 files are partly in the page cache"), "{reason}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Arbitrary options of a plan, within what the planner's documentation allows.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use floodtide_core::{Access, Alignment, Buffers, Catalog, DirectLimits, MemoryLimit, Order, PlanOptions};
+use floodtide_core::{Access, Alignment, Buffers, ByteRange, Catalog, DirectLimits, MemoryLimit, Order, PlanOptions};
 
 /// What the planner is asked for, but for the memory limit.
 ///
@@ -16,6 +16,7 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
     Ok(PlanOptions {
         access: access(u)?,
         direct,
+        cached: cached(u, catalog)?,
         // An arena starts at a huge page, so that no tensor can be aligned to more.
         tensor_alignment: alignment(u, 21)?,
         chunk_bytes: magnitude(u)?,
@@ -23,6 +24,22 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
         gather_gap: PlanOptions::default().gather_gap,
         memory: None,
     })
+}
+
+/// Ascending ranges of each file.
+fn cached(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<Vec<Vec<ByteRange>>> {
+    let mut files = Vec::new();
+    for _ in 0..u.int_in_range(0..=catalog.files().len())? {
+        let mut ranges = Vec::new();
+        let mut at = 0_u64;
+        for _ in 0..u.int_in_range(0..=3)? {
+            let start = at.saturating_add(magnitude(u)?);
+            at = start.saturating_add(magnitude(u)?);
+            ranges.extend(ByteRange::new(start, at));
+        }
+        files.push(ranges);
+    }
+    Ok(files)
 }
 
 /// A limit of the memory.

@@ -31,7 +31,7 @@ pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan
     let runs = plan.extents().iter().filter(|extent| extent.pieces.is_none());
     let along: u64 = runs.map(|extent| extent.range.len()).sum();
     assert!(along <= selected_bytes + selected_bytes / 128 + GAPS, "{along} bytes are read for {selected_bytes}");
-    chunks(catalog, plan);
+    chunks(catalog, options, plan);
     match options.access {
         Access::Copy | Access::Map { .. } => whole(catalog, options, plan),
         Access::Stream(buffers) => streamed(catalog, options, buffers, plan),
@@ -87,11 +87,21 @@ fn pieces(plan: &Plan, chunk: &Chunk, extent: &Extent, pieces: Strided, filled: 
 }
 
 /// Every chunk lies in its extent, keeps the alignment of direct reads, and they follow one another without a gap.
-fn chunks(catalog: &Catalog, plan: &Plan) {
+fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     let mut filled = vec![None; plan.extents().len()];
-    for chunk in plan.chunks() {
+    let mut in_order: Vec<_> = plan.chunks().iter().collect();
+    if !plan.is_streamed() {
+        // What is cached of an extent, and what is not, are read side by side.
+        in_order.sort_by_key(|chunk| (chunk.extent, chunk.offset));
+    }
+    for chunk in in_order {
         let extent = &plan.extents()[chunk.extent.index()];
-        assert_eq!((chunk.file, chunk.method), (extent.file, extent.method));
+        assert_eq!(chunk.file, extent.file);
+        let cached = options.cached.get(chunk.file.index()).map_or(&[][..], Vec::as_slice);
+        let end = chunk.offset + chunk.want as u64;
+        let is_cached = cached.iter().any(|range| range.start() <= chunk.offset && range.end() >= end);
+        let direct = extent.method == Method::Direct && !is_cached;
+        assert_eq!(chunk.method, if direct { Method::Direct } else { Method::Buffered });
         assert!(chunk.want >= 1 && chunk.want <= chunk.slot.len());
         assert!(chunk.slot.len() <= (2 << 30) - 4096, "more than one read of Linux can bring");
         assert!(chunk.offset + chunk.want as u64 <= catalog.file(chunk.file).bytes, "past the end of the file");

@@ -1,46 +1,39 @@
-//! One anonymous mapping per load, handed out as disjoint owned chunks, frozen when the last one is back.
+//! The memory of one load, handed out as disjoint owned chunks, frozen when the last one is back.
 //!
-//! The mapping starts on a 2 MiB boundary and asks for huge pages: faulting 4 KiB pages costs more than a fast device's
-//! reads. The kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound
-//! before anything is read into it.
+//! It starts on a 2 MiB boundary and asks for huge pages: faulting 4 KiB pages costs more than a fast device's reads. The
+//! kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound before anything is
+//! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
 
 use crate::pieces::{Backing, Piece, Pieces};
-use crate::region::Region;
-use floodtide_core::Alignment;
+use crate::shelf::ArenaMemory;
 use std::io;
 use std::ops::Range;
 
 /// An arena whose chunks are being filled. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Arena {
-    pieces: Pieces<Region>,
+    pieces: Pieces<ArenaMemory>,
     bytes: usize,
 }
 
 /// One slot's bytes, owned until dropped.
-pub(crate) type ArenaChunk = Piece<Region>;
+pub(crate) type ArenaChunk = Piece<ArenaMemory>;
 
 impl Arena {
-    /// Maps an arena of `bytes`, to be handed out as the given slots.
+    /// An arena of `bytes` in `memory`, to be handed out as the given slots.
     ///
     /// # Errors
-    /// When the system refuses the mapping, or (`InvalidInput`) slots overlap or pass the end.
-    pub(crate) fn new(bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Self> {
-        if slots.iter().any(|slot| slot.end > bytes) {
+    /// `InvalidInput` when the memory is shorter, or slots overlap or pass the end.
+    pub(crate) fn new(memory: ArenaMemory, bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Self> {
+        if bytes > memory.bytes() || slots.iter().any(|slot| slot.end > bytes) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots pass the arena's end"));
         }
-        // The last huge page is a whole one too.
-        let mapped = bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.bytes() as usize).unwrap_or(usize::MAX);
-        let region = Region::map(mapped, Alignment::HUGE_PAGE)?;
-        Ok(Self { pieces: Pieces::new(region, slots)?, bytes })
+        Ok(Self { pieces: Pieces::new(memory, slots)?, bytes })
     }
 
-    /// Asks for huge pages.
-    ///
-    /// # Errors
-    /// When the kernel has none to give; the arena works all the same.
-    pub(crate) fn advise_huge_pages(&self) -> io::Result<()> {
-        self.pieces.memory().advise_huge_pages()
+    /// The memory, for what concerns it as a whole.
+    pub(crate) fn memory(&self) -> &ArenaMemory {
+        self.pieces.memory()
     }
 
     /// Hands out a slot, once.
@@ -63,21 +56,26 @@ pub(crate) struct FrozenArena {
 impl FrozenArena {
     /// All bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        let region = self.arena.pieces.memory();
-        // SAFETY: the region is mapped and initialised for at least so many bytes; frozen means that no chunk is out and
+        let memory = self.arena.pieces.memory();
+        // SAFETY: the memory is mapped and initialised for at least so many bytes; frozen means that no chunk is out and
         // none will be, so nothing writes while the arena lives.
-        unsafe { std::slice::from_raw_parts(region.start().as_ptr(), self.arena.bytes) }
+        unsafe { std::slice::from_raw_parts(memory.start().as_ptr(), self.arena.bytes) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shelf::Shelf;
     use floodtide_core::Buffer;
+
+    fn arena(bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Arena> {
+        Arena::new(Shelf::unkept(bytes).expect("maps"), bytes, slots)
+    }
 
     #[test]
     fn chunks_are_exclusive_and_the_whole_freezes_when_all_are_back() {
-        let arena = Arena::new(10_000, vec![4096..10_000, 0..4096]).expect("maps");
+        let arena = arena(10_000, vec![4096..10_000, 0..4096]).expect("maps");
         let mut second = arena.take(0).expect("the first time");
         assert!(arena.take(0).is_none(), "a slot is lent once");
         assert!(arena.take(2).is_none(), "there are two slots");
@@ -94,15 +92,9 @@ mod tests {
 
     #[test]
     fn slots_past_the_end_are_refused() {
-        assert_eq!(Arena::new(10, vec![0..5, 5..11]).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
-        assert!(Arena::new(0, vec![]).is_ok());
-    }
-
-    // Miri ends the program when it has no memory left itself.
-    #[cfg(not(miri))]
-    #[test]
-    fn an_impossible_size_is_an_error() {
-        assert!(Arena::new(isize::MAX as usize, vec![]).is_err());
-        assert!(Arena::new(usize::MAX, vec![]).is_err());
+        assert_eq!(arena(10, vec![0..5, 5..11]).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
+        assert!(arena(0, vec![]).is_ok());
+        let short = Shelf::unkept(10).expect("maps");
+        assert!(Arena::new(short, (2 << 20) + 1, vec![]).is_err());
     }
 }

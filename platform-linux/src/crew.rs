@@ -19,7 +19,7 @@ use floodtide_core::{
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -85,6 +85,8 @@ pub(crate) struct Crew<S> {
     pub(crate) supply: S,
     engine: Mutex<Engine>,
     changed: Condvar,
+    /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
+    waiting: AtomicUsize,
     /// Memory may have come back since the supply was last asked.
     memory: AtomicBool,
     active: Mutex<usize>,
@@ -103,7 +105,8 @@ impl<S: Supply> EngineHandle for Crew<S> {
         let mut engine = lock(&self.engine);
         let before = (engine.in_flight(), engine.admitted());
         let result = f(&mut engine);
-        if engine.in_flight() < before.0 || engine.admitted() > before.1 || engine.is_exhausted() {
+        let woken = engine.in_flight() < before.0 || engine.admitted() > before.1 || engine.is_exhausted();
+        if woken && self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
         }
         let failed = engine.has_failed();
@@ -121,7 +124,10 @@ impl<S: Supply> EngineHandle for Crew<S> {
             Readiness::Starved(_) => !self.memory.swap(false, Ordering::Relaxed),
             Readiness::Ready | Readiness::Exhausted => false,
         };
-        drop(self.changed.wait_timeout_while(engine, TICK, stuck).unwrap_or_else(PoisonError::into_inner));
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waited = self.changed.wait_timeout_while(engine, TICK, stuck).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(waited);
     }
 }
 
@@ -150,6 +156,7 @@ impl<S: Supply> Crew<S> {
         Self {
             engine: Mutex::new(Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), limit)),
             changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
             memory: AtomicBool::new(false),
             active: Mutex::new(0),
             idle: Condvar::new(),

@@ -31,14 +31,23 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// Opens a regular file; never waits for a FIFO's writer.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let found = describe(FileType::Directory.as_raw_mode());
+        Self::open_unless_folder(path)?.ok_or_else(|| Error::NotAFile { path: path.to_owned(), found })
+    }
+
+    /// Opens a regular file; `None` when it is a folder.
+    pub(crate) fn open_unless_folder(path: &Path) -> Result<Option<Self>, Error> {
         let io = |action| move |source: io::Error| Error::Io { path: path.to_owned(), action, source };
         let buffered = open(path, OFlags::NONBLOCK).map_err(io("open the file"))?;
         let metadata = buffered.metadata().map_err(io("examine the file"))?;
+        if metadata.is_dir() {
+            return Ok(None);
+        }
         if !metadata.is_file() {
             return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
         }
         let stamp = stamp_of(&metadata);
-        Ok(Self { path: path.to_owned(), buffered, direct: None, stamp })
+        Ok(Some(Self { path: path.to_owned(), buffered, direct: None, stamp }))
     }
 
     /// Opens the file a second time for direct reads, where the file system takes them.
@@ -88,8 +97,12 @@ impl OpenFile {
     /// Fails if the file, or what its path means, is not what it was when it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
         let changed = |what| Error::Changed { path: self.path.clone(), what };
-        let open = self.buffered.metadata();
         let named = std::fs::metadata(&self.path).map_err(|_| changed("it was removed"))?;
+        if self.stamp.difference(stamp_of(&named)).is_none() {
+            // The same inode, so this is the open file too.
+            return Ok(());
+        }
+        let open = self.buffered.metadata();
         for now in [open.as_ref().unwrap_or(&named), &named] {
             if let Some(what) = self.stamp.difference(stamp_of(now)) {
                 return Err(changed(what));

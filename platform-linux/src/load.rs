@@ -3,9 +3,11 @@
 use crate::arena::{Arena, FrozenArena};
 use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
+use crate::image::Image;
 use crate::mapping::Mappings;
-use crate::region::{Region, lock_memory};
+use crate::region::lock_memory;
 use crate::scratch::{ChunkBuffer, ScratchPool};
+use crate::shelf::{ArenaMemory, Shelf};
 use crate::tensors::{Storage, Tensors};
 use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use std::sync::Arc;
@@ -27,20 +29,20 @@ pub(crate) struct Whole {
 }
 
 impl BufferSupply for Whole {
-    type Buffer = ChunkBuffer<Region>;
+    type Buffer = ChunkBuffer<ArenaMemory>;
 
     fn provide(&self, _: ExtentId) -> Result<bool, CoreError> {
         // The arena is there from the start.
         Ok(true)
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<Region>, CoreError> {
+    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
         let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
         let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<Region>) {
+    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) {
         buffer.settle();
     }
 }
@@ -51,31 +53,53 @@ impl Supply for Whole {}
 pub(crate) type Shared = Crew<Whole>;
 
 impl Shared {
-    /// Maps the memory. `populate`: whether what is mapped is made resident.
-    pub(crate) fn whole(mut prepared: Prepared, populate: bool, mlock: bool) -> Result<Self, Error> {
+    /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
+    /// mapped is made resident. `image`: the only file's bytes, if they are there already and take the mapping's place.
+    pub(crate) fn whole(
+        mut prepared: Prepared,
+        arenas: &Arc<Shelf>,
+        image: Option<Image>,
+        populate: bool,
+        mlock: bool,
+    ) -> Result<Self, Error> {
         let plan = &prepared.plan;
-        let mappings = Mappings::new(&prepared.files, plan.mapped())?;
-        let mapped_total = if populate { plan.mapped().iter().map(|(_, range)| range.len()).sum() } else { 0 };
+        let mapped_bytes = || plan.mapped().iter().map(|(_, range)| range.len()).sum();
+        let mapped_total = if populate { mapped_bytes() } else { 0 };
+        let mapped_done = AtomicU64::new(0);
+        let mappings = match image {
+            Some(image) => {
+                mapped_done.store(mapped_bytes(), Ordering::Relaxed);
+                Mappings::of_image(image)
+            }
+            None => Mappings::new(&prepared.files, plan.mapped())?,
+        };
         let arena = if plan.chunks().is_empty() {
             None
         } else {
             let slots = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
             let bytes = plan.arena_bytes();
-            let arena = Arena::new(bytes, slots).map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
-            if let Err(error) = arena.advise_huge_pages() {
-                prepared.strategy.reason += &format!("; no huge pages ({error}), so page faults take longer");
+            let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
+            let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
+            let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
+            let reason = &mut prepared.strategy.reason;
+            if arena.memory().reused() > 0 {
+                *reason += "; into the memory of an earlier load, whose pages are there";
+            }
+            if let Err(error) = arena.memory().advise_huge_pages(bytes) {
+                *reason += &format!("; no huge pages ({error}), so page faults take longer");
             }
             Some(arena)
         };
-        let (mapped_done, cancelled) = (AtomicU64::new(0), AtomicBool::new(false));
+        let cancelled = AtomicBool::new(false);
         let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
         Ok(Self::new(prepared, Whole { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock }))
     }
 
     pub(crate) fn whole_progress(&self) -> Progress {
         let mut progress = self.progress();
-        progress.bytes_done += self.supply.mapped_done.load(Ordering::Relaxed);
-        progress.bytes_total += self.supply.mapped_total;
+        let mapped_done = self.supply.mapped_done.load(Ordering::Relaxed);
+        progress.bytes_done += mapped_done;
+        progress.bytes_total += self.supply.mapped_total.max(mapped_done);
         progress
     }
 

@@ -4,20 +4,20 @@ use crate::crew::{Middleware, Prepared, ProgressCallback};
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::headers::{self, Opened};
+use crate::image::Image;
 use crate::load::{Load, Shared, run_here};
 use crate::locate::locate;
 use crate::pool::Pool;
 use crate::probe;
+use crate::shelf::Shelf;
+use crate::signals::{Asked, Purpose};
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
 use floodtide_core::middleware::{Faults, Tracer};
-use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, Strategy, decide};
-use floodtide_core::{
-    Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, Wanted,
-    tensor_alignment,
-};
+use floodtide_core::strategy::{Backend, Signals, Strategy, decide};
+use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ pub struct Loader {
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
     middleware: Option<Middleware>,
+    arenas: Arc<Shelf>,
 }
 
 /// What a checkpoint's headers say.
@@ -81,6 +82,8 @@ pub struct Planned {
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     pub(crate) files: Vec<OpenFile>,
+    /// The only file's bytes, where they came along with the header.
+    pub(crate) image: Option<Image>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,
@@ -95,6 +98,7 @@ impl Checkpoint {
         PlanOptions {
             access,
             direct: self.files.iter().zip(&self.strategy.direct).map(direct).collect(),
+            cached: self.signals.files.iter().map(|file| file.cached.clone()).collect(),
             tensor_alignment: loader.least_alignment(),
             chunk_bytes: self.strategy.chunk_bytes,
             memory: Some(self.memory.clone()),
@@ -192,6 +196,27 @@ impl Loader {
         self
     }
 
+    /// Keeps up to so many bytes of memory of earlier loads, when nothing holds their tensors any more, for the next load of this loader
+    /// or of a clone of it: fresh memory must be zeroed and mapped page by page, which can take longer than the reads. 0 keeps
+    /// none. By default it keeps what it has while as much is left free beside it. Memory that was locked is not kept.
+    /// [`trim`](Self::trim) gives it back, and so does the drop of the last clone.
+    #[must_use]
+    pub fn keep_memory(self, bytes: u64) -> Self {
+        self.arenas.set_limit(bytes);
+        self
+    }
+
+    /// The bytes of memory that are kept for the next load.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.arenas.bytes()
+    }
+
+    /// Gives the memory that is kept for the next load back to the system.
+    pub fn trim(&self) {
+        self.arenas.trim();
+    }
+
     /// Does without io_uring, as if the system refused it with this reason.
     #[must_use]
     pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {
@@ -231,7 +256,7 @@ impl Loader {
     /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
     /// cannot be read. Nothing partial is ever returned.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let shared = self.prepare(path.as_ref(), self.access(true))?;
+        let shared = self.prepare(path.as_ref(), self.access(true), true)?;
         if shared.prepared.strategy.workers == 0 { run_here(shared) } else { Load::start(shared).wait() }
     }
 
@@ -240,7 +265,7 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
     pub fn start(&self, path: impl AsRef<Path>) -> Result<Load, Error> {
-        Ok(Load::start(self.prepare(path.as_ref(), self.access(true))?))
+        Ok(Load::start(self.prepare(path.as_ref(), self.access(true), false)?))
     }
 
     /// Maps a checkpoint and returns at once: tensors come into memory as they are touched. Only those that would not be
@@ -253,7 +278,7 @@ impl Loader {
     /// As [`load`](Self::load).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
         let mapped = Self { backend: Some(Backend::Mmap), ..self.clone() };
-        run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false })?)
+        run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false }, true)?)
     }
 
     /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](Self::memory_limit) however large
@@ -288,7 +313,7 @@ impl Loader {
         let loader = Self { backend: Some(self.backend.unwrap_or(Backend::Tokio)), ..self.clone() };
         let path = path.as_ref().to_owned();
         if loader.backend == Some(Backend::Tokio) {
-            let prepare = move || loader.prepare(&path, Access::Copy);
+            let prepare = move || loader.prepare(&path, Access::Copy, false);
             let shared = Arc::new(blocking(prepare).await?);
             let mut last = Instant::now();
             let tick = || {
@@ -315,7 +340,7 @@ impl Loader {
     /// # Errors
     /// When the checkpoint cannot be found or breaks a rule of its format.
     pub fn inspect(&self, path: impl AsRef<Path>) -> Result<Inspected, Error> {
-        let Opened { catalog, metadata, warnings, .. } = headers::open(&locate(path.as_ref())?)?;
+        let Opened { catalog, metadata, warnings, .. } = headers::open(locate(path.as_ref())?, None)?;
         Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
     }
 
@@ -324,7 +349,8 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
-        self.decide(path.as_ref(), self.access(true)).map(|(planned, _)| planned)
+        let (planned, ..) = self.decide(path.as_ref(), self.access(true), false)?;
+        Ok(Planned { memory: probe::memory_limit(), ..planned })
     }
 
     pub(crate) fn backend_choice(&self) -> Option<Backend> {
@@ -359,44 +385,53 @@ impl Loader {
         if self.backend == Some(Backend::Mmap) { Access::Map { resident } } else { Access::Copy }
     }
 
-    fn decide(&self, path: &Path, access: Access) -> Result<(Planned, Vec<OpenFile>), Error> {
-        let opened = self.open_checkpoint(path, Consumer::Whole, None)?;
-        let selected = self.selection.resolve(&opened.catalog)?;
-        let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
-        let Checkpoint { files, catalog, strategy, signals, memory, warnings } = opened;
-        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files))
-    }
-
-    /// Reads the headers, measures, and decides how to read, into memory of that alignment if it is given.
-    pub(crate) fn open_checkpoint(
+    fn decide(
         &self,
         path: &Path,
-        consumer: Consumer,
-        memory_alignment: Option<usize>,
-    ) -> Result<Checkpoint, Error> {
+        access: Access,
+        waits: bool,
+    ) -> Result<(Planned, Vec<OpenFile>, Option<Image>), Error> {
+        let opened = self.open_checkpoint(path, Purpose::Whole { access, waits })?;
+        let selected = self.selection.resolve(&opened.catalog)?;
+        // What is in an image is used where it lies, as in a mapping.
+        let access = if opened.image.is_some() { Access::Map { resident: false } } else { access };
+        let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
+        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings } = opened;
+        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, image))
+    }
+
+    /// Reads the headers, measures, and decides how to read.
+    pub(crate) fn open_checkpoint(&self, path: &Path, purpose: Purpose) -> Result<Checkpoint, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
             let most = Alignment::HUGE_PAGE.bytes();
             return Err(Error::TensorAlignment { bytes: alignment.bytes(), most });
         }
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
-        let Opened { mut files, catalog, warnings, .. } = headers::open(&locate(path)?)?;
+        // What was asked for is done, and what is watched is done read by read.
+        let as_usual = self.backend.is_some() || self.middleware.is_some() || self.threads.is_some() || self.mlock;
+        let waits = matches!(purpose, Purpose::Whole { waits: true, .. });
+        let images = (waits && !as_usual).then_some(&self.arenas);
+        let Opened { mut files, image, catalog, warnings, .. } = headers::open(locate(path)?, images)?;
         let selected = self.selection.resolve(&catalog)?;
-        let mut signals = self.measure(&mut files, &catalog, &selected, consumer);
-        if let Some(alignment) = memory_alignment {
-            keep_to_memory(&mut signals, &files, alignment as u64);
+        let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
+        let (mut signals, little) = asked.measure(&mut files, &catalog, &selected);
+        if let Some(why) = &self.uring_refused {
+            signals.uring_refused = Some(why.clone());
         }
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
             strategy.workers = threads.get();
         }
-        let memory = probe::memory_limit();
-        Ok(Checkpoint { files, catalog: Arc::new(catalog), strategy, signals, memory, warnings })
+        // So little fits, or the system says so when it is mapped.
+        let mut memory = if little { probe::no_limit() } else { probe::memory_limit() };
+        memory.available = memory.available.saturating_add(self.arenas.bytes());
+        Ok(Checkpoint { files, image, catalog: Arc::new(catalog), strategy, signals, memory, warnings })
     }
 
-    fn prepare(&self, path: &Path, access: Access) -> Result<Shared, Error> {
+    fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<Shared, Error> {
         let started = Instant::now();
-        let (Planned { catalog, plan, strategy, warnings, .. }, files) = self.decide(path, access)?;
+        let (Planned { catalog, plan, strategy, warnings, .. }, files, image) = self.decide(path, access, waits)?;
         let strict = self.backend.is_some();
         let on_progress = self.progress_callback();
         let prepared = Prepared {
@@ -410,49 +445,7 @@ impl Loader {
             on_progress,
             middleware: self.middleware_choice(),
         };
-        Shared::whole(prepared, access == Access::Map { resident: true }, self.mlock)
-    }
-
-    fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[Wanted], consumer: Consumer) -> Signals {
-        let tensors = || selected.iter().map(|wanted| (wanted, catalog.tensor(wanted.tensor())));
-        let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
-        for (part, tensor) in tensors().filter(|(part, tensor)| part.bytes(tensor) > 0) {
-            let alignment = tensor_alignment(&tensor, self.least_alignment());
-            // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.
-            let pieces = part.pieces(&tensor).is_some();
-            aligned[tensor.file.index()] |= pieces || alignment.divides(part.range(&tensor).start());
-            wanted[tensor.file.index()] += part.bytes(&tensor);
-        }
-        let mut signals = Signals {
-            files: Vec::with_capacity(files.len()),
-            selected_bytes: tensors().map(|(part, tensor)| part.bytes(&tensor)).sum(),
-            consumer,
-            file_system: String::new(),
-            network: false,
-            uring_refused: None,
-            direct_refused: None,
-            cpus: probe::cpus(),
-        };
-        for ((file, aligned), wanted_bytes) in files.iter_mut().zip(aligned).zip(wanted) {
-            file.open_direct();
-            signals.files.push(FileSignals {
-                bytes: file.bytes(),
-                resident: probe::resident_share(file.buffered()),
-                direct: file.direct_limits().is_some(),
-                aligned,
-                wanted_bytes,
-            });
-            if signals.file_system.is_empty() {
-                (signals.file_system, signals.network) = probe::file_system(file.buffered());
-            }
-        }
-        if matches!(self.backend, None | Some(Backend::Uring)) {
-            signals.uring_refused = self.uring_refused.clone().or_else(probe::uring_refusal);
-        }
-        if signals.file_system == probe::FUSE {
-            signals.uring_refused.get_or_insert_with(|| RING_ON_FUSE.to_owned());
-        }
-        signals
+        Shared::whole(prepared, &self.arenas, image, access == Access::Map { resident: true }, self.mlock)
     }
 
     fn check_backend(&self, signals: &Signals) -> Result<(), Error> {
@@ -467,21 +460,6 @@ impl Loader {
             (Some(backend), Some(why)) => Err(Error::BackendUnavailable { backend, why }),
             _ => Ok(()),
         }
-    }
-}
-
-/// A FUSE mount that does without the page cache, but not asynchronously, does not tell io_uring how far a read came; the kernel
-/// then goes on with a short one at the place where it began, and fills memory with wrong bytes (seen on Linux 6.18).
-const RING_ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at the wrong place when io_uring makes it";
-
-/// Direct reads ask for addresses of some alignment, which memory from elsewhere may not have.
-fn keep_to_memory(signals: &mut Signals, files: &[OpenFile], alignment: u64) {
-    for (file, signals) in files.iter().zip(&mut signals.files) {
-        signals.direct &= file.direct_limits().is_some_and(|limits| limits.memory.bytes() <= alignment);
-    }
-    if files.iter().zip(&signals.files).any(|(file, signals)| file.direct_limits().is_some() && !signals.direct) {
-        let why = format!("the pool's memory is aligned to {alignment} bytes only, and direct reads need more");
-        signals.direct_refused = Some(why);
     }
 }
 

@@ -4,19 +4,20 @@
 //! `models--…` folder above it. Names that an index gives are not trusted: see [`confine`].
 
 use crate::error::Error;
-use crate::files::{OpenFile, describe};
+use crate::files::OpenFile;
 use floodtide_core::format::shard_index::ShardIndex;
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The files to open, in order, and the index that lists them.
 #[derive(Debug)]
 pub(crate) struct Located {
     pub(crate) files: Vec<PathBuf>,
+    /// The only file, if it had to be opened to know that it is one.
+    pub(crate) opened: Option<OpenFile>,
     pub(crate) index: Option<(PathBuf, ShardIndex)>,
 }
 
@@ -26,20 +27,18 @@ const INDEX_NAME: &str = "model.safetensors.index.json";
 const PICKLES: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
 
 pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
-    let metadata = fs::metadata(path).map_err(|source| io_error(path, "open the checkpoint", source))?;
-    if metadata.is_dir() {
-        return locate_in_folder(&snapshot_of(path));
-    }
-    if !metadata.is_file() {
-        return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
-    }
+    let opened = OpenFile::open_unless_folder(path).map_err(|error| match error {
+        Error::Io { path, source, .. } => io_error(&path, "open the checkpoint", source),
+        error => error,
+    })?;
+    let Some(file) = opened else { return locate_in_folder(&snapshot_of(path)) };
     if path.extension() == Some(OsStr::new("json")) {
         return by_index(path);
     }
-    if is_pickle(path)? {
+    if is_pickle(&file)? {
         return Err(Error::Pickle { path: path.to_owned() });
     }
-    Ok(Located { files: vec![path.to_owned()], index: None })
+    Ok(Located { files: vec![path.to_owned()], opened: Some(file), index: None })
 }
 
 fn io_error(path: &Path, action: &'static str, source: io::Error) -> Error {
@@ -80,7 +79,7 @@ fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
     let is_safetensors = |name: &&OsString| Path::new(name).extension() == Some(OsStr::new("safetensors"));
     let files: Vec<PathBuf> = names.iter().filter(is_safetensors).map(|name| folder.join(name)).collect();
     if !files.is_empty() {
-        return Ok(Located { files, index: None });
+        return Ok(Located { files, opened: None, index: None });
     }
     match names.iter().find(|name| has_pickle_extension(Path::new(name))) {
         Some(pickle) => Err(Error::Pickle { path: folder.join(pickle) }),
@@ -124,7 +123,7 @@ fn by_index(path: &Path) -> Result<Located, Error> {
         }
         files.push(shard);
     }
-    Ok(Located { files, index: Some((path.to_owned(), index)) })
+    Ok(Located { files, opened: None, index: Some((path.to_owned(), index)) })
 }
 
 /// Lets a shard be a link only to a file of its own folder, or, in a Hugging Face cache snapshot
@@ -150,10 +149,11 @@ fn has_pickle_extension(path: &Path) -> bool {
 }
 
 /// Whether a file looks like what `torch.save` writes: a zip archive, or a bare pickle of protocol 2 and up.
-fn is_pickle(path: &Path) -> Result<bool, Error> {
-    let file = OpenFile::open(path)?;
+fn is_pickle(file: &OpenFile) -> Result<bool, Error> {
+    // A header of 898 bytes (0x0382) would look like a bare pickle; its name tells.
+    if file.path().extension() == Some(OsStr::new("safetensors")) {
+        return Ok(false);
+    }
     let start = file.read_exact(0, file.bytes().min(4) as usize)?;
-    let magic = start.starts_with(b"PK\x03\x04") || (start.len() > 1 && start[0] == 0x80 && (2..6).contains(&start[1]));
-    // A header of 898 bytes (0x0382) would look like the second kind; its name tells.
-    Ok(magic && path.extension() != Some(OsStr::new("safetensors")))
+    Ok(start.starts_with(b"PK\x03\x04") || (start.len() > 1 && start[0] == 0x80 && (2..6).contains(&start[1])))
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::files::OpenFile;
+use crate::image::Image;
 use crate::region::lock_memory;
 use floodtide_core::{ByteRange, FileId};
 use memmap2::{Advice, Mmap};
@@ -15,13 +16,20 @@ const STEP: usize = 8 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Mappings {
     maps: Vec<Option<Mmap>>,
+    /// In place of them all: the only file, read whole.
+    image: Option<Image>,
     wanted: Vec<(usize, usize, usize)>,
 }
 
 impl Mappings {
+    /// No mapping, but the bytes of the only file.
+    pub(crate) fn of_image(image: Image) -> Self {
+        Self { image: Some(image), ..Self::default() }
+    }
+
     /// Maps the files of `wanted`; nothing is read yet.
     pub(crate) fn new(files: &[OpenFile], wanted: &[(FileId, ByteRange)]) -> Result<Self, Error> {
-        let mut mappings = Self { maps: (0..files.len()).map(|_| None).collect(), wanted: Vec::new() };
+        let mut mappings = Self { maps: (0..files.len()).map(|_| None).collect(), ..Self::default() };
         for (id, range) in wanted {
             let file = &files[id.index()];
             let map = &mut mappings.maps[id.index()];
@@ -39,7 +47,10 @@ impl Mappings {
     }
 
     pub(crate) fn bytes(&self, file: FileId) -> &[u8] {
-        self.maps.get(file.index()).and_then(Option::as_ref).map_or(&[], |map| map)
+        match &self.image {
+            Some(image) => image.bytes(),
+            None => self.maps.get(file.index()).and_then(Option::as_ref).map_or(&[], |map| map),
+        }
     }
 
     /// Makes the wanted ranges resident, with so many threads; `done` counts bytes as they come in. Stops early when

@@ -76,6 +76,39 @@ impl Region {
         Ok(())
     }
 
+    /// Takes the pages of a smaller region for its first ones, with what is in them; a region without pages so far is meant.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    #[cfg(not(miri))]
+    pub(crate) fn adopt(self, smaller: Self) -> io::Result<Self> {
+        use rustix::mm::MremapFlags;
+        assert!(smaller.bytes <= self.bytes, "the pages of the smaller region fit");
+        let (from, to) = (smaller.base.as_ptr().cast(), self.base.as_ptr().cast());
+        // SAFETY: both are whole mappings of ours to which nothing points; the old pages of the target are given up, and the
+        // source is no longer mapped after it, which is why it is forgotten.
+        match unsafe { rustix::mm::mremap_fixed(from, smaller.bytes, smaller.bytes, MremapFlags::MAYMOVE, to) } {
+            Ok(_) => {
+                std::mem::forget(smaller);
+                Ok(self)
+            }
+            Err(error) => {
+                // The target may be unmapped by now, and its addresses somebody else's; it never had a page.
+                std::mem::forget(self);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes what is in a smaller region.
+    #[cfg(miri)]
+    pub(crate) fn adopt(self, smaller: Self) -> io::Result<Self> {
+        let bytes = smaller.layout.size().min(self.layout.size());
+        // SAFETY: both allocations have so many initialised bytes, and are apart.
+        unsafe { self.base.copy_from_nonoverlapping(smaller.base, bytes) };
+        Ok(self)
+    }
+
     /// Keeps it in memory, so that it is never swapped out; this brings all of it in.
     pub(crate) fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and locking changes no contents.

@@ -64,9 +64,12 @@ pub struct Tensors {
 
 impl Tensors {
     pub(crate) fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, storage: Storage, report: Report) -> Self {
-        let mut by_name: Vec<u32> = (0..plan.placements().len() as u32).collect();
-        let name = |index: &u32| catalog.tensor(plan.placements()[*index as usize].tensor).name;
-        by_name.sort_by(|a, b| name(a).cmp(name(b)));
+        // The catalog has sorted the names already.
+        let mut placed = vec![None; catalog.len()];
+        for (index, placement) in plan.placements().iter().enumerate() {
+            placed[placement.tensor.index()] = Some(index as u32);
+        }
+        let by_name = catalog.tensors_by_name().filter_map(|tensor| placed[tensor.id.index()]).collect();
         Self { inner: Arc::new(Inner { catalog, plan, by_name, storage, report }) }
     }
 

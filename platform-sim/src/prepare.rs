@@ -53,6 +53,7 @@ pub(crate) fn prepare(
     let options = PlanOptions {
         access,
         direct,
+        cached: Vec::new(),
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
         merge_gap: case.merge_gap,
@@ -131,13 +132,19 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
         bytes: file.bytes,
         resident: None,
+        cached: Vec::new(),
         direct: device.says.is_some(),
         aligned,
         wanted_bytes: 1,
     });
     let signals = Signals {
         files: files.collect(),
-        selected_bytes: selected.iter().map(|part| part.bytes(&catalog.tensor(part.tensor()))).sum(),
+        // The world's checkpoints stand for larger ones, which are not read in one go.
+        selected_bytes: selected
+            .iter()
+            .map(|part| part.bytes(&catalog.tensor(part.tensor())))
+            .sum::<u64>()
+            .saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
         file_system: "the world".to_owned(),
         network: false,

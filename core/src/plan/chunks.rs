@@ -1,7 +1,7 @@
 //! Cuts runs into reads, and orders the reads so that all files progress together.
 
-use super::{Chunk, Extent, Method, Placement, gather};
-use crate::units::{Alignment, ExtentId, FileId};
+use super::{Chunk, Extent, Method, Placement, PlanOptions, gather};
+use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
 /// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
@@ -14,21 +14,29 @@ pub(super) fn chunk_bytes(asked: u64) -> u64 {
 
 /// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same
 /// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read.
-pub(super) fn cut(extents: &[Extent], placements: &[Placement], chunk_bytes: u64) -> Vec<Chunk> {
-    let size = self::chunk_bytes(chunk_bytes) as usize;
+pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions) -> Vec<Chunk> {
+    let size = chunk_bytes(options.chunk_bytes) as usize;
     let mut chunks = Vec::new();
-    for index in 0..extents.len() {
-        cut_one(extents, index, placements, size, &mut chunks);
+    for (index, extent) in extents.iter().enumerate() {
+        let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);
+        cut_one(extent, ExtentId(index as u32), placements, size, cached, &mut chunks);
     }
     chunks
 }
 
-fn cut_one(extents: &[Extent], index: usize, placements: &[Placement], size: usize, chunks: &mut Vec<Chunk>) {
-    let extent = &extents[index];
+fn cut_one(
+    extent: &Extent,
+    id: ExtentId,
+    placements: &[Placement],
+    size: usize,
+    cached: &[ByteRange],
+    chunks: &mut Vec<Chunk>,
+) {
     if let Some(pieces) = extent.pieces {
         // The slice, perhaps with tensors without a byte around it.
         let tensor = extent.tensors.clone().find(|&tensor| !placements[tensor].range.is_empty());
-        return gather::cut(index, extent, pieces, tensor.unwrap_or(extent.tensors.start), size as u64, chunks);
+        let tensor = tensor.unwrap_or(extent.tensors.start);
+        return gather::cut(extent, id, pieces, tensor, size as u64, cached, chunks);
     }
     let size = size.max(extent.alignment.bytes() as usize);
     let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
@@ -52,41 +60,53 @@ fn cut_one(extents: &[Extent], index: usize, placements: &[Placement], size: usi
         }
         let rest = &placements[first..extent.tensors.end];
         let past = rest.iter().take_while(|p| p.range.is_empty() || p.range.start() < file_end).count();
+        let direct = extent.method == Method::Direct && !covers(cached, offset, file_end);
         chunks.push(Chunk {
-            extent: ExtentId(index as u32),
+            extent: id,
             file: extent.file,
             offset,
             want,
-            slot: at..end,
+            slot: at..if direct { end } else { at + want },
             gathered: false,
             // Less than an alignment.
             lead: extent.range.start().saturating_sub(offset) as u32,
-            method: extent.method,
-            alignment: if extent.method == Method::Direct { extent.alignment } else { Alignment::ONE },
+            method: if direct { Method::Direct } else { Method::Buffered },
+            alignment: if direct { extent.alignment } else { Alignment::ONE },
             tensors: first..first + past,
         });
         at = end;
     }
 }
 
-/// Orders pieces by how far into its file each lies, so that files of any size start and end together: several devices are
+/// Whether one of the ascending ranges holds all bytes from `start` to `end`.
+pub(super) fn covers(ranges: &[ByteRange], start: u64, end: u64) -> bool {
+    let after = ranges.partition_point(|range| range.start() <= start);
+    after.checked_sub(1).is_some_and(|at| ranges[at].end() >= end)
+}
+
+/// Reads of one file through the page cache and past it are two lanes, so that the device is busy while the processor copies.
+pub(super) fn lane(chunk: &Chunk) -> usize {
+    2 * chunk.file.index() + usize::from(chunk.method == Method::Buffered)
+}
+
+/// Orders pieces by how far into its lane each lies, so that lanes of any length start and end together: several devices are
 /// kept busy, and no shard waits for another.
-pub(super) fn interleave<T>(pieces: Vec<T>, file_of: impl Fn(&T) -> FileId) -> Vec<T> {
-    let files = pieces.iter().map(|piece| file_of(piece).index() + 1).max().unwrap_or(0);
-    let mut total = alloc::vec![0_u64; files];
+pub(super) fn interleave<T>(pieces: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec<T> {
+    let lanes = pieces.iter().map(|piece| lane_of(piece) + 1).max().unwrap_or(0);
+    let mut total = alloc::vec![0_u64; lanes];
     for piece in &pieces {
-        total[file_of(piece).index()] += 1;
+        total[lane_of(piece)] += 1;
     }
     if total.iter().filter(|&&n| n > 0).count() < 2 {
         return pieces;
     }
-    let mut seen = alloc::vec![0_u64; files];
+    let mut seen = alloc::vec![0_u64; lanes];
     let mut order: Vec<(u64, usize)> = Vec::with_capacity(pieces.len());
     for (index, piece) in pieces.iter().enumerate() {
-        let file = file_of(piece).index();
-        // The fraction (2 i + 1) / (2 n) of the file, in 32 bits after the point: exact enough, and the same everywhere.
-        order.push((((2 * seen[file] + 1) << 31) / total[file], index));
-        seen[file] += 1;
+        let lane = lane_of(piece);
+        // The fraction (2 i + 1) / (2 n) of the lane, in 32 bits after the point: exact enough, and the same everywhere.
+        order.push((((2 * seen[lane] + 1) << 31) / total[lane], index));
+        seen[lane] += 1;
     }
     order.sort_unstable();
     let mut taken: Vec<Option<T>> = pieces.into_iter().map(Some).collect();

@@ -13,10 +13,11 @@
 //!
 //! [`PlanOptions::gather_gap`]: super::PlanOptions::gather_gap
 
+use super::chunks::covers;
 use super::{Chunk, Extent, Method};
 use crate::planted::planted;
 use crate::strided::Strided;
-use crate::units::{Alignment, ExtentId};
+use crate::units::{Alignment, ByteRange, ExtentId};
 use crate::write_only::WriteOnly;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -78,37 +79,43 @@ impl Gather {
 }
 
 /// Cuts a strided extent into reads of up to `size` bytes of the file, which bring the slice in its order.
-pub(super) fn cut(index: usize, extent: &Extent, pieces: Strided, tensor: usize, size: u64, chunks: &mut Vec<Chunk>) {
-    let alignment = extent.alignment;
+pub(super) fn cut(
+    extent: &Extent,
+    id: ExtentId,
+    pieces: Strided,
+    tensor: usize,
+    size: u64,
+    cached: &[ByteRange],
+    chunks: &mut Vec<Chunk>,
+) {
     let first = pieces.before(extent.range.start());
     let end = pieces.before(extent.range.end());
     let mut at = first;
     while at < end {
         let start = pieces.offset_of(at);
-        let offset = alignment.down(start);
+        let aligned = extent.alignment.down(start);
         // No shorter than the alignment, so that it reaches past `start`.
-        let mut to = pieces.before(offset.saturating_add(size.max(alignment.bytes()))).min(end);
+        let mut to = pieces.before(aligned.saturating_add(size.max(extent.alignment.bytes()))).min(end);
         if extent.apart {
             to = to.min(pieces.end_of_piece(at));
         }
         let range = pieces.file_range(at, to);
+        let direct = extent.method == Method::Direct && !covers(cached, aligned, range.end());
+        let (offset, alignment) = if direct { (aligned, extent.alignment) } else { (start, Alignment::ONE) };
         let want = (range.end() - offset) as usize;
+        let len = alignment.up(range.end()).map_or(want, |up| (up - offset) as usize);
         let place = extent.place + (at - first) as usize;
-        let in_place = extent.method == Method::Buffered && range.len() == to - at;
-        let (lead, len) = match alignment.up(range.end()) {
-            Some(up) => ((start - offset) as u32, (up - offset) as usize),
-            None => ((start - offset) as u32, want),
-        };
+        let in_place = !direct && range.len() == to - at;
         chunks.push(Chunk {
-            extent: ExtentId(index as u32),
+            extent: id,
             file: extent.file,
             offset,
             want,
             slot: if in_place { place..place + want } else { 0..len },
-            lead,
+            lead: (start - offset) as u32,
             gathered: !in_place,
-            method: extent.method,
-            alignment: if extent.method == Method::Direct { alignment } else { Alignment::ONE },
+            method: if direct { Method::Direct } else { Method::Buffered },
+            alignment,
             tensors: tensor..tensor + 1,
         });
         at = to;

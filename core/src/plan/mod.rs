@@ -89,6 +89,9 @@ pub struct PlanOptions {
     pub access: Access,
     /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
     pub direct: Vec<Option<DirectLimits>>,
+    /// By file, what of it is in the page cache, ascending and disjoint. A direct read whose bytes are all there is made
+    /// through the cache instead: a copy is faster than the device, and the device has less to do.
+    pub cached: Vec<Vec<ByteRange>>,
     /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
     pub tensor_alignment: Alignment,
     /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
@@ -107,6 +110,7 @@ impl Default for PlanOptions {
         Self {
             access: Access::Copy,
             direct: Vec::new(),
+            cached: Vec::new(),
             tensor_alignment: Alignment::ONE,
             chunk_bytes: 4 << 20,
             merge_gap: 128 << 10,
@@ -398,17 +402,16 @@ impl Planner {
             .ok()
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or(Error::AddressSpace { needed })?;
-        let chunk_bytes = self.options.chunk_bytes;
         let (mut extents, placements) = (laid_out.extents, laid_out.placements);
         let chunks = match self.options.access {
             Access::Stream(buffers) => {
                 if buffers.order == Order::Arrival {
-                    extents = chunks::interleave(extents, |extent| extent.file);
+                    extents = chunks::interleave(extents, |extent| extent.file.index());
                 }
                 // A buffer is filled as soon as it can be, so that little is held in parts.
-                chunks::cut(&extents, &placements, chunk_bytes)
+                chunks::cut(&extents, &placements, &self.options)
             }
-            _ => chunks::interleave(chunks::cut(&extents, &placements, chunk_bytes), |chunk| chunk.file),
+            _ => chunks::interleave(chunks::cut(&extents, &placements, &self.options), chunks::lane),
         };
         Ok(Plan {
             placements,

@@ -120,6 +120,22 @@ fn scattered_small_tensors_take_no_more_memory_than_they_need() {
     assert!(plan.arena_bytes() as u64 <= plan.selected_bytes() * 102 / 100 + (4 << 20));
 }
 
+#[test]
+fn what_is_cached_is_copied_beside_the_direct_reads_of_the_rest() {
+    let catalog = catalog(&[(vec![64 << 20], 0)]);
+    let cached = vec![vec![ByteRange::new(0, 40 << 20).expect("forwards")]];
+    let options = PlanOptions { direct: vec![limits(512)], cached, chunk_bytes: 2 << 20, ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    assert_eq!(plan.extents().len(), 1);
+    let buffered: Vec<bool> = plan.chunks().iter().map(|chunk| chunk.method == Method::Buffered).collect();
+    for (chunk, &buffered) in plan.chunks().iter().zip(&buffered) {
+        assert_eq!(buffered, chunk.offset + chunk.want as u64 <= 40 << 20, "{chunk:?}");
+    }
+    // Neither waits for the other.
+    let first = &buffered[..buffered.len() / 4];
+    assert!(first.contains(&true) && first.contains(&false), "{buffered:?}");
+}
+
 proptest! {
     #[test]
     fn every_selected_byte_is_covered_once_at_its_aligned_place(
@@ -129,12 +145,15 @@ proptest! {
         tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
         chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20), Just(4 << 20)],
         merge_gap in prop_oneof![Just(0_u64), Just(4096), Just(1 << 20)],
+        cached in prop::collection::vec((0_u64..4_000_000, 0_u64..4_000_000), 0..4),
     ) {
         let catalog = catalog(&files);
+        let cached = vec![cached.iter().filter_map(|&(start, bytes)| ByteRange::new(start, start + bytes)).take(1).collect(); 2];
         let selected: Vec<Wanted> =
             all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
-        let options = PlanOptions { direct, tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
+        let options =
+            PlanOptions { direct, cached, tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &selected).expect("no limit is set");
 
         // Slots are disjoint and inside the arena, and chunks keep the alignment of direct reads.
@@ -492,6 +511,7 @@ proptest! {
         chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20)],
         gather_gap in prop_oneof![Just(0_u64), Just(100), Just(5000), Just(u64::MAX)],
         tensor_alignment in prop_oneof![Just(1_u64), Just(64)],
+        cached in prop::option::of((0_u64..100_000, 0_u64..200_000)),
         access in prop_oneof![
             2 => Just(Access::Copy),
             1 => Just(Access::Map { resident: false }),
@@ -507,7 +527,8 @@ proptest! {
             Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok()
         }).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
-        let options = PlanOptions { access, direct: vec![direct], tensor_alignment: alignment, chunk_bytes, gather_gap, ..PlanOptions::default() };
+        let cached = vec![cached.iter().filter_map(|&(start, bytes)| ByteRange::new(start, start + bytes)).collect()];
+        let options = PlanOptions { access, direct: vec![direct], cached, tensor_alignment: alignment, chunk_bytes, gather_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
 
         let mut landings: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.landing(chunk))).collect();

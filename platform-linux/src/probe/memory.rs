@@ -16,8 +16,12 @@ pub fn memory_limit() -> MemoryLimit {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     limits.extend(groups_with_limits(&groups, &mounts).into_iter().map(|group| group.left()));
-    let unlimited = limit(u64::MAX, "no limit known".to_owned());
-    limits.into_iter().flatten().min_by_key(|limit| limit.available).unwrap_or(unlimited)
+    limits.into_iter().flatten().min_by_key(|limit| limit.available).unwrap_or_else(no_limit)
+}
+
+/// Where no limit is known.
+pub(crate) fn no_limit() -> MemoryLimit {
+    limit(u64::MAX, "no limit known".to_owned())
 }
 
 fn limit(available: u64, limit: String) -> MemoryLimit {

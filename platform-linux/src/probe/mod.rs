@@ -4,7 +4,8 @@ mod memory;
 mod residency;
 
 pub use memory::memory_limit;
-pub use residency::resident_share;
+pub(crate) use memory::no_limit;
+pub use residency::{Residency, residency, resident_share};
 
 use floodtide_core::{Alignment, DirectLimits};
 use io_uring::{IoUring, opcode};

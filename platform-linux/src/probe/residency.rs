@@ -1,5 +1,6 @@
 //! How much of a file is in the page cache, without touching it.
 
+use floodtide_core::ByteRange;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsRawFd;
@@ -27,31 +28,78 @@ const SYS_CACHESTAT: libc::c_long = 451;
 /// How many places of a file are sampled where the kernel tells nothing else.
 const SAMPLES: u64 = 32;
 
+/// What of a file is in the page cache.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Residency {
+    /// The share, 0 to 1; `None` when nothing tells.
+    pub share: Option<f32>,
+    /// Where, if it is a part of the file and the kernel says which: whole windows of at least 1 MiB, ascending, joined.
+    pub ranges: Vec<ByteRange>,
+}
+
+/// Windows are at least so long, and at most so many a file.
+const WINDOW: u64 = 1 << 20;
+const MAX_WINDOWS: u64 = 1 << 14;
+
 /// The share of the file in the page cache, 0 to 1; `None` when nothing tells.
+#[must_use]
+pub fn resident_share(file: &File) -> Option<f32> {
+    look(file, false).share
+}
+
+/// What of the file is in the page cache.
 ///
 /// `cachestat(2)` (Linux 6.5) answers at once, but refuses files that the caller neither owns nor may write; an older
 /// kernel has `mincore(2)`, which then calls every page resident, so it is asked for own files only. Else reads that may
-/// not wait (`RWF_NOWAIT`) sample the file.
+/// not wait (`RWF_NOWAIT`) sample the file, which tells the share alone.
 #[must_use]
-pub fn resident_share(file: &File) -> Option<f32> {
-    let metadata = file.metadata().ok()?;
-    if metadata.len() == 0 {
-        return Some(1.0);
+pub fn residency(file: &File) -> Residency {
+    look(file, true)
+}
+
+fn look(file: &File, ranges_too: bool) -> Residency {
+    let Ok(metadata) = file.metadata() else { return Residency::default() };
+    let bytes = metadata.len();
+    if bytes == 0 {
+        return Residency { share: Some(1.0), ranges: Vec::new() };
     }
-    match cached_pages(file) {
+    match cached_pages(file, 0, 0) {
         Ok(pages) => {
-            let total = metadata.len().div_ceil(rustix::param::page_size() as u64);
-            Some((pages as f32 / total as f32).min(1.0))
+            let total = pages_of(bytes);
+            let ask = |start, len| cached_pages(file, start, len).is_ok_and(|cached| cached >= pages_of(len));
+            let ranges = if ranges_too && pages > 0 && pages < total { windows(bytes, ask) } else { Vec::new() };
+            Residency { share: Some((pages as f32 / total as f32).min(1.0)), ranges }
         }
-        Err(libc::ENOSYS) if owns(&metadata) => mapped_share(file, metadata.len()),
-        Err(_) => sampled_share(file, metadata.len()),
+        Err(libc::ENOSYS) if owns(&metadata) => mapped(file, bytes).unwrap_or_default(),
+        Err(_) => Residency { share: sampled_share(file, bytes), ranges: Vec::new() },
     }
 }
 
-fn cached_pages(file: &File) -> Result<u64, i32> {
-    let range = Range { offset: 0, len: 0 };
+fn pages_of(bytes: u64) -> u64 {
+    bytes.div_ceil(rustix::param::page_size() as u64)
+}
+
+/// The windows of a file, by start and length, that are cached as a whole, joined where they touch.
+fn windows(bytes: u64, cached: impl Fn(u64, u64) -> bool) -> Vec<ByteRange> {
+    let window = WINDOW.max((bytes / MAX_WINDOWS).next_power_of_two());
+    let mut ranges: Vec<ByteRange> = Vec::new();
+    let mut start = 0;
+    while start < bytes {
+        let end = (start + window).min(bytes);
+        if cached(start, end - start) {
+            let from = ranges.pop_if(|last| last.end() == start).map_or(start, ByteRange::start);
+            ranges.extend(ByteRange::new(from, end));
+        }
+        start = end;
+    }
+    ranges
+}
+
+/// The cached pages of `bytes` from `offset` on; of the whole file when `bytes` is 0.
+fn cached_pages(file: &File, offset: u64, bytes: u64) -> Result<u64, i32> {
+    let range = Range { offset, len: bytes };
     let mut answer = CacheStat::default();
-    // SAFETY: both structures are laid out as the kernel's, live across the call, and a length of 0 means the whole file.
+    // SAFETY: both structures are laid out as the kernel's and live across the call.
     let code = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut answer, 0) };
     if code == 0 { Ok(answer.cache) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)) }
 }
@@ -61,14 +109,23 @@ fn owns(metadata: &std::fs::Metadata) -> bool {
     user.is_root() || user.as_raw() == metadata.uid()
 }
 
-fn mapped_share(file: &File, bytes: u64) -> Option<f32> {
+fn mapped(file: &File, bytes: u64) -> Option<Residency> {
     // SAFETY: the mapping is never read; `mincore` only asks about it.
     let map = unsafe { memmap2::Mmap::map(file) }.ok()?;
-    let page = rustix::param::page_size();
-    let mut pages = vec![0_u8; usize::try_from(bytes).ok()?.div_ceil(page)];
+    let page = rustix::param::page_size() as u64;
+    let mut pages = vec![0_u8; usize::try_from(pages_of(bytes)).ok()?];
     // SAFETY: the range is the mapping's own, and `pages` has a byte for each of its pages.
     let code = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
-    (code == 0).then(|| pages.iter().filter(|&&page| page & 1 == 1).count() as f32 / pages.len() as f32)
+    if code != 0 {
+        return None;
+    }
+    let cached = pages.iter().filter(|&&page| page & 1 == 1).count();
+    let whole = |start: u64, len: u64| {
+        let first = (start / page) as usize;
+        pages[first..first + pages_of(len) as usize].iter().all(|page| page & 1 == 1)
+    };
+    let ranges = if cached > 0 && cached < pages.len() { windows(bytes, whole) } else { Vec::new() };
+    Some(Residency { share: Some(cached as f32 / pages.len() as f32), ranges })
 }
 
 /// Reads a byte from each of [`SAMPLES`] equal parts of the file, if that does not wait for the disk.
@@ -108,8 +165,8 @@ mod tests {
     fn the_three_ways_agree_on_a_file_that_was_just_written() {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(&vec![1; 1 << 20]).expect("writes");
-        for share in [resident_share(&file), mapped_share(&file, 1 << 20)] {
-            assert_eq!(share, Some(1.0));
+        for residency in [residency(&file), mapped(&file, 1 << 20).expect("tells")] {
+            assert_eq!(residency, Residency { share: Some(1.0), ranges: Vec::new() });
         }
         // Some file systems know no reads that may not wait.
         if let Some(share) = sampled_share(&file, 1 << 20) {
@@ -124,7 +181,7 @@ mod tests {
         file.write_all(&vec![1; bytes]).expect("writes");
         file.sync_all().expect("syncs");
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
-        if cached_pages(&file) != Ok(0) {
+        if cached_pages(&file, 0, 0) != Ok(0) {
             return println!("skipped: the page cache cannot be dropped here, or does not tell");
         }
         for _ in 0..3 {
@@ -135,8 +192,39 @@ mod tests {
             // What the misses started may arrive before the next look.
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        let brought_in = cached_pages(&file).expect("it told before");
+        let brought_in = cached_pages(&file, 0, 0).expect("it told before");
         assert!(brought_in <= 3 * SAMPLES, "{brought_in} pages");
+    }
+
+    #[test]
+    fn what_is_cached_of_a_part_is_found() {
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file");
+        let bytes = (8 << 20) + 5000;
+        file.write_all(&vec![1; bytes]).expect("writes");
+        file.sync_all().expect("syncs");
+        let third = std::num::NonZeroU64::new(3 << 20);
+        rustix::fs::fadvise(&file, 2 << 20, third, rustix::fs::Advice::DontNeed).expect("advises");
+        if cached_pages(&file, 2 << 20, 3 << 20) != Ok(0) {
+            return println!("skipped: the page cache cannot be dropped here, or does not tell");
+        }
+        let range = |start, end| ByteRange::new(start, end).expect("forwards");
+        let expected = vec![range(0, 2 << 20), range(5 << 20, bytes as u64)];
+        for found in [residency(&file), mapped(&file, bytes as u64).expect("tells")] {
+            assert_eq!(found.ranges, expected);
+            assert!(found.share.is_some_and(|share| (0.5..0.9).contains(&share)), "{found:?}");
+        }
+        assert_eq!(resident_share(&file), residency(&file).share);
+    }
+
+    #[test]
+    fn a_huge_file_is_asked_about_in_few_windows() {
+        let asked = std::cell::Cell::new(0_u64);
+        let ranges = windows(1 << 40, |start, _| {
+            asked.set(asked.get() + 1);
+            start >= 1 << 39
+        });
+        assert!(asked.get() <= MAX_WINDOWS, "{}", asked.get());
+        assert_eq!(ranges, [ByteRange::new(1 << 39, 1 << 40).expect("forwards")]);
     }
 
     #[test]

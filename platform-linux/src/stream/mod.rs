@@ -18,9 +18,10 @@ use crate::crew::Prepared;
 use crate::error::Error;
 use crate::loader::{Checkpoint, Loader};
 use crate::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
+use crate::signals::Purpose;
 use crate::tensors::{Report, Tensor};
 use floodtide_core::pool::SizeClass;
-use floodtide_core::strategy::{Backend, Consumer};
+use floodtide_core::strategy::Backend;
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
@@ -132,7 +133,7 @@ impl TensorStream {
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
-        let checkpoint = loader.open_checkpoint(path, Consumer::Stream, alignment)?;
+        let checkpoint = loader.open_checkpoint(path, Purpose::Stream { memory_alignment: alignment })?;
         Ok(Self {
             loader: loader.clone(),
             catalog: Arc::clone(&checkpoint.catalog),

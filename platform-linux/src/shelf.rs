@@ -1,0 +1,260 @@
+//! Arenas that have been used, kept for the next load of the same loader: their pages are there already, and fresh ones would have to
+//! be zeroed and mapped one by one.
+
+use crate::pieces::Backing;
+use crate::probe;
+use crate::region::Region;
+use floodtide_core::Alignment;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// The arenas that a loader keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The most bytes that may be kept; by default as many as are left free beside them.
+    limit: Option<u64>,
+    regions: Vec<Region>,
+}
+
+impl Kept {
+    fn bytes(&self) -> u64 {
+        self.regions.iter().map(|region| region.bytes() as u64).sum()
+    }
+}
+
+/// From so many bytes on huge pages are asked for.
+const HUGE_FROM: usize = 512 << 10;
+
+/// So little may always be kept.
+const LITTLE: u64 = 64 << 20;
+
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps at most so many bytes from now on.
+    pub(crate) fn set_limit(&self, bytes: u64) {
+        let mut surplus = Vec::new();
+        let mut kept = self.lock();
+        kept.limit = Some(bytes);
+        while kept.bytes() > bytes {
+            surplus.push(kept.regions.remove(0));
+        }
+        drop(kept);
+    }
+
+    /// The bytes that are kept.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
+    /// Gives all back to the system.
+    pub(crate) fn trim(&self) {
+        let regions = std::mem::take(&mut self.lock().regions);
+        drop(regions);
+    }
+
+    /// Memory of at least so many bytes, from a huge page's start: a kept one that is not much larger, or fresh, with the
+    /// pages of a kept one that is smaller.
+    ///
+    /// # Errors
+    /// When the system refuses the mapping.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> io::Result<ArenaMemory> {
+        let fits = |region: &Region| (bytes..=bytes.saturating_mul(2).max(LITTLE as usize)).contains(&region.bytes());
+        let kept = {
+            let mut kept = self.lock();
+            let smallest = (0..kept.regions.len())
+                .filter(|&at| fits(&kept.regions[at]))
+                .min_by_key(|&at| kept.regions[at].bytes());
+            let largest = || {
+                (0..kept.regions.len())
+                    .filter(|&at| kept.regions[at].bytes() < bytes)
+                    .max_by_key(|&at| kept.regions[at].bytes())
+            };
+            smallest.or_else(largest).map(|at| kept.regions.swap_remove(at))
+        };
+        let reused = kept.as_ref().map_or(0, |region| region.bytes().min(bytes));
+        // What else is kept was counted as free, and must be if it is needed.
+        let fresh = (bytes - reused) as u64;
+        if fresh > LITTLE && probe::memory_limit().available < fresh {
+            self.trim();
+        }
+        let region = match kept {
+            Some(region) if reused == bytes => region,
+            kept => {
+                // The last huge page is a whole one too.
+                let mapped =
+                    bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.bytes() as usize).unwrap_or(usize::MAX);
+                let region = Region::map(mapped, Alignment::HUGE_PAGE)?;
+                match kept {
+                    Some(smaller) => region.adopt(smaller)?,
+                    None => region,
+                }
+            }
+        };
+        Ok(ArenaMemory { region: Some(region), reused, home: Arc::downgrade(self) })
+    }
+
+    /// Fresh memory that is never kept: what is locked would stay so.
+    ///
+    /// # Errors
+    /// When the system refuses the mapping.
+    pub(crate) fn unkept(bytes: usize) -> io::Result<ArenaMemory> {
+        Arc::<Self>::default().take(bytes)
+    }
+
+    /// Gives the region back when it may not be kept.
+    fn put(&self, region: Region) -> Option<Region> {
+        let (kept, limit) = {
+            let kept = self.lock();
+            (kept.bytes().saturating_add(region.bytes() as u64), kept.limit)
+        };
+        // The system is asked without the lock.
+        let most = limit.unwrap_or_else(|| if kept <= LITTLE { LITTLE } else { probe::memory_limit().available });
+        let mut shelf = self.lock();
+        if shelf.bytes().saturating_add(region.bytes() as u64) > most {
+            return Some(region);
+        }
+        shelf.regions.push(region);
+        None
+    }
+}
+
+/// An arena's memory; it goes back to its shelf, if that is still there, and else to the system.
+#[derive(Debug)]
+pub(crate) struct ArenaMemory {
+    /// There until the drop.
+    region: Option<Region>,
+    reused: usize,
+    home: Weak<Shelf>,
+}
+
+impl ArenaMemory {
+    /// Asks for huge pages, unless all are there already, or so little is needed that one would only take longer to be zeroed.
+    ///
+    /// # Errors
+    /// When the kernel has none to give; the memory can be used all the same.
+    pub(crate) fn advise_huge_pages(&self, needed: usize) -> io::Result<()> {
+        match &self.region {
+            Some(region) if needed > self.reused && needed >= HUGE_FROM => region.advise_huge_pages(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes whose pages have been used before.
+    pub(crate) fn reused(&self) -> usize {
+        self.reused
+    }
+}
+
+// SAFETY: all is the region's, which is there until the drop.
+unsafe impl Backing for ArenaMemory {
+    fn start(&self) -> NonNull<u8> {
+        self.region.as_ref().map_or(NonNull::dangling(), Region::start)
+    }
+
+    fn bytes(&self) -> usize {
+        self.region.as_ref().map_or(0, Region::bytes)
+    }
+}
+
+impl Drop for ArenaMemory {
+    fn drop(&mut self) {
+        if let (Some(region), Some(shelf)) = (self.region.take(), self.home.upgrade()) {
+            drop(shelf.put(region));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn write(memory: &ArenaMemory, at: usize, byte: u8) {
+        // SAFETY: the memory is that long, and nobody else uses it.
+        unsafe { memory.start().as_ptr().wrapping_add(at).write(byte) };
+    }
+
+    fn read(memory: &ArenaMemory, at: usize) -> u8 {
+        // SAFETY: as for `write`; all of it is initialised.
+        unsafe { memory.start().as_ptr().wrapping_add(at).read() }
+    }
+
+    #[test]
+    fn what_was_used_is_used_again() {
+        let shelf = Arc::<Shelf>::default();
+        let first = shelf.take(3 * MIB).expect("maps");
+        assert_eq!((first.reused(), first.bytes()), (0, 4 * MIB));
+        let start = first.start();
+        drop(first);
+        assert_eq!(shelf.bytes(), 4 << 20);
+        let second = shelf.take(4 * MIB).expect("is there");
+        assert_eq!((second.start(), second.reused(), shelf.bytes()), (start, 4 * MIB, 0));
+    }
+
+    #[test]
+    fn a_larger_arena_takes_the_pages_of_a_smaller_one() {
+        let shelf = Arc::<Shelf>::default();
+        let small = shelf.take(2 * MIB).expect("maps");
+        write(&small, 0, 7);
+        write(&small, 2 * MIB - 1, 8);
+        drop(small);
+        let large = shelf.take(5 * MIB).expect("maps");
+        assert_eq!((large.reused(), large.bytes(), shelf.bytes()), (2 * MIB, 6 * MIB, 0));
+        assert_eq!((read(&large, 0), read(&large, 2 * MIB - 1), read(&large, 2 * MIB)), (7, 8, 0));
+        assert_eq!(large.start().as_ptr().align_offset(2 * MIB), 0);
+        write(&large, 6 * MIB - 1, 9);
+        drop(large);
+        assert_eq!(shelf.bytes(), 6 << 20, "as one piece");
+    }
+
+    #[test]
+    fn a_tiny_arena_does_not_take_a_huge_one() {
+        let shelf = Arc::<Shelf>::default();
+        drop(shelf.take(100 * MIB).expect("maps"));
+        let tiny = shelf.take(MIB).expect("maps");
+        assert_eq!((tiny.reused(), tiny.bytes()), (0, 2 * MIB));
+        assert_eq!(shelf.bytes(), 100 << 20);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_may_be() {
+        let shelf = Arc::<Shelf>::default();
+        shelf.set_limit(5 << 20);
+        let (first, second) = (shelf.take(4 * MIB).expect("maps"), shelf.take(4 * MIB).expect("maps"));
+        drop((first, second));
+        assert_eq!(shelf.bytes(), 4 << 20);
+        shelf.set_limit(3 << 20);
+        assert_eq!(shelf.bytes(), 0);
+        drop(shelf.take(2 * MIB).expect("maps"));
+        shelf.trim();
+        assert_eq!(shelf.bytes(), 0);
+    }
+
+    #[test]
+    fn what_outlives_its_loader_or_is_locked_goes_back_to_the_system() {
+        let shelf = Arc::<Shelf>::default();
+        let memory = shelf.take(MIB).expect("maps");
+        drop(shelf);
+        drop(memory);
+        assert!(Shelf::unkept(MIB).expect("maps").home.upgrade().is_none());
+    }
+
+    // Miri ends the program when it has no memory left itself.
+    #[cfg(not(miri))]
+    #[test]
+    fn an_impossible_size_is_an_error() {
+        for bytes in [isize::MAX as usize, usize::MAX] {
+            assert!(Shelf::unkept(bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What is measured of a checkpoint's files and of the system before a load is decided, and no more than that decision needs.
+
+use crate::files::OpenFile;
+use crate::probe::{self, Residency};
+use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, is_small};
+use floodtide_core::{Access, Alignment, Catalog, PlanOptions, Strided, Wanted, tensor_alignment};
+
+/// What a checkpoint is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// All of it, at once. `waits`: its caller does nothing meanwhile, so that a small file may be read along with its header.
+    Whole { access: Access, waits: bool },
+    /// One part after another, through memory of that alignment if it is given.
+    Stream { memory_alignment: Option<usize> },
+}
+
+/// What a load wants, as far as it decides what must be known.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) purpose: Purpose,
+    pub(crate) backend: Option<Backend>,
+    /// What tensors are aligned to at least.
+    pub(crate) alignment: Alignment,
+}
+
+/// A FUSE mount that does without the page cache, but not asynchronously, does not tell io_uring how far a read came; the kernel
+/// then goes on with a short one at the place where it began, and fills memory with wrong bytes (seen on Linux 6.18).
+const RING_ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at the wrong place when io_uring makes it";
+
+impl Asked {
+    /// Measures. True if so little is copied that the files were not looked at, nor need the memory be.
+    pub(crate) fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[Wanted]) -> (Signals, bool) {
+        let lazy = matches!(self.purpose, Purpose::Whole { access: Access::Map { resident: false }, .. });
+        let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
+        let (mut selected_bytes, mut copied) = (0_u64, 0_u64);
+        let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
+        for (part, tensor) in parts.filter(|(part, tensor)| part.bytes(tensor) > 0) {
+            let (range, pieces) = (part.range(&tensor), part.pieces(&tensor));
+            let in_place = pieces.is_none() && tensor_alignment(&tensor, self.alignment).divides(range.start());
+            // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.
+            aligned[tensor.file.index()] |= in_place || pieces.is_some();
+            // What is read along with them takes its time too.
+            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().gather_gap);
+            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::bytes) };
+            wanted[tensor.file.index()] += bytes;
+            selected_bytes = selected_bytes.saturating_add(bytes);
+            copied = copied.saturating_add(if lazy && in_place { 0 } else { bytes });
+        }
+        let little = is_small(copied, self.backend.filter(|_| !lazy));
+        let mut signals = Signals {
+            files: Vec::with_capacity(files.len()),
+            selected_bytes,
+            consumer: match self.purpose {
+                Purpose::Whole { .. } => Consumer::Whole,
+                Purpose::Stream { .. } => Consumer::Stream,
+            },
+            file_system: String::new(),
+            network: false,
+            uring_refused: None,
+            direct_refused: None,
+            cpus: if little { 1 } else { probe::cpus() },
+        };
+        for ((file, aligned), wanted_bytes) in files.iter_mut().zip(aligned).zip(wanted) {
+            let mut residency = Residency::default();
+            if !little {
+                file.open_direct();
+                residency = probe::residency(file.buffered());
+            }
+            signals.files.push(FileSignals {
+                bytes: file.bytes(),
+                resident: residency.share,
+                cached: residency.ranges,
+                direct: file.direct_limits().is_some(),
+                aligned,
+                wanted_bytes,
+            });
+        }
+        if let Some(file) = files.first() {
+            (signals.file_system, signals.network) = probe::file_system(file.buffered());
+        }
+        if !little && matches!(self.backend, None | Some(Backend::Uring)) {
+            signals.uring_refused = probe::uring_refusal();
+        }
+        if signals.file_system == probe::FUSE {
+            signals.uring_refused.get_or_insert_with(|| RING_ON_FUSE.to_owned());
+        }
+        if let Purpose::Stream { memory_alignment: Some(alignment) } = self.purpose {
+            keep_to_memory(&mut signals, files, alignment as u64);
+        }
+        (signals, little)
+    }
+}
+
+/// Direct reads ask for addresses of some alignment, which memory from elsewhere may not have.
+fn keep_to_memory(signals: &mut Signals, files: &[OpenFile], alignment: u64) {
+    for (file, signals) in files.iter().zip(&mut signals.files) {
+        signals.direct &= file.direct_limits().is_some_and(|limits| limits.memory.bytes() <= alignment);
+    }
+    if files.iter().zip(&signals.files).any(|(file, signals)| file.direct_limits().is_some() && !signals.direct) {
+        let why = format!("the pool's memory is aligned to {alignment} bytes only, and direct reads need more");
+        signals.direct_refused = Some(why);
+    }
+}

@@ -1,0 +1,141 @@
+//! Loads that follow what the page cache, the loader's memory and the checkpoint's size make best, and bring the same bytes.
+
+use floodtide_core::{Alignment, Method};
+use floodtide_linux::{Loader, Tensors};
+use floodtide_tests::checkpoint::{folder, raw, small};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MIB: usize = 1 << 20;
+
+/// Byte `i` of the tensor `t` of [`large`].
+fn byte(i: usize) -> u8 {
+    (i / 4096 * 31 + i) as u8
+}
+
+/// A file of one tensor of so many MiB, written to the disk and not in the page cache.
+fn large(folder: &Path, mib: usize) -> PathBuf {
+    let data: Vec<u8> = (0..mib * MIB).map(byte).collect();
+    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{}],"data_offsets":[0,{0}]}}}}"#, data.len());
+    let path = folder.join("model.safetensors");
+    fs::write(&path, raw(&json, &data)).expect("writes");
+    let file = fs::File::open(&path).expect("opens");
+    file.sync_all().expect("syncs");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
+    path
+}
+
+fn assert_loaded(tensors: &Tensors) {
+    let tensor = tensors.get("t").expect("is there");
+    assert!(tensor.bytes().iter().enumerate().all(|(i, &found)| found == byte(i)));
+}
+
+#[test]
+fn the_cached_part_of_a_file_is_copied_and_the_rest_read_past_the_cache() {
+    let folder = folder();
+    let path = large(folder.path(), 32);
+    let file = fs::File::open(&path).expect("opens");
+    fs::read(&path).expect("reads");
+    rustix::fs::fadvise(&file, 16 << 20, None, rustix::fs::Advice::DontNeed).expect("advises");
+
+    let planned = Loader::new().plan(&path).expect("plans");
+    let signals = &planned.signals.files[0];
+    if !signals.direct || !signals.resident.is_some_and(|share| (0.3..0.7).contains(&share)) {
+        return println!("skipped: this file system has no half-cached files or no direct reads: {signals:?}");
+    }
+    assert!(planned.strategy.reason.contains("partly in the page cache"), "{}", planned.strategy.reason);
+    for chunk in planned.plan.chunks() {
+        let cached = chunk.offset + chunk.want as u64 <= 16 << 20;
+        assert_eq!(chunk.method == Method::Buffered, cached, "{chunk:?}");
+    }
+    assert_loaded(&Loader::new().load(&path).expect("loads"));
+    let after = Loader::new().plan(&path).expect("plans").signals.files[0].resident.expect("told before");
+    assert!(after < 0.7, "the direct reads went past the cache: {after}");
+}
+
+#[test]
+fn a_loader_uses_its_memory_again() {
+    let folder = folder();
+    let path = large(folder.path(), 16);
+    let loader = Loader::new();
+    let first = loader.load(&path).expect("loads");
+    assert!(!first.report().reason.contains("earlier load"), "{}", first.report().reason);
+    let address = first.get("t").expect("is there").bytes().as_ptr();
+    drop(first);
+    assert!(loader.kept_bytes() >= 16 << 20);
+    // A clone shares it.
+    let second = loader.clone().load(&path).expect("loads");
+    assert_eq!(second.get("t").expect("is there").bytes().as_ptr(), address);
+    assert!(second.report().reason.contains("earlier load"), "{}", second.report().reason);
+    assert_loaded(&second);
+    assert_eq!(loader.kept_bytes(), 0, "it is in use");
+    let third = loader.load(&path).expect("loads beside it");
+    assert_loaded(&second);
+    assert_loaded(&third);
+    drop((second, third));
+    loader.trim();
+    assert_eq!(loader.kept_bytes(), 0);
+}
+
+#[test]
+fn what_an_earlier_load_left_is_not_in_the_tensors_of_the_next() {
+    let folder = folder();
+    let path = large(folder.path(), 8);
+    let loader = Loader::new();
+    drop(loader.load(&path).expect("loads"));
+    let zeros = vec![0_u8; 7 * MIB];
+    let json = format!(r#"{{"z":{{"dtype":"U8","shape":[{}],"data_offsets":[0,{0}]}}}}"#, zeros.len());
+    fs::write(&path, raw(&json, &zeros)).expect("writes");
+    let tensors = loader.load(&path).expect("loads");
+    assert!(tensors.report().reason.contains("earlier load"), "{}", tensors.report().reason);
+    assert!(tensors.get("z").expect("is there").bytes() == zeros);
+}
+
+#[test]
+fn memory_is_kept_as_far_as_it_may_be() {
+    let folder = folder();
+    let path = large(folder.path(), 16);
+    let loader = Loader::new().keep_memory(8 << 20);
+    drop(loader.load(&path).expect("loads"));
+    assert_eq!(loader.kept_bytes(), 0);
+    let locked = Loader::new().mlock(true);
+    drop(locked.load(&path).expect("loads"));
+    assert_eq!(locked.kept_bytes(), 0, "locked memory is given back");
+}
+
+#[test]
+fn a_small_checkpoint_is_owned() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let before = Loader::new().load(&path).expect("loads");
+    let bytes: Vec<Vec<u8>> = before.iter().map(|tensor| tensor.bytes().to_vec()).collect();
+    assert!(bytes.iter().any(|bytes| !bytes.is_empty()));
+    let mut written = fs::read(&path).expect("reads");
+    let header = usize::try_from(u64::from_le_bytes(written[..8].try_into().expect("eight"))).expect("fits");
+    written[8 + header..].fill(0xff);
+    fs::write(&path, written).expect("writes");
+    let still = before.iter().map(|tensor| tensor.bytes().to_vec()).collect::<Vec<_>>();
+    assert_eq!(still, bytes, "the file's new contents are not seen");
+}
+
+#[test]
+fn a_small_checkpoint_of_crooked_offsets_is_aligned() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    // The data starts at an odd offset.
+    for padding in 0..8 {
+        let json = format!(r#"{{"t":{{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}}}{}"#, " ".repeat(padding));
+        fs::write(&path, raw(&json, &[1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0])).expect("writes");
+        let aligned = Loader::new().tensor_alignment(Alignment::new(64).expect("a power of two"));
+        for loader in [Loader::new(), aligned.clone()] {
+            let tensors = loader.load(&path).expect("loads");
+            let tensor = tensors.get("t").expect("is there");
+            let bits: Vec<u32> =
+                tensor.elements::<f32>().expect("aligned").iter().map(|value| value.to_bits()).collect();
+            assert_eq!(bits, [1, 2, 3]);
+        }
+        let tensors = aligned.load(&path).expect("loads");
+        assert_eq!(tensors.get("t").expect("is there").bytes().as_ptr().align_offset(64), 0);
+    }
+}
