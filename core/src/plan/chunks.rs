@@ -1,11 +1,14 @@
 //! Cuts runs into reads, and orders the reads so that all files progress together.
 
-use super::{Chunk, Extent, Method, Placement, PlanOptions, gather};
+use super::{Access, Buffers, Chunk, Extent, Method, Placement, PlanOptions, gather};
 use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
 /// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
 const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
+
+/// A read that a slice of a stream is gathered from has at most this share of the stream's limit: hardly ever are more in flight.
+const GATHERED_SHARE: u64 = 32;
 
 /// The size of a read that is asked for, as a power of two within the range.
 pub(super) fn chunk_bytes(asked: u64) -> u64 {
@@ -16,9 +19,15 @@ pub(super) fn chunk_bytes(asked: u64) -> u64 {
 /// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read.
 pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions) -> Vec<Chunk> {
     let size = chunk_bytes(options.chunk_bytes) as usize;
+    // What slices in pieces are gathered from comes on top of a stream's limit; so it should be little beside that.
+    let gathered = match options.access {
+        Access::Stream(Buffers { limit, .. }) => size.min(chunk_bytes((limit / GATHERED_SHARE).max(1)) as usize),
+        _ => size,
+    };
     let mut chunks = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
         let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);
+        let size = if extent.pieces.is_some() { gathered } else { size };
         cut_one(extent, ExtentId(index as u32), placements, size, cached, &mut chunks);
     }
     chunks
