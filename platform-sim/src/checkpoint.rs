@@ -148,10 +148,8 @@ fn shape_of(draw: &mut Draw, elements: u64) -> Vec<u64> {
     for _ in 0..draw.number(0..=3) {
         let at = draw.index(shape.len());
         let inner = common_divisor(shape[at], *draw.of(&[1, 2, 3, 5, 8, 60, 64, 4096, 40_000]));
-        if inner > 0 {
-            shape[at] /= inner;
-            shape.insert(at + draw.index(2), inner);
-        }
+        shape[at] /= inner;
+        shape.insert(at + draw.index(2), inner);
     }
     shape
 }

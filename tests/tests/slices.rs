@@ -60,7 +60,7 @@ fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: 
     for ((name, tensor), (shape, bytes)) in found.iter().zip(expected.values()) {
         assert_eq!(tensor.shape(), shape, "{what}: {name}");
         assert!(tensor.bytes() == bytes, "{what}: {name} {shape:?} differs");
-        let aligned = tensor.bytes().as_ptr() as u64 % tensor.dtype().alignment() == 0;
+        let aligned = (tensor.bytes().as_ptr() as u64).is_multiple_of(tensor.dtype().alignment());
         assert!(bytes.is_empty() || aligned, "{what}: {name} is not aligned");
     }
 }
