@@ -41,9 +41,10 @@ impl ShardRules {
         Self::constant([("*", Cut::Dim(0))])
     }
 
-    /// The tensor parallelism of Llama and what names its weights likewise in Hugging Face's layout (Mistral, Qwen, Gemma): `q_proj`, `k_proj`, `v_proj`,
-    /// `gate_proj` and `up_proj` with their biases, `embed_tokens` and `lm_head` by their slowest dimension, the weights of `o_proj` and `down_proj` by
-    /// the next one (the "colwise" and "rowwise" of the models' `base_model_tp_plan`), everything else whole.
+    /// The tensor parallelism of Llama and what names its weights likewise in Hugging Face's layout (Mistral, Qwen, Gemma):
+    /// `q_proj`, `k_proj`, `v_proj`, `gate_proj` and `up_proj` with their biases, `embed_tokens` and `lm_head` by their
+    /// slowest dimension, the weights of `o_proj` and `down_proj` by the next one (the "colwise" and "rowwise" of the
+    /// models' `base_model_tp_plan`), everything else whole.
     #[must_use]
     pub fn tensor_parallel() -> Self {
         let by_output = BY_OUTPUT.iter().flat_map(|name| ["weight", "bias"].map(|kind| [name, kind].concat()));

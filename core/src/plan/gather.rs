@@ -1,13 +1,15 @@
 //! Slices that lie in a file in pieces: how they are read, and how the pieces come together.
 //!
-//! A slice of a dimension other than the slowest is [`Strided`]: many pieces with a gap of always the same length between them. There are two
-//! ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of which the pieces are then taken. A read
-//! along costs its gap, in bytes; a read apart costs one request more, which takes as long as so many bytes ([`PlanOptions::gather_gap`]). So
-//! all pieces of a slice are read along if the gap is not longer than that, and apart if it is.
+//! A slice of a dimension other than the slowest is [`Strided`]: many pieces with a gap of always the same length between
+//! them. There are two ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of
+//! which the pieces are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
+//! as long as so many bytes ([`PlanOptions::gather_gap`]). So all pieces of a slice are read along if the gap is not longer
+//! than that, and apart if it is.
 //!
-//! The pieces in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice, whatever lies between
-//! them in the file, go to one range of its memory: chunks stay disjoint, and no two touch the same bytes. What is read through the page cache and has
-//! no gap in it is read to where it stays, as everything else is. The rest goes to a buffer of its own, from where
+//! The pieces in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
+//! whatever lies between them in the file, go to one range of its memory: chunks stay disjoint, and no two touch the same
+//! bytes. What is read through the page cache and has no gap in it is read to where it stays, as everything else is. The
+//! rest goes to a buffer of its own, from where
 //! [`Gather`] says what to copy: pieces with gaps between them, and direct reads, whose addresses these pieces cannot have, as they follow
 //! one another at any length.
 //!
