@@ -99,6 +99,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
             "files": report.files,
             "tensors": report.tensors,
             "bytes": report.bytes,
+            "read_bytes": report.read_bytes,
             "seconds": report.elapsed.as_secs_f64(),
             "gib_per_second": rate,
             "backend": report.backend.name(),

@@ -3,7 +3,7 @@
 use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
 use floodtide_core::strategy::Backend;
-use floodtide_core::{Escaped, HumanBytes, Method};
+use floodtide_core::{Escaped, HumanBytes, Method, Plan};
 use floodtide_linux::Planned;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -46,6 +46,22 @@ fn file_plans(planned: &Planned) -> Vec<FilePlan<'_>> {
     files
 }
 
+fn sliced_tensors(plan: &Plan) -> usize {
+    (0..plan.placements().len()).filter(|&placement| plan.slice(placement).is_some()).count()
+}
+
+fn gathered_reads(plan: &Plan) -> usize {
+    plan.chunks().iter().filter(|chunk| chunk.gathered).count()
+}
+
+/// How many tensors are not whole, if any.
+fn sliced(plan: &Plan) -> String {
+    match sliced_tensors(plan) {
+        0 => String::new(),
+        n => format!("; of {n} a slice"),
+    }
+}
+
 pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
     let planned = args.source.loader()?.plan(&args.source.path)?;
     output::warn(&planned.warnings);
@@ -66,19 +82,24 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
         (
             "tensors",
             format!(
-                "{} of {}, {}",
+                "{} of {}, {}{}",
                 plan.placements().len(),
                 planned.catalog.len(),
-                output::bytes(plan.selected_bytes())
+                output::bytes(plan.selected_bytes()),
+                sliced(planned.plan.as_ref())
             ),
         ),
         (
             "reads",
             format!(
-                "{} of up to {}, {} in all",
+                "{} of up to {}, {} in all{}",
                 plan.chunks().len(),
                 HumanBytes(strategy.chunk_bytes),
-                output::bytes(plan.read_bytes())
+                output::bytes(plan.read_bytes()),
+                match gathered_reads(plan) {
+                    0 => String::new(),
+                    n => format!("; {n} of them go over pieces of slices, which are gathered"),
+                }
             ),
         ),
         ("runs", format!("{}, each in one piece in memory", plan.extents().len())),
@@ -128,7 +149,9 @@ fn document(planned: &Planned) -> Value {
         "chunk_bytes": strategy.chunk_bytes,
         "tensors": plan.placements().len(),
         "selected_bytes": plan.selected_bytes(),
+        "sliced_tensors": sliced_tensors(plan),
         "read_bytes": plan.read_bytes(),
+        "gathered_reads": gathered_reads(plan),
         "reads": plan.chunks().len(),
         "extents": plan.extents().len(),
         "arena_bytes": plan.arena_bytes(),

@@ -23,7 +23,7 @@ pub struct FileInfo {
     pub bytes: u64,
 }
 
-/// A tensor, as a view into its catalog.
+/// A tensor, as a view into its catalog; or a slice of one, with the slice's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorInfo<'a> {
     /// Its number in the catalog.
@@ -36,8 +36,18 @@ pub struct TensorInfo<'a> {
     pub shape: &'a [u64],
     /// The file that holds it.
     pub file: FileId,
-    /// Its bytes in that file, from the file's start.
+    /// Its bytes in that file, from the file's start; of a slice that lies there in pieces, from the first to the last.
     pub range: ByteRange,
+}
+
+impl TensorInfo<'_> {
+    /// How many bytes it has: by its shape, so that it is right for a slice too.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let bits = self.shape.iter().fold(u128::from(self.dtype.bits()), |bits, &n| bits.saturating_mul(n.into()));
+        // A header whose tensors have more is refused.
+        u64::try_from(bits / 8).unwrap_or(u64::MAX)
+    }
 }
 
 #[derive(Debug)]

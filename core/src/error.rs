@@ -1,11 +1,14 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
+use crate::dtype::DType;
 use crate::escape::{Escaped, Quoted};
 use crate::format::{safetensors::HeaderError, shard_index::IndexError};
 use crate::glob::GlobError;
 use crate::source::Fault;
 use crate::units::HumanBytes;
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 use thiserror::Error;
 
 /// Why a checkpoint could not be described, planned or loaded.
@@ -39,6 +42,35 @@ pub enum Error {
     /// A glob that matches nothing, as it was most likely mistyped.
     #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Quoted(glob))]
     NothingSelected { glob: String },
+    /// A slice of a dimension that the tensor does not have.
+    #[error(
+        "tensor \"{}\" has no dimension {dim} to take a slice of: its shape is {}, and dimensions are counted from 0",
+        Quoted(tensor),
+        Shape(shape)
+    )]
+    SliceDim { tensor: String, dim: u32, shape: Vec<u64> },
+    /// A slice that runs backwards or passes the end.
+    #[error(
+        "tensor \"{}\" has no slice {start}..{end} of dimension {dim}: its shape is {}; a slice begins before it ends, and ends \
+         within its dimension",
+        Quoted(tensor),
+        Shape(shape)
+    )]
+    SliceRange { tensor: String, dim: u32, start: u64, end: u64, shape: Vec<u64> },
+    /// A slice of packed elements that cuts a byte in two.
+    #[error(
+        "the slice {start}..{end} of dimension {dim} of tensor \"{}\" (dtype {dtype}, shape {}) begins or ends inside a byte; \
+         choose one whose edges are whole bytes, or take the tensor whole",
+        Quoted(tensor),
+        Shape(shape)
+    )]
+    SliceBytes { tensor: String, dtype: DType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
+    /// A tensor is wanted in two ways at once.
+    #[error("tensor \"{}\" is selected in two ways at once; select all of it, or one slice", Quoted(tensor))]
+    SelectedTwice { tensor: String },
+    /// A rank that the group does not have.
+    #[error("there is no rank {rank} among {world}; ranks are counted from 0")]
+    NoSuchRank { rank: u32, world: u32 },
     /// The plan would not fit. `file` is the checkpoint's first.
     #[error(
         "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
@@ -83,4 +115,17 @@ pub enum Error {
     /// A platform broke the engine's contract. This is a defect of floodtide, never of the checkpoint.
     #[error("internal error: {what}; please report this")]
     Contract { what: &'static str },
+}
+
+/// A shape, which may have more dimensions than anyone reads.
+struct Shape<'a>(&'a [u64]);
+
+impl fmt::Display for Shape<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 16;
+        match self.0.get(..SHOWN) {
+            Some(shown) if self.0.len() > SHOWN => write!(f, "{shown:?} and {} dimensions more", self.0.len() - SHOWN),
+            _ => write!(f, "{:?}", self.0),
+        }
+    }
 }

@@ -36,9 +36,12 @@ mod plan;
 #[doc(hidden)]
 pub mod planted;
 mod selection;
+mod shard;
 mod source;
 mod stamp;
+mod strided;
 mod units;
+mod wanted;
 mod write_only;
 
 pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
@@ -51,11 +54,14 @@ pub use escape::{Escaped, Quoted};
 pub use format::Format;
 pub use glob::{Glob, GlobError};
 pub use plan::{
-    Access, Buffers, Chunk, DirectLimits, Extent, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
+    Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
     PlanOptions, Planner, tensor_alignment,
 };
 pub use selection::Selection;
+pub use shard::{Cut, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
 pub use stamp::Stamp;
+pub use strided::Strided;
 pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
+pub use wanted::{Slice, Wanted};
 pub use write_only::WriteOnly;

@@ -73,6 +73,8 @@ mod defects {
         ChangeUnnoticed,
         /// A read's offset is counted in 32 bits.
         OffsetCutTo32Bits,
+        /// The pieces of a slice, but for the first of a read, are taken one byte early.
+        GatherShifted,
     }
 
     static ON: AtomicUsize = AtomicUsize::new(usize::MAX);

@@ -1,12 +1,17 @@
-//! Which tensors of a catalog are wanted.
+//! Which tensors of a catalog are wanted, and how much of each.
 
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::glob::Glob;
-use crate::units::TensorId;
-use alloc::collections::BTreeSet;
+use crate::shard::ShardRules;
+use crate::wanted::{Slice, Wanted};
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Which tensors a load brings. To add a kind of selection, add a variant here and resolve it below.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +24,21 @@ pub enum Selection {
     Names(Vec<String>),
     /// Every tensor that at least one of the patterns matches.
     Globs(Vec<Glob>),
+    /// A slice of the tensor of that name.
+    Slice(String, Slice),
+    /// What any of these selects.
+    Several(Vec<Selection>),
+    /// What one rank gets when several share what a selection gives.
+    Shard {
+        /// What is shared.
+        of: Box<Selection>,
+        /// Which rank, from 0.
+        rank: u32,
+        /// How many ranks there are.
+        world: u32,
+        /// What is cut, and where.
+        rules: ShardRules,
+    },
 }
 
 impl Selection {
@@ -36,52 +56,125 @@ impl Selection {
         Self::Names(names.into_iter().map(|name| name.as_ref().to_string()).collect())
     }
 
-    /// The selected tensors, ascending, each once.
+    /// The indices `range` of one dimension of the tensor of that name, the slowest dimension being 0.
     ///
-    /// # Errors
-    /// When a name is not in the catalog, or a pattern matches nothing: both are most likely mistyped.
-    pub fn resolve(&self, catalog: &Catalog) -> Result<Vec<TensorId>, Error> {
-        let mut ids = self.resolve_with_repeats(catalog)?;
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+    /// A slice of the slowest dimension reads no other bytes; one of another dimension is read and gathered as the planner finds cheaper.
+    #[must_use]
+    pub fn slice(name: impl Into<String>, dim: u32, range: Range<u64>) -> Self {
+        Self::Slice(name.into(), Slice { dim, start: range.start, end: range.end })
     }
 
-    /// The selected tensors in the order in which they are listed, each where it comes first; those that one pattern matches,
+    /// What rank `rank` (from 0) of `world` gets of all tensors, each cut by the first of `rules` that matches its name. Parts are equal,
+    /// rounded up, as by `torch.chunk`: the last ranks may get less of a tensor, or nothing. Scalars are not cut.
+    ///
+    /// ```
+    /// use floodtide_core::{Selection, ShardRules};
+    ///
+    /// let mine = Selection::shard(0, 4, ShardRules::tensor_parallel());
+    /// let layer = Selection::globs(["model.layers.0.*"])?.sharded(0, 4, ShardRules::rows());
+    /// # Ok::<(), floodtide_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn shard(rank: u32, world: u32, rules: ShardRules) -> Self {
+        Self::All.sharded(rank, world, rules)
+    }
+
+    /// What rank `rank` (from 0) of `world` gets of this selection, see [`shard`](Self::shard).
+    #[must_use]
+    pub fn sharded(self, rank: u32, world: u32, rules: ShardRules) -> Self {
+        Self::Shard { of: Box::new(self), rank, world, rules }
+    }
+
+    /// What this or `other` selects. A tensor that both select must be the same in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match self {
+            Self::Several(mut several) => {
+                several.push(other);
+                Self::Several(several)
+            }
+            first => Self::Several(vec![first, other]),
+        }
+    }
+
+    /// What is selected, ascending, each tensor once.
+    ///
+    /// # Errors
+    /// When a name is not in the catalog, or a pattern matches nothing: both are most likely mistyped. When a slice is not one of
+    /// its tensor, a tensor is selected twice but not alike, or there is no such rank.
+    pub fn resolve(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
+        let mut wanted = self.resolve_with_repeats(catalog)?;
+        wanted.sort_by_key(Wanted::tensor);
+        wanted.dedup();
+        match wanted.windows(2).find(|pair| pair[0].tensor() == pair[1].tensor()) {
+            Some(pair) => Err(selected_twice(catalog, pair[0])),
+            None => Ok(wanted),
+        }
+    }
+
+    /// What is selected in the order in which it is listed, each tensor where it comes first; those that one pattern matches,
     /// and all of them where nothing is listed, ascending.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub fn resolve_listed(&self, catalog: &Catalog) -> Result<Vec<TensorId>, Error> {
-        let mut ids = self.resolve_with_repeats(catalog)?;
-        let mut seen = BTreeSet::new();
-        ids.retain(|id| seen.insert(*id));
-        Ok(ids)
+    pub fn resolve_listed(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
+        let mut listed = Vec::new();
+        let mut seen = BTreeMap::new();
+        for wanted in self.resolve_with_repeats(catalog)? {
+            match seen.insert(wanted.tensor(), wanted) {
+                None => listed.push(wanted),
+                Some(before) if before == wanted => {}
+                Some(_) => return Err(selected_twice(catalog, wanted)),
+            }
+        }
+        Ok(listed)
     }
 
-    fn resolve_with_repeats(&self, catalog: &Catalog) -> Result<Vec<TensorId>, Error> {
+    fn resolve_with_repeats(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
+        let find = |name: &str| catalog.find(name).ok_or_else(|| Error::NoSuchTensor { name: name.to_owned() });
         Ok(match self {
-            Self::All => catalog.tensors().map(|tensor| tensor.id).collect(),
-            Self::Names(names) => names
-                .iter()
-                .map(|name| match catalog.find(name) {
-                    Some(tensor) => Ok(tensor.id),
-                    None => Err(Error::NoSuchTensor { name: name.clone() }),
-                })
-                .collect::<Result<_, _>>()?,
+            Self::All => catalog.tensors().map(|tensor| tensor.id.into()).collect(),
+            Self::Names(names) => names.iter().map(|name| Ok(find(name)?.id.into())).collect::<Result<_, Error>>()?,
             Self::Globs(globs) => {
-                let mut ids = Vec::new();
+                let mut wanted = Vec::new();
                 for glob in globs {
-                    let before = ids.len();
-                    ids.extend(catalog.tensors().filter(|tensor| glob.matches(tensor.name)).map(|tensor| tensor.id));
-                    if ids.len() == before {
+                    let before = wanted.len();
+                    let matching = catalog.tensors().filter(|tensor| glob.matches(tensor.name));
+                    wanted.extend(matching.map(|tensor| Wanted::whole(tensor.id)));
+                    if wanted.len() == before {
                         return Err(Error::NothingSelected { glob: glob.pattern().to_string() });
                     }
                 }
-                ids
+                wanted
+            }
+            Self::Slice(name, Slice { dim, start, end }) => vec![Wanted::slice(&find(name)?, *dim, *start..*end)?],
+            Self::Several(several) => {
+                let mut wanted = Vec::new();
+                for selection in several {
+                    wanted.extend(selection.resolve_with_repeats(catalog)?);
+                }
+                wanted
+            }
+            Self::Shard { of, rank, world, rules } => {
+                if rank >= world {
+                    return Err(Error::NoSuchRank { rank: *rank, world: *world });
+                }
+                let mut wanted = of.resolve_with_repeats(catalog)?;
+                for wanted in &mut wanted {
+                    // Cutting a slice again would need slices of two dimensions.
+                    if wanted.as_slice().is_some() {
+                        return Err(selected_twice(catalog, *wanted));
+                    }
+                    *wanted = rules.part(&catalog.tensor(wanted.tensor()), *rank, *world)?;
+                }
+                wanted
             }
         })
     }
+}
+
+fn selected_twice(catalog: &Catalog, wanted: Wanted) -> Error {
+    Error::SelectedTwice { tensor: catalog.tensor(wanted.tensor()).name.to_owned() }
 }
 
 #[cfg(test)]

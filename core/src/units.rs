@@ -98,6 +98,9 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
+    /// No byte, at the start of the file.
+    pub const EMPTY: Self = Self { start: 0, end: 0 };
+
     /// The range `start..end`, or `None` when it would run backwards.
     #[must_use]
     pub const fn new(start: u64, end: u64) -> Option<Self> {

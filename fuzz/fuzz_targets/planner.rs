@@ -3,8 +3,8 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use floodtide_core::{Access, Buffers, Catalog, Error, MemoryLimit, Order, PlanOptions, Planner, TensorId};
-use floodtide_fuzz::checkpoint::{Lengths, catalog, selection};
+use floodtide_core::{Access, Buffers, Catalog, Error, MemoryLimit, Order, PlanOptions, Planner, Wanted};
+use floodtide_fuzz::checkpoint::{Lengths, catalog, cut, selection};
 use floodtide_fuzz::{options, promises};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
@@ -15,17 +15,20 @@ const MAX_PIECES: u64 = 2000;
 struct Case {
     catalog: Catalog,
     options: PlanOptions,
-    selected: Vec<TensorId>,
+    selected: Vec<Wanted>,
     memory: Option<MemoryLimit>,
 }
 
 impl Arbitrary<'_> for Case {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
         let catalog = catalog(u, Lengths::Any)?;
-        let options = options::options(u, &catalog)?;
+        let mut options = options::options(u, &catalog)?;
         let listed = matches!(options.access, Access::Stream(Buffers { order: Order::Listed, .. }));
-        let selected = selection(u, &catalog, listed)?;
-        Ok(Self { memory: options::memory(u)?, catalog, options, selected })
+        let mut selected = selection(u, &catalog, listed)?;
+        let memory = options::memory(u)?;
+        options.gather_gap = options::magnitude(u)?;
+        cut(u, &catalog, &mut selected)?;
+        Ok(Self { memory, catalog, options, selected })
     }
 }
 
@@ -36,6 +39,11 @@ fn run(case: Case) -> Corpus {
         _ => options.chunk_bytes,
     };
     if catalog.tensor_bytes() / piece.clamp(64 << 10, 1 << 30) > MAX_PIECES {
+        return Corpus::Reject;
+    }
+
+    let pieces = selected.iter().filter_map(|wanted| wanted.pieces(&catalog.tensor(wanted.tensor())));
+    if pieces.filter(|pieces| pieces.gap() > options.gather_gap).any(|pieces| pieces.count() > MAX_PIECES) {
         return Corpus::Reject;
     }
 
@@ -60,7 +68,7 @@ fn run(case: Case) -> Corpus {
             let Access::Stream(buffers) = options.access else { panic!("only streams have buffers") };
             assert!(!buffers.split && limit == buffers.limit && needed > limit);
             let tensor = catalog.find(&tensor).expect("it is named");
-            assert!(selected.contains(&tensor.id) && tensor.range.len() <= needed);
+            assert!(selected.iter().any(|wanted| wanted.tensor() == tensor.id && wanted.bytes(&tensor) <= needed));
             // What the message asks for is enough for this tensor.
             let access = Access::Stream(Buffers { limit: needed, ..buffers });
             match Planner::new(PlanOptions { access, ..options }).plan(&catalog, &selected) {

@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use floodtide_core::format::{Format, safetensors::Header};
-use floodtide_core::{Catalog, CatalogBuilder, DType, TensorId};
+use floodtide_core::{Catalog, CatalogBuilder, DType, Wanted};
 use std::fmt::Write;
 
 const MAX_FILES: usize = 4;
@@ -50,7 +50,8 @@ fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<Fil
         let comma = if index == 0 { "" } else { "," };
         write!(
             json,
-            r#"{comma}"{number}.{index}":{{"dtype":"{dtype}","shape":[{elements}],"data_offsets":[{at},{end}]}}"#
+            r#"{comma}"{number}.{index}":{{"dtype":"{dtype}","shape":{:?},"data_offsets":[{at},{end}]}}"#,
+            shape(elements, index)
         )
         .expect("strings take all");
         at = end;
@@ -60,6 +61,20 @@ fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<Fil
     json.extend(std::iter::repeat_n(' ', u.int_in_range(0..=64)?));
     let bytes = 8 + json.len() as u64 + at;
     Ok(File { json, bytes })
+}
+
+/// Up to three dimensions, by what divides the elements; nothing is drawn, so that inputs mean the same checkpoints as without.
+fn shape(elements: u64, index: usize) -> Vec<u64> {
+    let divisor = |n: u64, most: u32| 1 << n.trailing_zeros().min(most);
+    let (inner, middle) = match index % 3 {
+        0 => (1, 1),
+        1 => (divisor(elements, 10), 1),
+        _ => {
+            let inner = divisor(elements, 16);
+            (inner, divisor(elements / inner, 63) * if elements % 3 == 0 && elements > 0 { 3 } else { 1 })
+        }
+    };
+    vec![elements / inner / middle, middle, inner]
 }
 
 fn elements(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<u64> {
@@ -78,14 +93,31 @@ fn elements(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<u64> {
 ///
 /// # Errors
 /// As [`Unstructured`] does.
-pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<TensorId>> {
+pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<Wanted>> {
     let left_out = u64::arbitrary(u)? & u64::arbitrary(u)?;
-    let mut selected: Vec<TensorId> =
-        catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0).collect();
+    let wanted = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
+    let mut selected: Vec<Wanted> = wanted.map(Wanted::whole).collect();
     if listed {
         for last in (1..selected.len()).rev() {
             selected.swap(last, u.int_in_range(0..=last)?);
         }
     }
     Ok(selected)
+}
+
+/// Takes slices of some of the tensors instead of all of them.
+///
+/// # Errors
+/// As [`Unstructured`] does.
+pub fn cut(u: &mut Unstructured<'_>, catalog: &Catalog, selected: &mut [Wanted]) -> Result<()> {
+    for wanted in selected {
+        let tensor = catalog.tensor(wanted.tensor());
+        // The number that comes when nothing is left to draw means the whole tensor.
+        let Some(dim) = u.int_in_range(0..=tensor.shape.len())?.checked_sub(1) else { continue };
+        let end = u.int_in_range(0..=tensor.shape[dim])?;
+        let start = u.int_in_range(0..=end)?;
+        // Packed elements cannot be cut everywhere.
+        *wanted = Wanted::slice(&tensor, dim as u32, start..end).unwrap_or(*wanted);
+    }
+    Ok(())
 }

@@ -21,6 +21,7 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
         tensor_alignment: alignment(u, 21)?,
         chunk_bytes: magnitude(u)?,
         merge_gap: magnitude(u)?,
+        gather_gap: PlanOptions::default().gather_gap,
         memory: None,
     })
 }
@@ -75,7 +76,10 @@ fn alignment(u: &mut Unstructured<'_>, most: u32) -> Result<Alignment> {
 }
 
 /// A number of any magnitude, each as likely as the others.
-fn magnitude(u: &mut Unstructured<'_>) -> Result<u64> {
+///
+/// # Errors
+/// As [`Unstructured`] does.
+pub fn magnitude(u: &mut Unstructured<'_>) -> Result<u64> {
     let bits = u.int_in_range(0..=64)?;
     if bits == 0 { Ok(0) } else { u.int_in_range(0..=u64::MAX >> (64 - bits)) }
 }

@@ -1,8 +1,8 @@
 //! What every plan promises, checked from its public parts alone.
 
 use floodtide_core::{
-    Access, Alignment, Buffers, Catalog, ExtentId, Location, Method, Order, Plan, PlanOptions, TensorId,
-    tensor_alignment,
+    Access, Alignment, Buffers, Catalog, Chunk, Extent, ExtentId, Location, Method, Order, Plan, PlanOptions, Strided,
+    Wanted, tensor_alignment,
 };
 use std::collections::HashSet;
 
@@ -13,15 +13,23 @@ const GAPS: u64 = 4 << 20;
 const MIN_GATHER: u64 = 64 << 10;
 
 /// Panics when the plan breaks a promise.
-pub fn check(catalog: &Catalog, selected: &[TensorId], options: &PlanOptions, plan: &Plan) {
-    assert!(plan.placements().iter().map(|placement| placement.tensor).eq(selected.iter().copied()));
-    for placement in plan.placements() {
-        assert_eq!(placement.range, catalog.tensor(placement.tensor).range);
+pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan: &Plan) {
+    assert_eq!(plan.placements().len(), selected.len());
+    for (index, (placement, wanted)) in plan.placements().iter().zip(selected).enumerate() {
+        let tensor = catalog.tensor(wanted.tensor());
+        assert_eq!((placement.tensor, placement.range), (wanted.tensor(), wanted.range(&tensor)));
+        assert_eq!((plan.slice(index), plan.pieces(index)), (wanted.as_slice(), wanted.pieces(&tensor)));
+        assert_eq!(
+            (plan.bytes(index), plan.tensor(catalog, index).bytes()),
+            (wanted.bytes(&tensor), plan.bytes(index))
+        );
     }
-    let selected_bytes: u64 = plan.placements().iter().map(|placement| placement.range.len()).sum();
+    let selected_bytes: u64 = (0..selected.len()).map(|index| plan.bytes(index)).sum();
     assert_eq!(plan.selected_bytes(), selected_bytes);
     extents(catalog, options, plan);
-    let along: u64 = plan.extents().iter().map(|extent| extent.range.len()).sum();
+    // What lies between the pieces of a slice does not stay in memory.
+    let runs = plan.extents().iter().filter(|extent| extent.pieces.is_none());
+    let along: u64 = runs.map(|extent| extent.range.len()).sum();
     assert!(along <= selected_bytes + selected_bytes / 128 + GAPS, "{along} bytes are read for {selected_bytes}");
     chunks(catalog, options, plan);
     match options.access {
@@ -53,6 +61,31 @@ fn extents(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     }
 }
 
+/// A chunk of a slice in pieces goes on where the one before ended, counted by the pieces, and begins and ends with bytes of them.
+fn pieces(plan: &Plan, chunk: &Chunk, extent: &Extent, pieces: Strided, filled: &mut Option<u64>) {
+    let (start, end) = (chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+    let (from, to) = (pieces.before(start), pieces.before(end));
+    assert_eq!(from, filled.unwrap_or(pieces.before(extent.range.start())), "without a gap and without reading twice");
+    assert!(from < to && pieces.offset_of(from) == start && pieces.offset_of(to - 1) + 1 == end);
+    assert!(!extent.apart || to <= pieces.end_of_piece(from), "each piece for itself");
+    let landing = plan.landing(chunk);
+    let place = extent.place as u64 + (from - pieces.before(extent.range.start()));
+    assert_eq!((landing.start as u64, landing.len() as u64), (place, to - from), "to its place");
+    assert_eq!(chunk.gathered, chunk.method == Method::Direct || to - from < end - start);
+    if let Some(gather) = plan.gather(chunk) {
+        assert_eq!(chunk.slot.start, 0);
+        let mut copied = 0;
+        for (source, target) in gather.copies() {
+            assert!(target == copied && source.start >= chunk.lead as usize && source.end <= chunk.want);
+            let at = pieces.before(chunk.offset + source.start as u64);
+            assert_eq!((at, pieces.offset_of(at)), (from + copied as u64, chunk.offset + source.start as u64));
+            copied += source.len();
+        }
+        assert_eq!(copied, landing.len());
+    }
+    *filled = Some(to);
+}
+
 /// Every chunk lies in its extent, keeps the alignment of direct reads, and they follow one another without a gap.
 fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     let mut filled = vec![None; plan.extents().len()];
@@ -72,9 +105,10 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         assert!(chunk.want >= 1 && chunk.want <= chunk.slot.len());
         assert!(chunk.slot.len() <= (2 << 30) - 4096, "more than one read of Linux can bring");
         assert!(chunk.offset + chunk.want as u64 <= catalog.file(chunk.file).bytes, "past the end of the file");
-        assert_eq!(
-            i128::from(chunk.offset) - chunk.slot.start as i128,
-            i128::from(extent.range.start()) - extent.place as i128,
+        assert!(
+            extent.pieces.is_some()
+                || i128::from(chunk.offset) - chunk.slot.start as i128
+                    == i128::from(extent.range.start()) - extent.place as i128,
             "the place of the extent"
         );
         if chunk.method == Method::Direct {
@@ -85,18 +119,24 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         } else {
             assert_eq!(chunk.want, chunk.slot.len(), "a buffered read brings no more than is wanted");
         }
+        if let Some(strided) = extent.pieces {
+            pieces(plan, chunk, extent, strided, &mut filled[chunk.extent.index()]);
+            continue;
+        }
+        assert!(!chunk.gathered && u64::from(chunk.lead) == extent.range.start().saturating_sub(chunk.offset));
         let from = filled[chunk.extent.index()].unwrap_or(extent.alignment.down(extent.range.start()));
         assert_eq!(chunk.offset, from, "without a gap and without reading twice");
         filled[chunk.extent.index()] = Some(chunk.offset + chunk.want as u64);
     }
     for (extent, filled) in plan.extents().iter().zip(filled) {
-        assert_eq!(filled, Some(extent.range.end()));
+        let end = extent.range.end();
+        assert_eq!(filled, Some(extent.pieces.map_or(end, |pieces| pieces.before(end))));
     }
 }
 
 /// A plan with an arena: slots are disjoint, each byte of a tensor comes from one chunk, to its place.
 fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
-    let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| chunk.slot.clone()).collect();
+    let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
     slots.sort_unstable_by_key(|slot| slot.start);
     assert!(slots.windows(2).all(|pair| pair[0].end <= pair[1].start), "slots overlap");
     assert!(slots.last().is_none_or(|slot| slot.end <= plan.arena_bytes()));
@@ -106,7 +146,14 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     for chunk in plan.chunks() {
         for index in chunk.tensors.clone() {
             let placement = &plan.placements()[index];
-            let tensor = catalog.tensor(placement.tensor);
+            let tensor = plan.tensor(catalog, index);
+            if let Some(pieces) = plan.pieces(index) {
+                let (start, end) = (chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+                let Location::Arena(place) = placement.location else { panic!("pieces are in no mapping") };
+                assert_eq!(plan.landing(chunk).start as u64, place as u64 + pieces.before(start), "at its place");
+                covered[index] += pieces.before(end) - pieces.before(start);
+                continue;
+            }
             let start = chunk.offset.max(tensor.range.start());
             let end = (chunk.offset + chunk.want as u64).min(tensor.range.end());
             if start >= end {
@@ -121,13 +168,13 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     }
     let mut mapped = plan.mapped().iter();
     let mut run = mapped.next();
-    for (placement, covered) in plan.placements().iter().zip(covered) {
-        let tensor = catalog.tensor(placement.tensor);
+    for (index, (placement, covered)) in plan.placements().iter().zip(covered).enumerate() {
+        let tensor = plan.tensor(catalog, index);
         let alignment = tensor_alignment(&tensor, options.tensor_alignment);
         match placement.location {
             Location::Arena(place) => {
                 assert!(alignment.divides(place as u64));
-                assert_eq!(covered, tensor.range.len(), "every byte once");
+                assert_eq!(covered, plan.bytes(index), "every byte once");
             }
             Location::Mapped => {
                 assert!(matches!(options.access, Access::Map { .. }));
@@ -149,7 +196,7 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
 fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &Plan) {
     assert!(plan.is_streamed() && plan.arena_bytes() == 0 && plan.mapped().is_empty());
     for chunk in plan.chunks() {
-        assert!(chunk.slot.end <= plan.extents()[chunk.extent.index()].buffer_bytes, "a slot past its buffer");
+        assert!(plan.landing(chunk).end <= plan.extents()[chunk.extent.index()].buffer_bytes, "a slot past its buffer");
     }
     let in_order = plan.chunks().windows(2).all(|pair| pair[0].extent <= pair[1].extent);
     assert!(in_order, "buffers are filled one after another");
@@ -163,7 +210,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
         for part in plan.parts(ExtentId(number as u32)) {
             let placement = &plan.placements()[part.placement];
             assert_eq!(placement.location, Location::Streamed);
-            let tensor = catalog.tensor(placement.tensor);
+            let tensor = plan.tensor(catalog, part.placement);
             let bytes = part.bytes.len() as u64;
             assert!(part.bytes.end <= extent.buffer_bytes);
             assert!(buffers.order == Order::Arrival || part.placement >= last, "the order that was asked for");
@@ -172,10 +219,10 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
                 assert!(bytes == 0 && seen.insert(part.placement), "what is empty comes once");
                 continue;
             }
-            assert!(bytes > 0 && (buffers.split || bytes == tensor.range.len()), "whole unless it may be split");
+            assert!(bytes > 0 && (buffers.split || bytes == tensor.bytes()), "whole unless it may be split");
             parts += 1;
             // What comes in parts is no tensor in memory: only its elements must be aligned.
-            let whole = bytes == tensor.range.len();
+            let whole = bytes == tensor.bytes();
             let least = if whole { options.tensor_alignment } else { Alignment::ONE };
             let alignment = tensor_alignment(&tensor, least).bytes();
             assert_eq!(extent.file, tensor.file);
@@ -183,7 +230,12 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             assert_eq!(part.offset % tensor.dtype.whole_bytes(), 0, "whole elements");
             assert_eq!(bytes % tensor.dtype.whole_bytes(), 0, "whole elements");
             let in_buffer = part.bytes.start as u64 - extent.place as u64;
-            assert_eq!(in_buffer, tensor.range.start() + part.offset - extent.range.start(), "at its place");
+            let before = match extent.pieces {
+                Some(pieces) => pieces.before(extent.range.start()),
+                None => extent.range.start() - tensor.range.start().min(extent.range.start()),
+            };
+            let behind = tensor.range.start().saturating_sub(extent.range.start());
+            assert_eq!(in_buffer, behind + part.offset - before, "at its place");
             assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");
             next[part.placement] += bytes;
         }
@@ -194,7 +246,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
         );
     }
     for (index, (next, placement)) in next.iter().zip(plan.placements()).enumerate() {
-        assert_eq!(*next, placement.range.len(), "every byte comes");
+        assert_eq!(*next, plan.bytes(index), "every byte comes");
         if placement.range.is_empty() {
             assert!(seen.contains(&index) != plan.without_extent().contains(&index), "what is empty comes once");
         }

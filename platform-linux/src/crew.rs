@@ -169,6 +169,26 @@ fn window_bytes(strategy: &Strategy, reads: u32) -> u64 {
     u64::from(reads).saturating_mul(strategy.chunk_bytes.saturating_add(4096))
 }
 
+/// Of a plan that gathers slices no more reads are in flight than these, or one a worker: each has a buffer that comes on top of the
+/// memory that was planned, and a stream's plan counts on so many.
+const MOST_GATHERED: usize = 32;
+
+/// How many reads are in flight to begin with, and at most.
+fn in_flight(strategy: &Strategy, gathers: bool) -> (usize, usize) {
+    let workers = strategy.workers.max(1);
+    let start = workers.saturating_mul(strategy.depth.max(1));
+    let most = strategy.most_in_flight.max(start);
+    if gathers {
+        let bound = MOST_GATHERED.max(workers);
+        return (start.min(bound), most.min(bound));
+    }
+    (start, most)
+}
+
+fn gathers(plan: &Plan) -> bool {
+    plan.chunks().iter().any(|chunk| chunk.gathered)
+}
+
 /// A worker's view of its crew, from which it can call in more threads.
 struct Member<'a, S>(&'a Arc<Crew<S>>);
 
@@ -208,9 +228,9 @@ impl<S: Supply> Crew<S> {
         }
         prepared.phases.enter(Some(Phase::Load));
         let workers = strategy.workers.max(1);
-        let start = workers.saturating_mul(strategy.depth.max(1));
-        let tuner = if strategy.most_in_flight > start {
-            Tuner::new(as_reads(start), as_reads(workers.min(probe::cpus())), as_reads(strategy.most_in_flight))
+        let (start, most) = in_flight(strategy, gathers(&prepared.plan));
+        let tuner = if most > start {
+            Tuner::new(as_reads(start), as_reads(workers.min(probe::cpus())), as_reads(most))
         } else {
             Tuner::new(as_reads(start), as_reads(start), as_reads(start))
         };
@@ -272,7 +292,7 @@ impl<S: Supply> Crew<S> {
 
     #[cfg(feature = "tokio")]
     pub(crate) fn depth(&self) -> usize {
-        self.prepared.strategy.depth.max(1).saturating_mul(self.prepared.strategy.workers.max(1))
+        in_flight(&self.prepared.strategy, gathers(&self.prepared.plan)).0
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -472,11 +492,13 @@ impl<S: Supply> Crew<S> {
         let notes = lock(&self.notes);
         let reasons: Vec<&str> =
             std::iter::once(&prepared.strategy.reason).chain(notes.iter()).map(String::as_str).collect();
+        let mapped: u64 = prepared.plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let report = Report {
             format: prepared.catalog.format(),
             files: prepared.files.len(),
             tensors: prepared.plan.placements().len(),
             bytes: prepared.plan.selected_bytes(),
+            read_bytes: prepared.plan.read_bytes() + mapped,
             elapsed: prepared.started.elapsed(),
             backend: prepared.strategy.backend,
             reason: reasons.join("; "),
@@ -508,5 +530,30 @@ impl<S: Supply> Drop for Active<'_, S> {
         if left == 0 {
             self.0.supply.over(false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gathered_has_fewer_reads_in_flight() {
+        let bounds = |workers, depth, most_in_flight, gathers| {
+            let strategy = Strategy {
+                backend: Backend::Uring,
+                direct: vec![true],
+                chunk_bytes: 2 << 20,
+                depth,
+                most_in_flight,
+                workers,
+                reason: String::new(),
+            };
+            in_flight(&strategy, gathers)
+        };
+        assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
+        assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
+        assert_eq!(bounds(40, 1, 40, true), (40, 40), "whoever asks for so many workers gets them");
+        assert_eq!(bounds(0, 1, 0, true), (1, 1));
     }
 }

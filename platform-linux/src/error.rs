@@ -108,6 +108,11 @@ impl Error {
                     CoreError::Glob(_)
                         | CoreError::NoSuchTensor { .. }
                         | CoreError::NothingSelected { .. }
+                        | CoreError::SliceDim { .. }
+                        | CoreError::SliceRange { .. }
+                        | CoreError::SliceBytes { .. }
+                        | CoreError::SelectedTwice { .. }
+                        | CoreError::NoSuchRank { .. }
                         | CoreError::BufferTooSmall { .. }
                         | CoreError::TooManyBuffers { .. }
                 )

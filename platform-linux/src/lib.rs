@@ -6,7 +6,7 @@
 //! [`Tensors`]: views that stay valid as long as anyone holds one. Or they pass one after another through the buffers of a
 //! [`pool`] (`stream`). A [`trace`] tells of it as it happens.
 //!
-//! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), and
+//! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), buffers to gather from (`scratch`), and
 //! the `arena` and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
 //! `stream` that declares it filled; the `mapping`; three calls of the residency probe and one of the device's. Everything else is safe code.
 
@@ -28,6 +28,7 @@ mod locate;
 mod mapping;
 mod pieces;
 mod region;
+mod scratch;
 mod shelf;
 mod signals;
 mod source;
@@ -38,8 +39,8 @@ mod tensors;
 pub use error::Error;
 pub use floodtide_core::strategy::Backend;
 pub use floodtide_core::{
-    Alignment, Catalog, DType, Escaped, Format, Glob, Location, MemoryLimit, Order, Plan, Progress, Selection,
-    TensorInfo,
+    Alignment, Catalog, Cut, DType, Escaped, Format, Glob, Location, MemoryLimit, Order, Plan, Progress, Selection,
+    ShardRules, TensorInfo,
 };
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};

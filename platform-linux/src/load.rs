@@ -1,22 +1,25 @@
 //! A whole load under way: into one arena, or in mapped files.
 
-use crate::arena::{Arena, ArenaChunk, FrozenArena};
+use crate::arena::{Arena, FrozenArena};
 use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
 use crate::image::Image;
 use crate::mapping::Mappings;
 use crate::region::lock_memory;
-use crate::shelf::Shelf;
+use crate::scratch::{ChunkBuffer, ScratchPool};
+use crate::shelf::{ArenaMemory, Shelf};
 use crate::tensors::{Storage, Tensors};
 use crate::trace::Phase;
-use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Progress};
+use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The memory of a whole load.
 #[derive(Debug)]
 pub(crate) struct Whole {
+    plan: Arc<Plan>,
     arena: Option<Arena>,
+    scratch: ScratchPool,
     mappings: Mappings,
     mapped_done: AtomicU64,
     /// The mapped bytes that are to be made resident.
@@ -26,21 +29,21 @@ pub(crate) struct Whole {
 }
 
 impl BufferSupply for Whole {
-    type Buffer = ArenaChunk;
+    type Buffer = ChunkBuffer<ArenaMemory>;
 
     fn provide(&self, _: ExtentId) -> Result<bool, CoreError> {
         // The arena is there from the start.
         Ok(true)
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<ArenaChunk, CoreError> {
-        let arena = self.arena.as_ref();
-        arena.and_then(|arena| arena.take(chunk.index())).ok_or(CoreError::Contract { what: "a chunk was taken twice" })
+    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
+        let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
+        let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, _: ChunkId, buffer: ArenaChunk) {
-        // In a whole load the buffer is the final place; giving it back is all.
-        drop(buffer);
+    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) {
+        buffer.settle();
     }
 }
 
@@ -73,7 +76,7 @@ impl Shared {
         let arena = if plan.chunks().is_empty() {
             None
         } else {
-            let slots = plan.chunks().iter().map(|chunk| chunk.slot.clone()).collect();
+            let slots = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
             let bytes = plan.arena_bytes();
             let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
@@ -88,7 +91,8 @@ impl Shared {
             Some(arena)
         };
         let cancelled = AtomicBool::new(false);
-        Ok(Self::new(prepared, Whole { arena, mappings, mapped_done, mapped_total, cancelled, mlock }))
+        let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
+        Ok(Self::new(prepared, Whole { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock }))
     }
 
     pub(crate) fn whole_progress(&self) -> Progress {

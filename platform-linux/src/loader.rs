@@ -127,7 +127,7 @@ impl Loader {
         self
     }
 
-    /// Loads these tensors only.
+    /// Loads these tensors, or slices of tensors, only.
     #[must_use]
     pub fn selection(mut self, selection: Selection) -> Self {
         self.selection = selection;
@@ -159,7 +159,9 @@ impl Loader {
 
     /// Lets a [stream](Self::stream) have so many bytes: its buffers, those that are being filled and those that the caller
     /// holds together, never pass it. At least 1 MiB, and, where whole tensors are taken, enough for the longest. By default 1 GiB, or
-    /// what the longest takes, but half of the memory there is at most.
+    /// what the longest takes, but half of the memory there is at most. Slices of other dimensions than the slowest take on top of that a
+    /// buffer for each read in flight, of 1/32 of the limit (or 64 KiB, if that is more) at most; there are then 32 in flight, or one a
+    /// thread, at most.
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.stream.memory = Some(stream::Memory::Limit(bytes));

@@ -3,7 +3,7 @@
 use crate::files::OpenFile;
 use crate::probe::{self, Residency};
 use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, is_small};
-use floodtide_core::{Access, Alignment, Catalog, TensorId, tensor_alignment};
+use floodtide_core::{Access, Alignment, Catalog, PlanOptions, Strided, Wanted, tensor_alignment};
 
 /// What a checkpoint is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,16 +29,22 @@ const RING_ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at t
 
 impl Asked {
     /// Measures. True if so little is copied that the files were not looked at, nor need the memory be.
-    pub(crate) fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[TensorId]) -> (Signals, bool) {
+    pub(crate) fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[Wanted]) -> (Signals, bool) {
         let lazy = matches!(self.purpose, Purpose::Whole { access: Access::Map { resident: false }, .. });
         let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
         let (mut selected_bytes, mut copied) = (0_u64, 0_u64);
-        for tensor in selected.iter().map(|&id| catalog.tensor(id)).filter(|tensor| !tensor.range.is_empty()) {
-            let in_place = tensor_alignment(&tensor, self.alignment).divides(tensor.range.start());
-            aligned[tensor.file.index()] |= in_place;
-            wanted[tensor.file.index()] += tensor.range.len();
-            selected_bytes = selected_bytes.saturating_add(tensor.range.len());
-            copied = copied.saturating_add(if lazy && in_place { 0 } else { tensor.range.len() });
+        let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
+        for (part, tensor) in parts.filter(|(part, tensor)| part.bytes(tensor) > 0) {
+            let (range, pieces) = (part.range(&tensor), part.pieces(&tensor));
+            let in_place = pieces.is_none() && tensor_alignment(&tensor, self.alignment).divides(range.start());
+            // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.
+            aligned[tensor.file.index()] |= in_place || pieces.is_some();
+            // What is read along with them takes its time too.
+            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().gather_gap);
+            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::bytes) };
+            wanted[tensor.file.index()] += bytes;
+            selected_bytes = selected_bytes.saturating_add(bytes);
+            copied = copied.saturating_add(if lazy && in_place { 0 } else { bytes });
         }
         let little = is_small(copied, self.backend.filter(|_| !lazy));
         let mut signals = Signals {

@@ -25,6 +25,8 @@ pub struct Report {
     pub tensors: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// The bytes that were read for that, or are viewed in mapped files.
+    pub read_bytes: u64,
     /// From the call to the last byte, headers included.
     pub elapsed: Duration,
     /// What read.
@@ -124,7 +126,7 @@ impl fmt::Debug for Tensors {
 
 impl Inner {
     fn info(&self, index: u32) -> TensorInfo<'_> {
-        self.catalog.tensor(self.plan.placements()[index as usize].tensor)
+        self.plan.tensor(&self.catalog, index as usize)
     }
 
     fn bytes(&self, index: u32) -> &[u8] {
@@ -141,7 +143,7 @@ impl Inner {
             // No plan of a whole load places a tensor so.
             (Location::Streamed, _) => return &[],
         };
-        &memory[start..start + placement.range.len() as usize]
+        &memory[start..start + self.plan.bytes(index as usize) as usize]
     }
 }
 
@@ -186,7 +188,7 @@ impl Tensor {
             Home::Streamed(staged, _) => (staged.catalog(), staged.plan()),
             Home::Nowhere(catalog, plan) => (catalog, plan),
         };
-        catalog.tensor(plan.placements()[self.index as usize].tensor)
+        plan.tensor(catalog, self.index as usize)
     }
 
     /// Its name. Untrusted: print it through [`floodtide_core::Escaped`].
@@ -201,7 +203,7 @@ impl Tensor {
         self.info().dtype
     }
 
-    /// Its dimensions, slowest first; empty for a scalar.
+    /// Its dimensions, slowest first; empty for a scalar. Of a slice, the slice's.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
         self.info().shape

@@ -2,10 +2,11 @@
 
 use crate::draw::Draw;
 use crate::files::SimFile;
-use crate::shard::{Dimensions, NewTensor, Padding, Shard};
+use crate::shard::{NewTensor, Padding, Shard, elements};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use floodtide_core::DType;
 
@@ -16,6 +17,8 @@ pub struct KnownTensor {
     pub name: String,
     /// Its type.
     pub dtype: DType,
+    /// Its dimensions.
+    pub shape: Vec<u64>,
     /// The file that it is in.
     pub file: usize,
     /// Its first byte there.
@@ -75,9 +78,9 @@ impl Checkpoint {
         for (number, shard) in shards.iter().enumerate() {
             let head = shard.head();
             let mut end = head.len() as u64;
-            for NewTensor { name, dtype, bytes, .. } in &shard.tensors {
-                let (name, dtype, bytes) = (name.clone(), *dtype, *bytes);
-                tensors.push(KnownTensor { name, dtype, file: number, start: end, bytes });
+            for NewTensor { name, dtype, bytes, shape } in &shard.tensors {
+                let (name, dtype, bytes, shape) = (name.clone(), *dtype, *bytes, shape.clone());
+                tensors.push(KnownTensor { name, dtype, shape, file: number, start: end, bytes });
                 end += bytes;
             }
             let path = format!("model-{number:05}.safetensors");
@@ -96,8 +99,8 @@ impl Checkpoint {
             let mut tensors = Vec::new();
             for i in 0..wanted {
                 let dtype = *draw.of(DType::ALL);
-                // What whole elements fill, whatever their width.
-                let unit = dtype.whole_bytes();
+                // What whole elements fill, whatever their width; often in numbers that can be divided into many shapes.
+                let unit = dtype.whole_bytes() * *draw.of(&[1, 12, 12, 240]);
                 let bytes = match draw.number(0..=9) {
                     0 | 1 => 0,
                     2..=4 => draw.number(0..=64),
@@ -109,7 +112,8 @@ impl Checkpoint {
                     * unit;
                 total += bytes;
                 let name = name(draw, number, i);
-                tensors.push(NewTensor { name, dtype, bytes, dimensions: Dimensions::Flat });
+                let shape = shape_of(draw, elements(dtype, bytes));
+                tensors.push(NewTensor { name, dtype, bytes, shape });
             }
             for extra in shape.extra.iter().filter(|extra| extra.file % count == number) {
                 tensors.insert(extra.place.min(tensors.len()), extra.tensor.clone());
@@ -122,12 +126,7 @@ impl Checkpoint {
     /// A plain one: in each file so many U8 tensors of so many bytes.
     #[must_use]
     pub fn uniform(files: usize, tensors: u64, bytes: u64) -> Self {
-        let tensor = |file, i| NewTensor {
-            name: format!("{file}.{i:03}"),
-            dtype: DType::U8,
-            bytes,
-            dimensions: Dimensions::Flat,
-        };
+        let tensor = |file, i| NewTensor::flat(format!("{file}.{i:03}"), DType::U8, bytes);
         let shard = |file| Shard::new((0..tensors).map(|i| tensor(file, i)).collect(), file as u64);
         Self::new((0..files).map(shard).collect())
     }
@@ -159,17 +158,33 @@ fn name(draw: &mut Draw, file: u64, tensor: u64) -> String {
     }
 }
 
+/// Dimensions for so many elements.
+pub(crate) fn shape_of(draw: &mut Draw, elements: u64) -> Vec<u64> {
+    if elements == 1 && draw.coin() {
+        return Vec::new();
+    }
+    let mut shape = vec![elements];
+    for _ in 0..draw.number(0..=3) {
+        let at = draw.index(shape.len());
+        let inner = common_divisor(shape[at], *draw.of(&[1, 2, 3, 5, 8, 60, 64, 4096, 40_000]));
+        shape[at] /= inner;
+        shape.insert(at + draw.index(2), inner);
+    }
+    shape
+}
+
+fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
 /// What a writer makes of these tensors. The data starts at any offset, as writers differ.
-fn shard(draw: &mut Draw, mut tensors: Vec<NewTensor>) -> Shard {
+fn shard(draw: &mut Draw, tensors: Vec<NewTensor>) -> Shard {
     let metadata = draw.coin();
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     if draw.coin() {
         for i in (1..order.len()).rev() {
             order.swap(i, draw.index(i + 1));
         }
-    }
-    for &i in &order {
-        tensors[i].dimensions = *draw.of(&[Dimensions::Row, Dimensions::Column, Dimensions::Flat]);
     }
     let padding = match draw.number(0..=3) {
         0 => Padding::Bytes(draw.number(0..=8)),

@@ -14,6 +14,7 @@ extern crate alloc;
 
 pub mod case;
 pub mod checkpoint;
+pub mod cuts;
 pub mod faults;
 pub mod shard;
 pub mod wanted;

@@ -44,6 +44,8 @@ impl Flag {
 pub(crate) const WORLD_MEMORY: u64 = 64 << 20;
 /// Where an arena starts.
 pub(crate) const ARENA: u64 = 1 << 40;
+/// Where the buffers start that slices are gathered from.
+pub(crate) const SCRATCH: u64 = 1 << 48;
 /// Where the pool's memory starts.
 const BLOCKS: u64 = 1 << 44;
 

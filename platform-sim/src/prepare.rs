@@ -18,7 +18,7 @@ use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_core::strategy::{Backend, Consumer as StrategyConsumer, FileSignals, Signals, decide};
 use floodtide_core::{
-    Access, Catalog, CatalogBuilder, DirectLimits, Error, Format, MemoryLimit, Order, PlanOptions, Planner, TensorId,
+    Access, Catalog, CatalogBuilder, DirectLimits, Error, Format, MemoryLimit, Order, PlanOptions, Planner, Wanted,
 };
 
 /// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it
@@ -58,6 +58,7 @@ pub(crate) fn prepare(
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
         merge_gap: case.merge_gap,
+        gather_gap: case.gather_gap,
         memory: case.memory.map(|available| MemoryLimit { available, limit: "the world's memory".to_owned() }),
     };
     let plan = Planner::new(options).plan(&catalog, &listed)?;
@@ -122,12 +123,13 @@ fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
 }
 
 /// Which files are read directly: the strategy's word, on what the devices say.
-fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<DirectLimits>> {
+fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<DirectLimits>> {
     let mut aligned = vec![false; case.devices.len()];
-    for &id in selected {
-        let tensor = catalog.tensor(id);
+    for part in selected {
+        let tensor = catalog.tensor(part.tensor());
         let wanted = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
-        aligned[tensor.file.index()] |= wanted.divides(tensor.range.start()) && !tensor.range.is_empty();
+        let starts_aligned = part.pieces(&tensor).is_some() || wanted.divides(part.range(&tensor).start());
+        aligned[tensor.file.index()] |= starts_aligned && part.bytes(&tensor) > 0;
     }
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
         bytes: file.bytes,
@@ -140,7 +142,11 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorId]) -> Vec<Option<
     let signals = Signals {
         files: files.collect(),
         // The world's checkpoints stand for larger ones, which are not read in one go.
-        selected_bytes: selected.iter().map(|&id| catalog.tensor(id).range.len()).sum::<u64>().saturating_mul(1000),
+        selected_bytes: selected
+            .iter()
+            .map(|part| part.bytes(&catalog.tensor(part.tensor())))
+            .sum::<u64>()
+            .saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
         file_system: "the world".to_owned(),
         network: false,

@@ -46,8 +46,9 @@ impl Refusals {
         let edges = 3 * asked.chain([case.tensor_alignment.bytes(), 4096]).max().unwrap_or(0);
         let (mut bytes, mut longest, mut tensors) = (0_u64, 0, 0);
         for tensor in wanted() {
-            bytes = bytes.saturating_add(tensor.bytes);
-            longest = longest.max(tensor.bytes);
+            let wanted = case.selection.bytes(tensor);
+            bytes = bytes.saturating_add(wanted);
+            longest = longest.max(wanted);
             tensors += 1;
         }
         let gaps = bytes / 128 + (4 << 20);
@@ -101,7 +102,7 @@ impl Refusals {
                 let known = case.checkpoint.find(tensor).filter(|known| case.selection.takes(known));
                 self.buffer > Given::No
                     && needed > limit
-                    && known.is_some_and(|known| known.bytes <= *needed)
+                    && known.is_some_and(|known| case.selection.bytes(known) <= *needed)
                     && buffers.is_some_and(|buffers| buffers.limit == *limit)
             }
             Error::TooManyBuffers { limit, .. } => {
@@ -118,11 +119,15 @@ fn pieces(case: &Case, split: bool, gather: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     let (mut least, mut most) = (0_u64, 0_u64);
     for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
-        let in_parts = split && tensor.bytes > gather + edges;
-        least = least.saturating_add(if in_parts { tensor.bytes / gather } else { 0 } + tensor.bytes / read);
+        let cut = case.selection.cut(tensor);
+        let bytes = case.selection.bytes(tensor);
+        let in_parts = split && bytes > gather + edges;
+        least = least.saturating_add(if in_parts { bytes / gather } else { 0 } + bytes / read);
         // One more of each for what a tensor begins and ends with, and for the gap before it.
-        let parts = if split { tensor.bytes / (gather / 8 * 7) } else { 0 };
-        most = most.saturating_add(parts + tensor.bytes / read + 4);
+        let parts = if split { bytes / (gather / 8 * 7) } else { 0 };
+        most = most.saturating_add(parts + bytes / read + 4);
+        // What pieces are gathered from is read as well, or each of them apart.
+        most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.pieces(tensor)));
     }
     (least, most)
 }

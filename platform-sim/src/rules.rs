@@ -29,7 +29,7 @@ impl World {
     /// Compares a part with what was in the file at first.
     fn compare(&self, placement: usize, offset: u64, bytes: &[u8]) -> Result<(), String> {
         let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
-        let Some(known) = self.checkpoint.find(tensor.name) else {
+        let Some((known, shape, wanted)) = self.known(placement) else {
             return Err(format!("tensor {:?} was never written", tensor.name));
         };
         let right =
@@ -37,14 +37,25 @@ impl World {
         if !right || known.bytes != tensor.range.len() {
             return Err(format!("tensor {:?} is not where it was written", tensor.name));
         }
+        if self.plan.tensor(&self.catalog, placement).shape != shape {
+            return Err(format!("tensor {:?} has another shape than {shape:?}", tensor.name));
+        }
+        if offset + bytes.len() as u64 > wanted {
+            return Err(format!("tensor {:?} comes past its {wanted} bytes", tensor.name));
+        }
         let mut expected = vec![0; bytes.len()];
-        self.storage.files[known.file].original(known.start + offset, &mut expected);
+        self.original(placement, known, offset, &mut expected);
         // Nearly always they are the same, which is quickly seen.
         if expected == bytes {
             return Ok(());
         }
         let at = expected.iter().zip(bytes).take_while(|(a, b)| a == b).count();
         Err(format!("tensor {:?} differs at byte {}", tensor.name, offset + at as u64))
+    }
+
+    /// How many bytes are wanted of a tensor.
+    fn wanted_bytes(&self, placement: usize) -> u64 {
+        self.known(placement).map_or(0, |(_, _, bytes)| bytes)
     }
 
     /// What a finished whole load has brought.
@@ -56,10 +67,13 @@ impl World {
                 return Err("a tensor is not in the arena".to_owned());
             };
             let wanted = alignment.max(self.catalog.tensor(placement.tensor).dtype.alignment());
-            if !placement.range.is_empty() && !(ARENA + place as u64).is_multiple_of(wanted) {
+            let bytes = self.wanted_bytes(index);
+            if bytes > 0 && !(ARENA + place as u64).is_multiple_of(wanted) {
                 return Err(format!("a tensor's address is no multiple of {wanted}"));
             }
-            self.compare(index, 0, &arena[place..place + placement.range.len() as usize])?;
+            // What is empty may be placed anywhere.
+            let place = if bytes == 0 { 0 } else { place };
+            self.compare(index, 0, &arena[place..place + bytes as usize])?;
         }
         Ok(())
     }
@@ -76,7 +90,7 @@ impl World {
             let bytes = &staged.buffer()[part.bytes.clone()];
             let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
             // A part is only as aligned as its elements must be.
-            let whole = bytes.len() as u64 == tensor.range.len();
+            let whole = bytes.len() as u64 == self.wanted_bytes(part.placement);
             let wanted = tensor.dtype.alignment().max(if whole { alignment } else { 1 });
             let address = staged.buffer().address() + part.bytes.start as u64;
             if !bytes.is_empty() && address % wanted != part.offset % wanted {
@@ -84,7 +98,7 @@ impl World {
             }
             delivered.parts_of_tensors += u64::from(!bytes.is_empty() && !whole);
             delivered.own_buffers += u64::from(whole && bytes.len() as u64 > staging.gather);
-            if !staging.split && bytes.len() as u64 != tensor.range.len() {
+            if !staging.split && !whole {
                 self.violated("a tensor came in parts although it should be whole");
             }
             if staging.order != Order::Arrival && part.placement < delivered.last {
@@ -111,7 +125,8 @@ impl World {
         for index in self.plan.without_extent() {
             delivered.parts.entry(index).or_default().push((0, 0));
         }
-        for (index, placement) in self.plan.placements().iter().enumerate() {
+        for index in 0..self.plan.placements().len() {
+            let wanted = self.wanted_bytes(index);
             let mut parts = delivered.parts.remove(&index).unwrap_or_default();
             parts.sort_unstable();
             let mut next = 0;
@@ -121,8 +136,8 @@ impl World {
                 }
                 next = offset + bytes;
             }
-            if next != placement.range.len() || (placement.range.is_empty() && parts.len() != 1) {
-                return Err(format!("placement {index} has come to byte {next} of {}", placement.range.len()));
+            if next != wanted || (wanted == 0 && parts.len() != 1) {
+                return Err(format!("placement {index} has come to byte {next} of {wanted}"));
             }
         }
         Ok(())

@@ -46,6 +46,8 @@ pub struct Report {
     pub reads: u64,
     /// See `reads`.
     pub bytes: u64,
+    /// Reads that went over pieces of slices, which were gathered.
+    pub gathered: u64,
     /// The pool's counters at the end.
     pub pool: Stats,
     /// What was large in it.
@@ -54,6 +56,8 @@ pub struct Report {
     pub retuned: u64,
     /// Reads of what is cached, beside direct reads of the same run of bytes.
     pub cached_reads: u64,
+    /// Those of them that go over pieces of slices.
+    pub cached_gathered: u64,
 }
 
 /// What a run had to do with tensors that are large.
@@ -147,10 +151,12 @@ pub fn run(case: &Case, keep: bool) -> Report {
         changes_detected: 0,
         reads: 0,
         bytes: 0,
+        gathered: 0,
         pool: Stats::default(),
         sizes: SizeCounts::default(),
         retuned: 0,
         cached_reads: 0,
+        cached_gathered: 0,
     };
     match prepare(case, &storage, &faults, &history, &mut draw) {
         // It would take as long as there are bytes.
@@ -335,12 +341,13 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
         u64::from(matches!(&ended, Err(Error::Platform { message }) if message.contains("changed")));
     report.recoveries = engine.recoveries();
     report.bytes = engine.progress().bytes_done;
+    report.gathered = world.gathered.get();
     report.pool = world.staging().map(|staging| staging.pool.stats(0, 0)).unwrap_or_default();
     let many = |bytes: u64| bytes >= 16 * case.chunk_bytes;
     let delivered = world.delivered.borrow();
     report.sizes = SizeCounts {
         far_reads: world.faults.borrow().far_reads(),
-        many_reads: world.plan.placements().iter().filter(|placement| many(placement.range.len())).count() as u64,
+        many_reads: (0..world.plan.placements().len()).filter(|&index| many(world.plan.bytes(index))).count() as u64,
         parts: delivered.parts_of_tensors,
         own_buffers: delivered.own_buffers,
     };
@@ -348,7 +355,9 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     let beside = |chunk: &&Chunk| {
         chunk.method == Method::Buffered && world.plan.extents()[chunk.extent.index()].method == Method::Direct
     };
-    report.cached_reads = world.plan.chunks().iter().filter(beside).count() as u64;
+    let beside = || world.plan.chunks().iter().filter(beside);
+    report.cached_reads = beside().count() as u64;
+    report.cached_gathered = beside().filter(|chunk| chunk.gathered).count() as u64;
     report.result = ended;
     report.reads = world.faults.borrow().reads();
     world.note("ended", &[u64::from(report.result.is_ok()), report.bytes]);

@@ -1,7 +1,7 @@
 //! A file of a checkpoint as its writer means it: which tensors are in it, and what its header looks like.
 
-use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use floodtide_core::DType;
@@ -15,19 +15,29 @@ pub struct NewTensor {
     pub dtype: DType,
     /// How many bytes it has: what whole elements fill.
     pub bytes: u64,
-    /// How its shape is written.
-    pub dimensions: Dimensions,
+    /// Its dimensions, slowest first: of as many elements as it has bytes for.
+    pub shape: Vec<u64>,
 }
 
-/// How a shape of so many elements is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dimensions {
-    /// `[n]`
-    Flat,
-    /// `[1,n]`
-    Row,
-    /// `[n,1]`
-    Column,
+impl NewTensor {
+    /// One of a single dimension.
+    #[must_use]
+    pub fn flat(name: String, dtype: DType, bytes: u64) -> Self {
+        Self { name, dtype, bytes, shape: vec![elements(dtype, bytes)] }
+    }
+}
+
+/// How many elements fill so many bytes, which are whole ones'.
+#[must_use]
+pub fn elements(dtype: DType, bytes: u64) -> u64 {
+    // Not by way of bits, of which 64 bits number fewer bytes than there may be.
+    bytes / dtype.whole_bytes() * (dtype.whole_bytes() * 8 / dtype.bits())
+}
+
+/// How many bytes so many elements have.
+pub(crate) fn bytes_of(dtype: DType, shape: &[u64]) -> u64 {
+    let bits = shape.iter().fold(u128::from(dtype.bits()), |bits, &size| bits * u128::from(size));
+    (bits / 8) as u64
 }
 
 /// How many spaces follow a header, which decides where the data starts.
@@ -93,20 +103,13 @@ impl Shard {
             })
             .collect();
         for &i in &self.order {
-            let NewTensor { name, dtype, bytes, dimensions } = &self.tensors[i];
+            let NewTensor { name, dtype, shape, .. } = &self.tensors[i];
             if json.len() > 1 {
                 json.push(',');
             }
             json += &quoted(name);
-            // Not by way of bits, of which 64 bits number fewer bytes than there may be.
-            let elements = bytes / dtype.whole_bytes() * (dtype.whole_bytes() * 8 / dtype.bits());
-            let shape = match dimensions {
-                Dimensions::Flat => format!("[{elements}]"),
-                Dimensions::Row => format!("[1,{elements}]"),
-                Dimensions::Column => format!("[{elements},1]"),
-            };
             let (begin, end) = ranges[i];
-            let _ = write!(json, r#":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}"#);
+            let _ = write!(json, r#":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#);
         }
         json.push('}');
         let padding = match self.padding {

@@ -3,7 +3,7 @@
 use crate::case::{Case, Consumer, Job, MICROSECOND, MILLISECOND};
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::faults::{FaultKind, FaultState, Scripted, Swarm};
-use crate::shard::{Dimensions, NewTensor, Shard};
+use crate::shard::{NewTensor, Shard};
 use crate::verdict::judge;
 use crate::wanted::Wanted;
 use crate::{Draw, HUGE, Link, Report, run};
@@ -103,8 +103,7 @@ fn a_fault_that_is_switched_on_happens() {
 
 /// A checkpoint of three tensors, of which the one in the middle is so long.
 fn with_long(bytes: u64) -> Checkpoint {
-    let tensor =
-        |name: &str, bytes| NewTensor { name: name.into(), dtype: DType::U8, bytes, dimensions: Dimensions::Flat };
+    let tensor = |name: &str, bytes| NewTensor::flat(name.into(), DType::U8, bytes);
     let tensors = vec![tensor("before", 70_000), tensor("long", bytes), tensor("behind", 300_000)];
     Checkpoint::new(vec![Shard::new(tensors, 7)])
 }

@@ -21,6 +21,10 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
     if refusals.are_sure() && (ended.is_ok() || world.is_some() || faults.reads() > 0) {
         violations.push("the load was not refused, although it does not fit".to_owned());
     }
+    let impossible = case.selection.is_impossible(&case.checkpoint);
+    if impossible && (ended.is_ok() || world.is_some()) {
+        violations.push("a slice was taken that there is not".to_owned());
+    }
     let Err(error) = ended else { return violations };
     let explained = refusals.explain(case, error);
     let allowed = match error {
@@ -35,6 +39,7 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
             (happened(FaultKind::AllocationRefused) && !refusals.are_sure()) || refusals.explain_no_memory()
         }
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
+        Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
         Error::Header { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
         // Of a case that is put together by hand.
         Error::NothingSelected { .. } => !case.checkpoint.tensors.iter().any(|tensor| case.selection.takes(tensor)),

@@ -1,10 +1,12 @@
-//! Which tensors are selected, as whoever asks means it: the rules know it without core's own matching.
+//! Which tensors are selected, and how much of each, as whoever asks means it: the rules know it without core's own matching.
 
-use crate::checkpoint::KnownTensor;
+use crate::checkpoint::{Checkpoint, KnownTensor};
+use crate::cuts::{KnownCut, dealt_out};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use floodtide_core::Selection;
+use floodtide_core::{Cut, Glob, Selection, ShardRules};
 
 /// A selection, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,24 @@ pub enum Wanted {
     Names(Vec<String>),
     /// Those whose names end so; without what a glob would take for its own.
     Ending(&'static str),
+    /// Of those of these names, each of which comes once: a slice, or all.
+    Slices(Vec<(String, Option<KnownCut>)>),
+    /// Of all tensors, what rank `rank` of `world` gets when they are shared by rows. Not of tensors that are too long to be counted.
+    Rows {
+        /// Which rank, from 0.
+        rank: u64,
+        /// How many there are.
+        world: u64,
+    },
+    /// The same, but only those whose names end so are shared, by their second dimension.
+    Columns {
+        /// Which rank, from 0.
+        rank: u64,
+        /// How many there are.
+        world: u64,
+        /// The end of the names; without what a glob would take for its own.
+        ending: &'static str,
+    },
 }
 
 impl Wanted {
@@ -25,16 +45,56 @@ impl Wanted {
             Self::All => Selection::All,
             Self::Names(names) => Selection::names(names),
             Self::Ending(end) => Selection::globs([format!("*{end}")]).unwrap_or_default(),
+            Self::Slices(slices) => {
+                slices.iter().fold(Selection::names::<&str>([]), |selection, (name, cut)| match cut {
+                    None => selection.and(Selection::names([name])),
+                    Some(cut) => selection.and(Selection::slice(name.clone(), cut.dim as u32, cut.start..cut.end)),
+                })
+            }
+            Self::Rows { rank, world } => Selection::shard(*rank as u32, *world as u32, ShardRules::rows()),
+            Self::Columns { rank, world, ending } => {
+                let rules = ShardRules::new(Glob::new(&format!("*{ending}")).map(|glob| (glob, Cut::Dim(1))));
+                Selection::shard(*rank as u32, *world as u32, rules)
+            }
         }
     }
 
-    /// Whether it takes that tensor.
+    /// Whether it takes that tensor, or some of it.
     #[must_use]
     pub fn takes(&self, tensor: &KnownTensor) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::Rows { .. } | Self::Columns { .. } => true,
             Self::Names(names) => names.contains(&tensor.name),
             Self::Ending(end) => tensor.name.ends_with(end),
+            Self::Slices(slices) => slices.iter().any(|(name, _)| *name == tensor.name),
         }
+    }
+
+    /// Which slice it takes of that tensor; `None` for all of it, or nothing.
+    #[must_use]
+    pub fn cut(&self, tensor: &KnownTensor) -> Option<KnownCut> {
+        match self {
+            Self::All | Self::Names(_) | Self::Ending(_) => None,
+            Self::Slices(slices) => slices.iter().find(|(name, _)| *name == tensor.name)?.1,
+            Self::Rows { .. } | Self::Columns { .. } if tensor.shape.is_empty() => None,
+            Self::Rows { rank, world } => Some(dealt_out(tensor, 0, *rank, *world)),
+            Self::Columns { ending, .. } if !tensor.name.ends_with(ending) => None,
+            Self::Columns { rank, world, .. } => Some(dealt_out(tensor, 1, *rank, *world)),
+        }
+    }
+
+    /// The slices that it takes, by the names of the tensors.
+    pub(crate) fn cuts(&self, checkpoint: &Checkpoint) -> BTreeMap<String, KnownCut> {
+        checkpoint.tensors.iter().filter_map(|tensor| Some((tensor.name.clone(), self.cut(tensor)?))).collect()
+    }
+
+    /// Whether it asks for a slice that there is not.
+    pub(crate) fn is_impossible(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.tensors.iter().any(|tensor| self.cut(tensor).is_some_and(|cut| !cut.is_possible(tensor)))
+    }
+
+    /// How many bytes it takes of that tensor, which it takes.
+    pub(crate) fn bytes(&self, tensor: &KnownTensor) -> u64 {
+        self.cut(tensor).map_or(tensor.bytes, |cut| cut.bytes(tensor))
     }
 }

@@ -1,12 +1,13 @@
 //! The world: core's engine, plan, pool and stream, and everything they touch, with the rules that they must keep.
 
 use crate::case::{Case, Job};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, KnownTensor};
+use crate::cuts::KnownCut;
 use crate::device::{SimChunk, Storage};
 use crate::draw::Draw;
 use crate::faults::FaultState;
 use crate::history::History;
-use crate::memory::{ARENA, Flag, Heap, Pool, SimBuffer};
+use crate::memory::{ARENA, Flag, Heap, Pool, SCRATCH, SimBuffer};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,7 +25,7 @@ use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan, ReadId,
-    ReadOp, Stamp,
+    ReadOp, Stamp, WriteOnly,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -39,6 +40,10 @@ pub(crate) struct World {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) checkpoint: Checkpoint,
+    /// By name: the slices that are wanted of tensors.
+    cuts: BTreeMap<String, KnownCut>,
+    /// By placement: the bytes of slices that have been compared already.
+    slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
     pub(crate) memory: Memory,
     /// The files as they were when they were opened.
     pub(crate) stamps: Vec<Stamp>,
@@ -52,6 +57,10 @@ pub(crate) struct World {
     pub(crate) retuned: Cell<u64>,
     workers: u32,
     in_flight_limit: u64,
+    /// Where the next buffer is that slices are gathered from.
+    scratch: Cell<u64>,
+    /// How many chunks were gathered.
+    pub(crate) gathered: Cell<u64>,
     /// What a stream has delivered: by placement, the next byte expected or every part.
     pub(crate) delivered: RefCell<Delivered>,
 }
@@ -142,6 +151,10 @@ impl World {
             catalog,
             plan,
             checkpoint: case.checkpoint.clone(),
+            cuts: case.selection.cuts(&case.checkpoint),
+            slices: RefCell::default(),
+            scratch: Cell::new(SCRATCH),
+            gathered: Cell::new(0),
             memory,
             stamps,
             violations: RefCell::default(),
@@ -161,6 +174,27 @@ impl World {
 
     pub(crate) fn violated(&self, what: impl Into<String>) {
         self.violations.borrow_mut().push(what.into());
+    }
+
+    /// How a tensor was written, and the shape and the bytes of what is wanted of it.
+    pub(crate) fn known(&self, placement: usize) -> Option<(&KnownTensor, Vec<u64>, u64)> {
+        let known = self.checkpoint.find(self.catalog.tensor(self.plan.placements()[placement].tensor).name)?;
+        let shape = self.cuts.get(&known.name).map_or_else(|| known.shape.clone(), |cut| cut.shape(known));
+        let bytes = crate::shard::bytes_of(known.dtype, &shape);
+        Some((known, shape, bytes))
+    }
+
+    /// The bytes from `offset` on of what is wanted of a tensor, as they were in the file at first.
+    pub(crate) fn original(&self, placement: usize, known: &KnownTensor, offset: u64, out: &mut [u8]) {
+        let file = &self.storage.files[known.file];
+        let Some(cut) = self.cuts.get(&known.name) else { return file.original(known.start + offset, out) };
+        let mut slices = self.slices.borrow_mut();
+        let slice = slices.entry(placement).or_insert_with(|| {
+            let mut whole = vec![0; known.bytes as usize];
+            file.original(known.start, &mut whole);
+            cut.out_of(known, &whole).into()
+        });
+        out.copy_from_slice(&slice[offset as usize..][..out.len()]);
     }
 
     pub(crate) fn staging(&self) -> Option<&Staging> {
@@ -292,6 +326,11 @@ impl BufferSupply for World {
             Some(staging) => staging.stages.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
         };
         let base = base.ok_or(Error::Contract { what: "a chunk was taken before its extent had a buffer" })?;
+        if planned.gathered {
+            let address = self.scratch.get();
+            self.scratch.set(address + (planned.slot.len() as u64).next_multiple_of(4096) + 4096);
+            return Ok(SimChunk { address, bytes: vec![0xee; planned.slot.len()] });
+        }
         // What is not read into must not pass for what is in the file.
         Ok(SimChunk { address: base + planned.slot.start as u64, bytes: vec![0xee; planned.slot.len()] })
     }
@@ -302,13 +341,19 @@ impl BufferSupply for World {
             self.violated("a chunk landed twice");
         }
         self.tune(chunk);
-        let slot = self.plan.chunks()[chunk.index()].slot.clone();
+        let planned = &self.plan.chunks()[chunk.index()];
+        let gather = self.plan.gather(planned);
+        self.gathered.set(self.gathered.get() + u64::from(gather.is_some()));
+        let settle = |home: &mut [u8]| match &gather {
+            Some(gather) => gather.copy(&buffer.bytes, &mut WriteOnly::new(&mut home[gather.landing()])),
+            None => home[planned.slot.clone()].copy_from_slice(&buffer.bytes),
+        };
         match &self.memory {
-            Memory::Whole(arena) => arena.borrow_mut()[slot].copy_from_slice(&buffer.bytes),
+            Memory::Whole(arena) => settle(&mut arena.borrow_mut()),
             Memory::Stream(staging) => {
                 let mut stages = staging.stages.borrow_mut();
                 if let Some(memory) = stages.find_mut(chunk) {
-                    memory.bytes_mut()[slot].copy_from_slice(&buffer.bytes);
+                    settle(memory.bytes_mut());
                 }
                 let whole = stages.land(chunk);
                 drop(stages);

@@ -4,8 +4,9 @@
 use floodtide_core::{Alignment, Buffers, DType, Order};
 use floodtide_sim::case::{Consumer, Job};
 use floodtide_sim::checkpoint::Checkpoint;
+use floodtide_sim::cuts::{KnownCut, MOST_COUNTED};
 use floodtide_sim::faults::{FaultKind, Swarm};
-use floodtide_sim::shard::{Dimensions, NewTensor, Padding, Shard};
+use floodtide_sim::shard::{NewTensor, Padding, Shard, elements};
 use floodtide_sim::wanted::Wanted;
 use floodtide_sim::{Case, run};
 use proptest::prelude::*;
@@ -22,8 +23,10 @@ pub struct CaseData {
     pub stream: Option<StreamData>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The widest gap that is read along, in bytes.
+    /// The widest gap that is read along between tensors, in bytes.
     pub merge_gap: u64,
+    /// The same between the pieces of a slice.
+    pub gather_gap: u64,
     /// What tensors are aligned to at least, in bytes.
     pub tensor_alignment: u64,
     /// The memory that there is, in bytes.
@@ -56,8 +59,12 @@ pub struct TensorData {
     pub dtype: DType,
     /// About how many bytes it has: what whole elements fill of it.
     pub bytes: u64,
+    /// How many groups of elements, the fewest that fill whole bytes, each of its rows has; 1 for a tensor without rows.
+    pub columns: u64,
     /// Whether it is selected.
     pub wanted: bool,
+    /// Which of the columns, modulo their number, if not all; of what is short enough to be counted.
+    pub part: Option<(u64, u64)>,
 }
 
 /// How a stream is cut, and who takes it.
@@ -99,12 +106,11 @@ impl CaseData {
         let shards = self.shards.iter().enumerate().map(|(file, shard)| {
             let tensors = shard.tensors.iter().enumerate().map(|(i, tensor)| {
                 let name = format!("{file}.{i}");
+                let made = tensor.made(name);
                 if tensor.wanted {
-                    wanted.push(name.clone());
+                    wanted.push((made.name.clone(), tensor.cut(&made)));
                 }
-                let whole = tensor.dtype.whole_bytes();
-                let bytes = tensor.bytes / whole * whole;
-                NewTensor { name, dtype: tensor.dtype, bytes, dimensions: Dimensions::Flat }
+                made
             });
             let mut made = Shard::new(tensors.collect(), file as u64);
             made.padding = Padding::Bytes(shard.padding);
@@ -123,9 +129,10 @@ impl CaseData {
         };
         Case {
             seed: self.seed,
-            selection: if self.all { Wanted::All } else { Wanted::Names(wanted) },
+            selection: if self.all { Wanted::All } else { Wanted::Slices(wanted) },
             chunk_bytes: self.chunk_bytes,
             merge_gap: self.merge_gap,
+            gather_gap: self.gather_gap,
             tensor_alignment: Alignment::new(self.tensor_alignment).unwrap_or(Alignment::ONE),
             memory: Some(self.memory),
             workers: self.workers,
@@ -133,13 +140,33 @@ impl CaseData {
             swarm: self.faults.iter().fold(Swarm::none(), |swarm, &kind| swarm.with(kind, 300_000)),
             ..Case::new(checkpoint, job)
         }
+        .with_few_reads_apart()
+    }
+}
+
+impl TensorData {
+    fn made(&self, name: String) -> NewTensor {
+        let row = self.columns * self.dtype.whole_bytes();
+        let bytes = self.bytes / row * row;
+        if self.columns == 1 {
+            return NewTensor::flat(name, self.dtype, bytes);
+        }
+        NewTensor { name, dtype: self.dtype, bytes, shape: vec![bytes / row, elements(self.dtype, row)] }
+    }
+
+    fn cut(&self, made: &NewTensor) -> Option<KnownCut> {
+        let (a, b) = self.part.filter(|_| made.shape.len() == 2 && made.bytes <= MOST_COUNTED)?;
+        let (a, b) = (a % (self.columns + 1), b % (self.columns + 1));
+        let group = elements(self.dtype, self.dtype.whole_bytes());
+        Some(KnownCut { dim: 1, start: a.min(b) * group, end: a.max(b) * group })
     }
 }
 
 /// Any case. What comes first in a choice is what it is shrunk to.
 pub fn cases() -> impl Strategy<Value = CaseData> {
     let shape = (prop::collection::vec(shards(), 1..4), any::<bool>(), prop::option::of(streams()));
-    let reads = (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), select(vec![0_u64, 4096, 128 << 10]));
+    let gaps = || select(vec![0_u64, 4096, 128 << 10]);
+    let reads = (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), gaps(), gaps());
     let alignments = select(vec![1_u64, 64, 4096]);
     // Little memory is too little for some checkpoints.
     let means = (select(vec![64_u64 << 20, 8 << 20, 1 << 20]), 1_usize..4, 1_usize..8);
@@ -151,14 +178,18 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
     // A smaller seed is no simpler schedule.
     (shape, (reads, alignments), means, faults, any::<u64>().no_shrink()).prop_map(
         |(shape, reads, means, faults, seed)| {
-            let ((shards, all, stream), ((chunk_bytes, merge_gap), tensor_alignment), (memory, workers, depth)) =
-                (shape, reads, means);
+            let (
+                (shards, all, stream),
+                ((chunk_bytes, merge_gap, gather_gap), tensor_alignment),
+                (memory, workers, depth),
+            ) = (shape, reads, means);
             CaseData {
                 shards,
                 all,
                 stream,
                 chunk_bytes,
                 merge_gap,
+                gather_gap,
                 tensor_alignment,
                 memory,
                 workers,
@@ -187,9 +218,12 @@ fn tensors() -> impl Strategy<Value = TensorData> {
         1 => (1_u64 << 38)..(1 << 40),
     ];
     // Nearly never is a huge one wanted, or hardly anything else would be tried.
-    (select(DType::ALL), bytes, 0_u8..20).prop_map(|(dtype, bytes, wanted)| {
+    let columns = prop_oneof![2 => Just(1_u64), 1 => select(vec![2_u64, 3, 64, 5000])];
+    let part = prop::option::of((0_u64..5001, 0_u64..5001));
+    // Fewer columns first, so that fewer bytes are then enough for several rows.
+    (select(DType::ALL), columns, part, bytes, 0_u8..20).prop_map(|(dtype, columns, part, bytes, wanted)| {
         let wanted = if bytes < 1 << 32 { wanted < 15 } else { wanted == 0 };
-        TensorData { dtype, bytes, wanted }
+        TensorData { dtype, bytes, columns, wanted, part }
     })
 }
 

@@ -1,6 +1,6 @@
 //! Loads that follow what the page cache, the loader's memory and the checkpoint's size make best, and bring the same bytes.
 
-use floodtide_core::{Alignment, Method};
+use floodtide_core::{Alignment, Method, Selection};
 use floodtide_linux::probe::resident_share;
 use floodtide_linux::{Loader, Tensors};
 use floodtide_tests::checkpoint::{folder, raw, small};
@@ -14,10 +14,11 @@ fn byte(i: usize) -> u8 {
     (i / 4096 * 31 + i) as u8
 }
 
-/// A file of one tensor of so many MiB, written to the disk and not in the page cache.
+/// A file of one tensor of so many MiB in rows of 4096 bytes, written to the disk and not in the page cache.
 fn large(folder: &Path, mib: usize) -> PathBuf {
     let data: Vec<u8> = (0..mib * MIB).map(byte).collect();
-    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{}],"data_offsets":[0,{0}]}}}}"#, data.len());
+    let (rows, bytes) = (data.len() / 4096, data.len());
+    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{rows},4096],"data_offsets":[0,{bytes}]}}}}"#);
     let path = folder.join("model.safetensors");
     fs::write(&path, raw(&json, &data)).expect("writes");
     let file = fs::File::open(&path).expect("opens");
@@ -69,6 +70,30 @@ fn files_can_be_left_in_the_page_cache() {
     assert_loaded(&tensors);
     assert!(tensors.report().reason.contains("stay in the page cache"), "{}", tensors.report().reason);
     assert!(share() > Some(0.9), "{:?}", share());
+}
+
+#[test]
+fn the_cached_part_of_a_slice_is_gathered_from_the_cache() {
+    let folder = folder();
+    let path = large(folder.path(), 32);
+    let file = fs::File::open(&path).expect("opens");
+    fs::read(&path).expect("reads");
+    rustix::fs::fadvise(&file, 16 << 20, None, rustix::fs::Advice::DontNeed).expect("advises");
+
+    let loader = Loader::new().selection(Selection::slice("t", 1, 1000..2000));
+    let planned = loader.plan(&path).expect("plans");
+    let signals = &planned.signals.files[0];
+    if !signals.direct || !signals.resident.is_some_and(|share| (0.3..0.7).contains(&share)) {
+        return println!("skipped: this file system has no half-cached files or no direct reads: {signals:?}");
+    }
+    for chunk in planned.plan.chunks() {
+        let cached = chunk.offset + chunk.want as u64 <= 16 << 20;
+        assert!(chunk.gathered && (chunk.method == Method::Buffered) == cached, "{chunk:?}");
+    }
+    let tensors = loader.load(&path).expect("loads");
+    let tensor = tensors.get("t").expect("is there");
+    let expected = (0..8192).flat_map(|row| (1000..2000).map(move |column| byte(row * 4096 + column)));
+    assert!(tensor.shape() == [8192, 1000] && tensor.bytes().iter().copied().eq(expected));
 }
 
 #[test]

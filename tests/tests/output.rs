@@ -61,6 +61,7 @@ fn load_reports_in_json_and_for_people() {
             "files",
             "tensors",
             "bytes",
+            "read_bytes",
             "seconds",
             "gib_per_second",
             "backend",
@@ -142,6 +143,9 @@ fn plan_says_what_and_why_without_reading_tensors() {
         "reads",
         "arena_bytes",
         "selected_bytes",
+        "read_bytes",
+        "sliced_tensors",
+        "gathered_reads",
         "files",
         "memory_available",
     ] {

@@ -80,13 +80,15 @@ fn smallest() -> Option<CaseData> {
 #[test]
 fn what_breaks_a_rule_is_shrunk_to_the_data_that_breaks_it() {
     let planting = Planting::begin();
-    let found = [Defect::LastChunkSkipped, Defect::OffByOneAtChunkEnd, Defect::OffsetCutTo32Bits].map(|defect| {
+    let planted =
+        [Defect::LastChunkSkipped, Defect::OffByOneAtChunkEnd, Defect::OffsetCutTo32Bits, Defect::GatherShifted];
+    let found = planted.map(|defect| {
         switch(Some(defect));
         smallest()
     });
     planting.end();
-    let [skipped, off_by_one, cut] = found.map(|data| data.expect("it is found"));
-    for data in [&skipped, &off_by_one, &cut] {
+    let [skipped, off_by_one, cut, shifted] = found.map(|data| data.expect("it is found"));
+    for data in [&skipped, &off_by_one, &cut, &shifted] {
         println!("{data:#?}");
         assert!(data.shards.len() == 1 && data.workers == 1 && data.depth == 1, "{data:#?}");
     }
@@ -99,4 +101,10 @@ fn what_breaks_a_rule_is_shrunk_to_the_data_that_breaks_it() {
     // What is wanted lies behind what is huge.
     let [huge, behind] = tensors(&cut)[..] else { panic!("{cut:#?}") };
     assert!(huge.bytes >= HUGE && !huge.wanted && behind.bytes <= 8 && behind.wanted && cut.faults.is_empty());
+    // The second of two pieces is the first that is taken early.
+    assert!(matches!(
+        tensors(&shifted)[..],
+        [TensorData { bytes: ..=8, columns: 2.., wanted: true, part: Some(_), .. }]
+    ));
+    assert!(shifted.faults.is_empty());
 }

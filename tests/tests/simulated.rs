@@ -19,7 +19,7 @@ proptest! {
 #[test]
 fn cases_are_of_every_kind() {
     let mut runner = TestRunner::deterministic();
-    let (mut well, mut refused, mut far, mut many, mut parts, mut own) = (0, 0, 0, 0, 0, 0);
+    let (mut well, mut refused, mut far, mut many, mut parts, mut own, mut gathered) = (0, 0, 0, 0, 0, 0, 0);
     for _ in 0..500 {
         let data = cases().new_tree(&mut runner).expect("any case will do").current();
         let report = run(&data.case(), false);
@@ -32,7 +32,10 @@ fn cases_are_of_every_kind() {
         many += u64::from(report.sizes.many_reads > 0);
         parts += u64::from(report.sizes.parts > 0);
         own += u64::from(report.sizes.own_buffers > 0);
+        gathered += u64::from(report.gathered > 0);
     }
-    println!("{well} well, {refused} refused, {far} far, {many} of many reads, {parts} in parts, {own} in own buffers");
-    assert!(well > 150 && refused > 20 && far > 20 && many > 10 && parts > 10 && own > 10);
+    println!(
+        "{well} well, {refused} refused, {far} far, {many} of many reads, {parts} in parts, {own} in own buffers, {gathered} gathered"
+    );
+    assert!(well > 150 && refused > 20 && far > 20 && many > 10 && parts > 10 && own > 10 && gathered > 20);
 }

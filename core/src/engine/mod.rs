@@ -25,7 +25,7 @@ use recovery::Attempts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Every byte of this tensor is in its place.
+    /// Every byte of this tensor is in its place; of a slice in pieces, once what has [landed](Disposition::Landed) is gathered.
     TensorReady(TensorId),
     /// Direct reads of this file are refused; it is read through the page cache from here on.
     DirectRefused(crate::units::FileId),
@@ -141,7 +141,8 @@ impl Engine {
         let missing: Vec<u64> = plan
             .placements()
             .iter()
-            .map(|p| if p.location == crate::plan::Location::Mapped { 0 } else { p.range.len() })
+            .enumerate()
+            .map(|(i, p)| if p.location == crate::plan::Location::Mapped { 0 } else { plan.bytes(i) })
             .collect();
         let whole = missing.iter().zip(plan.placements()).filter(|(missing, _)| **missing == 0);
         let events: VecDeque<Event> = whole.map(|(_, p)| Event::TensorReady(p.tensor)).collect();
@@ -388,11 +389,11 @@ impl Engine {
         let chunk: &Chunk = &plan.chunks()[id.index()];
         self.progress.bytes_done += chunk.want as u64;
         // What alignment brought along before the extent may be of the same tensor, and was booked with another extent.
-        let start = chunk.offset.max(plan.extents()[chunk.extent.index()].range.start());
+        let start = chunk.offset + u64::from(chunk.lead);
         let end = chunk.offset + chunk.want as u64;
         for index in chunk.tensors.clone() {
             let placement = &plan.placements()[index];
-            let overlap = placement.range.end().min(end).saturating_sub(placement.range.start().max(start));
+            let overlap = plan.bytes_within(index, start, end);
             if overlap == 0 || placement.location == crate::plan::Location::Mapped {
                 continue;
             }

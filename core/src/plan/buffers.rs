@@ -32,12 +32,12 @@ pub enum Order {
     Listed,
 }
 
-/// The bytes of a tensor that one buffer of a stream holds.
+/// The bytes of a tensor, or of a slice, that one buffer of a stream holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The placement, by its number.
     pub placement: usize,
-    /// The first of these bytes, counted from the tensor's start.
+    /// The first of these bytes, counted from the tensor's start; of a slice, from the slice's.
     pub offset: u64,
     /// Where they are in the extent's buffer.
     pub bytes: Range<usize>,
@@ -55,6 +55,11 @@ impl Plan {
             let tensor = self.placements[placement].range;
             if tensor.is_empty() {
                 return Some(Part { placement, offset: 0, bytes: extent.place..extent.place });
+            }
+            if let Some(pieces) = extent.pieces {
+                let start = pieces.before(extent.range.start());
+                let len = (pieces.before(extent.range.end()) - start) as usize;
+                return Some(Part { placement, offset: start, bytes: extent.place..extent.place + len });
             }
             let start = tensor.start().max(extent.range.start());
             let end = tensor.end().min(extent.range.end());

@@ -1,12 +1,16 @@
 //! Cuts runs into reads, and orders the reads so that all files progress together.
 
-use super::{Chunk, Extent, Method, Placement, PlanOptions};
+use super::{Access, Buffers, Chunk, Extent, Method, Placement, PlanOptions, gather};
 use crate::planted::planted;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
 /// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
 const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
+
+/// A read that a slice of a stream is gathered from has at most this share of the stream's limit. The platform has no more of
+/// them in flight, unless it has more workers.
+const GATHERED_SHARE: u64 = 32;
 
 /// The size of a read that is asked for, as a power of two within the range.
 pub(super) fn chunk_bytes(asked: u64) -> u64 {
@@ -17,9 +21,15 @@ pub(super) fn chunk_bytes(asked: u64) -> u64 {
 /// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read.
 pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions) -> Vec<Chunk> {
     let size = chunk_bytes(options.chunk_bytes) as usize;
+    // What slices in pieces are gathered from comes on top of a stream's limit; so it should be little beside that.
+    let gathered = match options.access {
+        Access::Stream(Buffers { limit, .. }) => size.min(chunk_bytes((limit / GATHERED_SHARE).max(1)) as usize),
+        _ => size,
+    };
     let mut chunks = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
         let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);
+        let size = if extent.pieces.is_some() { gathered } else { size };
         cut_one(extent, ExtentId(index as u32), placements, size, cached, &mut chunks);
     }
     chunks
@@ -33,6 +43,12 @@ fn cut_one(
     cached: &[ByteRange],
     chunks: &mut Vec<Chunk>,
 ) {
+    if let Some(pieces) = extent.pieces {
+        // The slice, perhaps with tensors without a byte around it.
+        let tensor = extent.tensors.clone().find(|&tensor| !placements[tensor].range.is_empty());
+        let tensor = tensor.unwrap_or(extent.tensors.start);
+        return gather::cut(extent, id, pieces, tensor, size as u64, cached, chunks);
+    }
     let size = size.max(extent.alignment.bytes() as usize);
     let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
     let tail = extent.alignment.up(extent.range.end()).unwrap_or(u64::MAX) - extent.range.end();
@@ -65,6 +81,9 @@ fn cut_one(
             offset,
             want,
             slot: at..if direct { end } else { at + want },
+            gathered: false,
+            // Less than an alignment.
+            lead: extent.range.start().saturating_sub(offset) as u32,
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment: if direct { extent.alignment } else { Alignment::ONE },
             tensors: first..first + past,
@@ -74,7 +93,7 @@ fn cut_one(
 }
 
 /// Whether one of the ascending ranges holds all bytes from `start` to `end`.
-fn covers(ranges: &[ByteRange], start: u64, end: u64) -> bool {
+pub(super) fn covers(ranges: &[ByteRange], start: u64, end: u64) -> bool {
     let after = ranges.partition_point(|range| range.start() <= start);
     after.checked_sub(1).is_some_and(|at| ranges[at].end() >= end)
 }

@@ -1,23 +1,33 @@
 //! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
 
 use super::chunks::chunk_bytes;
-use super::{Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, tensor_alignment};
-use crate::catalog::{Catalog, TensorInfo};
+use super::{
+    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment,
+};
+use crate::catalog::Catalog;
 use crate::error::Error;
-use crate::units::{Alignment, ByteRange, FileId, TensorId};
+use crate::strided::Strided;
+use crate::units::{Alignment, ByteRange, FileId};
+use crate::wanted::{Lies, Wanted};
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// A direct run is at least this many alignments long: the two edges that are read along are then under 2 % of it.
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
 /// Tensors that share a buffer of a stream may always have so much together.
 const MIN_GATHER: u64 = 64 << 10;
+/// A plan has no more reads than this of pieces apart: past it, its own description would take more than it saves.
+const MAX_APART: u64 = 1 << 20;
 
 pub(super) struct LaidOut {
     pub(super) placements: Vec<Placement>,
     pub(super) extents: Vec<Extent>,
     pub(super) mapped: Vec<(FileId, ByteRange)>,
     pub(super) arena_bytes: u64,
+    pub(super) slices: Slices,
+    /// The bytes of files that slices in pieces span.
+    pub(super) gathered_bytes: u64,
 }
 
 /// The tensors of a piece of a run end before `end`; those of the next piece start with `start_of_next`.
@@ -37,16 +47,21 @@ struct Run {
     /// Whether its first tensor lies in the file as it must in memory; if not, the run is shifted.
     in_place: bool,
     first: usize,
+    /// The pieces of the slice that it is. No other tensor joins it.
+    pieces: Option<Strided>,
 }
 
 impl Run {
-    /// Whether `tensor` can join: the same file, near enough, and aligned where the run would put it.
-    fn takes(&self, tensor: &TensorInfo<'_>, alignment: Alignment, max_gap: u64) -> bool {
+    /// Whether what lies there can join: the same file, near enough, and aligned where the run would put it.
+    fn takes(&self, file: FileId, lies: &Lies, alignment: Alignment, max_gap: u64) -> bool {
         let base = if self.in_place { 0 } else { self.start };
-        tensor.file == self.file
+        let start = lies.range.start();
+        file == self.file
+            && self.pieces.is_none()
+            && lies.pieces.is_none()
             // Behind the run, which is not a matter of course where the caller lists the tensors.
-            && tensor.range.start().checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
-            && alignment.divides(tensor.range.start() - base)
+            && start.checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
+            && alignment.divides(start - base)
             // A shifted run starts at its own alignment; a joining tensor must not ask for more.
             && (self.in_place || alignment <= self.alignment)
     }
@@ -54,7 +69,7 @@ impl Run {
 
 pub(super) fn lay_out(
     catalog: &Catalog,
-    selected: &[TensorId],
+    selected: &[Wanted],
     selected_bytes: u64,
     options: &PlanOptions,
 ) -> Result<LaidOut, Error> {
@@ -64,6 +79,8 @@ pub(super) fn lay_out(
             extents: Vec::new(),
             mapped: Vec::new(),
             arena_bytes: 0,
+            slices: Slices::default(),
+            gathered_bytes: 0,
         },
         catalog,
         options,
@@ -71,32 +88,39 @@ pub(super) fn lay_out(
         gap_budget: selected_bytes / 128 + (4 << 20),
         selected_bytes,
         pieces: 0,
+        apart: 0,
     };
     let streamed = matches!(options.access, Access::Stream(_));
     let mut run: Option<Run> = None;
-    for &id in selected {
-        let tensor = catalog.tensor(id);
+    for wanted in selected {
+        let tensor = catalog.tensor(wanted.tensor());
+        let lies = wanted.lies(&tensor);
+        let range = lies.range;
         let alignment = tensor_alignment(&tensor, options.tensor_alignment);
         let index = layout.out.placements.len();
         let location = match options.access {
-            Access::Map { .. } if alignment.divides(tensor.range.start()) => Location::Mapped,
+            Access::Map { .. } if alignment.divides(range.start()) && lies.pieces.is_none() => Location::Mapped,
             Access::Stream(_) => Location::Streamed,
             // What is empty has no byte to read; the arena's start is aligned for all.
             _ => Location::Arena(0),
         };
-        layout.out.placements.push(Placement { tensor: id, range: tensor.range, location });
-        if tensor.range.is_empty() {
+        let slice = wanted.as_slice().and_then(|slice| layout.out.slices.add(&tensor, slice, lies.pieces));
+        layout.out.placements.push(Placement { tensor: tensor.id, range, location, slice });
+        if range.is_empty() {
             continue;
         }
         if location == Location::Mapped {
-            layout.map(tensor.file, tensor.range);
+            layout.map(tensor.file, range);
             continue;
         }
         let max_gap = options.merge_gap.min(layout.gap_budget);
         match &mut run {
-            Some(run) if run.takes(&tensor, alignment, max_gap) && layout.shares_buffer(run, &tensor, alignment) => {
-                layout.gap_budget -= tensor.range.start() - run.end;
-                run.end = tensor.range.end();
+            Some(run)
+                if run.takes(tensor.file, &lies, alignment, max_gap)
+                    && layout.shares_buffer(run, range.end(), alignment) =>
+            {
+                layout.gap_budget -= range.start() - run.end;
+                run.end = range.end();
                 run.alignment = run.alignment.max(alignment);
             }
             _ => {
@@ -105,10 +129,11 @@ pub(super) fn lay_out(
                 }
                 run = Some(Run {
                     file: tensor.file,
-                    start: tensor.range.start(),
-                    end: tensor.range.end(),
+                    start: range.start(),
+                    end: range.end(),
                     alignment,
-                    in_place: alignment.divides(tensor.range.start()),
+                    in_place: alignment.divides(range.start()),
+                    pieces: lies.pieces,
                     // What is empty before the first run of a stream goes with it; in the arena it needs no run.
                     first: if streamed && layout.out.extents.is_empty() { 0 } else { index },
                 });
@@ -129,6 +154,8 @@ struct Layout<'o> {
     selected_bytes: u64,
     /// About how many extents and chunks a stream's plan has.
     pieces: u64,
+    /// How many pieces are read apart.
+    apart: u64,
 }
 
 impl Layout<'_> {
@@ -173,15 +200,18 @@ impl Layout<'_> {
         Some(Footprint { direct, address: slot + (run.start - slot_start), end })
     }
 
-    /// Whether the run still fits in a buffer with `tensor`.
-    fn shares_buffer(&self, run: &Run, tensor: &TensorInfo<'_>, alignment: Alignment) -> bool {
+    /// Whether the run still fits in a buffer when it goes on to `end`.
+    fn shares_buffer(&self, run: &Run, end: u64, alignment: Alignment) -> bool {
         let Some(gather) = self.gather() else { return true };
-        let joined = Run { end: tensor.range.end(), alignment: run.alignment.max(alignment), ..*run };
+        let joined = Run { end, alignment: run.alignment.max(alignment), ..*run };
         self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= gather)
     }
 
     /// Places the run, or, where it is longer than a buffer of a stream, the pieces of it.
     fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
+        if let Some(pieces) = run.pieces {
+            return self.end_pieces(run, pieces, tensors_end);
+        }
         let (Access::Stream(buffers), Some(gather)) = (self.options.access, self.gather()) else {
             return self.place(run, tensors_end);
         };
@@ -220,15 +250,103 @@ impl Layout<'_> {
         Ok(())
     }
 
+    /// Places a slice in pieces, or, where it is longer than a buffer of a stream, the parts of it.
+    fn end_pieces(&mut self, run: &Run, pieces: Strided, tensors_end: usize) -> Result<(), Error> {
+        let span = run.end - run.start;
+        let apart = pieces.gap() > self.options.gather_gap
+            && self.apart.checked_add(pieces.count()).is_some_and(|apart| apart <= self.most_apart());
+        self.apart += if apart { pieces.count() } else { 0 };
+        self.out.gathered_bytes = self.out.gathered_bytes.saturating_add(span);
+        let sliced = (run.first..tensors_end).find(|&index| !self.out.placements[index].range.is_empty());
+        let sliced = sliced.unwrap_or(run.first);
+        let bytes = pieces.bytes();
+        let part = match self.options.access {
+            Access::Stream(buffers) => {
+                let gather = buffers.gather.max(MIN_GATHER);
+                if bytes > gather && !buffers.split && bytes > buffers.limit {
+                    let tensor = self.catalog.tensor(self.out.placements[sliced].tensor).name.to_owned();
+                    return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
+                }
+                // Whole elements, of any width: a group of them has at most 8 bytes or has 3.
+                let part = if buffers.split && bytes > gather { gather / 24 * 24 } else { bytes };
+                let reads = if apart { pieces.count() } else { span / chunk_bytes(self.options.chunk_bytes) };
+                self.pieces = self.pieces.saturating_add(reads);
+                self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
+                part
+            }
+            _ => bytes,
+        };
+        let mut from = 0;
+        while from < bytes {
+            let to = from.saturating_add(part).min(bytes);
+            // What is empty around it is with the first part, or with the last.
+            let first = if from == 0 { run.first } else { sliced };
+            let end = if to == bytes { tensors_end } else { sliced + 1 };
+            self.place_part(run, pieces, from..to, first..end, apart)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// How many pieces may be read apart.
+    fn most_apart(&self) -> u64 {
+        match self.options.access {
+            Access::Stream(buffers) => most_pieces(buffers.limit) / 2,
+            _ => MAX_APART,
+        }
+    }
+
+    /// Gives a part of a slice in pieces its place.
+    fn place_part(
+        &mut self,
+        run: &Run,
+        pieces: Strided,
+        part: Range<u64>,
+        tensors: Range<usize>,
+        apart: bool,
+    ) -> Result<(), Error> {
+        let too_large = Error::AddressSpace { needed: u64::MAX };
+        let streamed = matches!(self.options.access, Access::Stream(_));
+        let len = part.end - part.start;
+        let (address, end) = if streamed {
+            (0, len)
+        } else {
+            let address = run.alignment.up(self.out.arena_bytes).ok_or_else(|| too_large.clone())?;
+            self.out.arena_bytes = address.checked_add(len).ok_or(too_large)?;
+            (address, 0)
+        };
+        let place = usize::try_from(address).unwrap_or(usize::MAX);
+        for placement in &mut self.out.placements[tensors.clone()] {
+            if matches!(placement.location, Location::Arena(_)) && !placement.range.is_empty() {
+                placement.location = Location::Arena(place);
+            }
+        }
+        let range = pieces.file_range(part.start, part.end);
+        let limits = self.options.direct.get(run.file.index()).copied().flatten();
+        // The edges of a direct read are in a buffer apart, so that it may begin and end anywhere.
+        let read = if apart { pieces.piece().min(range.len()) } else { range.len() };
+        let direct = limits.filter(|&limits| is_worth_it(read, limits)).map(DirectLimits::both);
+        self.out.extents.push(Extent {
+            file: run.file,
+            range,
+            pieces: Some(pieces),
+            apart,
+            method: if direct.is_some() { Method::Direct } else { Method::Buffered },
+            place,
+            buffer_bytes: usize::try_from(end).map_err(|_| Error::AddressSpace { needed: end })?,
+            alignment: direct.unwrap_or(Alignment::ONE),
+            tensors,
+        });
+        Ok(())
+    }
+
     /// Counts what the plan itself takes, before it is made: a stream's memory must not go into its own description.
     fn count(&mut self, bytes: u64, buffers: u64) -> Result<(), Error> {
         let (Access::Stream(Buffers { limit, .. }), Some(gather)) = (self.options.access, self.gather()) else {
             return Ok(());
         };
         self.pieces = self.pieces.saturating_add(buffers).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
-        // An eighth of the limit and 16 MiB, at about a hundred bytes a piece; and what 32 bits number.
-        let most = (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2));
-        if self.pieces > most {
+        if self.pieces > most_pieces(limit) {
             return Err(Error::TooManyBuffers { bytes: self.selected_bytes, gather, limit });
         }
         Ok(())
@@ -271,6 +389,8 @@ impl Layout<'_> {
         self.out.extents.push(Extent {
             file: run.file,
             range: ByteRange::new(run.start, run.end).ok_or(too_large)?,
+            pieces: None,
+            apart: false,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             place: usize::try_from(address).unwrap_or(usize::MAX),
             buffer_bytes: usize::try_from(buffer_bytes).map_err(|_| Error::AddressSpace { needed: buffer_bytes })?,
@@ -279,6 +399,12 @@ impl Layout<'_> {
         });
         Ok(())
     }
+}
+
+/// How many extents and chunks the plan of a stream may have: an eighth of the limit and 16 MiB, at about a hundred bytes each;
+/// and what 32 bits number.
+fn most_pieces(limit: u64) -> u64 {
+    (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2))
 }
 
 /// Where a run goes.

@@ -1,6 +1,6 @@
 //! The plan of a load: every read and the final place of every byte, fixed before the first read.
 //!
-//! Three steps, one file each ([`buffers`] holds what a stream adds). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
+//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in pieces). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
 //! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
 //! the [`Planner`] that drives the two and refuses what does not fit.
 //!
@@ -12,14 +12,19 @@
 mod buffers;
 mod chunks;
 mod extents;
+mod gather;
 
 pub use buffers::{Buffers, Order, Part};
+pub use gather::Gather;
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
+use crate::strided::Strided;
 use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
+use crate::wanted::{Slice, Wanted};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 use core::ops::Range;
 
 /// How a run of bytes is brought in.
@@ -93,6 +98,9 @@ pub struct PlanOptions {
     pub chunk_bytes: u64,
     /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
     pub merge_gap: u64,
+    /// The widest gap between the pieces of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
+    /// time that one more request takes. What is read along takes no memory that stays.
+    pub gather_gap: u64,
     /// The memory there is; `None` plans without looking.
     pub memory: Option<MemoryLimit>,
 }
@@ -106,6 +114,7 @@ impl Default for PlanOptions {
             tensor_alignment: Alignment::ONE,
             chunk_bytes: 4 << 20,
             merge_gap: 128 << 10,
+            gather_gap: 128 << 10,
             memory: None,
         }
     }
@@ -116,11 +125,15 @@ impl Default for PlanOptions {
 pub struct Extent {
     /// The file.
     pub file: FileId,
-    /// From the first tensor's first byte to the last one's last.
+    /// From the first tensor's first byte to the last one's last, as far as they are wanted.
     pub range: ByteRange,
+    /// Where its bytes are in `range`, when it holds a slice in pieces; all pieces of the slice, also where it is cut into several extents.
+    pub pieces: Option<Strided>,
+    /// Whether each of the pieces is read for itself.
+    pub apart: bool,
     /// How it is read.
     pub method: Method,
-    /// Where `range.start()` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
+    /// Where the first byte of `range` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
     pub place: usize,
     /// The size of its own buffer; 0 when all extents lie in one arena.
     pub buffer_bytes: usize,
@@ -141,8 +154,14 @@ pub struct Chunk {
     pub offset: u64,
     /// How many bytes must land.
     pub want: usize,
-    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `want` long, up to the alignment.
+    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `want` long, up to the alignment. When it is
+    /// [gathered](Self::gathered), it is read to a buffer apart, and these are that one's bytes, from 0 on.
     pub slot: Range<usize>,
+    /// Whether it is read to a buffer apart, from where [`Plan::gather`] says what to copy. That buffer has an address that is aligned to
+    /// [`alignment`](Self::alignment).
+    pub gathered: bool,
+    /// How many of its first bytes alignment brought along: they are of no extent, or of a chunk before.
+    pub lead: u32,
     /// How it is read.
     pub method: Method,
     /// The alignment that a resumed direct read keeps.
@@ -167,10 +186,45 @@ pub enum Location {
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// Its bytes in the file.
+    /// Its bytes in the file, as far as they are wanted: of a slice in pieces, from the first to the last.
     pub range: ByteRange,
     /// Where they go.
     pub location: Location,
+    /// Its number among the slices of the plan, from 1.
+    slice: Option<NonZeroU32>,
+}
+
+/// A tensor of which a slice is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sliced {
+    slice: Slice,
+    pieces: Option<Strided>,
+    /// Its shape, in the plan's dimensions.
+    dims: Range<usize>,
+}
+
+/// The slices of a plan. Few or none, as a rule; so whole tensors do not pay for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Slices {
+    list: Vec<Sliced>,
+    dims: Vec<u64>,
+}
+
+impl Slices {
+    fn add(&mut self, tensor: &TensorInfo<'_>, slice: Slice, pieces: Option<Strided>) -> Option<NonZeroU32> {
+        let start = self.dims.len();
+        self.dims.extend_from_slice(tensor.shape);
+        if let Some(dim) = self.dims.get_mut(start + slice.dim as usize) {
+            *dim = slice.len();
+        }
+        self.list.push(Sliced { slice, pieces, dims: start..self.dims.len() });
+        // Not more than tensors, which are numbered in 32 bits.
+        NonZeroU32::new(self.list.len() as u32)
+    }
+
+    fn get(&self, placement: &Placement) -> Option<&Sliced> {
+        self.list.get(placement.slice?.get() as usize - 1)
+    }
 }
 
 /// A whole load, decided.
@@ -183,6 +237,7 @@ pub struct Plan {
     arena_bytes: usize,
     selected_bytes: u64,
     streamed: bool,
+    slices: Slices,
 }
 
 impl Plan {
@@ -223,6 +278,65 @@ impl Plan {
         self.arena_bytes
     }
 
+    /// The slice that is wanted of a placement, by its number; `None` for all of a tensor.
+    ///
+    /// # Panics
+    /// When there is no such placement; so do the next three.
+    #[must_use]
+    pub fn slice(&self, placement: usize) -> Option<Slice> {
+        self.slices.get(&self.placements[placement]).map(|sliced| sliced.slice)
+    }
+
+    /// The pieces of a placement, if its bytes lie in the file in more than one.
+    #[must_use]
+    pub fn pieces(&self, placement: usize) -> Option<Strided> {
+        self.slices.get(&self.placements[placement])?.pieces
+    }
+
+    /// How many bytes a placement has.
+    #[must_use]
+    pub fn bytes(&self, placement: usize) -> u64 {
+        self.pieces(placement).map_or(self.placements[placement].range.len(), Strided::bytes)
+    }
+
+    /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.
+    #[must_use]
+    pub fn tensor<'a>(&'a self, catalog: &'a Catalog, placement: usize) -> TensorInfo<'a> {
+        let placement = &self.placements[placement];
+        let tensor = catalog.tensor(placement.tensor);
+        match self.slices.get(placement) {
+            Some(sliced) => {
+                TensorInfo { shape: &self.slices.dims[sliced.dims.clone()], range: placement.range, ..tensor }
+            }
+            None => tensor,
+        }
+    }
+
+    /// How many bytes of a placement lie in the part `start..end` of its file.
+    pub(crate) fn bytes_within(&self, placement: usize, start: u64, end: u64) -> u64 {
+        match self.pieces(placement) {
+            Some(pieces) => pieces.before(end).saturating_sub(pieces.before(start)),
+            None => {
+                let range = self.placements[placement].range;
+                range.end().min(end).saturating_sub(range.start().max(start))
+            }
+        }
+    }
+
+    /// How the bytes of a chunk come together that is read to a buffer apart; `None` for one that is read to where its bytes stay.
+    #[must_use]
+    pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
+        let extent = self.extents.get(chunk.extent.index())?;
+        let pieces = extent.pieces.filter(|_| chunk.gathered)?;
+        Some(Gather::new(chunk, extent, pieces))
+    }
+
+    /// The bytes of the arena, or of its extent's own buffer, that a chunk fills, with what alignment adds: no other chunk has them.
+    #[must_use]
+    pub fn landing(&self, chunk: &Chunk) -> Range<usize> {
+        self.gather(chunk).map_or(chunk.slot.clone(), |gather| gather.landing())
+    }
+
     /// The bytes of the selected tensors.
     #[must_use]
     pub fn selected_bytes(&self) -> u64 {
@@ -249,15 +363,16 @@ impl Planner {
         Self { options }
     }
 
-    /// Plans the load of `selected`, which must be ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it,
+    /// Plans the load of `selected`, which must be of that catalog and ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it,
     /// unless it is streamed in [`Order::Listed`].
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] when a tensor does not fit in a buffer of a stream,
     /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
     /// not fit in this target's addresses.
-    pub fn plan(&self, catalog: &Catalog, selected: &[TensorId]) -> Result<Plan, Error> {
-        let selected_bytes = selected.iter().fold(0_u64, |sum, &id| sum.saturating_add(catalog.tensor(id).range.len()));
+    pub fn plan(&self, catalog: &Catalog, selected: &[Wanted]) -> Result<Plan, Error> {
+        let bytes = |wanted: &Wanted| wanted.bytes(&catalog.tensor(wanted.tensor()));
+        let selected_bytes = selected.iter().fold(0_u64, |sum, wanted| sum.saturating_add(bytes(wanted)));
         let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
         let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };
@@ -277,8 +392,9 @@ impl Planner {
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
         // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
-        let reads =
-            laid_out.arena_bytes / chunks::chunk_bytes(self.options.chunk_bytes) + laid_out.extents.len() as u64;
+        let reads = (laid_out.arena_bytes.saturating_add(laid_out.gathered_bytes))
+            / chunks::chunk_bytes(self.options.chunk_bytes)
+            + laid_out.extents.len() as u64;
         if reads > u64::from(u32::MAX / 2) {
             return Err(Error::TooMany { what: "reads" });
         }
@@ -305,6 +421,7 @@ impl Planner {
             arena_bytes,
             selected_bytes,
             streamed: matches!(self.options.access, Access::Stream(_)),
+            slices: laid_out.slices,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! keeps every alignment, within the memory that is promised.
 
 mod limits;
+mod slices;
 
 use super::*;
 use crate::CatalogBuilder;
@@ -46,8 +47,8 @@ fn catalog(files: &[(Vec<u64>, u64)]) -> Catalog {
     builder.finish().expect("unique names")
 }
 
-fn all(catalog: &Catalog) -> Vec<TensorId> {
-    catalog.tensors().map(|tensor| tensor.id).collect()
+fn all(catalog: &Catalog) -> Vec<Wanted> {
+    catalog.tensors().map(|tensor| tensor.id.into()).collect()
 }
 
 fn limits(bytes: u64) -> Option<DirectLimits> {
@@ -116,7 +117,7 @@ fn all_files_progress_together() {
 #[test]
 fn scattered_small_tensors_take_no_more_memory_than_they_need() {
     let catalog = catalog(&[(vec![256 << 10; 2000], 0)]);
-    let selected: Vec<TensorId> = all(&catalog).into_iter().step_by(2).collect();
+    let selected: Vec<Wanted> = all(&catalog).into_iter().step_by(2).collect();
     let options = PlanOptions { direct: vec![limits(4096)], ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &selected).expect("plans");
     assert!(plan.arena_bytes() as u64 <= plan.selected_bytes() * 102 / 100 + (4 << 20));
@@ -151,8 +152,8 @@ proptest! {
     ) {
         let catalog = catalog(&files);
         let cached = vec![cached.iter().filter_map(|&(start, bytes)| ByteRange::new(start, start + bytes)).take(1).collect(); 2];
-        let selected: Vec<TensorId> =
-            all(&catalog).into_iter().filter(|id| picks[id.index() % picks.len()]).collect();
+        let selected: Vec<Wanted> =
+            all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         let options =
             PlanOptions { direct, cached, tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
@@ -310,10 +311,10 @@ proptest! {
         order in prop_oneof![Just(Order::Arrival), Just(Order::File), Just(Order::Listed)],
     ) {
         let catalog = catalog(&files);
-        let mut selected: Vec<TensorId> =
-            all(&catalog).into_iter().filter(|id| picks[id.index() % picks.len()]).collect();
+        let mut selected: Vec<Wanted> =
+            all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
         if order == Order::Listed {
-            selected.sort_by_key(|id| u64::from(id.0).wrapping_mul(shuffle | 1) >> 7);
+            selected.sort_by_key(|wanted| u64::from(wanted.tensor().0).wrapping_mul(shuffle | 1) >> 7);
         }
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         // A tensor and what alignment adds.
@@ -327,7 +328,7 @@ proptest! {
         };
         let plan = Planner::new(options).plan(&catalog, &selected).expect("every tensor fits in the limit");
         prop_assert!(plan.is_streamed() && plan.arena_bytes() == 0);
-        prop_assert!(plan.placements().iter().map(|placement| placement.tensor).eq(selected.iter().copied()));
+        prop_assert!(plan.placements().iter().map(|placement| placement.tensor).eq(selected.iter().map(Wanted::tensor)));
 
         // The chunks of an extent lie side by side in its buffer, in the order of the extents.
         let mut chunks = plan.chunks().iter().peekable();

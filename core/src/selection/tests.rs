@@ -1,8 +1,8 @@
 //! What a selection brings, in which order, and what it refuses as mistyped.
 
 use super::*;
-use crate::CatalogBuilder;
 use crate::format::{Format, safetensors::Header};
+use crate::{CatalogBuilder, TensorId};
 use alloc::format;
 use proptest::prelude::*;
 
@@ -18,8 +18,8 @@ fn catalog() -> Catalog {
     builder.finish().expect("unique names")
 }
 
-fn ids(ids: &[u32]) -> Result<Vec<TensorId>, Error> {
-    Ok(ids.iter().copied().map(TensorId).collect())
+fn ids(ids: &[u32]) -> Result<Vec<Wanted>, Error> {
+    Ok(ids.iter().map(|&id| TensorId(id).into()).collect())
 }
 
 #[test]
@@ -58,8 +58,8 @@ proptest! {
         let mut listed = selection.resolve_listed(&catalog()).expect("they are there");
         let first = |(at, pick): &(usize, &usize)| !picks[..*at].contains(pick);
         let expected = picks.iter().enumerate().filter(first).map(|(_, &pick)| pick);
-        prop_assert!(listed.iter().map(|id| id.index()).eq(expected), "each where it comes first");
-        listed.sort();
+        prop_assert!(listed.iter().map(|wanted| wanted.tensor().index()).eq(expected), "each where it comes first");
+        listed.sort_by_key(Wanted::tensor);
         prop_assert_eq!(selection.resolve(&catalog()), Ok(listed));
     }
 }

@@ -18,9 +18,9 @@ pub struct Staged<B> {
 /// Bytes of a tensor in a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedPart<'a> {
-    /// The tensor.
+    /// The tensor, or the slice of it that was selected.
     pub tensor: TensorInfo<'a>,
-    /// The first of these bytes, counted from the tensor's start.
+    /// The first of these bytes, counted from its start.
     pub offset: u64,
     /// Where they are in the buffer.
     pub bytes: Range<usize>,
@@ -41,7 +41,7 @@ impl<B> Staged<B> {
     /// What it holds, in the order of the file. A tensor without a byte has an empty part.
     pub fn parts(&self) -> impl Iterator<Item = StagedPart<'_>> {
         self.placed_parts().map(|part| {
-            let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
+            let tensor = self.plan.tensor(&self.catalog, part.placement);
             StagedPart { tensor, offset: part.offset, bytes: part.bytes }
         })
     }

@@ -24,7 +24,9 @@ use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::Backend;
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
-use floodtide_core::{Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo, tensor_alignment};
+use floodtide_core::{
+    Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
+};
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -178,7 +180,7 @@ impl TensorStream {
         let running = self.start_in_parts()?;
         let Prepared { catalog, plan, .. } = running.prepared();
         for index in plan.without_extent() {
-            consume(catalog.tensor(plan.placements()[index].tensor), 0, &[]);
+            consume(plan.tensor(catalog, index), 0, &[]);
         }
         while let Some(staged) = running.next_patiently() {
             let staged = staged?;
@@ -253,7 +255,7 @@ impl TensorStream {
         };
         let limit = pool.stats().limit as u64;
         let selected = loader.selection_choice().resolve(&checkpoint.catalog)?;
-        let tensors = selected.iter().map(|&id| checkpoint.catalog.tensor(id));
+        let tensors = selected.iter().map(|wanted| checkpoint.catalog.tensor(wanted.tensor()));
         let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).bytes());
         let wanted_alignment = wanted.max().unwrap_or(1);
         if (pool.alignment() as u64) < wanted_alignment {
@@ -311,7 +313,8 @@ fn default_limit(checkpoint: &Checkpoint, loader: &Loader, split: bool) -> Resul
     if !split {
         let catalog = &checkpoint.catalog;
         let selected = loader.selection_choice().resolve(catalog)?;
-        let longest = selected.iter().map(|&id| catalog.tensor(id).range.len()).max().unwrap_or(0);
+        let bytes = |wanted: &Wanted| wanted.bytes(&catalog.tensor(wanted.tensor()));
+        let longest = selected.iter().map(bytes).max().unwrap_or(0);
         // Its class is at most a quarter larger, and alignment adds less than that.
         wanted = wanted.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
     }

@@ -1,8 +1,9 @@
 //! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
 
 use crate::crew::{Crew, Supply, lock};
-use crate::pieces::{Piece, Pieces};
+use crate::pieces::Pieces;
 use crate::pool::{Get, Pool, PoolBuffer, PoolError};
+use crate::scratch::{ChunkBuffer, ScratchPool};
 use floodtide_core::stream::{Outbox, Stages};
 use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use std::fmt;
@@ -19,6 +20,8 @@ pub(super) struct Staging {
     /// Others may use the pool too.
     shared: bool,
     plan: Arc<Plan>,
+    /// What slices in pieces are read to; it comes on top of the pool's memory, and is little beside that.
+    scratch: ScratchPool,
     /// The capacity of buffers that tensors share, so that each serves for the next.
     shared_bytes: usize,
     /// Woken when the pool may have memory for the next extent.
@@ -96,6 +99,7 @@ impl Staging {
             pool,
             shared,
             plan: Arc::clone(plan),
+            scratch: ScratchPool::new(plan),
             shared_bytes: sizes.filter(|&bytes| bytes as u64 <= gather).max().unwrap_or(0),
             on_memory: Waker::from(Arc::new(MemoryWaker(crew))),
             state: Mutex::new(state),
@@ -181,7 +185,7 @@ impl Staging {
     fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<Pieces<PoolBuffer>, CoreError> {
         let chunks = state.stages.chunks(extent);
         let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
-        Pieces::new(buffer, slots.map(|chunk| chunk.slot.clone()).collect())
+        Pieces::new(buffer, slots.map(|chunk| self.plan.landing(chunk)).collect())
             .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
     }
 
@@ -190,16 +194,21 @@ impl Staging {
         let chunks = state.stages.chunks(extent);
         let chunks = &self.plan.chunks()[chunks.start as usize..chunks.end as usize];
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return buffer };
+        let end = match self.plan.gather(last) {
+            Some(gather) => gather.landing().end,
+            None => last.slot.start + last.want,
+        };
         // What alignment leaves free before the first chunk was not read into.
-        buffer.spare().part(0..first.slot.start).fill(0);
-        // SAFETY: the rest was written by the chunks' reads: they lie side by side from there on, and each has landed.
-        unsafe { buffer.assume_filled(last.slot.start + last.want) };
+        buffer.spare().part(0..self.plan.landing(first).start).fill(0);
+        // SAFETY: the rest was written by the chunks' reads, or gathered from them: their places lie side by side from there on, and
+        // each has landed.
+        unsafe { buffer.assume_filled(end) };
         buffer
     }
 }
 
 impl BufferSupply for Staging {
-    type Buffer = Piece<PoolBuffer>;
+    type Buffer = ChunkBuffer<PoolBuffer>;
 
     fn provide(&self, extent: ExtentId) -> Result<bool, CoreError> {
         let mut state = lock(&self.state);
@@ -245,15 +254,16 @@ impl BufferSupply for Staging {
         }
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<Piece<PoolBuffer>, CoreError> {
-        let state = lock(&self.state);
-        let piece = state.stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
-        piece.ok_or(CoreError::Contract { what: "a chunk was taken twice, or before its extent had a buffer" })
+    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<PoolBuffer>, CoreError> {
+        let piece = lock(&self.state).stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
+        let what = "a chunk was taken twice, or before its extent had a buffer";
+        let piece = piece.ok_or(CoreError::Contract { what })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, chunk: ChunkId, piece: Piece<PoolBuffer>) {
+    fn landed(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
-        drop(piece);
+        buffer.settle();
         let mut state = lock(&self.state);
         let Some((extent, pieces)) = state.stages.land(chunk) else { return };
         let Some(buffer) = pieces.into_memory() else { return };

@@ -7,6 +7,7 @@ pub use sizes::HUGE;
 
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::clock::Link;
+use crate::cuts;
 use crate::device::{FileDevice, alignment};
 use crate::draw::Draw;
 use crate::faults::{FaultKind, Scripted, Swarm};
@@ -94,8 +95,10 @@ pub struct Case {
     pub most_in_flight: Option<u32>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The widest gap that is read along.
+    /// The widest gap that is read along between tensors.
     pub merge_gap: u64,
+    /// The widest gap that is read along between the pieces of a slice.
+    pub gather_gap: u64,
     /// What tensors are aligned to at least.
     pub tensor_alignment: Alignment,
     /// The memory that there is said to be, in bytes; `None` where nobody knows.
@@ -132,6 +135,7 @@ impl Case {
             most_in_flight: None,
             chunk_bytes: 64 << 10,
             merge_gap: 128 << 10,
+            gather_gap: 128 << 10,
             tensor_alignment: Alignment::ONE,
             memory: Some(WORLD_MEMORY),
             in_flight_limit: u64::MAX,
@@ -153,7 +157,7 @@ impl Case {
         let checkpoint = Checkpoint::draw(&mut draw.fork(), &shape);
         let mut case = Self::draw_with(seed, &mut draw, checkpoint, swarm);
         sizes.apply(&mut case);
-        case
+        case.with_few_reads_apart()
     }
 
     fn draw_with(seed: u64, draw: &mut Draw, checkpoint: Checkpoint, swarm: Swarm) -> Self {
@@ -176,6 +180,7 @@ impl Case {
             most_in_flight: draw.coin().then(|| *draw.of(&[1, 8, 64])),
             chunk_bytes: *draw.of(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
             merge_gap: *draw.of(&[0, 4096, 128 << 10]),
+            gather_gap: *draw.of(&[0, 200, 4096, 128 << 10]),
             tensor_alignment: alignment(*draw.of(&[1, 1, 64, 4096])),
             memory: Some(WORLD_MEMORY),
             in_flight_limit: *draw.of(&[u64::MAX, u64::MAX, 1, 100_000, 300_000]),
@@ -186,6 +191,20 @@ impl Case {
             deadline: 3600 * SECOND,
             checkpoint,
         }
+    }
+
+    /// The same, reading pieces apart only where they are few: a read of each would take virtual hours.
+    #[must_use]
+    pub fn with_few_reads_apart(mut self) -> Self {
+        const MANY: u64 = 300;
+        /// As wide as a gap may be between so many.
+        const WIDE: u64 = 400_000;
+        let tensors = self.checkpoint.tensors.iter();
+        let pieces = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.pieces(tensor)));
+        if pieces.fold(0, u64::saturating_add) > MANY {
+            self.gather_gap = self.gather_gap.max(WIDE);
+        }
+        self
     }
 
     /// The same with other faults.
@@ -207,8 +226,10 @@ impl Case {
         let moved = |file: u32| files.iter().position(|&kept| kept == file as usize);
         let script = self.script.into_iter();
         self.script = script.filter_map(|s| Some(Scripted { file: moved(s.file)? as u32, ..s })).collect();
-        if let Wanted::Names(names) = &mut self.selection {
-            names.retain(|name| self.checkpoint.find(name).is_some());
+        match &mut self.selection {
+            Wanted::Names(names) => names.retain(|name| self.checkpoint.find(name).is_some()),
+            Wanted::Slices(slices) => slices.retain(|(name, _)| self.checkpoint.find(name).is_some()),
+            _ => {}
         }
         self
     }
@@ -251,7 +272,12 @@ fn devices(draw: &mut Draw, checkpoint: &Checkpoint, swarm: &Swarm) -> Vec<FileD
 
 fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> Wanted {
     let names: Vec<&String> = checkpoint.tensors.iter().map(|tensor| &tensor.name).collect();
-    match draw.number(0..=4) {
+    match draw.number(0..=9) {
+        5..=7 => {
+            let kept: Vec<_> = checkpoint.tensors.iter().filter(|_| !draw.chance(300_000)).collect();
+            cuts::slices(draw, kept)
+        }
+        8 => cuts::shard(draw, checkpoint),
         0 if !names.is_empty() => {
             let count = 1 + draw.index(names.len());
             Wanted::Names((0..count).map(|_| names[draw.index(names.len())].clone()).collect())

@@ -3,9 +3,10 @@
 //! They are drawn apart from everything else, so that a seed that is not about size means the same with and without them.
 
 use super::{Case, Consumer, Job, stream};
-use crate::checkpoint::{Checkpoint, Extra};
+use crate::checkpoint::{Checkpoint, Extra, KnownTensor, shape_of};
+use crate::cuts;
 use crate::draw::Draw;
-use crate::shard::{Dimensions, NewTensor};
+use crate::shard::{NewTensor, elements};
 use crate::wanted::Wanted;
 use alloc::format;
 use alloc::string::String;
@@ -104,8 +105,8 @@ impl Sizes {
     fn tensor(&mut self, name: String, least: u64, most: u64) -> NewTensor {
         let dtype = *self.draw.of(DType::ALL);
         let bytes = self.draw.magnitude(least..=most).next_multiple_of(dtype.whole_bytes());
-        let dimensions = *self.draw.of(&[Dimensions::Row, Dimensions::Column, Dimensions::Flat]);
-        NewTensor { name, dtype, bytes, dimensions }
+        let shape = shape_of(&mut self.draw, elements(dtype, bytes));
+        NewTensor { name, dtype, bytes, shape }
     }
 
     /// Makes a case one about size.
@@ -126,12 +127,18 @@ impl Sizes {
                 } else {
                     let others = case.checkpoint.tensors.iter().filter(|tensor| tensor.bytes < HUGE);
                     let kept = others.filter(|tensor| tensor.name == "behind.weight" || draw.coin());
-                    let mut names: Vec<String> = kept.map(|tensor| tensor.name.clone()).collect();
-                    let middle = draw.index(names.len());
-                    names.rotate_left(middle);
-                    Wanted::Names(names)
+                    let mut kept: Vec<&KnownTensor> = kept.collect();
+                    let middle = draw.index(kept.len());
+                    kept.rotate_left(middle);
+                    // Slices lie beyond 32 bits too.
+                    if draw.coin() {
+                        cuts::slices(draw, kept)
+                    } else {
+                        Wanted::Names(kept.into_iter().map(|tensor| tensor.name.clone()).collect())
+                    }
                 };
             }
+            About::Long if draw.coin() => case.selection = cuts::slices(draw, &case.checkpoint.tensors),
             About::Long => case.selection = with(draw, &case.checkpoint, "long.weight"),
             About::SoonEnough => {
                 case.selection = Wanted::Names(vec!["huge.0".into()]);

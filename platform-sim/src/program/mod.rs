@@ -145,8 +145,8 @@ fn run_one(seed: u64, options: &Options) -> ExitCode {
         // By their numbers in the whole checkpoint.
         let is_left = |number: &usize| options.tensors.as_ref().is_none_or(|tensors| tensors.contains(number));
         for (tensor, number) in case.checkpoint.tensors.iter().zip((0..).filter(is_left)) {
-            let KnownTensor { name, dtype, file, start, bytes } = tensor;
-            text += &format!("tensor {number}: {name:?}, {dtype}, file {file} from {start}, {bytes} bytes\n");
+            let KnownTensor { name, dtype, shape, file, start, bytes } = tensor;
+            text += &format!("tensor {number}: {name:?}, {dtype} {shape:?}, file {file} from {start}, {bytes} bytes\n");
         }
         report.history.lines().iter().for_each(|line| text += &format!("{line}\n"));
     }

@@ -19,7 +19,7 @@ pub(crate) struct Totals {
 }
 
 /// The ways of recovery that a run can take, what can be large in it, and how it can end.
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 23] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -40,6 +40,9 @@ const PATHS: [&str; 20] = [
     "too many buffers",
     "reads in flight tuned",
     "cached part copied",
+    "pieces gathered",
+    "cached pieces gathered",
+    "slice refused",
 ];
 
 impl Totals {
@@ -75,6 +78,9 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::TooManyBuffers { .. }))),
             report.retuned,
             report.cached_reads,
+            report.gathered,
+            report.cached_gathered,
+            u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each seed's digest is scrambled with the seed, so that two that change places change the sum.

@@ -244,3 +244,42 @@ fn a_buffered_read_that_is_refused_fails() {
         assert!(engine.poll_event().is_none(), "nothing was asked of direct reads");
     }
 }
+
+#[test]
+fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
+    // Rows of 100,000 bytes, of each of which a third is wanted, between two tensors that are wanted whole.
+    let json = r#"{"a":{"dtype":"U8","shape":[10],"data_offsets":[0,10]},"b":{"dtype":"U8","shape":[5,100000],"data_offsets":[10,500010]},"c":{"dtype":"U8","shape":[10],"data_offsets":[500010,500020]}}"#;
+    let len = 8 + json.len() as u64 + 500_020;
+    let alignment = Alignment::new(512).expect("a power of two");
+    let direct = Some(DirectLimits { offset: alignment, memory: alignment });
+    for (gather_gap, direct, gathered) in
+        [(0, None, false), (0, direct, false), (1 << 20, None, true), (1 << 20, direct, true)]
+    {
+        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+        let catalog = builder.finish().expect("unique");
+        let selection = Selection::names(["a", "c"]).and(Selection::slice("b", 1, 1000..34_000));
+        let options =
+            PlanOptions { chunk_bytes: 128 << 10, gather_gap, direct: vec![direct], ..PlanOptions::default() };
+        let plan = Planner::new(options).plan(&catalog, &selection.resolve(&catalog).expect("there")).expect("plans");
+        let reads = |tensor: usize| plan.chunks().iter().filter(|chunk| chunk.tensors.contains(&tensor)).count();
+        assert_eq!(plan.chunks().iter().any(|chunk| chunk.gathered), gathered);
+        let mut left = [reads(0), reads(1), reads(2)];
+        assert!(left[1] >= 3);
+        let mut engine = Engine::new(Arc::new(catalog), Arc::new(plan), u64::MAX);
+        let mut ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read()).collect();
+        // From the last to the first, as any order will do.
+        while let Some(op) = ops.pop() {
+            let tensors = engine.plan().chunks()[op.chunk.index()].tensors.clone();
+            assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+            let mut expected = Vec::new();
+            for tensor in tensors {
+                left[tensor] -= 1;
+                expected.extend((left[tensor] == 0).then_some(TensorId(tensor as u32)));
+            }
+            assert_eq!(ready(&mut engine), expected);
+        }
+        assert_eq!(engine.result(), Ok(()));
+        assert_eq!(engine.progress().bytes_done, engine.progress().bytes_total);
+    }
+}

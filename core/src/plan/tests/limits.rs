@@ -48,7 +48,7 @@ fn a_small_file_is_read_amid_a_large_one() {
 #[test]
 fn gaps_are_read_until_they_are_no_longer_few() {
     let catalog = catalog(&[(vec![64 << 10; 2000], 0)]);
-    let selected: Vec<TensorId> = all(&catalog).into_iter().step_by(2).collect();
+    let selected: Vec<Wanted> = all(&catalog).into_iter().step_by(2).collect();
     let plan = Planner::default().plan(&catalog, &selected).expect("plans");
     let most = plan.selected_bytes() / 128 + (4 << 20);
     assert_eq!(plan.read_bytes() - plan.selected_bytes(), most - most % (64 << 10), "as many whole gaps as that holds");
@@ -60,7 +60,7 @@ fn only_long_runs_are_read_directly() {
         // Behind another tensor, as what counts is not how far into the file a run lies.
         let catalog = catalog(&[(vec![8 << 20, bytes], 0)]);
         let options = PlanOptions { direct: vec![limits(512)], ..PlanOptions::default() };
-        Planner::new(options).plan(&catalog, &[TensorId(1)]).expect("plans").extents()[0].method
+        Planner::new(options).plan(&catalog, &[TensorId(1).into()]).expect("plans").extents()[0].method
     };
     assert_eq!([method(128 * 512 - 4), method(128 * 512)], [Method::Buffered, Method::Direct]);
 }
@@ -110,7 +110,7 @@ fn what_is_far_into_its_file_takes_no_more_buffers() {
     let catalog = catalog(&[(vec![64 << 40, 1000, 64 << 40], 0)]);
     let plan = |tensor| {
         let access = streamed(128 << 10, 1 << 20, true, Order::File);
-        Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &[TensorId(tensor)])
+        Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &[TensorId(tensor).into()])
     };
     assert_eq!(plan(1).expect("it is small").extents().len(), 1);
     assert!(matches!(plan(2), Err(Error::TooManyBuffers { .. })));

@@ -1,0 +1,125 @@
+//! Slices that lie in a file in pieces: how they are read, and how the pieces come together.
+//!
+//! A slice of a dimension other than the slowest is [`Strided`]: many pieces with a gap of always the same length between
+//! them. There are two ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of
+//! which the pieces are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
+//! as long as so many bytes ([`PlanOptions::gather_gap`]). So all pieces of a slice are read along if the gap is not longer
+//! than that, and apart if it is.
+//!
+//! The pieces in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
+//! whatever lies between them in the file, go to one range of its memory: chunks stay disjoint, and no two touch the same
+//! bytes. What is read through the page cache and has no gap in it is read to where it stays, as everything else is. The
+//! rest goes to a buffer of its own, from where
+//! [`Gather`] says what to copy: pieces with gaps between them, and direct reads, whose addresses these pieces cannot have, as they follow
+//! one another at any length.
+//!
+//! [`PlanOptions::gather_gap`]: super::PlanOptions::gather_gap
+
+use super::chunks::covers;
+use super::{Chunk, Extent, Method};
+use crate::planted::planted;
+use crate::strided::Strided;
+use crate::units::{Alignment, ByteRange, ExtentId};
+use crate::write_only::WriteOnly;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// How to bring the bytes of a chunk together that were read to a buffer of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gather {
+    pieces: Strided,
+    /// The file's byte that is the first in the buffer.
+    offset: u64,
+    /// The first of the pieces' bytes that the chunk brings, and one past the last, counted by the pieces.
+    from: u64,
+    to: u64,
+    landing: Range<usize>,
+}
+
+impl Gather {
+    /// What a chunk of a strided extent brings.
+    pub(super) fn new(chunk: &Chunk, extent: &Extent, pieces: Strided) -> Self {
+        let from = pieces.before(chunk.offset + u64::from(chunk.lead));
+        let to = pieces.before(chunk.offset + chunk.want as u64);
+        // All of it lies behind the extent's first byte, in memory whose length is a usize.
+        let start = extent.place + (from - pieces.before(extent.range.start())) as usize;
+        Self { pieces, offset: chunk.offset, from, to, landing: start..start + (to - from) as usize }
+    }
+
+    /// Where it goes: the bytes of the arena, or of the extent's own buffer, that are filled by it alone.
+    #[must_use]
+    pub fn landing(&self) -> Range<usize> {
+        self.landing.clone()
+    }
+
+    /// What to copy: bytes of the buffer, and where the first of them goes, counted from the start of the landing. They fill it without a gap.
+    pub fn copies(&self) -> impl Iterator<Item = (Range<usize>, usize)> + '_ {
+        let mut at = self.from;
+        core::iter::from_fn(move || {
+            (at < self.to).then(|| {
+                let end = self.pieces.end_of_piece(at).min(self.to);
+                // Both are within the buffer, whose length is a usize.
+                let source = (self.pieces.offset_of(at) - self.offset) as usize;
+                let target = (at - self.from) as usize;
+                let len = (end - at) as usize;
+                at = end;
+                (source..source + len, target)
+            })
+        })
+    }
+
+    /// Copies from the buffer to the landing's memory.
+    ///
+    /// # Panics
+    /// When `buffer` or `landing` is shorter than the chunk's.
+    pub fn copy(&self, buffer: &[u8], landing: &mut WriteOnly<'_>) {
+        for (source, target) in self.copies() {
+            let source = if planted!(GatherShifted) && target > 0 { source.start - 1..source.end - 1 } else { source };
+            landing.write(target, &buffer[source]);
+        }
+    }
+}
+
+/// Cuts a strided extent into reads of up to `size` bytes of the file, which bring the slice in its order.
+pub(super) fn cut(
+    extent: &Extent,
+    id: ExtentId,
+    pieces: Strided,
+    tensor: usize,
+    size: u64,
+    cached: &[ByteRange],
+    chunks: &mut Vec<Chunk>,
+) {
+    let first = pieces.before(extent.range.start());
+    let end = pieces.before(extent.range.end());
+    let mut at = first;
+    while at < end {
+        let start = pieces.offset_of(at);
+        let aligned = extent.alignment.down(start);
+        // No shorter than the alignment, so that it reaches past `start`.
+        let mut to = pieces.before(aligned.saturating_add(size.max(extent.alignment.bytes()))).min(end);
+        if extent.apart {
+            to = to.min(pieces.end_of_piece(at));
+        }
+        let range = pieces.file_range(at, to);
+        let direct = extent.method == Method::Direct && !covers(cached, aligned, range.end());
+        let (offset, alignment) = if direct { (aligned, extent.alignment) } else { (start, Alignment::ONE) };
+        let want = (range.end() - offset) as usize;
+        let len = alignment.up(range.end()).map_or(want, |up| (up - offset) as usize);
+        let place = extent.place + (at - first) as usize;
+        let in_place = !direct && range.len() == to - at;
+        chunks.push(Chunk {
+            extent: id,
+            file: extent.file,
+            offset,
+            want,
+            slot: if in_place { place..place + want } else { 0..len },
+            lead: (start - offset) as u32,
+            gathered: !in_place,
+            method: if direct { Method::Direct } else { Method::Buffered },
+            alignment,
+            tensors: tensor..tensor + 1,
+        });
+        at = to;
+    }
+}

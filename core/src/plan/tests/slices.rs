@@ -1,0 +1,267 @@
+//! Slices: whatever is cut, and however it is read, comes whole and in order.
+
+use super::*;
+
+/// A file of these tensors, given by dtype and shape, whose data starts at an offset of the given residue modulo 8.
+fn shaped(tensors: &[(crate::DType, Vec<u64>)], residue: u64) -> Catalog {
+    let (mut json, mut at) = ("{".to_string(), 0);
+    for (i, (dtype, shape)) in tensors.iter().enumerate() {
+        let bytes = shape.iter().product::<u64>() * dtype.bits() / 8;
+        let comma = if i == 0 { "" } else { "," };
+        json += &format!(
+            r#"{comma}"t{i:02}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{at},{}]}}"#,
+            at + bytes
+        );
+        at += bytes;
+    }
+    json.push('}');
+    while (8 + json.len() as u64) % 8 != residue {
+        json.push(' ');
+    }
+    let bytes = 8 + json.len() as u64 + at;
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    builder.add_safetensors("f", bytes, &Header::parse(json.as_bytes(), bytes).expect("valid")).expect("adds");
+    builder.finish().expect("unique names")
+}
+
+/// The offsets in the file of the bytes of a slice, in its order, found by looking at every group of elements.
+fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
+    let group = tensor.dtype.whole_bytes();
+    let elements = 8 * group / tensor.dtype.bits();
+    let wanted = |index: u64| {
+        let Some(slice) = slice else { return true };
+        let inner: u64 = tensor.shape[slice.dim as usize + 1..].iter().product();
+        (slice.start..slice.end).contains(&(index / inner % tensor.shape[slice.dim as usize]))
+    };
+    let groups = (0..tensor.range.len() / group).filter(|number| wanted(number * elements));
+    groups.flat_map(|number| (0..group).map(move |byte| tensor.range.start() + number * group + byte)).collect()
+}
+
+/// A byte of a file, without a period.
+fn content(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+/// The memory of a plan, by extent where it is streamed, after every read has been carried out as the plan says.
+fn carried_out(plan: &Plan) -> Vec<Vec<u8>> {
+    let mut memory: Vec<Vec<u8>> = if plan.is_streamed() {
+        plan.extents().iter().map(|extent| vec![0xee; extent.buffer_bytes]).collect()
+    } else {
+        vec![vec![0xee; plan.arena_bytes()]]
+    };
+    for chunk in plan.chunks() {
+        let home = &mut memory[if plan.is_streamed() { chunk.extent.index() } else { 0 }];
+        let read: Vec<u8> = (chunk.offset..chunk.offset + chunk.want as u64).map(content).collect();
+        match plan.gather(chunk) {
+            None => home[chunk.slot.start..chunk.slot.start + chunk.want].copy_from_slice(&read),
+            Some(gather) => {
+                assert!(chunk.slot.start == 0 && chunk.want <= chunk.slot.len());
+                let mut filled = 0;
+                for (source, target) in gather.copies() {
+                    assert!(source.start >= chunk.lead as usize && target == filled);
+                    filled += source.len();
+                }
+                assert_eq!(filled, gather.landing().len());
+                gather.copy(&read, &mut crate::WriteOnly::new(&mut home[gather.landing()]));
+            }
+        }
+        if chunk.method == Method::Direct {
+            assert!(chunk.alignment.divides(chunk.offset) && chunk.alignment.divides(chunk.slot.start as u64));
+            assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+        }
+    }
+    memory
+}
+
+#[test]
+fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
+    use crate::DType::{BF16, U8};
+    // Rows of 2 KiB, and rows of 1 MiB.
+    let catalog = shaped(&[(BF16, vec![4096, 1024]), (U8, vec![16, 1 << 20])], 0);
+    let plan = |tensor: u32, dim, range, gather_gap| {
+        let wanted = [Wanted::slice(&catalog.tensor(TensorId(tensor)), dim, range).expect("a slice")];
+        let options = PlanOptions { direct: vec![limits(512)], gather_gap, ..PlanOptions::default() };
+        Planner::new(options).plan(&catalog, &wanted).expect("plans")
+    };
+    let rows = plan(0, 0, 1024..2048, 128 << 10);
+    assert!(rows.selected_bytes() == 2 << 20 && rows.read_bytes() < (2 << 20) + 512);
+    assert!(rows.chunks().iter().all(|chunk| !chunk.gathered && chunk.method == Method::Direct));
+    assert_eq!(rows.tensor(&catalog, 0).shape, [1024, 1024]);
+    let along = plan(0, 1, 256..512, 128 << 10);
+    assert!(along.read_bytes() > 7 << 20 && along.chunks().iter().all(|chunk| chunk.gathered));
+    assert_eq!((along.selected_bytes(), along.arena_bytes()), (2 << 20, 2 << 20), "what is read along does not stay");
+    assert_eq!(along.tensor(&catalog, 0).shape, [4096, 256]);
+    let apart = plan(1, 1, 0..256 << 10, 128 << 10);
+    assert_eq!((apart.chunks().len(), apart.selected_bytes()), (16, 4 << 20));
+    assert!(apart.read_bytes() < (4 << 20) + 16 * 512);
+    let along = plan(1, 1, 0..256 << 10, 1 << 20);
+    assert!(along.read_bytes() > 12 << 20 && along.chunks().len() == 4);
+}
+
+#[test]
+fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
+    let catalog = shaped(&[(crate::DType::U8, vec![8, 1 << 20])], 3);
+    let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];
+    let options = PlanOptions { gather_gap: 0, ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
+    assert!(plan.chunks().len() == 8 && plan.chunks().iter().all(|chunk| !chunk.gathered));
+}
+
+#[test]
+fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
+    let catalog = shaped(&[(crate::DType::U8, vec![64, 1 << 18])], 0);
+    let tensor = catalog.tensor(TensorId(0));
+    let wanted = [Wanted::slice(&tensor, 1, 0..1 << 17).expect("a slice")];
+    let end = tensor.range.start() + (8 << 20);
+    let plan = |gather_gap| {
+        let cached = vec![vec![ByteRange::new(0, end).expect("forwards")]];
+        let options = PlanOptions { direct: vec![limits(512)], cached, gather_gap, ..PlanOptions::default() };
+        Planner::new(options).plan(&catalog, &wanted).expect("plans")
+    };
+    let ways = |plan: &Plan| -> Vec<(Method, bool)> {
+        let mut chunks: Vec<&Chunk> = plan.chunks().iter().collect();
+        chunks.sort_by_key(|chunk| chunk.offset);
+        assert!(
+            chunks.iter().all(|chunk| (chunk.method == Method::Buffered) == (chunk.offset + chunk.want as u64 <= end))
+        );
+        let mut ways: Vec<_> = chunks.iter().map(|chunk| (chunk.method, chunk.gathered)).collect();
+        ways.dedup();
+        ways
+    };
+    let along = plan(1 << 18);
+    assert_eq!(ways(&along), [(Method::Buffered, true), (Method::Direct, true)]);
+    let lanes: Vec<Method> = along.chunks().iter().map(|chunk| chunk.method).collect();
+    assert!(lanes.windows(2).all(|pair| pair[0] != pair[1]), "they take turns: {lanes:?}");
+    assert_eq!(
+        ways(&plan(0)),
+        [(Method::Buffered, false), (Method::Direct, true)],
+        "a cached piece needs no gathering"
+    );
+}
+
+#[test]
+fn a_slice_that_no_buffer_holds_is_refused_for_that_and_one_in_too_many_parts_for_those() {
+    let catalog = shaped(&[(crate::DType::U8, vec![2, 64 << 40])], 0);
+    let plan = |end, split| {
+        let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..end).expect("a slice")];
+        let access = streamed(128 << 10, 1 << 20, split, Order::File);
+        Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &wanted)
+    };
+    let error = plan(32 << 40, false).expect_err("too long");
+    assert!(matches!(error, Error::BufferTooSmall { needed, .. } if needed == 64 << 40), "{error}");
+    assert!(matches!(plan(32 << 40, true), Err(Error::TooManyBuffers { .. })));
+    let parts = plan(96 << 10, true).expect("what lies between is not read").extents().len();
+    assert_eq!((parts, plan(96 << 10, false).expect("fits").extents().len()), (2, 1));
+}
+
+fn any_tensor() -> impl Strategy<Value = (crate::DType, Vec<u64>)> {
+    let shape = prop_oneof![
+        6 => prop::collection::vec(0_u64..7, 0..5),
+        2 => prop::collection::vec(1_u64..90, 2..4),
+        1 => (1_u64..9, 1_u64..70_000).prop_map(|(a, b)| vec![a, b]),
+        1 => (1_u64..5, 1_u64..9, 1_u64..9000).prop_map(|(a, b, c)| vec![a, b, c]),
+    ];
+    (prop::sample::select(crate::DType::ALL), shape).prop_map(|(dtype, mut shape)| {
+        // Packed elements fill whole bytes.
+        if dtype.bits() < 8 {
+            shape.push(4);
+        }
+        (dtype, shape)
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_slice_comes_whole_and_in_order_however_it_is_read(
+        tensors in prop::collection::vec(any_tensor(), 1..5),
+        cuts in prop::collection::vec(prop::option::weighted(0.8, (any::<u32>(), any::<u64>(), any::<u64>())), 5),
+        residue in 0_u64..8,
+        direct in prop_oneof![Just(None), Just(limits(1)), Just(limits(512)), Just(limits(4096))],
+        chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20)],
+        gather_gap in prop_oneof![Just(0_u64), Just(100), Just(5000), Just(u64::MAX)],
+        tensor_alignment in prop_oneof![Just(1_u64), Just(64)],
+        cached in prop::collection::vec((1_u64..60_000, 1_u64..120_000), 0..4),
+        access in prop_oneof![
+            2 => Just(Access::Copy),
+            1 => Just(Access::Map { resident: false }),
+            1 => Just(streamed(1 << 16, 8 << 20, true, Order::File)),
+            1 => Just(streamed(1 << 17, 8 << 20, false, Order::Arrival)),
+        ],
+    ) {
+        let catalog = shaped(&tensors, residue);
+        let wanted: Vec<Wanted> = catalog.tensors().zip(&cuts).filter_map(|(tensor, cut)| {
+            let Some((dim, a, b)) = cut else { return Some(Wanted::whole(tensor.id)) };
+            let dim = dim.checked_rem(tensor.shape.len() as u32)?;
+            let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
+            Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok()
+        }).collect();
+        let alignment = Alignment::new(tensor_alignment).expect("a power of two");
+        let mut end = 0;
+        let cached: Vec<ByteRange> = cached.iter().filter_map(|&(gap, bytes)| {
+            let start = end + gap;
+            end = start + bytes;
+            ByteRange::new(start, end)
+        }).collect();
+        let options = PlanOptions { access, direct: vec![direct], cached: vec![cached.clone()], tensor_alignment: alignment, chunk_bytes, gather_gap, ..PlanOptions::default() };
+        let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
+
+        let mut landings: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.landing(chunk))).collect();
+        if !plan.is_streamed() {
+            landings.iter_mut().for_each(|(extent, _)| *extent = ExtentId(0));
+        }
+        landings.sort_by_key(|(extent, landing)| (*extent, landing.start));
+        prop_assert!(landings.windows(2).all(|pair| pair[0].0 < pair[1].0 || pair[0].1.end <= pair[1].1.start));
+        for chunk in plan.chunks() {
+            let extent = &plan.extents()[chunk.extent.index()];
+            let (start, end) = (extent.alignment.down(chunk.offset + u64::from(chunk.lead)), chunk.offset + chunk.want as u64);
+            let is_cached = cached.iter().any(|range| range.start() <= start && end <= range.end());
+            prop_assert_eq!(chunk.method == Method::Direct, extent.method == Method::Direct && !is_cached);
+        }
+        let memory = carried_out(&plan);
+        let mut booked = vec![0; wanted.len()];
+        for chunk in plan.chunks() {
+            for index in chunk.tensors.clone() {
+                booked[index] += plan.bytes_within(index, chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+            }
+        }
+        let mut parts = vec![Vec::new(); wanted.len()];
+        if plan.is_streamed() {
+            for (number, buffer) in memory.iter().enumerate() {
+                for part in plan.parts(ExtentId(number as u32)) {
+                    parts[part.placement].push((part.offset, buffer[part.bytes].to_vec()));
+                }
+            }
+        }
+        for (index, wanted) in wanted.iter().enumerate() {
+            let tensor = catalog.tensor(wanted.tensor());
+            let expected: Vec<u8> = slow_slice(&tensor, wanted.as_slice()).into_iter().map(content).collect();
+            let sliced = plan.tensor(&catalog, index);
+            prop_assert_eq!((sliced.bytes(), plan.bytes(index)), (expected.len() as u64, expected.len() as u64));
+            prop_assert_eq!(plan.slice(index), wanted.as_slice());
+            let placement = &plan.placements()[index];
+            let found = match placement.location {
+                Location::Mapped => (placement.range.start()..placement.range.end()).map(content).collect(),
+                Location::Arena(_) if expected.is_empty() => vec![],
+                Location::Arena(place) => {
+                    prop_assert_eq!(place as u64 % tensor_alignment.max(tensor.dtype.alignment()), 0);
+                    memory[0][place..place + expected.len()].to_vec()
+                }
+                Location::Streamed => {
+                    parts[index].sort();
+                    prop_assert_eq!(parts[index].is_empty(), plan.without_extent().contains(&index));
+                    let mut next = 0;
+                    for (offset, bytes) in &parts[index] {
+                        prop_assert!(*offset == next && offset.is_multiple_of(tensor.dtype.whole_bytes()));
+                        next += bytes.len() as u64;
+                    }
+                    parts[index].iter().flat_map(|(_, bytes)| bytes.clone()).collect()
+                }
+            };
+            prop_assert!(found == expected, "tensor {} differs", index);
+            let missing = if placement.location == Location::Mapped { 0 } else { expected.len() as u64 };
+            if placement.location != Location::Mapped {
+                prop_assert_eq!(booked[index], missing, "each byte is booked once");
+            }
+        }
+    }
+}

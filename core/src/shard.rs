@@ -1,0 +1,224 @@
+//! How the ranks of a group share a checkpoint: which dimension of which tensor is cut among them.
+
+use crate::catalog::TensorInfo;
+use crate::error::Error;
+use crate::glob::Glob;
+use crate::wanted::Wanted;
+use alloc::vec::Vec;
+
+/// What becomes of a tensor when ranks share a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cut {
+    /// Every rank gets all of it.
+    Whole,
+    /// Every rank gets its part of this dimension, the slowest being 0.
+    Dim(u32),
+}
+
+/// Which tensors are cut, and where: the first pattern that matches a name counts. What no pattern matches is for every rank whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardRules {
+    rules: Vec<(Glob, Cut)>,
+}
+
+/// The projections that split the output of a layer, and the tables with a row for each token; weights are `[out, in]`.
+const BY_OUTPUT: [&str; 5] = ["*.q_proj.", "*.k_proj.", "*.v_proj.", "*.gate_proj.", "*.up_proj."];
+/// The projections that split its input. Their bias is added once, so it is not cut.
+const BY_INPUT: [&str; 2] = ["*.o_proj.weight", "*.down_proj.weight"];
+const BY_TOKEN: [&str; 2] = ["*embed_tokens.weight", "*lm_head.weight"];
+
+impl ShardRules {
+    /// These rules, in this order.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = (Glob, Cut)>) -> Self {
+        Self { rules: rules.into_iter().collect() }
+    }
+
+    /// Every tensor by its slowest dimension, as FSDP2 (`Shard(0)`) does: each rank reads its share of the bytes, and each
+    /// tensor's share is one run of them.
+    #[must_use]
+    pub fn rows() -> Self {
+        Self::constant([("*", Cut::Dim(0))])
+    }
+
+    /// The tensor parallelism of Llama and what names its weights likewise in Hugging Face's layout (Mistral, Qwen, Gemma):
+    /// `q_proj`, `k_proj`, `v_proj`, `gate_proj` and `up_proj` with their biases, `embed_tokens` and `lm_head` by their
+    /// slowest dimension, the weights of `o_proj` and `down_proj` by the next one (the "colwise" and "rowwise" of the
+    /// models' `base_model_tp_plan`), everything else whole.
+    #[must_use]
+    pub fn tensor_parallel() -> Self {
+        let by_output = BY_OUTPUT.iter().flat_map(|name| ["weight", "bias"].map(|kind| [name, kind].concat()));
+        let rules = by_output.map(|pattern| (pattern, 0));
+        let rules = rules.chain(BY_TOKEN.map(|pattern| (pattern.into(), 0)));
+        let rules = rules.chain(BY_INPUT.map(|pattern| (pattern.into(), 1)));
+        Self::constant(rules.map(|(pattern, dim)| (pattern, Cut::Dim(dim))))
+    }
+
+    fn constant<S: AsRef<str>>(rules: impl IntoIterator<Item = (S, Cut)>) -> Self {
+        // None of these patterns has a bracket, so each can be read.
+        Self::new(rules.into_iter().filter_map(|(pattern, cut)| Some((Glob::new(pattern.as_ref()).ok()?, cut))))
+    }
+
+    /// These rules, and for what they do not match the others.
+    #[must_use]
+    pub fn or(mut self, others: Self) -> Self {
+        self.rules.extend(others.rules);
+        self
+    }
+
+    /// What becomes of the tensor of that name.
+    #[must_use]
+    pub fn cut(&self, name: &str) -> Cut {
+        self.rules.iter().find(|(glob, _)| glob.matches(name)).map_or(Cut::Whole, |(_, cut)| *cut)
+    }
+
+    /// What a rank gets of a tensor. A scalar has nothing to cut, so every rank gets it.
+    pub(crate) fn part(&self, tensor: &TensorInfo<'_>, rank: u32, world: u32) -> Result<Wanted, Error> {
+        let Cut::Dim(dim) = self.cut(tensor.name) else { return Ok(Wanted::whole(tensor.id)) };
+        if tensor.shape.is_empty() {
+            return Ok(Wanted::whole(tensor.id));
+        }
+        // Past the dimensions any range will do: the slice is refused.
+        let size = tensor.shape.get(dim as usize).copied().unwrap_or(0);
+        // As `torch.chunk`: equal parts, rounded up, so that the last ranks may get less, or nothing.
+        let part = size.div_ceil(u64::from(world));
+        let start = part.saturating_mul(u64::from(rank)).min(size);
+        Wanted::slice(tensor, dim, start..start.saturating_add(part).min(size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Format, safetensors::Header};
+    use crate::{Catalog, CatalogBuilder, Selection, Slice, Strided};
+    use alloc::string::ToString;
+    use core::ops::Range;
+
+    /// A catalog of tensors of these names, dtypes and shapes.
+    fn catalog(tensors: &[(&str, &str, &[u64])]) -> Catalog {
+        let (mut entries, mut at) = (alloc::string::String::new(), 0);
+        for (name, dtype, shape) in tensors {
+            let bits = crate::DType::from_name(dtype).expect("a dtype").bits();
+            let bytes = shape.iter().product::<u64>() * bits / 8;
+            entries += if entries.is_empty() { "" } else { "," };
+            entries += &alloc::format!(
+                r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{at},{}]}}"#,
+                at + bytes
+            );
+            at += bytes;
+        }
+        let json = alloc::format!("{{{entries}}}");
+        let bytes = 8 + json.len() as u64 + at;
+        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        builder.add_safetensors("f", bytes, &Header::parse(json.as_bytes(), bytes).expect("valid")).expect("adds");
+        builder.finish().expect("unique names")
+    }
+
+    /// Dimension, start and end of what is wanted of each tensor, if it is not all.
+    type Slices = Vec<Option<(u32, u64, u64)>>;
+
+    fn slices(catalog: &Catalog, selection: &Selection) -> Result<Slices, Error> {
+        let of = |wanted: Wanted| wanted.as_slice().map(|Slice { dim, start, end }| (dim, start, end));
+        Ok(selection.resolve(catalog)?.into_iter().map(of).collect())
+    }
+
+    #[test]
+    fn rows_are_shared_as_by_torch_chunk() {
+        let catalog = catalog(&[("a", "F32", &[10, 3]), ("b", "F32", &[]), ("c", "U8", &[2]), ("d", "U8", &[0, 5])]);
+        let rank = |rank| slices(&catalog, &Selection::shard(rank, 4, ShardRules::rows())).expect("resolves");
+        assert_eq!(rank(0), [Some((0, 0, 3)), None, Some((0, 0, 1)), None]);
+        assert_eq!(rank(2), [Some((0, 6, 9)), None, Some((0, 2, 2)), None]);
+        assert_eq!(rank(3), [Some((0, 9, 10)), None, Some((0, 2, 2)), None]);
+        let alone = slices(&catalog, &Selection::shard(0, 1, ShardRules::rows())).expect("resolves");
+        assert!(alone.iter().all(Option::is_none), "all of it is no slice");
+        let last = slices(&catalog, &Selection::shard(u32::MAX - 1, u32::MAX, ShardRules::rows())).expect("resolves");
+        assert_eq!(last[0], Some((0, 10, 10)));
+    }
+
+    #[test]
+    fn the_rules_of_tensor_parallelism_are_those_of_llama() {
+        let rules = ShardRules::tensor_parallel();
+        assert_eq!(rules.rules.len(), 2 * BY_OUTPUT.len() + BY_INPUT.len() + BY_TOKEN.len(), "each can be read");
+        for (name, cut) in [
+            ("model.embed_tokens.weight", Cut::Dim(0)),
+            ("lm_head.weight", Cut::Dim(0)),
+            ("model.layers.0.self_attn.q_proj.weight", Cut::Dim(0)),
+            ("model.layers.0.self_attn.k_proj.bias", Cut::Dim(0)),
+            ("model.layers.0.self_attn.v_proj.weight", Cut::Dim(0)),
+            ("model.layers.0.self_attn.o_proj.weight", Cut::Dim(1)),
+            ("model.layers.0.self_attn.o_proj.bias", Cut::Whole),
+            ("model.layers.10.mlp.gate_proj.weight", Cut::Dim(0)),
+            ("model.layers.10.mlp.up_proj.weight", Cut::Dim(0)),
+            ("model.layers.10.mlp.down_proj.weight", Cut::Dim(1)),
+            ("model.layers.0.input_layernorm.weight", Cut::Whole),
+            ("model.layers.0.self_attn.q_norm.weight", Cut::Whole),
+            ("model.norm.weight", Cut::Whole),
+        ] {
+            assert_eq!(rules.cut(name), cut, "{name}");
+        }
+        let mine = ShardRules::new([(Glob::new("*.gate_proj.*").expect("closed"), Cut::Whole)]).or(rules);
+        assert_eq!(mine.cut("model.layers.0.mlp.gate_proj.weight"), Cut::Whole, "the first rule counts");
+    }
+
+    #[test]
+    fn selections_go_together_unless_they_contradict() {
+        let catalog = catalog(&[("a", "F32", &[4, 6]), ("b", "F32", &[4, 6]), ("c", "F32", &[4])]);
+        let both = Selection::slice("b", 1, 2..5).and(Selection::names(["a"])).and(Selection::slice("c", 0, 1..1));
+        assert_eq!(slices(&catalog, &both), Ok(alloc::vec![None, Some((1, 2, 5)), Some((0, 1, 1))]));
+        let listed: Vec<u32> =
+            both.resolve_listed(&catalog).expect("resolves").iter().map(|wanted| wanted.tensor().0).collect();
+        assert_eq!(listed, [1, 0, 2]);
+        let all = Selection::slice("c", 0, 0..4).and(Selection::All);
+        assert_eq!(slices(&catalog, &all), Ok(alloc::vec![None; 3]), "all of it is the whole tensor");
+        let twice = Selection::slice("b", 1, 2..5).and(Selection::globs(["b"]).expect("a pattern"));
+        for error in [
+            twice.resolve(&catalog),
+            twice.resolve_listed(&catalog),
+            twice.sharded(0, 2, ShardRules::rows()).resolve(&catalog),
+        ] {
+            assert_eq!(error, Err(Error::SelectedTwice { tensor: "b".to_string() }));
+        }
+        let part = Selection::names(["b"]).sharded(1, 2, ShardRules::rows());
+        assert_eq!(slices(&catalog, &part), Ok(alloc::vec![Some((0, 2, 4))]));
+    }
+
+    #[test]
+    fn what_cannot_be_sliced_says_why() {
+        let catalog = catalog(&[("a", "F32", &[4, 6]), ("p", "F4", &[4, 3]), ("s", "F32", &[])]);
+        let error = |selection: Selection| selection.resolve(&catalog).expect_err("refused").to_string();
+        for (selection, words) in [
+            (Selection::slice("a", 2, 0..1), &["\"a\"", "dimension 2", "[4, 6]"][..]),
+            (Selection::slice("a", u32::MAX, 0..1), &["dimension 4294967295"]),
+            (Selection::slice("s", 0, 0..1), &["\"s\"", "[]"]),
+            (Selection::slice("a", 1, 2..7), &["\"a\"", "2..7", "dimension 1", "[4, 6]"]),
+            (Selection::slice("a", 1, Range { start: 3, end: 2 }), &["3..2"]),
+            (Selection::slice("a", 1, 0..u64::MAX), &["18446744073709551615"]),
+            (Selection::slice("p", 0, 0..1), &["\"p\"", "F4", "inside a byte", "0..1", "[4, 3]"]),
+            (Selection::slice("x", 0, 0..1), &["\"x\""]),
+            (Selection::shard(4, 4, ShardRules::rows()), &["rank 4", "among 4"]),
+            (Selection::shard(0, 0, ShardRules::rows()), &["among 0"]),
+        ] {
+            let message = error(selection);
+            words.iter().for_each(|word| assert!(message.contains(word), "\"{word}\" is not in: {message}"));
+        }
+        let even = Selection::slice("p", 0, 2..4).resolve(&catalog).expect("whole bytes");
+        assert_eq!(even[0].bytes(&catalog.tensor(even[0].tensor())), 3);
+    }
+
+    #[test]
+    fn shapes_that_no_memory_holds_do_no_harm() {
+        let json = r#"{"a":{"dtype":"U8","shape":[0,18446744073709551615,18446744073709551615],"data_offsets":[0,0]}}"#;
+        let bytes = 8 + json.len() as u64;
+        let Ok(header) = Header::parse(json.as_bytes(), bytes) else { return };
+        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        builder.add_safetensors("f", bytes, &header).expect("adds");
+        let catalog = builder.finish().expect("unique");
+        let rules = ShardRules::new([(Glob::new("*").expect("closed"), Cut::Dim(1))]);
+        for rank in [0, 6] {
+            let wanted = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
+            let tensor = catalog.tensor(wanted[0].tensor());
+            assert_eq!((wanted[0].bytes(&tensor), wanted[0].pieces(&tensor)), (0, None::<Strided>));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What is wanted of a tensor: all of it, or a slice.
+
+use crate::catalog::TensorInfo;
+use crate::error::Error;
+use crate::strided::Strided;
+use crate::units::{ByteRange, TensorId};
+use alloc::borrow::ToOwned;
+use core::ops::Range;
+
+/// The indices `start..end` of one dimension, and all of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slice {
+    /// The dimension, the slowest being 0.
+    pub dim: u32,
+    /// The first index.
+    pub start: u64,
+    /// One past the last index.
+    pub end: u64,
+}
+
+impl Slice {
+    /// How many indices it has.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "an empty slice is one like any other")]
+    pub const fn len(self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// A tensor that is wanted, whole or in part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    tensor: TensorId,
+    /// [`WHOLE`], or the slice's dimension. Not an `Option` of a slice, which would be half as long again.
+    dim: u32,
+    start: u64,
+    end: u64,
+}
+
+const WHOLE: u32 = u32::MAX;
+
+impl From<TensorId> for Wanted {
+    fn from(tensor: TensorId) -> Self {
+        Self::whole(tensor)
+    }
+}
+
+/// Where the bytes of what is wanted lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lies {
+    /// In the file, from the first to the last.
+    pub(crate) range: ByteRange,
+    /// The pieces, when it is not all of `range` that is wanted.
+    pub(crate) pieces: Option<Strided>,
+}
+
+impl Lies {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pieces.map_or(self.range.len(), Strided::bytes)
+    }
+}
+
+impl Wanted {
+    /// All of a tensor.
+    #[must_use]
+    pub const fn whole(tensor: TensorId) -> Self {
+        Self { tensor, dim: WHOLE, start: 0, end: 0 }
+    }
+
+    /// The indices `range` of dimension `dim` of a tensor. All indices are the whole tensor.
+    ///
+    /// # Errors
+    /// [`Error::SliceDim`] when there is no such dimension, [`Error::SliceRange`] when the range runs backwards or passes the
+    /// dimension's end, [`Error::SliceBytes`] when a packed dtype puts an edge of the slice inside a byte.
+    pub fn slice(tensor: &TensorInfo<'_>, dim: u32, range: Range<u64>) -> Result<Self, Error> {
+        let name = || tensor.name.to_owned();
+        let Some(&size) = tensor.shape.get(dim as usize).filter(|_| dim != WHOLE) else {
+            return Err(Error::SliceDim { tensor: name(), dim, shape: tensor.shape.to_owned() });
+        };
+        let Range { start, end } = range;
+        if start > end || end > size {
+            return Err(Error::SliceRange { tensor: name(), dim, start, end, shape: tensor.shape.to_owned() });
+        }
+        if (start, end) == (0, size) {
+            return Ok(Self::whole(tensor.id));
+        }
+        let wanted = Self { tensor: tensor.id, dim, start, end };
+        if wanted.locate(tensor).is_none() {
+            let (dtype, shape) = (tensor.dtype, tensor.shape.to_owned());
+            return Err(Error::SliceBytes { tensor: name(), dtype, dim, start, end, shape });
+        }
+        Ok(wanted)
+    }
+
+    /// The tensor.
+    #[must_use]
+    pub const fn tensor(&self) -> TensorId {
+        self.tensor
+    }
+
+    /// The slice; `None` for all of it.
+    #[must_use]
+    pub const fn as_slice(&self) -> Option<Slice> {
+        if self.dim == WHOLE { None } else { Some(Slice { dim: self.dim, start: self.start, end: self.end }) }
+    }
+
+    /// The part of the file that holds it, from its first byte to its last; of a slice that is not of the slowest dimension, with what
+    /// lies between. `tensor` is that which it is of.
+    #[must_use]
+    pub fn range(&self, tensor: &TensorInfo<'_>) -> ByteRange {
+        self.lies(tensor).range
+    }
+
+    /// Its bytes in the file, or its pieces there when it is in more than one. `tensor` is that which it is of.
+    #[must_use]
+    pub fn pieces(&self, tensor: &TensorInfo<'_>) -> Option<Strided> {
+        self.lies(tensor).pieces
+    }
+
+    /// How many bytes it has. `tensor` is that which it is of.
+    #[must_use]
+    pub fn bytes(&self, tensor: &TensorInfo<'_>) -> u64 {
+        self.lies(tensor).bytes()
+    }
+
+    pub(crate) fn lies(&self, tensor: &TensorInfo<'_>) -> Lies {
+        // It was made for this tensor, so that the slice begins and ends on bytes.
+        self.locate(tensor).unwrap_or(Lies { range: tensor.range, pieces: None })
+    }
+
+    /// Where it lies; `None` when it begins or ends inside a byte.
+    fn locate(&self, tensor: &TensorInfo<'_>) -> Option<Lies> {
+        let whole = Lies { range: tensor.range, pieces: None };
+        let Some(Slice { dim, start, end }) = self.as_slice() else { return Some(whole) };
+        let nothing = Lies { range: ByteRange::new(tensor.range.start(), tensor.range.start())?, pieces: None };
+        if start == end || tensor.range.is_empty() {
+            return Some(nothing);
+        }
+        // No dimension is 0, and the tensor lies in its file; so none of these passes the tensor's bits, which 128 bits hold.
+        let product = |dims: &[u64]| dims.iter().try_fold(1_u128, |product, &n| product.checked_mul(n.into()));
+        let (outer, rest) = tensor.shape.split_at_checked(dim as usize)?;
+        let (&size, inner) = rest.split_first()?;
+        let index_bits = product(inner)?.checked_mul(tensor.dtype.bits().into())?;
+        let count = u64::try_from(product(outer)?).ok()?;
+        let bytes = |indices: u64| {
+            let bits = index_bits.checked_mul(indices.into())?;
+            if bits.is_multiple_of(8) { u64::try_from(bits / 8).ok() } else { None }
+        };
+        let (skipped, piece) = (bytes(start)?, bytes(end - start)?);
+        let first = tensor.range.start().checked_add(skipped)?;
+        if count == 1 {
+            let range = ByteRange::new(first, first.checked_add(piece)?)?;
+            return Some(Lies { range, pieces: None });
+        }
+        let pieces = Strided::new(first, piece, bytes(size)?, count)?;
+        Some(Lies { range: pieces.range(), pieces: Some(pieces) })
+    }
+}

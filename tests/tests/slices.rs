@@ -1,0 +1,299 @@
+//! Slices and shards on Linux: whatever the shape, the dimension and the way of reading, the bytes are those that the reference library cuts
+//! out, and no more is read than must be.
+
+use floodtide_core::{Cut, DType, Glob, Selection, ShardRules};
+use floodtide_linux::{Backend, Loader, Order, Tensor};
+use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::command;
+use floodtide_tests::layout::drop_cache;
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::slice::TensorIndexer;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Tensors by dtype and shape.
+type Shapes = Vec<(DType, Vec<u64>)>;
+
+/// A file of these tensors with contents that differ at every place, whose data starts after so many spaces.
+fn write(path: &Path, tensors: &Shapes, padding: usize) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (number, (dtype, shape)) in tensors.iter().enumerate() {
+        let begin = data.len();
+        let bytes = (shape.iter().product::<u64>() * dtype.bits() / 8) as usize;
+        data.extend((0..bytes).map(|i| (i * 7 + i / 255 + i / 65_000 + number * 31) as u8));
+        let offsets = [begin, data.len()];
+        let entry = serde_json::json!({"dtype": dtype.name(), "shape": shape, "data_offsets": offsets});
+        header.insert(format!("t{number}"), entry);
+    }
+    let json = serde_json::Value::Object(header).to_string() + &" ".repeat(padding);
+    fs::write(path, raw(&json, &data)).expect("writes");
+}
+
+/// The name, shape and bytes of what the reference library cuts out.
+type Expected = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
+
+fn cut_out(file: &[u8], cut: impl Fn(&str, &[u64]) -> Option<(usize, u64, u64)>) -> Expected {
+    let tensors = SafeTensors::deserialize(file).expect("valid");
+    let slice = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let mut shape: Vec<u64> = view.shape().iter().map(|&n| n as u64).collect();
+        let Some((dim, start, end)) = cut(name, &shape) else {
+            return (name.to_owned(), (shape, view.data().to_vec()));
+        };
+        shape[dim] = end - start;
+        let mut index: Vec<TensorIndexer> = (0..dim).map(|_| TensorIndexer::from(..)).collect();
+        index.push(TensorIndexer::from(start as usize..end as usize));
+        // The reference does not cut out nothing.
+        let bytes = match start == end || view.data().is_empty() {
+            true => Vec::new(),
+            false => view.sliced_data(&index).expect("a slice").flatten().copied().collect(),
+        };
+        (name.to_owned(), (shape, bytes))
+    };
+    tensors.iter().map(slice).collect()
+}
+
+fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: &str) {
+    let found: BTreeMap<String, Tensor> = found.map(|tensor| (tensor.name().to_owned(), tensor)).collect();
+    assert!(found.keys().eq(expected.keys()), "{what}");
+    for ((name, tensor), (shape, bytes)) in found.iter().zip(expected.values()) {
+        assert_eq!(tensor.shape(), shape, "{what}: {name}");
+        assert!(tensor.bytes() == bytes, "{what}: {name} {shape:?} differs");
+        let aligned = (tensor.bytes().as_ptr() as u64).is_multiple_of(tensor.dtype().alignment());
+        assert!(bytes.is_empty() || aligned, "{what}: {name} is not aligned");
+    }
+}
+
+/// Loads and streams by every way there is.
+fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
+    for backend in Backend::ALL {
+        drop_cache(path.parent().expect("a folder"));
+        let tensors = loader.clone().backend(backend).load(path).expect("loads");
+        assert_equal(tensors.iter(), expected, backend.name());
+        let bytes: u64 = expected.values().map(|(_, bytes)| bytes.len() as u64).sum();
+        assert_eq!(tensors.report().bytes, bytes, "{backend}");
+        if backend == Backend::Mmap {
+            continue;
+        }
+        let loader = loader.clone().backend(backend).memory_limit(32 << 20).stream_buffer(64 << 10);
+        let streamed =
+            loader.clone().order(Order::File).stream(path).expect("opens").map(|tensor| tensor.expect("comes"));
+        assert_equal(streamed, expected, "a stream");
+        let mut parts = BTreeMap::new();
+        let report =
+            loader.memory_limit(1 << 20).stream(path).expect("opens").for_each_chunk(|tensor, offset, bytes| {
+                let (shape, whole) = parts
+                    .entry(tensor.name.to_owned())
+                    .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.bytes() as usize]));
+                assert_eq!(shape, tensor.shape);
+                whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            });
+        assert_eq!(report.expect("ends").bytes, bytes);
+        assert!(parts == *expected, "{backend}: the parts differ");
+    }
+    assert_equal(loader.load(path).expect("loads").iter(), expected, "auto, cached");
+    assert_equal(loader.open(path).expect("opens").iter(), expected, "open");
+}
+
+fn shapes() -> impl Strategy<Value = Shapes> {
+    let dtype = prop::sample::select(vec![DType::U8, DType::BF16, DType::F32, DType::F64, DType::C64, DType::F8_E4M3]);
+    let shape = prop_oneof![
+        4 => prop::collection::vec(0_u64..6, 0..5),
+        3 => (1_u64..300, 1_u64..400).prop_map(|(a, b)| vec![a, b]),
+        2 => (1_u64..6, 1_u64..30, 1_u64..3000).prop_map(|(a, b, c)| vec![a, b, c]),
+        1 => (1_u64..6, 50_000_u64..200_000).prop_map(|(a, b)| vec![a, b]),
+    ];
+    prop::collection::vec((dtype, shape), 1..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_slices_are_what_the_reference_cuts_out(
+        shapes in shapes(),
+        cuts in prop::collection::vec((any::<bool>(), any::<u32>(), any::<u64>(), any::<u64>()), 5),
+        padding in 0_usize..9,
+    ) {
+        let folder = folder();
+        let path = folder.path().join("model.safetensors");
+        write(&path, &shapes, padding);
+        let cut = |name: &str, shape: &[u64]| {
+            let number: usize = name[1..].parse().expect("a number");
+            let (sliced, dim, a, b) = cuts[number];
+            let dim = (dim as usize).checked_rem(shape.len()).filter(|_| sliced)?;
+            let (a, b) = (a % (shape[dim] + 1), b % (shape[dim] + 1));
+            Some((dim, a.min(b), a.max(b)))
+        };
+        let mut selection = Selection::names::<&str>([]);
+        for (number, (_, shape)) in shapes.iter().enumerate() {
+            let name = format!("t{number}");
+            selection = selection.and(match cut(&name, shape) {
+                Some((dim, start, end)) => Selection::slice(name, dim as u32, start..end),
+                None => Selection::names([name]),
+            });
+        }
+        let expected = cut_out(&fs::read(&path).expect("reads"), cut);
+        assert_all_ways(&Loader::new().selection(selection), &path, &expected);
+    }
+
+    #[test]
+    fn all_ranks_together_have_everything(shapes in shapes(), dim in 0_u32..3, world in 1_u32..6) {
+        let folder = folder();
+        let path = folder.path().join("model.safetensors");
+        write(&path, &shapes, 0);
+        // A dimension that a tensor does not have would be refused.
+        let deep = |number: usize| shapes[number].1.len() > dim as usize;
+        let rules = (0..shapes.len()).map(|number| {
+            let cut = if deep(number) { Cut::Dim(dim) } else { Cut::Whole };
+            (Glob::new(&format!("t{number}")).expect("closed"), cut)
+        });
+        let rules = ShardRules::new(rules);
+        let file = fs::read(&path).expect("reads");
+        let whole = cut_out(&file, |_, _| None);
+        let mut together: BTreeMap<String, (u64, Vec<Vec<u8>>)> = BTreeMap::new();
+        for rank in 0..world {
+            let loader = Loader::new().selection(Selection::shard(rank, world, rules.clone()));
+            for tensor in loader.load(&path).expect("loads").iter() {
+                let number: usize = tensor.name()[1..].parse().expect("a number");
+                if !deep(number) {
+                    prop_assert!(tensor.bytes() == whole[tensor.name()].1, "every rank has it");
+                    continue;
+                }
+                let (rows, parts) = together.entry(tensor.name().to_owned()).or_default();
+                *rows += tensor.shape()[dim as usize];
+                // Blocks of all that lies behind one index of the dimensions before.
+                let outer: u64 = tensor.shape()[..dim as usize].iter().product();
+                let block = (tensor.bytes().len() as u64).checked_div(outer).unwrap_or(0) as usize;
+                parts.resize(outer as usize, Vec::new());
+                for (part, bytes) in parts.iter_mut().zip(tensor.bytes().chunks(block.max(1))) {
+                    part.extend_from_slice(bytes);
+                }
+            }
+        }
+        for (name, (rows, parts)) in together {
+            let (shape, bytes) = &whole[&name];
+            prop_assert_eq!(rows, shape[dim as usize]);
+            prop_assert!(parts.concat() == *bytes, "{} differs", name);
+        }
+    }
+}
+
+/// Long enough for direct reads, for pieces that are read apart, and for pieces that are read along.
+#[test]
+fn large_slices_come_by_direct_reads() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    let shapes = vec![
+        (DType::BF16, vec![1000, 3000]),
+        (DType::F32, vec![6, 1_000_000]),
+        (DType::U8, vec![3, 4_000_001]),
+        (DType::BF16, vec![4, 500, 1000]),
+    ];
+    write(&path, &shapes, 3);
+    for (dim, share) in [(0, 3), (1, 2), (1, 7)] {
+        let cut = |_: &str, shape: &[u64]| Some((dim, shape[dim] / share, shape[dim] * 2 / share));
+        let names = shapes.iter().enumerate().map(|(number, (_, shape))| (format!("t{number}"), shape));
+        let selection = names.fold(Selection::names::<&str>([]), |selection, (name, shape)| {
+            selection.and(Selection::slice(name, dim as u32, shape[dim] / share..shape[dim] * 2 / share))
+        });
+        let expected = cut_out(&fs::read(&path).expect("reads"), cut);
+        assert_all_ways(&Loader::new().selection(selection), &path, &expected);
+    }
+}
+
+/// The layout of a small Llama.
+fn llama(path: &Path) {
+    const HIDDEN: usize = 512;
+    let mut tensors: Vec<(String, Vec<usize>)> = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![4096, HIDDEN]),
+        ("model.norm.weight".to_owned(), vec![HIDDEN]),
+        ("lm_head.weight".to_owned(), vec![4096, HIDDEN]),
+    ];
+    for layer in 0..4 {
+        let mut add =
+            |name: &str, shape: &[usize]| tensors.push((format!("model.layers.{layer}.{name}.weight"), shape.to_vec()));
+        add("input_layernorm", &[HIDDEN]);
+        add("self_attn.q_proj", &[HIDDEN, HIDDEN]);
+        add("self_attn.k_proj", &[HIDDEN / 2, HIDDEN]);
+        add("self_attn.o_proj", &[HIDDEN, HIDDEN]);
+        add("mlp.gate_proj", &[4 * HIDDEN, HIDDEN]);
+        add("mlp.down_proj", &[HIDDEN, 4 * HIDDEN]);
+    }
+    let data: Vec<u8> = (0..4096 * HIDDEN * 2).map(|i| (i * 37 + i / 256) as u8).collect();
+    let view = |shape: &Vec<usize>| {
+        let bytes = &data[..shape.iter().product::<usize>() * 2];
+        safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, shape.clone(), bytes).expect("fits")
+    };
+    safetensors::serialize_to_file(tensors.iter().map(|(name, shape)| (name, view(shape))), None, path)
+        .expect("writes");
+}
+
+#[test]
+fn a_rank_of_four_reads_about_a_quarter() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    llama(&path);
+    let path = path.to_str().expect("UTF-8");
+    let bytes = |arguments: &[&str], key: &str| {
+        let document = command::run(arguments.iter().copied().chain([path, "--json"])).json();
+        document[key].as_u64().unwrap_or_else(|| panic!("no {key} in {document}"))
+    };
+    let whole = bytes(&["load"], "bytes");
+    let quarter = |bytes: u64| assert!(bytes >= whole / 4 && bytes <= whole * 26 / 100, "{bytes} of {whole}");
+    for rank in ["0/4", "3/4"] {
+        quarter(bytes(&["load", "--shard", rank], "bytes"));
+        quarter(bytes(&["load", "--shard", rank], "read_bytes"));
+        quarter(bytes(&["plan", "--shard", rank], "selected_bytes"));
+        quarter(bytes(&["plan", "--shard", rank], "read_bytes"));
+        quarter(bytes(&["load", "--stream", "--shard", rank], "read_bytes"));
+        quarter(bytes(&["load", "--backend", "mmap", "--shard", rank], "read_bytes"));
+    }
+    let parallel = ["plan", "--shard", "1/4", "--shard-rules", "tensor-parallel"];
+    quarter(bytes(&parallel, "selected_bytes"));
+    assert!(bytes(&parallel, "gathered_reads") > 0 && bytes(&parallel, "read_bytes") > whole / 4);
+    let whole_head = ["plan", "--shard", "1/4", "--shard-rule", "lm_head.*=whole", "--shard-rule", "lm_head.*=1"];
+    assert!(bytes(&whole_head, "selected_bytes") > whole / 4 + (1 << 20), "the first rule counts");
+    let run = command::run(["plan", path, "--shard", "1/4", "--shard-rules", "tensor-parallel"]);
+    let shown = run.assert_ok();
+    assert!(shown.contains("a slice") && shown.contains("gathered"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_cut_is_a_bad_request_that_says_why() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    llama(&path);
+    let path = path.to_str().expect("UTF-8");
+    for (arguments, words) in [
+        (&["--shard", "4/4"][..], "no rank 4 among 4"),
+        (&["--shard", "1"], "RANK/WORLD"),
+        (&["--shard-rules", "rows"], "--shard"),
+        (&["--shard", "0/2", "--shard-rule", "*"], "GLOB=DIM"),
+        (&["--shard", "0/2", "--shard-rule", "*=1"], "no dimension 1"),
+        (&["--shard", "0/2", "--shard-rule", "*=1"], "[512]"),
+    ] {
+        for verb in ["load", "plan", "digest"] {
+            let run = command::run([verb, path].into_iter().chain(arguments.iter().copied()));
+            assert!(run.code == 2 && run.stderr.contains(words), "{verb} {arguments:?}: {} {}", run.code, run.stderr);
+        }
+    }
+}
+
+/// A slice that takes 64 times its bytes along takes no more memory than it has itself, and a few reads.
+#[test]
+fn what_is_read_along_does_not_stay_in_memory() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    let json = r#"{"t":{"dtype":"U8","shape":[262144,1024],"data_offsets":[0,268435456]}}"#;
+    fs::write(&path, raw(json, &[])).expect("writes");
+    // Sparse: zeros, and quick to read.
+    let len = 8 + json.len() as u64 + 268_435_456;
+    fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(len)).expect("grows");
+    let path = path.to_str().expect("UTF-8");
+    let report = command::run(["load", path, "--shard", "0/64", "--shard-rule", "*=1", "--json"]).json();
+    let number = |key: &str| report[key].as_u64().expect("a number");
+    assert!(number("bytes") == 4 << 20 && number("read_bytes") > 200 << 20);
+    assert!(number("peak_rss_bytes") < 80 << 20, "{report}");
+}
