@@ -34,6 +34,11 @@ const HUGE_FROM: usize = 512 << 10;
 /// So little may always be kept.
 const LITTLE: u64 = 64 << 20;
 
+/// What the system has left; Miri's has no such answer.
+fn free_memory() -> u64 {
+    if cfg!(miri) { u64::MAX } else { probe::memory_limit().available }
+}
+
 impl Shelf {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,7 +88,7 @@ impl Shelf {
         let reused = kept.as_ref().map_or(0, |region| region.bytes().min(bytes));
         // What else is kept was counted as free, and must be if it is needed.
         let fresh = (bytes - reused) as u64;
-        if fresh > LITTLE && probe::memory_limit().available < fresh {
+        if fresh > LITTLE && free_memory() < fresh {
             self.trim();
         }
         let region = match kept {
@@ -117,7 +122,7 @@ impl Shelf {
             (kept.bytes().saturating_add(region.bytes() as u64), kept.limit)
         };
         // The system is asked without the lock.
-        let most = limit.unwrap_or_else(|| if kept <= LITTLE { LITTLE } else { probe::memory_limit().available });
+        let most = limit.unwrap_or_else(|| if kept <= LITTLE { LITTLE } else { free_memory() });
         let mut shelf = self.lock();
         if shelf.bytes().saturating_add(region.bytes() as u64) > most {
             return Some(region);

@@ -129,7 +129,19 @@ fn miri() -> Result {
     }
     passed(
         cargo_of("nightly")
-            .args(["miri", "test", "--package", "floodtide-linux", "--lib", "--", "pool", "arena", "region", "pieces"])
+            .args([
+                "miri",
+                "test",
+                "--package",
+                "floodtide-linux",
+                "--lib",
+                "--",
+                "pool",
+                "arena",
+                "region",
+                "pieces",
+                "shelf",
+            ])
             .env("CARGO_TARGET_DIR", target().join("miri"))
             // The tests look at the system's memory and clock.
             .env("MIRIFLAGS", "-Zmiri-disable-isolation"),
