@@ -22,7 +22,7 @@ use peers::Peers;
 use results::{Figures, Results, Role, spread};
 use rounds::{Case, INTERRUPTED, State, check_interrupted, preparation, report, shards, time};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use ways::{FIRSTS, HALVES, LOADS, program};
@@ -58,16 +58,22 @@ enum Only {
     Disk,
 }
 
+impl Options {
+    /// Where the results go.
+    fn file(&self) -> PathBuf {
+        target().join("bench").join(if self.quick { "load-quick.json" } else { "load.json" })
+    }
+}
+
 /// Measures, and writes the section and the figures.
 pub(crate) fn run_bench(options: &Options) -> Result<(), String> {
-    let file = target().join("bench").join(if options.quick { "load-quick.json" } else { "load.json" });
+    let file = options.file();
     let results = if options.redraw {
         let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?
     } else {
         let results = measure(options)?;
-        let text = serde_json::to_string_pretty(&results).map_err(|error| error.to_string())?;
-        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        keep(&results, &file)?;
         results
     };
     let section = report::section(&results);
@@ -77,6 +83,12 @@ pub(crate) fn run_bench(options: &Options) -> Result<(), String> {
     }
     report::draw_figures(&results)?;
     write_section(report::HEADING, &section)
+}
+
+/// Writes down what there is so far: a run takes long, and `--redraw` shows what an interrupted one had measured.
+fn keep(results: &Results, file: &Path) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
+    fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn measure(options: &Options) -> Result<Results, String> {
@@ -207,7 +219,7 @@ impl Run<'_> {
         case.ways.retain(|way| way.is_ours() || self.peers.missing().is_none());
         let table = time(&case, self.peers, self.results.rounds, &mut self.results.left_out)?;
         self.results.tables.push(table);
-        Ok(())
+        keep(self.results, &self.options.file())
     }
 
     /// What is repeated within one process.
