@@ -132,6 +132,16 @@ impl Strategy {
     pub fn ring_entries(&self) -> usize {
         self.depth.max(self.most_in_flight.div_ceil(self.workers.max(1)))
     }
+
+    /// How many reads are in flight to begin with, and at most. `gathers`: whether the plan has reads that slices are gathered from, each of
+    /// which has a buffer on top of the memory that was planned; a stream's plan counts on so few.
+    #[must_use]
+    pub fn in_flight(&self, gathers: bool) -> (usize, usize) {
+        let workers = self.workers.max(1);
+        let start = workers.saturating_mul(self.depth.max(1));
+        let bound = if gathers { MOST_GATHERED.max(workers) } else { usize::MAX };
+        (start.min(bound), self.most_in_flight.max(start).min(bound))
+    }
 }
 
 /// Below this, starting a thread or a ring, and asking the system about either, costs more than it brings.
@@ -142,6 +152,8 @@ const MAX_WORKERS: usize = 8;
 /// 1 GiB of reads of 2 MiB: what 50 GB/s and 20 ms ask for.
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
+/// Of a plan that gathers no more reads are in flight than these, or one a worker.
+const MOST_GATHERED: usize = 32;
 
 /// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
 /// files' lengths and `selected_bytes` need be measured then.
@@ -275,6 +287,18 @@ mod tests {
             cpus: 2,
             profile: None,
         }
+    }
+
+    #[test]
+    fn what_is_gathered_has_fewer_reads_in_flight() {
+        let bounds = |workers, depth, most_in_flight, gathers| {
+            let strategy = decide(&signals(Some(0.0), true), None);
+            Strategy { workers, depth, most_in_flight, ..strategy }.in_flight(gathers)
+        };
+        assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
+        assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
+        assert_eq!(bounds(40, 1, 40, true), (40, 40), "whoever asks for so many workers gets them");
+        assert_eq!(bounds(0, 1, 0, true), (1, 1));
     }
 
     #[test]

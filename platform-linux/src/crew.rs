@@ -169,22 +169,6 @@ fn window_bytes(strategy: &Strategy, reads: u32) -> u64 {
     u64::from(reads).saturating_mul(strategy.chunk_bytes.saturating_add(4096))
 }
 
-/// Of a plan that gathers slices no more reads are in flight than these, or one a worker: each has a buffer that comes on top of the
-/// memory that was planned, and a stream's plan counts on so many.
-const MOST_GATHERED: usize = 32;
-
-/// How many reads are in flight to begin with, and at most.
-fn in_flight(strategy: &Strategy, gathers: bool) -> (usize, usize) {
-    let workers = strategy.workers.max(1);
-    let start = workers.saturating_mul(strategy.depth.max(1));
-    let most = strategy.most_in_flight.max(start);
-    if gathers {
-        let bound = MOST_GATHERED.max(workers);
-        return (start.min(bound), most.min(bound));
-    }
-    (start, most)
-}
-
 fn gathers(plan: &Plan) -> bool {
     plan.chunks().iter().any(|chunk| chunk.gathered)
 }
@@ -228,12 +212,9 @@ impl<S: Supply> Crew<S> {
         }
         prepared.phases.enter(Some(Phase::Load));
         let workers = strategy.workers.max(1);
-        let (start, most) = in_flight(strategy, gathers(&prepared.plan));
-        let tuner = if most > start {
-            Tuner::new(as_reads(start), as_reads(workers.min(probe::cpus())), as_reads(most))
-        } else {
-            Tuner::new(as_reads(start), as_reads(start), as_reads(start))
-        };
+        let (start, most) = strategy.in_flight(gathers(&prepared.plan));
+        let least = if most > start { workers.min(probe::cpus()) } else { start };
+        let tuner = Tuner::new(as_reads(start), as_reads(least), as_reads(most));
         let mut engine = Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), 0);
         engine.set_window(window_bytes(strategy, tuner.window()), tuner.window().div_ceil(as_reads(workers)) as usize);
         Self {
@@ -292,7 +273,7 @@ impl<S: Supply> Crew<S> {
 
     #[cfg(feature = "tokio")]
     pub(crate) fn depth(&self) -> usize {
-        in_flight(&self.prepared.strategy, gathers(&self.prepared.plan)).0
+        self.prepared.strategy.in_flight(gathers(&self.prepared.plan)).0
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -530,30 +511,5 @@ impl<S: Supply> Drop for Active<'_, S> {
         if left == 0 {
             self.0.supply.over(false);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_gathered_has_fewer_reads_in_flight() {
-        let bounds = |workers, depth, most_in_flight, gathers| {
-            let strategy = Strategy {
-                backend: Backend::Uring,
-                direct: vec![true],
-                chunk_bytes: 2 << 20,
-                depth,
-                most_in_flight,
-                workers,
-                reason: String::new(),
-            };
-            in_flight(&strategy, gathers)
-        };
-        assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
-        assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
-        assert_eq!(bounds(40, 1, 40, true), (40, 40), "whoever asks for so many workers gets them");
-        assert_eq!(bounds(0, 1, 0, true), (1, 1));
     }
 }

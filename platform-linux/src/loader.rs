@@ -465,7 +465,10 @@ impl Loader {
         }
         // So little fits, or the system says so when it is mapped.
         let mut memory = if little { probe::no_limit() } else { probe::memory_limit() };
-        memory.available = memory.available.saturating_add(self.arenas.bytes());
+        if matches!(purpose, Purpose::Whole { .. }) {
+            // What is kept makes room for this load's arena; a stream's buffers are of another kind.
+            memory.available = memory.available.saturating_add(self.arenas.bytes());
+        }
         Ok(Checkpoint { files, image, catalog: Arc::new(catalog), strategy, signals, memory, warnings, phases })
     }
 
@@ -528,5 +531,35 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Err(error) => {
             std::panic::resume_unwind(error.try_into_panic().unwrap_or_else(|error| Box::new(error.to_string())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use floodtide_core::strategy::Consumer;
+
+    #[test]
+    fn memory_that_is_kept_is_room_for_an_arena_and_not_for_a_streams_buffers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.safetensors");
+        let json = r#"{"t":{"dtype":"U8","shape":[8388608],"data_offsets":[0,8388608]}}"#;
+        let mut file = (json.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(json.as_bytes());
+        file.resize(file.len() + (8 << 20), 0);
+        std::fs::write(&path, file).expect("writes");
+        const KEPT: u64 = 1 << 40;
+        let loader = Loader::new().keep_memory(u64::MAX);
+        // Mapped, but never touched.
+        drop(loader.arenas.take(KEPT as usize).expect("maps"));
+        assert_eq!(loader.kept_bytes(), KEPT);
+        let available = |purpose, consumer| {
+            let opened = loader.open_checkpoint(&path, purpose).expect("opens");
+            assert_eq!(opened.signals.consumer, consumer);
+            opened.memory.available
+        };
+        let whole = Purpose::Whole { access: Access::Copy, waits: false };
+        assert!(available(whole, Consumer::Whole) > KEPT);
+        assert!(available(Purpose::Stream { memory_alignment: None }, Consumer::Stream) < KEPT);
     }
 }

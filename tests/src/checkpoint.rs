@@ -25,6 +25,16 @@ pub fn raw(json: &str, data: &[u8]) -> Vec<u8> {
     [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()
 }
 
+/// A checkpoint of one tensor of zeros that takes no room on the disk, and nothing of which was ever read.
+pub fn sparse(folder: &Path, bytes: u64) -> PathBuf {
+    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
+    let start = raw(&json, &[]);
+    let path = folder.join("sparse.safetensors");
+    fs::write(&path, &start).expect("writes");
+    fs::File::options().write(true).open(&path).expect("opens").set_len(start.len() as u64 + bytes).expect("grows");
+    path
+}
+
 /// A small checkpoint of several dtypes, with a scalar, an empty tensor and a name that is hard to print.
 pub fn small(path: &Path) {
     let bytes: Vec<u8> = (0..4096_u32).map(|i| (i * 37 + i / 256) as u8).collect();

@@ -1,27 +1,17 @@
 //! Machines that allow less: no io_uring, little memory, a file system without direct reads.
 
-use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard, small};
+use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
 use floodtide_tests::sandbox::{
     MemoryGroup, SmallDisk, forbid_io_uring, forbid_use_of_rings, limit_address_space, limit_open_files,
 };
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const BACKENDS: [&str; 5] = ["auto", "uring", "pread", "mmap", "tokio"];
-
-/// A checkpoint of one tensor of zeros that takes no room on the disk.
-fn sparse(folder: &Path, bytes: u64) -> PathBuf {
-    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
-    let start = raw(&json, &[]);
-    let path = folder.join("sparse.safetensors");
-    fs::write(&path, &start).expect("writes");
-    fs::File::options().write(true).open(&path).expect("opens").set_len(start.len() as u64 + bytes).expect("grows");
-    path
-}
 
 fn load_in(prepare: impl FnOnce(&mut Command), path: &Path, arguments: &[&str]) -> Run {
     let mut program = Command::new(command::path());

@@ -1,11 +1,11 @@
 //! `floodtide probe`: a device is measured, nothing is left behind, and later loads take what is stored.
 
-use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::checkpoint::{folder, sparse};
 use floodtide_tests::command::{self, Run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,6 @@ fn run(cache: &Path, verb: &[&str], path: &Path) -> Run {
     let mut program = Command::new(command::path());
     program.args(verb).arg(path).env("XDG_CACHE_HOME", cache);
     command::finish(&mut program)
-}
-
-/// Cold, as nothing of it was ever read.
-fn sparse(folder: &Path) -> PathBuf {
-    let bytes = 1_u64 << 30;
-    let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
-    let start = raw(&json, &[]);
-    let path = folder.join("sparse.safetensors");
-    fs::write(&path, &start).expect("writes");
-    fs::File::options().write(true).open(&path).expect("opens").set_len(start.len() as u64 + bytes).expect("grows");
-    path
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -70,7 +59,7 @@ fn a_measurement_has_every_way_and_leaves_nothing_behind() {
 #[test]
 fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     let (folder, cache) = (folder(), folder());
-    let path = sparse(folder.path());
+    let path = sparse(folder.path(), 1 << 30);
     let plain = run(cache.path(), &["plan", "--json"], &path).json();
     let Some(document) = measure(cache.path(), folder.path(), &["--store"]) else { return };
     let Some(stored) = document["stored"].as_str() else { return println!("skipped: the device has no identity") };
@@ -120,7 +109,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
 #[test]
 fn a_load_needs_no_home() {
     let folder = folder();
-    let path = sparse(folder.path());
+    let path = sparse(folder.path(), 1 << 30);
     for (name, value) in
         [("HOME", None), ("XDG_CACHE_HOME", Some("/dev/null")), ("XDG_CACHE_HOME", Some("not/absolute"))]
     {

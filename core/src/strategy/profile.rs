@@ -4,7 +4,7 @@
 //! A pure use of [`Profile`], which a platform measures and keeps; without one nothing here does anything. Around
 //! [`decide`](super::decide): [`reconsidered`] before it, [`adjust`] after it.
 
-use super::{Backend, Signals, Strategy, is_cached};
+use super::{Backend, MAX_WORKERS, Signals, Strategy, is_cached};
 use crate::units::HumanBytes;
 use alloc::borrow::Cow;
 use alloc::format;
@@ -44,7 +44,6 @@ const SAME: f64 = 0.95;
 const CHEAP_READ: u64 = 1 << 20;
 /// A load's reads are at least as long as this: shorter ones bring a device nothing that longer ones do not, and each has its own bookkeeping.
 const LEAST_CHUNK: u64 = 512 << 10;
-const MAX_CPUS: usize = 8;
 /// Their stacks are address space, of which a load counts on some tens of MiB.
 const MAX_THREADS: usize = 32;
 
@@ -110,7 +109,7 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
     }
     let ring = strategy.backend == Backend::Uring;
     let Some(best) = profile.reads(ring, any_direct) else { return };
-    let cpus = signals.cpus.clamp(1, MAX_CPUS);
+    let cpus = signals.cpus.clamp(1, MAX_WORKERS);
     // The measurement read into memory that was there. A load faults its memory in as it reads, and while a processor does that the device
     // needs something to do.
     let in_flight = best.in_flight.max(2 * cpus).min(if ring { usize::MAX } else { MAX_THREADS });
