@@ -1,7 +1,7 @@
 //! What this machine and a path allow, one finding after the other: what was found, what it means, what it costs, how to lift it.
 //!
 //! Each check is a function of a file here and a line in [`examine`]. It tries what it speaks of, as settings do not tell what a sandbox
-//! forbids. A cost is a figure of this project's (README, `benches/RESULTS.md`) or measured on the spot; where there is none,
+//! forbids. A cost is a figure of this project's (`benches/RESULTS.md`) or measured on the spot; where there is none,
 //! there is no cost. Nothing is changed; a folder without a file to try on gets one without a name for as long as that takes.
 
 mod kernel;
