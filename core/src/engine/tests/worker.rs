@@ -168,6 +168,24 @@ fn every_chunk_is_taken_once_and_lands() {
 }
 
 #[test]
+fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
+    let (shared, supply) = (shared(), Supply::default());
+    let mut worker = Worker::new(Source { capacity: 8, ..Source::default() });
+    shared.with(|e| e.set_window(u64::MAX, 2));
+    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.source().in_flight(), 2);
+    // More of them, but not so many bytes.
+    shared.with(|e| e.set_window(5 * (64 << 10), 8));
+    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.source().in_flight(), 5);
+    // Fewer: what is in flight stays, and one is always allowed.
+    shared.with(|e| e.set_window(0, 0));
+    assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (Waits::ForCompletion, 5));
+    worker.run(&shared, &supply);
+    assert_eq!(result(&shared), Ok(()));
+}
+
+#[test]
 fn a_source_is_filled_to_its_capacity() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 4, ..Source::default() });
