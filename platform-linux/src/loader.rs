@@ -534,7 +534,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-#[cfg(test)]
+// Miri knows no mapping that takes no memory until it is touched.
+#[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
     use floodtide_core::strategy::Consumer;
