@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 pub(super) const PIECE: u64 = 16 << 20;
 /// What is read over and over; more would be better against a device's own cache, but takes longer to write.
 pub(super) const WANTED: u64 = 512 << 20;
-/// A temporary file that takes too long to write may be as short as this.
-const LEAST: u64 = 128 << 20;
+/// A temporary file that takes too long to write, or has no room for more, may be as short as this.
+pub(super) const LEAST: u64 = 128 << 20;
 /// What is left free on the disk.
 const RESERVE: u64 = 64 << 20;
 /// Up to this share a file counts as cold.
@@ -170,9 +170,8 @@ fn write(folder: &Path, wanted: u64, patience: Duration, told: &dyn Fn(&str)) ->
     let failed = |source| ProbeError::Write { path: folder.to_owned(), source };
     let disk = rustix::fs::statvfs(folder).map_err(|errno| failed(errno.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free < wanted + RESERVE {
-        return Err(ProbeError::NoSpace { path: folder.to_owned(), needed: wanted + RESERVE, free });
-    }
+    let no_space = || ProbeError::NoSpace { path: folder.to_owned(), needed: LEAST.min(wanted) + RESERVE, free };
+    let wanted = that_fits(wanted, free).ok_or_else(no_space)?;
     // Has no name from the start (O_TMPFILE), or loses it at once where the file system knows no such files.
     let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
     told(&format!(
@@ -195,6 +194,12 @@ fn write(folder: &Path, wanted: u64, patience: Duration, told: &dyn Fn(&str)) ->
     }
     file.sync_all().map_err(failed)?;
     Ok((file, written))
+}
+
+/// How long a temporary file may be: what is wanted, or what the disk has room for where that is enough to measure with.
+fn that_fits(wanted: u64, free: u64) -> Option<u64> {
+    let room = free.saturating_sub(RESERVE) / PIECE * PIECE;
+    (room >= LEAST.min(wanted)).then_some(wanted.min(room))
 }
 
 fn reopen(file: &File) -> std::io::Result<OpenFile> {
@@ -245,12 +250,21 @@ mod tests {
     }
 
     #[test]
+    fn a_nearly_full_disk_gets_a_shorter_file() {
+        assert_eq!(that_fits(WANTED, u64::MAX), Some(WANTED));
+        assert_eq!(that_fits(WANTED, WANTED + RESERVE), Some(WANTED));
+        assert_eq!(that_fits(WANTED, WANTED + RESERVE - 1), Some(WANTED - PIECE));
+        assert_eq!(that_fits(WANTED, LEAST + RESERVE), Some(LEAST));
+        assert_eq!(that_fits(WANTED, LEAST + RESERVE - 1), None);
+        assert_eq!(that_fits(WANTED, 0), None);
+        assert_eq!(that_fits(2 * PIECE, 2 * PIECE + RESERVE), Some(2 * PIECE));
+    }
+
+    #[test]
     fn what_cannot_be_measured_is_said() {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
         let find =
             |path: &Path, wanted| Bytes::find(path, wanted, Duration::ZERO, &|_| {}).expect_err("refused").to_string();
-        let message = find(folder.path(), 1 << 60);
-        assert!(message.contains("1.0 EiB") && message.contains("free"), "{message}");
         let file = folder.path().join("file");
         std::fs::write(&file, "text").expect("writes");
         assert!(find(&file, PIECE).contains("folder"));
