@@ -8,6 +8,7 @@ mod profile;
 pub use profile::{BestReads, Profile};
 
 use crate::units::ByteRange;
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -100,6 +101,10 @@ pub struct Signals {
     pub uring_refused: Option<String>,
     /// Why direct reads cannot be used although files take them, if so.
     pub direct_refused: Option<String>,
+    /// Whether the caller wants the files in the page cache afterwards, for others that will load them.
+    pub leave_cached: bool,
+    /// The bytes of memory that can be had, what the page cache would give up included.
+    pub memory: u64,
     /// The processors this process may run on.
     pub cpus: usize,
     /// The device as it was measured once, if it was.
@@ -120,6 +125,10 @@ pub struct Strategy {
     /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
     /// is to be tuned.
     pub most_in_flight: usize,
+    /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
+    pub uncached: bool,
+    /// Whether the tensors' own memory is asked for in huge pages.
+    pub huge_pages: bool,
     /// Rings or threads; 0 means that the caller's own thread does it all.
     pub workers: usize,
     /// Why, in a sentence or two.
@@ -144,6 +153,9 @@ impl Strategy {
     }
 }
 
+/// From so many bytes on memory is asked for in huge pages: zeroing one for less takes longer than its page faults.
+pub const HUGE_PAGES_FROM: u64 = 512 << 10;
+
 /// Below this, starting a thread or a ring, and asking the system about either, costs more than it brings.
 const SMALL_BYTES: u64 = 4 << 20;
 /// From this share on a file counts as cached, where nothing tells which part of it is not.
@@ -165,6 +177,7 @@ pub fn is_small(selected_bytes: u64, wanted: Option<Backend>) -> bool {
 /// Decides. `wanted` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
 #[must_use]
 pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
+    let signals = &*without_direct(signals);
     let signals = &*profile::reconsidered(signals, wanted);
     let mut reasons: Vec<String> = Vec::new();
     let small = is_small(signals.selected_bytes, wanted);
@@ -181,6 +194,10 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         Backend::Mmap => reasons.push("the files are mapped; views of them share the page cache".to_string()),
         _ if small => {}
         _ => reasons.push(explain_files(signals, &direct)),
+    }
+    let uncached = backend != Backend::Mmap && !small && !signals.leave_cached && floods_the_cache(signals, &direct);
+    if uncached {
+        reasons.push("the page cache has no room for them, so what is read is not left there".to_string());
     }
     let cpus = signals.cpus.clamp(1, MAX_WORKERS);
     let waits = any_direct || signals.network || signals.files.iter().any(|file| !is_cached(file));
@@ -199,10 +216,23 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         Backend::Pread if waits && !small => MAX_THREADS,
         _ => workers * depth,
     };
+    let huge_pages = backend != Backend::Mmap && signals.selected_bytes >= HUGE_PAGES_FROM;
+    let reason = reasons.join("; ");
     let mut strategy =
-        Strategy { backend, direct, chunk_bytes, depth, workers, most_in_flight, reason: reasons.join("; ") };
+        Strategy { backend, direct, chunk_bytes, depth, most_in_flight, uncached, huge_pages, workers, reason };
     profile::adjust(&mut strategy, signals);
     strategy
+}
+
+/// The signals as they are, or, where the files are to stay in the page cache, as if none took direct reads.
+fn without_direct(signals: &Signals) -> Cow<'_, Signals> {
+    if !signals.leave_cached {
+        return Cow::Borrowed(signals);
+    }
+    let mut signals = signals.clone();
+    signals.files.iter_mut().for_each(|file| file.direct = false);
+    signals.direct_refused = Some("the files are to stay in the page cache".to_string());
+    Cow::Owned(signals)
 }
 
 fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
@@ -263,221 +293,19 @@ fn explain_files(signals: &Signals, direct: &[bool]) -> String {
     text
 }
 
+/// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in
+/// the end itself.
+fn floods_the_cache(signals: &Signals, direct: &[bool]) -> bool {
+    let through = signals.files.iter().zip(direct).filter(|(file, direct)| !**direct && !is_cached(file));
+    let through = through.fold(0_u64, |sum, (file, _)| sum.saturating_add(file.wanted_bytes));
+    let tensors = if signals.consumer == Consumer::Whole { signals.selected_bytes } else { 0 };
+    through > signals.memory.saturating_sub(tensors)
+}
+
 fn is_cached(file: &FileSignals) -> bool {
     let enough = if file.cached.is_empty() { CACHED_SHARE } else { 1.0 };
     file.resident.is_some_and(|share| share >= enough)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    fn signals(resident: Option<f32>, direct: bool) -> Signals {
-        let file =
-            FileSignals { bytes: 1 << 30, resident, cached: vec![], direct, aligned: true, wanted_bytes: 1 << 30 };
-        Signals {
-            files: vec![file.clone(), file],
-            selected_bytes: 2 << 30,
-            consumer: Consumer::Whole,
-            file_system: "ext4".to_string(),
-            network: false,
-            uring_refused: None,
-            direct_refused: None,
-            cpus: 2,
-            profile: None,
-        }
-    }
-
-    #[test]
-    fn what_is_gathered_has_fewer_reads_in_flight() {
-        let bounds = |workers, depth, most_in_flight, gathers| {
-            let strategy = decide(&signals(Some(0.0), true), None);
-            Strategy { workers, depth, most_in_flight, ..strategy }.in_flight(gathers)
-        };
-        assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
-        assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
-        assert_eq!(bounds(40, 1, 40, true), (40, 40), "whoever asks for so many workers gets them");
-        assert_eq!(bounds(0, 1, 0, true), (1, 1));
-    }
-
-    #[test]
-    fn cold_files_go_direct_through_the_ring() {
-        let strategy = decide(&signals(Some(0.0), true), None);
-        assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, true]));
-        assert!(strategy.reason.contains("not in the page cache"), "{}", strategy.reason);
-    }
-
-    #[test]
-    fn a_refused_ring_means_threads_and_says_so() {
-        let refused = Signals { uring_refused: Some("EPERM".to_string()), ..signals(Some(0.0), true) };
-        let strategy = decide(&refused, None);
-        assert_eq!(strategy.backend, Backend::Pread);
-        assert!(strategy.reason.contains("EPERM"), "{}", strategy.reason);
-        assert_eq!(decide(&refused, Some(Backend::Uring)).backend, Backend::Uring, "the caller's choice stands");
-    }
-
-    #[test]
-    fn cached_files_and_files_without_direct_reads_are_copied_by_threads() {
-        for signals in [signals(Some(1.0), true), signals(Some(0.0), false)] {
-            let strategy = decide(&signals, None);
-            assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
-        }
-    }
-
-    #[test]
-    fn little_is_read_on_the_calling_thread() {
-        let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
-        let strategy = decide(&little, None);
-        assert_eq!((strategy.workers, strategy.direct), (0, vec![false, false]));
-        assert_eq!(decide(&little, Some(Backend::Uring)).direct, [true, true], "what was asked for is done");
-        let streamed = Signals { consumer: Consumer::Stream, ..little };
-        assert_eq!(decide(&streamed, None).workers, 1, "the caller consumes meanwhile");
-    }
-
-    #[test]
-    fn what_is_partly_cached_is_read_both_ways() {
-        let mut signals = signals(Some(0.95), true);
-        signals.files[0].cached = vec![ByteRange::new(0, 1 << 29).expect("forwards")];
-        let strategy = decide(&signals, None);
-        assert_eq!(
-            (strategy.backend, strategy.direct),
-            (Backend::Uring, vec![true, false]),
-            "the other's part is unknown"
-        );
-        signals.files[1].cached = signals.files[0].cached.clone();
-        let reason = decide(&signals, None).reason;
-        assert!(reason.contains("2 of 2 files are partly in the page cache"), "{reason}");
-    }
-
-    #[test]
-    fn backends_are_shown_by_their_names() {
-        let shown = Backend::ALL.map(|backend| format!("{backend:>6}"));
-        assert_eq!(shown, [" uring", " pread", "  mmap", " tokio"]);
-    }
-
-    #[test]
-    fn what_is_asked_for_is_taken_and_said() {
-        let strategy = decide(&signals(Some(0.0), true), Some(Backend::Mmap));
-        assert_eq!(strategy.backend, Backend::Mmap);
-        assert_eq!(strategy.reason, "mmap was asked for; the files are mapped; views of them share the page cache");
-    }
-
-    #[test]
-    fn little_is_less_than_what_threads_are_worth() {
-        let workers =
-            |selected_bytes, wanted| decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, wanted).workers;
-        assert_eq!([workers((4 << 20) - 1, None), workers(4 << 20, None)], [0, 2]);
-        assert_eq!(workers(1000, Some(Backend::Pread)), 2, "who asks for threads gets them");
-    }
-
-    #[test]
-    fn reads_are_as_large_and_as_many_as_each_way_of_reading_needs() {
-        let sizes = |signals: &Signals, wanted| {
-            let strategy = decide(signals, wanted);
-            (strategy.chunk_bytes, strategy.depth, strategy.workers)
-        };
-        let [cold, cached] = [0.0, 1.0].map(|share| Signals { cpus: 3, ..signals(Some(share), true) });
-        assert_eq!(sizes(&cold, None), (2 << 20, 4, 3), "a ring a processor");
-        assert_eq!(sizes(&cold, Some(Backend::Pread)), (2 << 20, 1, 6), "two threads a processor, as they wait");
-        assert_eq!(sizes(&cached, None), (2 << 20, 1, 3), "a thread a processor, as they copy");
-        assert_eq!(
-            sizes(&Signals { network: true, ..cached.clone() }, None),
-            (4 << 20, 1, 16),
-            "many that wait for long"
-        );
-        assert_eq!(
-            sizes(&Signals { selected_bytes: 1, ..cached.clone() }, None),
-            (4 << 20, 1, 0),
-            "the caller's thread"
-        );
-        assert_eq!(sizes(&Signals { cpus: 100, ..cached.clone() }, None).2, 8);
-        assert_eq!(sizes(&Signals { cpus: 0, ..cached }, None).2, 1);
-    }
-
-    #[test]
-    fn a_file_is_cached_when_nine_tenths_of_it_are() {
-        let direct = |share| decide(&signals(Some(share), true), None).direct;
-        assert_eq!([direct(0.89), direct(0.9)], [vec![true; 2], vec![false; 2]]);
-    }
-
-    #[test]
-    fn the_file_system_that_takes_no_direct_reads_is_named() {
-        let reason = decide(&signals(Some(0.0), false), None).reason;
-        assert!(reason.ends_with("ext4 takes no direct reads, so the reads are buffered"), "{reason}");
-    }
-
-    #[test]
-    fn files_that_differ_are_counted() {
-        let mut mixed = signals(Some(0.0), true);
-        let cold = mixed.files[0].clone();
-        mixed.files = vec![
-            cold.clone(),
-            FileSignals { resident: Some(1.0), ..cold.clone() },
-            FileSignals { direct: false, ..cold.clone() },
-            FileSignals { aligned: false, ..cold.clone() },
-            FileSignals { resident: None, ..cold.clone() },
-            // Not read, so not counted.
-            FileSignals { wanted_bytes: 0, resident: None, direct: false, ..cold.clone() },
-            FileSignals { wanted_bytes: 0, ..cold },
-        ];
-        let reason = decide(&mixed, None).reason;
-        let counts = "2 of 5 files are read past the page cache (1 are cached, 0 partly, 1 take no direct reads, \
-                      1 have their tensors at offsets that must be shifted); \
-                      the system would not tell what is cached of 1 files";
-        assert!(reason.ends_with(counts), "{reason}");
-        mixed.files.iter_mut().for_each(|file| file.wanted_bytes = 0);
-        let reason = decide(&mixed, None).reason;
-        assert!(reason.ends_with("there is nothing to read"), "{reason}");
-    }
-
-    #[test]
-    fn what_is_cached_is_said_to_be_copied() {
-        let mut signals = signals(Some(1.0), true);
-        // That it could not be read directly either is beside the point.
-        signals.direct_refused = Some("the memory is crooked".to_string());
-        let reason = decide(&signals, None).reason;
-        assert!(reason.ends_with("the files are in the page cache, so they are copied from there"), "{reason}");
-        signals.files[0].resident = Some(0.0);
-        signals.files[0].aligned = false;
-        let reason = decide(&signals, None).reason;
-        assert!(
-            reason.contains("0 of 2 files are read past the page cache (1 are cached, 0 partly, 0 take no"),
-            "{reason}"
-        );
-    }
-
-    #[test]
-    fn tensors_that_must_be_shifted_are_not_said_to_go_past_the_cache() {
-        let mut signals = signals(Some(0.0), true);
-        signals.files.iter_mut().for_each(|file| file.aligned = false);
-        let strategy = decide(&signals, None);
-        assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
-        assert!(strategy.reason.contains("offsets that their dtypes do not allow"), "{}", strategy.reason);
-    }
-
-    #[test]
-    fn files_that_are_not_read_are_not_spoken_of() {
-        let mut part = signals(Some(0.0), true);
-        part.files[1] = FileSignals { wanted_bytes: 0, aligned: false, ..part.files[1].clone() };
-        let reason = decide(&part, None).reason;
-        assert!(reason.ends_with("the files are not in the page cache, so the reads go past it"), "{reason}");
-    }
-
-    #[test]
-    fn memory_that_takes_no_direct_reads_is_said_to_be_the_cause() {
-        let mut signals = signals(Some(0.0), true);
-        signals.files.iter_mut().for_each(|file| file.direct = false);
-        signals.direct_refused = Some("the memory is crooked".to_string());
-        let strategy = decide(&signals, None);
-        assert_eq!(strategy.backend, Backend::Pread);
-        assert!(strategy.reason.contains("the memory is crooked, so the reads are buffered"), "{}", strategy.reason);
-    }
-
-    #[test]
-    fn unknown_residency_is_taken_as_cold_and_said() {
-        let strategy = decide(&signals(None, true), None);
-        assert_eq!(strategy.direct, vec![true, true]);
-        assert!(strategy.reason.contains("would not tell"), "{}", strategy.reason);
-    }
-}
+mod tests;

@@ -210,6 +210,7 @@ impl<S: Supply> Crew<S> {
             let files: Vec<_> = prepared.files.iter().map(OpenFile::path).collect();
             trace.decided(&files, strategy);
         }
+        prepared.files.iter().for_each(|file| file.set_uncached(strategy.uncached));
         prepared.phases.enter(Some(Phase::Load));
         let workers = strategy.workers.max(1);
         let (start, most) = strategy.in_flight(gathers(&prepared.plan));
@@ -453,9 +454,14 @@ impl<S: Supply> Crew<S> {
         }
     }
 
+    /// Whether the finished load brought everything.
+    pub(crate) fn result(&self) -> Result<(), Error> {
+        Ok(self.with(|engine| engine.result())?)
+    }
+
     /// Whether the finished load brought everything, and every file is still what it was.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.with(|engine| engine.result())?;
+        self.result()?;
         self.prepared.files.iter().try_for_each(OpenFile::check_unchanged)
     }
 

@@ -4,10 +4,16 @@ use crate::error::Error;
 use crate::probe;
 use floodtide_core::{DirectLimits, Stamp};
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::ReadWriteFlags;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// `RWF_DONTCACHE` (Linux 6.14): what a read brings into the page cache is dropped again; what was there stays. File systems and kernels
+/// that cannot do that say EOPNOTSUPP.
+pub(crate) const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// A file's stamp as its metadata tell it.
 fn stamp_of(metadata: &std::fs::Metadata) -> Stamp {
@@ -25,6 +31,8 @@ pub(crate) struct OpenFile {
     path: PathBuf,
     buffered: File,
     direct: Option<(File, DirectLimits)>,
+    /// Whether buffered reads are to leave nothing behind in the page cache, as far as the file system can do that.
+    uncached: AtomicBool,
     stamp: Stamp,
 }
 
@@ -47,7 +55,7 @@ impl OpenFile {
             return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
         }
         let stamp = stamp_of(&metadata);
-        Ok(Some(Self { path: path.to_owned(), buffered, direct: None, stamp }))
+        Ok(Some(Self { path: path.to_owned(), buffered, direct: None, uncached: AtomicBool::new(false), stamp }))
     }
 
     /// Opens the file a second time for direct reads, where the file system takes them.
@@ -89,6 +97,16 @@ impl OpenFile {
         }
     }
 
+    /// Has buffered reads leave nothing behind in the page cache from now on, or, where that proves impossible, lets them.
+    pub(crate) fn set_uncached(&self, uncached: bool) {
+        self.uncached.store(uncached, Ordering::Relaxed);
+    }
+
+    /// The flags of a read of this kind.
+    pub(crate) fn read_flags(&self, direct: bool) -> ReadWriteFlags {
+        if !direct && self.uncached.load(Ordering::Relaxed) { DONTCACHE } else { ReadWriteFlags::empty() }
+    }
+
     /// Reads exactly `bytes` from `offset` on; for headers.
     pub(crate) fn read_exact(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
         let mut buffer = vec![0; bytes];
@@ -97,6 +115,11 @@ impl OpenFile {
             _ => Error::Io { path: self.path.clone(), action: "read the header", source },
         })?;
         Ok(buffer)
+    }
+
+    /// Whether the open file is still what it was when it was opened, whatever its path means now.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.buffered.metadata().is_ok_and(|metadata| self.stamp.difference(stamp_of(&metadata)).is_none())
     }
 
     /// Fails if the file, or what its path means, is not what it was when it was opened.

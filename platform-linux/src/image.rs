@@ -3,6 +3,7 @@
 use crate::files::OpenFile;
 use crate::pieces::Backing;
 use crate::shelf::{ArenaMemory, Shelf};
+use floodtide_core::strategy::HUGE_PAGES_FROM;
 use std::sync::Arc;
 
 /// Above this a plan, threads and direct reads are worth their cost.
@@ -16,18 +17,22 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Reads a small file. `None` when it is not small, or one read does not bring all of it: it is then for others to find out why.
+    /// Reads a small file. `None` when it is not small, or one read does not bring all of it, or it changed meanwhile: it is then for others
+    /// to find out why.
     pub(crate) fn read(file: &OpenFile, arenas: &Arc<Shelf>) -> Option<Self> {
         if file.bytes() > MAX_BYTES {
             return None;
         }
         let bytes = file.bytes() as usize;
         let memory = arenas.take(bytes).ok()?;
-        // Without them it only takes longer.
-        let _ = memory.advise_huge_pages(bytes);
+        if file.bytes() >= HUGE_PAGES_FROM {
+            // Without them it only takes longer.
+            let _ = memory.advise_huge_pages(bytes);
+        }
         // SAFETY: the memory is that long, initialised, and nobody else's yet; the kernel only writes to it.
         let buffer = unsafe { std::slice::from_raw_parts_mut(memory.start().as_ptr(), bytes) };
-        (rustix::io::pread(file.buffered(), buffer, 0) == Ok(bytes)).then_some(Self { memory, bytes })
+        let whole = rustix::io::pread(file.buffered(), buffer, 0) == Ok(bytes) && file.is_unchanged();
+        whole.then_some(Self { memory, bytes })
     }
 
     /// All of it; a tensor is at its offset in the file.

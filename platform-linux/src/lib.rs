@@ -26,6 +26,7 @@ mod load;
 mod loader;
 mod locate;
 mod mapping;
+mod numa;
 mod pieces;
 mod region;
 mod scratch;

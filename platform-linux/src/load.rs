@@ -5,6 +5,7 @@ use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
 use crate::image::Image;
 use crate::mapping::Mappings;
+use crate::numa;
 use crate::region::lock_memory;
 use crate::scratch::{ChunkBuffer, ScratchPool};
 use crate::shelf::{ArenaMemory, Shelf};
@@ -81,12 +82,20 @@ impl Shared {
             let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
             let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
+            let huge_pages = prepared.strategy.huge_pages;
             let reason = &mut prepared.strategy.reason;
             if arena.memory().reused() > 0 {
                 *reason += "; into the memory of an earlier load, whose pages are there";
             }
-            if let Err(error) = arena.memory().advise_huge_pages(bytes) {
+            if huge_pages && let Err(error) = arena.memory().advise_huge_pages(bytes) {
                 *reason += &format!("; no huge pages ({error}), so page faults take longer");
+            }
+            // The workers run anywhere; the tensors are for whoever waits for them, here.
+            if let Some(node) = numa::node_of_caller() {
+                match arena.memory().prefer_node(node) {
+                    Ok(()) => *reason += &format!("; in the memory of node {node}, where the caller runs"),
+                    Err(error) => *reason += &format!("; on any node ({error})"),
+                }
             }
             Some(arena)
         };
@@ -234,7 +243,13 @@ pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.
 pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
     shared.prepared.phases.enter(Some(Phase::Settle));
-    shared.check()?;
+    let whole = &shared.supply;
+    if whole.mappings.is_image() && whole.arena.is_none() {
+        // One call has read it all, after which the file was still the same: what its path means by now does not matter.
+        shared.result()?;
+    } else {
+        shared.check()?;
+    }
     let (arena, warnings, locked_bytes) = shared.settle()?;
     let report = shared.report(warnings, locked_bytes);
     shared.prepared.phases.enter(None);

@@ -19,7 +19,9 @@ use crate::tensors::Tensors;
 use crate::trace::{Phase, Phases, Trace, Traces};
 use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
-use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection};
+use floodtide_core::{
+    Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, Wanted,
+};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -90,6 +92,8 @@ pub(crate) struct Checkpoint {
     /// The only file's bytes, where they came along with the header.
     pub(crate) image: Option<Image>,
     pub(crate) catalog: Arc<Catalog>,
+    /// What is wanted of it, in the order of the files.
+    pub(crate) selected: Vec<Wanted>,
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,
@@ -417,11 +421,10 @@ impl Loader {
         waits: bool,
     ) -> Result<(Planned, Vec<OpenFile>, Option<Image>, Phases), Error> {
         let opened = self.open_checkpoint(path, Purpose::Whole { access, waits })?;
-        let selected = self.selection.resolve(&opened.catalog)?;
         // What is in an image is used where it lies, as in a mapping.
         let access = if opened.image.is_some() { Access::Map { resident: false } } else { access };
-        let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
-        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings, phases } = opened;
+        let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &opened.selected)?);
+        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
         Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, image, phases))
     }
 
@@ -443,17 +446,20 @@ impl Loader {
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
-        let (mut signals, little) = asked.measure(&mut files, &catalog, &selected);
+        let (mut signals, little) = asked.measure(&mut files, image.is_some(), &catalog, &selected);
         if let Some(why) = &self.uring_refused {
             signals.uring_refused = Some(why.clone());
         }
         if !little {
             signals.profile = self.profile(&files, &mut warnings);
         }
-        if self.leave_cached && !little {
-            signals.files.iter_mut().for_each(|file| file.direct = false);
-            signals.direct_refused = Some("the files are to stay in the page cache".to_owned());
+        // So little fits, or the system says so when it is mapped.
+        let mut memory = if little { probe::no_limit() } else { probe::memory_limit() };
+        if matches!(purpose, Purpose::Whole { .. }) {
+            // What is kept makes room for this load's arena; a stream's buffers are of another kind.
+            memory.available = memory.available.saturating_add(self.arenas.bytes());
         }
+        (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
@@ -463,13 +469,8 @@ impl Loader {
                 strategy.most_in_flight = threads.get();
             }
         }
-        // So little fits, or the system says so when it is mapped.
-        let mut memory = if little { probe::no_limit() } else { probe::memory_limit() };
-        if matches!(purpose, Purpose::Whole { .. }) {
-            // What is kept makes room for this load's arena; a stream's buffers are of another kind.
-            memory.available = memory.available.saturating_add(self.arenas.bytes());
-        }
-        Ok(Checkpoint { files, image, catalog: Arc::new(catalog), strategy, signals, memory, warnings, phases })
+        let catalog = Arc::new(catalog);
+        Ok(Checkpoint { files, image, catalog, selected, strategy, signals, memory, warnings, phases })
     }
 
     fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<Shared, Error> {

@@ -48,6 +48,11 @@ impl Mappings {
         Ok(mappings)
     }
 
+    /// Whether all is there already, read by one call.
+    pub(crate) fn is_image(&self) -> bool {
+        self.image.is_some()
+    }
+
     pub(crate) fn bytes(&self, file: FileId) -> &[u8] {
         match &self.image {
             Some(image) => image.bytes(),

@@ -76,6 +76,29 @@ impl Region {
         Ok(())
     }
 
+    /// Asks that pages which come from now on are of that node's memory, as long as it has any (`MPOL_PREFERRED` of `mbind(2)`).
+    ///
+    /// # Errors
+    /// When the kernel refuses, or knows no nodes.
+    pub(crate) fn prefer_node(&self, node: u32) -> io::Result<()> {
+        #[cfg(not(miri))]
+        {
+            let mut mask = [0_u64; 16];
+            let word = mask.get_mut(node as usize / 64).ok_or(io::ErrorKind::Unsupported)?;
+            *word = 1 << (node % 64);
+            // The kernel takes one bit less than it is told.
+            let bits = 64 * mask.len() as libc::c_ulong + 1;
+            let (start, preferred) = (self.base.as_ptr(), libc::MPOL_PREFERRED);
+            // SAFETY: the range is our own mapping, the policy changes no contents, and the mask is read only during the call.
+            let done = unsafe { libc::syscall(libc::SYS_mbind, start, self.bytes, preferred, mask.as_ptr(), bits, 0) };
+            if done != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        let _ = node;
+        Ok(())
+    }
+
     /// Takes the pages of a smaller region for its first ones, with what is in them; a region without pages so far is meant.
     ///
     /// # Errors

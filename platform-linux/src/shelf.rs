@@ -28,9 +28,6 @@ impl Kept {
     }
 }
 
-/// From so many bytes on huge pages are asked for.
-const HUGE_FROM: usize = 512 << 10;
-
 /// So little may always be kept.
 const LITTLE: u64 = 64 << 20;
 
@@ -142,15 +139,23 @@ pub(crate) struct ArenaMemory {
 }
 
 impl ArenaMemory {
-    /// Asks for huge pages, unless all are there already, or so little is needed that one would only take longer to be zeroed.
+    /// Asks for huge pages for `needed` bytes, unless all their pages are there already.
     ///
     /// # Errors
     /// When the kernel has none to give; the memory can be used all the same.
     pub(crate) fn advise_huge_pages(&self, needed: usize) -> io::Result<()> {
         match &self.region {
-            Some(region) if needed > self.reused && needed >= HUGE_FROM => region.advise_huge_pages(),
+            Some(region) if needed > self.reused => region.advise_huge_pages(),
             _ => Ok(()),
         }
+    }
+
+    /// Asks for the node's own memory, as far as pages are not there already.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the memory can be used all the same.
+    pub(crate) fn prefer_node(&self, node: u32) -> io::Result<()> {
+        self.region.as_ref().map_or(Ok(()), |region| region.prefer_node(node))
     }
 
     /// The bytes whose pages have been used before.

@@ -28,8 +28,15 @@ pub(crate) struct Asked {
 const RING_ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at the wrong place when io_uring makes it";
 
 impl Asked {
-    /// Measures. True if so little is copied that the files were not looked at, nor need the memory be.
-    pub(crate) fn measure(&self, files: &mut [OpenFile], catalog: &Catalog, selected: &[Wanted]) -> (Signals, bool) {
+    /// Measures. True if so little is copied that the files were not looked at, nor need the memory be. `there`: whether the files' bytes
+    /// have been read already, so that nothing depends on where they come from.
+    pub(crate) fn measure(
+        &self,
+        files: &mut [OpenFile],
+        there: bool,
+        catalog: &Catalog,
+        selected: &[Wanted],
+    ) -> (Signals, bool) {
         let lazy = matches!(self.purpose, Purpose::Whole { access: Access::Map { resident: false }, .. });
         let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
         let (mut selected_bytes, mut copied) = (0_u64, 0_u64);
@@ -58,6 +65,8 @@ impl Asked {
             network: false,
             uring_refused: None,
             direct_refused: None,
+            leave_cached: false,
+            memory: u64::MAX,
             cpus: if little { 1 } else { probe::cpus() },
             profile: None,
         };
@@ -76,7 +85,7 @@ impl Asked {
                 wanted_bytes,
             });
         }
-        if let Some(file) = files.first() {
+        if let Some(file) = files.first().filter(|_| !there) {
             (signals.file_system, signals.network) = probe::file_system(file.buffered());
         }
         if !little && matches!(self.backend, None | Some(Backend::Uring)) {

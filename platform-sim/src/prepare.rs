@@ -152,6 +152,8 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         network: false,
         uring_refused: None,
         direct_refused: None,
+        leave_cached: false,
+        memory: u64::MAX,
         cpus: case.workers,
         profile: None,
     };

@@ -167,6 +167,8 @@ mod tests {
             network: false,
             uring_refused: None,
             direct_refused: None,
+            leave_cached: false,
+            memory: u64::MAX,
             cpus: 4,
             profile: Some(Profile { device: "ext4 on 254:0".to_string(), best }),
         }

@@ -3,6 +3,7 @@
 use super::{fault, pause};
 use crate::files::OpenFile;
 use floodtide_core::{Buffer, Completion, Outcome, ReadOp, ReadSource, Rejected};
+use rustix::io::Errno;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -24,14 +25,24 @@ pub(super) fn read<B: Buffer>(files: &[OpenFile], op: &ReadOp, buffer: &mut B) -
     if let Some(pause) = pause(op) {
         std::thread::sleep(pause);
     }
-    let file = files[op.file.index()].descriptor(op.direct);
+    let file = &files[op.file.index()];
     let mut memory = buffer.memory().part(op.at..op.at + op.len);
     // SAFETY: the bytes are initialised, whatever they hold, and ours alone while `memory` lives; the kernel only writes.
     let memory = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr(), memory.len()) };
-    match rustix::io::pread(file, memory, op.offset) {
-        Ok(bytes) => Outcome::Read(bytes),
-        Err(errno) => Outcome::Failed(fault(errno.raw_os_error())),
+    let (descriptor, flags) = (file.descriptor(op.direct), file.read_flags(op.direct));
+    if !flags.is_empty() {
+        let read = rustix::io::preadv2(descriptor, &mut [std::io::IoSliceMut::new(memory)], op.offset, flags);
+        // Neither of the two knows the flags where this comes from an older kernel.
+        if !matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
+            return outcome(read);
+        }
+        file.set_uncached(false);
     }
+    outcome(rustix::io::pread(descriptor, memory, op.offset))
+}
+
+fn outcome(read: rustix::io::Result<usize>) -> Outcome {
+    read.map_or_else(|errno| Outcome::Failed(fault(errno.raw_os_error())), Outcome::Read)
 }
 
 impl<B: Buffer> ReadSource for PreadSource<B> {
@@ -57,5 +68,98 @@ impl<B: Buffer> ReadSource for PreadSource<B> {
             completed(completion);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::DONTCACHE;
+    use crate::probe::resident_share;
+    use floodtide_core::{ChunkId, FileId, ReadId, WriteOnly};
+    use std::path::Path;
+
+    struct Memory(Vec<u8>);
+
+    impl Buffer for Memory {
+        fn memory(&mut self) -> WriteOnly<'_> {
+            WriteOnly::new(&mut self.0)
+        }
+    }
+
+    const BYTES: usize = 4 << 20;
+
+    /// Reads all of a file that is cold, uncached if asked, and tells what is cached of it then; `None` if it cannot be made cold.
+    fn cached_after(folder: &Path, uncached: bool) -> Option<(f32, OpenFile)> {
+        let path = folder.join("model.safetensors");
+        std::fs::write(&path, vec![7; BYTES]).expect("writes");
+        let file = OpenFile::open(&path).expect("opens");
+        file.buffered().sync_all().expect("syncs");
+        rustix::fs::fadvise(file.buffered(), 0, None, rustix::fs::Advice::DontNeed).expect("advises");
+        let cold = resident_share(file.buffered()) == Some(0.0);
+        file.set_uncached(uncached);
+        let files = [file];
+        let mut memory = Memory(vec![0; BYTES]);
+        let op = ReadOp {
+            id: ReadId::numbered(0),
+            chunk: ChunkId(0),
+            file: FileId(0),
+            offset: 0,
+            at: 0,
+            len: BYTES,
+            direct: false,
+            attempt: 0,
+        };
+        assert_eq!(read(&files, &op, &mut memory), Outcome::Read(BYTES));
+        assert!(memory.0.iter().all(|&byte| byte == 7));
+        let [file] = files;
+        Some((resident_share(file.buffered())?, file)).filter(|_| cold)
+    }
+
+    #[test]
+    fn an_uncached_read_leaves_nothing_behind_and_another_does() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder");
+        let Some((left, file)) = cached_after(folder.path(), true) else {
+            return println!("skipped: files cannot be made cold here");
+        };
+        if file.read_flags(false).is_empty() {
+            return println!("skipped: no RWF_DONTCACHE here");
+        }
+        assert!(left < 0.1, "{left} of it is cached");
+        assert!(file.read_flags(true).is_empty(), "a direct read leaves nothing anyhow");
+        let (left, _) = cached_after(folder.path(), false).expect("it was possible before");
+        assert!(left > 0.9, "{left} of it is cached");
+    }
+
+    #[test]
+    fn a_file_system_without_uncached_reads_is_read_all_the_same() {
+        let shared = Path::new("/dev/shm");
+        let Ok(folder) = tempfile::tempdir_in(shared) else { return println!("skipped: no tmpfs here") };
+        let path = folder.path().join("file");
+        std::fs::write(&path, "bytes").expect("writes");
+        let file = OpenFile::open(&path).expect("opens");
+        if rustix::io::preadv2(file.buffered(), &mut [std::io::IoSliceMut::new(&mut [0])], 0, DONTCACHE).is_ok() {
+            return println!("skipped: it has them");
+        }
+        // Nothing of it can be cold, but all of it must be right.
+        assert!(cached_after(folder.path(), true).is_none());
+        let file = OpenFile::open(&path).expect("opens");
+        file.set_uncached(true);
+        assert_eq!(file.read_flags(false), DONTCACHE);
+        let files = [file];
+        let mut memory = Memory(vec![0; 5]);
+        let op = ReadOp {
+            id: ReadId::numbered(0),
+            chunk: ChunkId(0),
+            file: FileId(0),
+            offset: 0,
+            at: 0,
+            len: 5,
+            direct: false,
+            attempt: 0,
+        };
+        assert_eq!(read(&files, &op, &mut memory), Outcome::Read(5));
+        assert_eq!(memory.0, b"bytes");
+        assert!(files[0].read_flags(false).is_empty(), "it is not asked again");
     }
 }

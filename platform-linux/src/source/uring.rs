@@ -3,8 +3,9 @@
 use super::{fault, pause};
 use crate::files::OpenFile;
 use crate::pieces::StableBuffer;
-use floodtide_core::{Completion, Outcome, ReadId, ReadOp, ReadSource, Rejected, WriteOnly};
+use floodtide_core::{Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, Rejected, WriteOnly};
 use io_uring::{IoUring, opcode, squeue, types};
+use rustix::io::ReadWriteFlags;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 struct Pending<B> {
     id: ReadId,
     buffer: B,
+    /// The file, if it was asked to leave nothing in the page cache.
+    uncached: Option<FileId>,
 }
 
 /// A ring of one thread.
@@ -53,17 +56,17 @@ impl<B: StableBuffer> UringSource<B> {
         })
     }
 
-    fn entry(&self, op: &ReadOp, mut memory: WriteOnly<'_>, slot: u32) -> squeue::Entry {
+    fn entry(&self, op: &ReadOp, flags: ReadWriteFlags, mut memory: WriteOnly<'_>, slot: u32) -> squeue::Entry {
         // One read moves at most 2^31 − 4096 bytes, and chunks are at most 1 GiB.
         let (address, len) = (memory.as_mut_ptr(), memory.len() as u32);
-        let entry = if self.registered {
+        let read = if self.registered {
             let index = 2 * op.file.0 + u32::from(op.direct);
-            opcode::Read::new(types::Fixed(index), address, len).offset(op.offset).build()
+            opcode::Read::new(types::Fixed(index), address, len)
         } else {
             let fd = self.files[op.file.index()].descriptor(op.direct).as_raw_fd();
-            opcode::Read::new(types::Fd(fd), address, len).offset(op.offset).build()
+            opcode::Read::new(types::Fd(fd), address, len)
         };
-        entry.user_data(u64::from(slot))
+        read.offset(op.offset).rw_flags(flags.bits().cast_signed()).build().user_data(u64::from(slot))
     }
 
     /// Waits for a completion and passes on all that are there.
@@ -84,13 +87,19 @@ impl<B: StableBuffer> UringSource<B> {
         }
         for entry in self.ring.completion() {
             let slot = entry.user_data() as u32;
-            let Some(Pending { id, buffer }) = self.pending.get_mut(slot as usize).and_then(Option::take) else {
+            let Some(Pending { id, buffer, uncached }) = self.pending.get_mut(slot as usize).and_then(Option::take)
+            else {
                 continue;
             };
             self.free.push(slot);
             self.in_flight -= 1;
             let outcome = match entry.result() {
                 bytes if bytes >= 0 => Outcome::Read(bytes as usize),
+                errno if -errno == libc::EOPNOTSUPP && uncached.is_some() => {
+                    uncached.iter().for_each(|file| self.files[file.index()].set_uncached(false));
+                    // Asked for again at once, without the flag.
+                    Outcome::Failed(Fault::Interrupted)
+                }
                 errno => Outcome::Failed(fault(-errno)),
             };
             completed(Completion { id, buffer, outcome });
@@ -116,17 +125,19 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
             std::thread::sleep(pause);
         }
         let Some(slot) = self.free.pop() else {
-            return Err(Rejected { buffer, fault: floodtide_core::Fault::Again });
+            return Err(Rejected { buffer, fault: Fault::Again });
         };
-        let entry = self.entry(&op, buffer.memory().part(op.at..op.at + op.len), slot);
+        let flags = self.files[op.file.index()].read_flags(op.direct);
+        let entry = self.entry(&op, flags, buffer.memory().part(op.at..op.at + op.len), slot);
         // SAFETY: the entry points into `buffer`, which goes to `pending` below and stays there until the kernel has
         // completed the read; `StableBuffer` promises that moving it does not move its memory. The descriptors are open as long
         // as `files` is, which `self` holds.
         if unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.free.push(slot);
-            return Err(Rejected { buffer, fault: floodtide_core::Fault::Again });
+            return Err(Rejected { buffer, fault: Fault::Again });
         }
-        self.pending[slot as usize] = Some(Pending { id: op.id, buffer });
+        self.pending[slot as usize] =
+            Some(Pending { id: op.id, buffer, uncached: (!flags.is_empty()).then_some(op.file) });
         self.in_flight += 1;
         Ok(())
     }

@@ -248,14 +248,13 @@ impl TensorStream {
             memory => {
                 let limit = match memory {
                     Some(Memory::Limit(limit)) => *limit,
-                    _ => default_limit(&checkpoint, loader, split)?,
+                    _ => default_limit(&checkpoint, split),
                 };
                 self.pool(&checkpoint, usize::try_from(limit).unwrap_or(usize::MAX))
             }
         };
         let limit = pool.stats().limit as u64;
-        let selected = loader.selection_choice().resolve(&checkpoint.catalog)?;
-        let tensors = selected.iter().map(|wanted| checkpoint.catalog.tensor(wanted.tensor()));
+        let tensors = checkpoint.selected.iter().map(|wanted| checkpoint.catalog.tensor(wanted.tensor()));
         let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).bytes());
         let wanted_alignment = wanted.max().unwrap_or(1);
         if (pool.alignment() as u64) < wanted_alignment {
@@ -264,11 +263,12 @@ impl TensorStream {
         let gather = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
         let buffers = Buffers { gather, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
-        let selected = match options.order {
-            Order::Listed => loader.selection_choice().resolve_listed(&checkpoint.catalog)?,
-            Order::Arrival | Order::File => selected,
+        let listed = match options.order {
+            Order::Listed => Some(loader.selection_choice().resolve_listed(&checkpoint.catalog)?),
+            Order::Arrival | Order::File => None,
         };
-        let plan = Planner::new(plan_options).plan(&checkpoint.catalog, &selected)?;
+        let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
+        let plan = Planner::new(plan_options).plan(&checkpoint.catalog, selected)?;
         let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
         let prepared = Prepared {
             started: self.started,
@@ -308,17 +308,16 @@ impl TensorStream {
 
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be
 /// whole; but half of the memory there is at most.
-fn default_limit(checkpoint: &Checkpoint, loader: &Loader, split: bool) -> Result<u64, Error> {
+fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
     let mut wanted = DEFAULT_LIMIT;
     if !split {
         let catalog = &checkpoint.catalog;
-        let selected = loader.selection_choice().resolve(catalog)?;
         let bytes = |wanted: &Wanted| wanted.bytes(&catalog.tensor(wanted.tensor()));
-        let longest = selected.iter().map(bytes).max().unwrap_or(0);
+        let longest = checkpoint.selected.iter().map(bytes).max().unwrap_or(0);
         // Its class is at most a quarter larger, and alignment adds less than that.
         wanted = wanted.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
     }
-    Ok(wanted.min(checkpoint.memory.available / 2).max(MIN_LIMIT))
+    wanted.min(checkpoint.memory.available / 2).max(MIN_LIMIT)
 }
 
 /// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.

@@ -16,7 +16,7 @@ pub(crate) fn run(state: &str, ballast: &str, files: &[&str]) -> Result<(), Stri
         let file = File::open(path).map_err(|error| format!("{path}: {error}"))?;
         match state {
             "cold" => drop_from_cache(&file),
-            "warm" => read(&file, u64::MAX),
+            "warm" => warm(&file),
             "half" => drop_from_cache(&file).and_then(|()| read(&file, file.metadata()?.len() / 2)),
             _ => return Err(format!("there is no state \"{state}\"")),
         }
@@ -45,6 +45,17 @@ fn drop_from_cache(file: &File) -> io::Result<()> {
     }
     // Root can drop what a file's advice leaves.
     fs::write("/proc/sys/vm/drop_caches", "1")
+}
+
+fn warm(file: &File) -> io::Result<()> {
+    // The kernel may take some back at once where memory is short just then.
+    for _ in 0..5 {
+        read(file, u64::MAX)?;
+        if resident_share(file).is_none_or(|share| share == 1.0) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn read(file: &File, bytes: u64) -> io::Result<()> {

@@ -37,7 +37,7 @@ const FIRST: &str = "first";
 #[derive(Args)]
 pub(crate) struct Options {
     /// Rounds, after each way has loaded a smaller checkpoint once, uncounted
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Measure on one device only
     #[arg(long, value_enum)]
@@ -165,6 +165,7 @@ impl Run<'_> {
             folder: &folder,
             warm_up: &warm_up,
             state: State::Cold,
+            takes_memory: true,
             ways: loads().filter(|way| way.id != "threads").collect(),
             roofline: &roofline,
         })?;
@@ -178,6 +179,7 @@ impl Run<'_> {
             folder: &folder,
             warm_up: &warm_up,
             state: State::Warm,
+            takes_memory: true,
             ways: loads().filter(|way| way.id != "second").collect(),
             roofline: &[],
         })?;
@@ -187,6 +189,7 @@ impl Run<'_> {
             folder: &folder,
             warm_up: &warm_up,
             state: State::Half,
+            takes_memory: true,
             ways: HALVES.iter().collect(),
             roofline: &[],
         })?;
@@ -196,6 +199,7 @@ impl Run<'_> {
             folder: &folder,
             warm_up: &warm_up,
             state: State::Warm,
+            takes_memory: false,
             ways: FIRSTS.iter().collect(),
             roofline: &[],
         })?;
@@ -208,6 +212,7 @@ impl Run<'_> {
                 folder: &folder,
                 warm_up: &warm_up,
                 state: State::Cold,
+                takes_memory: true,
                 ways: loads().filter(|way| way.is_ours() && !matches!(way.id, "threads" | "second")).collect(),
                 roofline: &roofline,
             })?;

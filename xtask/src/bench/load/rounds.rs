@@ -34,6 +34,8 @@ pub(super) struct Case<'a> {
     /// A smaller checkpoint, which each way loads once, uncounted, so that its code is in memory.
     pub(super) warm_up: &'a Path,
     pub(super) state: State,
+    /// Whether the loads take memory for what they bring.
+    pub(super) takes_memory: bool,
     pub(super) ways: Vec<&'a Way>,
     /// The settings of fio that are timed with them.
     pub(super) roofline: &'a [Setting],
@@ -83,9 +85,9 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
         let mut failed = Vec::new();
         for i in order {
             check_interrupted()?;
-            // At once after the one before, while what that had is still there.
-            let ballast = Ballast::hold(room)?;
-            let preparation = preparation(&files, case.state, Some(&ballast));
+            // At once after the one before, while what that had is still there. What takes no memory needs none to be there.
+            let ballast = if case.takes_memory { Some(Ballast::hold(room)?) } else { None };
+            let preparation = preparation(&files, case.state, ballast.as_ref());
             let (runner, row) = &mut runners[i];
             let result = match runner {
                 Runner::Fio(setting) => {

@@ -72,7 +72,18 @@ pub(super) const HALVES: &[Way] = &[
 pub(super) const FIRSTS: &[Way] = &[
     way("auto", "floodtide, Loader::open", Role::Auto, Program::Rust("first", "auto")),
     way("safetensors", "safetensors, crate", Role::PeerMapped, Program::Rust("first", "safetensors")),
-    way("st-mapped", "safetensors, safe_open", Role::PeerMapped, Program::Python("safetensors_ways.py", "first")),
+    way(
+        "safetensors-shard",
+        "safetensors, crate, the tensor's shard alone",
+        Role::PeerMapped,
+        Program::Rust("first", "safetensors-shard"),
+    ),
+    way(
+        "st-mapped",
+        "safetensors, safe_open of that shard",
+        Role::PeerMapped,
+        Program::Python("safetensors_ways.py", "first"),
+    ),
 ];
 
 /// The tensor that is the first.

@@ -1,0 +1,236 @@
+use super::*;
+use alloc::vec;
+
+fn signals(resident: Option<f32>, direct: bool) -> Signals {
+    let file = FileSignals { bytes: 1 << 30, resident, cached: vec![], direct, aligned: true, wanted_bytes: 1 << 30 };
+    Signals {
+        files: vec![file.clone(), file],
+        selected_bytes: 2 << 30,
+        consumer: Consumer::Whole,
+        file_system: "ext4".to_string(),
+        network: false,
+        uring_refused: None,
+        direct_refused: None,
+        leave_cached: false,
+        memory: u64::MAX,
+        cpus: 2,
+        profile: None,
+    }
+}
+
+#[test]
+fn what_is_gathered_has_fewer_reads_in_flight() {
+    let bounds = |workers, depth, most_in_flight, gathers| {
+        let strategy = decide(&signals(Some(0.0), true), None);
+        Strategy { workers, depth, most_in_flight, ..strategy }.in_flight(gathers)
+    };
+    assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
+    assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
+    assert_eq!(bounds(40, 1, 40, true), (40, 40), "whoever asks for so many workers gets them");
+    assert_eq!(bounds(0, 1, 0, true), (1, 1));
+}
+
+#[test]
+fn cold_files_go_direct_through_the_ring() {
+    let strategy = decide(&signals(Some(0.0), true), None);
+    assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, true]));
+    assert!(strategy.reason.contains("not in the page cache"), "{}", strategy.reason);
+}
+
+#[test]
+fn a_refused_ring_means_threads_and_says_so() {
+    let refused = Signals { uring_refused: Some("EPERM".to_string()), ..signals(Some(0.0), true) };
+    let strategy = decide(&refused, None);
+    assert_eq!(strategy.backend, Backend::Pread);
+    assert!(strategy.reason.contains("EPERM"), "{}", strategy.reason);
+    assert_eq!(decide(&refused, Some(Backend::Uring)).backend, Backend::Uring, "the caller's choice stands");
+}
+
+#[test]
+fn cached_files_and_files_without_direct_reads_are_copied_by_threads() {
+    for signals in [signals(Some(1.0), true), signals(Some(0.0), false)] {
+        let strategy = decide(&signals, None);
+        assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+    }
+}
+
+#[test]
+fn little_is_read_on_the_calling_thread() {
+    let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
+    let strategy = decide(&little, None);
+    assert_eq!((strategy.workers, strategy.direct), (0, vec![false, false]));
+    assert_eq!(decide(&little, Some(Backend::Uring)).direct, [true, true], "what was asked for is done");
+    let streamed = Signals { consumer: Consumer::Stream, ..little };
+    assert_eq!(decide(&streamed, None).workers, 1, "the caller consumes meanwhile");
+}
+
+#[test]
+fn what_is_partly_cached_is_read_both_ways() {
+    let mut signals = signals(Some(0.95), true);
+    signals.files[0].cached = vec![ByteRange::new(0, 1 << 29).expect("forwards")];
+    let strategy = decide(&signals, None);
+    assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, false]), "the other's part is unknown");
+    signals.files[1].cached = signals.files[0].cached.clone();
+    let reason = decide(&signals, None).reason;
+    assert!(reason.contains("2 of 2 files are partly in the page cache"), "{reason}");
+}
+
+#[test]
+fn backends_are_shown_by_their_names() {
+    let shown = Backend::ALL.map(|backend| format!("{backend:>6}"));
+    assert_eq!(shown, [" uring", " pread", "  mmap", " tokio"]);
+}
+
+#[test]
+fn what_is_asked_for_is_taken_and_said() {
+    let strategy = decide(&signals(Some(0.0), true), Some(Backend::Mmap));
+    assert_eq!(strategy.backend, Backend::Mmap);
+    assert_eq!(strategy.reason, "mmap was asked for; the files are mapped; views of them share the page cache");
+}
+
+#[test]
+fn little_is_less_than_what_threads_are_worth() {
+    let workers =
+        |selected_bytes, wanted| decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, wanted).workers;
+    assert_eq!([workers((4 << 20) - 1, None), workers(4 << 20, None)], [0, 2]);
+    assert_eq!(workers(1000, Some(Backend::Pread)), 2, "who asks for threads gets them");
+}
+
+#[test]
+fn reads_are_as_large_and_as_many_as_each_way_of_reading_needs() {
+    let sizes = |signals: &Signals, wanted| {
+        let strategy = decide(signals, wanted);
+        (strategy.chunk_bytes, strategy.depth, strategy.workers)
+    };
+    let [cold, cached] = [0.0, 1.0].map(|share| Signals { cpus: 3, ..signals(Some(share), true) });
+    assert_eq!(sizes(&cold, None), (2 << 20, 4, 3), "a ring a processor");
+    assert_eq!(sizes(&cold, Some(Backend::Pread)), (2 << 20, 1, 6), "two threads a processor, as they wait");
+    assert_eq!(sizes(&cached, None), (2 << 20, 1, 3), "a thread a processor, as they copy");
+    assert_eq!(sizes(&Signals { network: true, ..cached.clone() }, None), (4 << 20, 1, 16), "many that wait for long");
+    assert_eq!(sizes(&Signals { selected_bytes: 1, ..cached.clone() }, None), (4 << 20, 1, 0), "the caller's thread");
+    assert_eq!(sizes(&Signals { cpus: 100, ..cached.clone() }, None).2, 8);
+    assert_eq!(sizes(&Signals { cpus: 0, ..cached }, None).2, 1);
+}
+
+#[test]
+fn a_file_is_cached_when_nine_tenths_of_it_are() {
+    let direct = |share| decide(&signals(Some(share), true), None).direct;
+    assert_eq!([direct(0.89), direct(0.9)], [vec![true; 2], vec![false; 2]]);
+}
+
+#[test]
+fn the_file_system_that_takes_no_direct_reads_is_named() {
+    let reason = decide(&signals(Some(0.0), false), None).reason;
+    assert!(reason.ends_with("ext4 takes no direct reads, so the reads are buffered"), "{reason}");
+}
+
+#[test]
+fn files_that_differ_are_counted() {
+    let mut mixed = signals(Some(0.0), true);
+    let cold = mixed.files[0].clone();
+    mixed.files = vec![
+        cold.clone(),
+        FileSignals { resident: Some(1.0), ..cold.clone() },
+        FileSignals { direct: false, ..cold.clone() },
+        FileSignals { aligned: false, ..cold.clone() },
+        FileSignals { resident: None, ..cold.clone() },
+        // Not read, so not counted.
+        FileSignals { wanted_bytes: 0, resident: None, direct: false, ..cold.clone() },
+        FileSignals { wanted_bytes: 0, ..cold },
+    ];
+    let reason = decide(&mixed, None).reason;
+    let counts = "2 of 5 files are read past the page cache (1 are cached, 0 partly, 1 take no direct reads, \
+                  1 have their tensors at offsets that must be shifted); \
+                  the system would not tell what is cached of 1 files";
+    assert!(reason.ends_with(counts), "{reason}");
+    mixed.files.iter_mut().for_each(|file| file.wanted_bytes = 0);
+    let reason = decide(&mixed, None).reason;
+    assert!(reason.ends_with("there is nothing to read"), "{reason}");
+}
+
+#[test]
+fn what_is_cached_is_said_to_be_copied() {
+    let mut signals = signals(Some(1.0), true);
+    // That it could not be read directly either is beside the point.
+    signals.direct_refused = Some("the memory is crooked".to_string());
+    let reason = decide(&signals, None).reason;
+    assert!(reason.ends_with("the files are in the page cache, so they are copied from there"), "{reason}");
+    signals.files[0].resident = Some(0.0);
+    signals.files[0].aligned = false;
+    let reason = decide(&signals, None).reason;
+    assert!(
+        reason.contains("0 of 2 files are read past the page cache (1 are cached, 0 partly, 0 take no"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn tensors_that_must_be_shifted_are_not_said_to_go_past_the_cache() {
+    let mut signals = signals(Some(0.0), true);
+    signals.files.iter_mut().for_each(|file| file.aligned = false);
+    let strategy = decide(&signals, None);
+    assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+    assert!(strategy.reason.contains("offsets that their dtypes do not allow"), "{}", strategy.reason);
+}
+
+#[test]
+fn files_that_are_not_read_are_not_spoken_of() {
+    let mut part = signals(Some(0.0), true);
+    part.files[1] = FileSignals { wanted_bytes: 0, aligned: false, ..part.files[1].clone() };
+    let reason = decide(&part, None).reason;
+    assert!(reason.ends_with("the files are not in the page cache, so the reads go past it"), "{reason}");
+}
+
+#[test]
+fn memory_that_takes_no_direct_reads_is_said_to_be_the_cause() {
+    let mut signals = signals(Some(0.0), true);
+    signals.files.iter_mut().for_each(|file| file.direct = false);
+    signals.direct_refused = Some("the memory is crooked".to_string());
+    let strategy = decide(&signals, None);
+    assert_eq!(strategy.backend, Backend::Pread);
+    assert!(strategy.reason.contains("the memory is crooked, so the reads are buffered"), "{}", strategy.reason);
+}
+
+#[test]
+fn unknown_residency_is_taken_as_cold_and_said() {
+    let strategy = decide(&signals(None, true), None);
+    assert_eq!(strategy.direct, vec![true, true]);
+    assert!(strategy.reason.contains("would not tell"), "{}", strategy.reason);
+}
+
+#[test]
+fn what_the_page_cache_cannot_hold_is_not_left_there() {
+    let uncached = |memory, consumer, resident, direct| {
+        let strategy = decide(&Signals { memory, consumer, ..signals(Some(resident), direct) }, None);
+        assert_eq!(strategy.uncached, strategy.reason.contains("not left there"), "{}", strategy.reason);
+        strategy.uncached
+    };
+    const GIB: u64 = 1 << 30;
+    // 2 GiB of tensors, and as much of files.
+    assert!(!uncached(4 * GIB, Consumer::Whole, 0.0, false));
+    assert!(uncached(4 * GIB - 1, Consumer::Whole, 0.0, false));
+    assert!(!uncached(2 * GIB, Consumer::Stream, 0.0, false), "a stream keeps no tensors");
+    assert!(uncached(2 * GIB - 1, Consumer::Stream, 0.0, false));
+    assert!(!uncached(0, Consumer::Whole, 0.0, true), "direct reads leave nothing");
+    assert!(!uncached(0, Consumer::Whole, 1.0, false), "what is there stays there");
+    let little = Signals { selected_bytes: 1000, memory: 0, ..signals(Some(0.0), false) };
+    assert!(!decide(&little, None).uncached);
+    assert!(!decide(&Signals { memory: 0, ..signals(Some(0.0), false) }, Some(Backend::Mmap)).uncached);
+}
+
+#[test]
+fn files_that_are_to_stay_cached_are_read_through_the_cache() {
+    let kept = Signals { leave_cached: true, memory: 0, ..signals(Some(0.0), true) };
+    let strategy = decide(&kept, None);
+    assert_eq!((strategy.backend, strategy.direct, strategy.uncached), (Backend::Pread, vec![false, false], false));
+    assert!(strategy.reason.ends_with("the files are to stay in the page cache, so the reads are buffered"));
+    assert_eq!(decide(&kept, Some(Backend::Uring)).direct, [false, false]);
+}
+
+#[test]
+fn huge_pages_are_for_what_is_copied_and_not_tiny() {
+    let huge =
+        |selected_bytes, wanted| decide(&Signals { selected_bytes, ..signals(Some(0.0), true) }, wanted).huge_pages;
+    assert_eq!([huge(HUGE_PAGES_FROM - 1, None), huge(HUGE_PAGES_FROM, None)], [false, true]);
+    assert!(!huge(1 << 30, Some(Backend::Mmap)));
+}
