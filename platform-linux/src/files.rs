@@ -109,12 +109,18 @@ impl OpenFile {
 
     /// Reads exactly `bytes` from `offset` on; for headers.
     pub(crate) fn read_exact(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
-        let mut buffer = vec![0; bytes];
-        self.buffered.read_exact_at(&mut buffer, offset).map_err(|source| match source.kind() {
+        let mut buffer = Vec::new();
+        self.read_exact_into(&mut buffer, offset, bytes)?;
+        Ok(buffer)
+    }
+
+    /// As [`read_exact`](Self::read_exact), into a buffer whose memory is used again.
+    pub(crate) fn read_exact_into(&self, buffer: &mut Vec<u8>, offset: u64, bytes: usize) -> Result<(), Error> {
+        buffer.resize(bytes, 0);
+        self.buffered.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone(), what: "its length is another" },
             _ => Error::Io { path: self.path.clone(), action: "read the header", source },
-        })?;
-        Ok(buffer)
+        })
     }
 
     /// Whether the open file is still what it was when it was opened, whatever its path means now.

@@ -34,6 +34,8 @@ pub(crate) struct Opened {
 pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
     let mut already = located.opened;
     let mut image = None;
+    // One buffer for all headers: fresh memory for each would be faulted in each time.
+    let mut read = Vec::new();
     let mut files = Vec::with_capacity(located.files.len());
     let mut builder = CatalogBuilder::new(Format::Safetensors);
     for path in &located.files {
@@ -43,16 +45,15 @@ pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Open
         if located.files.len() == 1 {
             image = images.and_then(|arenas| Image::read(&file, arenas));
         }
-        let mut read = match image {
-            Some(_) => Vec::new(),
-            None => file.read_exact(0, first_read(file.bytes()))?,
-        };
+        if image.is_none() {
+            file.read_exact_into(&mut read, 0, first_read(file.bytes()))?;
+        }
         let bytes = image.as_ref().map_or(&read[..], Image::bytes);
         let range = header_range(bytes, file.bytes()).map_err(invalid)?;
         // The range is within the file and at most 100 MB, so it fits in memory and in usize.
         let (start, end) = (range.start() as usize, range.end() as usize);
         if end > bytes.len() {
-            read = file.read_exact(0, end)?;
+            file.read_exact_into(&mut read, 0, end)?;
         }
         let bytes = image.as_ref().map_or(&read[..], Image::bytes);
         let header = Header::parse(&bytes[start..end], file.bytes()).map_err(invalid)?;
