@@ -31,7 +31,7 @@ pub enum Error {
     )]
     DuplicateTensor { tensor: String, first: String, second: String },
     /// A table of core would outgrow its numbers.
-    #[error("the checkpoint has more than 4294967295 {what}")]
+    #[error("the checkpoint has more {what} than can be numbered in 32 bits; select fewer tensors")]
     TooMany { what: &'static str },
     /// A glob that cannot be read.
     #[error(transparent)]
@@ -68,6 +68,13 @@ pub enum Error {
     /// A tensor is wanted in two ways at once.
     #[error("tensor \"{}\" is selected in two ways at once; select all of it, or one slice", Quoted(tensor))]
     SelectedTwice { tensor: String },
+    /// A slice that is to be shared by ranks, which would cut it again.
+    #[error(
+        "tensor \"{}\" is selected as a slice, and a slice is not cut again for ranks; select the whole tensor, or for each rank its part of \
+         the slice",
+        Quoted(tensor)
+    )]
+    SliceOfSlice { tensor: String },
     /// A rank that the group does not have.
     #[error("there is no rank {rank} among {world}; ranks are counted from 0")]
     NoSuchRank { rank: u32, world: u32 },

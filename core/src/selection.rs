@@ -161,11 +161,12 @@ impl Selection {
                 }
                 let mut wanted = of.resolve_with_repeats(catalog)?;
                 for wanted in &mut wanted {
+                    let tensor = catalog.tensor(wanted.tensor());
                     // Cutting a slice again would need slices of two dimensions.
                     if wanted.as_slice().is_some() {
-                        return Err(selected_twice(catalog, *wanted));
+                        return Err(Error::SliceOfSlice { tensor: tensor.name.to_owned() });
                     }
-                    *wanted = rules.part(&catalog.tensor(wanted.tensor()), *rank, *world)?;
+                    *wanted = rules.part(&tensor, *rank, *world)?;
                 }
                 wanted
             }

@@ -172,13 +172,11 @@ mod tests {
         let all = Selection::slice("c", 0, 0..4).and(Selection::All);
         assert_eq!(slices(&catalog, &all), Ok(alloc::vec![None; 3]), "all of it is the whole tensor");
         let twice = Selection::slice("b", 1, 2..5).and(Selection::globs(["b"]).expect("a pattern"));
-        for error in [
-            twice.resolve(&catalog),
-            twice.resolve_listed(&catalog),
-            twice.sharded(0, 2, ShardRules::rows()).resolve(&catalog),
-        ] {
+        for error in [twice.resolve(&catalog), twice.resolve_listed(&catalog)] {
             assert_eq!(error, Err(Error::SelectedTwice { tensor: "b".to_string() }));
         }
+        let cut_again = Selection::slice("b", 1, 2..5).sharded(0, 2, ShardRules::rows()).resolve(&catalog);
+        assert_eq!(cut_again, Err(Error::SliceOfSlice { tensor: "b".to_string() }));
         let part = Selection::names(["b"]).sharded(1, 2, ShardRules::rows());
         assert_eq!(slices(&catalog, &part), Ok(alloc::vec![Some((0, 2, 4))]));
     }

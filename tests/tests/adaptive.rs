@@ -1,11 +1,18 @@
 //! Loads that follow what the page cache, the loader's memory and the checkpoint's size make best, and bring the same bytes.
 
-use floodtide_core::{Alignment, Method, Selection};
+use floodtide_core::middleware::{Faults, Injection};
+use floodtide_core::strategy::Strategy;
+use floodtide_core::{Alignment, Method, ReadOp, Selection};
 use floodtide_linux::probe::resident_share;
-use floodtide_linux::{Loader, Tensors};
-use floodtide_tests::checkpoint::{folder, raw, small};
+use floodtide_linux::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
+use floodtide_linux::{Backend, Loader, Tensors};
+use floodtide_tests::checkpoint::{folder, raw, small, sparse};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
@@ -181,4 +188,54 @@ fn a_small_checkpoint_of_crooked_offsets_is_aligned() {
         let tensors = aligned.load(&path).expect("loads");
         assert_eq!(tensors.get("t").expect("is there").bytes().as_ptr().align_offset(64), 0);
     }
+}
+
+/// Counts a load's workers; its reads take a while.
+#[derive(Clone, Default)]
+struct SlowDevice(Arc<AtomicUsize>);
+
+impl Faults for SlowDevice {
+    fn inject(&mut self, _: &ReadOp) -> Injection {
+        std::thread::sleep(Duration::from_millis(3));
+        Injection::None
+    }
+}
+
+impl Trace for SlowDevice {
+    fn load(&self) -> Arc<dyn LoadTrace> {
+        Arc::new(self.clone())
+    }
+}
+
+impl LoadTrace for SlowDevice {
+    fn decided(&self, _: &[&Path], _: &Strategy) {}
+
+    fn phase(&self, _: Phase, _: Instant, _: Instant) {}
+
+    fn worker(&self, _: Reads) -> Box<dyn ReadTrace> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::new(())
+    }
+
+    fn populated(&self, _: &Populated) {}
+}
+
+#[test]
+fn a_device_that_answers_slowly_gets_more_threads() {
+    let folder = folder();
+    // Holes come at once, so that what a read takes is what it is made to take.
+    let path = sparse(folder.path(), 512 << 20);
+    let workers = |loader: Loader| {
+        let device = SlowDevice::default();
+        let slow = device.clone();
+        let loader = loader.backend(Backend::Pread).trace(device.clone()).faults(move || slow.clone());
+        let started = loader.plan(&path).expect("plans").strategy.workers;
+        let tensors = loader.load(&path).expect("loads");
+        assert!(tensors.get("t").is_some_and(|tensor| tensor.bytes().iter().all(|&byte| byte == 0)));
+        (started, device.0.load(Ordering::Relaxed))
+    };
+    let (started, ended) = workers(Loader::new());
+    assert!(ended > started, "{started} threads at first, {ended} in all");
+    let three = NonZeroUsize::new(3).expect("not zero");
+    assert_eq!(workers(Loader::new().threads(three)), (3, 3), "who says how many gets no more");
 }
