@@ -15,6 +15,10 @@ use core::fmt;
 pub enum Format {
     /// One or several safetensors files, with or without an index.
     Safetensors,
+    /// One or several GGUF files.
+    Gguf,
+    /// A ServerlessLLM store: an index, and the partitions beside it.
+    ServerlessLlm,
 }
 
 impl Format {
@@ -23,6 +27,8 @@ impl Format {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::ServerlessLlm => "serverlessllm",
         }
     }
 }
@@ -40,9 +46,7 @@ mod tests {
 
     #[test]
     fn a_format_is_shown_by_its_name() {
-        assert_eq!(
-            (Format::Safetensors.name(), Format::Safetensors.to_string().as_str()),
-            ("safetensors", "safetensors")
-        );
+        let shown = [Format::Safetensors, Format::Gguf, Format::ServerlessLlm].map(|format| format.to_string());
+        assert_eq!(shown, ["safetensors", "gguf", "serverlessllm"]);
     }
 }
