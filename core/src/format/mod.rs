@@ -3,6 +3,7 @@
 //! To add a format: one file here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
 //! parses to, and a variant of [`Format`].
 
+pub mod gguf;
 pub mod safetensors;
 pub mod shard_index;
 mod text;
