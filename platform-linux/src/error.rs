@@ -1,7 +1,7 @@
 //! The errors of the Linux platform: core's, and what the system adds.
 
 use floodtide_core::strategy::Backend;
-use floodtide_core::{Error as CoreError, Escaped, Fault, Quoted};
+use floodtide_core::{Error as CoreError, Escaped, Fault, Format, Quoted};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -19,13 +19,13 @@ pub enum Error {
     Io { path: PathBuf, action: &'static str, source: io::Error },
     /// A FIFO, a device, a socket.
     #[error(
-        "{}: expected a file or a directory, found {found}; name a safetensors file, its index or its folder",
+        "{}: expected a file or a directory, found {found}; name a checkpoint's file, its index or its folder",
         Shown(path)
     )]
     NotAFile { path: PathBuf, found: &'static str },
     /// A directory without anything to load.
     #[error(
-        "{}: no checkpoint here: expected *.safetensors files or a *.safetensors.index.json, found none; \
+        "{}: no checkpoint here: expected *.safetensors files, a *.safetensors.index.json or *.gguf files, found none; \
          name the folder that holds them",
         Shown(path)
     )]
@@ -47,6 +47,23 @@ pub enum Error {
         Quoted(shard)
     )]
     MissingShard { index: PathBuf, shard: String },
+    /// A shard of a split model is missing.
+    #[error(
+        "{}: the model is split over {count} files, of which \"{}\" is missing beside this one; fetch it or finish the download",
+        Shown(path),
+        Quoted(shard)
+    )]
+    MissingSplit { path: PathBuf, shard: String, count: u32 },
+    /// A folder with several models.
+    #[error("{}: several GGUF models are here ({}); name the file of the one to load", Shown(path), Quoted(names))]
+    SeveralModels { path: PathBuf, names: String },
+    /// Files of one checkpoint that are of several formats.
+    #[error(
+        "{}: this file is of the format {found}, but others of the checkpoint are of the format {others}; \
+         name the files of one format, or keep them in folders of their own",
+        Shown(path)
+    )]
+    MixedFormats { path: PathBuf, found: Format, others: Format },
     /// A shard is a link to somewhere else.
     #[error(
         "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
@@ -207,6 +224,8 @@ mod tests {
                 Error::MissingShard { index: "index.json".into(), shard: name.clone() },
                 Error::MissingShard { index: name.into(), shard: "shard".to_owned() },
                 Error::SeveralIndexes { path: "folder".into(), names: name.clone() },
+                Error::SeveralModels { path: "folder".into(), names: name.clone() },
+                Error::MissingSplit { path: name.into(), shard: name.clone(), count: 2 },
                 Error::Pickle { path: name.into() },
             ] {
                 let message = error.to_string();

@@ -92,11 +92,22 @@ impl OpenFile {
     /// Reads exactly `bytes` from `offset` on; for headers.
     pub(crate) fn read_exact(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
         let mut buffer = vec![0; bytes];
-        self.buffered.read_exact_at(&mut buffer, offset).map_err(|source| match source.kind() {
+        self.fill(&mut buffer, offset)?;
+        Ok(buffer)
+    }
+
+    /// Makes what was read from the file's start `bytes` long, by reading on.
+    pub(crate) fn read_on(&self, read: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
+        let from = read.len();
+        read.resize(bytes.max(from), 0);
+        self.fill(&mut read[from..], from as u64)
+    }
+
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
+        self.buffered.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone(), what: "its length is another" },
             _ => Error::Io { path: self.path.clone(), action: "read the header", source },
-        })?;
-        Ok(buffer)
+        })
     }
 
     /// Fails if the file, or what its path means, is not what it was when it was opened.

@@ -1,13 +1,20 @@
-//! Opens the located files and reads their headers into a catalog.
+//! Opens the located files and reads their headers into a catalog. What a file is, its first bytes tell.
+
+mod gguf;
 
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::image::Image;
 use crate::locate::Located;
 use crate::shelf::Shelf;
+use floodtide_core::format::gguf::is_gguf;
 use floodtide_core::format::safetensors::{Header, header_range};
-use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, Escaped, Format};
+use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, Escaped, Format, MetadataValue};
+use gguf::Splits;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Most headers of a shard are within this; one read then brings prefix and header.
@@ -26,8 +33,52 @@ pub(crate) struct Opened {
     pub(crate) image: Option<Image>,
     pub(crate) catalog: Catalog,
     /// What [`merge_metadata`] makes of the index's metadata and the files'.
-    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) metadata: Vec<(String, MetadataValue)>,
     pub(crate) warnings: Vec<String>,
+}
+
+/// What a file is that does not begin as any format does: what it is named as says best what is wrong with it.
+fn format_by_name(path: &Path) -> Format {
+    if path.extension() == Some(OsStr::new("gguf")) { Format::Gguf } else { Format::Safetensors }
+}
+
+/// The headers read so far, all of one format.
+struct Collected {
+    format: Format,
+    builder: CatalogBuilder,
+    splits: Splits,
+}
+
+impl Collected {
+    fn new(format: Format) -> Self {
+        Self { format, builder: CatalogBuilder::new(format), splits: Splits::default() }
+    }
+
+    /// Adds a file of that format which begins with `start`.
+    fn add(&mut self, format: Format, file: &OpenFile, start: &[u8]) -> Result<(), Error> {
+        if format != self.format {
+            return Err(Error::MixedFormats { path: file.path().to_owned(), found: format, others: self.format });
+        }
+        match format {
+            Format::Gguf => self.splits.add(&mut self.builder, file, start),
+            _ => add_safetensors(&mut self.builder, file, start),
+        }
+    }
+}
+
+fn add_safetensors(builder: &mut CatalogBuilder, file: &OpenFile, start: &[u8]) -> Result<(), Error> {
+    let name = file.path().display().to_string();
+    let invalid = |source| CoreError::Header { file: name.clone(), source };
+    let header = header_range(start, file.bytes()).map_err(invalid)?;
+    // The range is within the file and at most 100 MB, so it fits in memory and in usize.
+    let (from, to) = (header.start() as usize, header.end() as usize);
+    let whole = match start.get(from..to) {
+        Some(json) => Cow::Borrowed(json),
+        None => Cow::Owned(file.read_exact(header.start(), to - from)?),
+    };
+    let header = Header::parse(&whole, file.bytes()).map_err(invalid)?;
+    builder.add_safetensors(&name, file.bytes(), &header)?;
+    Ok(())
 }
 
 /// Opens the files and reads their headers. A single small file is read whole, into memory of `images`, if that is given.
@@ -35,29 +86,25 @@ pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Open
     let mut already = located.opened;
     let mut image = None;
     let mut files = Vec::with_capacity(located.files.len());
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    // What the first file is decides; of an index it is known.
+    let mut collected = located.index.is_some().then(|| Collected::new(Format::Safetensors));
     for path in &located.files {
         let file = already.take().map_or_else(|| OpenFile::open(path), Ok)?;
-        let name = path.display().to_string();
-        let invalid = |source| CoreError::Header { file: name.clone(), source };
         if located.files.len() == 1 {
             image = images.and_then(|arenas| Image::read(&file, arenas));
         }
-        let mut read = match image {
+        let read = match image {
             Some(_) => Vec::new(),
             None => file.read_exact(0, first_read(file.bytes()))?,
         };
-        let bytes = image.as_ref().map_or(&read[..], Image::bytes);
-        let range = header_range(bytes, file.bytes()).map_err(invalid)?;
-        // The range is within the file and at most 100 MB, so it fits in memory and in usize.
-        let (start, end) = (range.start() as usize, range.end() as usize);
-        if end > bytes.len() {
-            read = file.read_exact(0, end)?;
-        }
-        let bytes = image.as_ref().map_or(&read[..], Image::bytes);
-        let header = Header::parse(&bytes[start..end], file.bytes()).map_err(invalid)?;
-        builder.add_safetensors(&name, file.bytes(), &header)?;
+        let start = image.as_ref().map_or(&read[..], Image::bytes);
+        let format = if is_gguf(start) { Format::Gguf } else { format_by_name(path) };
+        collected.get_or_insert_with(|| Collected::new(format)).add(format, &file, start)?;
         files.push(file);
+    }
+    let Collected { builder, splits, format } = collected.unwrap_or_else(|| Collected::new(Format::Safetensors));
+    if format == Format::Gguf {
+        splits.check(&files)?;
     }
     let catalog = builder.finish()?;
     let mut warnings = Vec::new();
@@ -83,18 +130,19 @@ pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Open
 /// A header may hold millions of keys, so each is looked up only once.
 fn merge_metadata<'a>(
     index: &'a [(String, String)],
-    files: impl Iterator<Item = (usize, &'a str, &'a str)>,
-) -> Vec<(String, String)> {
-    let mut merged: Vec<(String, String)> = index.to_vec();
+    files: impl Iterator<Item = (usize, &'a str, &'a MetadataValue)>,
+) -> Vec<(String, MetadataValue)> {
+    let mut merged: Vec<(String, MetadataValue)> =
+        index.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
     // Where each key stands in `merged`, and the file that its value is of.
     let mut known: HashMap<&str, (usize, Option<usize>)> =
         index.iter().enumerate().map(|(at, (key, _))| (key.as_str(), (at, None))).collect();
     for (file, key, value) in files {
         let (at, from) = *known.entry(key).or_insert((merged.len(), Some(file)));
         if at == merged.len() {
-            merged.push((key.to_owned(), value.to_owned()));
+            merged.push((key.to_owned(), value.clone()));
         } else if from == Some(file) {
-            value.clone_into(&mut merged[at].1);
+            merged[at].1.clone_from(value);
         }
     }
     merged
@@ -109,16 +157,18 @@ mod tests {
     fn the_last_of_a_file_and_the_first_of_the_files_counts() {
         let index = [("a".to_owned(), "index".to_owned())];
         let files = [(0, "b", "1"), (0, "a", "2"), (0, "b", "3"), (1, "c", "4"), (1, "b", "5"), (1, "c", "6")];
-        let merged = merge_metadata(&index, files.into_iter());
+        let files = files.map(|(file, key, value)| (file, key, MetadataValue::from(value)));
+        let merged = merge_metadata(&index, files.iter().map(|(file, key, value)| (*file, *key, value)));
         let expected = [("a", "index"), ("b", "3"), ("c", "6")];
-        assert_eq!(merged, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert_eq!(merged, expected.map(|(key, value)| (key.to_owned(), value.into())));
     }
 
     #[test]
     fn many_keys_take_little_time() {
         let keys: Vec<String> = (0..200_000).map(|key| format!("key {key}")).collect();
+        let value = MetadataValue::from("value");
         let start = Instant::now();
-        let merged = merge_metadata(&[], keys.iter().map(|key| (0, key.as_str(), "value")));
+        let merged = merge_metadata(&[], keys.iter().map(|key| (0, key.as_str(), &value)));
         assert_eq!(merged.len(), keys.len());
         // Every key against every other takes most of a minute.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());

@@ -1,10 +1,14 @@
 //! From the path a person gives to the files of a checkpoint.
 //!
 //! A path may be a file, an index, a folder of shards with or without an index, a Hugging Face cache snapshot, or the
-//! `models--…` folder above it. Names that an index gives are not trusted: see [`confine`].
+//! `models--…` folder above it. Any shard of a split GGUF model means all of them. Names that an index gives are not trusted:
+//! see [`confine`].
+
+mod gguf;
 
 use crate::error::Error;
 use crate::files::OpenFile;
+use floodtide_core::format::gguf::is_gguf;
 use floodtide_core::format::shard_index::ShardIndex;
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -35,7 +39,13 @@ pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
     if path.extension() == Some(OsStr::new("json")) {
         return by_index(path);
     }
-    if is_pickle(&file)? {
+    let start = file.read_exact(0, file.bytes().min(4) as usize)?;
+    if is_gguf(&start)
+        && let Some(files) = gguf::shards_of(path)?
+    {
+        return Ok(Located { files, opened: None, index: None });
+    }
+    if is_pickle(&file, &start) {
         return Err(Error::Pickle { path: path.to_owned() });
     }
     Ok(Located { files: vec![path.to_owned()], opened: Some(file), index: None })
@@ -80,6 +90,9 @@ fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
     let files: Vec<PathBuf> = names.iter().filter(is_safetensors).map(|name| folder.join(name)).collect();
     if !files.is_empty() {
         return Ok(Located { files, opened: None, index: None });
+    }
+    if let Some(located) = gguf::locate_among(folder, &names)? {
+        return Ok(located);
     }
     match names.iter().find(|name| has_pickle_extension(Path::new(name))) {
         Some(pickle) => Err(Error::Pickle { path: folder.join(pickle) }),
@@ -148,12 +161,11 @@ fn has_pickle_extension(path: &Path) -> bool {
     path.extension().and_then(OsStr::to_str).is_some_and(|extension| PICKLES.contains(&extension))
 }
 
-/// Whether a file looks like what `torch.save` writes: a zip archive, or a bare pickle of protocol 2 and up.
-fn is_pickle(file: &OpenFile) -> Result<bool, Error> {
+/// Whether a file that begins so looks like what `torch.save` writes: a zip archive, or a bare pickle of protocol 2 and up.
+fn is_pickle(file: &OpenFile, start: &[u8]) -> bool {
     // A header of 898 bytes (0x0382) would look like a bare pickle; its name tells.
     if file.path().extension() == Some(OsStr::new("safetensors")) {
-        return Ok(false);
+        return false;
     }
-    let start = file.read_exact(0, file.bytes().min(4) as usize)?;
-    Ok(start.starts_with(b"PK\x03\x04") || (start.len() > 1 && start[0] == 0x80 && (2..6).contains(&start[1])))
+    start.starts_with(b"PK\x03\x04") || (start.len() > 1 && start[0] == 0x80 && (2..6).contains(&start[1]))
 }

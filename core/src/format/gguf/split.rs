@@ -15,32 +15,37 @@ const TENSORS_KEY: &str = "split.tensors.count";
 /// Numbers in names have at least so many digits.
 const DIGITS: usize = 5;
 
-/// The name of a shard, taken apart.
+/// How a shard's name ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShardName<'a> {
-    /// What the names of all shards begin with.
-    pub prefix: &'a str,
+pub struct ShardName {
     /// Its number, counted from 1.
     pub number: u32,
     /// How many there are.
     pub count: u32,
 }
 
-impl<'a> ShardName<'a> {
-    /// Takes a file's name apart; `None` when it is not that of a shard.
+impl ShardName {
+    /// Finds the end of a shard's name in a file's; `None` when it is not that of a shard.
     #[must_use]
-    pub fn parse(name: &'a str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_suffix(".gguf")?;
         let (rest, count) = rest.rsplit_once("-of-")?;
-        let (prefix, number) = rest.rsplit_once('-')?;
-        let parsed = Self { prefix, number: digits(number)?, count: digits(count)? };
-        (parsed.number >= 1 && parsed.number <= parsed.count && parsed.sibling(parsed.number) == name).then_some(parsed)
+        let (_, number) = rest.rsplit_once('-')?;
+        let parsed = Self { number: digits(number)?, count: digits(count)? };
+        let is_written_so = name.ends_with(&parsed.suffix());
+        (is_written_so && (1..=parsed.count).contains(&parsed.number)).then_some(parsed)
     }
 
-    /// The name of the shard of that number, counted from 1.
+    /// The end of the name, which is ASCII; what is before it the shards have in common.
     #[must_use]
-    pub fn sibling(&self, number: u32) -> String {
-        format!("{}-{number:0DIGITS$}-of-{:0DIGITS$}.gguf", self.prefix, self.count)
+    pub fn suffix(&self) -> String {
+        format!("-{:0DIGITS$}-of-{:0DIGITS$}.gguf", self.number, self.count)
+    }
+
+    /// All of these shards, in order.
+    pub fn all(&self) -> impl Iterator<Item = Self> + use<> {
+        let count = self.count;
+        (1..=count).map(move |number| Self { number, count })
     }
 }
 

@@ -8,10 +8,11 @@ use alloc::vec;
 #[test]
 fn names_are_taken_apart_and_put_together() {
     let name = ShardName::parse("a-b-of-c-00002-of-00003.gguf").expect("a shard");
-    assert_eq!((name.prefix, name.number, name.count), ("a-b-of-c", 2, 3));
-    assert_eq!(name.sibling(3), "a-b-of-c-00003-of-00003.gguf");
-    let many = ShardName::parse("m-100000-of-100001.gguf").expect("a shard");
-    assert_eq!((many.number, many.sibling(1).as_str()), (100_000, "m-00001-of-100001.gguf"));
+    assert_eq!((name.number, name.count, name.suffix().as_str()), (2, 3, "-00002-of-00003.gguf"));
+    assert!(name.all().map(|shard| shard.number).eq(1..=3) && name.all().all(|shard| shard.count == 3));
+    let many = ShardName { number: 100_000, count: 100_001 };
+    assert_eq!(ShardName::parse("m-100000-of-100001.gguf"), Some(many));
+    assert_eq!(ShardName { number: 1, ..many }.suffix(), "-00001-of-100001.gguf");
     for other in [
         "model.gguf",
         "m-00001-of-00003.safetensors",
