@@ -1,7 +1,7 @@
 //! The errors of the Linux platform: core's, and what the system adds.
 
 use floodtide_core::strategy::Backend;
-use floodtide_core::{Error as CoreError, Escaped, Fault, Format, Quoted};
+use floodtide_core::{Error as CoreError, Escaped, Fault, Quoted};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -19,17 +19,30 @@ pub enum Error {
     Io { path: PathBuf, action: &'static str, source: io::Error },
     /// A FIFO, a device, a socket.
     #[error(
-        "{}: expected a file or a directory, found {found}; name a checkpoint's file, its index or its folder",
+        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
         Shown(path)
     )]
     NotAFile { path: PathBuf, found: &'static str },
     /// A directory without anything to load.
     #[error(
-        "{}: no checkpoint here: expected *.safetensors files, a *.safetensors.index.json or *.gguf files, found none; \
+        "{}: no checkpoint here: expected *.safetensors or *.gguf files, a *.safetensors.index.json or a tensor_index.json, found none; \
          name the folder that holds them",
         Shown(path)
     )]
     NoCheckpoint { path: PathBuf },
+    /// Files of more than one format.
+    #[error(
+        "{}: checkpoints of several formats are here ({}); name the file or the index to load",
+        Shown(path),
+        Quoted(names)
+    )]
+    SeveralFormats { path: PathBuf, names: String },
+    /// A part of a store, which alone says nothing.
+    #[error(
+        "{}: this is a partition of a ServerlessLLM store, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
+        Shown(path)
+    )]
+    Partition { path: PathBuf },
     /// PyTorch pickles are programs.
     #[error(
         "{}: this is a PyTorch pickle, which runs code when it is loaded, so floodtide does not load it; \
@@ -57,13 +70,6 @@ pub enum Error {
     /// A folder with several models.
     #[error("{}: several GGUF models are here ({}); name the file of the one to load", Shown(path), Quoted(names))]
     SeveralModels { path: PathBuf, names: String },
-    /// Files of one checkpoint that are of several formats.
-    #[error(
-        "{}: this file is of the format {found}, but others of the checkpoint are of the format {others}; \
-         name the files of one format, or keep them in folders of their own",
-        Shown(path)
-    )]
-    MixedFormats { path: PathBuf, found: Format, others: Format },
     /// A shard is a link to somewhere else.
     #[error(
         "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \

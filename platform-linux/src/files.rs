@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::probe;
+use floodtide_core::format::content::{Content, START_BYTES};
 use floodtide_core::{DirectLimits, Stamp};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
@@ -96,9 +97,16 @@ impl OpenFile {
         Ok(buffer)
     }
 
+    /// What it is by its first bytes.
+    pub(crate) fn content(&self) -> Result<Content, Error> {
+        Ok(Content::of(&self.read_exact(0, self.bytes().min(START_BYTES as u64) as usize)?))
+    }
+
     /// Makes what was read from the file's start `bytes` long, by reading on.
     pub(crate) fn read_on(&self, read: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
         let from = read.len();
+        // No more than that: a header may be long.
+        read.reserve_exact(bytes.saturating_sub(from));
         read.resize(bytes.max(from), 0);
         self.fill(&mut read[from..], from as u64)
     }

@@ -30,26 +30,29 @@ pub(super) fn shards_of(path: &Path) -> Result<Option<Vec<PathBuf>>, Error> {
     Ok(Some(shards))
 }
 
-/// The one model among a folder's GGUF files, which may be split; `None` when there is no such file.
-pub(super) fn locate_among(folder: &Path, names: &[OsString]) -> Result<Option<Located>, Error> {
+/// The one model that a folder's GGUF files are, which may be split.
+pub(super) fn one_model(folder: &Path, names: &[&OsString]) -> Result<Located, Error> {
     // The first file of each model.
     let mut models: BTreeMap<(&[u8], u32), &OsStr> = BTreeMap::new();
-    for name in names.iter().filter(|name| Path::new(name).extension() == Some(OsStr::new("gguf"))) {
+    for name in names {
         let model = match shard_name(name) {
             Some((prefix, shard)) => (prefix, shard.count),
             None => (name.as_bytes(), 0),
         };
         models.entry(model).or_insert(name);
     }
-    let mut firsts = models.values();
-    let Some(first) = firsts.next() else { return Ok(None) };
-    if firsts.next().is_some() {
-        let names: Vec<_> = models.values().map(|name| name.to_string_lossy()).collect();
-        return Err(Error::SeveralModels { path: folder.to_owned(), names: names.join(", ") });
+    let firsts: Vec<&OsStr> = models.into_values().collect();
+    match firsts[..] {
+        [first] => {
+            let path = folder.join(first);
+            let files = shards_of(&path)?.unwrap_or_else(|| vec![path]);
+            Ok(Located { files, opened: None, index: None })
+        }
+        _ => {
+            let names: Vec<_> = firsts.iter().map(|name| name.to_string_lossy()).collect();
+            Err(Error::SeveralModels { path: folder.to_owned(), names: names.join(", ") })
+        }
     }
-    let path = folder.join(first);
-    let files = shards_of(&path)?.unwrap_or_else(|| vec![path]);
-    Ok(Some(Located { files, opened: None, index: None }))
 }
 
 /// What a shard's name begins with, and how it ends. The end is ASCII, so that it is found in a name that is not UTF-8 too.

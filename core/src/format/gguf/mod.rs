@@ -53,12 +53,6 @@ const LEAST_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
 /// The least that a tensor's description takes: the length of its name, a number of dimensions, a type, an offset.
 const LEAST_TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 
-/// Whether a file that begins so is, or wants to be, of this format. No safetensors file begins so: its header would be longer than 1 GB.
-#[must_use]
-pub fn is_gguf(start: &[u8]) -> bool {
-    start.starts_with(&MAGIC)
-}
-
 /// What came of parsing the start of a file.
 #[derive(Debug)]
 pub enum Parsed<'a> {
