@@ -10,6 +10,7 @@ mod digest;
 mod doctor;
 mod inspect;
 mod load;
+mod metadata;
 mod output;
 mod plan;
 mod probe;

@@ -1,8 +1,10 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
 use crate::dtype::DType;
+use crate::element::GgmlType;
 use crate::escape::{Escaped, Quoted};
-use crate::format::{safetensors::HeaderError, shard_index::IndexError};
+use crate::format::gguf::{GgufError, SplitError};
+use crate::format::{safetensors::HeaderError, serverlessllm::StoreError, shard_index::IndexError};
 use crate::glob::GlobError;
 use crate::source::Fault;
 use crate::units::HumanBytes;
@@ -19,9 +21,18 @@ pub enum Error {
     /// A header breaks a rule of its format.
     #[error("{}: {source}", Escaped(file))]
     Header { file: String, source: HeaderError },
+    /// A GGUF file breaks a rule of its format.
+    #[error("{}: {source}", Escaped(file))]
+    Gguf { file: String, source: GgufError },
+    /// A shard of a split GGUF model does not belong where it is.
+    #[error("{}: {source}", Escaped(file))]
+    Split { file: String, source: SplitError },
     /// An index breaks a rule, or disagrees with its shards.
     #[error("{}: {source}", Escaped(file))]
     Index { file: String, source: IndexError },
+    /// The index of a ServerlessLLM store breaks a rule, or disagrees with its partitions. `file` is the index.
+    #[error("{}: {source}", Escaped(file))]
+    Store { file: String, source: StoreError },
     /// Two files of one checkpoint hold the same name.
     #[error(
         "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, name one of the files instead",
@@ -65,6 +76,15 @@ pub enum Error {
         Shape(shape)
     )]
     SliceBytes { tensor: String, dtype: DType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
+    /// A slice of quantised elements that cuts a block in two.
+    #[error(
+        "the slice {start}..{end} of dimension {dim} of tensor \"{}\" (ggml type {dtype}, shape {}) begins or ends inside a block of {} \
+         elements; choose one whose edges are multiples of that, a slice of another dimension, or take the tensor whole",
+        Quoted(tensor),
+        Shape(shape),
+        dtype.block_elements()
+    )]
+    SliceBlock { tensor: String, dtype: GgmlType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
     /// A tensor is wanted in two ways at once.
     #[error("tensor \"{}\" is selected in two ways at once; select all of it, or one slice", Quoted(tensor))]
     SelectedTwice { tensor: String },

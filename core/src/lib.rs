@@ -26,10 +26,12 @@ pub mod tune;
 
 mod catalog;
 mod dtype;
+mod element;
 mod engine;
 mod error;
 mod escape;
 mod glob;
+mod metadata;
 mod names;
 mod plan;
 #[cfg_attr(not(floodtide_planted), allow(unused_macros, reason = "what is planted is off"))]
@@ -46,6 +48,7 @@ mod write_only;
 
 pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
+pub use element::{ElementType, GgmlType};
 pub use engine::{
     BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, next_read,
 };
@@ -53,6 +56,7 @@ pub use error::Error;
 pub use escape::{Escaped, Quoted};
 pub use format::Format;
 pub use glob::{Glob, GlobError};
+pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
     Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
     PlanOptions, Planner, tensor_alignment,

@@ -19,17 +19,30 @@ pub enum Error {
     Io { path: PathBuf, action: &'static str, source: io::Error },
     /// A FIFO, a device, a socket.
     #[error(
-        "{}: expected a file or a directory, found {found}; name a safetensors file, its index or its folder",
+        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
         Shown(path)
     )]
     NotAFile { path: PathBuf, found: &'static str },
     /// A directory without anything to load.
     #[error(
-        "{}: no checkpoint here: expected *.safetensors files or a *.safetensors.index.json, found none; \
+        "{}: no checkpoint here: expected *.safetensors or *.gguf files, a *.safetensors.index.json or a tensor_index.json, found none; \
          name the folder that holds them",
         Shown(path)
     )]
     NoCheckpoint { path: PathBuf },
+    /// Files of more than one format.
+    #[error(
+        "{}: checkpoints of several formats are here ({}); name the file or the index to load",
+        Shown(path),
+        Quoted(names)
+    )]
+    SeveralFormats { path: PathBuf, names: String },
+    /// A part of a store, which alone says nothing.
+    #[error(
+        "{}: this is a partition of a ServerlessLLM store, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
+        Shown(path)
+    )]
+    Partition { path: PathBuf },
     /// PyTorch pickles are programs.
     #[error(
         "{}: this is a PyTorch pickle, which runs code when it is loaded, so floodtide does not load it; \
@@ -47,6 +60,16 @@ pub enum Error {
         Quoted(shard)
     )]
     MissingShard { index: PathBuf, shard: String },
+    /// A shard of a split model is missing.
+    #[error(
+        "{}: the model is split over {count} files, of which \"{}\" is missing beside this one; fetch it or finish the download",
+        Shown(path),
+        Quoted(shard)
+    )]
+    MissingSplit { path: PathBuf, shard: String, count: u32 },
+    /// A folder with several models.
+    #[error("{}: several GGUF models are here ({}); name the file of the one to load", Shown(path), Quoted(names))]
+    SeveralModels { path: PathBuf, names: String },
     /// A shard is a link to somewhere else.
     #[error(
         "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
@@ -111,6 +134,7 @@ impl Error {
                         | CoreError::SliceDim { .. }
                         | CoreError::SliceRange { .. }
                         | CoreError::SliceBytes { .. }
+                        | CoreError::SliceBlock { .. }
                         | CoreError::SelectedTwice { .. }
                         | CoreError::NoSuchRank { .. }
                         | CoreError::BufferTooSmall { .. }
@@ -206,6 +230,8 @@ mod tests {
                 Error::MissingShard { index: "index.json".into(), shard: name.clone() },
                 Error::MissingShard { index: name.into(), shard: "shard".to_owned() },
                 Error::SeveralIndexes { path: "folder".into(), names: name.clone() },
+                Error::SeveralModels { path: "folder".into(), names: name.clone() },
+                Error::MissingSplit { path: name.into(), shard: name.clone(), count: 2 },
                 Error::Pickle { path: name.into() },
             ] {
                 let message = error.to_string();

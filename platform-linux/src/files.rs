@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::probe;
+use floodtide_core::format::content::{Content, START_BYTES};
 use floodtide_core::{DirectLimits, Stamp};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::ReadWriteFlags;
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `RWF_DONTCACHE` (Linux 6.14): what a read brings into the page cache is dropped again; what was there stays. File systems and kernels
@@ -33,6 +35,8 @@ pub(crate) struct OpenFile {
     direct: Option<(File, DirectLimits)>,
     /// Whether buffered reads are to leave nothing behind in the page cache, as far as the file system can do that.
     uncached: AtomicBool,
+    /// What it is, once that was asked.
+    content: OnceLock<Content>,
     stamp: Stamp,
 }
 
@@ -55,7 +59,14 @@ impl OpenFile {
             return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
         }
         let stamp = stamp_of(&metadata);
-        Ok(Some(Self { path: path.to_owned(), buffered, direct: None, uncached: AtomicBool::new(false), stamp }))
+        Ok(Some(Self {
+            path: path.to_owned(),
+            buffered,
+            direct: None,
+            uncached: AtomicBool::new(false),
+            content: OnceLock::new(),
+            stamp,
+        }))
     }
 
     /// Opens the file a second time for direct reads, where the file system takes them.
@@ -117,6 +128,30 @@ impl OpenFile {
     /// As [`read_exact`](Self::read_exact), into a buffer whose memory is used again.
     pub(crate) fn read_exact_into(&self, buffer: &mut Vec<u8>, offset: u64, bytes: usize) -> Result<(), Error> {
         buffer.resize(bytes, 0);
+        self.fill(buffer, offset)
+    }
+
+    /// What it is by its first bytes.
+    pub(crate) fn content(&self) -> Result<Content, Error> {
+        if let Some(content) = self.content.get() {
+            return Ok(*content);
+        }
+        let mut start = [0; START_BYTES];
+        let bytes = self.bytes().min(START_BYTES as u64) as usize;
+        self.fill(&mut start[..bytes], 0)?;
+        Ok(*self.content.get_or_init(|| Content::of(&start[..bytes])))
+    }
+
+    /// Makes what was read from the file's start `bytes` long, by reading on.
+    pub(crate) fn read_on(&self, read: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
+        let from = read.len();
+        // No more than that: a header may be long.
+        read.reserve_exact(bytes.saturating_sub(from));
+        read.resize(bytes.max(from), 0);
+        self.fill(&mut read[from..], from as u64)
+    }
+
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
         self.buffered.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone(), what: "its length is another" },
             _ => Error::Io { path: self.path.clone(), action: "read the header", source },

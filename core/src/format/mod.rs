@@ -1,9 +1,14 @@
-//! The checkpoint formats: one file a format, from untrusted bytes to what a [`Catalog`](crate::Catalog) is built of.
+//! The checkpoint formats: one module a format, from untrusted bytes to what a [`Catalog`](crate::Catalog) is built of.
 //!
-//! To add a format: one file here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
-//! parses to, and a variant of [`Format`].
+//! To add a format: one module here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
+//! parses to, a variant of [`Format`], and in [`content`] what tells its files from others.
 
+pub mod content;
+mod dims;
+pub mod gguf;
+mod numbers;
 pub mod safetensors;
+pub mod serverlessllm;
 pub mod shard_index;
 mod text;
 
@@ -15,6 +20,10 @@ use core::fmt;
 pub enum Format {
     /// One or several safetensors files, with or without an index.
     Safetensors,
+    /// One or several GGUF files.
+    Gguf,
+    /// A ServerlessLLM store: an index, and the partitions beside it.
+    ServerlessLlm,
 }
 
 impl Format {
@@ -23,6 +32,8 @@ impl Format {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::ServerlessLlm => "serverlessllm",
         }
     }
 }
@@ -40,9 +51,7 @@ mod tests {
 
     #[test]
     fn a_format_is_shown_by_its_name() {
-        assert_eq!(
-            (Format::Safetensors.name(), Format::Safetensors.to_string().as_str()),
-            ("safetensors", "safetensors")
-        );
+        let shown = [Format::Safetensors, Format::Gguf, Format::ServerlessLlm].map(|format| format.to_string());
+        assert_eq!(shown, ["safetensors", "gguf", "serverlessllm"]);
     }
 }
