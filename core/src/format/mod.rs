@@ -4,6 +4,9 @@
 //! parses to, and a variant of [`Format`].
 
 pub mod safetensors;
+pub mod serverlessllm {
+    pub mod write;
+}
 pub mod shard_index;
 mod text;
 

@@ -1,0 +1,88 @@
+//! ServerlessLLM as a target.
+
+use super::{ConvertError, Destination, Item, Layout, OutputFile, Split, Target, split};
+use crate::escape::Quoted;
+use crate::format::serverlessllm::write::{
+    INDEX_NAME, NewIndex, PARTITION_BYTES, PARTITION_PREFIX, Record, Records, dtype_name,
+};
+use crate::units::FileId;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+pub(super) fn lay_out(
+    layout: &mut Layout,
+    items: &[Item<'_>],
+    metadata: &[(&str, &str)],
+    split: Split,
+) -> Result<(), ConvertError> {
+    const TARGET: Target = Target::ServerlessLlm;
+    let too_large = || ConvertError::TooLarge { target: TARGET };
+    let starts = partition_starts(items, split)?;
+    let mut records = Records::new(match split {
+        Split::Usual => PARTITION_BYTES,
+        Split::Bytes(limit) => limit.get(),
+        Split::Files(_) => u64::MAX,
+    });
+    let mut index = NewIndex::default();
+    let mut tied: BTreeMap<Source, Record> = BTreeMap::new();
+    for (number, item) in items.iter().enumerate() {
+        if starts.contains(&number) {
+            records.end_partition();
+        }
+        let bytes = item.source.bytes();
+        let record = match tied.get(&source(item)) {
+            Some(record) if bytes > 0 => *record,
+            _ => {
+                let record = records.place(bytes).ok_or_else(too_large)?;
+                let destination = Destination { file: record.partition, offset: record.offset };
+                layout.place(&item.source, destination).ok_or_else(too_large)?;
+                tied.insert(source(item), record);
+                record
+            }
+        };
+        if let Some(dtype) = dtype_name(item.dtype) {
+            index.add(&item.name, record.global, bytes, item.source.shape, dtype);
+        }
+    }
+    for (number, &bytes) in records.partitions().iter().enumerate() {
+        let name = format!("{PARTITION_PREFIX}{number}");
+        layout.files.push(OutputFile { name, bytes, start: Vec::new() });
+    }
+    let start = index.finish();
+    layout.files.push(OutputFile { name: INDEX_NAME.to_string(), bytes: start.len() as u64, start });
+    layout.notes.extend(lost_metadata(metadata));
+    Ok(())
+}
+
+/// Where a tensor's bytes lie in the source. Tensors for which that is the same are tied.
+type Source = (FileId, u64, u64);
+
+fn source(item: &Item<'_>) -> Source {
+    (item.source.file, item.source.range.start(), item.source.range.end())
+}
+
+/// The items that begin a partition, where the number of partitions is given.
+fn partition_starts(items: &[Item<'_>], split: Split) -> Result<BTreeSet<usize>, ConvertError> {
+    let Split::Files(files) = split else { return Ok(BTreeSet::new()) };
+    let mut seen = BTreeSet::new();
+    // What is tied to an earlier one takes no room.
+    let sizes: Vec<u64> =
+        items.iter().map(|item| if seen.insert(source(item)) { item.source.bytes() } else { 0 }).collect();
+    let parts = split::evenly(&sizes, files)
+        .map_err(|tensors| ConvertError::TooFewTensors { files: files.get(), tensors })?;
+    Ok(parts.into_iter().map(|part| part.start).collect())
+}
+
+/// Says which metadata has no place in the format. That it is of torch goes without saying there.
+fn lost_metadata(metadata: &[(&str, &str)]) -> Option<String> {
+    const SHOWN: usize = 10;
+    let lost: Vec<&str> = metadata.iter().map(|(key, _)| *key).filter(|key| *key != "format").collect();
+    if lost.is_empty() {
+        return None;
+    }
+    let shown: Vec<String> = lost.iter().take(SHOWN).map(|key| format!("\"{}\"", Quoted(key))).collect();
+    let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
+    Some(format!("ServerlessLLM has no place for metadata, so these keys are not in the output: {}{more}", shown.join(", ")))
+}
