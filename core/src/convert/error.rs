@@ -32,7 +32,11 @@ pub enum ConvertError {
     )]
     SameName { name: String, first: String, second: String },
     /// A name that means something else in the format.
-    #[error("tensor \"{}\" cannot be named \"{}\" in a {target} file, where that is the metadata's name; rename it (--rename)", Quoted(tensor), Quoted(name))]
+    #[error(
+        "tensor \"{}\" cannot be named \"{}\" in a {target} file, where that is the metadata's name; rename it (--rename)",
+        Quoted(tensor),
+        Quoted(name)
+    )]
     ReservedName { target: Target, tensor: String, name: String },
     /// More files than tensors.
     #[error("the tensors are to be in {files} files, but only {tensors} of them have bytes; ask for fewer files")]
@@ -108,6 +112,9 @@ mod tests {
         let many = offending(25).expect("many");
         assert_eq!(many.count(), 25);
         let shown = many.to_string();
-        assert!(shown.starts_with("25 tensors: \"t0") && shown.ends_with("\"t9\\u{1b}\" (BOOL) and 15 more"), "{shown}");
+        assert!(
+            shown.starts_with("25 tensors: \"t0") && shown.ends_with("\"t9\\u{1b}\" (BOOL) and 15 more"),
+            "{shown}"
+        );
     }
 }

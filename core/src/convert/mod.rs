@@ -44,19 +44,21 @@ pub enum Target {
 }
 
 impl Target {
-    /// The name that people and JSON output use.
+    /// The format that a loader then finds.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn format(self) -> Format {
         match self {
-            Self::Safetensors => "safetensors",
-            Self::ServerlessLlm => "ServerlessLLM",
+            Self::Safetensors => Format::Safetensors,
+            Self::ServerlessLlm => Format::ServerlessLlm,
         }
     }
 
     /// What to do with tensors that it cannot hold.
     const fn advice(self) -> &'static str {
         match self {
-            Self::Safetensors => "its types are plain ones, and no blocks of quantised elements: keep such a model as it is",
+            Self::Safetensors => {
+                "its types are plain ones, and no blocks of quantised elements: keep such a model as it is"
+            }
             Self::ServerlessLlm => {
                 "its types are F16, BF16, F32, F64, I8, I16, I32, I64 and U8: keep the model as safetensors"
             }
@@ -74,7 +76,10 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::ServerlessLlm => "ServerlessLLM",
+        })
     }
 }
 

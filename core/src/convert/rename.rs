@@ -28,7 +28,11 @@ enum Pattern {
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum RenameError {
     /// No name on one side.
-    #[error("a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"", Quoted(from), Quoted(to))]
+    #[error(
+        "a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
+        Quoted(from),
+        Quoted(to)
+    )]
     Empty { from: String, to: String },
     /// A star on one side only, or several.
     #[error(

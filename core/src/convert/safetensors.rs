@@ -54,8 +54,8 @@ pub(super) fn lay_out(
             })
             .collect();
         let name = file_name(number, count);
-        let file = lay_out_file(&tensors, metadata)
-            .map_err(|source| ConvertError::File { file: name.clone(), source })?;
+        let file =
+            lay_out_file(&tensors, metadata).map_err(|source| ConvertError::File { file: name.clone(), source })?;
         let number = number as u32;
         for (item, &offset) in items.iter().zip(&file.offsets) {
             layout

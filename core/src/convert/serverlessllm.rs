@@ -70,8 +70,8 @@ fn partition_starts(items: &[Item<'_>], split: Split) -> Result<BTreeSet<usize>,
     // What is tied to an earlier one takes no room.
     let sizes: Vec<u64> =
         items.iter().map(|item| if seen.insert(source(item)) { item.source.bytes() } else { 0 }).collect();
-    let parts = split::evenly(&sizes, files)
-        .map_err(|tensors| ConvertError::TooFewTensors { files: files.get(), tensors })?;
+    let parts =
+        split::evenly(&sizes, files).map_err(|tensors| ConvertError::TooFewTensors { files: files.get(), tensors })?;
     Ok(parts.into_iter().map(|part| part.start).collect())
 }
 
@@ -84,5 +84,8 @@ fn lost_metadata(metadata: &[(&str, &str)]) -> Option<String> {
     }
     let shown: Vec<String> = lost.iter().take(SHOWN).map(|key| format!("\"{}\"", Quoted(key))).collect();
     let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
-    Some(format!("ServerlessLLM has no place for metadata, so these keys are not in the output: {}{more}", shown.join(", ")))
+    Some(format!(
+        "ServerlessLLM has no place for metadata, so these keys are not in the output: {}{more}",
+        shown.join(", ")
+    ))
 }

@@ -4,6 +4,7 @@
 //! parses to, and a variant of [`Format`].
 
 pub mod safetensors;
+/// The store of ServerlessLLM.
 pub mod serverlessllm {
     pub mod write;
 }

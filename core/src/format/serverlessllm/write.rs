@@ -141,7 +141,7 @@ impl NewIndex {
 
 /// The strides, in elements, of a tensor whose elements lie one after another, as torch counts them: a dimension of 0 as one of 1.
 fn contiguous(shape: &[u64]) -> Vec<u64> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1_u64; shape.len()];
     for dim in (1..shape.len()).rev() {
         // The tensor lies in a file, so that this overflows at most where some other dimension is 0.
         strides[dim - 1] = strides[dim].saturating_mul(shape[dim].max(1));
