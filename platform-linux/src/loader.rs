@@ -93,6 +93,8 @@ pub(crate) struct Checkpoint {
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,
+    /// The index's metadata and the files', each key once.
+    pub(crate) metadata: Vec<(String, String)>,
     pub(crate) warnings: Vec<String>,
     pub(crate) phases: Phases,
 }
@@ -421,7 +423,7 @@ impl Loader {
         // What is in an image is used where it lies, as in a mapping.
         let access = if opened.image.is_some() { Access::Map { resident: false } } else { access };
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &selected)?);
-        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings, phases } = opened;
+        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
         Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, image, phases))
     }
 
@@ -439,7 +441,7 @@ impl Loader {
         let images = (waits && !as_usual).then_some(&self.arenas);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let Opened { mut files, image, catalog, mut warnings, .. } = headers::open(locate(path)?, images)?;
+        let Opened { mut files, image, catalog, metadata, mut warnings, .. } = headers::open(locate(path)?, images)?;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
@@ -469,7 +471,8 @@ impl Loader {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
             memory.available = memory.available.saturating_add(self.arenas.bytes());
         }
-        Ok(Checkpoint { files, image, catalog: Arc::new(catalog), strategy, signals, memory, warnings, phases })
+        let catalog = Arc::new(catalog);
+        Ok(Checkpoint { files, image, catalog, strategy, signals, memory, metadata, warnings, phases })
     }
 
     fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<Shared, Error> {

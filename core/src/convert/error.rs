@@ -52,6 +52,14 @@ pub enum ConvertError {
     TooLarge { target: Target },
 }
 
+impl ConvertError {
+    /// Whether it is the request that cannot be met, rather than the checkpoint that is at fault.
+    #[must_use]
+    pub const fn is_bad_request(&self) -> bool {
+        !matches!(self, Self::File { .. } | Self::TooLarge { .. })
+    }
+}
+
 /// Tensors with their types, of which the first are shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offending {

@@ -11,12 +11,14 @@
 //!
 //! To add a target: a variant of [`Target`], and a file here that lays it out.
 
+mod companions;
 mod error;
 mod rename;
 mod safetensors;
 mod serverlessllm;
 mod split;
 
+pub use companions::is_companion;
 pub use error::{ConvertError, Offending};
 pub use rename::{Rename, RenameError};
 pub use split::Split;
