@@ -26,6 +26,9 @@ pub use split::Split;
 use crate::catalog::{Catalog, TensorInfo};
 use crate::dtype::DType;
 use crate::format::Format;
+use crate::format::safetensors::MAX_HEADER_BYTES;
+use crate::format::safetensors::write::WriteError;
+use crate::format::serverlessllm::Dialect;
 use crate::names::sorted_by_name;
 use crate::units::TensorId;
 use crate::wanted::Wanted;
@@ -68,10 +71,10 @@ impl Target {
     }
 
     /// Whether it has tensors of that dtype.
-    const fn holds(self, dtype: DType) -> bool {
+    fn holds(self, dtype: DType) -> bool {
         match self {
             Self::Safetensors => true,
-            Self::ServerlessLlm => crate::format::serverlessllm::write::dtype_name(dtype).is_some(),
+            Self::ServerlessLlm => Dialect::Original.dtype_name(dtype).is_some(),
         }
     }
 }
@@ -206,6 +209,17 @@ impl Layout {
         self.tensor_bytes = self.tensor_bytes.checked_add(tensor.bytes())?;
         *self.destinations.get_mut(tensor.id.index())? = Some(destination);
         Some(())
+    }
+
+    /// Adds an index, a file of which everything is known now. One is as long as a header at most: no reader takes more.
+    fn push_index(&mut self, name: &str, start: Vec<u8>) -> Result<(), ConvertError> {
+        let bytes = start.len() as u64;
+        if bytes > MAX_HEADER_BYTES {
+            let source = WriteError::HeaderTooLarge { needed: bytes };
+            return Err(ConvertError::File { file: name.to_owned(), source });
+        }
+        self.files.push(OutputFile { name: name.to_owned(), bytes, start });
+        Ok(())
     }
 }
 

@@ -65,8 +65,8 @@ pub(super) fn lay_out(
         layout.files.push(OutputFile { name, bytes: file.bytes, start: file.start });
     }
     if count > 1 {
-        let start = index(layout, items, &shard_of).into_bytes();
-        layout.files.push(OutputFile { name: INDEX_NAME.to_string(), bytes: start.len() as u64, start });
+        let index = index(layout, items, &shard_of);
+        layout.push_index(INDEX_NAME, index.into_bytes())?;
     }
     Ok(())
 }

@@ -2,13 +2,12 @@
 
 use super::{ConvertError, Destination, Item, Layout, OutputFile, Split, Target, split};
 use crate::escape::Quoted;
-use crate::format::serverlessllm::write::{
-    INDEX_NAME, NewIndex, PARTITION_BYTES, PARTITION_PREFIX, Record, Records, dtype_name,
-};
+use crate::format::serverlessllm::write::{NewIndex, PARTITION_BYTES, Record, Records};
+use crate::format::serverlessllm::{Dialect, INDEX_NAME, partition_name};
 use crate::units::FileId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 pub(super) fn lay_out(
@@ -42,16 +41,15 @@ pub(super) fn lay_out(
                 record
             }
         };
-        if let Some(dtype) = dtype_name(item.dtype) {
-            index.add(&item.name, record.global, bytes, item.source.shape, dtype);
+        if let Some(dtype) = Dialect::Original.dtype_name(item.dtype) {
+            index.add(&item.name, record.global, bytes, item.source.shape, &dtype);
         }
     }
-    for (number, &bytes) in records.partitions().iter().enumerate() {
-        let name = format!("{PARTITION_PREFIX}{number}");
+    for (number, &bytes) in (0..).zip(records.partitions()) {
+        let name = partition_name(number);
         layout.files.push(OutputFile { name, bytes, start: Vec::new() });
     }
-    let start = index.finish();
-    layout.files.push(OutputFile { name: INDEX_NAME.to_string(), bytes: start.len() as u64, start });
+    layout.push_index(INDEX_NAME, index.finish())?;
     layout.notes.extend(lost_metadata(metadata));
     Ok(())
 }

@@ -174,11 +174,20 @@ fn what_a_target_cannot_express_is_refused_with_all_tensors() {
 }
 
 #[test]
+fn an_index_that_no_reader_takes_is_refused() {
+    let name = "n".repeat(MAX_HEADER_BYTES as usize);
+    let catalog = catalog(Format::Safetensors, &[(&name, F32, &[1], 0), ("a", F32, &[1], 4)]);
+    let refused = |target| all(&catalog, &options(target)).expect_err("too long").to_string();
+    assert!(refused(Target::Safetensors).starts_with("model.safetensors cannot be written"));
+    assert!(refused(Target::ServerlessLlm).starts_with("tensor_index.json cannot be written"));
+}
+
+#[test]
 fn every_dtype_of_the_original_dialect_is_written() {
     for &dtype in DType::ALL {
         let catalog = catalog(Format::Safetensors, &[("t", plain(dtype), &[4], 0)]);
         let layout = all(&catalog, &options(Target::ServerlessLlm));
-        let named = crate::format::serverlessllm::write::dtype_name(dtype);
+        let named = Dialect::Original.dtype_name(dtype);
         assert_eq!(layout.is_ok(), named.is_some(), "{dtype}");
         if let (Ok(layout), Some(name)) = (layout, named) {
             assert!(layout.files()[1].start.ends_with(format!("\"{name}\"]}}").as_bytes()), "{dtype}");

@@ -52,7 +52,8 @@ pub struct NewFile {
 pub enum WriteError {
     /// Over [`MAX_HEADER_BYTES`].
     #[error(
-        "the header would have {needed} bytes, but readers accept at most {MAX_HEADER_BYTES}; write more files with fewer tensors each"
+        "its header or index would have {needed} bytes, but readers accept at most {MAX_HEADER_BYTES}; select fewer tensors (--select), or write more files \
+         (--partitions)"
     )]
     HeaderTooLarge { needed: u64 },
     /// More bytes than a file can have.

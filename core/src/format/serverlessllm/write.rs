@@ -4,38 +4,16 @@
 //! one after another. Records are padded to 8 bytes; here the padding is zeros, so that the same tensors give the same files. A record is never split: a
 //! partition ends before the one that would pass its limit.
 
-use crate::dtype::DType;
 use crate::format::safetensors::write::{JsonList, JsonText};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
-/// The index's name.
-pub const INDEX_NAME: &str = "tensor_index.json";
-/// The partitions' name, before their number.
-pub const PARTITION_PREFIX: &str = "tensor.data_";
 /// What the original writer lets a partition have, in bytes (`kPartitionMaxSize`).
 pub const PARTITION_BYTES: u64 = 10 << 30;
 /// Records are padded to a multiple of this, in bytes.
 const RECORD_ALIGNMENT: u64 = 8;
-
-/// The name of a dtype in the index; `None` for those that the original does not write.
-#[must_use]
-pub const fn dtype_name(dtype: DType) -> Option<&'static str> {
-    Some(match dtype {
-        DType::F16 => "torch.float16",
-        DType::F32 => "torch.float32",
-        DType::F64 => "torch.float64",
-        DType::BF16 => "torch.bfloat16",
-        DType::I8 => "torch.int8",
-        DType::I16 => "torch.int16",
-        DType::I32 => "torch.int32",
-        DType::I64 => "torch.int64",
-        DType::U8 => "torch.uint8",
-        _ => return None,
-    })
-}
 
 /// Places records in partitions, one after another.
 #[derive(Debug)]
@@ -116,7 +94,7 @@ impl Default for NewIndex {
 }
 
 impl NewIndex {
-    /// Adds a tensor of a [named](dtype_name) dtype, whose `bytes` begin at `global`.
+    /// Adds a tensor of a dtype that the dialect names so, whose `bytes` begin at `global`.
     pub fn add(&mut self, name: &str, global: u64, bytes: u64, shape: &[u64], dtype: &str) {
         let comma = if self.json.len() > 1 { ", " } else { "" };
         let strides = contiguous(shape);
