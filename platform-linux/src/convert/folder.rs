@@ -7,7 +7,7 @@
 use super::error::OutputError;
 use super::place::Place;
 use crate::error::Error;
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat_with};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
@@ -89,7 +89,7 @@ impl<'a> Folder<'a> {
         match rename(RenameFlags::NOREPLACE) {
             // The file system does not know the flag. Without it a folder replaces at most an empty one.
             Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(self.place.resolved()).is_err() => {
-                rename(RenameFlags::empty())
+                renameat(parent, own_name, parent, name)
             }
             renamed => renamed,
         }

@@ -30,6 +30,7 @@ use floodtide_core::{Error as CoreError, Format, Order, Progress};
 use folder::Folder;
 use place::Place;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -188,6 +189,8 @@ impl Converter {
         }
         if let Some(old) = folder.become_output()?
             && let Err(error) = std::fs::remove_dir_all(&old)
+            // Another conversion may have taken it for litter.
+            && error.kind() != io::ErrorKind::NotFound
         {
             warnings.push(format!("{}: this was replaced, and cannot be removed: {error}", old.display()));
         }
