@@ -11,6 +11,7 @@ mod digest;
 mod doctor;
 mod inspect;
 mod load;
+mod metadata;
 mod output;
 mod plan;
 mod probe;

@@ -19,7 +19,9 @@ use crate::tensors::Tensors;
 use crate::trace::{Phase, Phases, Trace, Traces};
 use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
-use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection};
+use floodtide_core::{
+    Access, Alignment, Catalog, MemoryLimit, MetadataValue, Order, Plan, PlanOptions, Planner, Progress, Selection,
+};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +62,7 @@ pub struct Inspected {
     /// Files and tensors.
     pub catalog: Arc<Catalog>,
     /// The index's metadata and the files', each key once.
-    pub metadata: Vec<(String, String)>,
+    pub metadata: Vec<(String, MetadataValue)>,
     /// What a user should know although the checkpoint is valid.
     pub warnings: Vec<String>,
 }
