@@ -96,7 +96,7 @@ pub(crate) struct Checkpoint {
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,
     /// The index's metadata and the files', each key once.
-    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) metadata: Vec<(String, MetadataValue)>,
     pub(crate) warnings: Vec<String>,
     pub(crate) phases: Phases,
 }

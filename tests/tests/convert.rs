@@ -334,3 +334,66 @@ fn what_cannot_be_expressed_is_refused_before_anything_is_written() {
     assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
     assert!(Rename::new("a*", "b").is_err());
 }
+
+/// A GGUF file with a text and an array as its metadata, and tensors of these types (by ggml's number) and dimensions, the fastest first.
+fn gguf(tensors: &[(&str, u32, &[u64], Vec<u8>)]) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let mut file = [b"GGUF", &3_u32.to_le_bytes()[..]].concat();
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend(2_u64.to_le_bytes());
+    file.extend([&text("general.architecture")[..], &8_u32.to_le_bytes(), &text("llama")].concat());
+    let tokens = [&9_u32.to_le_bytes()[..], &8_u32.to_le_bytes(), &1_u64.to_le_bytes(), &text("a")].concat();
+    file.extend([&text("tokenizer.ggml.tokens")[..], &tokens].concat());
+    let mut data: Vec<u8> = Vec::new();
+    for (name, ggml, dims, bytes) in tensors {
+        file.extend(text(name));
+        file.extend((dims.len() as u32).to_le_bytes());
+        file.extend(dims.iter().flat_map(|dim| dim.to_le_bytes()));
+        file.extend(ggml.to_le_bytes());
+        file.extend((data.len() as u64).to_le_bytes());
+        data.extend(bytes);
+        data.resize(data.len().next_multiple_of(32), 0xee);
+    }
+    file.resize(file.len().next_multiple_of(32), 0xee);
+    [file, data].concat()
+}
+
+#[test]
+fn plain_tensors_of_gguf_are_converted_and_blocks_are_refused() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let bytes = |n: usize, seed: usize| -> Vec<u8> { (0..n).map(|i| (i * 7 + seed) as u8).collect() };
+    let plain = [
+        ("norm", 0, &[3_u64][..], bytes(12, 1)),
+        ("half", 1, &[4, 2], bytes(16, 2)),
+        ("brain", 30, &[5, 3], bytes(30, 3)),
+        ("count", 27, &[2], bytes(16, 4)),
+    ];
+    fs::write(at("model.gguf"), gguf(&plain)).expect("writes");
+    let converted = convert(&at("model.gguf"), &at("files"), Target::Safetensors, Split::Usual).expect("converts");
+    assert_eq!((converted.from, converted.tensors), (Format::Gguf, 4));
+    let (found, metadata) = reference(&at("files"));
+    for (name, dtype, shape) in
+        [("norm", "F32", &[3][..]), ("half", "F16", &[2, 4]), ("brain", "BF16", &[3, 5]), ("count", "I64", &[2])]
+    {
+        let (_, _, _, bytes) = plain.iter().find(|(other, ..)| *other == name).expect("written");
+        let expected = Known { dtype: dtype.to_owned(), shape: shape.to_vec(), bytes: bytes.clone() };
+        assert_eq!(found[name], expected, "{name}");
+    }
+    assert_eq!(metadata[0]["general.architecture"], "llama");
+    assert!(converted.warnings.iter().any(|warning| warning.contains("tokenizer.ggml.tokens")));
+    convert(&at("model.gguf"), &at("store"), Target::ServerlessLlm, Split::Usual).expect("converts");
+    assert_eq!(stored::read(&at("store"))["brain"].dtype, "torch.bfloat16");
+    let digests = digest(&at("model.gguf"));
+    assert_eq!((digest(&at("files")), digest(&at("store"))), (digests.clone(), digests));
+
+    let quantised = [("norm", 0, &[3_u64][..], bytes(12, 1)), ("blocks", 2, &[32], bytes(18, 2))];
+    fs::write(at("quantised.gguf"), gguf(&quantised)).expect("writes");
+    for target in [Target::Safetensors, Target::ServerlessLlm] {
+        let error = convert(&at("quantised.gguf"), &at("none"), target, Split::Usual).expect_err("blocks");
+        assert!(error.to_string().contains("1 tensor: \"blocks\" (GGML_Q4_0)"), "{error}");
+    }
+    let only = Loader::new().selection(Selection::names(["norm"]));
+    Converter::new(only, Target::Safetensors).convert(at("quantised.gguf"), at("norm")).expect("a plain one");
+    assert_eq!(reference(&at("norm")).0["norm"], found["norm"]);
+}

@@ -13,6 +13,7 @@
 
 mod companions;
 mod error;
+mod metadata;
 mod rename;
 mod safetensors;
 mod serverlessllm;
@@ -29,6 +30,7 @@ use crate::format::Format;
 use crate::format::safetensors::MAX_HEADER_BYTES;
 use crate::format::safetensors::write::WriteError;
 use crate::format::serverlessllm::Dialect;
+use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
 use crate::units::TensorId;
 use crate::wanted::Wanted;
@@ -148,12 +150,12 @@ impl Layout {
     pub fn new(
         catalog: &Catalog,
         selected: &[Wanted],
-        metadata: &[(String, String)],
+        metadata: &[(String, MetadataValue)],
         options: &Options,
     ) -> Result<Self, ConvertError> {
         let items = items(catalog, selected, options)?;
         check_names(&items)?;
-        let metadata = kept_metadata(catalog.format(), metadata);
+        let metadata = metadata::Kept::of(catalog.format(), metadata);
         let mut layout = Self {
             files: Vec::new(),
             destinations: vec![None; catalog.len()],
@@ -162,9 +164,10 @@ impl Layout {
             notes: Vec::new(),
         };
         match options.target {
-            Target::Safetensors => safetensors::lay_out(&mut layout, &items, &metadata, options.split)?,
-            Target::ServerlessLlm => serverlessllm::lay_out(&mut layout, &items, &metadata, options.split)?,
+            Target::Safetensors => safetensors::lay_out(&mut layout, &items, &metadata.pairs(), options.split)?,
+            Target::ServerlessLlm => serverlessllm::lay_out(&mut layout, &items, options.split)?,
         }
+        layout.notes.extend(metadata.lost(options.target));
         Ok(layout)
     }
 
@@ -268,19 +271,6 @@ fn check_names(items: &[Item<'_>]) -> Result<(), ConvertError> {
         }
         None => Ok(()),
     }
-}
-
-/// What is true of the output too: not sizes, which an index has and which are counted anew. A source of a format without metadata was
-/// written by torch, which readers of safetensors want to be told.
-fn kept_metadata(format: Format, metadata: &[(String, String)]) -> Vec<(&str, &str)> {
-    const COUNTED: [&str; 2] = ["total_size", "total_parameters"];
-    const FORMAT: &str = "format";
-    let pairs = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let mut kept: Vec<(&str, &str)> = pairs.filter(|(key, _)| !COUNTED.contains(key)).collect();
-    if format != Format::Safetensors && kept.iter().all(|(key, _)| *key != FORMAT) {
-        kept.push((FORMAT, "pt"));
-    }
-    kept
 }
 
 #[cfg(test)]

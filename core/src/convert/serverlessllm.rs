@@ -1,21 +1,13 @@
 //! ServerlessLLM as a target.
 
 use super::{ConvertError, Destination, Item, Layout, OutputFile, Split, Target, split};
-use crate::escape::Quoted;
 use crate::format::serverlessllm::write::{NewIndex, PARTITION_BYTES, Record, Records};
 use crate::format::serverlessllm::{Dialect, INDEX_NAME, partition_name};
 use crate::units::FileId;
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-pub(super) fn lay_out(
-    layout: &mut Layout,
-    items: &[Item<'_>],
-    metadata: &[(&str, &str)],
-    split: Split,
-) -> Result<(), ConvertError> {
+pub(super) fn lay_out(layout: &mut Layout, items: &[Item<'_>], split: Split) -> Result<(), ConvertError> {
     const TARGET: Target = Target::ServerlessLlm;
     let too_large = || ConvertError::TooLarge { target: TARGET };
     let starts = partition_starts(items, split)?;
@@ -50,7 +42,6 @@ pub(super) fn lay_out(
         layout.files.push(OutputFile { name, bytes, start: Vec::new() });
     }
     layout.push_index(INDEX_NAME, index.finish())?;
-    layout.notes.extend(lost_metadata(metadata));
     Ok(())
 }
 
@@ -71,19 +62,4 @@ fn partition_starts(items: &[Item<'_>], split: Split) -> Result<BTreeSet<usize>,
     let parts =
         split::evenly(&sizes, files).map_err(|tensors| ConvertError::TooFewTensors { files: files.get(), tensors })?;
     Ok(parts.into_iter().map(|part| part.start).collect())
-}
-
-/// Says which metadata has no place in the format. That it is of torch goes without saying there.
-fn lost_metadata(metadata: &[(&str, &str)]) -> Option<String> {
-    const SHOWN: usize = 10;
-    let lost: Vec<&str> = metadata.iter().map(|(key, _)| *key).filter(|key| *key != "format").collect();
-    if lost.is_empty() {
-        return None;
-    }
-    let shown: Vec<String> = lost.iter().take(SHOWN).map(|key| format!("\"{}\"", Quoted(key))).collect();
-    let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
-    Some(format!(
-        "ServerlessLLM has no place for metadata, so these keys are not in the output: {}{more}",
-        shown.join(", ")
-    ))
 }

@@ -25,7 +25,7 @@ use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::Backend;
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
 use floodtide_core::{
-    Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
+    Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
 };
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Source<'a> {
     pub(crate) catalog: Arc<Catalog>,
     /// The index's metadata and the files', each key once.
-    pub(crate) metadata: &'a [(String, String)],
+    pub(crate) metadata: &'a [(String, MetadataValue)],
     /// Of the files.
     pub(crate) paths: Vec<PathBuf>,
 }
