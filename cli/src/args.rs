@@ -4,8 +4,9 @@ use crate::bench::RUNS;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use floodtide_core::{Cut, Error as CoreError, Glob, Selection, ShardRules};
+use floodtide_linux::convert::{Rename, Split, Target};
 use floodtide_linux::{Backend, Loader, Order};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Measure a device once: what it gives by the size of reads and their number; --store keeps it for later loads
     Probe(ProbeArgs),
+    /// Write a checkpoint anew: in another format, in other files, a part of it, under other names
+    Convert(ConvertArgs),
     /// Show what this machine and a path allow, what each refusal costs, and how to lift it
     Doctor(DoctorArgs),
 }
@@ -299,6 +302,85 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct ConvertArgs {
+    /// The checkpoint to convert
+    #[arg(value_name = "IN")]
+    pub(crate) path: PathBuf,
+    /// The folder to make; it is there once all of it is on the disk. Configuration, tokenizer and chat templates are copied along
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// The format to write
+    #[arg(long, value_enum)]
+    pub(crate) to: TargetArg,
+    /// The most that a file's tensors take, for example 5GB or 2GiB [default: 5GB for safetensors, 10GiB for serverlessllm]
+    #[arg(long, value_name = "SIZE", value_parser = shard_size)]
+    pub(crate) shard_size: Option<NonZeroU64>,
+    /// Write so many files (or partitions), as alike in size as the tensors allow
+    #[arg(long, value_name = "N", value_parser = partitions, conflicts_with = "shard_size")]
+    pub(crate) partitions: Option<NonZeroU32>,
+    /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) select: Vec<String>,
+    /// Give a tensor another name, or several where both sides have one "*", as in model.*=*; can be given several times, the first that matches counts
+    #[arg(long, value_name = "FROM=TO")]
+    pub(crate) rename: Vec<RenameArg>,
+    /// What all buffers together may have, for example 512MiB; at least 1MiB [default: 1GiB, or half of the free memory if that is less]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<ByteSize>,
+    /// Replace OUT if it is a folder with a checkpoint and no folders in it; it is there until the new one is complete
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ConvertArgs {
+    /// How many files there are to be.
+    pub(crate) fn split(&self) -> Split {
+        match (self.partitions, self.shard_size) {
+            (Some(files), _) => Split::Files(files),
+            (None, Some(bytes)) => Split::Bytes(bytes),
+            (None, None) => Split::Usual,
+        }
+    }
+}
+
+/// The format to write
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetArg {
+    /// One file, or several with an index, as Hugging Face names them
+    Safetensors,
+    /// The store of ServerlessLLM: tensor_index.json and tensor.data_0, tensor.data_1 and so on
+    Serverlessllm,
+}
+
+impl TargetArg {
+    pub(crate) fn target(self) -> Target {
+        match self {
+            Self::Safetensors => Target::Safetensors,
+            Self::Serverlessllm => Target::ServerlessLlm,
+        }
+    }
+}
+
+/// A rule to rename
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RenameArg(pub(crate) Rename);
+
+impl FromStr for RenameArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once('=').ok_or("expected FROM=TO, for example model.*=*")?;
+        if to.contains('=') {
+            return Err("expected one \"=\", found several".to_owned());
+        }
+        Rename::new(from, to).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct ProbeArgs {
     /// A folder on the device. Large files in it are read; where there are none, a temporary file is written
     #[arg(value_name = "DIR")]
@@ -332,6 +414,15 @@ fn threads(text: &str) -> Result<NonZeroUsize, String> {
     threads
         .filter(|threads| threads.get() <= MAX_THREADS)
         .ok_or_else(|| format!("expected a number from 1 to {MAX_THREADS}"))
+}
+
+fn shard_size(text: &str) -> Result<NonZeroU64, String> {
+    let bytes: ByteSize = text.parse()?;
+    NonZeroU64::new(bytes.as_u64()).ok_or_else(|| "expected more than 0 bytes".to_owned())
+}
+
+fn partitions(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "expected a number from 1 on".to_owned())
 }
 
 fn runs(text: &str) -> Result<NonZeroUsize, String> {
@@ -370,6 +461,21 @@ mod tests {
         for bad in ["*.w", "*.w=", "*.w=-1", "*.w=rows", "[=1"] {
             assert!(rule(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn renames_and_sizes_are_read() {
+        let rename = |text: &str| text.parse::<RenameArg>().map(|rule| rule.0.to_string());
+        assert_eq!(rename("model.*=*"), Ok("model.*=*".to_owned()));
+        for bad in ["", "a", "a=", "=a", "a=b=c", "a*=b"] {
+            assert!(rename(bad).is_err(), "{bad}");
+        }
+        let size = |text: &str| shard_size(text).map(NonZeroU64::get);
+        assert_eq!((size("5GB"), size("2 GiB")), (Ok(5_000_000_000), Ok(2 << 30)));
+        for bad in ["0", "", "-1", "x"] {
+            assert!(size(bad).is_err() && partitions(bad).is_err(), "{bad}");
+        }
+        assert_eq!(partitions("3").map(NonZeroU32::get), Ok(3));
     }
 
     #[test]

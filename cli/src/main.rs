@@ -1,10 +1,11 @@
 //! The `floodtide` command: thin over `floodtide-linux`, which does the work.
 //!
-//! Exit codes: 0 done, 1 the checkpoint or the I/O is at fault, 2 the command line is. Results go to stdout, progress,
+//! Exit codes: 0 done, 1 the checkpoint or the I/O is at fault, 2 the command line is, 130 an interrupt ended it. Results go to stdout, progress,
 //! warnings and errors to stderr; with `--json` stdout holds one JSON document and nothing else.
 
 mod args;
 mod bench;
+mod convert;
 mod demo;
 mod digest;
 mod doctor;
@@ -33,11 +34,13 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Convert(args) => convert::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has gone; that is their right.
         Err(Failure::PipeClosed) => ExitCode::SUCCESS,
+        Err(Failure::Interrupted) => ExitCode::from(130),
         Err(Failure::BadRequest(message)) => {
             output::complain("error", &message);
             ExitCode::from(2)

@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     BadRequest(String),
     /// The checkpoint or the I/O is at fault: 1.
     Failed(String),
+    /// Ctrl-C or SIGTERM ended it: 130.
+    Interrupted,
     /// Nobody reads our output any more.
     PipeClosed,
 }

@@ -1,5 +1,6 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
+use crate::convert::ConvertError;
 use crate::dtype::DType;
 use crate::element::GgmlType;
 use crate::escape::{Escaped, Quoted};
@@ -133,6 +134,9 @@ pub enum Error {
     /// A read failed for good.
     #[error("{}: reading tensor \"{}\" at byte {offset} failed: {fault}", Escaped(file), Quoted(tensor))]
     Read { file: String, tensor: String, offset: u64, fault: Fault },
+    /// A checkpoint cannot be written as it was asked for.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
     /// The caller gave the load up.
     #[error("the load was cancelled")]
     Cancelled,

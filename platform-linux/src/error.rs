@@ -1,5 +1,6 @@
 //! The errors of the Linux platform: core's, and what the system adds.
 
+use crate::convert::OutputError;
 use floodtide_core::strategy::Backend;
 use floodtide_core::{Error as CoreError, Escaped, Fault, Quoted};
 use std::io;
@@ -14,6 +15,9 @@ pub enum Error {
     /// The checkpoint, the selection or the memory there is.
     #[error("{}{}", .0, fault_in_words(.0))]
     Core(#[from] floodtide_core::Error),
+    /// A conversion's output cannot be where it is asked for.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// A system call on a path failed.
     #[error("{}: cannot {action}: {source}{}", Shown(path), hint(source))]
     Io { path: PathBuf, action: &'static str, source: io::Error },
@@ -117,9 +121,14 @@ pub enum Error {
 
 impl Error {
     /// Whether the request is at fault rather than the checkpoint or the system: a selection that matches nothing, a
-    /// pattern that cannot be read.
+    /// pattern that cannot be read, a place where something is already.
     #[must_use]
     pub fn is_bad_request(&self) -> bool {
+        match self {
+            Self::Output(error) => return error.is_bad_request(),
+            Self::Core(CoreError::Convert(error)) => return error.is_bad_request(),
+            _ => {}
+        }
         matches!(
             self,
             Self::TensorAlignment { .. }
@@ -171,7 +180,7 @@ fn fault_in_words(error: &CoreError) -> String {
 
 /// A path with its control characters escaped, cut where no path goes on that a system takes (`PATH_MAX`, 4096 bytes): one
 /// that is made with a name from an index may be longer.
-struct Shown<'a>(&'a PathBuf);
+pub(crate) struct Shown<'a>(pub(crate) &'a PathBuf);
 
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -189,6 +198,9 @@ fn hint(error: &io::Error) -> &'static str {
     }
     match error.kind() {
         io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free space there, or name a folder on another disk"
+        }
         io::ErrorKind::PermissionDenied => "; check its permissions and those of the folders above it",
         _ => "",
     }

@@ -4,12 +4,13 @@
 //! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`crew`), each with a source of
 //! reads (`source`), fill one `arena` of huge pages in place; or the files are mapped (`mapping`). What comes back are
 //! [`Tensors`]: views that stay valid as long as anyone holds one. Or they pass one after another through the buffers of a
-//! [`pool`] (`stream`). A [`trace`] tells of it as it happens.
+//! [`pool`] (`stream`), from where [`convert`] writes them anew. A [`trace`] tells of it as it happens.
 //!
 //! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), buffers to gather from (`scratch`), and
 //! the `arena` and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
-//! `stream` that declares it filled; the `mapping`; three calls of the residency probe and one of the device's. Everything else is safe code.
+//! `stream` that declares it filled; the `mapping`; three calls of the residency probe, one of the device's, and one with which a conversion paces its writes. Everything else is safe code.
 
+pub mod convert;
 #[doc(hidden)]
 pub mod handout;
 pub mod pool;

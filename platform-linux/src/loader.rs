@@ -98,6 +98,8 @@ pub(crate) struct Checkpoint {
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,
+    /// The index's metadata and the files', each key once.
+    pub(crate) metadata: Vec<(String, MetadataValue)>,
     pub(crate) warnings: Vec<String>,
     pub(crate) phases: Phases,
 }
@@ -443,7 +445,7 @@ impl Loader {
         let images = (waits && !as_usual).then_some(&self.arenas);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let Opened { mut files, image, catalog, mut warnings, .. } = headers::open(locate(path)?, images)?;
+        let Opened { mut files, image, catalog, metadata, mut warnings, .. } = headers::open(locate(path)?, images)?;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
@@ -471,7 +473,7 @@ impl Loader {
             }
         }
         let catalog = Arc::new(catalog);
-        Ok(Checkpoint { files, image, catalog, selected, strategy, signals, memory, warnings, phases })
+        Ok(Checkpoint { files, image, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
     }
 
     fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<Shared, Error> {

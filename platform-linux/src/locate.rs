@@ -231,7 +231,7 @@ fn partitions(index: &Path, folder: &Path) -> Result<Vec<PathBuf>, Error> {
 /// Lets a shard be a link only to a file of its own folder, or, in a Hugging Face cache snapshot
 /// (`models--…/snapshots/REVISION`) or a folder below one (`transformer/`, as pipelines have them), to one of that
 /// model's `blobs`.
-fn confine(folder: &Path, shard: &Path) -> Result<(), Error> {
+pub(crate) fn confine(folder: &Path, shard: &Path) -> Result<(), Error> {
     let resolve = |path: &Path| fs::canonicalize(path).map_err(|source| io_error(path, "follow the link", source));
     let (home, target) = (resolve(folder)?, resolve(shard)?);
     let parent = target.parent().unwrap_or(Path::new("/"));

@@ -11,3 +11,4 @@ pub mod malformed_store;
 pub mod roles;
 pub mod sandbox;
 pub mod store;
+pub mod stored;

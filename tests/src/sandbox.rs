@@ -56,6 +56,25 @@ pub fn forbid_threads(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
+/// Hides from the command how much is free on a disk, and lets it reserve none: the disk is then full when it is written to.
+pub fn forbid_reserving_disk(command: &mut Command) {
+    let blind = refusing(&[libc::SYS_statfs, libc::SYS_fstatfs], libc::ENOSYS);
+    let refused = refusing(&[libc::SYS_fallocate], libc::EOPNOTSUPP);
+    let apply = move || {
+        seccompiler::apply_filter(&blind).and_then(|()| seccompiler::apply_filter(&refused)).map_err(io::Error::other)
+    };
+    // SAFETY: the filters are compiled already; applying each is two system calls.
+    unsafe { command.pre_exec(apply) };
+}
+
+/// Answers this error to the calls that let two folders change places, or give a name only if it is free, as file systems do that cannot.
+pub fn forbid_rename_flags(command: &mut Command) {
+    let program = refusing(&[libc::SYS_renameat2], libc::EINVAL);
+    let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
+    // SAFETY: the filter is compiled already; applying it is two system calls.
+    unsafe { command.pre_exec(apply) };
+}
+
 fn refusing(calls: &[libc::c_long], errno: i32) -> seccompiler::BpfProgram {
     use seccompiler::{SeccompAction, SeccompFilter};
     let rules = calls.iter().map(|&call| (call, vec![])).collect();
@@ -157,8 +176,16 @@ impl SmallDisk {
     /// # Errors
     /// When this process may not mount.
     pub fn new(bytes: u64) -> io::Result<Self> {
+        Self::with(&format!("size={bytes}"))
+    }
+
+    /// Mounts one with these options of tmpfs, or says why that cannot be done here.
+    ///
+    /// # Errors
+    /// When this process may not mount.
+    pub fn with(options: &str) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let size = std::ffi::CString::new(format!("size={bytes}"))?;
+        let size = std::ffi::CString::new(options)?;
         rustix::mount::mount(
             "tmpfs",
             folder.path(),

@@ -10,6 +10,7 @@
 
 mod invalid;
 mod json;
+pub mod write;
 
 pub use invalid::HeaderError;
 

@@ -25,15 +25,24 @@ use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::Backend;
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
 use floodtide_core::{
-    Access, Alignment, Buffers, Catalog, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
+    Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
 };
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
+
+/// What is known of a checkpoint before its stream begins.
+pub(crate) struct Source<'a> {
+    pub(crate) catalog: Arc<Catalog>,
+    /// The index's metadata and the files', each key once.
+    pub(crate) metadata: &'a [(String, MetadataValue)],
+    /// Of the files.
+    pub(crate) paths: Vec<PathBuf>,
+}
 
 /// What a stream may have unless it is told otherwise, if there is twice as much.
 const DEFAULT_LIMIT: u64 = 1 << 30;
@@ -149,6 +158,14 @@ impl TensorStream {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// What is known of the checkpoint before the stream begins.
+    pub(crate) fn source(&self) -> Result<Source<'_>, Error> {
+        let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
+        let Checkpoint { catalog, metadata, files, .. } = &**checkpoint;
+        let paths = files.iter().map(|file| file.path().to_owned()).collect();
+        Ok(Source { catalog: Arc::clone(catalog), metadata, paths })
     }
 
     /// How far it is; nothing is known before the first tensor was asked for.

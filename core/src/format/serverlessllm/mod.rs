@@ -16,6 +16,7 @@
 mod invalid;
 mod json;
 mod partitions;
+pub mod write;
 
 pub use invalid::StoreError;
 pub use partitions::{count_partitions, is_partition_name, partition_name};

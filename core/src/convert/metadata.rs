@@ -1,0 +1,156 @@
+//! What a checkpoint says of itself, as far as it is true of the output too and the target has a place for it.
+
+use super::Target;
+use crate::escape::Quoted;
+use crate::format::Format;
+use crate::metadata::MetadataValue;
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// Sizes, which an index has: they are counted anew.
+const COUNTED: [&str; 2] = ["total_size", "total_parameters"];
+/// How a GGUF file is laid out and split.
+const LAYOUT: &str = "general.alignment";
+const SPLIT: &str = "split.";
+/// Which framework wrote a safetensors file, which its readers want to be told.
+const FORMAT: &str = "format";
+
+/// The pairs that are kept, and the keys of arrays, which only GGUF has a place for.
+pub(super) struct Kept<'a> {
+    pairs: Vec<(&'a str, Cow<'a, str>)>,
+    arrays: Vec<&'a str>,
+}
+
+impl<'a> Kept<'a> {
+    /// What is kept of a source of that format.
+    pub(super) fn of(format: Format, metadata: &'a [(String, MetadataValue)]) -> Self {
+        let mut kept = Self { pairs: Vec::new(), arrays: Vec::new() };
+        let of_the_layout = |key: &str| key == LAYOUT || key.starts_with(SPLIT);
+        for (key, value) in metadata {
+            let key = key.as_str();
+            if COUNTED.contains(&key) || (format == Format::Gguf && of_the_layout(key)) {
+                continue;
+            }
+            match text(value) {
+                Some(text) => kept.pairs.push((key, text)),
+                None => kept.arrays.push(key),
+            }
+        }
+        // A store is of torch, and what comes of a GGUF file is read by it.
+        if format != Format::Safetensors && kept.pairs.iter().all(|(key, _)| *key != FORMAT) {
+            kept.pairs.push((FORMAT, "pt".into()));
+        }
+        kept
+    }
+
+    /// The pairs, for a target that has a place for them.
+    pub(super) fn pairs(&self) -> Vec<(&str, &str)> {
+        self.pairs.iter().map(|(key, value)| (*key, value.as_ref())).collect()
+    }
+
+    /// Says which keys the output does not have.
+    pub(super) fn lost(&self, target: Target) -> Option<String> {
+        let lost: Vec<&str> = match target {
+            Target::Safetensors => self.arrays.clone(),
+            // That it is of torch goes without saying there.
+            Target::ServerlessLlm => {
+                let pairs = self.pairs.iter().map(|(key, _)| *key).filter(|key| *key != FORMAT);
+                pairs.chain(self.arrays.iter().copied()).collect()
+            }
+        };
+        if lost.is_empty() {
+            return None;
+        }
+        const SHOWN: usize = 10;
+        let shown: Vec<String> = lost.iter().take(SHOWN).map(|key| format!("\"{}\"", Quoted(key))).collect();
+        let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
+        let what = match target {
+            Target::Safetensors => "arrays in its metadata",
+            Target::ServerlessLlm => "metadata",
+        };
+        Some(format!(
+            "{target} has no place for {what}, so these keys are not in the output: {}{more}",
+            shown.join(", ")
+        ))
+    }
+}
+
+/// A value as a text, as safetensors has no others; `None` for an array.
+fn text(value: &MetadataValue) -> Option<Cow<'_, str>> {
+    Some(match value {
+        MetadataValue::Text(text) => Cow::Borrowed(text),
+        MetadataValue::Bool(value) => value.to_string().into(),
+        MetadataValue::Unsigned(value) => value.to_string().into(),
+        MetadataValue::Signed(value) => value.to_string().into(),
+        MetadataValue::F32(value) => value.to_string().into(),
+        MetadataValue::F64(value) => value.to_string().into(),
+        MetadataValue::List(_) => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::MetadataList;
+    use crate::units::ByteRange;
+    use alloc::boxed::Box;
+    use alloc::vec;
+
+    fn list() -> MetadataValue {
+        let list = MetadataList { element: "string", count: 0, range: ByteRange::EMPTY, first: vec![] };
+        MetadataValue::List(Box::new(list))
+    }
+
+    fn pairs(format: Format, metadata: Vec<(&str, MetadataValue)>) -> (String, [Option<String>; 2]) {
+        let metadata: Vec<(String, MetadataValue)> = metadata.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+        let kept = Kept::of(format, &metadata);
+        let pairs: Vec<String> = kept.pairs().iter().map(|(key, value)| format!("{key}={value}")).collect();
+        (pairs.join(" "), [Target::Safetensors, Target::ServerlessLlm].map(|target| kept.lost(target)))
+    }
+
+    #[test]
+    fn what_is_counted_anew_is_left_out_and_nothing_is_made_up() {
+        let metadata = vec![
+            ("total_size", "1".into()),
+            ("total_parameters", "1".into()),
+            ("format", "tf".into()),
+            ("k\u{1b}", "v".into()),
+        ];
+        let (kept, lost) = pairs(Format::Safetensors, metadata.clone());
+        assert_eq!(kept, "format=tf k\u{1b}=v");
+        let [None, Some(lost)] = lost else { panic!("{lost:?}") };
+        assert!(lost.contains("\"k\\u{1b}\"") && !lost.contains("\"format\"") && !lost.contains("total"), "{lost}");
+        assert_eq!(pairs(Format::Safetensors, metadata[..3].to_vec()).1, [None, None]);
+        assert_eq!(pairs(Format::Safetensors, vec![]).0, "");
+        assert_eq!(pairs(Format::ServerlessLlm, vec![]), ("format=pt".to_string(), [None, None]));
+    }
+
+    #[test]
+    fn values_of_gguf_are_texts_and_its_arrays_are_lost() {
+        let metadata = vec![
+            ("general.architecture", "llama".into()),
+            ("general.alignment", MetadataValue::Unsigned(32)),
+            ("split.no", MetadataValue::Unsigned(0)),
+            ("n", MetadataValue::Signed(-3)),
+            ("b", MetadataValue::Bool(true)),
+            ("f", MetadataValue::F32(0.1)),
+            ("d", MetadataValue::F64(1e-5)),
+            ("tokenizer.ggml.tokens", list()),
+        ];
+        let (kept, lost) = pairs(Format::Gguf, metadata);
+        assert_eq!(kept, "general.architecture=llama n=-3 b=true f=0.1 d=0.00001 format=pt");
+        let [Some(of_safetensors), Some(of_store)] = lost else { panic!("{lost:?}") };
+        assert!(of_safetensors.ends_with("output: \"tokenizer.ggml.tokens\""), "{of_safetensors}");
+        assert!(of_store.contains("\"general.architecture\", \"n\"") && of_store.contains("tokens"), "{of_store}");
+    }
+
+    #[test]
+    fn of_many_keys_the_first_are_named() {
+        let keys: Vec<String> = (0..25).map(|i| format!("k{i}")).collect();
+        let metadata = keys.iter().map(|key| (key.as_str(), "".into())).collect();
+        let [None, Some(lost)] = pairs(Format::Safetensors, metadata).1 else { panic!("of a store all are lost") };
+        assert!(lost.ends_with("\"k9\" and 15 more"), "{lost}");
+    }
+}

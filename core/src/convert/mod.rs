@@ -1,0 +1,277 @@
+//! Where each tensor of a checkpoint goes in another one that is to be written: all files, their headers and indexes, and the place of
+//! every byte, before anything is read or written.
+//!
+//! From a catalog and what is selected of it come [`Item`]s: tensors with their new names ([`Rename`]) and a dtype that the target has,
+//! in the order of the source. The target's own file (`safetensors`, `serverlessllm`) divides them among files ([`Split`]) and lays these
+//! out. What it comes to is a [`Layout`]; a platform has to write its files' [`start`](OutputFile::start)s and each tensor at its
+//! [`Destination`]. What the target cannot express is refused here.
+//!
+//! **Tied weights**, tensors that share their bytes in the source, share a record in ServerlessLLM. Safetensors has no such thing: there each of
+//! them is written, so that every name that was there is still there, with its bytes.
+//!
+//! To add a target: a variant of [`Target`], and a file here that lays it out.
+
+mod companions;
+mod error;
+mod metadata;
+mod rename;
+mod safetensors;
+mod serverlessllm;
+mod split;
+
+pub use companions::is_companion;
+pub use error::{ConvertError, Offending};
+pub use rename::{Rename, RenameError};
+pub use split::Split;
+
+use crate::catalog::{Catalog, TensorInfo};
+use crate::dtype::DType;
+use crate::format::Format;
+use crate::format::safetensors::MAX_HEADER_BYTES;
+use crate::format::safetensors::write::WriteError;
+use crate::format::serverlessllm::Dialect;
+use crate::metadata::MetadataValue;
+use crate::names::sorted_by_name;
+use crate::units::TensorId;
+use crate::wanted::Wanted;
+use alloc::borrow::{Cow, ToOwned};
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// The format that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// One safetensors file, or several with an index, named as Hugging Face names them.
+    Safetensors,
+    /// A ServerlessLLM store, in the original dialect.
+    ServerlessLlm,
+}
+
+impl Target {
+    /// The format that a loader then finds.
+    #[must_use]
+    pub const fn format(self) -> Format {
+        match self {
+            Self::Safetensors => Format::Safetensors,
+            Self::ServerlessLlm => Format::ServerlessLlm,
+        }
+    }
+
+    /// What to do with tensors that it cannot hold.
+    const fn advice(self) -> &'static str {
+        match self {
+            Self::Safetensors => {
+                "its types are plain ones, and no blocks of quantised elements: keep such a model as it is"
+            }
+            Self::ServerlessLlm => {
+                "its types are F16, BF16, F32, F64, I8, I16, I32, I64 and U8: keep the model as safetensors"
+            }
+        }
+    }
+
+    /// Whether it has tensors of that dtype.
+    fn holds(self, dtype: DType) -> bool {
+        match self {
+            Self::Safetensors => true,
+            Self::ServerlessLlm => Dialect::Original.dtype_name(dtype).is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::ServerlessLlm => "ServerlessLLM",
+        })
+    }
+}
+
+/// What is to be written.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The format.
+    pub target: Target,
+    /// How many files there are.
+    pub split: Split,
+    /// Other names for tensors; of several rules that match, the first counts.
+    pub renames: Vec<Rename>,
+}
+
+/// A tensor to be written.
+#[derive(Debug)]
+struct Item<'a> {
+    source: TensorInfo<'a>,
+    name: Cow<'a, str>,
+    dtype: DType,
+}
+
+/// Where a tensor's bytes go: one after another, from there on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// The file, as an index into [`Layout::files`].
+    pub file: u32,
+    /// The first byte in it.
+    pub offset: u64,
+}
+
+/// A file that is to be written. Of its bytes those come from here that [`start`](Self::start) has, and those of its tensors from the
+/// source; all others are zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputFile {
+    /// Its name, a plain one.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its first bytes: the header of a file of tensors, all of an index.
+    pub start: Vec<u8>,
+}
+
+/// Everything that is to be written, and where.
+#[derive(Debug)]
+pub struct Layout {
+    files: Vec<OutputFile>,
+    /// By the source's tensors.
+    destinations: Vec<Option<Destination>>,
+    tensors: usize,
+    tensor_bytes: u64,
+    notes: Vec<String>,
+}
+
+impl Layout {
+    /// Lays out what is `selected` of a catalog. `metadata` is what the source says of itself, each key once.
+    ///
+    /// # Errors
+    /// When the target cannot express a tensor, names collide, a rule to rename matches nothing, or there are to be more files than
+    /// tensors.
+    pub fn new(
+        catalog: &Catalog,
+        selected: &[Wanted],
+        metadata: &[(String, MetadataValue)],
+        options: &Options,
+    ) -> Result<Self, ConvertError> {
+        let items = items(catalog, selected, options)?;
+        check_names(&items)?;
+        let metadata = metadata::Kept::of(catalog.format(), metadata);
+        let mut layout = Self {
+            files: Vec::new(),
+            destinations: vec![None; catalog.len()],
+            tensors: items.len(),
+            tensor_bytes: 0,
+            notes: Vec::new(),
+        };
+        match options.target {
+            Target::Safetensors => safetensors::lay_out(&mut layout, &items, &metadata.pairs(), options.split)?,
+            Target::ServerlessLlm => serverlessllm::lay_out(&mut layout, &items, options.split)?,
+        }
+        layout.notes.extend(metadata.lost(options.target));
+        Ok(layout)
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn files(&self) -> &[OutputFile] {
+        &self.files
+    }
+
+    /// Where a tensor of the catalog goes; `None` when it is not selected, or is written already, as another that shares its bytes.
+    #[must_use]
+    pub fn destination(&self, tensor: TensorId) -> Option<Destination> {
+        self.destinations.get(tensor.index()).copied().flatten()
+    }
+
+    /// How many tensors the output has, by name.
+    #[must_use]
+    pub fn tensors(&self) -> usize {
+        self.tensors
+    }
+
+    /// The bytes of all tensors that have a destination: what is to be read and written.
+    #[must_use]
+    pub fn tensor_bytes(&self) -> u64 {
+        self.tensor_bytes
+    }
+
+    /// The bytes of all files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+
+    /// What a user should know although nothing is wrong.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Gives a tensor its place; its bytes are then to be written.
+    fn place(&mut self, tensor: &TensorInfo<'_>, destination: Destination) -> Option<()> {
+        self.tensor_bytes = self.tensor_bytes.checked_add(tensor.bytes())?;
+        *self.destinations.get_mut(tensor.id.index())? = Some(destination);
+        Some(())
+    }
+
+    /// Adds an index, a file of which everything is known now. One is as long as a header at most: no reader takes more.
+    fn push_index(&mut self, name: &str, start: Vec<u8>) -> Result<(), ConvertError> {
+        let bytes = start.len() as u64;
+        if bytes > MAX_HEADER_BYTES {
+            let source = WriteError::HeaderTooLarge { needed: bytes };
+            return Err(ConvertError::File { file: name.to_owned(), source });
+        }
+        self.files.push(OutputFile { name: name.to_owned(), bytes, start });
+        Ok(())
+    }
+}
+
+/// What is selected, with its new names, when the target has types for all of it.
+fn items<'a>(catalog: &'a Catalog, selected: &[Wanted], options: &Options) -> Result<Vec<Item<'a>>, ConvertError> {
+    let target = options.target;
+    let tensors = || selected.iter().map(|wanted| catalog.tensor(wanted.tensor()));
+    if let Some(slice) = selected.iter().find(|wanted| wanted.as_slice().is_some()) {
+        return Err(ConvertError::Slice { tensor: catalog.tensor(slice.tensor()).name.to_owned() });
+    }
+    let dtype = |tensor: &TensorInfo<'_>| plain_dtype(tensor).filter(|&dtype| target.holds(dtype));
+    let inexpressible = tensors().filter(|tensor| dtype(tensor).is_none());
+    if let Some(tensors) = Offending::collect(inexpressible.map(|tensor| (tensor.name, tensor.dtype.name()))) {
+        return Err(ConvertError::Inexpressible { target, tensors });
+    }
+    let mut used = vec![false; options.renames.len()];
+    let items = tensors()
+        .filter_map(|source| {
+            let (name, rule) = rename::renamed(&options.renames, source.name);
+            if let Some(rule) = rule {
+                used[rule] = true;
+            }
+            Some(Item { dtype: dtype(&source)?, source, name })
+        })
+        .collect();
+    match used.iter().zip(&options.renames).find(|(used, _)| !**used) {
+        Some((_, rule)) => Err(ConvertError::RenameUnused { rule: rule.to_string() }),
+        None => Ok(items),
+    }
+}
+
+/// The dtype of a tensor whose elements stand for themselves, also where ggml calls it by a name of its own.
+fn plain_dtype(tensor: &TensorInfo<'_>) -> Option<DType> {
+    tensor.dtype.plain().or_else(|| tensor.dtype.ggml()?.plain())
+}
+
+/// Refuses two tensors of one name.
+fn check_names(items: &[Item<'_>]) -> Result<(), ConvertError> {
+    let order = sorted_by_name(items.iter().map(|item| item.name.as_ref()));
+    let item = |number: u32| &items[number as usize];
+    match order.windows(2).find(|pair| item(pair[0]).name == item(pair[1]).name) {
+        Some(pair) => {
+            let source = |number| item(number).source.name.to_owned();
+            let name = item(pair[0]).name.as_ref().to_owned();
+            Err(ConvertError::SameName { name, first: source(pair[0]), second: source(pair[1]) })
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

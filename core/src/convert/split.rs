@@ -1,0 +1,134 @@
+//! How tensors, in their order, are divided among files.
+
+use alloc::vec::Vec;
+use core::num::{NonZeroU32, NonZeroU64};
+use core::ops::Range;
+
+/// What decides how many files there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Split {
+    /// What is usual for the format: 5 GB in a file of safetensors, 10 GiB in a partition of ServerlessLLM.
+    #[default]
+    Usual,
+    /// A file's tensors take at most so many bytes together; a tensor that has more gets a file of its own.
+    Bytes(NonZeroU64),
+    /// So many files, as alike in size as the order of the tensors allows.
+    Files(NonZeroU32),
+}
+
+/// Tensors of these sizes, cut before each that would make a file pass `limit`. A tensor is never cut.
+pub(super) fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let (mut start, mut bytes) = (0, 0_u64);
+    for (at, &size) in sizes.iter().enumerate() {
+        if at > start && size > 0 && bytes.saturating_add(size) > limit {
+            parts.push(start..at);
+            (start, bytes) = (at, 0);
+        }
+        bytes = bytes.saturating_add(size);
+    }
+    parts.push(start..sizes.len());
+    parts
+}
+
+/// Tensors of these sizes in so many parts, each of which has a tensor that has a byte: each takes tensors as long as that brings it
+/// nearer to an equal share of what is left.
+///
+/// # Errors
+/// How many tensors have a byte, when these are fewer than the parts.
+pub(super) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize>>, u32> {
+    let mut filled = sizes.iter().filter(|&&size| size > 0).count();
+    let wanted = parts.get() as usize;
+    if filled < wanted && wanted > 1 {
+        // Fewer than a `u32`.
+        return Err(filled as u32);
+    }
+    let mut left: u128 = sizes.iter().map(|&size| u128::from(size)).sum();
+    let mut cut = Vec::new();
+    let (mut start, mut bytes, mut taken) = (0, 0_u128, 0);
+    for (at, &size) in sizes.iter().enumerate() {
+        let parts_left = wanted - cut.len();
+        if parts_left > 1 && size > 0 && taken > 0 {
+            // In units of one part of the share, so that nothing is rounded.
+            let distance = |bytes: u128| left.abs_diff(bytes * parts_left as u128);
+            // What is left of the tensors must do for the other parts.
+            let must_end = filled - taken < parts_left;
+            if must_end || distance(bytes + u128::from(size)) > distance(bytes) {
+                cut.push(start..at);
+                left -= bytes;
+                filled -= taken;
+                (start, bytes, taken) = (at, 0, 0);
+            }
+        }
+        bytes += u128::from(size);
+        taken += usize::from(size > 0);
+    }
+    cut.push(start..sizes.len());
+    Ok(cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn sums(sizes: &[u64], parts: &[Range<usize>]) -> Vec<u64> {
+        parts.iter().map(|part| sizes[part.clone()].iter().sum()).collect()
+    }
+
+    fn even_sums(sizes: &[u64], parts: u32) -> Vec<u64> {
+        sums(sizes, &evenly(sizes, NonZeroU32::new(parts).expect("some")).expect("enough tensors"))
+    }
+
+    #[test]
+    fn parts_are_as_alike_as_tensors_allow() {
+        assert_eq!(even_sums(&[1; 10], 4), [3, 2, 3, 2]);
+        assert_eq!(even_sums(&[1, 1, 1, 100, 1, 1], 3), [3, 100, 2]);
+        assert_eq!(even_sums(&[100, 1, 1, 1], 3), [100, 2, 1]);
+        assert_eq!(even_sums(&[1, 1, 1, 100], 4), [1, 1, 1, 100]);
+        assert_eq!(even_sums(&[5, 0, 0, 5, 0], 2), [5, 5]);
+        assert_eq!(even_sums(&[7, 7], 1), [14]);
+        assert_eq!(even_sums(&[], 1), [0]);
+        assert_eq!(even_sums(&[u64::MAX, 1, u64::MAX - 1], 2), [u64::MAX, u64::MAX]);
+    }
+
+    #[test]
+    fn there_are_no_more_parts_than_tensors_with_bytes() {
+        assert_eq!(evenly(&[1, 0, 1], NonZeroU32::new(3).expect("some")), Err(2));
+        assert_eq!(evenly(&[0], NonZeroU32::MIN), Ok(vec![0..1]), "one file there always is");
+    }
+
+    #[test]
+    fn a_limit_cuts_before_what_would_pass_it() {
+        assert_eq!(by_limit(&[3, 3, 4, 1], 10), [0..3, 3..4]);
+        assert_eq!(by_limit(&[30, 3, 40, 0], 10), [0..1, 1..2, 2..4], "a tensor is not cut");
+        assert_eq!(by_limit(&[], 10), [0..0]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_tensor_is_in_one_part(sizes in prop::collection::vec(0_u64..20, 0..40), parts in 1_u32..12, limit in 1_u64..60) {
+            let filled = sizes.iter().filter(|&&size| size > 0).count();
+            let even = evenly(&sizes, NonZeroU32::new(parts).expect("some"));
+            prop_assert_eq!(even.is_ok(), parts == 1 || filled >= parts as usize);
+            let limited = by_limit(&sizes, limit);
+            for (sum, part) in sums(&sizes, &limited).iter().zip(&limited) {
+                let filled = sizes[part.clone()].iter().filter(|&&size| size > 0).count();
+                prop_assert!(*sum <= limit || filled == 1);
+            }
+            if let Ok(even) = &even {
+                prop_assert_eq!(even.len(), parts as usize);
+                prop_assert!(parts == 1 || sums(&sizes, even).iter().all(|&sum| sum > 0));
+            }
+            for parts in [Ok(limited), even].into_iter().flatten() {
+                let mut at = 0;
+                for part in parts {
+                    prop_assert_eq!(part.start, at);
+                    at = part.end;
+                }
+                prop_assert_eq!(at, sizes.len());
+            }
+        }
+    }
+}

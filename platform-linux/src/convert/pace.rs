@@ -1,0 +1,151 @@
+//! Keeps what has been written, but is not on the disk yet, small.
+//!
+//! Writes go to the page cache. Left alone it would fill up with pages that nobody reads again, up to what the kernel lets be dirty: those of
+//! other programs would go for it, and at the end everything would be waited for at once. So each piece is sent to the disk as soon as
+//! it is written, and when more than a budget is under way, the oldest is waited for and dropped from the cache.
+
+use crate::crew::lock;
+use rustix::fs::{Advice, fadvise};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+
+/// The most that is under way to the disk, in bytes: enough that it never waits for the next piece.
+const BUDGET: u64 = 64 << 20;
+/// A piece of less is not sent by itself, but with what follows it.
+const SENT: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+
+/// What is under way to the disk.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    under_way: Mutex<UnderWay>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Oldest first.
+    pieces: VecDeque<Piece>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Piece {
+    file: Arc<File>,
+    number: u32,
+    range: Range<u64>,
+}
+
+impl Pace {
+    /// Tells that a range of a file has been written; waits for older ones when too much is under way.
+    ///
+    /// # Errors
+    /// When the disk did not take what had been written.
+    pub(super) fn wrote(&self, number: u32, file: &Arc<File>, range: Range<u64>) -> io::Result<()> {
+        let bytes = range.end - range.start;
+        let whole = {
+            let mut under_way = lock(&self.under_way);
+            under_way.bytes += bytes;
+            match under_way.pieces.back_mut() {
+                Some(last) if last.number == number && last.range.end == range.start && last.bytes() < SENT => {
+                    last.range.end = range.end;
+                    last.range.clone()
+                }
+                _ => {
+                    under_way.pieces.push_back(Piece { file: Arc::clone(file), number, range: range.clone() });
+                    range
+                }
+            }
+        };
+        if whole.end - whole.start >= SENT {
+            sync_range(file, &whole, libc::SYNC_FILE_RANGE_WRITE)?;
+        }
+        while let Some(oldest) = self.too_much() {
+            oldest.settle()?;
+        }
+        Ok(())
+    }
+
+    fn too_much(&self) -> Option<Piece> {
+        let mut under_way = lock(&self.under_way);
+        if under_way.bytes <= BUDGET {
+            return None;
+        }
+        let oldest = under_way.pieces.pop_front()?;
+        under_way.bytes -= oldest.bytes();
+        Some(oldest)
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Waits until the piece is on the disk, and drops it from the page cache.
+    fn settle(&self) -> io::Result<()> {
+        let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        sync_range(&self.file, &self.range, wait)?;
+        // Whole pages; one that is written to again stays, as it is dirty.
+        let (start, end) = (self.range.start / PAGE * PAGE, self.range.end.next_multiple_of(PAGE));
+        // Only advice: what stays in the cache does no harm.
+        let _ = fadvise(&*self.file, start, NonZeroU64::new(end - start), Advice::DontNeed);
+        Ok(())
+    }
+}
+
+/// Sends a range to the disk, or waits for it. Says nothing about metadata: the files are synchronised at the end all the same.
+fn sync_range(file: &File, range: &Range<u64>, flags: libc::c_uint) -> io::Result<()> {
+    let (offset, bytes) = (range.start as libc::off64_t, (range.end - range.start) as libc::off64_t);
+    // SAFETY: the call takes numbers and a descriptor that is open, and touches no memory of this process.
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, flags) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // Not of all file systems and kernels.
+        error
+            if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE | libc::EOPNOTSUPP)) =>
+        {
+            if flags & libc::SYNC_FILE_RANGE_WAIT_AFTER == 0 {
+                Ok(())
+            } else {
+                file.sync_data()
+            }
+        }
+        error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn small_pieces_that_follow_one_another_are_one_and_the_budget_is_kept() {
+        let file = Arc::new(tempfile::tempfile().expect("a file"));
+        let pace = Pace::default();
+        let pieces = |pace: &Pace| lock(&pace.under_way).pieces.iter().map(|p| p.range.clone()).collect::<Vec<_>>();
+        for (start, end) in [(0, 10), (10, 30), (40, 50)] {
+            file.write_all_at(&vec![1; (end - start) as usize], start).expect("writes");
+            pace.wrote(0, &file, start..end).expect("syncs");
+        }
+        assert_eq!(pieces(&pace), [0..30, 40..50]);
+        pace.wrote(1, &file, 50..60).expect("syncs");
+        assert_eq!(pieces(&pace).len(), 3, "of another file");
+        let block = vec![7; 8 << 20];
+        for i in 0..20 {
+            let start = i * block.len() as u64;
+            file.write_all_at(&block, start).expect("writes");
+            pace.wrote(0, &file, start..start + block.len() as u64).expect("syncs");
+            let under_way = lock(&pace.under_way);
+            assert!(under_way.bytes <= BUDGET);
+            assert_eq!(under_way.bytes, under_way.pieces.iter().map(Piece::bytes).sum::<u64>());
+        }
+        assert!(pieces(&pace).len() > 4, "the disk has something to do");
+    }
+}

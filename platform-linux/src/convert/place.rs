@@ -1,0 +1,210 @@
+//! Whether the output may be where it is asked for.
+
+use super::error::OutputError;
+use crate::error::Error;
+use rustix::fs::{Mode, OFlags};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A place for the output: a name in a folder that is there.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// As it was given.
+    pub(super) path: PathBuf,
+    /// The folder in which it is to be, resolved, and open.
+    pub(super) parent: PathBuf,
+    pub(super) parent_file: File,
+    /// Its name there.
+    pub(super) name: OsString,
+    /// What is there by that name is to be replaced.
+    force: bool,
+}
+
+impl Place {
+    /// Checks the place `path`, which no file of `sources` may be in. With `force`, a checkpoint may be there that is to be replaced.
+    pub(super) fn check(path: &Path, sources: &[PathBuf], force: bool) -> Result<Self, Error> {
+        let owned = || path.to_owned();
+        // Empty, "/", or something that ends in "..".
+        let name = path.file_name().ok_or_else(|| OutputError::NoName { path: owned() })?.to_owned();
+        let given = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let io = |path: &Path, action| {
+            let path = path.to_owned();
+            move |source: io::Error| Error::Io { path, action, source }
+        };
+        let parent = match fs::canonicalize(given) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OutputError::NoParent { path: given.to_owned() }.into());
+            }
+            parent => parent.map_err(io(given, "open the output's folder"))?,
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent_file = rustix::fs::open(&parent, flags, Mode::empty());
+        let parent_file = File::from(parent_file.map_err(|e| io(given, "open the output's folder")(e.into()))?);
+        let place = Self { path: owned(), parent, parent_file, name, force };
+        let resolved = place.resolved();
+        if fs::symlink_metadata(&resolved).is_ok() && sources.iter().any(|source| lies_in(source, &resolved)) {
+            return Err(OutputError::IsSource { path: owned() }.into());
+        }
+        place.replaces()?;
+        Ok(place)
+    }
+
+    /// Whether there is something now that is to be replaced, and may be.
+    pub(super) fn replaces(&self) -> Result<bool, Error> {
+        let path = || self.path.clone();
+        let io = |action| move |source: io::Error| Error::Io { path: path(), action, source };
+        let resolved = self.resolved();
+        match fs::symlink_metadata(&resolved) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io("examine the output's place")(error)),
+            Ok(_) if !self.force => Err(OutputError::Exists { path: path() }.into()),
+            Ok(there) => match not_replaceable(&resolved, &there).map_err(io("list the folder"))? {
+                Some(found) => Err(OutputError::NotReplaceable { path: path(), found }.into()),
+                None => Ok(true),
+            },
+        }
+    }
+
+    /// The path with all links in it resolved, but for one that it names itself.
+    pub(super) fn resolved(&self) -> PathBuf {
+        self.parent.join(&self.name)
+    }
+}
+
+/// Whether a file lies in a folder, or a link to it does.
+fn lies_in(file: &Path, folder: &Path) -> bool {
+    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let by_name =
+        file.parent().map_or(Path::new("."), |parent| if parent == Path::new("") { Path::new(".") } else { parent });
+    [fs::canonicalize(file), fs::canonicalize(by_name)].into_iter().flatten().any(|path| path.starts_with(&folder))
+}
+
+/// What a place is that must not be replaced: anything but a folder that holds a checkpoint and no folders, or nothing.
+fn not_replaceable(path: &Path, there: &fs::Metadata) -> io::Result<Option<&'static str>> {
+    if there.is_symlink() {
+        return Ok(Some("a symbolic link"));
+    }
+    if !there.is_dir() {
+        return Ok(Some("no folder"));
+    }
+    let (mut empty, mut checkpoint) = (true, false);
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            return Ok(Some("a folder with folders in it"));
+        }
+        empty = false;
+        checkpoint |= is_of_a_checkpoint(&entry.file_name());
+    }
+    Ok(if empty || checkpoint { None } else { Some("a folder without a checkpoint in it") })
+}
+
+fn is_of_a_checkpoint(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name == "tensor_index.json" || name.ends_with(".safetensors") || name.ends_with(".gguf")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn refusal(path: &Path, sources: &[PathBuf], force: bool) -> OutputError {
+        match Place::check(path, sources, force) {
+            Err(Error::Output(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_new_name_in_a_folder_that_is_there_will_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for path in [folder.path().join("out"), folder.path().join("out/"), folder.path().join("./out")] {
+            let place = Place::check(&path, &[], false).expect("free");
+            assert_eq!((place.name.to_str(), place.replaces().expect("may be")), (Some("out"), false));
+            assert_eq!(place.resolved(), fs::canonicalize(folder.path()).expect("there").join("out"));
+        }
+    }
+
+    #[test]
+    fn names_that_mean_no_new_folder_are_refused() {
+        for path in ["/", "", "..", "a/.."] {
+            assert!(matches!(refusal(Path::new(path), &[], true), OutputError::NoName { .. }), "{path}");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = folder.path().join("missing/out");
+        assert!(matches!(refusal(&missing, &[], false), OutputError::NoParent { path } if path.ends_with("missing")));
+        fs::write(folder.path().join("file"), b"").expect("writes");
+        let below_a_file = Place::check(&folder.path().join("file/out"), &[], false).expect_err("no folder");
+        assert!(matches!(below_a_file, Error::Io { .. }), "{below_a_file}");
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_only_on_request_and_only_if_it_is_a_checkpoint() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["empty", "model", "other", "deep"] {
+            fs::create_dir(at(name)).expect("makes");
+        }
+        for file in ["model/model.safetensors", "model/README.md", "other/photo.jpg", "deep/model.safetensors", "file"]
+        {
+            fs::write(at(file), b"").expect("writes");
+        }
+        fs::create_dir(at("deep/more")).expect("makes");
+        symlink(at("model"), at("link")).expect("links");
+        symlink("nowhere", at("dangling")).expect("links");
+        for name in ["empty", "model", "other", "deep", "file", "link", "dangling"] {
+            assert!(matches!(refusal(&at(name), &[], false), OutputError::Exists { .. }), "{name}");
+        }
+        for name in ["empty", "model"] {
+            let place = Place::check(&at(name), &[], true).expect("replaceable");
+            assert!(place.replaces().expect("replaceable"), "{name}");
+            // Something is put there meanwhile.
+            fs::create_dir(at(name).join("photos")).expect("makes");
+            assert!(place.replaces().is_err(), "{name}");
+        }
+        for (name, expected) in [
+            ("other", "without a checkpoint"),
+            ("deep", "with folders"),
+            ("file", "no folder"),
+            ("link", "symbolic link"),
+            ("dangling", "symbolic link"),
+        ] {
+            let refusal = refusal(&at(name), &[], true);
+            assert!(matches!(refusal, OutputError::NotReplaceable { found, .. } if found.contains(expected)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_source_is_not_replaced_whatever_name_it_is_given_by() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["model", "snapshot", "blobs"] {
+            fs::create_dir(at(name)).expect("makes");
+        }
+        for file in ["model/model.safetensors", "blobs/1.safetensors"] {
+            fs::write(at(file), b"").expect("writes");
+        }
+        symlink("../blobs/1.safetensors", at("snapshot/model.safetensors")).expect("links");
+        symlink("model", at("link")).expect("links");
+        for (out, source) in [
+            ("model", "model/model.safetensors"),
+            ("model", "link/model.safetensors"),
+            ("link", "model/model.safetensors"),
+            // Through a link, and the folder of the link itself.
+            ("blobs", "snapshot/model.safetensors"),
+            ("snapshot", "snapshot/model.safetensors"),
+        ] {
+            for force in [false, true] {
+                let refusal = refusal(&at(out), &[at(source)], force);
+                assert!(matches!(refusal, OutputError::IsSource { .. }), "{out} of {source}: {refusal}");
+            }
+        }
+        assert!(Place::check(&at("model/new"), &[at("model/model.safetensors")], false).is_ok(), "beside it");
+    }
+}

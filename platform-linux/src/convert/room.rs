@@ -1,0 +1,48 @@
+//! Whether the output fits on its disk.
+
+use super::error::OutputError;
+use super::place::Place;
+use crate::error::Error;
+
+/// Files take whole blocks; folders and what file systems keep of files takes some too.
+const BLOCK: u64 = 4096;
+const RESERVE: u64 = 256 << 10;
+
+/// Refuses an output of files of these lengths where so much is not free. Where the file system does not tell, nothing is refused: then it is
+/// found out when the files are made.
+pub(super) fn check(place: &Place, files: impl Iterator<Item = u64>) -> Result<(), Error> {
+    let Ok(disk) = rustix::fs::fstatvfs(&place.parent_file) else { return Ok(()) };
+    let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed = needed(files);
+    if disk.f_blocks == 0 || needed <= available {
+        return Ok(());
+    }
+    Err(OutputError::NoRoom { path: place.parent.clone(), needed, available }.into())
+}
+
+fn needed(files: impl Iterator<Item = u64>) -> u64 {
+    let blocks = |bytes: u64| bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+    files.fold(RESERVE, |sum, bytes| sum.saturating_add(blocks(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_take_whole_blocks() {
+        assert_eq!(needed([0, 1, BLOCK, BLOCK + 1].into_iter()), RESERVE + 4 * BLOCK);
+        assert_eq!(needed([u64::MAX, 1].into_iter()), u64::MAX);
+    }
+
+    #[test]
+    fn what_no_disk_holds_is_refused_with_both_numbers() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let place = Place::check(&parent.path().join("out"), &[], false).expect("free");
+        assert!(check(&place, [1].into_iter()).is_ok());
+        let message = check(&place, [1 << 60].into_iter()).expect_err("an exabyte").to_string();
+        for word in ["1.0 EiB", "are free there", "--select"] {
+            assert!(message.contains(word), "\"{word}\" is not in {message}");
+        }
+    }
+}
