@@ -39,7 +39,7 @@ STATE = [
     ("model.layers.0.codes", "int8", [2, 3, 5, 7], None),
     ("model.layers.0.short", "int16", [9], None),
     ("model.layers.0.ids", "int32", [11], None),
-    ("model.layers.1.mlp.down_proj.weight", "float32", [1, 3_000_001], None),
+    ("model.layers.1.mlp.down_proj.weight", "float32", [1, 1_300_001], None),
     ("model.layers.1.h\u00f6rbar \u6a21\u578b\n", "uint8", [5], None),
     ("model.norm.weight", "bfloat16", [512], None),
     # Tied to the first, as a whole, as one dimension, and as bytes.

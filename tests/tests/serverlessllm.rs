@@ -50,7 +50,7 @@ fn assert_golden(tensor: &Tensor, expected: &BTreeMap<String, Value>, what: &str
 /// Partitions by a limit that most records pass together and one alone, by one that every record but the first passes, and one partition.
 const LAYOUTS: [(&str, u64, usize); 5] = [
     ("original", 2_000_000, 4),
-    ("original", 1, 14),
+    ("original", 1, 15),
     ("original", 10 << 30, 1),
     ("tensora", 2_000_000, 4),
     ("tensora", 10 << 30, 1),
@@ -64,25 +64,18 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
         let inspected = Loader::new().inspect(folder.path()).expect("inspects");
         assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (Format::ServerlessLlm, expected.len()));
         assert_eq!(inspected.catalog.files().len(), partitions, "{dialect} {limit}");
+        let opened = Loader::new().open(folder.path().join("tensor_index.json")).expect("opens");
+        opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit}")));
+        // Hashed once, the others are compared with that.
+        let right = opened.iter().map(|tensor| (tensor.name().to_owned(), tensor.bytes().to_vec())).collect();
         for backend in LOADED {
             drop_cache(folder.path());
-            let tensors = loader(backend).load(folder.path()).expect("loads");
-            assert_eq!(tensors.len(), expected.len());
-            tensors
-                .iter()
-                .for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit} {backend:?}")));
+            assert_right(load(&loader(backend), folder.path()), &right, &format!("{dialect} {limit} {backend:?}"));
         }
-        let opened = Loader::new().open(folder.path().join("tensor_index.json")).expect("opens");
-        opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, "open"));
         for backend in STREAMED {
             drop_cache(folder.path());
-            let loader = loader(backend).memory_limit(16 << 20);
-            let mut seen = 0;
-            for tensor in loader.stream(folder.path()).expect("opens") {
-                assert_golden(&tensor.expect("streams"), &expected, &format!("stream {dialect} {limit} {backend:?}"));
-                seen += 1;
-            }
-            assert_eq!(seen, expected.len());
+            let bytes = stream(&loader(backend).memory_limit(16 << 20), folder.path());
+            assert_right(bytes, &right, &format!("stream {dialect} {limit} {backend:?}"));
         }
     }
 }
@@ -169,7 +162,7 @@ fn large_partitions_are_read_past_the_page_cache() {
     }
     let direct = |chunk: &&floodtide_core::Chunk| chunk.method == floodtide_core::Method::Direct;
     let direct: u64 = planned.plan.chunks().iter().filter(direct).map(|chunk| chunk.want as u64).sum();
-    assert!(direct >= 4 * 1_440_000 * 9 / 10 && planned.plan.read_bytes() < 3 * 1_440_000 + (1 << 20), "{direct}");
+    assert!(direct >= 3 * 1_440_000 * 9 / 10 && planned.plan.read_bytes() < 3 * 1_440_000 + (1 << 20), "{direct}");
     assert_right(load(&loader(None), folder.path()), &expected, "load");
 }
 
