@@ -11,6 +11,9 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 /// More reads or buffers than that only take time.
 const MAX_PIECES: u64 = 2000;
 
+/// So do more pieces of slices than that, each of which is looked at where they are gathered.
+const MAX_GATHERED: u64 = 1 << 20;
+
 #[derive(Debug)]
 struct Case {
     catalog: Catalog,
@@ -42,8 +45,11 @@ fn run(case: Case) -> Corpus {
         return Corpus::Reject;
     }
 
-    let pieces = selected.iter().filter_map(|wanted| wanted.pieces(&catalog.tensor(wanted.tensor())));
-    if pieces.filter(|pieces| pieces.gap() > options.gather_gap).any(|pieces| pieces.count() > MAX_PIECES) {
+    let pieces = || selected.iter().filter_map(|wanted| wanted.pieces(&catalog.tensor(wanted.tensor())));
+    if pieces().fold(0, |sum: u64, pieces| sum.saturating_add(pieces.count())) > MAX_GATHERED {
+        return Corpus::Reject;
+    }
+    if pieces().filter(|pieces| pieces.gap() > options.gather_gap).any(|pieces| pieces.count() > MAX_PIECES) {
         return Corpus::Reject;
     }
 
