@@ -15,7 +15,11 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let converter = converter(args)?.cancelled_by(Arc::clone(&cancelled));
     let bar = if args.json { None } else { output::progress_bar("converting") };
     let converter = match bar.clone() {
-        Some(bar) => converter.on_progress(move |progress| output::show(&bar, progress)),
+        Some(bar) => converter.on_progress(move |written| {
+            // It stays until everything is on the disk.
+            bar.set_length(written.bytes_total);
+            bar.set_position(written.bytes_done);
+        }),
         None => converter,
     };
     let converted = converter.convert(&args.path, &args.output);

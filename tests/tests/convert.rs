@@ -12,6 +12,7 @@ use std::fs;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 const MB: usize = 1 << 20;
 
@@ -295,10 +296,10 @@ fn memory_stays_within_the_limit() {
 #[test]
 fn progress_ends_with_every_byte_written() {
     let folder = written(&sample());
-    let last = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let seen = std::sync::Arc::clone(&last);
+    let last = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&last);
     Converter::new(Loader::new(), Target::Safetensors)
-        .on_progress(move |progress| *seen.lock().expect("no panic") = Some(progress))
+        .on_progress(move |written| *seen.lock().expect("no panic") = Some(written))
         .convert(folder.path().join("in"), folder.path().join("out"))
         .expect("converts");
     let last = last.lock().expect("no panic").take().expect("called");

@@ -156,9 +156,9 @@ fn lock(path: &Path) -> Locked {
     if fs::symlink_metadata(path).is_ok_and(same) { Locked::Yes(file) } else { Locked::Gone }
 }
 
-/// Removes what killed conversions have left in a folder; returns how many there were, and what could not be removed.
-pub(super) fn sweep(parent: &Path) -> (usize, Vec<String>) {
-    let (mut swept, mut warnings) = (0, Vec::new());
+/// Removes what killed conversions have left in a folder; says what could not be removed.
+pub(super) fn sweep(parent: &Path) -> Vec<String> {
+    let mut warnings = Vec::new();
     // What cannot be listed cannot be written to either, which is told then.
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -167,14 +167,14 @@ pub(super) fn sweep(parent: &Path) -> (usize, Vec<String>) {
         }
         let Locked::Yes(_file) = lock(&path) else { continue };
         match fs::remove_dir_all(&path) {
-            Ok(()) => swept += 1,
+            Ok(()) => tracing::info!(path = %path.display(), "removed what a killed conversion had left"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 warnings.push(format!("{}: what a killed conversion left cannot be removed: {error}", path.display()));
             }
         }
     }
-    (swept, warnings)
+    warnings
 }
 
 fn is_ours(name: &str) -> bool {
@@ -237,7 +237,8 @@ mod tests {
         let old = folder.become_output().expect("exchanges").expect("there was one");
         assert_eq!(entries(&old), ["model.safetensors"]);
         assert_eq!(entries(&parent.path().join("out")), ["file"]);
-        assert_eq!(sweep(parent.path()).0, 1, "had the process been killed, the old one would be litter");
+        // Had the process been killed now, the old one would be litter.
+        assert!(sweep(parent.path()).is_empty());
         assert_eq!(entries(parent.path()), ["out"]);
     }
 
@@ -258,11 +259,12 @@ mod tests {
         fs::write(parent.path().join(&file), b"no folder").expect("writes");
         let link = format!("{PREFIX}aaaaaaaaaaaaaaaa");
         std::os::unix::fs::symlink(parent.path().join(alike[0]), parent.path().join(&link)).expect("links");
-        assert_eq!(sweep(parent.path()), (1, vec![]));
+        assert!(sweep(parent.path()).is_empty());
         assert!(written.path().exists() && !litter.exists());
         assert_eq!(entries(parent.path()).len(), 1 + alike.len() + 2);
         drop(written);
-        assert_eq!(sweep(parent.path()), (0, vec![]));
+        assert!(sweep(parent.path()).is_empty());
+        assert_eq!(entries(parent.path()).len(), alike.len() + 2);
     }
 
     #[test]

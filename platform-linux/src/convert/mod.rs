@@ -17,6 +17,7 @@ mod writers;
 
 pub use error::OutputError;
 pub use floodtide_core::convert::{ConvertError, Rename, RenameError, Split, Target};
+pub use writers::Written;
 
 use crate::error::Error;
 use crate::loader::Loader;
@@ -26,7 +27,7 @@ use companions::Companions;
 use files::Files;
 use floodtide_core::convert::{Layout, Options};
 use floodtide_core::stream::PourError;
-use floodtide_core::{Error as CoreError, Format, Order, Progress};
+use floodtide_core::{Error as CoreError, Format, Order};
 use folder::Folder;
 use place::Place;
 use std::fmt;
@@ -62,7 +63,7 @@ pub struct Converter {
 }
 
 #[derive(Clone)]
-struct Callback(Arc<dyn Fn(Progress) + Send + Sync>);
+struct Callback(Arc<dyn Fn(Written) + Send + Sync>);
 
 impl fmt::Debug for Callback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,9 +130,9 @@ impl Converter {
         self
     }
 
-    /// Calls back about 20 times a second while tensors are written, with the bytes that have been written.
+    /// Calls back about 20 times a second while tensors are written, and once when all are; then they are still to be brought to the disk.
     #[must_use]
-    pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+    pub fn on_progress(mut self, callback: impl Fn(Written) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(Callback(Arc::new(callback)));
         self
     }
@@ -153,50 +154,27 @@ impl Converter {
         let started = Instant::now();
         let (from, to) = (from.as_ref(), to.as_ref());
         let _span = tracing::info_span!("convert", from = %from.display(), to = %to.display()).entered();
-        let written = Arc::new(AtomicU64::new(0));
-        let stream = self.loader(&written).stream(from)?;
+        let stream = self.loader().stream(from)?;
         let source = stream.source()?;
-        let layout = Layout::new(
-            &source.catalog,
-            &self.loader.selection_choice().resolve(&source.catalog)?,
-            source.metadata,
-            &self.options,
-        )
-        .map_err(CoreError::from)?;
+        let catalog = Arc::clone(&source.catalog);
+        let selected = self.loader.selection_choice().resolve(&catalog)?;
+        let layout = Layout::new(&catalog, &selected, source.metadata, &self.options).map_err(CoreError::from)?;
         let companions = Companions::find(folder_of(&source.paths), &layout)?;
         let sources: Vec<PathBuf> =
             source.paths.iter().cloned().chain(companions.paths()).chain([from.to_owned()]).collect();
         let place = Place::check(to, &sources, self.force)?;
-        let (swept, mut warnings) = folder::sweep(&place.parent);
-        if swept > 0 {
-            tracing::info!(folders = swept, "removed what killed conversions had left");
-        }
+        let mut warnings = folder::sweep(&place.parent);
         let lengths = layout.files().iter().map(|file| file.bytes);
         room::check(&place, lengths.chain(companions.files().map(|(_, bytes)| bytes)))?;
 
-        let catalog = Arc::clone(&source.catalog);
         let folder = Folder::make(&place)?;
-        let files = Files::make(folder.path(), &layout)?;
-        let read = self.write(stream, &files, &layout, &written)?;
-        {
-            let _span = tracing::debug_span!("sync").entered();
-            companions.copy_to(folder.path())?;
-            files.sync()?;
-        }
-        drop(files);
+        let read = self.write(stream, &layout, &companions, folder.path())?;
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(CoreError::Cancelled.into());
         }
-        if let Some(old) = folder.become_output()?
-            && let Err(error) = std::fs::remove_dir_all(&old)
-            // Another conversion may have taken it for litter.
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warnings.push(format!("{}: this was replaced, and cannot be removed: {error}", old.display()));
-        }
-        warnings.extend(read.warnings.iter().cloned());
-        warnings.extend(layout.notes().iter().cloned());
-        warnings.extend(companions.warnings.iter().cloned());
+        let old = folder.become_output()?;
+        warnings.extend(old.as_deref().and_then(remove_old));
+        warnings.extend(read.warnings.iter().chain(layout.notes()).chain(&companions.warnings).cloned());
         Ok(Converted {
             from: catalog.format(),
             to: self.options.target,
@@ -211,27 +189,35 @@ impl Converter {
     }
 
     /// The loader as a conversion needs it.
-    fn loader(&self, written: &Arc<AtomicU64>) -> Loader {
+    fn loader(&self) -> Loader {
         let loader = self.loader.clone().order(Order::Arrival);
-        let Some(Callback(callback)) = self.on_progress.clone() else { return loader };
-        let written = Arc::clone(written);
-        loader.on_progress(move |progress| {
-            // What is read is not safe yet.
-            callback(Progress { bytes_done: written.load(Ordering::Relaxed).min(progress.bytes_total), ..progress });
-        })
+        // What is read is not safe yet, so it is not told; but a stream that tells progress looks up now and then.
+        if self.on_progress.is_some() { loader.on_progress(|_| {}) } else { loader }
     }
 
-    /// Streams all tensors to their places.
+    /// Writes all files into a folder, and brings them to the disk.
     fn write(
         &self,
         stream: TensorStream,
-        files: &Files<'_>,
         layout: &Layout,
-        written: &AtomicU64,
+        companions: &Companions,
+        folder: &Path,
     ) -> Result<Report, Error> {
+        let files = Files::make(folder, layout)?;
+        let read = self.write_tensors(stream, &files, layout)?;
+        let _span = tracing::debug_span!("sync").entered();
+        companions.copy_to(folder)?;
+        files.sync()?;
+        Ok(read)
+    }
+
+    /// Streams all tensors to their places.
+    fn write_tensors(&self, stream: TensorStream, files: &Files<'_>, layout: &Layout) -> Result<Report, Error> {
         let _span =
             tracing::debug_span!("write", bytes = layout.tensor_bytes(), files = layout.files().len()).entered();
-        let work = Work { files, layout, written, cancelled: &self.cancelled };
+        let written = AtomicU64::new(0);
+        let on_progress = self.on_progress.as_ref().map(|Callback(callback)| &**callback);
+        let work = Work { files, layout, written: &written, cancelled: &self.cancelled, on_progress };
         let read = std::thread::scope(|scope| {
             let mut writers = Writers::start(scope, work).map_err(|source| CoreError::Platform {
                 message: format!(
@@ -242,10 +228,22 @@ impl Converter {
                 PourError::Stream(error) | PourError::Sink(error) => error,
             })
         })?;
+        work.report();
         if written.load(Ordering::Relaxed) != layout.tensor_bytes() {
             return Err(CoreError::Contract { what: "not every tensor was written as often as it should" }.into());
         }
         Ok(read)
+    }
+}
+
+/// Removes what was replaced; says so if it cannot be.
+fn remove_old(old: &Path) -> Option<String> {
+    match std::fs::remove_dir_all(old) {
+        // Another conversion may have taken it for litter.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Some(format!("{}: this was replaced, and cannot be removed: {error}", old.display()))
+        }
+        _ => None,
     }
 }
 

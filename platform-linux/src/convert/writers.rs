@@ -1,7 +1,7 @@
 //! Threads that write what a stream has read, so that the next buffers are read meanwhile.
 
 use super::files::Files;
-use crate::crew::lock;
+use crate::crew::{TICK, lock};
 use crate::error::Error;
 use crate::pool::PoolBuffer;
 use floodtide_core::convert::Layout;
@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::{Builder, Scope};
+use std::time::Instant;
 
 /// Threads that write: one is copying while another waits for the disk.
 const THREADS: usize = 2;
@@ -30,17 +31,17 @@ struct Shared {
 }
 
 /// The threads, as what takes a stream in.
-#[derive(Debug)]
 pub(super) struct Writers<'s> {
     jobs: Sender<Job>,
     threads: usize,
     shared: Arc<Shared>,
     next: u64,
-    cancelled: &'s AtomicBool,
+    work: Work<'s>,
+    told: Instant,
 }
 
 /// What the threads work on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Work<'s> {
     pub(super) files: &'s Files<'s>,
     pub(super) layout: &'s Layout,
@@ -48,6 +49,27 @@ pub(super) struct Work<'s> {
     pub(super) written: &'s AtomicU64,
     /// Nothing more is to be written.
     pub(super) cancelled: &'s AtomicBool,
+    /// Who is told how far it is.
+    pub(super) on_progress: Option<&'s (dyn Fn(Written) + Send + Sync)>,
+}
+
+/// How far a conversion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// The bytes of tensors that have been written.
+    pub bytes_done: u64,
+    /// Those that are to be.
+    pub bytes_total: u64,
+}
+
+impl Work<'_> {
+    pub(super) fn report(&self) {
+        if let Some(callback) = self.on_progress {
+            let bytes_done = self.written.load(Ordering::Relaxed);
+            callback(Written { bytes_done, bytes_total: self.layout.tensor_bytes() });
+        }
+    }
 }
 
 impl<'s> Writers<'s> {
@@ -70,7 +92,7 @@ impl<'s> Writers<'s> {
                 Err(_) => break,
             }
         }
-        Ok(Self { jobs, threads, shared, next: 0, cancelled: work.cancelled })
+        Ok(Self { jobs, threads, shared, next: 0, work, told: Instant::now() })
     }
 }
 
@@ -83,7 +105,7 @@ impl Sink<PoolBuffer> for Writers<'_> {
     }
 
     fn submit(&mut self, chunk: Staged<PoolBuffer>) -> Result<Ticket, Error> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.work.cancelled.load(Ordering::Relaxed) {
             return Err(floodtide_core::Error::Cancelled.into());
         }
         let ticket = Ticket(self.next);
@@ -94,6 +116,10 @@ impl Sink<PoolBuffer> for Writers<'_> {
     }
 
     fn poll(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<PoolBuffer, Error>> {
+        if self.told.elapsed() >= TICK {
+            self.told = Instant::now();
+            self.work.report();
+        }
         let (ends, waker) = &mut *lock(&self.shared.ended);
         if let Some(end) = ends.remove(&ticket) {
             return Poll::Ready(end);
