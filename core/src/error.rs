@@ -118,7 +118,7 @@ pub enum Error {
 }
 
 /// A shape, which may have more dimensions than anyone reads.
-struct Shape<'a>(&'a [u64]);
+pub(crate) struct Shape<'a>(pub(crate) &'a [u64]);
 
 impl fmt::Display for Shape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

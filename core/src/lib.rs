@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod checksum;
 pub mod format;
+pub mod manifest;
 pub mod middleware;
 pub mod pool;
 pub mod strategy;

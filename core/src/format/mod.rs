@@ -7,6 +7,9 @@ pub mod safetensors;
 pub mod shard_index;
 mod text;
 
+pub(crate) use shard_index::is_plain_name;
+pub(crate) use text::Text;
+
 use core::fmt;
 
 /// A checkpoint format.
