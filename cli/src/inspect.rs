@@ -105,12 +105,12 @@ fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
     }
     writeln!(out)?;
     for (dtype, (tensors, bytes)) in totals {
-        writeln!(out, "{dtype:10}  {:>14}  {:>10}", output::count(tensors, "tensor"), HumanBytes(bytes).to_string())?;
+        writeln!(out, "{dtype:12}  {:>14}  {:>10}", output::count(tensors, "tensor"), HumanBytes(bytes).to_string())?;
     }
     let total = output::count(catalog.len(), "tensor");
     let files = output::count(catalog.files().len(), "file");
     let bytes = HumanBytes(catalog.tensor_bytes()).to_string();
-    writeln!(out, "{:10}  {total:>14}  {bytes:>10}  {}, {files}", "all", catalog.format())
+    writeln!(out, "{:12}  {total:>14}  {bytes:>10}  {}, {files}", "all", catalog.format())
 }
 
 fn tensors(out: &mut impl Write, catalog: &Catalog) -> io::Result<()> {
@@ -119,7 +119,7 @@ fn tensors(out: &mut impl Write, catalog: &Catalog) -> io::Result<()> {
         names = names.max(width(&Escaped(tensor.name)));
         shapes = shapes.max(width(&Shape(tensor.shape)));
     }
-    writeln!(out, "{:names$}  {:11}  {:shapes$}  {:>10}  {:>14}  file", "tensor", "dtype", "shape", "size", "offset")?;
+    writeln!(out, "{:names$}  {:12}  {:shapes$}  {:>10}  {:>14}  file", "tensor", "dtype", "shape", "size", "offset")?;
     for tensor in catalog.tensors() {
         let path = Path::new(&catalog.file(tensor.file).path);
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
@@ -127,7 +127,7 @@ fn tensors(out: &mut impl Write, catalog: &Catalog) -> io::Result<()> {
         let (name, shape) = (Escaped(tensor.name), Shape(tensor.shape));
         let name_padding = names - width(&name);
         let shape_padding = shapes - width(&shape);
-        write!(out, "{name}{:name_padding$}  {:11}  {shape}{:shape_padding$}", "", tensor.dtype, "")?;
+        write!(out, "{name}{:name_padding$}  {:12}  {shape}{:shape_padding$}", "", tensor.dtype, "")?;
         writeln!(out, "  {size:>10}  {offset:>14}  {}", Escaped(&file))?;
     }
     Ok(())

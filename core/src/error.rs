@@ -1,6 +1,7 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
 use crate::dtype::DType;
+use crate::element::GgmlType;
 use crate::escape::{Escaped, Quoted};
 use crate::format::{safetensors::HeaderError, shard_index::IndexError};
 use crate::glob::GlobError;
@@ -65,6 +66,15 @@ pub enum Error {
         Shape(shape)
     )]
     SliceBytes { tensor: String, dtype: DType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
+    /// A slice of quantised elements that cuts a block in two.
+    #[error(
+        "the slice {start}..{end} of dimension {dim} of tensor \"{}\" (ggml type {dtype}, shape {}) begins or ends inside a block of {} \
+         elements; choose one whose edges are multiples of that, a slice of another dimension, or take the tensor whole",
+        Quoted(tensor),
+        Shape(shape),
+        dtype.block_elements()
+    )]
+    SliceBlock { tensor: String, dtype: GgmlType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
     /// A tensor is wanted in two ways at once.
     #[error("tensor \"{}\" is selected in two ways at once; select all of it, or one slice", Quoted(tensor))]
     SelectedTwice { tensor: String },

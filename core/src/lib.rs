@@ -28,6 +28,7 @@ pub mod tune;
 
 mod catalog;
 mod dtype;
+mod element;
 mod engine;
 mod error;
 mod escape;
@@ -48,6 +49,7 @@ mod write_only;
 
 pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
+pub use element::{ElementType, GgmlType};
 pub use engine::{
     BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, next_read,
 };

@@ -1,6 +1,7 @@
 //! What is wanted of a tensor: all of it, or a slice.
 
 use crate::catalog::TensorInfo;
+use crate::element::ElementType;
 use crate::error::Error;
 use crate::strided::Strided;
 use crate::units::{ByteRange, TensorId};
@@ -71,7 +72,8 @@ impl Wanted {
     ///
     /// # Errors
     /// [`Error::SliceDim`] when there is no such dimension, [`Error::SliceRange`] when the range runs backwards or passes the
-    /// dimension's end, [`Error::SliceBytes`] when a packed dtype puts an edge of the slice inside a byte.
+    /// dimension's end, [`Error::SliceBytes`] when a packed dtype puts an edge of the slice inside a byte, [`Error::SliceBlock`] when a
+    /// quantised one puts it inside a block.
     pub fn slice(tensor: &TensorInfo<'_>, dim: u32, range: Range<u64>) -> Result<Self, Error> {
         let name = || tensor.name.to_owned();
         let Some(&size) = tensor.shape.get(dim as usize).filter(|_| dim != WHOLE) else {
@@ -86,8 +88,11 @@ impl Wanted {
         }
         let wanted = Self { tensor: tensor.id, dim, start, end };
         if wanted.locate(tensor).is_none() {
-            let (dtype, shape) = (tensor.dtype, tensor.shape.to_owned());
-            return Err(Error::SliceBytes { tensor: name(), dtype, dim, start, end, shape });
+            let shape = tensor.shape.to_owned();
+            return Err(match tensor.dtype {
+                ElementType::Plain(dtype) => Error::SliceBytes { tensor: name(), dtype, dim, start, end, shape },
+                ElementType::Ggml(dtype) => Error::SliceBlock { tensor: name(), dtype, dim, start, end, shape },
+            });
         }
         Ok(wanted)
     }
@@ -124,11 +129,11 @@ impl Wanted {
     }
 
     pub(crate) fn lies(&self, tensor: &TensorInfo<'_>) -> Lies {
-        // It was made for this tensor, so that the slice begins and ends on bytes.
+        // It was made for this tensor, so that the slice begins and ends on blocks.
         self.locate(tensor).unwrap_or(Lies { range: tensor.range, pieces: None })
     }
 
-    /// Where it lies; `None` when it begins or ends inside a byte.
+    /// Where it lies; `None` when it begins or ends inside a block.
     fn locate(&self, tensor: &TensorInfo<'_>) -> Option<Lies> {
         let whole = Lies { range: tensor.range, pieces: None };
         let Some(Slice { dim, start, end }) = self.as_slice() else { return Some(whole) };
@@ -136,16 +141,13 @@ impl Wanted {
         if start == end || tensor.range.is_empty() {
             return Some(nothing);
         }
-        // No dimension is 0, and the tensor lies in its file; so none of these passes the tensor's bits, which 128 bits hold.
+        // No dimension is 0, and the tensor lies in its file; so none of these passes the tensor's elements, which 128 bits hold.
         let product = |dims: &[u64]| dims.iter().try_fold(1_u128, |product, &n| product.checked_mul(n.into()));
         let (outer, rest) = tensor.shape.split_at_checked(dim as usize)?;
         let (&size, inner) = rest.split_first()?;
-        let index_bits = product(inner)?.checked_mul(tensor.dtype.bits().into())?;
+        let elements = product(inner)?;
         let count = u64::try_from(product(outer)?).ok()?;
-        let bytes = |indices: u64| {
-            let bits = index_bits.checked_mul(indices.into())?;
-            if bits.is_multiple_of(8) { u64::try_from(bits / 8).ok() } else { None }
-        };
+        let bytes = |indices: u64| u64::try_from(tensor.dtype.bytes_of(elements.checked_mul(indices.into())?)?).ok();
         let (skipped, piece) = (bytes(start)?, bytes(end - start)?);
         let first = tensor.range.start().checked_add(skipped)?;
         if count == 1 {

@@ -227,8 +227,8 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             let alignment = tensor_alignment(&tensor, least).bytes();
             assert_eq!(extent.file, tensor.file);
             assert_eq!(part.bytes.start as u64 % alignment, part.offset % alignment, "aligned");
-            assert_eq!(part.offset % tensor.dtype.whole_bytes(), 0, "whole elements");
-            assert_eq!(bytes % tensor.dtype.whole_bytes(), 0, "whole elements");
+            assert_eq!(part.offset % tensor.dtype.block_bytes(), 0, "whole elements");
+            assert_eq!(bytes % tensor.dtype.block_bytes(), 0, "whole elements");
             let in_buffer = part.bytes.start as u64 - extent.place as u64;
             let before = match extent.pieces {
                 Some(pieces) => pieces.before(extent.range.start()),

@@ -111,6 +111,7 @@ impl Error {
                         | CoreError::SliceDim { .. }
                         | CoreError::SliceRange { .. }
                         | CoreError::SliceBytes { .. }
+                        | CoreError::SliceBlock { .. }
                         | CoreError::SelectedTwice { .. }
                         | CoreError::NoSuchRank { .. }
                         | CoreError::BufferTooSmall { .. }

@@ -39,8 +39,8 @@ mod tensors;
 pub use error::Error;
 pub use floodtide_core::strategy::Backend;
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, Escaped, Format, Glob, Location, MemoryLimit, Order, Plan, Progress, Selection,
-    ShardRules, TensorInfo,
+    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, Order, Plan,
+    Progress, Selection, ShardRules, TensorInfo,
 };
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};

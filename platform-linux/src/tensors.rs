@@ -6,7 +6,7 @@ use crate::pool::PoolBuffer;
 use bytemuck::AnyBitPattern;
 use floodtide_core::strategy::Backend;
 use floodtide_core::stream::Staged;
-use floodtide_core::{Catalog, DType, Format, Location, Part, Plan, TensorInfo};
+use floodtide_core::{Catalog, DType, ElementType, Format, GgmlType, Location, Part, Plan, TensorInfo};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -199,7 +199,7 @@ impl Tensor {
 
     /// The type of its elements.
     #[must_use]
-    pub fn dtype(&self) -> DType {
+    pub fn dtype(&self) -> ElementType {
         self.info().dtype
     }
 
@@ -209,7 +209,7 @@ impl Tensor {
         self.info().shape
     }
 
-    /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs.
+    /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs. Of a quantised type they are blocks.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.home {
@@ -219,10 +219,11 @@ impl Tensor {
         }
     }
 
-    /// Its elements. 16-bit floats are had as their bits, by `u16`.
+    /// Its elements. 16-bit floats are had as their bits, by `u16`. A ggml type that means the same as a plain dtype is viewed as that one; a
+    /// quantised one has blocks and no elements that could be viewed.
     ///
     /// # Errors
-    /// When `T` is not a type for this dtype, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
+    /// When `T` is not a type for this dtype, or the dtype is quantised, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
     /// as its provider did not keep to the alignment that it states.
     pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
         view(self.bytes(), self.dtype())
@@ -230,9 +231,13 @@ impl Tensor {
 }
 
 /// Bytes of a dtype as elements.
-fn view<T: Element>(bytes: &[u8], dtype: DType) -> Result<&[T], ViewError> {
+fn view<T: Element>(bytes: &[u8], dtype: ElementType) -> Result<&[T], ViewError> {
     let wanted = std::any::type_name::<T>();
-    if !T::DTYPES.contains(&dtype) || cfg!(target_endian = "big") {
+    let plain = match dtype {
+        ElementType::Plain(dtype) => dtype,
+        ElementType::Ggml(ggml) => ggml.plain().ok_or(ViewError::Quantised { dtype: ggml, wanted })?,
+    };
+    if !T::DTYPES.contains(&plain) || cfg!(target_endian = "big") {
         return Err(ViewError::WrongType { dtype, wanted });
     }
     if bytes.is_empty() {
@@ -255,14 +260,21 @@ impl fmt::Debug for Tensor {
 pub enum ViewError {
     /// The dtype does not allow it.
     #[error("a tensor of dtype {dtype} cannot be viewed as {wanted}; take its bytes, or the type that fits its dtype")]
-    WrongType { dtype: DType, wanted: &'static str },
+    WrongType { dtype: ElementType, wanted: &'static str },
+    /// The tensor has blocks, no elements.
+    #[error(
+        "a tensor of ggml type {dtype} cannot be viewed as {wanted}: it is quantised, {} elements to a block of {} bytes; take its bytes, \
+         and read their blocks",
+        dtype.block_elements(), dtype.block_bytes()
+    )]
+    Quantised { dtype: GgmlType, wanted: &'static str },
     /// The dtype allows it, the address does not.
     #[error(
         "a tensor of dtype {dtype} cannot be viewed as {wanted}: its memory is not at a multiple of {alignment} bytes; \
          take its bytes, or look at where the memory comes from: the usual cause is a MemoryProvider that does not keep to the \
          alignment it states"
     )]
-    Misaligned { dtype: DType, wanted: &'static str, alignment: usize },
+    Misaligned { dtype: ElementType, wanted: &'static str, alignment: usize },
 }
 
 /// A Rust type that some dtypes can be viewed as.
@@ -334,8 +346,19 @@ mod tests {
 
         let bytes = [0_u64; 2];
         let odd = &bytemuck::bytes_of(&bytes)[1..5];
-        let misaligned = view::<f32>(odd, DType::F32).expect_err("is at an odd address").to_string();
+        let misaligned = view::<f32>(odd, DType::F32.into()).expect_err("is at an odd address").to_string();
         assert!(misaligned.contains("multiple of 4") && misaligned.contains("MemoryProvider"), "{misaligned}");
         assert!(!misaligned.contains("the type that fits"), "{misaligned}");
+    }
+
+    #[test]
+    fn blocks_are_no_elements_and_plain_ggml_types_are() {
+        let bytes = [0_u64; 4];
+        let bytes: &[u8] = bytemuck::bytes_of(&bytes);
+        let quantised = view::<u16>(&bytes[..18], GgmlType::Q4_0.into()).expect_err("has blocks").to_string();
+        assert!(quantised.contains("Q4_0") && quantised.contains("32 elements to a block of 18 bytes"), "{quantised}");
+        assert_eq!(view::<f32>(bytes, GgmlType::F32.into()), Ok(&[0.0; 8][..]));
+        assert_eq!(view::<u16>(bytes, GgmlType::BF16.into()), Ok(&[0; 16][..]));
+        assert!(matches!(view::<u8>(bytes, GgmlType::F32.into()), Err(ViewError::WrongType { .. })));
     }
 }

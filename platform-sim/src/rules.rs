@@ -33,7 +33,7 @@ impl World {
             return Err(format!("tensor {:?} was never written", tensor.name));
         };
         let right =
-            known.dtype == tensor.dtype && known.file == tensor.file.index() && known.start == tensor.range.start();
+            tensor.dtype == known.dtype && known.file == tensor.file.index() && known.start == tensor.range.start();
         if !right || known.bytes != tensor.range.len() {
             return Err(format!("tensor {:?} is not where it was written", tensor.name));
         }

@@ -42,7 +42,12 @@ fn on_files_and_tensors_without_bytes() {
         assert_equal(&loader.open(&path).expect("opens"), &expected, 64, "open");
         for tensor in loader.load(&path).expect("loads").iter() {
             let elements: u64 = tensor.shape().iter().product();
-            assert_eq!(tensor.bytes().len() as u64, elements * tensor.dtype().bits() / 8, "{}", tensor.name());
+            assert_eq!(
+                tensor.bytes().len() as u64,
+                elements / tensor.dtype().block_elements() * tensor.dtype().block_bytes(),
+                "{}",
+                tensor.name()
+            );
         }
     }
 }

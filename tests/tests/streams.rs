@@ -123,7 +123,7 @@ proptest! {
                     }
                     whole.resize(whole.len().max(offset as usize + bytes.len()), 0);
                     whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-                    assert_eq!(bytes.len() as u64 * 8 % tensor.dtype.bits(), 0, "whole elements");
+                    assert_eq!(bytes.len() as u64 % tensor.dtype.block_bytes(), 0, "whole elements");
                 })
                 .expect("streams");
             prop_assert!(parts == expected);

@@ -18,6 +18,10 @@ use core::fmt;
 pub enum Format {
     /// One or several safetensors files, with or without an index.
     Safetensors,
+    /// One or several GGUF files.
+    Gguf,
+    /// A ServerlessLLM store: an index, and the partitions beside it.
+    ServerlessLlm,
 }
 
 impl Format {
@@ -26,6 +30,8 @@ impl Format {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::ServerlessLlm => "serverlessllm",
         }
     }
 }
@@ -43,9 +49,7 @@ mod tests {
 
     #[test]
     fn a_format_is_shown_by_its_name() {
-        assert_eq!(
-            (Format::Safetensors.name(), Format::Safetensors.to_string().as_str()),
-            ("safetensors", "safetensors")
-        );
+        let shown = [Format::Safetensors, Format::Gguf, Format::ServerlessLlm].map(|format| format.to_string());
+        assert_eq!(shown, ["safetensors", "gguf", "serverlessllm"]);
     }
 }

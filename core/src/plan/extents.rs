@@ -231,10 +231,11 @@ impl Layout<'_> {
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
         let alignment = tensor_alignment(&tensor, Alignment::ONE);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut an element (of six
-        // bits, which no power of two holds), just before.
-        let whole = tensor.dtype.whole_bytes();
-        let margin = 2 * self.direct(&run).unwrap_or(Alignment::ONE).max(alignment).bytes();
+        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut a block (elements of six
+        // bits, or quantised ones, which no power of two holds), just before.
+        let whole = tensor.dtype.block_bytes();
+        let direct = self.direct(&run).unwrap_or(Alignment::ONE);
+        let margin = 2 * direct.max(alignment).bytes().max(whole.next_power_of_two());
         let step = (gather - margin) / margin * margin;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
         let mut piece = Run { end: run.start, ..run };
@@ -267,8 +268,8 @@ impl Layout<'_> {
                     let tensor = self.catalog.tensor(self.out.placements[sliced].tensor).name.to_owned();
                     return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
                 }
-                // Whole elements, of any width: a group of them has at most 8 bytes or has 3.
-                let part = if buffers.split && bytes > gather { gather / 24 * 24 } else { bytes };
+                let whole = self.catalog.tensor(self.out.placements[sliced].tensor).dtype.block_bytes();
+                let part = if buffers.split && bytes > gather { gather / whole * whole } else { bytes };
                 let reads = if apart { pieces.count() } else { span / chunk_bytes(self.options.chunk_bytes) };
                 self.pieces = self.pieces.saturating_add(reads);
                 self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;

@@ -361,7 +361,7 @@ proptest! {
                 let bytes = part.bytes.len() as u64;
                 prop_assert!(part.bytes.end <= extent.buffer_bytes);
                 prop_assert!(split || bytes == tensor.range.len(), "whole");
-                let element = tensor.dtype.whole_bytes();
+                let element = tensor.dtype.block_bytes();
                 prop_assert!(part.offset.is_multiple_of(element) && bytes.is_multiple_of(element), "whole elements");
                 if bytes > 0 {
                     prop_assert_eq!(extent.file, tensor.file);

@@ -1,33 +1,28 @@
 //! Slices: whatever is cut, and however it is read, comes whole and in order.
 
 use super::*;
+use crate::ElementType;
 
-/// A file of these tensors, given by dtype and shape, whose data starts at an offset of the given residue modulo 8.
-fn shaped(tensors: &[(crate::DType, Vec<u64>)], residue: u64) -> Catalog {
-    let (mut json, mut at) = ("{".to_string(), 0);
-    for (i, (dtype, shape)) in tensors.iter().enumerate() {
-        let bytes = shape.iter().product::<u64>() * dtype.bits() / 8;
-        let comma = if i == 0 { "" } else { "," };
-        json += &format!(
-            r#"{comma}"t{i:02}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{at},{}]}}"#,
-            at + bytes
-        );
-        at += bytes;
-    }
-    json.push('}');
-    while (8 + json.len() as u64) % 8 != residue {
-        json.push(' ');
-    }
-    let bytes = 8 + json.len() as u64 + at;
+/// A file of these tensors, given by type and shape, whose data starts at an offset of the given residue modulo 8.
+fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], residue: u64) -> Catalog {
     let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("f", bytes, &Header::parse(json.as_bytes(), bytes).expect("valid")).expect("adds");
+    let file = builder.add_file("f", 1 << 60).expect("adds");
+    let mut at = 8 + residue;
+    for (i, (dtype, shape)) in tensors.iter().enumerate() {
+        let dtype: ElementType = (*dtype).into();
+        let elements = shape.iter().map(|&size| u128::from(size)).product();
+        let end = at + dtype.bytes_of(elements).expect("whole blocks") as u64;
+        let range = ByteRange::new(at, end).expect("forwards");
+        builder.add_tensor(file, &format!("t{i:02}"), dtype, shape, range).expect("adds");
+        at = end;
+    }
     builder.finish().expect("unique names")
 }
 
 /// The offsets in the file of the bytes of a slice, in its order, found by looking at every group of elements.
 fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
-    let group = tensor.dtype.whole_bytes();
-    let elements = 8 * group / tensor.dtype.bits();
+    let group = tensor.dtype.block_bytes();
+    let elements = tensor.dtype.block_elements();
     let wanted = |index: u64| {
         let Some(slice) = slice else { return true };
         let inner: u64 = tensor.shape[slice.dim as usize + 1..].iter().product();
@@ -154,17 +149,43 @@ fn a_slice_that_no_buffer_holds_is_refused_for_that_and_one_in_too_many_parts_fo
     assert_eq!((parts, plan(96 << 10, false).expect("fits").extents().len()), (2, 1));
 }
 
-fn any_tensor() -> impl Strategy<Value = (crate::DType, Vec<u64>)> {
+#[test]
+fn a_slice_of_quantised_elements_is_one_of_whole_blocks() {
+    use crate::GgmlType::{Q4_K, Q8_0};
+    let catalog = shaped(&[(Q8_0, vec![3, 128]), (Q4_K, vec![512])], 0);
+    let slice = |tensor, dim, range| Wanted::slice(&catalog.tensor(TensorId(tensor)), dim, range);
+    // Rows of four blocks of 34 bytes.
+    let rows = slice(0, 0, 1..3).expect("whole rows");
+    let start = catalog.tensor(TensorId(0)).range.start();
+    assert_eq!(rows.range(&catalog.tensor(TensorId(0))), ByteRange::new(start + 136, start + 408).expect("forwards"));
+    let blocks = slice(0, 1, 32..96).expect("two blocks of each row");
+    assert_eq!(blocks.bytes(&catalog.tensor(TensorId(0))), 3 * 68);
+    for (tensor, dim, range, inside) in [(0, 1, 16..96, "32"), (0, 1, 32..80, "32"), (1, 0, 0..128, "256")] {
+        let error = slice(tensor, dim, range).expect_err("cuts a block");
+        assert!(matches!(error, Error::SliceBlock { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("inside a block of {inside} elements")), "{error}");
+    }
+}
+
+fn any_tensor() -> impl Strategy<Value = (ElementType, Vec<u64>)> {
+    let plain = prop::sample::select(crate::DType::ALL).prop_map(ElementType::Plain);
+    let dtype = prop_oneof![3 => plain, 1 => prop::sample::select(crate::GgmlType::ALL).prop_map(ElementType::Ggml)];
     let shape = prop_oneof![
         6 => prop::collection::vec(0_u64..7, 0..5),
         2 => prop::collection::vec(1_u64..90, 2..4),
         1 => (1_u64..9, 1_u64..70_000).prop_map(|(a, b)| vec![a, b]),
         1 => (1_u64..5, 1_u64..9, 1_u64..9000).prop_map(|(a, b, c)| vec![a, b, c]),
     ];
-    (prop::sample::select(crate::DType::ALL), shape).prop_map(|(dtype, mut shape)| {
-        // Packed elements fill whole bytes.
-        if dtype.bits() < 8 {
-            shape.push(4);
+    (dtype, shape, 1_u64..3).prop_map(|(dtype, mut shape, blocks)| {
+        // Packed elements fill whole bytes, quantised ones whole blocks.
+        match dtype {
+            ElementType::Ggml(ggml) if ggml.plain().is_none() => {
+                // So that it does not grow by as much as a block is longer than an element.
+                shape.iter_mut().for_each(|size| *size %= 9);
+                shape.push(blocks * ggml.block_elements());
+            }
+            _ if dtype.block_elements() > 1 => shape.push(4),
+            _ => {}
         }
         (dtype, shape)
     })
@@ -251,7 +272,7 @@ proptest! {
                     prop_assert_eq!(parts[index].is_empty(), plan.without_extent().contains(&index));
                     let mut next = 0;
                     for (offset, bytes) in &parts[index] {
-                        prop_assert!(*offset == next && offset.is_multiple_of(tensor.dtype.whole_bytes()));
+                        prop_assert!(*offset == next && offset.is_multiple_of(tensor.dtype.block_bytes()));
                         next += bytes.len() as u64;
                     }
                     parts[index].iter().flat_map(|(_, bytes)| bytes.clone()).collect()

@@ -1,16 +1,18 @@
 //! What a checkpoint holds: its files, and every tensor's name, dtype, shape, file, offset and length.
 //!
-//! One type for all formats. Names and shapes lie in shared vectors, so that a catalog of 100,000 tensors is a handful of
+//! One type for all formats; what each parses to is collected by a [`CatalogBuilder`]. Names and shapes lie in shared vectors, so that a catalog of 100,000 tensors is a handful of
 //! allocations.
 
-use crate::dtype::DType;
-use crate::error::Error;
+mod builder;
+
+pub use builder::CatalogBuilder;
+
+use crate::element::ElementType;
+use crate::format::Format;
 use crate::format::shard_index::{IndexError, ShardIndex};
-use crate::format::{Format, safetensors::Header};
-use crate::names::sorted_by_name;
 use crate::units::{ByteRange, FileId, TensorId};
 use alloc::borrow::ToOwned;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -31,7 +33,7 @@ pub struct TensorInfo<'a> {
     /// Its name, unique in the catalog. Untrusted: print it through [`Escaped`](crate::Escaped).
     pub name: &'a str,
     /// The type of its elements.
-    pub dtype: DType,
+    pub dtype: ElementType,
     /// Its dimensions, slowest first; empty for a scalar.
     pub shape: &'a [u64],
     /// The file that holds it.
@@ -44,9 +46,9 @@ impl TensorInfo<'_> {
     /// How many bytes it has: by its shape, so that it is right for a slice too.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let bits = self.shape.iter().fold(u128::from(self.dtype.bits()), |bits, &n| bits.saturating_mul(n.into()));
+        let elements = self.shape.iter().fold(1_u128, |elements, &n| elements.saturating_mul(n.into()));
         // A header whose tensors have more is refused.
-        u64::try_from(bits / 8).unwrap_or(u64::MAX)
+        self.dtype.bytes_of(elements).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(u64::MAX)
     }
 }
 
@@ -54,7 +56,7 @@ impl TensorInfo<'_> {
 struct Record {
     name: Range<usize>,
     dims: Range<usize>,
-    dtype: DType,
+    dtype: ElementType,
     file: FileId,
     range: ByteRange,
 }
@@ -181,84 +183,12 @@ impl Catalog {
     }
 }
 
-/// Collects parsed files into a [`Catalog`].
-#[derive(Debug)]
-pub struct CatalogBuilder {
-    catalog: Catalog,
-}
-
-impl CatalogBuilder {
-    /// An empty catalog of that format.
-    #[must_use]
-    pub fn new(format: Format) -> Self {
-        Self {
-            catalog: Catalog {
-                format,
-                files: Vec::new(),
-                records: Vec::new(),
-                names: String::new(),
-                dims: Vec::new(),
-                by_name: Vec::new(),
-                metadata: Vec::new(),
-            },
-        }
-    }
-
-    /// Adds a safetensors file by its parsed header.
-    ///
-    /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
-    pub fn add_safetensors(&mut self, path: &str, bytes: u64, header: &Header<'_>) -> Result<FileId, Error> {
-        let catalog = &mut self.catalog;
-        let file = u32::try_from(catalog.files.len()).map(FileId).map_err(|_| Error::TooMany { what: "files" })?;
-        if u32::try_from(catalog.records.len() + header.entries().len()).is_err() {
-            return Err(Error::TooMany { what: "tensors" });
-        }
-        catalog.files.push(FileInfo { path: path.to_owned(), bytes });
-        catalog.records.reserve(header.entries().len());
-        for entry in header.entries() {
-            let (name, dims) = (catalog.names.len(), catalog.dims.len());
-            catalog.names.push_str(&entry.name);
-            catalog.dims.extend_from_slice(header.shape(entry));
-            catalog.records.push(Record {
-                name: name..catalog.names.len(),
-                dims: dims..catalog.dims.len(),
-                dtype: entry.dtype,
-                file,
-                range: entry.range,
-            });
-        }
-        let pairs = header.metadata().iter().map(|(key, value)| (file, key.to_string(), value.to_string()));
-        catalog.metadata.extend(pairs);
-        Ok(file)
-    }
-
-    /// The catalog, once all files are in.
-    ///
-    /// # Errors
-    /// [`Error::DuplicateTensor`] when two files hold a tensor of the same name.
-    pub fn finish(self) -> Result<Catalog, Error> {
-        let mut catalog = self.catalog;
-        let names = catalog.records.iter().map(|record| &catalog.names[record.name.clone()]);
-        let by_name: Vec<TensorId> = sorted_by_name(names).into_iter().map(TensorId).collect();
-        for pair in by_name.windows(2) {
-            let (a, b) = (catalog.tensor(pair[0]), catalog.tensor(pair[1]));
-            if a.name == b.name {
-                return Err(Error::DuplicateTensor {
-                    tensor: a.name.to_owned(),
-                    first: catalog.file(a.file).path.clone(),
-                    second: catalog.file(b.file).path.clone(),
-                });
-            }
-        }
-        catalog.by_name = by_name;
-        Ok(catalog)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
+    use crate::error::Error;
+    use crate::format::safetensors::Header;
     use alloc::format;
 
     /// A catalog of files "a", "b" and so on, each with one-byte tensors of these names.
@@ -320,7 +250,8 @@ mod tests {
         }
         assert_eq!(catalog.find("q"), None);
         let last = catalog.find("r").expect("it is there");
-        assert_eq!((last.id, last.file, last.dtype, last.shape), (TensorId(2), FileId(1), DType::U8, &[1][..]));
+        assert_eq!((last.id, last.file, last.shape), (TensorId(2), FileId(1), &[1][..]));
+        assert_eq!(last.dtype, DType::U8);
         assert_eq!(last.range.end(), catalog.file(last.file).bytes, "it ends its file");
         assert_eq!(catalog.files().iter().map(|file| file.path.as_str()).collect::<String>(), "ab");
     }

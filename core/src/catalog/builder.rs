@@ -1,0 +1,126 @@
+//! Collects what the parsers find into a [`Catalog`]: files, their tensors, their metadata.
+//!
+//! Every format is added by the same three calls, [`add_file`](CatalogBuilder::add_file), [`add_tensor`](CatalogBuilder::add_tensor) and
+//! [`add_metadata`](CatalogBuilder::add_metadata), in the order in which it lists them. The rules of a format are its parser's to check; that
+//! names are unique over all files, that a catalog is in the order of file and offset, and that its tables do not outgrow their numbers, is
+//! seen to here.
+
+use super::{Catalog, FileInfo, Record};
+use crate::element::ElementType;
+use crate::error::Error;
+use crate::format::{Format, safetensors::Header};
+use crate::names::sorted_by_name;
+use crate::units::{ByteRange, FileId, TensorId};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Collects parsed files into a [`Catalog`].
+#[derive(Debug)]
+pub struct CatalogBuilder {
+    catalog: Catalog,
+}
+
+impl CatalogBuilder {
+    /// An empty catalog of that format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self {
+            catalog: Catalog {
+                format,
+                files: Vec::new(),
+                records: Vec::new(),
+                names: String::new(),
+                dims: Vec::new(),
+                by_name: Vec::new(),
+                metadata: Vec::new(),
+            },
+        }
+    }
+
+    /// Adds a file of `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files outgrow 32-bit numbers.
+    pub fn add_file(&mut self, path: &str, bytes: u64) -> Result<FileId, Error> {
+        let files = &mut self.catalog.files;
+        let file = u32::try_from(files.len()).map(FileId).map_err(|_| Error::TooMany { what: "files" })?;
+        files.push(FileInfo { path: path.to_owned(), bytes });
+        Ok(file)
+    }
+
+    /// Makes room for so many tensors more; for a count of what is there, never for one that a file claims.
+    pub fn reserve(&mut self, tensors: usize) {
+        self.catalog.records.reserve(tensors);
+    }
+
+    /// Adds a tensor whose bytes lie at `range` of a file that was added; its shape has the slowest dimension first. That the range is within
+    /// the file and as long as dtype and shape say is for the parser to know.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when tensors outgrow 32-bit numbers.
+    pub fn add_tensor(
+        &mut self,
+        file: FileId,
+        name: &str,
+        dtype: ElementType,
+        shape: &[u64],
+        range: ByteRange,
+    ) -> Result<(), Error> {
+        let catalog = &mut self.catalog;
+        if u32::try_from(catalog.records.len() + 1).is_err() {
+            return Err(Error::TooMany { what: "tensors" });
+        }
+        let (names, dims) = (catalog.names.len(), catalog.dims.len());
+        catalog.names.push_str(name);
+        catalog.dims.extend_from_slice(shape);
+        let (name, dims) = (names..catalog.names.len(), dims..catalog.dims.len());
+        catalog.records.push(Record { name, dims, dtype, file, range });
+        Ok(())
+    }
+
+    /// Adds a metadata pair of a file.
+    pub fn add_metadata(&mut self, file: FileId, key: &str, value: &str) {
+        self.catalog.metadata.push((file, key.to_owned(), value.to_owned()));
+    }
+
+    /// Adds a safetensors file by its parsed header.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn add_safetensors(&mut self, path: &str, bytes: u64, header: &Header<'_>) -> Result<FileId, Error> {
+        let file = self.add_file(path, bytes)?;
+        self.reserve(header.entries().len());
+        for entry in header.entries() {
+            self.add_tensor(file, &entry.name, entry.dtype.into(), header.shape(entry), entry.range)?;
+        }
+        for (key, value) in header.metadata() {
+            self.add_metadata(file, key, value);
+        }
+        Ok(file)
+    }
+
+    /// The catalog, once all files are in.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateTensor`] when two tensors have the same name.
+    pub fn finish(self) -> Result<Catalog, Error> {
+        let mut catalog = self.catalog;
+        // Most formats list their tensors so; sorted runs are only looked at. Of tensors that begin together the empty ones come first.
+        catalog.records.sort_by_key(|record| (record.file, record.range.start(), record.range.end()));
+        let names = catalog.records.iter().map(|record| &catalog.names[record.name.clone()]);
+        let by_name: Vec<TensorId> = sorted_by_name(names).into_iter().map(TensorId).collect();
+        for pair in by_name.windows(2) {
+            let (a, b) = (catalog.tensor(pair[0]), catalog.tensor(pair[1]));
+            if a.name == b.name {
+                return Err(Error::DuplicateTensor {
+                    tensor: a.name.to_owned(),
+                    first: catalog.file(a.file).path.clone(),
+                    second: catalog.file(b.file).path.clone(),
+                });
+            }
+        }
+        catalog.by_name = by_name;
+        Ok(catalog)
+    }
+}

@@ -1,0 +1,313 @@
+//! What a tensor's elements are: a plain dtype, or one of ggml's types.
+//!
+//! The two are kept apart, although some of them mean the same: a ggml type is mostly a block of quantised elements, which nobody can
+//! take for numbers, and what reads such a tensor has to know that it does. So a tensor of a GGUF file is always [`ElementType::Ggml`],
+//! and [`GgmlType::plain`] is the way across for the few that are plain.
+
+use crate::dtype::DType;
+use core::fmt;
+
+/// The type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ElementType {
+    /// Each element for itself; those of 4 and 6 bits packed.
+    Plain(DType),
+    /// As ggml has them: in blocks, each of which holds some elements and what they share.
+    Ggml(GgmlType),
+}
+
+impl ElementType {
+    /// The plain dtype; `None` for every ggml type, also for one that has a [plain counterpart](GgmlType::plain).
+    #[must_use]
+    pub const fn plain(self) -> Option<DType> {
+        match self {
+            Self::Plain(dtype) => Some(dtype),
+            Self::Ggml(_) => None,
+        }
+    }
+
+    /// The ggml type, if it is one.
+    #[must_use]
+    pub const fn ggml(self) -> Option<GgmlType> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Ggml(ggml) => Some(ggml),
+        }
+    }
+
+    /// Its name, no two types having the same: `BF16`, and for ggml's types with a prefix, `GGML_Q4_K`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain(dtype) => dtype.name(),
+            Self::Ggml(ggml) => ggml.full_name(),
+        }
+    }
+
+    /// The type of that [name](Self::name).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match DType::from_name(name) {
+            Some(dtype) => Some(Self::Plain(dtype)),
+            None => GgmlType::ALL.iter().find(|ggml| ggml.full_name() == name).map(|&ggml| Self::Ggml(ggml)),
+        }
+    }
+
+    /// How many elements a block has. A block is the least that takes whole bytes: one element, or of packed types two or four, or what ggml
+    /// says.
+    #[must_use]
+    pub const fn block_elements(self) -> u64 {
+        match self {
+            // 4 bits: two of them are a byte; 6 bits: four of them are three.
+            Self::Plain(dtype) => dtype.whole_bytes() * 8 / dtype.bits(),
+            Self::Ggml(ggml) => ggml.block_elements(),
+        }
+    }
+
+    /// How many bytes a block has.
+    #[must_use]
+    pub const fn block_bytes(self) -> u64 {
+        match self {
+            Self::Plain(dtype) => dtype.whole_bytes(),
+            Self::Ggml(ggml) => ggml.block_bytes(),
+        }
+    }
+
+    /// The alignment in bytes that a typed view needs; it divides [`block_bytes`](Self::block_bytes).
+    #[must_use]
+    pub const fn alignment(self) -> u64 {
+        match self {
+            Self::Plain(dtype) => dtype.alignment(),
+            Self::Ggml(ggml) => ggml.alignment(),
+        }
+    }
+
+    /// How many bytes so many elements take; `None` when they are no whole blocks, or when it passes 128 bits.
+    #[must_use]
+    pub const fn bytes_of(self, elements: u128) -> Option<u128> {
+        let block = self.block_elements() as u128;
+        if !elements.is_multiple_of(block) {
+            return None;
+        }
+        (elements / block).checked_mul(self.block_bytes() as u128)
+    }
+}
+
+impl From<DType> for ElementType {
+    fn from(dtype: DType) -> Self {
+        Self::Plain(dtype)
+    }
+}
+
+impl From<GgmlType> for ElementType {
+    fn from(ggml: GgmlType) -> Self {
+        Self::Ggml(ggml)
+    }
+}
+
+impl PartialEq<DType> for ElementType {
+    /// Never true of a ggml type.
+    fn eq(&self, dtype: &DType) -> bool {
+        self.plain() == Some(*dtype)
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+macro_rules! ggml_types {
+    ($($name:ident $id:literal: $elements:literal, $bytes:literal, $plain:expr;)*) => {
+        /// A type of ggml: how many elements a block has, and how many bytes it takes. Ids and sizes are those of `ggml.h`, `enum ggml_type`,
+        /// and of the block structures in `ggml-common.h`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        #[allow(non_camel_case_types, missing_docs, reason = "ggml's own names")]
+        pub enum GgmlType {
+            $($name,)*
+        }
+
+        impl GgmlType {
+            /// Every type, by id.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The type of that id; `None` when there is none, or none any more.
+            #[must_use]
+            pub const fn from_id(id: i32) -> Option<Self> {
+                match id { $($id => Some(Self::$name),)* _ => None }
+            }
+
+            /// The id that files have.
+            #[must_use]
+            pub const fn id(self) -> i32 {
+                match self { $(Self::$name => $id,)* }
+            }
+
+            /// ggml's name: `Q4_K`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            const fn full_name(self) -> &'static str {
+                match self { $(Self::$name => concat!("GGML_", stringify!($name)),)* }
+            }
+
+            /// How many elements a block has.
+            #[must_use]
+            pub const fn block_elements(self) -> u64 {
+                match self { $(Self::$name => $elements,)* }
+            }
+
+            /// How many bytes a block has.
+            #[must_use]
+            pub const fn block_bytes(self) -> u64 {
+                match self { $(Self::$name => $bytes,)* }
+            }
+
+            /// The dtype that means the same; `None` for what is quantised.
+            #[must_use]
+            pub const fn plain(self) -> Option<DType> {
+                match self { $(Self::$name => $plain,)* }
+            }
+        }
+    };
+}
+
+ggml_types! {
+    F32 0: 1, 4, Some(DType::F32);
+    F16 1: 1, 2, Some(DType::F16);
+    Q4_0 2: 32, 18, None;
+    Q4_1 3: 32, 20, None;
+    Q5_0 6: 32, 22, None;
+    Q5_1 7: 32, 24, None;
+    Q8_0 8: 32, 34, None;
+    Q8_1 9: 32, 36, None;
+    Q2_K 10: 256, 84, None;
+    Q3_K 11: 256, 110, None;
+    Q4_K 12: 256, 144, None;
+    Q5_K 13: 256, 176, None;
+    Q6_K 14: 256, 210, None;
+    Q8_K 15: 256, 292, None;
+    IQ2_XXS 16: 256, 66, None;
+    IQ2_XS 17: 256, 74, None;
+    IQ3_XXS 18: 256, 98, None;
+    IQ1_S 19: 256, 50, None;
+    IQ4_NL 20: 32, 18, None;
+    IQ3_S 21: 256, 110, None;
+    IQ2_S 22: 256, 82, None;
+    IQ4_XS 23: 256, 136, None;
+    I8 24: 1, 1, Some(DType::I8);
+    I16 25: 1, 2, Some(DType::I16);
+    I32 26: 1, 4, Some(DType::I32);
+    I64 27: 1, 8, Some(DType::I64);
+    F64 28: 1, 8, Some(DType::F64);
+    IQ1_M 29: 256, 56, None;
+    BF16 30: 1, 2, Some(DType::BF16);
+    TQ1_0 34: 256, 54, None;
+    TQ2_0 35: 256, 66, None;
+    MXFP4 39: 32, 17, None;
+    NVFP4 40: 64, 36, None;
+    Q1_0 41: 128, 18, None;
+    Q2_0 42: 64, 18, None;
+}
+
+impl GgmlType {
+    /// Whether ggml once had a type of that id and has removed it.
+    #[must_use]
+    pub const fn is_removed(id: i32) -> bool {
+        matches!(id, 4 | 5 | 31..=33 | 36..=38)
+    }
+
+    /// The alignment in bytes that a view of its blocks needs. A structure's size is a multiple of its alignment, and no member of a block is
+    /// longer than 4 bytes; so it is at most the largest power of two up to 4 that divides the block's size.
+    #[must_use]
+    pub const fn alignment(self) -> u64 {
+        if let Some(dtype) = self.plain() {
+            return dtype.alignment();
+        }
+        match self.block_bytes() % 4 {
+            0 => 4,
+            2 => 2,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for GgmlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    fn all() -> impl Iterator<Item = ElementType> {
+        let plain = DType::ALL.iter().map(|&dtype| ElementType::Plain(dtype));
+        plain.chain(GgmlType::ALL.iter().map(|&ggml| ElementType::Ggml(ggml)))
+    }
+
+    #[test]
+    fn every_id_is_of_one_type_removed_or_unknown() {
+        for id in -1..=1000 {
+            match GgmlType::from_id(id) {
+                Some(ggml) => assert!(ggml.id() == id && !GgmlType::is_removed(id), "{ggml}"),
+                None => assert!(GgmlType::is_removed(id) || !(0..=42).contains(&id), "{id}"),
+            }
+        }
+        assert!(GgmlType::ALL.is_sorted_by_key(|ggml| ggml.id()));
+        assert_eq!((GgmlType::ALL.len(), (0..43).filter(|&id| GgmlType::is_removed(id)).count()), (35, 8));
+    }
+
+    #[test]
+    fn names_are_unique_and_lead_back() {
+        for element in all() {
+            assert_eq!(ElementType::from_name(element.name()), Some(element));
+            assert_eq!(all().filter(|other| other.to_string() == element.to_string()).count(), 1, "{element}");
+        }
+        assert_eq!(ElementType::from_name("Q4_K"), None, "a ggml type is named as one");
+        assert_eq!(
+            alloc::format!("{:>10}|{:<6}|", ElementType::Ggml(GgmlType::Q4_K), GgmlType::F32),
+            " GGML_Q4_K|F32   |"
+        );
+    }
+
+    #[test]
+    fn a_ggml_type_is_no_plain_one() {
+        let (plain, ggml) = (ElementType::from(DType::F32), ElementType::from(GgmlType::F32));
+        assert!(plain != ggml && plain == DType::F32 && ggml != DType::F32);
+        assert_eq!((plain.plain(), ggml.plain(), ggml.ggml()), (Some(DType::F32), None, Some(GgmlType::F32)));
+        for ggml in GgmlType::ALL {
+            // What has a plain counterpart has its size and its name.
+            match ggml.plain() {
+                Some(dtype) => assert_eq!((dtype.name(), dtype.bits()), (ggml.name(), 8 * ggml.block_bytes())),
+                None => assert!(ggml.block_elements() >= 32 && ggml.block_elements().is_power_of_two()),
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_are_whole_bytes_and_their_alignment_divides_them() {
+        for element in all() {
+            let (elements, bytes) = (element.block_elements(), element.block_bytes());
+            assert!(bytes.is_multiple_of(element.alignment()) && element.alignment() <= 8, "{element}");
+            assert_eq!(element.bytes_of(u128::from(3 * elements)), Some(u128::from(3 * bytes)));
+            assert_eq!(element.bytes_of(0), Some(0));
+            if elements > 1 {
+                assert_eq!(element.bytes_of(u128::from(3 * elements) + 1), None);
+            }
+            if let Some(dtype) = element.plain() {
+                assert_eq!(elements * dtype.bits(), 8 * bytes);
+            }
+        }
+        assert_eq!(ElementType::Plain(DType::F64).bytes_of(u128::MAX), None);
+        let size = |ggml: GgmlType| (ggml.block_elements(), ggml.block_bytes(), ggml.alignment());
+        assert_eq!(size(GgmlType::Q8_1), (32, 36, 4), "as ggml has it");
+        assert_eq!((size(GgmlType::Q4_0), size(GgmlType::MXFP4)), ((32, 18, 2), (32, 17, 1)));
+    }
+}
