@@ -1,10 +1,12 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
+use crate::checksum::Checksum;
 use crate::dtype::DType;
-use crate::element::GgmlType;
+use crate::element::{ElementType, GgmlType};
 use crate::escape::{Escaped, Quoted};
 use crate::format::{safetensors::HeaderError, shard_index::IndexError};
 use crate::glob::GlobError;
+use crate::manifest::ManifestError;
 use crate::source::Fault;
 use crate::units::HumanBytes;
 use alloc::string::String;
@@ -116,6 +118,45 @@ pub enum Error {
     /// A read failed for good.
     #[error("{}: reading tensor \"{}\" at byte {offset} failed: {fault}", Escaped(file), Quoted(tensor))]
     Read { file: String, tensor: String, offset: u64, fault: Fault },
+    /// A slice is to be verified.
+    #[error(
+        "tensor \"{}\" is loaded in part, which cannot be verified: a manifest has checksums of whole tensors; load it whole, or without \
+         verification",
+        Quoted(tensor)
+    )]
+    SliceUnverifiable { tensor: String },
+    /// A tensor is to be verified that the manifest does not have.
+    #[error(
+        "tensor \"{}\" is not in the manifest, so it cannot be verified; `floodtide verify --manifest` lists every difference",
+        Quoted(tensor)
+    )]
+    NotInManifest { tensor: String },
+    /// A tensor is of another kind in the manifest.
+    #[error(
+        "tensor \"{}\" has dtype {dtype} and shape {}, but the manifest says {manifest_dtype} and {}; the manifest is of another checkpoint, \
+         or one of the two was changed",
+        Quoted(tensor),
+        Shape(shape),
+        Shape(manifest_shape)
+    )]
+    ManifestDiffers {
+        tensor: String,
+        dtype: ElementType,
+        shape: Vec<u64>,
+        manifest_dtype: ElementType,
+        manifest_shape: Vec<u64>,
+    },
+    /// A tensor's bytes are not those that the manifest was made of.
+    #[error(
+        "{}: tensor \"{}\" (bytes {start}..{end} of the file) is not what the manifest says: its BLAKE3 is {found}, expected {expected}; \
+         fetch the file again, and if it stays so, look at the disk's health",
+        Escaped(file),
+        Quoted(tensor)
+    )]
+    Mismatch { file: String, tensor: String, start: u64, end: u64, expected: Checksum, found: Checksum },
+    /// A manifest breaks a rule.
+    #[error("{}: {source}", Escaped(file))]
+    Manifest { file: String, source: ManifestError },
     /// The caller gave the load up.
     #[error("the load was cancelled")]
     Cancelled,

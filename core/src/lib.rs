@@ -44,6 +44,7 @@ mod source;
 mod stamp;
 mod strided;
 mod units;
+mod verify;
 mod wanted;
 mod write_only;
 
@@ -51,7 +52,8 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
-    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, next_read,
+    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, land,
+    next_read,
 };
 pub use error::Error;
 pub use escape::{Escaped, Quoted};
@@ -67,5 +69,6 @@ pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource,
 pub use stamp::Stamp;
 pub use strided::Strided;
 pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
+pub use verify::Verification;
 pub use wanted::{Slice, Wanted};
 pub use write_only::WriteOnly;

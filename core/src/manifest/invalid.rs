@@ -1,7 +1,7 @@
 //! What can be wrong with a manifest: one variant a rule, so that a test can name the rule it breaks.
 
 use super::{SCHEMA, VERSION};
-use crate::dtype::DType;
+use crate::element::ElementType;
 use crate::error::Shape;
 use crate::escape::Quoted;
 use alloc::string::String;
@@ -40,7 +40,7 @@ pub enum ManifestError {
         Quoted(name),
         Shape(shape)
     )]
-    WrongBytes { name: String, dtype: DType, shape: Vec<u64>, bytes: u64 },
+    WrongBytes { name: String, dtype: ElementType, shape: Vec<u64>, bytes: u64 },
     /// Not a hash.
     #[error(
         "the manifest's {field} of \"{}\" is \"{}\", expected 64 digits of lower-case hexadecimal",

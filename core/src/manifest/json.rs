@@ -4,13 +4,35 @@
 //! here, and is to be told from one that is damaged. Then every field must be there once, and no other.
 
 use super::{Manifest, ManifestError, ManifestFile, ManifestTensor, SCHEMA, VERSION};
-use crate::dtype::DType;
+use crate::element::ElementType;
 use crate::escape::without_middle;
 use crate::format::Text;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::fmt;
+use core::marker::PhantomData;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+/// An object's fields. What is derived alone would take them from an array too, in their order and without their names.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
 
 #[derive(Deserialize)]
 struct Head<'a> {
@@ -27,9 +49,9 @@ struct RawManifest<'a> {
     #[serde(rename = "version")]
     _version: IgnoredAny,
     #[serde(borrow)]
-    files: Vec<RawFile<'a>>,
+    files: Vec<Object<RawFile<'a>>>,
     #[serde(borrow)]
-    tensors: Vec<RawTensor<'a>>,
+    tensors: Vec<Object<RawTensor<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -57,20 +79,21 @@ struct RawTensor<'a> {
 
 pub(super) fn parse(json: &[u8]) -> Result<Manifest, ManifestError> {
     let not_json = |error: serde_json::Error| ManifestError::Json { message: without_middle(error.to_string()) };
-    let Head { schema: Text(schema), version } = serde_json::from_slice(json).map_err(not_json)?;
+    let Object(Head { schema: Text(schema), version }) = serde_json::from_slice(json).map_err(not_json)?;
     if schema != SCHEMA {
         return Err(ManifestError::Schema { found: schema.into_owned() });
     }
     if version != VERSION {
         return Err(ManifestError::Version { found: version });
     }
-    let RawManifest { files, tensors, .. } = serde_json::from_slice(json).map_err(not_json)?;
-    let files = files.into_iter().map(file).collect::<Result<_, _>>()?;
-    let tensors = tensors.into_iter().map(tensor).collect::<Result<_, _>>()?;
+    let Object(RawManifest { files, tensors, .. }) = serde_json::from_slice(json).map_err(not_json)?;
+    let files = files.into_iter().map(|Object(raw)| file(raw)).collect::<Result<_, _>>()?;
+    let tensors = tensors.into_iter().map(|Object(raw)| tensor(raw)).collect::<Result<_, _>>()?;
     Manifest::new(tensors, files)
 }
 
-fn file(RawFile { name: Text(name), bytes, sha256: Text(sha256) }: RawFile<'_>) -> Result<ManifestFile, ManifestError> {
+fn file(raw: RawFile<'_>) -> Result<ManifestFile, ManifestError> {
+    let RawFile { name: Text(name), bytes, sha256: Text(sha256) } = raw;
     let name = name.into_owned();
     match sha256.parse() {
         Ok(sha256) => Ok(ManifestFile { name, bytes, sha256 }),
@@ -81,7 +104,7 @@ fn file(RawFile { name: Text(name), bytes, sha256: Text(sha256) }: RawFile<'_>) 
 fn tensor(raw: RawTensor<'_>) -> Result<ManifestTensor, ManifestError> {
     let RawTensor { name: Text(name), dtype: Text(dtype), shape, bytes, blake3: Text(blake3) } = raw;
     let name = name.into_owned();
-    let Some(dtype) = DType::from_name(&dtype) else {
+    let Some(dtype) = ElementType::from_name(&dtype) else {
         return Err(ManifestError::DType { name, found: dtype.into_owned() });
     };
     match blake3.parse() {

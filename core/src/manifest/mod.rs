@@ -12,7 +12,7 @@ pub use invalid::ManifestError;
 
 use crate::catalog::TensorInfo;
 use crate::checksum::{Checksum, NotHex, parse_hex, write_hex};
-use crate::dtype::DType;
+use crate::element::ElementType;
 use crate::names::sorted_by_name;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -62,7 +62,7 @@ pub struct ManifestTensor {
     /// Its name. Untrusted: print it through [`Escaped`](crate::Escaped).
     pub name: String,
     /// The type of its elements.
-    pub dtype: DType,
+    pub dtype: ElementType,
     /// Its dimensions, slowest first.
     pub shape: Vec<u64>,
     /// How many bytes it has; as many as dtype and shape say.
@@ -168,9 +168,9 @@ fn sorted<T>(list: Vec<T>, name: impl Fn(&T) -> &str + Copy) -> Vec<T> {
 }
 
 /// How many bytes a tensor has; `None` when they are no whole number, or more than can be counted.
-fn bytes_of(dtype: DType, shape: &[u64]) -> Option<u64> {
-    let bits = shape.iter().try_fold(u128::from(dtype.bits()), |bits, &n| bits.checked_mul(n.into()))?;
-    if bits % 8 == 0 { u64::try_from(bits / 8).ok() } else { None }
+fn bytes_of(dtype: ElementType, shape: &[u64]) -> Option<u64> {
+    let elements = shape.iter().try_fold(1_u128, |elements, &n| elements.checked_mul(n.into()))?;
+    u64::try_from(dtype.bytes_of(elements)?).ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 use super::*;
+use crate::dtype::DType;
+use crate::element::GgmlType;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -63,11 +65,14 @@ fn every_broken_rule_is_named() {
         whole.replacen(from, to, 1)
     };
     let upper = EMPTY.to_uppercase();
-    let deep = "[".repeat(100_000);
+    let deep = with("\"version\":1", &format!("\"x\":{}", "[".repeat(100_000)));
+    let array = format!(r#"["t","F32",[2,3],24,"{EMPTY}"]"#);
     for (json, rule, words) in [
         (String::new(), "json", "EOF"),
         ("[]".to_string(), "json", "floodtide manifest"),
-        (deep, "json", "recursion"),
+        (r#"["floodtide-manifest",1,[],[]]"#.to_string(), "json", "expected an object"),
+        (manifest(&f, &array), "json", "expected an object"),
+        (deep, "json", "line 1"),
         (format!("{whole} x"), "json", "trailing"),
         (whole[..whole.len() - 1].to_string(), "json", "EOF"),
         (with("floodtide-manifest", "other"), "schema", "\"other\""),
@@ -129,7 +134,7 @@ fn long_names_are_cut_in_messages_and_cannot_act_on_a_terminal() {
 #[test]
 fn a_name_is_written_so_that_it_is_read_again() {
     let name = "a\"b\\c\n\u{202e}é\0".to_string();
-    let tensor = ManifestTensor { name, dtype: DType::U8, shape: vec![0], bytes: 0, blake3: Checksum::of(&[]) };
+    let tensor = ManifestTensor { name, dtype: DType::U8.into(), shape: vec![0], bytes: 0, blake3: Checksum::of(&[]) };
     let written = Manifest::new(vec![tensor], vec![]).expect("valid");
     assert_eq!(parse(&written.to_string()).expect("valid"), written);
 }
@@ -137,11 +142,14 @@ fn a_name_is_written_so_that_it_is_read_again() {
 proptest! {
     #[test]
     fn any_manifest_survives_being_written(
-        tensors in proptest::collection::btree_map(".{0,12}", (0..DType::ALL.len(), proptest::collection::vec(0_u64..9, 0..4)), 0..8),
+        tensors in proptest::collection::btree_map(".{0,12}", (0..DType::ALL.len() + GgmlType::ALL.len(), proptest::collection::vec(0_u64..9, 0..4)), 0..8),
         files in proptest::collection::btree_map("[^/\\\\\0]{3,12}", any::<(u64, [u8; 32])>(), 0..4),
     ) {
         let tensors = tensors.into_iter().filter_map(|(name, (dtype, shape))| {
-            let dtype = DType::ALL[dtype];
+            let dtype = match DType::ALL.get(dtype) {
+                Some(&dtype) => ElementType::Plain(dtype),
+                None => ElementType::Ggml(GgmlType::ALL[dtype - DType::ALL.len()]),
+            };
             let bytes = bytes_of(dtype, &shape)?;
             Some(ManifestTensor { blake3: Checksum::of(name.as_bytes()), name, dtype, shape, bytes })
         });
