@@ -101,6 +101,15 @@ fn sim() -> Result {
         "--jobs",
         &threads,
     ]))?;
+    // The same, verified: wrong bytes are found, and only they.
+    passed(cargo().args(["run", "--release", "--quiet", "--package", "floodtide-sim", "--"]).args([
+        "--seeds",
+        "0..10000",
+        "--verify",
+        "--require-coverage",
+        "--jobs",
+        &threads,
+    ]))?;
     // Each seed twice: the same history, or something in it depends on more than the seed.
     passed(cargo().args(["run", "--release", "--quiet", "--package", "floodtide-sim", "--"]).args([
         "--seeds",
