@@ -19,17 +19,30 @@ pub enum Error {
     Io { path: PathBuf, action: &'static str, source: io::Error },
     /// A FIFO, a device, a socket.
     #[error(
-        "{}: expected a file or a directory, found {found}; name a safetensors file, its index or its folder",
+        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
         Shown(path)
     )]
     NotAFile { path: PathBuf, found: &'static str },
     /// A directory without anything to load.
     #[error(
-        "{}: no checkpoint here: expected *.safetensors files or a *.safetensors.index.json, found none; \
+        "{}: no checkpoint here: expected *.safetensors or *.gguf files, a *.safetensors.index.json or a tensor_index.json, found none; \
          name the folder that holds them",
         Shown(path)
     )]
     NoCheckpoint { path: PathBuf },
+    /// Files of more than one format.
+    #[error(
+        "{}: checkpoints of several formats are here ({}); name the file or the index to load",
+        Shown(path),
+        Quoted(names)
+    )]
+    SeveralFormats { path: PathBuf, names: String },
+    /// A part of a store, which alone says nothing.
+    #[error(
+        "{}: this is a partition of a ServerlessLLM store, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
+        Shown(path)
+    )]
+    Partition { path: PathBuf },
     /// PyTorch pickles are programs.
     #[error(
         "{}: this is a PyTorch pickle, which runs code when it is loaded, so floodtide does not load it; \

@@ -1,10 +1,13 @@
 //! From the path a person gives to the files of a checkpoint.
 //!
-//! A path may be a file, an index, a folder of shards with or without an index, a Hugging Face cache snapshot, or the
-//! `models--…` folder above it. Names that an index gives are not trusted: see [`confine`].
+//! A path may be a file, an index, a folder of files with or without an index, a Hugging Face cache snapshot, or the
+//! `models--…` folder above it. What a file is, its first bytes tell; in a folder, names tell which are looked at, and where none does, all
+//! are. Names that an index gives are not trusted: see [`confine`].
 
 use crate::error::Error;
 use crate::files::OpenFile;
+use floodtide_core::format::content::{Content, IndexKind, START_BYTES, index_kind};
+use floodtide_core::format::serverlessllm::{self, count_partitions, is_partition_name, partition_name};
 use floodtide_core::format::shard_index::ShardIndex;
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -18,7 +21,16 @@ pub(crate) struct Located {
     pub(crate) files: Vec<PathBuf>,
     /// The only file, if it had to be opened to know that it is one.
     pub(crate) opened: Option<OpenFile>,
-    pub(crate) index: Option<(PathBuf, ShardIndex)>,
+    pub(crate) index: Option<Index>,
+}
+
+/// What lists a checkpoint's files or tensors, and where it was read from.
+#[derive(Debug)]
+pub(crate) enum Index {
+    /// The shards of a safetensors checkpoint; they are the files.
+    Shards(PathBuf, ShardIndex),
+    /// The JSON of a ServerlessLLM store's index; the files are the partitions, whose lengths it takes to parse it.
+    Store(PathBuf, Vec<u8>),
 }
 
 /// An index larger than this is none; the largest seen are a few MB.
@@ -32,13 +44,26 @@ pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
         error => error,
     })?;
     let Some(file) = opened else { return locate_in_folder(&snapshot_of(path)) };
-    if path.extension() == Some(OsStr::new("json")) {
-        return by_index(path);
-    }
-    if is_pickle(&file)? {
-        return Err(Error::Pickle { path: path.to_owned() });
+    match content(&file)? {
+        Content::Pickle => return Err(Error::Pickle { path: path.to_owned() }),
+        Content::Json => return by_index(path),
+        Content::Unknown if path.extension() == Some(OsStr::new("json")) => return by_index(path),
+        Content::Unknown if is_partition(path) => return Err(Error::Partition { path: path.to_owned() }),
+        // Its header's parser says what is wrong with what is unknown.
+        _ => {}
     }
     Ok(Located { files: vec![path.to_owned()], opened: Some(file), index: None })
+}
+
+/// What a file is by its first bytes.
+fn content(file: &OpenFile) -> Result<Content, Error> {
+    Ok(Content::of(&file.read_exact(0, file.bytes().min(START_BYTES as u64) as usize)?))
+}
+
+/// Whether a file is named as a partition of a store, and an index is beside it.
+fn is_partition(path: &Path) -> bool {
+    path.file_name().and_then(OsStr::to_str).is_some_and(is_partition_name)
+        && path.with_file_name(serverlessllm::INDEX_NAME).is_file()
 }
 
 fn io_error(path: &Path, action: &'static str, source: io::Error) -> Error {
@@ -61,12 +86,15 @@ fn snapshot_of(folder: &Path) -> PathBuf {
 }
 
 fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
-    let mut names: Vec<OsString> = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|source| io_error(folder, "list the folder", source))? {
-        names.push(entry.map_err(|source| io_error(folder, "list the folder", source))?.file_name());
-    }
-    names.sort_unstable();
+    let names = list(folder)?;
+    let with_extension = |extension: &str| -> Vec<&OsString> {
+        names.iter().filter(|name| Path::new(name).extension() == Some(OsStr::new(extension))).collect()
+    };
     let indexes: Vec<&OsString> = names.iter().filter(|name| is_index_name(name)).collect();
+    let store = names.iter().find(|name| *name == serverlessllm::INDEX_NAME);
+    let (safetensors, gguf) = (with_extension("safetensors"), with_extension("gguf"));
+    let first = indexes.first().or(safetensors.first()).copied();
+    one_format(folder, [first, store, gguf.first().copied()])?;
     match indexes[..] {
         [] => {}
         [only] => return by_index(&folder.join(only)),
@@ -76,13 +104,58 @@ fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
             return Err(Error::SeveralIndexes { path: folder.to_owned(), names: names.join(", ") });
         }
     }
-    let is_safetensors = |name: &&OsString| Path::new(name).extension() == Some(OsStr::new("safetensors"));
-    let files: Vec<PathBuf> = names.iter().filter(is_safetensors).map(|name| folder.join(name)).collect();
+    if let Some(store) = store {
+        return by_index(&folder.join(store));
+    }
+    let files: Vec<PathBuf> = safetensors.into_iter().chain(gguf).map(|name| folder.join(name)).collect();
     if !files.is_empty() {
         return Ok(Located { files, opened: None, index: None });
     }
-    match names.iter().find(|name| has_pickle_extension(Path::new(name))) {
-        Some(pickle) => Err(Error::Pickle { path: folder.join(pickle) }),
+    by_content(folder, &names)
+}
+
+/// The names in a folder, sorted.
+fn list(folder: &Path) -> Result<Vec<OsString>, Error> {
+    let mut names: Vec<OsString> = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| io_error(folder, "list the folder", source))? {
+        names.push(entry.map_err(|source| io_error(folder, "list the folder", source))?.file_name());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Refuses a folder that holds checkpoints of several formats, of each of which one file is given.
+fn one_format(folder: &Path, found: [Option<&OsString>; 3]) -> Result<(), Error> {
+    let names: Vec<Cow<'_, str>> = found.into_iter().flatten().map(|name| name.to_string_lossy()).collect();
+    match names.len() {
+        0 | 1 => Ok(()),
+        _ => Err(Error::SeveralFormats { path: folder.to_owned(), names: names.join(", ") }),
+    }
+}
+
+/// The files of a folder in which no name says anything, as in a store of files that are named by their hashes.
+fn by_content(folder: &Path, names: &[OsString]) -> Result<Located, Error> {
+    let (mut safetensors, mut gguf, mut pickle) = (Vec::new(), Vec::new(), None);
+    for name in names {
+        let path = folder.join(name);
+        // A device may act when it is opened.
+        if !fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+            continue;
+        }
+        let content = OpenFile::open(&path).and_then(|file| content(&file)).unwrap_or(Content::Unknown);
+        match content {
+            Content::Safetensors => safetensors.push(name),
+            Content::Gguf => gguf.push(name),
+            // Not every archive is one.
+            _ if has_pickle_extension(&path) => _ = pickle.get_or_insert(path),
+            _ => {}
+        }
+    }
+    one_format(folder, [safetensors.first().copied(), gguf.first().copied(), None])?;
+    let files: Vec<PathBuf> = safetensors.into_iter().chain(gguf).map(|name| folder.join(name)).collect();
+    match pickle {
+        _ if !files.is_empty() => Ok(Located { files, opened: None, index: None }),
+        Some(path) => Err(Error::Pickle { path }),
         None => Err(Error::NoCheckpoint { path: folder.to_owned() }),
     }
 }
@@ -100,12 +173,17 @@ fn by_index(path: &Path) -> Result<Located, Error> {
         return Err(io_error(path, "read the index", source));
     }
     let json = file.read_exact(0, file.bytes() as usize)?;
+    let is_store = match index_kind(&json) {
+        Some(kind) => kind == IndexKind::ServerlessLlm,
+        None => path.file_name() == Some(OsStr::new(serverlessllm::INDEX_NAME)),
+    };
+    let folder = folder_of(path);
+    if is_store {
+        let files = partitions(path, folder)?;
+        return Ok(Located { files, opened: None, index: Some(Index::Store(path.to_owned(), json)) });
+    }
     let index = ShardIndex::parse(&json)
         .map_err(|source| floodtide_core::Error::Index { file: path.display().to_string(), source })?;
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
     // `pytorch_model.bin.index.json` is of the same form.
     if let Some(pickle) = index.shards().iter().find(|name| has_pickle_extension(Path::new(name))) {
         return Err(Error::Pickle { path: folder.join(pickle) });
@@ -123,7 +201,23 @@ fn by_index(path: &Path) -> Result<Located, Error> {
         }
         files.push(shard);
     }
-    Ok(Located { files, opened: None, index: Some((path.to_owned(), index)) })
+    Ok(Located { files, opened: None, index: Some(Index::Shards(path.to_owned(), index)) })
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The partitions beside a store's index.
+fn partitions(index: &Path, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let names = list(folder)?;
+    let count = count_partitions(names.iter().filter_map(|name| name.to_str()))
+        .map_err(|source| floodtide_core::Error::Store { file: index.display().to_string(), source })?;
+    Ok((0..count).map(|number| folder.join(partition_name(number))).collect())
 }
 
 /// Lets a shard be a link only to a file of its own folder, or, in a Hugging Face cache snapshot
@@ -146,14 +240,4 @@ fn confine(folder: &Path, shard: &Path) -> Result<(), Error> {
 
 fn has_pickle_extension(path: &Path) -> bool {
     path.extension().and_then(OsStr::to_str).is_some_and(|extension| PICKLES.contains(&extension))
-}
-
-/// Whether a file looks like what `torch.save` writes: a zip archive, or a bare pickle of protocol 2 and up.
-fn is_pickle(file: &OpenFile) -> Result<bool, Error> {
-    // A header of 898 bytes (0x0382) would look like a bare pickle; its name tells.
-    if file.path().extension() == Some(OsStr::new("safetensors")) {
-        return Ok(false);
-    }
-    let start = file.read_exact(0, file.bytes().min(4) as usize)?;
-    Ok(start.starts_with(b"PK\x03\x04") || (start.len() > 1 && start[0] == 0x80 && (2..6).contains(&start[1])))
 }

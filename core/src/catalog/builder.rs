@@ -8,7 +8,7 @@
 use super::{Catalog, FileInfo, Record};
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{Format, safetensors::Header, serverlessllm::StoreIndex};
 use crate::names::sorted_by_name;
 use crate::units::{ByteRange, FileId, TensorId};
 use alloc::borrow::ToOwned;
@@ -98,6 +98,27 @@ impl CatalogBuilder {
             self.add_metadata(file, key, value);
         }
         Ok(file)
+    }
+
+    /// Adds a ServerlessLLM store: all its partitions, as paths and lengths in their order, and what their index says.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn add_serverlessllm<'p>(
+        &mut self,
+        partitions: impl IntoIterator<Item = (&'p str, u64)>,
+        index: &StoreIndex<'_>,
+    ) -> Result<(), Error> {
+        let first = self.catalog.files.len() as u32;
+        for (path, bytes) in partitions {
+            self.add_file(path, bytes)?;
+        }
+        self.reserve(index.tensors().len());
+        for tensor in index.tensors() {
+            let file = FileId(first + tensor.partition);
+            self.add_tensor(file, &tensor.name, tensor.dtype.into(), index.shape(tensor), tensor.range)?;
+        }
+        Ok(())
     }
 
     /// The catalog, once all files are in.

@@ -1,9 +1,13 @@
-//! The checkpoint formats: one file a format, from untrusted bytes to what a [`Catalog`](crate::Catalog) is built of.
+//! The checkpoint formats: one module a format, from untrusted bytes to what a [`Catalog`](crate::Catalog) is built of.
 //!
-//! To add a format: one file here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
-//! parses to, and a variant of [`Format`].
+//! To add a format: one module here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
+//! parses to, a variant of [`Format`], and in [`content`] what tells its files from others.
 
+pub mod content;
+mod dims;
+mod numbers;
 pub mod safetensors;
+pub mod serverlessllm;
 pub mod shard_index;
 mod text;
 

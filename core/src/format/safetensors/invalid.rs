@@ -2,9 +2,9 @@
 
 use crate::dtype::DType;
 use crate::escape::Quoted;
+use crate::format::dims::Dims;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 use thiserror::Error;
 
 /// A broken rule of the format. Offsets are in bytes from the start of the data unless said otherwise.
@@ -100,19 +100,4 @@ pub enum HeaderError {
         "the file has {found} bytes, but its header describes {expected}: the bytes after them belong to no tensor"
     )]
     TrailingBytes { expected: u64, found: u64 },
-}
-
-/// A shape, cut where no real one goes on: the format does not limit the number of dimensions.
-struct Dims<'a>(&'a [u64]);
-
-impl fmt::Display for Dims<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 10;
-        let Some((first, rest)) = self.0.split_at_checked(SHOWN).filter(|(_, rest)| !rest.is_empty()) else {
-            return write!(f, "{:?}", self.0);
-        };
-        f.write_str("[")?;
-        first.iter().try_for_each(|dim| write!(f, "{dim}, "))?;
-        write!(f, "…] ({} dimensions)", first.len() + rest.len())
-    }
 }

@@ -8,6 +8,7 @@
 use super::HeaderError;
 use crate::dtype::DType;
 use crate::escape::{Quoted, without_middle};
+use crate::format::numbers::Numbers;
 use crate::format::text::Text;
 use alloc::borrow::Cow;
 use alloc::string::ToString;
@@ -123,7 +124,7 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
             let twice = match key.as_ref() {
                 "dtype" => dtype.replace(map.next_value()?).is_some(),
                 "shape" => {
-                    map.next_value_seed(DimsSeed { dims: self.dims })?;
+                    map.next_value_seed(Numbers { into: self.dims, what: "a shape" })?;
                     core::mem::replace(&mut has_shape, true)
                 }
                 "data_offsets" => data_offsets.replace(map.next_value()?).is_some(),
@@ -152,34 +153,10 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Fields, A::Error> {
         let dtype = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &"3 elements"))?;
-        seq.next_element_seed(DimsSeed { dims: self.dims })?
+        seq.next_element_seed(Numbers { into: self.dims, what: "a shape" })?
             .ok_or_else(|| A::Error::invalid_length(1, &"3 elements"))?;
         let data_offsets = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(2, &"3 elements"))?;
         Ok(Fields { dtype, data_offsets })
-    }
-}
-
-struct DimsSeed<'h> {
-    dims: &'h mut Vec<u64>,
-}
-
-impl<'de> DeserializeSeed<'de> for DimsSeed<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for DimsSeed<'_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a shape: an array of unsigned integers")
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(dim) = seq.next_element()? {
-            self.dims.push(dim);
-        }
-        Ok(())
     }
 }
 

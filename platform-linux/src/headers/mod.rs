@@ -1,22 +1,16 @@
-//! Opens the located files and reads their headers into a catalog.
+//! Opens the located files and reads their headers into a catalog: one file a format, which is told by what the files hold.
+
+mod safetensors;
+mod serverlessllm;
 
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::image::Image;
-use crate::locate::Located;
+use crate::locate::{Index, Located};
 use crate::shelf::Shelf;
-use floodtide_core::format::safetensors::{Header, header_range};
-use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, Escaped, Format};
+use floodtide_core::Catalog;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Most headers of a shard are within this; one read then brings prefix and header.
-const FIRST_READ: u64 = 64 << 10;
-
-/// How much of a file is read first. A small file has a small header, and what is read along is copied for nothing.
-fn first_read(file_bytes: u64) -> usize {
-    (file_bytes / 64).clamp(4096, FIRST_READ).min(file_bytes) as usize
-}
 
 /// The files of a checkpoint and what is in them.
 #[derive(Debug)]
@@ -32,49 +26,11 @@ pub(crate) struct Opened {
 
 /// Opens the files and reads their headers. A single small file is read whole, into memory of `images`, if that is given.
 pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
-    let mut already = located.opened;
-    let mut image = None;
-    let mut files = Vec::with_capacity(located.files.len());
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    for path in &located.files {
-        let file = already.take().map_or_else(|| OpenFile::open(path), Ok)?;
-        let name = path.display().to_string();
-        let invalid = |source| CoreError::Header { file: name.clone(), source };
-        if located.files.len() == 1 {
-            image = images.and_then(|arenas| Image::read(&file, arenas));
-        }
-        let mut read = match image {
-            Some(_) => Vec::new(),
-            None => file.read_exact(0, first_read(file.bytes()))?,
-        };
-        let bytes = image.as_ref().map_or(&read[..], Image::bytes);
-        let range = header_range(bytes, file.bytes()).map_err(invalid)?;
-        // The range is within the file and at most 100 MB, so it fits in memory and in usize.
-        let (start, end) = (range.start() as usize, range.end() as usize);
-        if end > bytes.len() {
-            read = file.read_exact(0, end)?;
-        }
-        let bytes = image.as_ref().map_or(&read[..], Image::bytes);
-        let header = Header::parse(&bytes[start..end], file.bytes()).map_err(invalid)?;
-        builder.add_safetensors(&name, file.bytes(), &header)?;
-        files.push(file);
+    match located.index {
+        Some(Index::Store(path, json)) => serverlessllm::open(&located.files, &path, &json, images),
+        Some(Index::Shards(path, index)) => safetensors::open(&located.files, None, Some((&path, &index)), images),
+        None => safetensors::open(&located.files, located.opened, None, images),
     }
-    let catalog = builder.finish()?;
-    let mut warnings = Vec::new();
-    if let Some((path, index)) = &located.index {
-        catalog.check_index(index).map_err(|source| CoreError::Index { file: path.display().to_string(), source })?;
-        let total = catalog.tensor_bytes();
-        if let Some(claimed) = index.total_size().filter(|&claimed| claimed != total) {
-            warnings.push(format!(
-                "{}: the index gives a total_size of {claimed} bytes, but the tensors have {total}; \
-                 writers count differently, and every shard is complete",
-                Escaped(&path.to_string_lossy())
-            ));
-        }
-    }
-    let index = located.index.as_ref().map_or(&[][..], |(_, index)| index.metadata());
-    let metadata = merge_metadata(index, catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
-    Ok(Opened { files, image, catalog, metadata, warnings })
 }
 
 /// Each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the

@@ -1,0 +1,302 @@
+//! The index of a ServerlessLLM store, parsed strictly.
+//!
+//! A store is `tensor_index.json` and the files `tensor.data_0`, `tensor.data_1` and so on beside it. The index has a record for each tensor, and
+//! there are two [dialects](Dialect) of it, told apart by how many elements a record has:
+//!
+//! - ServerlessLLM's own, `[offset, size, [shape], [stride], "torch.bfloat16"]`. Offsets are counted over all partitions one after another,
+//!   whose boundaries only their lengths tell. No record is split between two. Between records there may be bytes of no meaning.
+//! - Tensora's, `[offset, size, [shape], [stride], "bf16", partition]`. Offsets are counted in that partition.
+//!
+//! Tensors that shared their storage when they were saved share a record: both names have the same offset and size. Such tensors are kept,
+//! with the same range of the same file; records that overlap in another way are refused. So are strides of anything but row-major
+//! order: what is saved so is rare, and reading it means moving single elements.
+//!
+//! Names and dtypes are borrowed from the JSON, all shapes share one vector, and nothing is allocated from a number that the index claims.
+
+mod invalid;
+mod json;
+mod partitions;
+
+pub use invalid::StoreError;
+pub use partitions::{count_partitions, is_partition_name, partition_name};
+
+use crate::dtype::DType;
+use crate::names::sorted_by_name;
+use crate::units::ByteRange;
+use alloc::borrow::{Cow, ToOwned};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use json::RawRecord;
+
+/// The index's usual name.
+pub const INDEX_NAME: &str = "tensor_index.json";
+
+/// How an index writes its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Five elements, offsets over all partitions.
+    Original,
+    /// Six elements, offsets in the partition that the sixth names.
+    Tensora,
+}
+
+/// The dtypes that ServerlessLLM writes, as PyTorch names them.
+const TORCH: [(&str, DType); 9] = [
+    ("torch.float16", DType::F16),
+    ("torch.float32", DType::F32),
+    ("torch.float64", DType::F64),
+    ("torch.bfloat16", DType::BF16),
+    ("torch.int8", DType::I8),
+    ("torch.int16", DType::I16),
+    ("torch.int32", DType::I32),
+    ("torch.int64", DType::I64),
+    ("torch.uint8", DType::U8),
+];
+
+impl Dialect {
+    /// The dtype that the dialect names so.
+    #[must_use]
+    pub fn dtype(self, name: &str) -> Option<DType> {
+        match self {
+            Self::Original => TORCH.iter().find(|(torch, _)| *torch == name).map(|(_, dtype)| *dtype),
+            Self::Tensora if name.bytes().any(|byte| byte.is_ascii_uppercase()) => None,
+            Self::Tensora => DType::ALL.iter().copied().find(|dtype| dtype.name().eq_ignore_ascii_case(name)),
+        }
+    }
+
+    /// How the dialect names a dtype; `None` when it has no name for it.
+    #[must_use]
+    pub fn dtype_name(self, dtype: DType) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Original => TORCH.iter().find(|(_, torch)| *torch == dtype).map(|(name, _)| Cow::Borrowed(*name)),
+            Self::Tensora => Some(Cow::Owned(dtype.name().to_ascii_lowercase())),
+        }
+    }
+
+    /// The names of all its dtypes, for messages.
+    fn dtypes(self) -> String {
+        let names: Vec<_> = DType::ALL.iter().filter_map(|&dtype| self.dtype_name(dtype)).collect();
+        names.join(", ")
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Original => "ServerlessLLM's own dialect (5 elements)",
+            Self::Tensora => "Tensora's dialect (6 elements)",
+        })
+    }
+}
+
+/// A tensor as the index describes it.
+#[derive(Debug, Clone)]
+pub struct StoredTensor<'a> {
+    /// Its name, borrowed from the index unless that escapes it.
+    pub name: Cow<'a, str>,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// The partition that holds it.
+    pub partition: u32,
+    /// Its bytes there.
+    pub range: ByteRange,
+    dims: Range<usize>,
+}
+
+/// A parsed and checked index.
+#[derive(Debug)]
+pub struct StoreIndex<'a> {
+    dialect: Option<Dialect>,
+    /// In the order of partition and offset.
+    tensors: Vec<StoredTensor<'a>>,
+    dims: Vec<u64>,
+}
+
+impl<'a> StoreIndex<'a> {
+    /// Parses an index, whose partitions have these lengths.
+    ///
+    /// # Errors
+    /// One variant of [`StoreError`] for each rule of the format.
+    pub fn parse(json: &'a [u8], partitions: &[u64]) -> Result<Self, StoreError> {
+        let raw = json::parse(json)?;
+        let partitions = Partitions::new(partitions)?;
+        let dialect = raw.records.first().map(dialect_of);
+        let mut index = Self { dialect, tensors: Vec::with_capacity(raw.records.len()), dims: raw.dims };
+        for record in raw.records {
+            let tensor = index.check(record, &raw.strides, &partitions)?;
+            index.tensors.push(tensor);
+        }
+        let names = index.tensors.iter().map(|tensor| tensor.name.as_ref());
+        let order = sorted_by_name(names);
+        let name = |number: u32| index.tensors[number as usize].name.as_ref();
+        if let Some(pair) = order.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
+            return Err(StoreError::DuplicateName { name: name(pair[0]).to_owned() });
+        }
+        index.tensors.sort_by_key(|tensor| (tensor.partition, tensor.range.start(), tensor.range.end()));
+        index.check_bytes(&partitions)?;
+        Ok(index)
+    }
+
+    /// How the records are written; `None` where there is none.
+    #[must_use]
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.dialect
+    }
+
+    /// The tensors in the order of partition and offset.
+    #[must_use]
+    pub fn tensors(&self) -> &[StoredTensor<'a>] {
+        &self.tensors
+    }
+
+    /// The shape of one of this index's tensors; empty for a scalar.
+    #[must_use]
+    pub fn shape(&self, tensor: &StoredTensor<'_>) -> &[u64] {
+        &self.dims[tensor.dims.clone()]
+    }
+
+    /// Checks what one record says by itself.
+    fn check(
+        &self,
+        record: RawRecord<'a>,
+        strides: &[u64],
+        partitions: &Partitions<'_>,
+    ) -> Result<StoredTensor<'a>, StoreError> {
+        let name = || record.name.as_ref().to_owned();
+        let dialect = dialect_of(&record);
+        if let Some(expected) = self.dialect.filter(|&expected| expected != dialect) {
+            return Err(StoreError::MixedDialects { name: name(), expected, found: dialect });
+        }
+        let dtype = dialect.dtype(&record.dtype).ok_or_else(|| StoreError::UnknownDtype {
+            name: name(),
+            dtype: record.dtype.as_ref().to_owned(),
+            dialect,
+        })?;
+        let (shape, strides) = (&self.dims[record.dims.clone()], &strides[record.strides.clone()]);
+        if shape.len() != strides.len() {
+            return Err(StoreError::StrideCount { name: name(), shape: shape.to_vec(), strides: strides.to_vec() });
+        }
+        let elements = shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
+        let bits = elements.and_then(|elements| elements.checked_mul(dtype.bits()));
+        let bits = bits.ok_or_else(|| StoreError::ShapeOverflow { name: name(), shape: shape.to_vec() })?;
+        if !bits.is_multiple_of(8) {
+            return Err(StoreError::PartialByte { name: name(), dtype, shape: shape.to_vec() });
+        }
+        if !is_row_major(shape, strides) {
+            return Err(StoreError::NotContiguous { name: name(), shape: shape.to_vec(), strides: strides.to_vec() });
+        }
+        if bits / 8 != record.size {
+            let (expected, found) = (bits / 8, record.size);
+            return Err(StoreError::SizeMismatch { name: name(), dtype, shape: shape.to_vec(), expected, found });
+        }
+        let (partition, range) = partitions.locate(&record)?;
+        Ok(StoredTensor { name: record.name, dtype, partition, range, dims: record.dims })
+    }
+
+    /// Checks what the sorted records say together.
+    fn check_bytes(&self, partitions: &Partitions<'_>) -> Result<(), StoreError> {
+        let filled = || self.tensors.iter().filter(|tensor| !tensor.range.is_empty());
+        for (first, second) in filled().zip(filled().skip(1)) {
+            if first.partition == second.partition
+                && first.range != second.range
+                && second.range.start() < first.range.end()
+            {
+                return Err(StoreError::Overlap {
+                    first: first.name.as_ref().to_owned(),
+                    second: second.name.as_ref().to_owned(),
+                    partition: second.partition,
+                    offset: second.range.start(),
+                });
+            }
+        }
+        let mut filled = filled().peekable();
+        for (partition, &bytes) in (0..).zip(partitions.bytes) {
+            let mut is_used = false;
+            while filled.next_if(|tensor| tensor.partition == partition).is_some() {
+                is_used = true;
+            }
+            if bytes > 0 && !is_used {
+                return Err(StoreError::UnusedPartition { partition, bytes });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn dialect_of(record: &RawRecord<'_>) -> Dialect {
+    if record.partition.is_some() { Dialect::Tensora } else { Dialect::Original }
+}
+
+/// Whether elements of that shape lie one after another, the last dimension's first. A dimension of one element is never stepped over, so
+/// its stride may be anything; so may all of them where there is no element.
+fn is_row_major(shape: &[u64], strides: &[u64]) -> bool {
+    if shape.contains(&0) {
+        return true;
+    }
+    let mut expected = Some(1_u64);
+    for (&dim, &stride) in shape.iter().zip(strides).rev() {
+        if dim != 1 && Some(stride) != expected {
+            return false;
+        }
+        expected = expected.and_then(|expected| expected.checked_mul(dim));
+    }
+    true
+}
+
+/// The files' lengths, and where each begins among them all.
+struct Partitions<'p> {
+    bytes: &'p [u64],
+    starts: Vec<u64>,
+    total: u64,
+}
+
+impl<'p> Partitions<'p> {
+    fn new(bytes: &'p [u64]) -> Result<Self, StoreError> {
+        if bytes.is_empty() {
+            return Err(StoreError::NoPartition);
+        }
+        let (mut starts, mut total) = (Vec::with_capacity(bytes.len()), 0_u64);
+        for &bytes in bytes {
+            starts.push(total);
+            total = total.checked_add(bytes).ok_or(StoreError::TooLong)?;
+        }
+        Ok(Self { bytes, starts, total })
+    }
+
+    /// The partition that a record lies in, and where.
+    fn locate(&self, record: &RawRecord<'_>) -> Result<(u32, ByteRange), StoreError> {
+        let name = || record.name.as_ref().to_owned();
+        let (offset, size) = (record.offset, record.size);
+        let overflow = || StoreError::OffsetOverflow { name: name(), offset, size };
+        let end = offset.checked_add(size).ok_or_else(overflow)?;
+        // As many as files, which are numbered in 32 bits.
+        let count = self.bytes.len() as u32;
+        if let Some(partition) = record.partition {
+            let bytes = usize::try_from(partition).ok().and_then(|number| self.bytes.get(number));
+            let Some(&bytes) = bytes else {
+                return Err(StoreError::NoSuchPartition { name: name(), partition, count });
+            };
+            let partition = partition as u32;
+            if end > bytes {
+                return Err(StoreError::PastPartition { name: name(), partition, offset, end, bytes });
+            }
+            return Ok((partition, ByteRange::new(offset, end).ok_or_else(overflow)?));
+        }
+        if end > self.total {
+            return Err(StoreError::PastEnd { name: name(), offset, end, count, bytes: self.total });
+        }
+        // The last that begins there or before; the first begins at 0.
+        let number = self.starts.partition_point(|&start| start <= offset).saturating_sub(1);
+        let (start, partition) = (self.starts[number], number as u32);
+        let boundary = start + self.bytes[number];
+        if end > boundary {
+            return Err(StoreError::CrossesPartition { name: name(), partition, offset, end, boundary });
+        }
+        Ok((partition, ByteRange::new(offset - start, end - start).ok_or_else(overflow)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

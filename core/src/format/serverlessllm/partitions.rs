@@ -1,0 +1,88 @@
+//! The partitions of a store: files beside its index, numbered from 0.
+
+use super::StoreError;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// What the name of every partition begins with.
+const PREFIX: &str = "tensor.data_";
+
+/// The name of a partition.
+#[must_use]
+pub fn partition_name(number: u32) -> String {
+    format!("{PREFIX}{number}")
+}
+
+/// Whether it is the name of a partition, or one that may be mistaken for it.
+#[must_use]
+pub fn is_partition_name(name: &str) -> bool {
+    digits(name).is_some()
+}
+
+/// How many partitions there are among the files of a folder: those from 0 up to the last one, none missing.
+///
+/// # Errors
+/// When there is none, one is missing between two others, or a name has a number that no partition has (`tensor.data_00`).
+pub fn count_partitions<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<u32, StoreError> {
+    let mut numbers = Vec::new();
+    for name in names {
+        let Some(digits) = digits(name) else { continue };
+        let number = digits.parse().ok().filter(|&number| partition_name(number) == name);
+        // One less than all numbers, so that they can be counted.
+        let number = number.filter(|&number| number != u32::MAX);
+        numbers.push(number.ok_or_else(|| StoreError::PartitionName { found: name.to_owned() })?);
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    if let Some((missing, &next)) = (0..).zip(&numbers).find(|(expected, number)| expected != *number) {
+        return Err(StoreError::MissingPartition { missing, next });
+    }
+    match numbers.len() as u32 {
+        0 => Err(StoreError::NoPartition),
+        count => Ok(count),
+    }
+}
+
+/// What follows the prefix, if it is digits only.
+fn digits(name: &str) -> Option<&str> {
+    let digits = name.strip_prefix(PREFIX)?;
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn partitions_are_counted_in_any_order_among_other_files() {
+        let names =
+            ["tensor.data_2", "config.json", "tensor.data_0", "tensor.data_1", "tensor.data_1.bak", "tensor.data_"];
+        assert_eq!(count_partitions(names), Ok(3));
+        assert_eq!(
+            count_partitions((0..12).map(partition_name).collect::<Vec<_>>().iter().map(String::as_str)),
+            Ok(12)
+        );
+        assert!(is_partition_name("tensor.data_0") && !is_partition_name("tensor.data_1.bak"));
+    }
+
+    #[test]
+    fn a_partition_that_is_missing_is_named() {
+        assert_eq!(count_partitions(["tensor_index.json"]), Err(StoreError::NoPartition));
+        let error = count_partitions(["tensor.data_0", "tensor.data_3"]).expect_err("1 and 2 are missing");
+        assert_eq!(error, StoreError::MissingPartition { missing: 1, next: 3 });
+        assert!(error.to_string().contains("\"tensor.data_1\" is missing"), "{error}");
+        assert_eq!(count_partitions(["tensor.data_1"]), Err(StoreError::MissingPartition { missing: 0, next: 1 }));
+    }
+
+    #[test]
+    fn a_number_is_written_in_one_way() {
+        for found in ["tensor.data_00", "tensor.data_01", "tensor.data_4294967295", "tensor.data_99999999999999999999"]
+        {
+            let error = count_partitions(["tensor.data_0", found]);
+            assert_eq!(error, Err(StoreError::PartitionName { found: found.to_owned() }));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Safetensors files, and the index that may list them.
+
+use super::{Opened, merge_metadata};
+use crate::error::Error;
+use crate::files::OpenFile;
+use crate::image::Image;
+use crate::shelf::Shelf;
+use floodtide_core::format::safetensors::{Header, header_range};
+use floodtide_core::format::shard_index::ShardIndex;
+use floodtide_core::{CatalogBuilder, Error as CoreError, Escaped, Format};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most headers of a shard are within this; one read then brings prefix and header.
+const FIRST_READ: u64 = 64 << 10;
+
+/// How much of a file is read first. A small file has a small header, and what is read along is copied for nothing.
+fn first_read(file_bytes: u64) -> usize {
+    (file_bytes / 64).clamp(4096, FIRST_READ).min(file_bytes) as usize
+}
+
+/// Opens these files. `already`: the only one, if it is open.
+pub(super) fn open(
+    paths: &[PathBuf],
+    mut already: Option<OpenFile>,
+    index: Option<(&Path, &ShardIndex)>,
+    images: Option<&Arc<Shelf>>,
+) -> Result<Opened, Error> {
+    let mut image = None;
+    let mut files = Vec::with_capacity(paths.len());
+    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    for path in paths {
+        let file = already.take().map_or_else(|| OpenFile::open(path), Ok)?;
+        let name = path.display().to_string();
+        let invalid = |source| CoreError::Header { file: name.clone(), source };
+        if paths.len() == 1 {
+            image = images.and_then(|arenas| Image::read(&file, arenas));
+        }
+        let mut read = match image {
+            Some(_) => Vec::new(),
+            None => file.read_exact(0, first_read(file.bytes()))?,
+        };
+        let bytes = image.as_ref().map_or(&read[..], Image::bytes);
+        let range = header_range(bytes, file.bytes()).map_err(invalid)?;
+        // The range is within the file and at most 100 MB, so it fits in memory and in usize.
+        let (start, end) = (range.start() as usize, range.end() as usize);
+        if end > bytes.len() {
+            read = file.read_exact(0, end)?;
+        }
+        let bytes = image.as_ref().map_or(&read[..], Image::bytes);
+        let header = Header::parse(&bytes[start..end], file.bytes()).map_err(invalid)?;
+        builder.add_safetensors(&name, file.bytes(), &header)?;
+        files.push(file);
+    }
+    let catalog = builder.finish()?;
+    let mut warnings = Vec::new();
+    if let Some((path, index)) = index {
+        catalog.check_index(index).map_err(|source| CoreError::Index { file: path.display().to_string(), source })?;
+        let total = catalog.tensor_bytes();
+        if let Some(claimed) = index.total_size().filter(|&claimed| claimed != total) {
+            warnings.push(format!(
+                "{}: the index gives a total_size of {claimed} bytes, but the tensors have {total}; \
+                 writers count differently, and every shard is complete",
+                Escaped(&path.to_string_lossy())
+            ));
+        }
+    }
+    let index = index.map_or(&[][..], |(_, index)| index.metadata());
+    let metadata = merge_metadata(index, catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
+    Ok(Opened { files, image, catalog, metadata, warnings })
+}
