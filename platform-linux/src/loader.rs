@@ -19,7 +19,10 @@ use crate::tensors::Tensors;
 use crate::trace::{Phase, Phases, Trace, Traces};
 use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
-use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection};
+use floodtide_core::manifest::Manifest;
+use floodtide_core::{
+    Access, Alignment, Catalog, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, Verification,
+};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +49,7 @@ pub struct Loader {
     uring_refused: Option<String>,
     without_profile: bool,
     leave_cached: bool,
+    manifest: Option<Arc<Manifest>>,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
     trace: Option<Traces>,
@@ -248,6 +252,19 @@ impl Loader {
         self
     }
 
+    /// Checks every tensor against a manifest while it is loaded, as its bytes land: `floodtide manifest` writes one, and
+    /// [`read_manifest`](crate::read_manifest) reads it. A load or stream of anything else fails: with
+    /// [`Error::Mismatch`](floodtide_core::Error::Mismatch), which names the tensor, its file and where it is in that; or before the first read, when the manifest does not have
+    /// a tensor, has it with another dtype or shape, or a slice is to be loaded, of which a whole tensor's checksum says nothing.
+    ///
+    /// A load costs a hash of each byte more, by the threads that read. [`open`](Self::open) then reads all of what is mapped before it
+    /// returns; what becomes of the files later is not checked.
+    #[must_use]
+    pub fn verify(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
+        self.manifest = Some(manifest.into());
+        self
+    }
+
     /// Does without what `floodtide probe --store` has measured of the device ([`probe::profile`](crate::probe::profile)).
     #[must_use]
     pub fn without_profile(mut self) -> Self {
@@ -347,7 +364,7 @@ impl Loader {
                 }
             };
             let trace = shared.read_trace(crate::trace::Reads::Tasks);
-            crate::source::tokio::drive(&*shared, shared.files(), shared.depth(), trace, tick).await;
+            crate::source::tokio::drive(&shared, shared.files(), shared.depth(), trace, tick).await;
             return blocking(move || conclude(shared)).await;
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);
@@ -404,6 +421,16 @@ impl Loader {
 
     pub(crate) fn progress_callback(&self) -> Option<ProgressCallback> {
         self.on_progress.clone()
+    }
+
+    /// The checks of a plan, if there are to be any.
+    pub(crate) fn verification(
+        &self,
+        catalog: &Arc<Catalog>,
+        plan: &Arc<Plan>,
+    ) -> Result<Option<Verification>, Error> {
+        let Some(manifest) = &self.manifest else { return Ok(None) };
+        Ok(Some(Verification::new(Arc::clone(catalog), Arc::clone(plan), manifest)?))
     }
 
     fn access(&self, resident: bool) -> Access {
@@ -476,6 +503,7 @@ impl Loader {
         let started = Instant::now();
         let (Planned { catalog, plan, strategy, warnings, .. }, files, image, phases) =
             self.decide(path, access, waits)?;
+        let verification = self.verification(&catalog, &plan)?;
         let strict = self.backend.is_some();
         let on_progress = self.progress_callback();
         let prepared = Prepared {
@@ -486,6 +514,7 @@ impl Loader {
             strict,
             files: files.into(),
             warnings,
+            verification,
             on_progress,
             faults: self.injected_faults(),
             phases,

@@ -73,6 +73,9 @@ pub(crate) struct StreamOptions {
 /// buffer is held: tensors that follow one another in a file share one. What is held counts against the limit. Reading starts with
 /// the first call; dropping the stream ends it.
 ///
+/// When it is [verified](Loader::verify), no tensor is handed out whole before it was checked. What comes in parts is handed out before
+/// its other parts have come, so that only the stream's end without an error says that it was right.
+///
 /// An error ends the stream (except [`Error::StreamStalled`], after which it goes on): then not every tensor has been
 /// delivered, or, when the very last item is [`Error::Changed`], a file was written to while it was read. Only a stream that
 /// ends without an error has brought the whole checkpoint, and has a [`report`](Self::report).
@@ -268,16 +271,18 @@ impl TensorStream {
             Order::Listed => loader.selection_choice().resolve_listed(&checkpoint.catalog)?,
             Order::Arrival | Order::File => selected,
         };
-        let plan = Planner::new(plan_options).plan(&checkpoint.catalog, &selected)?;
+        let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, &selected)?);
+        let verification = loader.verification(&checkpoint.catalog, &plan)?;
         let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
         let prepared = Prepared {
             started: self.started,
             catalog,
-            plan: Arc::new(plan),
+            plan,
             strategy,
             strict: loader.backend_choice().is_some(),
             files: files.into(),
             warnings,
+            verification,
             on_progress: loader.progress_callback(),
             faults: loader.injected_faults(),
             phases,
