@@ -69,6 +69,6 @@ pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource,
 pub use stamp::Stamp;
 pub use strided::Strided;
 pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
-pub use verify::Verification;
+pub use verify::{ContentHashes, Verification};
 pub use wanted::{Slice, Wanted};
 pub use write_only::WriteOnly;

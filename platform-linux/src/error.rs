@@ -126,6 +126,7 @@ impl Error {
                         | CoreError::SliceBytes { .. }
                         | CoreError::SliceBlock { .. }
                         | CoreError::SelectedTwice { .. }
+                        | CoreError::SliceUnverifiable { .. }
                         | CoreError::NoSuchRank { .. }
                         | CoreError::BufferTooSmall { .. }
                         | CoreError::TooManyBuffers { .. }

@@ -33,6 +33,15 @@ pub(crate) enum Index {
     Store(PathBuf, Vec<u8>),
 }
 
+impl Index {
+    /// Where it was read from.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Shards(path, _) | Self::Store(path, _) => path,
+        }
+    }
+}
+
 /// An index larger than this is none; the largest seen are a few MB.
 const MAX_INDEX_BYTES: u64 = 100_000_000;
 const INDEX_NAME: &str = "model.safetensors.index.json";
@@ -56,7 +65,7 @@ pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
 }
 
 /// What a file is by its first bytes.
-fn content(file: &OpenFile) -> Result<Content, Error> {
+pub(crate) fn content(file: &OpenFile) -> Result<Content, Error> {
     Ok(Content::of(&file.read_exact(0, file.bytes().min(START_BYTES as u64) as usize)?))
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
         Error::Header { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
         Error::SliceUnverifiable { .. } => unverifiable,
-        Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed),
+        Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed || scripted),
         // Of a case that is put together by hand.
         Error::NothingSelected { .. } => !case.checkpoint.tensors.iter().any(|tensor| case.selection.takes(tensor)),
         _ => false,

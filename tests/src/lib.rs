@@ -9,3 +9,4 @@ pub mod layout;
 pub mod malformed;
 pub mod roles;
 pub mod sandbox;
+pub mod store;

@@ -200,21 +200,25 @@ fn a_load_that_ends_early_is_not_verified() {
 }
 
 #[test]
-fn mapped_tensors_that_lie_over_one_another_are_each_verified() {
-    let files = files(&[vec![1000, 2000, 3000]], 0);
-    let plan = files.plan(PlanOptions { access: Access::Map { resident: true }, ..PlanOptions::default() });
-    let mut verification =
-        Verification::new(Arc::clone(&files.catalog), Arc::clone(&plan), &files.manifest()).expect("can be");
-    // As if the first went on to the end: then whatever lies behind its start may be of it.
-    let end = files.bytes[0].len() as u64;
-    verification.mapped.iter_mut().for_each(|tensor| tensor.furthest = end);
-    for &(file, range) in plan.mapped() {
-        for at in range.start()..range.end() {
-            let step = ByteRange::new(at, at + 1).expect("forwards");
-            verification.mapped_landed(file, at, files.range(step, file)).expect("as it was");
+fn all_checksums_come_of_the_files_bytes_in_any_order() {
+    let files = files(&[vec![70_000, 0, 1, 300_000, 5], vec![], vec![1023, 1025]], 3);
+    let whole = |id: usize, size: usize| {
+        let mut steps: Vec<usize> = (0..files.bytes[id].len()).step_by(size).collect();
+        steps.sort_by_key(|at| at.wrapping_mul(7919) % 1009);
+        steps.into_iter().map(move |at| (FileId(id as u32), at, size))
+    };
+    for size in [1000, 65_536, 1 << 20] {
+        let hashes = ContentHashes::new(&files.catalog);
+        for (file, at, size) in (0..3).flat_map(|id| whole(id, size)) {
+            let bytes = &files.bytes[file.index()];
+            hashes.add(file, at as u64, &bytes[at..(at + size).min(bytes.len())]);
         }
+        let expected = files.catalog.tensors().map(|tensor| Checksum::of(files.range(tensor.range, tensor.file)));
+        assert_eq!(hashes.finish(), Some(expected.collect()));
     }
-    assert_eq!(verification.finish(), Ok(()));
+    let part = ContentHashes::new(&files.catalog);
+    part.add(FileId(0), 0, &files.bytes[0]);
+    assert_eq!(part.finish(), None, "a file is missing");
 }
 
 proptest! {

@@ -6,10 +6,13 @@ mod serverlessllm;
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::image::Image;
-use crate::locate::{Index, Located};
+use crate::locate::{Index, Located, content};
 use crate::shelf::Shelf;
 use floodtide_core::Catalog;
+use floodtide_core::format::content::Content;
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
 /// The files of a checkpoint and what is in them.
@@ -31,6 +34,23 @@ pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Open
         Some(Index::Shards(path, index)) => safetensors::open(&located.files, None, Some((&path, &index)), images),
         None => safetensors::open(&located.files, located.opened, None, images),
     }
+}
+
+/// What is wrong with each of several safetensors files, looked at for itself. Nothing is said of other formats, in which a file may be of
+/// no use without the others.
+pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
+    if located.files.len() < 2 || matches!(located.index, Some(Index::Store(..))) {
+        return Vec::new();
+    }
+    let broken = |path: &PathBuf| {
+        let file = OpenFile::open(path).and_then(|file| Ok((content(&file)?, file)));
+        match file {
+            Ok((Content::Gguf, _)) => None,
+            Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(file), None, None).err(),
+            Err(error) => Some(error),
+        }
+    };
+    located.files.iter().filter_map(broken).collect()
 }
 
 /// Each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the

@@ -131,21 +131,32 @@ impl TensorStream {
             Some(Memory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
             None => (u64::MAX, None),
         };
-        if limit < MIN_LIMIT {
-            return Err(Error::StreamLimit { limit, least: MIN_LIMIT });
-        }
+        check_limit(limit, 1)?;
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
         let checkpoint = loader.open_checkpoint(path, Purpose::Stream { memory_alignment: alignment })?;
+        Ok(Self::of(loader, checkpoint, started))
+    }
+
+    /// Of a checkpoint that is open already.
+    pub(crate) fn of(loader: &Loader, checkpoint: Checkpoint, started: Instant) -> Self {
         checkpoint.phases.enter(None);
-        Ok(Self {
+        Self {
             loader: loader.clone(),
             catalog: Arc::clone(&checkpoint.catalog),
             started,
             state: State::Opened(Box::new(checkpoint)),
             queue: VecDeque::new(),
-        })
+        }
+    }
+
+    /// The next buffer, in which tensors may come in parts; waits for it. For whoever takes everything so.
+    pub(crate) fn next_buffer(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+        match self.start(true) {
+            Ok(running) => running.next_patiently(),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// What the checkpoint's files hold, selected or not.
@@ -309,6 +320,12 @@ impl TensorStream {
     fn queue(&mut self, staged: Staged<PoolBuffer>) {
         self.queue.extend(Tensor::streamed(staged));
     }
+}
+
+/// Refuses a limit that so many streams together cannot do with.
+pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
+    let least = streams * MIN_LIMIT;
+    if limit < least { Err(Error::StreamLimit { limit, least }) } else { Ok(()) }
 }
 
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be

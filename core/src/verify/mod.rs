@@ -5,18 +5,25 @@
 //! whether it is what the manifest says; a platform then fails the load. Whatever cannot be checked is refused when the
 //! [`Verification`] is made, before the first read: a slice above all, of which a whole tensor's hash says nothing.
 
+mod content;
+mod hashes;
+mod overlaps;
+
+pub use content::ContentHashes;
+
 use crate::catalog::{Catalog, TensorInfo};
-use crate::checksum::{Checksum, TreeHash, hash_part};
+use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::plan::{Location, Plan};
 use crate::planted::planted;
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{ByteRange, ChunkId, FileId};
 use alloc::borrow::ToOwned;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use hashes::Hashes;
+use overlaps::Overlaps;
 
 /// The checks of one load.
 #[derive(Debug)]
@@ -24,26 +31,12 @@ pub struct Verification {
     catalog: Arc<Catalog>,
     plan: Arc<Plan>,
     /// By placement.
-    tensors: Vec<Expected>,
-    /// The placements in mapped files, by file and offset.
-    mapped: Vec<MappedTensor>,
+    expected: Vec<Checksum>,
+    hashes: Hashes,
+    /// The placements in mapped files.
+    mapped: Overlaps,
     /// How many tensors have been found to be what they should.
     verified: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Expected {
-    checksum: Checksum,
-    /// While some of its bytes have come, and not all.
-    hash: Mutex<Option<Box<TreeHash>>>,
-}
-
-#[derive(Debug)]
-struct MappedTensor {
-    file: FileId,
-    /// How far this one, or any before it in the file, goes: tensors may lie over one another.
-    furthest: u64,
-    placement: usize,
 }
 
 impl Verification {
@@ -54,31 +47,26 @@ impl Verification {
     /// [`Error::ManifestDiffers`] when it has another dtype or shape there, [`Error::Mismatch`] when it gives a tensor without a byte
     /// another checksum than that of no byte.
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, manifest: &Manifest) -> Result<Self, Error> {
-        let mut tensors = Vec::with_capacity(plan.placements().len());
-        let mut mapped = Vec::new();
+        let mut expected = Vec::with_capacity(plan.placements().len());
         let mut verified = 0;
         for (number, placement) in plan.placements().iter().enumerate() {
             let tensor = catalog.tensor(placement.tensor);
             if plan.slice(number).is_some() {
                 return Err(Error::SliceUnverifiable { tensor: tensor.name.to_owned() });
             }
-            let checksum = expected(&tensor, manifest)?;
+            let checksum = promised(&tensor, manifest)?;
             if tensor.range.is_empty() {
                 check(&catalog, &tensor, checksum, Checksum::of(&[]))?;
                 verified += 1;
-            } else if placement.location == Location::Mapped {
-                mapped.push(MappedTensor { file: tensor.file, furthest: tensor.range.end(), placement: number });
             }
-            tensors.push(Expected { checksum, hash: Mutex::new(None) });
+            expected.push(checksum);
         }
-        let start = |tensor: &MappedTensor| plan.placements()[tensor.placement].range.start();
-        mapped.sort_by_key(|tensor| (tensor.file, start(tensor)));
-        for at in 1..mapped.len() {
-            if mapped[at].file == mapped[at - 1].file {
-                mapped[at].furthest = mapped[at].furthest.max(mapped[at - 1].furthest);
-            }
-        }
-        Ok(Self { catalog, plan, tensors, mapped, verified: AtomicUsize::new(verified) })
+        let placed = plan.placements().iter().enumerate();
+        let mapped = placed.filter(|(_, placement)| placement.location == Location::Mapped);
+        let mapped = mapped.map(|(number, placement)| (number, catalog.tensor(placement.tensor).file, placement.range));
+        let mapped = Overlaps::new(mapped);
+        let hashes = Hashes::new(plan.placements().iter().map(|placement| placement.range));
+        Ok(Self { catalog, plan, expected, hashes, mapped, verified: AtomicUsize::new(verified) })
     }
 
     /// Checks what a chunk has brought, which is whole: the first of its buffer's bytes, as many as it
@@ -105,15 +93,7 @@ impl Verification {
     /// As [`chunk_landed`](Self::chunk_landed).
     pub fn mapped_landed(&self, file: FileId, start: u64, bytes: &[u8]) -> Result<(), Error> {
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64)).unwrap_or(ByteRange::EMPTY);
-        let first = self.mapped.partition_point(|tensor| (tensor.file, tensor.furthest) <= (file, start));
-        for tensor in &self.mapped[first..] {
-            let begins = self.plan.placements()[tensor.placement].range.start();
-            if (tensor.file, begins) >= (file, range.end()) {
-                break;
-            }
-            self.landed(tensor.placement, range, start, bytes)?;
-        }
-        Ok(())
+        self.mapped.of(file, range).try_for_each(|placement| self.landed(placement, range, start, bytes))
     }
 
     /// Whether every tensor was checked.
@@ -121,7 +101,7 @@ impl Verification {
     /// # Errors
     /// [`Error::Contract`] if not: the platform has not given everything.
     pub fn finish(&self) -> Result<(), Error> {
-        if self.verified.load(Ordering::Relaxed) == self.tensors.len() {
+        if self.verified.load(Ordering::Relaxed) == self.expected.len() {
             return Ok(());
         }
         Err(Error::Contract { what: "the load ended before every tensor was verified" })
@@ -129,30 +109,10 @@ impl Verification {
 
     /// Takes in what `range` of the file has of a placement; `bytes` begin at `offset` of the file.
     fn landed(&self, placement: usize, range: ByteRange, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let tensor = self.plan.placements()[placement].range;
-        let (start, end) = (tensor.start().max(range.start()), tensor.end().min(range.end()));
-        if start >= end {
-            return Ok(());
-        }
-        let expected = &self.tensors[placement];
-        // Both lie in the bytes that are there.
-        let bytes = &bytes[(start - offset) as usize..(end - offset) as usize];
-        let found = if tensor.len() == bytes.len() as u64 {
-            Some(Checksum::of(bytes))
-        } else {
-            let part = hash_part(tensor.len(), start - tensor.start(), bytes);
-            expected.hash.with(|hash| {
-                let found = hash.get_or_insert_with(|| Box::new(TreeHash::new(tensor.len()))).add(&part);
-                if found.is_some() {
-                    *hash = None;
-                }
-                found
-            })
-        };
-        if let Some(found) = found {
+        if let Some(found) = self.hashes.add(placement, range, offset, bytes) {
             let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
             if !planted!(MismatchIgnored) {
-                check(&self.catalog, &tensor, expected.checksum, found)?;
+                check(&self.catalog, &tensor, self.expected[placement], found)?;
             }
             self.verified.fetch_add(1, Ordering::Relaxed);
         }
@@ -161,7 +121,7 @@ impl Verification {
 }
 
 /// The checksum that a manifest gives a tensor, if it is the same kind of tensor there.
-fn expected(tensor: &TensorInfo<'_>, manifest: &Manifest) -> Result<Checksum, Error> {
+fn promised(tensor: &TensorInfo<'_>, manifest: &Manifest) -> Result<Checksum, Error> {
     let name = || tensor.name.to_owned();
     let there = manifest.tensor(tensor.name).ok_or_else(|| Error::NotInManifest { tensor: name() })?;
     if !tensor.dtype.means_same(there.dtype) || tensor.shape != there.shape {
