@@ -64,7 +64,7 @@ pub(crate) enum BackendArg {
 /// A checkpoint and how it is read
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Source {
-    /// A safetensors file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
     /// What reads
     #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
@@ -239,7 +239,7 @@ impl OrderArg {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InspectArgs {
-    /// A safetensors file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
     /// Print one JSON object
     #[arg(long)]
@@ -309,7 +309,7 @@ pub(crate) struct DiffArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
-    /// A safetensors file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
     /// Drop the files from the page cache before each load; without it they are brought into it first
     #[arg(long)]

@@ -44,9 +44,11 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         }
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
         Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
-        Error::Header { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
         Error::SliceUnverifiable { .. } => unverifiable,
         Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed || scripted),
+        Error::Header { .. } | Error::Store { .. } | Error::DuplicateTensor { .. } => {
+            happened(FaultKind::DamagedHeader)
+        }
         // Of a case that is put together by hand.
         Error::NothingSelected { .. } => !case.checkpoint.tensors.iter().any(|tensor| case.selection.takes(tensor)),
         _ => false,

@@ -7,6 +7,7 @@ pub mod command;
 pub mod faulty_fs;
 pub mod layout;
 pub mod malformed;
+pub mod malformed_store;
 pub mod roles;
 pub mod sandbox;
 pub mod store;

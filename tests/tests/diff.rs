@@ -58,7 +58,7 @@ fn write_store(folder: &Path, tensors: &[Tensor]) {
         .rev()
         .map(|(name, dtype, shape, bytes)| (name.as_str(), dtype.1, shape.as_slice(), bytes.as_slice()))
         .collect();
-    store::write(folder, &turned);
+    store::write_tensors(folder, &turned);
 }
 
 fn diff(a: &Path, b: &Path, extra: &[&str]) -> command::Run {

@@ -124,7 +124,7 @@ fn an_index_is_one_of_the_files() {
     assert_is_of(&Loader::new().manifest(&shards).expect("hashes"), &shards, &names);
     let store = folder.path().join("store");
     fs::create_dir(&store).expect("makes");
-    store::write(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
+    store::write_tensors(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
     let manifest = Loader::new().manifest(&store).expect("hashes");
     let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["tensor.data_0", "tensor_index.json"]);

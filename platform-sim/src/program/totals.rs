@@ -19,7 +19,7 @@ pub(crate) struct Totals {
 }
 
 /// The ways of recovery that a run can take, what can be large in it, and how it can end.
-const PATHS: [&str; 25] = [
+const PATHS: [&str; 27] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -45,6 +45,8 @@ const PATHS: [&str; 25] = [
     "slice refused",
     "wrong bytes found",
     "slice not verified",
+    "store index refused",
+    "tied tensor",
 ];
 
 /// Those that only a load takes that is verified, and those that no such load does, as slices are not verified.
@@ -89,6 +91,8 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
             u64::from(matches!(report.result, Err(Error::Mismatch { .. }))),
             u64::from(matches!(report.result, Err(Error::SliceUnverifiable { .. }))),
+            u64::from(matches!(report.result, Err(Error::Store { .. }))),
+            report.tied,
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each seed's digest is scrambled with the seed, so that two that change places change the sum.
