@@ -35,6 +35,12 @@ pub(crate) enum Command {
     BenchOne(BenchOneArgs),
     /// Write a GPT-2 sized checkpoint, load it by every backend and compare them
     Demo(DemoArgs),
+    /// Print the manifest of a checkpoint, with which it can be verified: a BLAKE3 of every tensor, a SHA-256 of every file
+    Manifest(ManifestArgs),
+    /// Check a checkpoint's structure; and with a manifest, every byte of it
+    Verify(VerifyArgs),
+    /// Show which tensors of two checkpoints differ, whatever their formats; exits with 0 if none does, 1 if any does, 2 in case of trouble
+    Diff(DiffArgs),
     /// Measure a device once: what it gives by the size of reads and their number; --store keeps it for later loads
     Probe(ProbeArgs),
     /// Write a checkpoint anew: in another format, in other files, a part of it, under other names
@@ -194,6 +200,9 @@ pub(crate) struct LoadArgs {
     /// In which order --stream takes the tensors
     #[arg(long, value_enum, default_value_t = OrderArg::Arrival, requires = "stream")]
     pub(crate) order: OrderArg,
+    /// Check every tensor against this manifest while it is loaded, and fail if one differs
+    #[arg(long, value_name = "MANIFEST")]
+    pub(crate) verify: Option<PathBuf>,
     /// Write what happens, read by read, into this file, for Perfetto (ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
@@ -256,6 +265,49 @@ pub(crate) struct PlanArgs {
 pub(crate) struct DigestArgs {
     #[command(flatten)]
     pub(crate) source: Source,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManifestArgs {
+    /// A checkpoint's file, folder or index, or a Hugging Face cache snapshot
+    pub(crate) path: PathBuf,
+    /// Print lines for `sha256sum -c` instead, of the files alone
+    #[arg(long)]
+    pub(crate) sha256sum: bool,
+    /// What all buffers together may have, for example 64MiB; at least 1MiB [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<ByteSize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// A checkpoint's file, folder or index, or a Hugging Face cache snapshot
+    pub(crate) path: PathBuf,
+    /// Compare every tensor and every file with this manifest, which `floodtide manifest` has printed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// What all buffers together may have, for example 64MiB; at least 1MiB [default: 256MiB]
+    #[arg(long, value_name = "SIZE", requires = "manifest")]
+    pub(crate) memory_limit: Option<ByteSize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DiffArgs {
+    /// One checkpoint
+    #[arg(value_name = "A")]
+    pub(crate) first: PathBuf,
+    /// The other one
+    #[arg(value_name = "B")]
+    pub(crate) second: PathBuf,
+    /// What all buffers together may have, for example 64MiB; at least 2MiB [default: 512MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<ByteSize>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,8 +4,9 @@ use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
 use floodtide_core::HumanBytes;
 use floodtide_linux::trace::TraceFile;
-use floodtide_linux::{Backend, Error, Loader, Report, Tensors};
+use floodtide_linux::{Backend, Error, Loader, Report, Tensors, read_manifest};
 use serde_json::json;
+use std::borrow::Cow;
 use std::io::Write;
 
 /// Loads with a progress bar, unless JSON was asked for.
@@ -14,9 +15,9 @@ pub(crate) fn with_progress(loader: Loader, source: &Source, json: bool) -> Resu
 }
 
 /// Runs `work` with a loader that shows its progress, unless JSON was asked for.
-fn watched<T>(
+pub(crate) fn watched<T>(
     loader: Loader,
-    what: &'static str,
+    what: impl Into<Cow<'static, str>>,
     json: bool,
     work: impl FnOnce(Loader) -> Result<T, Error>,
 ) -> Result<T, Error> {
@@ -55,6 +56,9 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
 
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
     let mut loader = args.source.loader()?.mlock(args.mlock);
+    if let Some(manifest) = &args.verify {
+        loader = loader.verify(read_manifest(manifest)?);
+    }
     let trace = args.trace.as_ref().map(TraceFile::create).transpose()?;
     if let Some(trace) = &trace {
         finish_when_interrupted(trace.clone());
@@ -106,6 +110,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
             "reason": report.reason,
             "peak_rss_bytes": peak,
             "locked_bytes": report.locked_bytes,
+            "verified": report.verified,
             "warnings": report.warnings,
         });
         if let Some(limit) = report.memory_limit {
@@ -127,6 +132,9 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
     ];
     if let Some(limit) = report.memory_limit {
         facts.push(("buffers", format!("up to {} in all, order {}", HumanBytes(limit), args.order.name())));
+    }
+    if report.verified {
+        facts.push(("verified", "every tensor is what the manifest says".to_owned()));
     }
     if args.mlock {
         facts.push(("locked", output::bytes(report.locked_bytes)));

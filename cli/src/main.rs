@@ -1,20 +1,24 @@
 //! The `floodtide` command: thin over `floodtide-linux`, which does the work.
 //!
-//! Exit codes: 0 done, 1 the checkpoint or the I/O is at fault, 2 the command line is, 130 an interrupt ended it. Results go to stdout, progress,
+//! Exit codes: 0 done, 1 the checkpoint or the I/O is at fault, 2 the command line is, 130 an interrupt ended it. `verify` ends with 1 when
+//! anything differs. `diff` is as diff(1): 0 nothing differs, 1 something does, 2 it cannot be said, whatever is at fault. Results go to stdout, progress,
 //! warnings and errors to stderr; with `--json` stdout holds one JSON document and nothing else.
 
 mod args;
 mod bench;
 mod convert;
 mod demo;
+mod diff;
 mod digest;
 mod doctor;
 mod inspect;
 mod load;
+mod manifest;
 mod metadata;
 mod output;
 mod plan;
 mod probe;
+mod verify;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -29,6 +33,9 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Digest(args) => digest::run(&args),
+        Command::Manifest(args) => manifest::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchOne(args) => bench::run_one(&args),
         Command::Demo(args) => demo::run(&args),
@@ -41,7 +48,8 @@ fn main() -> ExitCode {
         // Whoever read our output has gone; that is their right.
         Err(Failure::PipeClosed) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => ExitCode::from(130),
-        Err(Failure::BadRequest(message)) => {
+        Err(Failure::Differs) => ExitCode::FAILURE,
+        Err(Failure::BadRequest(message) | Failure::Undecided(message)) => {
             output::complain("error", &message);
             ExitCode::from(2)
         }

@@ -3,6 +3,7 @@
 use floodtide_core::{HumanBytes, Progress};
 use floodtide_linux::Error;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -16,6 +17,10 @@ pub(crate) enum Failure {
     Failed(String),
     /// Ctrl-C or SIGTERM ended it: 130.
     Interrupted,
+    /// What was compared is not the same, which has been told: 1.
+    Differs,
+    /// What was to be compared cannot be: 2.
+    Undecided(String),
     /// Nobody reads our output any more.
     PipeClosed,
 }
@@ -67,7 +72,7 @@ pub(crate) fn complain(kind: &str, message: &str) {
 }
 
 /// A bar with rate and remaining time on stderr, when that is a terminal.
-pub(crate) fn progress_bar(message: &'static str) -> Option<ProgressBar> {
+pub(crate) fn progress_bar(message: impl Into<Cow<'static, str>>) -> Option<ProgressBar> {
     if !io::stderr().is_terminal() {
         return None;
     }

@@ -35,6 +35,16 @@ impl ElementType {
         }
     }
 
+    /// Whether equal bytes are equal elements: the types are one, or a ggml type and its [plain counterpart](GgmlType::plain).
+    #[must_use]
+    pub fn means_same(self, other: Self) -> bool {
+        let dtype = |element: Self| match element {
+            Self::Plain(dtype) => Some(dtype),
+            Self::Ggml(ggml) => ggml.plain(),
+        };
+        self == other || (dtype(self).is_some() && dtype(self) == dtype(other))
+    }
+
     /// Its name, no two types having the same: `BF16`, and for ggml's types with a prefix, `GGML_Q4_K`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -287,6 +297,16 @@ mod tests {
             match ggml.plain() {
                 Some(dtype) => assert_eq!((dtype.name(), dtype.bits()), (ggml.name(), 8 * ggml.block_bytes())),
                 None => assert!(ggml.block_elements() >= 32 && ggml.block_elements().is_power_of_two()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_ggml_type_means_the_same_as_its_plain_counterpart_and_nothing_else() {
+        for one in all() {
+            for other in all() {
+                let names = (one.name().trim_start_matches("GGML_"), other.name().trim_start_matches("GGML_"));
+                assert_eq!(one.means_same(other), names.0 == names.1, "{one} and {other}");
             }
         }
     }

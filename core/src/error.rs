@@ -1,14 +1,17 @@
 //! The errors of core. Each names the file, and where there is one the tensor and the offset.
 
+use crate::checksum::Checksum;
 use crate::convert::ConvertError;
 use crate::dtype::DType;
-use crate::element::GgmlType;
+use crate::element::{ElementType, GgmlType};
 use crate::escape::{Escaped, Quoted};
 use crate::format::gguf::{GgufError, SplitError};
 use crate::format::{safetensors::HeaderError, serverlessllm::StoreError, shard_index::IndexError};
 use crate::glob::GlobError;
+use crate::manifest::ManifestError;
 use crate::source::Fault;
 use crate::units::HumanBytes;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -137,6 +140,45 @@ pub enum Error {
     /// A checkpoint cannot be written as it was asked for.
     #[error(transparent)]
     Convert(#[from] ConvertError),
+    /// A slice is to be verified.
+    #[error(
+        "tensor \"{}\" is loaded in part, which cannot be verified: a manifest has checksums of whole tensors; load it whole, or without \
+         verification",
+        Quoted(tensor)
+    )]
+    SliceUnverifiable { tensor: String },
+    /// A tensor is to be verified that the manifest does not have.
+    #[error(
+        "tensor \"{}\" is not in the manifest, so it cannot be verified; `floodtide verify --manifest` lists every difference",
+        Quoted(tensor)
+    )]
+    NotInManifest { tensor: String },
+    /// A tensor is of another kind in the manifest.
+    #[error(
+        "tensor \"{}\" has dtype {dtype} and shape {}, but the manifest says {manifest_dtype} and {}; the manifest is of another checkpoint, \
+         or one of the two was changed",
+        Quoted(tensor),
+        Shape(shape),
+        Shape(manifest_shape)
+    )]
+    ManifestDiffers {
+        tensor: String,
+        dtype: ElementType,
+        shape: Vec<u64>,
+        manifest_dtype: ElementType,
+        manifest_shape: Vec<u64>,
+    },
+    /// A tensor's bytes are not those that the manifest was made of.
+    #[error(
+        "{}: tensor \"{}\" (bytes {start}..{end} of the file) is not what the manifest says: its BLAKE3 is {found}, expected {expected}; \
+         fetch the file again, and if it stays so, look at the disk's health",
+        Escaped(file),
+        Quoted(tensor)
+    )]
+    Mismatch { file: String, tensor: String, start: u64, end: u64, expected: Box<Checksum>, found: Box<Checksum> },
+    /// A manifest breaks a rule.
+    #[error("{}: {source}", Escaped(file))]
+    Manifest { file: String, source: ManifestError },
     /// The caller gave the load up.
     #[error("the load was cancelled")]
     Cancelled,
@@ -149,7 +191,7 @@ pub enum Error {
 }
 
 /// A shape, which may have more dimensions than anyone reads.
-struct Shape<'a>(&'a [u64]);
+pub(crate) struct Shape<'a>(pub(crate) &'a [u64]);
 
 impl fmt::Display for Shape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,8 +16,10 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod checksum;
 pub mod convert;
 pub mod format;
+pub mod manifest;
 pub mod middleware;
 pub mod pool;
 pub mod strategy;
@@ -44,6 +46,7 @@ mod source;
 mod stamp;
 mod strided;
 mod units;
+mod verify;
 mod wanted;
 mod write_only;
 
@@ -51,7 +54,8 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
-    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, next_read,
+    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, land,
+    next_read,
 };
 pub use error::Error;
 pub use escape::{Escaped, Quoted};
@@ -68,5 +72,6 @@ pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource,
 pub use stamp::Stamp;
 pub use strided::Strided;
 pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
+pub use verify::{ContentHashes, Verification};
 pub use wanted::{Slice, Wanted};
 pub use write_only::WriteOnly;

@@ -75,6 +75,8 @@ mod defects {
         OffsetCutTo32Bits,
         /// The pieces of a slice, but for the first of a read, are taken one byte early.
         GatherShifted,
+        /// A tensor that is not what the manifest says is taken for verified.
+        MismatchIgnored,
     }
 
     static ON: AtomicUsize = AtomicUsize::new(usize::MAX);

@@ -52,6 +52,14 @@ impl<'a> WriteOnly<'a> {
         self.0.fill(byte);
     }
 
+    /// Changes the byte at `at`, in the bits of `mask`, without telling what it was or is.
+    ///
+    /// # Panics
+    /// When there is no such byte.
+    pub fn flip(&mut self, at: usize, mask: u8) {
+        self.0[at] ^= mask;
+    }
+
     /// Where it starts, for a system call that writes there.
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
@@ -106,6 +114,13 @@ mod tests {
         part.fill(7);
         assert!(part.part(2..2).is_empty());
         assert_eq!(bytes, [0, 7, 7, 7, 0]);
+    }
+
+    #[test]
+    fn a_byte_is_flipped_unseen() {
+        let mut bytes = [5; 3];
+        WriteOnly::new(&mut bytes).flip(1, 0x81);
+        assert_eq!(bytes, [5, 0x84, 5]);
     }
 
     #[test]

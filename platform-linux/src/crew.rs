@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::files::OpenFile;
-use crate::pieces::StableBuffer;
+use crate::pieces::{Landed, StableBuffer};
 use crate::probe;
 use crate::source::{PreadSource, UringSource};
 use crate::tensors::Report;
@@ -16,7 +16,7 @@ use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
-    ReadSource, Readiness, Worker,
+    ReadSource, Readiness, Verification, Worker,
 };
 use std::fmt;
 use std::io;
@@ -66,13 +66,17 @@ pub(crate) struct Prepared {
     pub(crate) strict: bool,
     pub(crate) files: Arc<[OpenFile]>,
     pub(crate) warnings: Vec<String>,
+    /// What is checked as it lands, if anything is.
+    pub(crate) verification: Option<Verification>,
     pub(crate) on_progress: Option<ProgressCallback>,
     pub(crate) faults: Option<MakeFaults>,
     pub(crate) phases: Phases,
 }
 
 /// Where the workers' memory comes from, and what becomes of what has landed.
-pub(crate) trait Supply: BufferSupply<Buffer: StableBuffer> + fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Supply:
+    BufferSupply<Buffer: StableBuffer + Landed> + fmt::Debug + Send + Sync + 'static
+{
     /// Nothing more will land: the load has failed, or else every worker is gone. May come more than once.
     fn over(&self, failed: bool) {
         let _ = failed;
@@ -153,9 +157,14 @@ impl<S: Supply> BufferSupply for Crew<S> {
         self.supply.take(chunk)
     }
 
-    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) {
-        self.supply.landed(chunk, buffer);
-        self.tune(self.prepared.plan.chunks()[chunk.index()].want as u64);
+    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
+        let want = self.prepared.plan.chunks()[chunk.index()].want;
+        if let Some(verification) = &self.prepared.verification {
+            verification.chunk_landed(chunk, buffer.landed(want))?;
+        }
+        self.supply.landed(chunk, buffer)?;
+        self.tune(want as u64);
+        Ok(())
     }
 }
 
@@ -197,9 +206,10 @@ impl<S: Supply> BufferSupply for Member<'_, S> {
         self.0.take(chunk)
     }
 
-    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) {
-        self.0.landed(chunk, buffer);
+    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
+        self.0.landed(chunk, buffer)?;
         self.0.call_in_threads();
+        Ok(())
     }
 }
 
@@ -270,6 +280,12 @@ impl<S: Supply> Crew<S> {
 
     pub(crate) fn files(&self) -> &Arc<[OpenFile]> {
         &self.prepared.files
+    }
+
+    /// Whether taking in what has landed is work that takes its time.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn lands_slowly(&self) -> bool {
+        self.prepared.verification.is_some()
     }
 
     #[cfg(feature = "tokio")]
@@ -404,7 +420,7 @@ impl<S: Supply> Crew<S> {
                 Ok(runtime) => {
                     let trace = self.read_trace(Reads::Tasks);
                     let (files, depth) = (self.files(), self.depth());
-                    runtime.block_on(crate::source::tokio::drive(&**self, files, depth, trace, || {}));
+                    runtime.block_on(crate::source::tokio::drive(self, files, depth, trace, || {}));
                 }
                 Err(error) => {
                     let message = format!("tokio's runtime cannot be started: {error}");
@@ -454,12 +470,16 @@ impl<S: Supply> Crew<S> {
         }
     }
 
-    /// Whether the finished load brought everything.
+    /// Whether the finished load brought everything, and what it was to be.
     pub(crate) fn result(&self) -> Result<(), Error> {
-        Ok(self.with(|engine| engine.result())?)
+        self.with(|engine| engine.result())?;
+        if let Some(verification) = &self.prepared.verification {
+            verification.finish()?;
+        }
+        Ok(())
     }
 
-    /// Whether the finished load brought everything, and every file is still what it was.
+    /// As [`result`](Self::result), and whether every file is still what it was.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.result()?;
         self.prepared.files.iter().try_for_each(OpenFile::check_unchanged)
@@ -491,6 +511,7 @@ impl<S: Supply> Crew<S> {
             reason: reasons.join("; "),
             warnings: prepared.warnings.iter().cloned().chain(more_warnings).collect(),
             locked_bytes,
+            verified: prepared.verification.is_some(),
             memory_limit: None,
         };
         tracing::debug!(bytes = report.bytes, elapsed = ?report.elapsed, backend = %report.backend, "loaded");

@@ -145,6 +145,7 @@ impl Error {
                         | CoreError::SliceBytes { .. }
                         | CoreError::SliceBlock { .. }
                         | CoreError::SelectedTwice { .. }
+                        | CoreError::SliceUnverifiable { .. }
                         | CoreError::NoSuchRank { .. }
                         | CoreError::BufferTooSmall { .. }
                         | CoreError::TooManyBuffers { .. }

@@ -18,7 +18,9 @@ pub mod probe;
 pub mod trace;
 
 mod arena;
+mod checksums;
 mod crew;
+mod diff;
 mod error;
 mod files;
 mod headers;
@@ -38,7 +40,11 @@ mod stream;
 mod sync;
 mod tensors;
 
+pub use checksums::{Difference, Verdict, read_manifest};
+pub use diff::{Change, Diff, Place, TensorDiff};
 pub use error::Error;
+pub use floodtide_core::checksum::Checksum;
+pub use floodtide_core::manifest::Manifest;
 pub use floodtide_core::strategy::Backend;
 pub use floodtide_core::{
     Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, MetadataList,

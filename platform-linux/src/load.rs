@@ -4,7 +4,7 @@ use crate::arena::{Arena, FrozenArena};
 use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
 use crate::image::Image;
-use crate::mapping::Mappings;
+use crate::mapping::{Mappings, PopulateError};
 use crate::numa;
 use crate::region::lock_memory;
 use crate::scratch::{ChunkBuffer, ScratchPool};
@@ -43,8 +43,9 @@ impl BufferSupply for Whole {
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) {
+    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) -> Result<(), CoreError> {
         buffer.settle();
+        Ok(())
     }
 }
 
@@ -55,7 +56,7 @@ pub(crate) type Shared = Crew<Whole>;
 
 impl Shared {
     /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
-    /// mapped is made resident. `image`: the only file's bytes, if they are there already and take the mapping's place.
+    /// mapped is made resident, as it is when it is to be verified. `image`: the only file's bytes, if they are there already and take the mapping's place.
     pub(crate) fn whole(
         mut prepared: Prepared,
         arenas: &Arc<Shelf>,
@@ -65,12 +66,14 @@ impl Shared {
     ) -> Result<Self, Error> {
         let plan = &prepared.plan;
         let mapped_bytes = || plan.mapped().iter().map(|(_, range)| range.len()).sum();
-        let mapped_total = if populate { mapped_bytes() } else { 0 };
+        let verifies = prepared.verification.is_some();
+        let mapped_total = if populate || verifies { mapped_bytes() } else { 0 };
         let mapped_done = AtomicU64::new(0);
         let mappings = match image {
+            Some(image) if verifies => Mappings::of_image(image, plan.mapped()),
             Some(image) => {
                 mapped_done.store(mapped_bytes(), Ordering::Relaxed);
-                Mappings::of_image(image)
+                Mappings::of_image(image, &[])
             }
             None => Mappings::new(&prepared.files, plan.mapped())?,
         };
@@ -127,20 +130,28 @@ impl Shared {
         self.supply.mapped_total > 0
     }
 
-    /// Makes what is mapped resident.
+    /// Makes what is mapped resident, and verifies it if asked.
     fn populate(&self) {
         let threads = self.prepared.strategy.workers.max(1);
         let cancelled = || self.supply.cancelled.load(Ordering::Relaxed);
         let trace = self.prepared.phases.trace().map(|trace| &**trace);
-        if let Err((file, error)) = self.supply.mappings.populate(threads, &self.supply.mapped_done, &cancelled, trace)
-        {
-            let path = self.files()[file.index()].path().to_string_lossy();
-            let message = format!(
-                "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
-                 another backend",
-                Escaped(&path)
-            );
-            self.fail(CoreError::Platform { message });
+        let verification = self.prepared.verification.as_ref();
+        let check = |file, start, bytes: &[u8]| match verification {
+            Some(verification) => verification.mapped_landed(file, start, bytes),
+            None => Ok(()),
+        };
+        match self.supply.mappings.populate(threads, &self.supply.mapped_done, &cancelled, trace, &check) {
+            Ok(()) => {}
+            Err(PopulateError::Check(error)) => self.fail(error),
+            Err(PopulateError::Io(file, error)) => {
+                let path = self.files()[file.index()].path().to_string_lossy();
+                let message = format!(
+                    "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
+                     another backend",
+                    Escaped(&path)
+                );
+                self.fail(CoreError::Platform { message });
+            }
         }
     }
 

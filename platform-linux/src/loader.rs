@@ -17,11 +17,12 @@ use crate::stream::AsyncTensorStream;
 use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
 use crate::trace::{Phase, Phases, Trace, Traces};
+use floodtide_core::manifest::Manifest;
 use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, MemoryLimit, MetadataValue, Order, Plan, PlanOptions, Planner, Progress, Selection,
-    Wanted,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, Order, Plan, PlanOptions, Planner,
+    Progress, Selection, Verification, Wanted,
 };
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -49,6 +50,7 @@ pub struct Loader {
     uring_refused: Option<String>,
     without_profile: bool,
     leave_cached: bool,
+    manifest: Option<Arc<Manifest>>,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
     trace: Option<Traces>,
@@ -255,6 +257,19 @@ impl Loader {
         self
     }
 
+    /// Checks every tensor against a manifest while it is loaded, as its bytes land: `floodtide manifest` writes one, and
+    /// [`read_manifest`](crate::read_manifest) reads it. A load or stream of anything else fails: with
+    /// [`Error::Mismatch`](floodtide_core::Error::Mismatch), which names the tensor, its file and where it is in that; or before the first read, when the manifest does not have
+    /// a tensor, has it with another dtype or shape, or a slice is to be loaded, of which a whole tensor's checksum says nothing.
+    ///
+    /// A load costs a hash of each byte more, by the threads that read. [`open`](Self::open) then reads all of what is mapped before it
+    /// returns; what becomes of the files later is not checked.
+    #[must_use]
+    pub fn verify(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
+        self.manifest = Some(manifest.into());
+        self
+    }
+
     /// Does without what `floodtide probe --store` has measured of the device ([`probe::profile`](crate::probe::profile)).
     #[must_use]
     pub fn without_profile(mut self) -> Self {
@@ -354,7 +369,7 @@ impl Loader {
                 }
             };
             let trace = shared.read_trace(crate::trace::Reads::Tasks);
-            crate::source::tokio::drive(&*shared, shared.files(), shared.depth(), trace, tick).await;
+            crate::source::tokio::drive(&shared, shared.files(), shared.depth(), trace, tick).await;
             return blocking(move || conclude(shared)).await;
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);
@@ -376,6 +391,19 @@ impl Loader {
         Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
     }
 
+    /// Reads the headers as [`inspect`](Self::inspect) does, but where files are broken, tells of each of them.
+    ///
+    /// # Errors
+    /// All that is wrong, at least one thing.
+    pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
+        let path = path.as_ref();
+        self.inspect(path).map_err(|first| {
+            let broken = locate(path).map(|located| headers::broken_files(&located)).unwrap_or_default();
+            // What is wrong between files is seen only where each for itself is well.
+            if broken.is_empty() { vec![first] } else { broken }
+        })
+    }
+
     /// Decides everything that [`load`](Self::load) would do, from the headers and what the system tells.
     ///
     /// # Errors
@@ -383,6 +411,26 @@ impl Loader {
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
         let (planned, ..) = self.decide(path.as_ref(), self.access(true), false)?;
         Ok(Planned { memory: probe::memory_limit(), ..planned })
+    }
+
+    /// The same for one of so many streams of what only passes through, in buffers of up to `part` bytes: everything, unchecked, all streams
+    /// together in `limit` bytes unless another limit was set.
+    ///
+    /// # Errors
+    /// [`Error::StreamLimit`] when that is less than they need.
+    pub(crate) fn passing(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
+        let limit = match self.stream.memory {
+            Some(stream::Memory::Limit(limit)) => limit,
+            _ => limit,
+        };
+        stream::check_limit(limit, streams)?;
+        let limit = limit / streams;
+        let mut loader = Self { selection: Selection::All, manifest: None, mlock: false, ..self.clone() };
+        loader.backend = self.backend.filter(|&backend| backend != Backend::Mmap);
+        loader.tensor_alignment = None;
+        let (memory, buffer_bytes) = (Some(stream::Memory::Limit(limit)), Some(part.min(limit / 8)));
+        loader.stream = StreamOptions { memory, buffer_bytes, ..StreamOptions::default() };
+        Ok(loader)
     }
 
     pub(crate) fn backend_choice(&self) -> Option<Backend> {
@@ -411,6 +459,12 @@ impl Loader {
 
     pub(crate) fn progress_callback(&self) -> Option<ProgressCallback> {
         self.on_progress.clone()
+    }
+
+    /// The checks of a plan, if there are to be any.
+    pub(crate) fn verification(&self, catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> Result<Option<Verification>, Error> {
+        let Some(manifest) = &self.manifest else { return Ok(None) };
+        Ok(Some(Verification::new(Arc::clone(catalog), Arc::clone(plan), manifest)?))
     }
 
     fn access(&self, resident: bool) -> Access {
@@ -445,7 +499,33 @@ impl Loader {
         let images = (waits && !as_usual).then_some(&self.arenas);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let Opened { mut files, image, catalog, metadata, mut warnings, .. } = headers::open(locate(path)?, images)?;
+        let opened = headers::open(locate(path)?, images)?;
+        self.decide_how(opened, purpose, phases)
+    }
+
+    /// The files of a checkpoint, its index among them, each to be taken as one tensor of all its bytes; and the catalog of the tensors that
+    /// are in them, in which the files have the same numbers.
+    pub(crate) fn open_whole_files(&self, path: &Path) -> Result<(Arc<Catalog>, Checkpoint), Error> {
+        let phases = Phases::new(self.trace.as_ref());
+        phases.enter(Some(Phase::Headers));
+        let located = locate(path)?;
+        let index = located.index.as_ref().map(|index| index.path().to_owned());
+        let mut opened = headers::open(located, None)?;
+        if let Some(index) = index {
+            opened.files.push(OpenFile::open(&index)?);
+        }
+        let mut builder = CatalogBuilder::new(opened.catalog.format());
+        for file in &opened.files {
+            builder.add_whole_file(&file.path().display().to_string(), file.bytes())?;
+        }
+        let catalog = std::mem::replace(&mut opened.catalog, builder.finish()?);
+        let checkpoint = self.decide_how(opened, Purpose::Stream { memory_alignment: None }, phases)?;
+        Ok((Arc::new(catalog), checkpoint))
+    }
+
+    /// Measures, and decides how to read.
+    fn decide_how(&self, opened: Opened, purpose: Purpose, phases: Phases) -> Result<Checkpoint, Error> {
+        let Opened { mut files, image, catalog, metadata, mut warnings, .. } = opened;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
@@ -480,6 +560,7 @@ impl Loader {
         let started = Instant::now();
         let (Planned { catalog, plan, strategy, warnings, .. }, files, image, phases) =
             self.decide(path, access, waits)?;
+        let verification = self.verification(&catalog, &plan)?;
         let strict = self.backend.is_some();
         let on_progress = self.progress_callback();
         let prepared = Prepared {
@@ -490,6 +571,7 @@ impl Loader {
             strict,
             files: files.into(),
             warnings,
+            verification,
             on_progress,
             faults: self.injected_faults(),
             phases,

@@ -35,6 +35,15 @@ pub(crate) enum Index {
     Store(PathBuf, Vec<u8>),
 }
 
+impl Index {
+    /// Where it was read from.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Shards(path, _) | Self::Store(path, _) => path,
+        }
+    }
+}
+
 /// An index larger than this is none; the largest seen are a few MB.
 const MAX_INDEX_BYTES: u64 = 100_000_000;
 const INDEX_NAME: &str = "model.safetensors.index.json";

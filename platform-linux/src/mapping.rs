@@ -5,10 +5,10 @@ use crate::files::OpenFile;
 use crate::image::Image;
 use crate::region::lock_memory;
 use crate::trace::{LoadTrace, Populated};
-use floodtide_core::{ByteRange, FileId};
+use floodtide_core::{ByteRange, Error as CoreError, FileId};
 use memmap2::{Advice, Mmap};
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// What one call makes resident: small enough for progress and for threads to share, large enough to cost nothing.
@@ -24,9 +24,11 @@ pub(crate) struct Mappings {
 }
 
 impl Mappings {
-    /// No mapping, but the bytes of the only file.
-    pub(crate) fn of_image(image: Image) -> Self {
-        Self { image: Some(image), ..Self::default() }
+    /// No mapping, but the bytes of the only file. `wanted`: what of it is looked at by [`populate`](Self::populate).
+    pub(crate) fn of_image(image: Image, wanted: &[(FileId, ByteRange)]) -> Self {
+        // Inside the image, so both ends fit in usize.
+        let wanted = wanted.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
+        Self { image: Some(image), wanted: wanted.collect(), ..Self::default() }
     }
 
     /// Maps the files of `wanted`; nothing is read yet.
@@ -60,37 +62,43 @@ impl Mappings {
         }
     }
 
-    /// Makes the wanted ranges resident, with so many threads; `done` counts bytes as they come in. Stops early when
-    /// `cancelled` says so. An error names the file.
+    /// Makes the wanted ranges resident, with so many threads, and passes each to `check`; `done` counts bytes as they come in. Stops early
+    /// when `cancelled` says so.
     pub(crate) fn populate(
         &self,
         threads: usize,
         done: &AtomicU64,
         cancelled: &(impl Fn() -> bool + Sync),
         trace: Option<&dyn LoadTrace>,
-    ) -> Result<(), (FileId, io::Error)> {
+        check: &(impl Fn(FileId, u64, &[u8]) -> Result<(), CoreError> + Sync),
+    ) -> Result<(), PopulateError> {
         let steps: Vec<(usize, usize, usize)> = self
             .wanted
             .iter()
             .flat_map(|&(file, start, end)| (start..end).step_by(STEP).map(move |at| (file, at, (at + STEP).min(end))))
             .collect();
         let (next, next_thread) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let work = || -> Result<(), (FileId, io::Error)> {
+        let failed = AtomicBool::new(false);
+        let bring = |thread, file: usize, start, end| {
+            let id = FileId(file as u32);
+            if let Some(Some(map)) = self.maps.get(file) {
+                let began = trace.map(|trace| (trace, Instant::now()));
+                let made = make_resident(map, start, end);
+                if let Some((trace, began)) = began {
+                    let range = start as u64..end as u64;
+                    trace.populated(&Populated::new(thread, id, range, began, made.is_ok()));
+                }
+                made.map_err(|error| PopulateError::Io(id, error))?;
+            }
+            check(id, start as u64, &self.bytes(id)[start..end]).map_err(PopulateError::Check)
+        };
+        let work = || -> Result<(), PopulateError> {
             let thread = next_thread.fetch_add(1, Ordering::Relaxed);
             while let Some(&(file, start, end)) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if cancelled() {
+                if cancelled() || failed.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                if let Some(map) = &self.maps[file] {
-                    let began = trace.map(|trace| (trace, Instant::now()));
-                    let made = make_resident(map, start, end);
-                    let file = FileId(file as u32);
-                    if let Some((trace, began)) = began {
-                        let range = start as u64..end as u64;
-                        trace.populated(&Populated::new(thread, file, range, began, made.is_ok()));
-                    }
-                    made.map_err(|error| (file, error))?;
-                }
+                bring(thread, file, start, end).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
                 done.fetch_add((end - start) as u64, Ordering::Relaxed);
             }
             Ok(())
@@ -109,11 +117,20 @@ impl Mappings {
 
     /// Locks the wanted ranges in memory, and adds to what is locked.
     pub(crate) fn lock(&self, locked: &mut u64) -> io::Result<()> {
-        self.wanted.iter().try_for_each(|&(file, start, end)| match &self.maps[file] {
-            Some(map) => lock_memory(&map[start..end], locked),
-            None => Ok(()),
+        self.wanted.iter().try_for_each(|&(file, start, end)| match self.maps.get(file) {
+            Some(Some(map)) => lock_memory(&map[start..end], locked),
+            _ => Ok(()),
         })
     }
+}
+
+/// Why what is mapped could not be brought in.
+#[derive(Debug)]
+pub(crate) enum PopulateError {
+    /// The file's bytes cannot be had.
+    Io(FileId, io::Error),
+    /// They were found to be wrong.
+    Check(CoreError),
 }
 
 /// `MADV_POPULATE_READ` (Linux 5.14) faults a range in by one call, and reports what would be a SIGBUS as EFAULT. Older

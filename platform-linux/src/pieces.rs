@@ -28,6 +28,13 @@ pub(crate) unsafe trait Backing: Send + Sync + 'static {
 /// The address of [`Buffer::memory`] must stay valid and the same until the buffer is dropped.
 pub(crate) unsafe trait StableBuffer: Buffer {}
 
+/// A chunk's memory, which can be looked at when the chunk has landed.
+pub(crate) trait Landed: Buffer {
+    /// The first bytes that were read into it; not more than it has. Only what has landed may be asked for: what lies behind may be
+    /// another borrower's.
+    fn landed(&self, bytes: usize) -> &[u8];
+}
+
 #[derive(Debug)]
 struct Inner<M> {
     memory: M,
@@ -99,6 +106,17 @@ impl<M: Backing> Buffer for Piece<M> {
         // SAFETY: the bytes are initialised and writable by `Backing`. `Handout` lends a slot once, slots are disjoint, and
         // nothing is frozen or taken out while this piece is here, so this is the only access; it borrows `self` mutably.
         WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(start, slot.len()) })
+    }
+}
+
+impl<M: Backing> Landed for Piece<M> {
+    fn landed(&self, bytes: usize) -> &[u8] {
+        let slot = &self.inner.slots[self.slot];
+        // SAFETY: `Pieces::new` checked that the slot lies in the memory.
+        let start = unsafe { self.inner.memory.start().as_ptr().add(slot.start) };
+        // SAFETY: the bytes are initialised by `Backing`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
+        // it, as a source does until its read is done.
+        unsafe { std::slice::from_raw_parts(start, slot.len().min(bytes)) }
     }
 }
 

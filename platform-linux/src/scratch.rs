@@ -3,7 +3,7 @@
 //! Buffers apart are used again and again: there are never more of them than reads in flight.
 
 use crate::crew::lock;
-use crate::pieces::{Backing, Piece, StableBuffer};
+use crate::pieces::{Backing, Landed, Piece, StableBuffer};
 use crate::region::Region;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
 use std::sync::{Arc, Mutex};
@@ -69,6 +69,12 @@ struct Scratch {
 }
 
 impl Scratch {
+    fn bytes(&self) -> &[u8] {
+        let Some(region) = &self.region else { return &[] };
+        // SAFETY: as in `bytes_mut`; whoever writes borrows `self` mutably or owns it.
+        unsafe { std::slice::from_raw_parts(region.start().as_ptr(), self.len) }
+    }
+
     fn bytes_mut(&mut self) -> &mut [u8] {
         let Some(region) = &self.region else { return &mut [] };
         // SAFETY: a region's bytes are initialised, whatever reads have filled them with, stay where they are, and are its owner's alone;
@@ -105,6 +111,15 @@ impl<M: Backing> Buffer for ChunkBuffer<M> {
         match &mut self.apart {
             Some((scratch, _)) => WriteOnly::new(scratch.bytes_mut()),
             None => self.piece.memory(),
+        }
+    }
+}
+
+impl<M: Backing> Landed for ChunkBuffer<M> {
+    fn landed(&self, bytes: usize) -> &[u8] {
+        match &self.apart {
+            Some((scratch, _)) => &scratch.bytes()[..scratch.len.min(bytes)],
+            None => self.piece.landed(bytes),
         }
     }
 }

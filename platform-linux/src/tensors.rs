@@ -37,6 +37,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// The bytes locked in memory; 0 unless that was asked for and granted.
     pub locked_bytes: u64,
+    /// Whether every byte was checked against a manifest.
+    pub verified: bool,
     /// Of a stream: the bytes that all its buffers together might have.
     pub memory_limit: Option<u64>,
 }

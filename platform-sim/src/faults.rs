@@ -20,6 +20,11 @@ macro_rules! kinds {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
 
+            /// Those that any load must bear. A byte that is another is not among them: only a load that is verified can notice.
+            pub fn drawn() -> impl Iterator<Item = Self> {
+                Self::ALL.iter().copied().filter(|&kind| kind != Self::Corrupted)
+            }
+
             /// The name that the program uses.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -76,6 +81,8 @@ kinds! {
     WaiterCancelled = "waiter-cancelled",
     /// A header is damaged.
     DamagedHeader = "damaged-header",
+    /// A read brings a byte that is not the file's.
+    Corrupted = "corrupted",
 }
 
 /// How often each kind happens, in millionths; 0 is never.
@@ -95,11 +102,11 @@ impl Swarm {
         let mut swarm = Self::none();
         // Some runs are quiet, some have one kind alone, most a few.
         let share = *draw.of(&[0, 50_000, 150_000, 300_000, 600_000]);
-        for (&kind, chance) in FaultKind::ALL.iter().zip(&mut swarm.0) {
+        for kind in FaultKind::drawn() {
             // Reads that end off the alignment are where the ledger is tried.
             let often = kind == FaultKind::ShortRead && share > 0 && draw.coin();
             if often || draw.chance(share) {
-                *chance = u32::try_from(draw.magnitude(1_000..=300_000)).unwrap_or(u32::MAX);
+                swarm.0[kind as usize] = u32::try_from(draw.magnitude(1_000..=300_000)).unwrap_or(u32::MAX);
             }
         }
         swarm
@@ -312,6 +319,9 @@ impl Faults for SimFaults {
         }
         if op.len > 1 && state.strikes(FaultKind::ShortRead, &mut self.draw) {
             return Injection::Short(self.short(op));
+        }
+        if op.len > 0 && state.strikes(FaultKind::Corrupted, &mut self.draw) {
+            return Injection::Corrupt(self.draw.index(op.len));
         }
         Injection::None
     }

@@ -74,7 +74,7 @@ pub(crate) fn prepare(
     if arena > WORLD_MEMORY || (arena > 0 && heap.refuses()) {
         return Err(Error::Platform { message: "the system gives no memory".to_owned() });
     }
-    Ok(Some(World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, stamps)))
+    World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, stamps).map(Some)
 }
 
 /// Reads and parses the headers, one of which may be damaged.

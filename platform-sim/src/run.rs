@@ -20,7 +20,9 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
-use floodtide_core::{Chunk, EngineHandle, Error, Method, Placement, Readiness, Recoveries, Waits, Worker};
+use floodtide_core::{
+    Chunk, EngineHandle, Error, Method, Placement, Readiness, Recoveries, Verification, Waits, Worker,
+};
 
 /// More turns than any run takes that comes to its end.
 const MAX_TURNS: u64 = 3_000_000;
@@ -397,6 +399,7 @@ fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64)
         consumer.end.clone().unwrap_or(unended)?;
     }
     world.with(|engine| engine.result())?;
+    world.verification.as_ref().map_or(Ok(()), Verification::finish)?;
     world.check_stamps()?;
     let whole = world.check_arena(alignment).and_then(|()| match world.staging() {
         Some(_) => world.check_delivered(),

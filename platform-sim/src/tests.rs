@@ -2,6 +2,7 @@
 
 use crate::case::{Case, Consumer, Job, MICROSECOND, MILLISECOND};
 use crate::checkpoint::{Checkpoint, Shape};
+use crate::cuts::KnownCut;
 use crate::faults::{FaultKind, FaultState, Scripted, Swarm};
 use crate::shard::{NewTensor, Shard};
 use crate::verdict::judge;
@@ -98,6 +99,40 @@ fn a_fault_that_is_switched_on_happens() {
         let report = run(&case, false);
         assert_holds(0, &report);
         assert!(report.faults.of(kind) > 0 && report.result.is_ok(), "{kind:?}: {:?}", report.result);
+    }
+}
+
+#[test]
+fn a_wrong_byte_is_found_by_a_verified_load_and_would_be_noticed_in_any_other() {
+    let case = |job, verify| Case {
+        workers: 1,
+        verify,
+        script: vec![Scripted { file: 1, nth: 2, injection: Injection::Corrupt(30_000) }],
+        ..Case::new(Checkpoint::uniform(2, 4, 200_000), job)
+    };
+    for job in [Job::Load, in_buffers(1 << 20, false), in_buffers(1 << 20, true)] {
+        let found = run(&case(job.clone(), true), false);
+        assert_holds(0, &found);
+        let Err(Error::Mismatch { file, tensor, .. }) = found.result else { panic!("{:?}", found.result) };
+        assert_eq!((file.as_str(), tensor.is_empty()), ("model-00001.safetensors", false));
+        let missed = run(&case(job, false), false);
+        assert!(!missed.violations.is_empty(), "the rules see what the load does not");
+        assert!(!matches!(missed.result, Err(Error::Mismatch { .. })));
+    }
+}
+
+#[test]
+fn a_slice_is_not_verified() {
+    let checkpoint = Checkpoint::uniform(1, 2, 8192);
+    let name = checkpoint.tensors[0].name.clone();
+    let whole = checkpoint.tensors[0].shape[0];
+    for (end, refused) in [(whole - 1, true), (whole, false)] {
+        let selection = Wanted::Slices(vec![(name.clone(), Some(KnownCut { dim: 0, start: 0, end }))]);
+        let checkpoint = Checkpoint::uniform(1, 2, 8192);
+        let report = run(&Case { selection, verify: true, ..Case::new(checkpoint, Job::Load) }, false);
+        assert_holds(0, &report);
+        assert_eq!(matches!(report.result, Err(Error::SliceUnverifiable { .. })), refused, "{:?}", report.result);
+        assert_eq!(report.reads == 0, refused, "before the first read");
     }
 }
 

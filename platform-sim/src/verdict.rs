@@ -25,6 +25,10 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
     if impossible && (ended.is_ok() || world.is_some()) {
         violations.push("a slice was taken that there is not".to_owned());
     }
+    let unverifiable = case.verify && case.selection.has_slices(&case.checkpoint);
+    if unverifiable && (ended.is_ok() || world.is_some()) {
+        violations.push("a slice was verified, of which nothing is known".to_owned());
+    }
     let Err(error) = ended else { return violations };
     let explained = refusals.explain(case, error);
     let allowed = match error {
@@ -40,6 +44,8 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         }
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
         Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
+        Error::SliceUnverifiable { .. } => unverifiable,
+        Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed || scripted),
         Error::Header { .. } | Error::Store { .. } | Error::DuplicateTensor { .. } => {
             happened(FaultKind::DamagedHeader)
         }

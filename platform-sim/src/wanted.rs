@@ -93,6 +93,11 @@ impl Wanted {
         checkpoint.tensors.iter().any(|tensor| self.cut(tensor).is_some_and(|cut| !cut.is_possible(tensor)))
     }
 
+    /// Whether it takes less than all of a tensor that it takes.
+    pub(crate) fn has_slices(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.tensors.iter().any(|tensor| self.cut(tensor).is_some_and(|cut| cut.shape(tensor) != tensor.shape))
+    }
+
     /// How many bytes it takes of that tensor, which it takes.
     pub(crate) fn bytes(&self, tensor: &KnownTensor) -> u64 {
         self.cut(tensor).map_or(tensor.bytes, |cut| cut.bytes(tensor))

@@ -1,6 +1,6 @@
 //! The world: core's engine, plan, pool and stream, and everything they touch, with the rules that they must keep.
 
-use crate::case::{Case, Job};
+use crate::case::{Case, HUGE, Job};
 use crate::checkpoint::{Checkpoint, KnownTensor};
 use crate::cuts::KnownCut;
 use crate::device::{SimChunk, Storage};
@@ -19,13 +19,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
+use floodtide_core::checksum::Checksum;
+use floodtide_core::manifest::{Manifest, ManifestTensor};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan, ReadId,
-    ReadOp, Stamp, WriteOnly,
+    ReadOp, Stamp, Verification, WriteOnly,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -40,6 +42,7 @@ pub(crate) struct World {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) verification: Option<Verification>,
     /// By name: the slices that are wanted of tensors.
     cuts: BTreeMap<String, KnownCut>,
     /// By placement: the bytes of slices that have been compared already.
@@ -113,8 +116,14 @@ impl World {
         catalog: Catalog,
         plan: Plan,
         stamps: Vec<Stamp>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let (catalog, plan) = (Arc::new(catalog), Arc::new(plan));
+        let verification = if case.verify {
+            let manifest = manifest(&case.checkpoint, &storage, &catalog, &plan);
+            Some(Verification::new(Arc::clone(&catalog), Arc::clone(&plan), &manifest)?)
+        } else {
+            None
+        };
         let memory = match &case.job {
             Job::Load => Memory::Whole(RefCell::new(vec![0; plan.arena_bytes()])),
             Job::Stream { buffers, .. } => {
@@ -136,10 +145,11 @@ impl World {
                 }))
             }
         };
-        Self {
+        Ok(Self {
             storage,
             faults,
             history,
+            verification,
             engine: RefCell::new(Engine::new(Arc::clone(&catalog), Arc::clone(&plan), case.in_flight_limit)),
             tuner: case.most_in_flight.map(|most| {
                 let (workers, depth) = (case.workers as u32, case.depth as u32);
@@ -161,7 +171,7 @@ impl World {
             taken: RefCell::default(),
             landed: RefCell::default(),
             delivered: RefCell::default(),
-        }
+        })
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -335,12 +345,15 @@ impl BufferSupply for World {
         Ok(SimChunk { address: base + planned.slot.start as u64, bytes: vec![0xee; planned.slot.len()] })
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: SimChunk) {
+    fn landed(&self, chunk: ChunkId, buffer: SimChunk) -> Result<(), Error> {
         self.note("landed", &[u64::from(chunk.0)]);
         if !self.landed.borrow_mut().insert(chunk.0) {
             self.violated("a chunk landed twice");
         }
         self.tune(chunk);
+        if let Some(verification) = &self.verification {
+            verification.chunk_landed(chunk, &buffer.bytes)?;
+        }
         let planned = &self.plan.chunks()[chunk.index()];
         let gather = self.plan.gather(planned);
         self.gathered.set(self.gathered.get() + u64::from(gather.is_some()));
@@ -364,7 +377,24 @@ impl BufferSupply for World {
                 }
             }
         }
+        Ok(())
     }
+}
+
+/// The manifest of what is planned, from what was written.
+fn manifest(checkpoint: &Checkpoint, storage: &Storage, catalog: &Catalog, plan: &Plan) -> Manifest {
+    let planned = plan.placements().iter().map(|placement| catalog.tensor(placement.tensor));
+    let tensors = planned.filter_map(|tensor| {
+        let known = checkpoint.find(tensor.name)?;
+        // Nobody ever reads all of what is huge.
+        let len = if known.bytes < HUGE { known.bytes } else { 0 };
+        let mut bytes = vec![0; len as usize];
+        storage.files[known.file].original(known.start, &mut bytes);
+        let (name, dtype, shape) = (known.name.clone(), known.dtype.into(), known.shape.clone());
+        Some(ManifestTensor { name, dtype, shape, bytes: known.bytes, blake3: Checksum::of(&bytes) })
+    });
+    // What was written has one tensor of each name, of as many bytes as its shape says.
+    Manifest::new(tensors.collect(), Vec::new()).expect("a checkpoint has a manifest")
 }
 
 /// The consumer's end of a stream.

@@ -35,6 +35,8 @@ pub struct CaseData {
     pub workers: usize,
     /// See `workers`.
     pub depth: usize,
+    /// Whether what is read is verified; so it is where reads bring wrong bytes.
+    pub verify: bool,
     /// What goes wrong.
     pub faults: Vec<FaultKind>,
     /// Decides the schedule, and when a fault strikes.
@@ -137,6 +139,7 @@ impl CaseData {
             memory: Some(self.memory),
             workers: self.workers,
             depth: self.depth,
+            verify: self.verify || self.faults.contains(&FaultKind::Corrupted),
             swarm: self.faults.iter().fold(Swarm::none(), |swarm, &kind| swarm.with(kind, 300_000)),
             ..Case::new(checkpoint, job)
         }
@@ -169,7 +172,7 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
     let reads = (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), gaps(), gaps());
     let alignments = select(vec![1_u64, 64, 4096]);
     // Little memory is too little for some checkpoints.
-    let means = (select(vec![64_u64 << 20, 8 << 20, 1 << 20]), 1_usize..4, 1_usize..8);
+    let means = (select(vec![64_u64 << 20, 8 << 20, 1 << 20]), 1_usize..4, 1_usize..8, prop::bool::weighted(0.2));
     let faults = prop_oneof![
         Just(Vec::new()),
         prop::collection::vec(select(FaultKind::ALL), 0..3),
@@ -181,7 +184,7 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
             let (
                 (shards, all, stream),
                 ((chunk_bytes, merge_gap, gather_gap), tensor_alignment),
-                (memory, workers, depth),
+                (memory, workers, depth, verify),
             ) = (shape, reads, means);
             CaseData {
                 shards,
@@ -194,6 +197,7 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
                 memory,
                 workers,
                 depth,
+                verify,
                 faults,
                 seed,
             }

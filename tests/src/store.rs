@@ -71,3 +71,24 @@ pub fn write(folder: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
     fs::write(folder.join("tensor_index.json"), serde_json::Value::Object(index).to_string()).expect("writes");
     all
 }
+
+/// A tensor to be written: its name, its dtype as PyTorch has it without `torch.`, its shape, its bytes.
+pub type StoreTensor<'a> = (&'a str, &'a str, &'a [u64], &'a [u8]);
+
+/// Writes a store of these tensors in one partition, with records padded to 8 bytes.
+pub fn write_tensors(folder: &Path, tensors: &[StoreTensor<'_>]) {
+    let (mut index, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let offset = data.len();
+        data.extend_from_slice(bytes);
+        data.resize(data.len().next_multiple_of(8), 0xa5);
+        let mut strides = vec![1_u64; shape.len()];
+        for dim in (1..shape.len()).rev() {
+            strides[dim - 1] = strides[dim] * shape[dim];
+        }
+        let entry = serde_json::json!([offset, bytes.len(), shape, strides, format!("torch.{dtype}")]);
+        index.insert((*name).to_owned(), entry);
+    }
+    fs::write(folder.join("tensor_index.json"), serde_json::Value::Object(index).to_string()).expect("writes");
+    fs::write(folder.join("tensor.data_0"), data).expect("writes");
+}

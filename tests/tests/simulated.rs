@@ -20,9 +20,13 @@ proptest! {
 fn cases_are_of_every_kind() {
     let mut runner = TestRunner::deterministic();
     let (mut well, mut refused, mut far, mut many, mut parts, mut own, mut gathered) = (0, 0, 0, 0, 0, 0, 0);
+    let (mut verified, mut wrong) = (0, 0);
     for _ in 0..500 {
         let data = cases().new_tree(&mut runner).expect("any case will do").current();
-        let report = run(&data.case(), false);
+        let case = data.case();
+        let report = run(&case, false);
+        verified += u64::from(case.verify && report.result.is_ok() && report.bytes > 0);
+        wrong += u64::from(matches!(report.result, Err(Error::Mismatch { .. })));
         well += u64::from(report.result.is_ok() && report.bytes > 0);
         refused += u64::from(matches!(
             report.result,
@@ -35,7 +39,9 @@ fn cases_are_of_every_kind() {
         gathered += u64::from(report.gathered > 0);
     }
     println!(
-        "{well} well, {refused} refused, {far} far, {many} of many reads, {parts} in parts, {own} in own buffers, {gathered} gathered"
+        "{well} well, {refused} refused, {far} far, {many} of many reads, {parts} in parts, {own} in own buffers, {gathered} gathered, \
+         {verified} verified, {wrong} wrong"
     );
     assert!(well > 150 && refused > 20 && far > 20 && many > 10 && parts > 10 && own > 10 && gathered > 20);
+    assert!(verified > 20 && wrong > 5);
 }

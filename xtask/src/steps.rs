@@ -29,7 +29,8 @@ pub(crate) const STEPS: &[Step] = &[
 ];
 
 /// The fuzz targets, and seconds for each.
-const FUZZ_TARGETS: [&str; 6] = ["safetensors_header", "shard_index", "serverlessllm", "gguf", "planner", "engine"];
+const FUZZ_TARGETS: [&str; 7] =
+    ["safetensors_header", "shard_index", "serverlessllm", "gguf", "manifest", "planner", "engine"];
 const FUZZ_SECONDS: u32 = 60;
 
 fn passed(command: &mut Command) -> Result {
@@ -97,6 +98,15 @@ fn sim() -> Result {
     passed(cargo().args(["run", "--release", "--quiet", "--package", "floodtide-sim", "--"]).args([
         "--seeds",
         SIM_SEEDS,
+        "--require-coverage",
+        "--jobs",
+        &threads,
+    ]))?;
+    // The same, verified: wrong bytes are found, and only they.
+    passed(cargo().args(["run", "--release", "--quiet", "--package", "floodtide-sim", "--"]).args([
+        "--seeds",
+        "0..10000",
+        "--verify",
         "--require-coverage",
         "--jobs",
         &threads,

@@ -6,6 +6,7 @@
 //! seen to here.
 
 use super::{Catalog, FileInfo, Record};
+use crate::dtype::DType;
 use crate::element::ElementType;
 use crate::error::Error;
 use crate::format::{Format, gguf, safetensors::Header, serverlessllm::StoreIndex};
@@ -83,6 +84,17 @@ impl CatalogBuilder {
     /// Adds a metadata pair of a file.
     pub fn add_metadata(&mut self, file: FileId, key: &str, value: impl Into<MetadataValue>) {
         self.catalog.metadata.push((file, key.to_owned(), value.into()));
+    }
+
+    /// Adds a file as it is, whatever its format: one tensor of all its bytes, with its path as its name.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn add_whole_file(&mut self, path: &str, bytes: u64) -> Result<FileId, Error> {
+        let file = self.add_file(path, bytes)?;
+        let range = ByteRange::new(0, bytes).unwrap_or(ByteRange::EMPTY);
+        self.add_tensor(file, path, DType::U8.into(), &[bytes], range)?;
+        Ok(file)
     }
 
     /// Adds a safetensors file by its parsed header.

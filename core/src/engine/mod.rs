@@ -8,7 +8,7 @@
 mod recovery;
 mod worker;
 
-pub use worker::{BufferSupply, EngineHandle, Waits, Worker, next_read};
+pub use worker::{BufferSupply, EngineHandle, Waits, Worker, land, next_read};
 
 use crate::catalog::Catalog;
 use crate::error::Error;

@@ -37,7 +37,10 @@ pub trait BufferSupply {
     fn take(&self, chunk: ChunkId) -> Result<Self::Buffer, Error>;
 
     /// Takes back the buffer of a chunk that is whole.
-    fn landed(&self, chunk: ChunkId, buffer: Self::Buffer);
+    ///
+    /// # Errors
+    /// When what has landed is not what it should be, which ends the load.
+    fn landed(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
 }
 
 /// The engine's next read with its buffer; `None` when there is nothing to do now.
@@ -59,6 +62,13 @@ pub fn next_read<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P) -> O
             },
             Err(_) => return None,
         }
+    }
+}
+
+/// Gives a whole chunk to the supply; what that finds wrong ends the load.
+pub fn land<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
+    if let Err(error) = buffers.landed(chunk, buffer) {
+        engine.with(|e| e.fail(error));
     }
 }
 
@@ -155,7 +165,7 @@ impl<S: ReadSource> Worker<S> {
             let Err(rejected) = self.source.submit(op, buffer) else { return };
             match engine.with(|e| e.complete(op.id, Outcome::Failed(rejected.fault))) {
                 Disposition::Resubmit(next) => (op, buffer) = (next, rejected.buffer),
-                Disposition::Landed(chunk) => return buffers.landed(chunk, rejected.buffer),
+                Disposition::Landed(chunk) => return land(engine, buffers, chunk, rejected.buffer),
                 Disposition::Abandoned => return,
             }
         }
@@ -171,7 +181,7 @@ impl<S: ReadSource> Worker<S> {
             let _ = engine.with(|e| e.complete(completion.id, completion.outcome));
         }
         match engine.with(|e| e.complete(completion.id, completion.outcome)) {
-            Disposition::Landed(chunk) => buffers.landed(chunk, completion.buffer),
+            Disposition::Landed(chunk) => land(engine, buffers, chunk, completion.buffer),
             Disposition::Resubmit(op) => self.submit(engine, buffers, op, completion.buffer),
             Disposition::Abandoned => {}
         }

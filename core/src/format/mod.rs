@@ -12,6 +12,9 @@ pub mod serverlessllm;
 pub mod shard_index;
 mod text;
 
+pub(crate) use shard_index::is_plain_name;
+pub(crate) use text::Text;
+
 use core::fmt;
 
 /// A checkpoint format.

@@ -145,7 +145,7 @@ fn whole_number(value: &serde_json::Value) -> Option<u64> {
 }
 
 /// Whether `name` can only mean a file of the directory it is looked up in.
-fn is_plain_name(name: &str) -> bool {
+pub(crate) fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }
 

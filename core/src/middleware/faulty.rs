@@ -11,6 +11,8 @@ pub enum Injection {
     /// The source carries it out, but only so many bytes count; the others are overwritten, so that whoever takes them for
     /// read is found out.
     Short(usize),
+    /// The source carries it out, but this byte of what it brings, counted from its first, is another.
+    Corrupt(usize),
     /// It is answered so without being carried out.
     Answer(Outcome),
     /// It is not even taken.
@@ -56,7 +58,7 @@ const NOT_READ: u8 = 0xa5;
 pub struct Faulty<S: ReadSource, F> {
     inner: S,
     faults: F,
-    short: Vec<Short>,
+    spoiled: Vec<Spoiled>,
     /// Completions that were not passed on yet.
     held: Vec<Completion<S::Buffer>>,
 }
@@ -64,7 +66,7 @@ pub struct Faulty<S: ReadSource, F> {
 impl<S: ReadSource, F: Faults> Faulty<S, F> {
     /// Reads of `inner`, some of which go wrong.
     pub fn new(inner: S, faults: F) -> Self {
-        Self { inner, faults, short: Vec::new(), held: Vec::new() }
+        Self { inner, faults, spoiled: Vec::new(), held: Vec::new() }
     }
 
     /// The source within.
@@ -93,9 +95,9 @@ impl<S: ReadSource, F: Faults> ReadSource for Faulty<S, F> {
     fn submit(&mut self, op: ReadOp, buffer: S::Buffer) -> Result<(), Rejected<S::Buffer>> {
         match self.faults.inject(&op) {
             Injection::None => self.inner.submit(op, buffer),
-            Injection::Short(bytes) => {
+            injection @ (Injection::Short(_) | Injection::Corrupt(_)) => {
                 self.inner.submit(op, buffer)?;
-                self.short.push(Short { id: op.id, at: op.at, bytes });
+                self.spoiled.push(Spoiled { id: op.id, at: op.at, injection });
                 Ok(())
             }
             Injection::Answer(outcome) => {
@@ -107,11 +109,11 @@ impl<S: ReadSource, F: Faults> ReadSource for Faulty<S, F> {
     }
 
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), S::Error> {
-        let Self { inner, faults, short, held } = self;
+        let Self { inner, faults, spoiled, held } = self;
         if held.is_empty() || (inner.in_flight() > 0 && faults.holds_back()) {
             inner.wait(&mut |mut completion| {
-                if let Some(at) = short.iter().position(|short| short.id == completion.id) {
-                    short.swap_remove(at).apply(&mut completion);
+                if let Some(at) = spoiled.iter().position(|spoiled| spoiled.id == completion.id) {
+                    spoiled.swap_remove(at).apply(&mut completion);
                 }
                 held.push(completion);
             })?;
@@ -127,23 +129,26 @@ impl<S: ReadSource, F: Faults> ReadSource for Faulty<S, F> {
     }
 }
 
-/// A read that will be cut short.
+/// A read that will be cut short, or brings a wrong byte.
 #[derive(Debug)]
-struct Short {
+struct Spoiled {
     id: ReadId,
     /// Where in the buffer it begins.
     at: usize,
-    /// How many of its bytes count.
-    bytes: usize,
+    /// How.
+    injection: Injection,
 }
 
-impl Short {
+impl Spoiled {
     fn apply<B: Buffer>(&self, completion: &mut Completion<B>) {
-        if let Outcome::Read(bytes) = &mut completion.outcome
-            && *bytes > self.bytes
-        {
-            completion.buffer.memory().part(self.at + self.bytes..self.at + *bytes).fill(NOT_READ);
-            *bytes = self.bytes;
+        let Outcome::Read(bytes) = &mut completion.outcome else { return };
+        match self.injection {
+            Injection::Short(counts) if *bytes > counts => {
+                completion.buffer.memory().part(self.at + counts..self.at + *bytes).fill(NOT_READ);
+                *bytes = counts;
+            }
+            Injection::Corrupt(byte) if *bytes > byte => completion.buffer.memory().flip(self.at + byte, 1),
+            _ => {}
         }
     }
 }
@@ -312,6 +317,24 @@ mod tests {
             assert!(source.submit(op(slot), Bytes(vec![0; 10])).is_ok());
         }
         assert_eq!(collected(&mut source), [0, 1]);
+    }
+
+    #[test]
+    fn a_wrong_byte_is_one_of_those_that_were_read() {
+        let mut source = Faulty::new(Ones::default(), Script([5, 0, 6].map(Injection::Corrupt).to_vec()));
+        for slot in 0..3 {
+            assert!(source.submit(op(slot), Bytes(vec![0; 10])).is_ok());
+        }
+        let mut seen = Vec::new();
+        let Ok(()) = source.wait(&mut |completion| {
+            assert_eq!(completion.outcome, Outcome::Read(6));
+            seen.push((completion.id.slot, completion.buffer.0));
+        });
+        seen.sort();
+        let whole = [0, 0, 1, 1, 1, 1, 1, 1, 0, 0];
+        assert_eq!(seen[0].1, [0, 0, 1, 1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!((seen[1].1[2], &seen[1].1[3..]), (0, &whole[3..]));
+        assert_eq!(seen[2].1, whole, "it did not bring so many");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use floodtide_core::{Catalog, MetadataValue};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
 /// The files of a checkpoint and what is in them.
@@ -59,6 +60,23 @@ const FIRST_READ: u64 = 64 << 10;
 /// How much of a file is read first. A small file has a small header, and what is read along is copied for nothing.
 fn first_read(file_bytes: u64) -> usize {
     (file_bytes / 64).clamp(4096, FIRST_READ).min(file_bytes) as usize
+}
+
+/// What is wrong with each of several safetensors files, looked at for itself. Nothing is said of other formats, in which a file may be of
+/// no use without the others.
+pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
+    if located.files.len() < 2 || matches!(located.index, Some(Index::Store(..))) {
+        return Vec::new();
+    }
+    let broken = |path: &PathBuf| {
+        let file = OpenFile::open(path).and_then(|file| Ok((file.content()?, file)));
+        match file {
+            Ok((Content::Gguf, _)) => None,
+            Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(file), None, None).err(),
+            Err(error) => Some(error),
+        }
+    };
+    located.files.iter().filter_map(broken).collect()
 }
 
 /// Each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the

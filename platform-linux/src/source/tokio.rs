@@ -5,9 +5,10 @@
 //! buffer and finishes on its thread.
 
 use super::pread::read;
+use crate::crew::{Crew, Supply};
 use crate::files::OpenFile;
 use crate::trace::ReadTrace;
-use floodtide_core::{BufferSupply, Completion, Disposition, EngineHandle, Error, ReadOp, next_read};
+use floodtide_core::{Completion, Disposition, EngineHandle, Error, ReadOp, land, next_read};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinSet;
@@ -15,8 +16,8 @@ use tokio::task::JoinSet;
 type Traced = Option<Box<dyn ReadTrace>>;
 
 /// Carries the load out with up to `depth` reads at a time. `tick` is called after every completion.
-pub(crate) async fn drive<S: EngineHandle + BufferSupply>(
-    shared: &S,
+pub(crate) async fn drive<S: Supply>(
+    shared: &Arc<Crew<S>>,
     files: &Arc<[OpenFile]>,
     depth: usize,
     mut trace: Traced,
@@ -25,17 +26,26 @@ pub(crate) async fn drive<S: EngineHandle + BufferSupply>(
     let mut reads = JoinSet::new();
     loop {
         while reads.len() < depth.max(1) {
-            let Some((op, buffer)) = next_read(shared, shared) else { break };
+            let Some((op, buffer)) = next_read(&**shared, &**shared) else { break };
             spawn(&mut reads, files, op, buffer, &mut trace);
         }
         match reads.join_next().await {
-            Some(Ok((Completion { id, buffer, outcome }, time))) => {
+            Some(Ok(None)) => tick(),
+            Some(Ok(Some((Completion { id, buffer, outcome }, time)))) => {
                 if let (Some(trace), Some((began, ended))) = (&mut trace, time) {
                     trace.carried_out(id, began, ended);
                     trace.completed(id, outcome);
                 }
                 match shared.with(|engine| engine.complete(id, outcome)) {
-                    Disposition::Landed(chunk) => shared.landed(chunk, buffer),
+                    Disposition::Landed(chunk) if shared.lands_slowly() => {
+                        // This thread has other futures to drive.
+                        let shared = Arc::clone(shared);
+                        reads.spawn_blocking(move || {
+                            land(&*shared, &*shared, chunk, buffer);
+                            None
+                        });
+                    }
+                    Disposition::Landed(chunk) => land(&**shared, &**shared, chunk, buffer),
                     Disposition::Resubmit(op) => spawn(&mut reads, files, op, buffer, &mut trace),
                     Disposition::Abandoned => {}
                 }
@@ -51,8 +61,8 @@ pub(crate) async fn drive<S: EngineHandle + BufferSupply>(
     }
 }
 
-/// Reads, and when they began and ended if that is of interest.
-type Reads<B> = JoinSet<(Completion<B>, Option<(Instant, Instant)>)>;
+/// Reads, and when they began and ended if that is of interest; `None` is one that landed.
+type Reads<B> = JoinSet<Option<(Completion<B>, Option<(Instant, Instant)>)>>;
 
 fn spawn<B: floodtide_core::Buffer>(
     reads: &mut Reads<B>,
@@ -71,6 +81,6 @@ fn spawn<B: floodtide_core::Buffer>(
         let began = timed.then(Instant::now);
         let outcome = read(&files, &op, &mut buffer);
         let time = began.map(|began| (began, Instant::now()));
-        (Completion { id: op.id, buffer, outcome }, time)
+        Some((Completion { id: op.id, buffer, outcome }, time))
     });
 }

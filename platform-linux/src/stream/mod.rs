@@ -82,6 +82,9 @@ pub(crate) struct StreamOptions {
 /// buffer is held: tensors that follow one another in a file share one. What is held counts against the limit. Reading starts with
 /// the first call; dropping the stream ends it.
 ///
+/// When it is [verified](Loader::verify), no tensor is handed out whole before it was checked. What comes in parts is handed out before
+/// its other parts have come, so that only the stream's end without an error says that it was right.
+///
 /// An error ends the stream (except [`Error::StreamStalled`], after which it goes on): then not every tensor has been
 /// delivered, or, when the very last item is [`Error::Changed`], a file was written to while it was read. Only a stream that
 /// ends without an error has brought the whole checkpoint, and has a [`report`](Self::report).
@@ -137,21 +140,32 @@ impl TensorStream {
             Some(Memory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
             None => (u64::MAX, None),
         };
-        if limit < MIN_LIMIT {
-            return Err(Error::StreamLimit { limit, least: MIN_LIMIT });
-        }
+        check_limit(limit, 1)?;
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
         let checkpoint = loader.open_checkpoint(path, Purpose::Stream { memory_alignment: alignment })?;
+        Ok(Self::of(loader, checkpoint, started))
+    }
+
+    /// Of a checkpoint that is open already.
+    pub(crate) fn of(loader: &Loader, checkpoint: Checkpoint, started: Instant) -> Self {
         checkpoint.phases.enter(None);
-        Ok(Self {
+        Self {
             loader: loader.clone(),
             catalog: Arc::clone(&checkpoint.catalog),
             started,
             state: State::Opened(Box::new(checkpoint)),
             queue: VecDeque::new(),
-        })
+        }
+    }
+
+    /// The next buffer, in which tensors may come in parts; waits for it. For whoever takes everything so.
+    pub(crate) fn next_buffer(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+        match self.start(true) {
+            Ok(running) => running.next_patiently(),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// What the checkpoint's files hold, selected or not.
@@ -285,16 +299,18 @@ impl TensorStream {
             Order::Arrival | Order::File => None,
         };
         let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
-        let plan = Planner::new(plan_options).plan(&checkpoint.catalog, selected)?;
+        let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
+        let verification = loader.verification(&checkpoint.catalog, &plan)?;
         let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
         let prepared = Prepared {
             started: self.started,
             catalog,
-            plan: Arc::new(plan),
+            plan,
             strategy,
             strict: loader.backend_choice().is_some(),
             files: files.into(),
             warnings,
+            verification,
             on_progress: loader.progress_callback(),
             faults: loader.injected_faults(),
             phases,
@@ -321,6 +337,12 @@ impl TensorStream {
     fn queue(&mut self, staged: Staged<PoolBuffer>) {
         self.queue.extend(Tensor::streamed(staged));
     }
+}
+
+/// Refuses a limit that so many streams together cannot do with.
+pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
+    let least = streams * MIN_LIMIT;
+    if limit < least { Err(Error::StreamLimit { limit, least }) } else { Ok(()) }
 }
 
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be

@@ -261,16 +261,17 @@ impl BufferSupply for Staging {
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) {
+    fn landed(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) -> Result<(), CoreError> {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
         buffer.settle();
         let mut state = lock(&self.state);
-        let Some((extent, pieces)) = state.stages.land(chunk) else { return };
-        let Some(buffer) = pieces.into_memory() else { return };
+        let Some((extent, pieces)) = state.stages.land(chunk) else { return Ok(()) };
+        let Some(buffer) = pieces.into_memory() else { return Ok(()) };
         let buffer = self.seal(&state, extent, buffer);
         if state.outbox.land(extent, buffer) {
             self.notify(state);
         }
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, Shape};
 use crate::clock::Link;
 use crate::cuts;
 use crate::device::{FileDevice, alignment};
-use crate::draw::Draw;
+use crate::draw::{Draw, scramble};
 use crate::faults::{FaultKind, Scripted, Swarm};
 use crate::memory::WORLD_MEMORY;
 use crate::wanted::Wanted;
@@ -105,6 +105,8 @@ pub struct Case {
     pub memory: Option<u64>,
     /// Bytes in flight at most.
     pub in_flight_limit: u64,
+    /// Whether what is read is verified.
+    pub verify: bool,
     /// Whether a ring is wanted and no other source.
     pub strict: bool,
     /// Who else uses the pool.
@@ -139,6 +141,7 @@ impl Case {
             tensor_alignment: Alignment::ONE,
             memory: Some(WORLD_MEMORY),
             in_flight_limit: u64::MAX,
+            verify: false,
             strict: false,
             competitors: Competitors { count: 0, rounds: 0, time: 0 },
             swarm: Swarm::none(),
@@ -165,6 +168,20 @@ impl Case {
         case.with_few_reads_apart()
     }
 
+    /// What that seed stands for, verified, and every second time with reads that bring wrong bytes. Drawn apart, so that the seeds mean
+    /// what they do without it.
+    #[must_use]
+    pub fn draw_verified(seed: u64) -> Self {
+        let mut case = Self { verify: true, ..Self::draw(seed) };
+        let mut draw = Draw::new(scramble(seed));
+        if draw.coin() {
+            // A byte in millions is as easily found as every second one, so it happens often enough to be somewhere.
+            let often = u32::try_from(draw.magnitude(5_000..=300_000)).unwrap_or(u32::MAX);
+            case.swarm = case.swarm.with(FaultKind::Corrupted, often);
+        }
+        case
+    }
+
     fn draw_with(seed: u64, draw: &mut Draw, checkpoint: Checkpoint, swarm: Swarm) -> Self {
         let devices = devices(draw, &checkpoint, &swarm);
         let selection = selection(draw, &checkpoint);
@@ -189,6 +206,7 @@ impl Case {
             tensor_alignment: alignment(*draw.of(&[1, 1, 64, 4096])),
             memory: Some(WORLD_MEMORY),
             in_flight_limit: *draw.of(&[u64::MAX, u64::MAX, 1, 100_000, 300_000]),
+            verify: false,
             strict: draw.chance(300_000),
             competitors,
             swarm,

@@ -6,9 +6,9 @@ mod totals;
 
 pub(crate) use options::{Options, USAGE};
 
+use floodtide_sim::Report;
 use floodtide_sim::checkpoint::KnownTensor;
-use floodtide_sim::{Case, Report};
-use shrink::shrink;
+use shrink::{drawn, shrink};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     if failed.load(Ordering::Relaxed) {
         return ExitCode::FAILURE;
     }
-    let unreached = totals.unreached();
+    let unreached = totals.unreached(options.verify);
     if options.require_coverage && !unreached.is_empty() {
         eprintln!("error: no seed reached {}", unreached.join(", "));
         return ExitCode::FAILURE;
@@ -81,16 +81,16 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 
 /// Runs a seed into the totals; false, with an explanation, when it breaks a rule.
 fn add(totals: &mut Totals, seed: u64, options: &Options) -> bool {
-    let report = floodtide_sim::run(&Case::draw(seed), false);
+    let report = floodtide_sim::run(&drawn(seed, options.verify), false);
     if options.double_check {
-        let again = floodtide_sim::run(&Case::draw(seed), false);
+        let again = floodtide_sim::run(&drawn(seed, options.verify), false);
         if again.history.digest() != report.history.digest() {
             eprintln!(
                 "seed {seed} went two ways: {:016x} and {:016x}",
                 report.history.digest(),
                 again.history.digest()
             );
-            eprintln!("replay: floodtide-sim --seed {seed} --trace");
+            eprintln!("replay: floodtide-sim --seed {seed}{} --trace", verify_flag(options));
             return false;
         }
     }
@@ -98,22 +98,28 @@ fn add(totals: &mut Totals, seed: u64, options: &Options) -> bool {
     if report.violations.is_empty() {
         return true;
     }
-    explain(seed, &report);
+    explain(seed, &report, options);
     false
 }
 
+/// What makes the replay of a seed what it was.
+fn verify_flag(options: &Options) -> &'static str {
+    if options.verify { " --verify" } else { "" }
+}
+
 /// Says what a failing seed broke, how to see it again, and what it comes down to.
-fn explain(seed: u64, report: &Report) {
+fn explain(seed: u64, report: &Report, options: &Options) {
     eprintln!("seed {seed} breaks the rules:");
     for violation in &report.violations {
         eprintln!("  {violation}");
     }
-    let (small, run) = shrink(seed);
+    let (small, run) = shrink(seed, options.verify);
     let list = |names: Vec<String>| if names.is_empty() { "none".to_owned() } else { names.join(",") };
     let faults = list(small.swarm.kinds().map(|kind| kind.name().to_owned()).collect());
     let tensors = small.tensors.map(|tensors| list(tensors.iter().map(usize::to_string).collect()));
     let tensors = tensors.map_or_else(String::new, |tensors| format!(" --tensors {tensors}"));
-    eprintln!("replay: floodtide-sim --seed {seed} --faults {faults}{tensors} --trace");
+    let verify = verify_flag(options);
+    eprintln!("replay: floodtide-sim --seed {seed}{verify} --faults {faults}{tensors} --trace");
     if run.violations != report.violations {
         run.violations.iter().for_each(|violation| eprintln!("  {violation}"));
     }
@@ -126,7 +132,7 @@ fn explain(seed: u64, report: &Report) {
 }
 
 fn run_one(seed: u64, options: &Options) -> ExitCode {
-    let mut case = Case::draw(seed);
+    let mut case = drawn(seed, options.verify);
     if let Some(kinds) = &options.faults {
         let unwanted: Vec<_> = case.swarm.kinds().filter(|kind| !kinds.contains(kind)).collect();
         let swarm = unwanted.into_iter().fold(case.swarm.clone(), |swarm, kind| swarm.without(kind));
@@ -166,7 +172,7 @@ fn run_one(seed: u64, options: &Options) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if options.faults.is_none() && options.tensors.is_none() && !options.trace {
-        explain(seed, &report);
+        explain(seed, &report, options);
     } else {
         report.violations.iter().for_each(|violation| eprintln!("broken: {violation}"));
     }

@@ -13,6 +13,7 @@ usage: floodtide-sim [--seeds FROM..TO | --seed N] [options]
   --jobs N             run seeds on N threads (default 1)
   --double-check       run each seed twice and compare
   --require-coverage   fail if a fault, a way of recovery, a size or an end was not reached
+  --verify             verify what is read, some of which is wrong
   --digest             print nothing but the digest of all histories
   --faults A,B | none  of --seed: leave only these kinds of faults
   --tensors N,M | none of --seed: leave only these tensors, by number
@@ -27,6 +28,7 @@ pub(crate) struct Options {
     pub(crate) jobs: usize,
     pub(crate) double_check: bool,
     pub(crate) require_coverage: bool,
+    pub(crate) verify: bool,
     pub(crate) digest: bool,
     pub(crate) faults: Option<Vec<FaultKind>>,
     pub(crate) tensors: Option<Vec<usize>>,
@@ -42,6 +44,7 @@ impl Options {
             jobs: 1,
             double_check: false,
             require_coverage: false,
+            verify: false,
             digest: false,
             faults: None,
             tensors: None,
@@ -56,6 +59,7 @@ impl Options {
                 Long("jobs") => options.jobs = parser.value()?.parse::<usize>()?.clamp(1, 256),
                 Long("double-check") => options.double_check = true,
                 Long("require-coverage") => options.require_coverage = true,
+                Long("verify") => options.verify = true,
                 Long("digest") => options.digest = true,
                 Long("faults") => options.faults = Some(kinds(&parser.value()?.string()?)?),
                 Long("tensors") => options.tensors = Some(numbers(&parser.value()?.string()?)?),

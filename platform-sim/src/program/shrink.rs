@@ -6,14 +6,20 @@ use floodtide_sim::{Case, Report};
 /// The case of a seed, or less of it. A run changes the files, so that each needs a case of its own.
 pub(crate) struct Small {
     seed: u64,
+    verify: bool,
     pub(crate) swarm: Swarm,
     /// Those that are left, by number; `None` as long as none was taken away.
     pub(crate) tensors: Option<Vec<usize>>,
 }
 
+/// What a seed stands for, verified or not.
+pub(crate) fn drawn(seed: u64, verify: bool) -> Case {
+    if verify { Case::draw_verified(seed) } else { Case::draw(seed) }
+}
+
 impl Small {
     fn case(&self) -> Case {
-        let case = Case::draw(self.seed).with_swarm(self.swarm.clone());
+        let case = drawn(self.seed, self.verify).with_swarm(self.swarm.clone());
         match &self.tensors {
             Some(tensors) => case.only(tensors),
             None => case,
@@ -28,9 +34,9 @@ impl Small {
 
     /// What has one kind of fault less, and what has fewer tensors: first by halves, then one by one.
     fn less(&self) -> impl Iterator<Item = Self> {
-        let Self { seed, swarm, tensors } = self;
-        let kinds =
-            swarm.kinds().map(|kind| Self { seed: *seed, swarm: swarm.without(kind), tensors: tensors.clone() });
+        let Self { seed, verify, swarm, tensors } = self;
+        let less = |swarm, tensors| Self { seed: *seed, verify: *verify, swarm, tensors };
+        let kinds = swarm.kinds().map(move |kind| less(swarm.without(kind), tensors.clone()));
         let all = || (0..Case::draw(*seed).checkpoint.tensors.len()).collect();
         let left: Vec<usize> = tensors.clone().unwrap_or_else(all);
         let pieces = [left.len().div_ceil(2), left.len().div_ceil(4), 1].into_iter().filter(|&piece| piece > 0);
@@ -39,13 +45,13 @@ impl Small {
             let without = |start: usize| [&left[..start], &left[(start + piece).min(left.len())..]].concat();
             starts.map(without).collect::<Vec<_>>()
         });
-        kinds.chain(cuts.map(|tensors| Self { seed: *seed, swarm: swarm.clone(), tensors: Some(tensors) }))
+        kinds.chain(cuts.map(move |tensors| less(swarm.clone(), Some(tensors))))
     }
 }
 
 /// Takes away each kind of fault and each tensor that the failure does not need; returns what is left, and that run.
-pub(crate) fn shrink(seed: u64) -> (Small, Report) {
-    let whole = Small { seed, swarm: Case::draw(seed).swarm, tensors: None };
+pub(crate) fn shrink(seed: u64, verify: bool) -> (Small, Report) {
+    let whole = Small { seed, verify, swarm: drawn(seed, verify).swarm, tensors: None };
     let report = floodtide_sim::run(&whole.case(), true);
     let mut smallest = (whole, report);
     loop {

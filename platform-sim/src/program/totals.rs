@@ -19,7 +19,7 @@ pub(crate) struct Totals {
 }
 
 /// The ways of recovery that a run can take, what can be large in it, and how it can end.
-const PATHS: [&str; 25] = [
+const PATHS: [&str; 27] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -43,9 +43,15 @@ const PATHS: [&str; 25] = [
     "pieces gathered",
     "cached pieces gathered",
     "slice refused",
+    "wrong bytes found",
+    "slice not verified",
     "store index refused",
     "tied tensor",
 ];
+
+/// Those that only a load takes that is verified, and those that no such load does, as slices are not verified.
+const VERIFIED: [&str; 2] = ["wrong bytes found", "slice not verified"];
+const UNVERIFIED: [&str; 2] = ["pieces gathered", "cached pieces gathered"];
 
 impl Totals {
     /// One run more.
@@ -83,6 +89,8 @@ impl Totals {
             report.gathered,
             report.cached_gathered,
             u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
+            u64::from(matches!(report.result, Err(Error::Mismatch { .. }))),
+            u64::from(matches!(report.result, Err(Error::SliceUnverifiable { .. }))),
             u64::from(matches!(report.result, Err(Error::Store { .. }))),
             report.tied,
         ];
@@ -104,10 +112,14 @@ impl Totals {
         self.digest = self.digest.wrapping_add(other.digest);
     }
 
-    /// The faults and the paths that no run met.
-    pub(crate) fn unreached(&self) -> Vec<&'static str> {
-        let faults = FaultKind::ALL.iter().filter(|&&kind| self.faults.of(kind) == 0).map(|kind| kind.name());
-        let paths = PATHS.iter().zip(self.paths).filter(|(_, count)| *count == 0).map(|(path, _)| *path);
+    /// The faults and the paths that no run met although it should.
+    pub(crate) fn unreached(&self, verify: bool) -> Vec<&'static str> {
+        let corrupted = verify.then_some(FaultKind::Corrupted);
+        let faults = FaultKind::drawn().chain(corrupted).filter(|&kind| self.faults.of(kind) == 0);
+        let faults = faults.map(FaultKind::name);
+        let not_taken = if verify { UNVERIFIED } else { VERIFIED };
+        let paths = PATHS.iter().zip(self.paths).filter(|(path, count)| *count == 0 && !not_taken.contains(path));
+        let paths = paths.map(|(path, _)| *path);
         faults.chain(paths).collect()
     }
 }

@@ -87,6 +87,8 @@ struct Supply {
     landed: RefCell<Vec<ChunkId>>,
     /// From which chunk on there is no buffer.
     takes: Option<u32>,
+    /// The chunk that is found to be wrong when it lands.
+    refuses: Option<ChunkId>,
     /// What is said when memory is asked for; then there is always some.
     provides: RefCell<VecDeque<Result<bool, Error>>>,
     provided: RefCell<Vec<ExtentId>>,
@@ -111,9 +113,13 @@ impl BufferSupply for Supply {
         Ok(Memory(chunk))
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: Memory) {
+    fn landed(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
         assert_eq!(buffer, Memory(chunk));
         self.landed.borrow_mut().push(chunk);
+        match self.refuses.filter(|&refused| refused == chunk) {
+            Some(_) => Err(Error::Platform { message: "it is wrong".to_string() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -164,6 +170,17 @@ fn every_chunk_is_taken_once_and_lands() {
             assert_eq!(provided, (0..extents).collect::<Vec<_>>());
             assert_eq!(shared.waited.get(), 0);
         }
+    }
+}
+
+#[test]
+fn what_lands_and_is_wrong_ends_the_load_also_when_it_is_the_last() {
+    let count = chunks(&shared()).len() as u32;
+    for refused in [0, 3, count - 1] {
+        let (shared, supply) = (shared(), Supply { refuses: Some(ChunkId(refused)), ..Supply::default() });
+        Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+        assert_eq!(result(&shared), Err(Error::Platform { message: "it is wrong".to_string() }));
+        assert!(supply.landed.borrow().len() as u32 <= refused + 3, "nothing more is read");
     }
 }
 

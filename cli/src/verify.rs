@@ -1,0 +1,126 @@
+//! `floodtide verify`: a checkpoint's structure, and with a manifest its content.
+
+use crate::args::VerifyArgs;
+use crate::load::watched;
+use crate::output::{self, Facts, Failure};
+use floodtide_linux::{Difference, Error, Inspected, Loader, Verdict, read_manifest};
+use serde_json::{Value, json};
+use std::io::Write;
+
+pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
+    // A manifest that cannot be read is told before anything else takes its time.
+    let manifest = args.manifest.as_ref().map(read_manifest).transpose()?;
+    let mut loader = Loader::new();
+    if let Some(limit) = args.memory_limit {
+        loader = loader.memory_limit(limit.as_u64());
+    }
+    let inspected = match loader.check_structure(&args.path) {
+        Ok(inspected) => inspected,
+        Err(errors) => return broken(args, &errors),
+    };
+    output::warn(&inspected.warnings);
+    let verdict = match manifest {
+        None => None,
+        Some(manifest) => {
+            let files = output::count(inspected.catalog.files().len(), "file");
+            let what = format!("verifying {files} side by side: SHA-256 of files, BLAKE3 of tensors");
+            Some(watched(loader, what, args.json, |loader| loader.compare_with(&args.path, &manifest))?)
+        }
+    };
+    if args.json {
+        output::print_json(&document(args, &inspected, verdict.as_ref()))?;
+    } else {
+        show(&inspected, verdict.as_ref())?;
+    }
+    if verdict.is_none_or(|verdict| verdict.is_same()) { Ok(()) } else { Err(Failure::Differs) }
+}
+
+/// The structure is not valid; what the files hold is not looked at then.
+fn broken(args: &VerifyArgs, errors: &[Error]) -> Result<(), Failure> {
+    if args.json {
+        let rows: Vec<Value> = errors.iter().map(|error| json!(error.to_string())).collect();
+        let path = args.path.to_string_lossy();
+        output::print_json(&json!({"path": path, "valid": false, "errors": rows, "same": Value::Null}))?;
+    }
+    errors.iter().for_each(|error| output::complain("error", &error.to_string()));
+    Err(Failure::Differs)
+}
+
+fn show(inspected: &Inspected, verdict: Option<&Verdict>) -> Result<(), Failure> {
+    let catalog = &inspected.catalog;
+    let (tensors, files) = (catalog.len(), catalog.files().len());
+    let valid = format!(
+        "{}, {} in {}: valid",
+        catalog.format(),
+        output::count(tensors, "tensor"),
+        output::count(files, "file")
+    );
+    let mut facts = vec![("structure", valid)];
+    let mut out = output::stdout();
+    if let Some(verdict) = verdict {
+        for difference in &verdict.differences {
+            writeln!(out, "{difference}")?;
+        }
+        let tensors = output::count(tensors, "tensor");
+        let files = output::count(verdict.files, "file");
+        facts.push((
+            "content",
+            match verdict.differences.len() {
+                0 => format!("{tensors} and {files}: as the manifest says"),
+                count => format!("{tensors} and {files}: {}", output::count(count, "difference")),
+            },
+        ));
+        let rate = output::gib_per_second(verdict.bytes, verdict.elapsed);
+        let time = verdict.elapsed.as_secs_f64();
+        facts.push(("read", format!("{} in {time:.3} s, {rate:.2} GiB/s", output::bytes(verdict.bytes))));
+    }
+    write!(out, "{}", Facts(facts))?;
+    Ok(out.flush()?)
+}
+
+fn document(args: &VerifyArgs, inspected: &Inspected, verdict: Option<&Verdict>) -> Value {
+    let catalog = &inspected.catalog;
+    let mut document = json!({
+        "path": args.path.to_string_lossy(),
+        "valid": true,
+        "errors": [],
+        "format": catalog.format().name(),
+        "tensors": catalog.len(),
+        "files": catalog.files().len(),
+        "warnings": inspected.warnings,
+        "same": verdict.map(Verdict::is_same),
+    });
+    if let Some(verdict) = verdict {
+        document["differences"] = verdict.differences.iter().map(row).collect();
+        document["bytes"] = verdict.bytes.into();
+        document["seconds"] = verdict.elapsed.as_secs_f64().into();
+    }
+    document
+}
+
+fn row(difference: &Difference) -> Value {
+    let mut row = match difference {
+        Difference::TensorContent { tensor, file, start, end, expected, found } => json!({
+            "tensor": tensor, "file": file, "start": start, "end": end,
+            "expected": expected.to_string(), "found": found.to_string(),
+        }),
+        Difference::TensorKind { tensor, dtype, shape, manifest_dtype, manifest_shape } => json!({
+            "tensor": tensor,
+            "expected": {"dtype": manifest_dtype.name(), "shape": manifest_shape},
+            "found": {"dtype": dtype.name(), "shape": shape},
+        }),
+        Difference::TensorMissing { tensor } => json!({"tensor": tensor}),
+        Difference::TensorAdded { tensor, file } => json!({"tensor": tensor, "file": file}),
+        Difference::FileContent { file, expected, found, tensors } => json!({
+            "file": file, "tensors": tensors, "expected": expected.to_string(), "found": found.to_string(),
+        }),
+        Difference::FileLength { file, expected, found } => {
+            json!({"file": file, "expected": expected, "found": found})
+        }
+        Difference::FileMissing { file } | Difference::FileAdded { file } => json!({"file": file}),
+        _ => json!({}),
+    };
+    row["kind"] = difference.kind().into();
+    row["message"] = difference.to_string().into();
+    row
+}

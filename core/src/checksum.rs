@@ -1,0 +1,238 @@
+//! The BLAKE3 of bytes that come in pieces, in any order and from any thread.
+//!
+//! BLAKE3 hashes leaves of 1 KiB and joins what comes of them two by two, up to one root. So the part of a tensor that a read
+//! brings can be hashed by the worker that brought it, beside the others: [`hash_part`] makes a [`HashedPart`] of it, which is the
+//! nodes of the tree that lie in the part whole, and the bytes of the leaves at its two ends that it holds in part.
+//! [`TreeHash::add`] joins the parts of one tensor. It keeps nothing but what still waits for a neighbour: a node of 32 bytes, or an
+//! unfinished leaf; so what it holds grows with the gaps between the parts that have come, not with the tensor.
+//!
+//! What comes out is what `blake3::hash` makes of all bytes in their order; a property test holds it to that.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use core::fmt;
+use core::str::FromStr;
+
+/// The bytes of a leaf of the tree.
+const LEAF: u64 = blake3::CHUNK_LEN as u64;
+
+/// A BLAKE3 hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Checksum([u8; 32]);
+
+impl Checksum {
+    /// That of bytes that are all there.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).into())
+    }
+
+    /// Its 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for Checksum {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Not 64 digits of lower-case hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotHex;
+
+impl FromStr for Checksum {
+    type Err = NotHex;
+
+    fn from_str(text: &str) -> Result<Self, NotHex> {
+        parse_hex(text).map(Self).ok_or(NotHex)
+    }
+}
+
+/// 32 bytes as 64 digits, lower-case.
+pub(crate) fn write_hex(bytes: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// The 32 bytes that 64 lower-case digits stand for.
+pub(crate) fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// A node of the tree: what 2^`level` leaves from the leaf `index` · 2^`level` on come to. At the end of the input there may be
+/// fewer leaves.
+type Place = (u32, u64);
+
+/// What hashing a part brought.
+#[derive(Debug)]
+pub struct HashedPart<'a> {
+    bytes: u64,
+    /// All of it, when the part is the whole.
+    whole: Option<Checksum>,
+    nodes: Vec<(Place, ChainingValue)>,
+    /// Of leaves that are not in the part whole: which, where in it, and the bytes.
+    ends: [Option<(u64, usize, &'a [u8])>; 2],
+}
+
+/// Hashes the bytes of an input of `total` bytes that lie from `offset` on; they must not pass its end. Any number of threads can do this side by side.
+#[must_use]
+pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
+    let len = bytes.len() as u64;
+    let end = offset.saturating_add(len);
+    let mut part = HashedPart { bytes: len, whole: None, nodes: Vec::new(), ends: [None, None] };
+    if len == total {
+        part.whole = Some(Checksum::of(bytes));
+        return part;
+    }
+    if bytes.is_empty() {
+        return part;
+    }
+    let first = offset.div_ceil(LEAF);
+    // The input's last leaf is whole, however short it is.
+    let last = if end == total { end.div_ceil(LEAF) } else { end / LEAF };
+    // Both are within the part, whose length is a usize.
+    let within = |leaf: u64| ((leaf * LEAF).min(end) - offset) as usize;
+    if last < first {
+        part.ends[0] = Some((offset / LEAF, (offset % LEAF) as usize, bytes));
+        return part;
+    }
+    let (head, tail) = (within(first), within(last));
+    if head > 0 {
+        part.ends[0] = Some((offset / LEAF, (offset % LEAF) as usize, &bytes[..head]));
+    }
+    if tail < bytes.len() {
+        part.ends[1] = Some((last, 0, &bytes[tail..]));
+    }
+    let mut leaf = first;
+    while leaf < last {
+        // The largest node that begins here and ends within the part. Never the root, as the part is not the whole.
+        let level = leaf.trailing_zeros().min((last - leaf).ilog2());
+        let next = leaf + (1 << level);
+        let cv = subtree(leaf, &bytes[within(leaf)..within(next)]);
+        part.nodes.push(((level, leaf >> level), cv));
+        leaf = next;
+    }
+    part
+}
+
+/// The node over `bytes`, which begin with that leaf.
+fn subtree(leaf: u64, bytes: &[u8]) -> ChainingValue {
+    blake3::Hasher::new().set_input_offset(leaf * LEAF).update(bytes).finalize_non_root()
+}
+
+/// The hash of an input whose parts come in any order, each byte once.
+#[derive(Debug)]
+pub struct TreeHash {
+    total: u64,
+    leaves: u64,
+    /// The bytes that have come.
+    come: u64,
+    /// Nodes that wait for the one beside them.
+    waiting: BTreeMap<Place, ChainingValue>,
+    /// Leaves of which some bytes have come, and how many.
+    unfinished: BTreeMap<u64, (usize, Box<[u8; LEAF as usize]>)>,
+    root: Option<Checksum>,
+}
+
+impl TreeHash {
+    /// Of an input of so many bytes.
+    #[must_use]
+    pub fn new(total: u64) -> Self {
+        Self {
+            total,
+            leaves: total.div_ceil(LEAF),
+            come: 0,
+            waiting: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
+            root: (total == 0).then(|| Checksum::of(&[])),
+        }
+    }
+
+    /// Takes a part in, of the same input. `Some` with the last one: the hash of all of it.
+    pub fn add(&mut self, part: &HashedPart<'_>) -> Option<Checksum> {
+        self.come = self.come.saturating_add(part.bytes);
+        self.root = self.root.or(part.whole);
+        for &(place, cv) in &part.nodes {
+            self.join(place, cv);
+        }
+        for &(leaf, at, bytes) in part.ends.iter().flatten() {
+            self.fill(leaf, at, bytes);
+        }
+        self.hash()
+    }
+
+    /// The hash, when all has come.
+    #[must_use]
+    pub fn hash(&self) -> Option<Checksum> {
+        self.root.filter(|_| self.come == self.total)
+    }
+
+    /// Brings bytes of a leaf that is not in one part.
+    fn fill(&mut self, leaf: u64, at: usize, bytes: &[u8]) {
+        let len = (self.total - leaf * LEAF).min(LEAF) as usize;
+        let (come, buffer) = self.unfinished.entry(leaf).or_insert_with(|| (0, Box::new([0; LEAF as usize])));
+        buffer[at..at + bytes.len()].copy_from_slice(bytes);
+        *come += bytes.len();
+        if *come < len {
+            return;
+        }
+        let Some((_, buffer)) = self.unfinished.remove(&leaf) else { return };
+        if self.leaves == 1 {
+            self.root = Some(Checksum::of(&buffer[..len]));
+        } else {
+            self.join((0, leaf), subtree(leaf, &buffer[..len]));
+        }
+    }
+
+    /// Joins a node with the one beside it, if that has come, and so on upwards.
+    fn join(&mut self, (mut level, mut index): Place, mut cv: ChainingValue) {
+        loop {
+            // The one beside it begins behind the input's end: this is the node above, too.
+            let alone = index % 2 == 0 && (index + 1) << level >= self.leaves;
+            if !alone {
+                let beside = (level, index ^ 1);
+                let Some(other) = self.waiting.remove(&beside) else {
+                    self.waiting.insert((level, index), cv);
+                    return;
+                };
+                let (left, right) = if index % 2 == 0 { (cv, other) } else { (other, cv) };
+                if (2 << level) >= self.leaves {
+                    self.root = Some(Checksum(merge_subtrees_root(&left, &right, Mode::Hash).into()));
+                    return;
+                }
+                cv = merge_subtrees_non_root(&left, &right, Mode::Hash);
+            }
+            (level, index) = (level + 1, index / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
