@@ -61,7 +61,7 @@ pub(crate) enum BackendArg {
 /// A checkpoint and how it is read
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Source {
-    /// A safetensors or GGUF file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
     /// What reads
     #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
@@ -233,7 +233,7 @@ impl OrderArg {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InspectArgs {
-    /// A safetensors or GGUF file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
     /// Show the metadata alone, texts whole and arrays abbreviated
     #[arg(long)]
@@ -263,7 +263,7 @@ pub(crate) struct DigestArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
-    /// A safetensors or GGUF file, a folder of shards, an index file, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
     /// Drop the files from the page cache before each load; without it they are brought into it first
     #[arg(long)]

@@ -3,7 +3,7 @@
 use crate::args::InspectArgs;
 use crate::metadata::{self, Pairs, Texts};
 use crate::output::{self, Failure};
-use floodtide_core::{Catalog, Escaped, FileInfo, HumanBytes};
+use floodtide_core::{Catalog, Escaped, FileInfo, HumanBytes, TensorInfo};
 use floodtide_linux::{Inspected, Loader};
 use serde::{Serialize, Serializer};
 use serde_json::json;
@@ -57,7 +57,7 @@ fn document(inspected: &Inspected) -> impl Serialize {
         files: Sequence(move || catalog.files().iter().map(file)),
         metadata: Pairs(&inspected.metadata),
         tensors: Sequence(move || {
-            catalog.tensors().map(|tensor| TensorRow {
+            with_ties(catalog).map(|(tensor, tied_to)| TensorRow {
                 name: tensor.name,
                 dtype: tensor.dtype.name(),
                 shape: tensor.shape,
@@ -65,6 +65,7 @@ fn document(inspected: &Inspected) -> impl Serialize {
                 file: &catalog.file(tensor.file).path,
                 offset: tensor.range.start(),
                 bytes: tensor.range.len(),
+                tied_to: tied_to.map(|first| first.name),
             })
         }),
     }
@@ -89,6 +90,18 @@ struct TensorRow<'a> {
     file: &'a str,
     offset: u64,
     bytes: u64,
+    /// The first tensor that is the same bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tied_to: Option<&'a str>,
+}
+
+/// The tensors, each with the first one that is the same bytes, if that is another.
+fn with_ties(catalog: &Catalog) -> impl Iterator<Item = (TensorInfo<'_>, Option<TensorInfo<'_>>)> {
+    catalog.tensors().scan(None, |first: &mut Option<TensorInfo<'_>>, tensor| {
+        let tied_to = first.filter(|first| catalog.are_tied(first.id, tensor.id));
+        *first = Some(tied_to.unwrap_or(tensor));
+        Some((tensor, tied_to))
+    })
 }
 
 /// What an iterator yields, as an array.
@@ -113,10 +126,12 @@ fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
         writeln!(out)?;
         metadata::lines(out, &inspected.metadata, Texts::Short)?;
     }
-    let mut totals: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
-    for tensor in catalog.tensors() {
+    let (mut totals, mut ties): (BTreeMap<&str, (usize, u64)>, usize) = (BTreeMap::new(), 0);
+    for (tensor, tied_to) in with_ties(catalog) {
         let total = totals.entry(tensor.dtype.name()).or_default();
-        *total = (total.0 + 1, total.1 + tensor.range.len());
+        // What several are is there once.
+        *total = (total.0 + 1, total.1 + if tied_to.is_some() { 0 } else { tensor.range.len() });
+        ties += usize::from(tied_to.is_some());
     }
     writeln!(out)?;
     for (dtype, (tensors, bytes)) in totals {
@@ -125,7 +140,11 @@ fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
     let total = output::count(catalog.len(), "tensor");
     let files = output::count(catalog.files().len(), "file");
     let bytes = HumanBytes(catalog.tensor_bytes()).to_string();
-    writeln!(out, "{:12}  {total:>14}  {bytes:>10}  {}, {files}", "all", catalog.format())
+    write!(out, "{:12}  {total:>14}  {bytes:>10}  {}, {files}", "all", catalog.format())?;
+    match ties {
+        0 => writeln!(out),
+        _ => writeln!(out, "; {} tied to another and not counted again", output::count(ties, "tensor")),
+    }
 }
 
 fn tensors(out: &mut impl Write, catalog: &Catalog) -> io::Result<()> {

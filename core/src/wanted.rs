@@ -1,6 +1,6 @@
 //! What is wanted of a tensor: all of it, or a slice.
 
-use crate::catalog::TensorInfo;
+use crate::catalog::{Catalog, TensorInfo};
 use crate::element::ElementType;
 use crate::error::Error;
 use crate::strided::Strided;
@@ -126,6 +126,17 @@ impl Wanted {
     #[must_use]
     pub fn bytes(&self, tensor: &TensorInfo<'_>) -> u64 {
         self.lies(tensor).bytes()
+    }
+
+    /// Whether this and `other` are the same bytes of the same file, and are any: tensors that shared their storage when they were saved
+    /// are, and equal parts of those.
+    #[must_use]
+    pub fn same_bytes(&self, other: &Self, catalog: &Catalog) -> bool {
+        if !catalog.are_tied(self.tensor, other.tensor) {
+            return false;
+        }
+        let lies = |wanted: &Self| wanted.lies(&catalog.tensor(wanted.tensor));
+        lies(self) == lies(other) && lies(self).bytes() > 0
     }
 
     pub(crate) fn lies(&self, tensor: &TensorInfo<'_>) -> Lies {

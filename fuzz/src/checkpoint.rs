@@ -1,4 +1,5 @@
-//! Arbitrary checkpoints: files of tensors of any dtype and length, whose data starts at any offset.
+//! Arbitrary checkpoints: files of tensors of any dtype and length, whose data starts at any offset, and in some of which several tensors
+//! are the same bytes.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use floodtide_core::format::{Format, safetensors::Header};
@@ -33,9 +34,33 @@ pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
     for number in 0..u.int_in_range(1..=MAX_FILES)? {
         let file = file(u, number, lengths)?;
         let header = Header::parse(file.json.as_bytes(), file.bytes).expect("it follows the format's rules");
-        builder.add_safetensors(&format!("file{number}"), file.bytes, &header).expect("a few tensors");
+        if number % 2 == 0 {
+            builder.add_safetensors(&format!("file{number}"), file.bytes, &header).expect("a few tensors");
+        } else {
+            add_tied(&mut builder, number, file.bytes, &header);
+        }
     }
     Ok(builder.finish().expect("no name occurs twice"))
+}
+
+/// Adds a file as a ServerlessLLM store may have it, in which tensors are the same bytes: of the same type and shape, and as bytes. Nothing is
+/// drawn for that, as for shapes.
+fn add_tied(builder: &mut CatalogBuilder, number: usize, bytes: u64, header: &Header<'_>) {
+    let id = builder.add_file(&format!("file{number}"), bytes).expect("a few files");
+    for (index, entry) in header.entries().iter().enumerate() {
+        let (dtype, shape) = (entry.dtype.into(), header.shape(entry));
+        let mut add = |suffix: &str, dtype, shape: &[u64]| {
+            let name = format!("{}{suffix}", entry.name);
+            builder.add_tensor(id, &name, dtype, shape, entry.range).expect("a few tensors");
+        };
+        add("", dtype, shape);
+        if index % 3 != 0 {
+            add(".tied", dtype, shape);
+        }
+        if index % 3 == 2 {
+            add(".bytes", DType::U8.into(), &[entry.range.len()]);
+        }
+    }
 }
 
 fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<File> {

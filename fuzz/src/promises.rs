@@ -24,8 +24,12 @@ pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan
             (wanted.bytes(&tensor), plan.bytes(index))
         );
     }
-    let selected_bytes: u64 = (0..selected.len()).map(|index| plan.bytes(index)).sum();
-    assert_eq!(plan.selected_bytes(), selected_bytes);
+    let (selected_bytes, distinct) = (plan.selected_bytes(), distinct_bytes(catalog, plan));
+    let all: u64 = (0..selected.len()).map(|index| plan.bytes(index)).sum();
+    assert!((distinct..=all).contains(&selected_bytes), "{selected_bytes} of {distinct} to {all}");
+    if !may_read_again(catalog, options, selected) {
+        assert_eq!(selected_bytes, distinct, "tensors that are the same bytes count once");
+    }
     extents(catalog, options, plan);
     // What lies between the pieces of a slice does not stay in memory.
     let runs = plan.extents().iter().filter(|extent| extent.pieces.is_none());
@@ -36,6 +40,23 @@ pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan
         Access::Copy | Access::Map { .. } => whole(catalog, options, plan),
         Access::Stream(buffers) => streamed(catalog, options, buffers, plan),
     }
+}
+
+/// The bytes of all placements, those that several of them are counted once.
+fn distinct_bytes(catalog: &Catalog, plan: &Plan) -> u64 {
+    let mut seen = HashSet::new();
+    let place = |index: usize| (plan.tensor(catalog, index).file, plan.placements()[index].range, plan.pieces(index));
+    (0..plan.placements().len()).filter(|&index| seen.insert(place(index))).map(|index| plan.bytes(index)).sum()
+}
+
+/// Whether tensors that are the same bytes may all the same be read for each: where they are listed, come in parts and in order, or have
+/// blocks that no cut suits; or where what is selected between two of them is another part of the same.
+fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[Wanted]) -> bool {
+    let in_order = |buffers: Buffers| buffers.order == Order::Listed || (buffers.split && buffers.order == Order::File);
+    let odd = |wanted: &Wanted| !catalog.tensor(wanted.tensor()).dtype.block_bytes().is_power_of_two();
+    matches!(options.access, Access::Stream(buffers) if in_order(buffers))
+        || selected.iter().any(odd)
+        || selected.iter().any(|wanted| wanted.as_slice().is_some())
 }
 
 /// The memory that carrying out the plan takes.
@@ -206,7 +227,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
     let mut last = 0;
     for (number, extent) in plan.extents().iter().enumerate() {
         assert!(extent.buffer_bytes as u64 <= buffers.limit.max(MIN_GATHER), "a buffer over the limit");
-        let mut parts = 0;
+        let mut parts = HashSet::new();
         for part in plan.parts(ExtentId(number as u32)) {
             let placement = &plan.placements()[part.placement];
             assert_eq!(placement.location, Location::Streamed);
@@ -220,7 +241,8 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
                 continue;
             }
             assert!(bytes > 0 && (buffers.split || bytes == tensor.bytes()), "whole unless it may be split");
-            parts += 1;
+            // Those that are the same bytes are one.
+            parts.insert((part.bytes.start, part.bytes.end));
             // What comes in parts is no tensor in memory: only its elements must be aligned.
             let whole = bytes == tensor.bytes();
             let least = if whole { options.tensor_alignment } else { Alignment::ONE };
@@ -239,9 +261,9 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");
             next[part.placement] += bytes;
         }
-        assert!(parts > 0, "a buffer without a byte of a tensor");
+        assert!(!parts.is_empty(), "a buffer without a byte of a tensor");
         assert!(
-            parts == 1 || extent.buffer_bytes as u64 <= buffers.gather.max(MIN_GATHER),
+            parts.len() == 1 || extent.buffer_bytes as u64 <= buffers.gather.max(MIN_GATHER),
             "a shared buffer that is too large"
         );
     }

@@ -34,7 +34,12 @@ impl Asked {
         let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
         let (mut selected_bytes, mut copied) = (0_u64, 0_u64);
         let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
+        let mut before: Option<&Wanted> = None;
         for (part, tensor) in parts.filter(|(part, tensor)| part.bytes(tensor) > 0) {
+            // Tensors that are the same bytes are read once.
+            if before.replace(part).is_some_and(|before| part.same_bytes(before, catalog)) {
+                continue;
+            }
             let (range, pieces) = (part.range(&tensor), part.pieces(&tensor));
             let in_place = pieces.is_none() && tensor_alignment(&tensor, self.alignment).divides(range.start());
             // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.

@@ -2,7 +2,7 @@
 
 use crate::draw::Draw;
 use crate::files::SimFile;
-use crate::shard::{NewTensor, Padding, Shard, elements};
+use crate::shard::{NewTensor, Padding, Shard, elements, quoted};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -36,6 +36,8 @@ pub struct Checkpoint {
     pub files: Rc<[SimFile]>,
     /// The tensors, in the order of file and offset.
     pub tensors: Vec<KnownTensor>,
+    /// Whether it is a ServerlessLLM store: the files are partitions, and [`index`](Self::index) says what is in them.
+    pub is_store: bool,
 }
 
 /// What checkpoints are like.
@@ -74,19 +76,66 @@ impl Checkpoint {
     /// The files for these shards. Each checkpoint has files of its own, which a run may change.
     #[must_use]
     pub fn new(shards: Vec<Shard>) -> Self {
+        Self::of(shards, false)
+    }
+
+    /// A store of these partitions; what is said of their headers is of no meaning.
+    #[must_use]
+    pub fn store(shards: Vec<Shard>) -> Self {
+        Self::of(shards, true)
+    }
+
+    fn of(shards: Vec<Shard>, is_store: bool) -> Self {
         let (mut files, mut tensors) = (Vec::new(), Vec::new());
         for (number, shard) in shards.iter().enumerate() {
-            let head = shard.head();
+            let head = if is_store { Vec::new() } else { shard.head() };
             let mut end = head.len() as u64;
-            for NewTensor { name, dtype, bytes, shape } in &shard.tensors {
+            for NewTensor { name, dtype, bytes, shape, tied } in &shard.tensors {
                 let (name, dtype, bytes, shape) = (name.clone(), *dtype, *bytes, shape.clone());
-                tensors.push(KnownTensor { name, dtype, shape, file: number, start: end, bytes });
-                end += bytes;
+                let start = if *tied { end - bytes } else { end };
+                tensors.push(KnownTensor { name, dtype, shape, file: number, start, bytes });
+                end = start + bytes;
             }
-            let path = format!("model-{number:05}.safetensors");
+            let path =
+                if is_store { format!("tensor.data_{number}") } else { format!("model-{number:05}.safetensors") };
             files.push(SimFile::new(path, head, end, number as u64, shard.contents));
         }
-        Self { shards, files: files.into(), tensors }
+        Self { shards, files: files.into(), tensors, is_store }
+    }
+
+    /// The same tensors in a store, some of them with further names.
+    #[must_use]
+    pub(crate) fn into_store(self, draw: &mut Draw) -> Self {
+        let shards = self.shards.into_iter().map(|shard| {
+            let mut tensors = Vec::with_capacity(shard.tensors.len());
+            for tensor in shard.tensors {
+                let ties = if tensor.bytes > 0 && draw.chance(300_000) { draw.number(1..=2) } else { 0 };
+                tensors.push(tensor.clone());
+                for tie in 0..ties {
+                    let name = format!("tied.{tie}.{}", tensor.name);
+                    // As it is, or as bytes.
+                    let other = NewTensor::flat(name.clone(), DType::U8, tensor.bytes);
+                    let same = NewTensor { name, ..tensor.clone() };
+                    tensors.push(NewTensor { tied: true, ..if draw.coin() { same } else { other } });
+                }
+            }
+            Shard { tensors, ..shard }
+        });
+        Self::store(shards.collect())
+    }
+
+    /// A store's index, whose records are in Tensora's dialect, as that has names for all dtypes.
+    pub(crate) fn index(&self) -> String {
+        let mut json = String::from("{");
+        for (number, KnownTensor { name, dtype, shape, file, start, bytes }) in self.tensors.iter().enumerate() {
+            let mut strides = vec![1_u64; shape.len()];
+            for dim in (1..shape.len()).rev() {
+                strides[dim - 1] = strides[dim].saturating_mul(shape[dim]);
+            }
+            let (comma, dtype) = (if number == 0 { "" } else { "," }, dtype.name().to_ascii_lowercase());
+            json += &format!("{comma}{}:[{start},{bytes},{shape:?},{strides:?},\"{dtype}\",{file}]", quoted(name));
+        }
+        json + "}"
     }
 
     /// A checkpoint of every oddity: all dtypes, empty tensors, data at odd offsets, empty files, hostile names.
@@ -113,7 +162,7 @@ impl Checkpoint {
                 total += bytes;
                 let name = name(draw, number, i);
                 let shape = shape_of(draw, elements(dtype, bytes));
-                tensors.push(NewTensor { name, dtype, bytes, shape });
+                tensors.push(NewTensor { name, dtype, bytes, shape, tied: false });
             }
             for extra in shape.extra.iter().filter(|extra| extra.file % count == number) {
                 tensors.insert(extra.place.min(tensors.len()), extra.tensor.clone());
@@ -140,7 +189,7 @@ impl Checkpoint {
             first += shard.tensors.len();
             shard.only(|i| keeps(start + i))
         });
-        Self::new(shards.filter(|shard| !shard.tensors.is_empty()).collect())
+        Self::of(shards.filter(|shard| !shard.tensors.is_empty()).collect(), self.is_store)
     }
 
     /// The tensor of that name.

@@ -15,6 +15,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::format::safetensors::{Header, header_range};
+use floodtide_core::format::serverlessllm::StoreIndex;
 use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_core::strategy::{Backend, Consumer as StrategyConsumer, FileSignals, Signals, decide};
 use floodtide_core::{
@@ -35,11 +36,17 @@ pub(crate) fn prepare(
         let mut state = faults.borrow_mut();
         !storage.files.is_empty() && state.strikes(FaultKind::DamagedHeader, draw)
     };
-    let catalog = catalog(storage, damaged.then(|| draw.fork()))?;
+    let damage = damaged.then(|| draw.fork());
+    let catalog = match case.checkpoint.is_store {
+        true => store(case, storage, damage)?,
+        false => catalog(storage, damage)?,
+    };
     if damaged {
         return Ok(None);
     }
-    check_index(case, &catalog)?;
+    if !case.checkpoint.is_store {
+        check_index(case, &catalog)?;
+    }
     let selection = case.selection.selection();
     let selected = selection.resolve(&catalog)?;
     let direct = directs(case, &catalog, &selected);
@@ -98,6 +105,23 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
     builder.finish()
 }
 
+/// Parses the index of a store, which may be damaged.
+fn store(case: &Case, storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
+    let mut json = case.checkpoint.index().into_bytes();
+    if let Some(mut draw) = damage {
+        for _ in 0..draw.number(1..=4) {
+            let at = draw.index(json.len());
+            json[at] = draw.number(0..=255) as u8;
+        }
+    }
+    let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::bytes).collect();
+    let invalid = |source| Error::Store { file: "the index".to_owned(), source };
+    let index = StoreIndex::parse(&json, &lengths).map_err(invalid)?;
+    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
+    builder.add_serverlessllm(storage.files.iter().map(|file| file.path.as_str()).zip(lengths), &index)?;
+    builder.finish()
+}
+
 /// An index of the shards, as writers write it, agrees with them.
 fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
     if case.checkpoint.tensors.is_empty() {
@@ -133,7 +157,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
     }
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
         bytes: file.bytes,
-        resident: device.cached.map(|cached| cached.len() as f32 / file.bytes as f32),
+        resident: device.cached.map(|cached| cached.len() as f32 / file.bytes.max(1) as f32),
         cached: device.cached.into_iter().collect(),
         direct: device.says.is_some(),
         aligned,

@@ -2,7 +2,9 @@
 //! as they were written, not what core's planner makes of them.
 
 use crate::case::{Case, Job};
+use crate::checkpoint::KnownTensor;
 use crate::memory::WORLD_MEMORY;
+use alloc::collections::BTreeMap;
 use floodtide_core::{Buffers, Error};
 
 /// Whether a reason to refuse a load is given.
@@ -51,19 +53,20 @@ impl Refusals {
             longest = longest.max(wanted);
             tensors += 1;
         }
+        let least = distinct(case).map(|tensor| case.selection.bytes(tensor)).fold(0, u64::saturating_add);
         let gaps = bytes / 128 + (4 << 20);
         let alone = (longest, longest.saturating_add(edges));
         let told = case.memory.unwrap_or(u64::MAX);
         let (memory, held, addresses, buffer, buffers) = match &case.job {
             Job::Load => {
-                let arena = (bytes, bytes.saturating_add(gaps + tensors * edges));
+                let arena = (least, bytes.saturating_add(gaps + tensors * edges));
                 (arena, arena, over(isize::MAX as u64, arena), Given::No, Given::No)
             }
             Job::Stream { buffers, .. } => {
                 let Buffers { gather, limit, split, .. } = *buffers;
                 let pieces = pieces(case, split, gather, edges);
                 let all = bytes.saturating_add(gaps).saturating_add(pieces.1.saturating_mul(edges));
-                let held = (bytes.min(limit), all.min(limit));
+                let held = (least.min(limit), all.min(limit));
                 let one = if split { (0, alone.1.min(gather)) } else { (longest.min(limit), alone.1.min(limit)) };
                 // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
                 let planned = (limit / 800).saturating_add(160_000);
@@ -114,15 +117,31 @@ impl Refusals {
     }
 }
 
+/// The wanted tensors, of those that are the same bytes only the one of which most is wanted: they may be read once.
+fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
+    let mut most: BTreeMap<(usize, u64), (u64, usize)> = BTreeMap::new();
+    for (number, tensor) in
+        case.checkpoint.tensors.iter().enumerate().filter(|(_, tensor)| case.selection.takes(tensor))
+    {
+        let bytes = case.selection.bytes(tensor);
+        let entry = most.entry((tensor.file, tensor.start)).or_insert((bytes, number));
+        *entry = (bytes, number).max(*entry);
+    }
+    most.into_values().map(|(_, number)| &case.checkpoint.tensors[number])
+}
+
 /// How many buffers and reads a stream is planned with, at least and at most.
 fn pieces(case: &Case, split: bool, gather: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     let (mut least, mut most) = (0_u64, 0_u64);
-    for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
-        let cut = case.selection.cut(tensor);
+    for tensor in distinct(case) {
         let bytes = case.selection.bytes(tensor);
         let in_parts = split && bytes > gather + edges;
         least = least.saturating_add(if in_parts { bytes / gather } else { 0 } + bytes / read);
+    }
+    for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
+        let cut = case.selection.cut(tensor);
+        let bytes = case.selection.bytes(tensor);
         // One more of each for what a tensor begins and ends with, and for the gap before it.
         let parts = if split { bytes / (gather / 8 * 7) } else { 0 };
         most = most.saturating_add(parts + bytes / read + 4);

@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
-use floodtide_core::{Chunk, EngineHandle, Error, Method, Readiness, Recoveries, Waits, Worker};
+use floodtide_core::{Chunk, EngineHandle, Error, Method, Placement, Readiness, Recoveries, Waits, Worker};
 
 /// More turns than any run takes that comes to its end.
 const MAX_TURNS: u64 = 3_000_000;
@@ -58,6 +58,8 @@ pub struct Report {
     pub cached_reads: u64,
     /// Those of them that go over pieces of slices.
     pub cached_gathered: u64,
+    /// Tensors that are the same bytes as the one before them.
+    pub tied: u64,
 }
 
 /// What a run had to do with tensors that are large.
@@ -157,6 +159,7 @@ pub fn run(case: &Case, keep: bool) -> Report {
         retuned: 0,
         cached_reads: 0,
         cached_gathered: 0,
+        tied: 0,
     };
     match prepare(case, &storage, &faults, &history, &mut draw) {
         // It would take as long as there are bytes.
@@ -357,6 +360,10 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     };
     let beside = || world.plan.chunks().iter().filter(beside);
     report.cached_reads = beside().count() as u64;
+    let placements = world.plan.placements();
+    let tied =
+        |pair: &&[Placement]| pair[0].range == pair[1].range && world.catalog.are_tied(pair[0].tensor, pair[1].tensor);
+    report.tied = placements.windows(2).filter(tied).count() as u64;
     report.cached_gathered = beside().filter(|chunk| chunk.gathered).count() as u64;
     report.result = ended;
     report.reads = world.faults.borrow().reads();

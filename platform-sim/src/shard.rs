@@ -17,13 +17,15 @@ pub struct NewTensor {
     pub bytes: u64,
     /// Its dimensions, slowest first: of as many elements as it has bytes for.
     pub shape: Vec<u64>,
+    /// Whether it is the same bytes as the one before it, of which it has as many; only in a store.
+    pub tied: bool,
 }
 
 impl NewTensor {
     /// One of a single dimension.
     #[must_use]
     pub fn flat(name: String, dtype: DType, bytes: u64) -> Self {
-        Self { name, dtype, bytes, shape: vec![elements(dtype, bytes)] }
+        Self { name, dtype, bytes, shape: vec![elements(dtype, bytes)], tied: false }
     }
 }
 
@@ -77,8 +79,12 @@ impl Shard {
     pub(crate) fn only(&self, keeps: impl Fn(usize) -> bool) -> Self {
         let kept: Vec<usize> = (0..self.tensors.len()).filter(|&i| keeps(i)).collect();
         let order = self.order.iter().filter_map(|i| kept.iter().position(|k| k == i));
+        // The first that is left of those that are the same bytes is tied to none.
+        let owner = |i: usize| (0..=i).rev().find(|&i| !self.tensors[i].tied);
+        let tied = |at: usize| at > 0 && owner(kept[at - 1]) == owner(kept[at]);
+        let tensor = |at: usize| NewTensor { tied: tied(at), ..self.tensors[kept[at]].clone() };
         Self {
-            tensors: kept.iter().map(|&i| self.tensors[i].clone()).collect(),
+            tensors: (0..kept.len()).map(tensor).collect(),
             order: order.collect(),
             metadata: self.metadata,
             padding: self.padding,

@@ -40,7 +40,9 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         }
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
         Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
-        Error::Header { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
+        Error::Header { .. } | Error::Store { .. } | Error::DuplicateTensor { .. } => {
+            happened(FaultKind::DamagedHeader)
+        }
         // Of a case that is put together by hand.
         Error::NothingSelected { .. } => !case.checkpoint.tensors.iter().any(|tensor| case.selection.takes(tensor)),
         _ => false,

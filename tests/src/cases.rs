@@ -151,7 +151,7 @@ impl TensorData {
         if self.columns == 1 {
             return NewTensor::flat(name, self.dtype, bytes);
         }
-        NewTensor { name, dtype: self.dtype, bytes, shape: vec![bytes / row, elements(self.dtype, row)] }
+        NewTensor { name, dtype: self.dtype, bytes, shape: vec![bytes / row, elements(self.dtype, row)], tied: false }
     }
 
     fn cut(&self, made: &NewTensor) -> Option<KnownCut> {

@@ -193,24 +193,9 @@ fn every_tensor_is_what_the_package_reads_by_every_backend() {
     }
 }
 
-/// The package is lax where ggml is not: these rules it does not have.
+/// The package takes an offset as it is, where ggml wants each tensor right behind the one before; nothing else of this damage passes it.
 fn is_stricter(error: &GgufError) -> bool {
-    matches!(
-        error,
-        GgufError::Offset { .. }
-            | GgufError::EmptyKey { .. }
-            | GgufError::NameTooLong { .. }
-            | GgufError::NameZeroByte { .. }
-            | GgufError::PartialBlock { .. }
-            | GgufError::TooManyDims { .. }
-            | GgufError::NestedArray { .. }
-            | GgufError::Overflow { .. }
-            | GgufError::NegativeDim { .. }
-            | GgufError::Alignment { .. }
-            | GgufError::UnknownElementType { .. }
-            | GgufError::PastEnd { .. }
-            | GgufError::Truncated { .. }
-    )
+    matches!(error, GgufError::Offset { .. })
 }
 
 #[test]

@@ -6,7 +6,8 @@ use super::roofline::{Pattern, Reader};
 use super::way::{Loaded, Way};
 use crate::args::BenchOneArgs;
 use crate::output::{self, Failure};
-use floodtide_core::HumanBytes;
+use floodtide_core::{Format, HumanBytes};
+use floodtide_linux::Loader;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,7 @@ fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String>
         measured.reason.clone_from(&report.reason);
     }
     if request.checksums {
-        measured.checksums = Some(checksums(&loaded)?);
+        measured.checksums = Some(checksums(&loaded, path)?);
     }
     Ok(measured)
 }
@@ -110,8 +111,9 @@ fn cpu_time() -> Duration {
     Duration::new(tv_sec.unsigned_abs(), tv_nsec.unsigned_abs() as u32)
 }
 
-/// What plain reads brought is parsed by the reference library, which floodtide is then compared with.
-fn checksums(loaded: &Loaded) -> Result<Checksums, String> {
+/// Of what plain reads brought, safetensors is parsed by the reference library, which floodtide is then compared with; of other formats, what
+/// floodtide finds in their headers says what of the bytes is whose.
+fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     let files = match loaded {
         Loaded::Tensors(tensors) => {
             let sum = |tensor: floodtide_linux::Tensor| (tensor.name().to_owned(), checksum(tensor.bytes()));
@@ -119,10 +121,20 @@ fn checksums(loaded: &Loaded) -> Result<Checksums, String> {
         }
         Loaded::Files(files) => files,
     };
+    let catalog = Loader::new().inspect(path).map_err(|error| error.to_string())?.catalog;
     let mut checksums = Checksums::new();
-    for file in files {
-        let tensors = SafeTensors::deserialize(file).map_err(|error| format!("the reference library: {error}"))?;
-        checksums.extend(tensors.iter().map(|(name, view)| (name.to_owned(), checksum(view.data()))));
+    if catalog.format() == Format::Safetensors {
+        for file in files {
+            let tensors = SafeTensors::deserialize(file).map_err(|error| format!("the reference library: {error}"))?;
+            checksums.extend(tensors.iter().map(|(name, view)| (name.to_owned(), checksum(view.data()))));
+        }
+        return Ok(checksums);
+    }
+    for tensor in catalog.tensors() {
+        let bytes = files.get(tensor.file.index());
+        let bytes = bytes.and_then(|file| file.get(tensor.range.start() as usize..tensor.range.end() as usize));
+        let bytes = bytes.ok_or_else(|| "a file has changed since its length was taken".to_owned())?;
+        checksums.insert(tensor.name.to_owned(), checksum(bytes));
     }
     Ok(checksums)
 }

@@ -181,11 +181,27 @@ impl Catalog {
         self.metadata.iter().map(|(file, key, value)| (*file, key.as_str(), value))
     }
 
-    /// The bytes of all tensors together.
+    /// Whether two tensors are the same bytes of the same file, and are any: they shared their storage when they were saved. Such tensors
+    /// follow one another in a catalog.
+    #[must_use]
+    pub fn are_tied(&self, a: TensorId, b: TensorId) -> bool {
+        let (a, b) = (&self.records[a.index()], &self.records[b.index()]);
+        a.range == b.range && a.file == b.file && !a.range.is_empty()
+    }
+
+    /// The bytes of all tensors together, those that several of them [are](Self::are_tied) counted once.
     #[must_use]
     pub fn tensor_bytes(&self) -> u64 {
         // Each tensor lies in its file, so the sum is at most the files' sizes; saturate for absurd sparse files.
-        self.records.iter().fold(0, |sum: u64, record| sum.saturating_add(record.range.len()))
+        let (mut sum, mut before) = (0_u64, None);
+        for record in &self.records {
+            let place = Some((record.file, record.range));
+            if before != place {
+                sum = sum.saturating_add(record.range.len());
+            }
+            before = place;
+        }
+        sum
     }
 }
 

@@ -1,5 +1,6 @@
 //! Cuts runs into reads, and orders the reads so that all files progress together.
 
+use super::extents::filled;
 use super::{Access, Buffers, Chunk, Extent, Method, Placement, PlanOptions, gather};
 use crate::planted::planted;
 use crate::units::{Alignment, ByteRange, ExtentId};
@@ -45,9 +46,8 @@ fn cut_one(
 ) {
     if let Some(pieces) = extent.pieces {
         // The slice, perhaps with tensors without a byte around it.
-        let tensor = extent.tensors.clone().find(|&tensor| !placements[tensor].range.is_empty());
-        let tensor = tensor.unwrap_or(extent.tensors.start);
-        return gather::cut(extent, id, pieces, tensor, size as u64, cached, chunks);
+        let sliced = filled(placements, extent.tensors.clone());
+        return gather::cut(extent, id, pieces, &sliced, size as u64, cached, chunks);
     }
     let size = size.max(extent.alignment.bytes() as usize);
     let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;

@@ -2,7 +2,7 @@
 
 use super::chunks::chunk_bytes;
 use super::{
-    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment,
+    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment, ties,
 };
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -92,11 +92,17 @@ pub(super) fn lay_out(
     };
     let streamed = matches!(options.access, Access::Stream(_));
     let mut run: Option<Run> = None;
-    for wanted in selected {
+    let mut rest = selected;
+    while let Some(wanted) = rest.first() {
+        // Tensors that are the same bytes have one place, which suits all of them.
+        let (tied, after) = rest.split_at(ties::together(catalog, rest, options));
+        rest = after;
         let tensor = catalog.tensor(wanted.tensor());
         let lies = wanted.lies(&tensor);
         let range = lies.range;
-        let alignment = tensor_alignment(&tensor, options.tensor_alignment);
+        let alignment = tied.iter().map(|wanted| catalog.tensor(wanted.tensor()));
+        let alignment = alignment.map(|tensor| tensor_alignment(&tensor, options.tensor_alignment)).max();
+        let alignment = alignment.unwrap_or(options.tensor_alignment);
         let index = layout.out.placements.len();
         let location = match options.access {
             Access::Map { .. } if alignment.divides(range.start()) && lies.pieces.is_none() => Location::Mapped,
@@ -104,8 +110,11 @@ pub(super) fn lay_out(
             // What is empty has no byte to read; the arena's start is aligned for all.
             _ => Location::Arena(0),
         };
-        let slice = wanted.as_slice().and_then(|slice| layout.out.slices.add(&tensor, slice, lies.pieces));
-        layout.out.placements.push(Placement { tensor: tensor.id, range, location, slice });
+        for wanted in tied {
+            let tensor = catalog.tensor(wanted.tensor());
+            let slice = wanted.as_slice().and_then(|slice| layout.out.slices.add(&tensor, slice, lies.pieces));
+            layout.out.placements.push(Placement { tensor: tensor.id, range, location, slice });
+        }
         if range.is_empty() {
             continue;
         }
@@ -183,7 +192,7 @@ impl Layout<'_> {
     /// What tensors that share a buffer of a stream may have together.
     fn gather(&self) -> Option<u64> {
         match self.options.access {
-            Access::Stream(buffers) => Some(buffers.gather.max(MIN_GATHER)),
+            Access::Stream(buffers) => Some(gather_bytes(&buffers)),
             _ => None,
         }
     }
@@ -220,20 +229,21 @@ impl Layout<'_> {
             self.count(run.end - run.start, 1)?;
             return self.place(run, tensors_end);
         }
-        // Only a tensor alone is that long, perhaps with empty ones before it.
-        let placements = &self.out.placements[run.first..tensors_end];
-        let long = placements.iter().find(|placement| !placement.range.is_empty());
-        let Some(tensor) = long.map(|placement| self.catalog.tensor(placement.tensor)) else { return Ok(()) };
+        // Only a tensor alone is that long, or several that are the same bytes, perhaps with empty ones before them.
+        let long = filled(&self.out.placements, run.first..tensors_end);
+        let Some(tensor) = self.out.placements.get(long.start).map(|placement| self.catalog.tensor(placement.tensor))
+        else {
+            return Ok(());
+        };
         if !buffers.split {
             return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
         self.count(run.end - run.start, (run.end - run.start) / (gather / 8 * 7) + 1)?;
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
-        let alignment = tensor_alignment(&tensor, Alignment::ONE);
+        let (whole, alignment) = self.least(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
         // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
-        let whole = tensor.dtype.block_bytes();
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
         let margin = 2 * direct.max(alignment).bytes().max(whole.next_power_of_two());
         let step = (gather - margin) / margin * margin;
@@ -251,6 +261,15 @@ impl Layout<'_> {
         Ok(())
     }
 
+    /// What may be cut of placements that are the same bytes, and what its place is aligned to: the largest of their blocks, and of what their
+    /// elements need.
+    fn least(&self, placements: Range<usize>) -> (u64, Alignment) {
+        self.out.placements[placements].iter().fold((1, Alignment::ONE), |(whole, alignment), placement| {
+            let tensor = self.catalog.tensor(placement.tensor);
+            (whole.max(tensor.dtype.block_bytes()), tensor_alignment(&tensor, alignment))
+        })
+    }
+
     /// Places a slice in pieces, or, where it is longer than a buffer of a stream, the parts of it.
     fn end_pieces(&mut self, run: &Run, pieces: Strided, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
@@ -258,17 +277,16 @@ impl Layout<'_> {
             && self.apart.checked_add(pieces.count()).is_some_and(|apart| apart <= self.most_apart());
         self.apart += if apart { pieces.count() } else { 0 };
         self.out.gathered_bytes = self.out.gathered_bytes.saturating_add(span);
-        let sliced = (run.first..tensors_end).find(|&index| !self.out.placements[index].range.is_empty());
-        let sliced = sliced.unwrap_or(run.first);
+        let sliced = filled(&self.out.placements, run.first..tensors_end);
         let bytes = pieces.bytes();
         let part = match self.options.access {
             Access::Stream(buffers) => {
-                let gather = buffers.gather.max(MIN_GATHER);
+                let gather = gather_bytes(&buffers);
                 if bytes > gather && !buffers.split && bytes > buffers.limit {
-                    let tensor = self.catalog.tensor(self.out.placements[sliced].tensor).name.to_owned();
+                    let tensor = self.catalog.tensor(self.out.placements[sliced.start].tensor).name.to_owned();
                     return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
                 }
-                let whole = self.catalog.tensor(self.out.placements[sliced].tensor).dtype.block_bytes();
+                let (whole, _) = self.least(sliced.clone());
                 let part = if buffers.split && bytes > gather { gather / whole * whole } else { bytes };
                 let reads = if apart { pieces.count() } else { span / chunk_bytes(self.options.chunk_bytes) };
                 self.pieces = self.pieces.saturating_add(reads);
@@ -281,8 +299,8 @@ impl Layout<'_> {
         while from < bytes {
             let to = from.saturating_add(part).min(bytes);
             // What is empty around it is with the first part, or with the last.
-            let first = if from == 0 { run.first } else { sliced };
-            let end = if to == bytes { tensors_end } else { sliced + 1 };
+            let first = if from == 0 { run.first } else { sliced.start };
+            let end = if to == bytes { tensors_end } else { sliced.end };
             self.place_part(run, pieces, from..to, first..end, apart)?;
             from = to;
         }
@@ -355,19 +373,21 @@ impl Layout<'_> {
 
     /// Which tensors a piece of a run holds; one without a byte belongs to one piece alone.
     fn tensors_until(&self, piece: &Run, tensors_end: usize) -> PieceTensors {
-        let mut end = piece.first;
+        let (mut end, mut start_of_next) = (piece.first, None);
         while end < tensors_end {
             let range = self.out.placements[end].range;
             if !range.is_empty() && range.start() >= piece.end {
                 break;
             }
-            end += 1;
             if !range.is_empty() && range.end() > piece.end {
-                // The rest of this tensor, and what follows it, is in the next piece.
-                return PieceTensors { end, start_of_next: end - 1 };
+                // The rest of this tensor, and of those that are the same bytes, is in the next piece, and so is what follows them.
+                start_of_next = start_of_next.or(Some(end));
+            } else if start_of_next.is_some() {
+                break;
             }
+            end += 1;
         }
-        PieceTensors { end, start_of_next: end }
+        PieceTensors { end, start_of_next: start_of_next.unwrap_or(end) }
     }
 
     /// Gives the run its place and its tensors theirs.
@@ -400,6 +420,19 @@ impl Layout<'_> {
         });
         Ok(())
     }
+}
+
+/// What tensors that share a buffer of a stream may have together.
+pub(super) fn gather_bytes(buffers: &Buffers) -> u64 {
+    buffers.gather.max(MIN_GATHER)
+}
+
+/// Of these placements those that have bytes: a tensor, or several that are the same bytes, which follow one another.
+pub(super) fn filled(placements: &[Placement], of: Range<usize>) -> Range<usize> {
+    let has_bytes = |&index: &usize| !placements[index].range.is_empty();
+    let start = of.clone().find(has_bytes).unwrap_or(of.start);
+    let len = (start..of.end).take_while(has_bytes).count();
+    start..(start + len.max(1)).min(of.end)
 }
 
 /// How many extents and chunks the plan of a stream may have: an eighth of the limit and 16 MiB, at about a hundred bytes each;

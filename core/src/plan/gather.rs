@@ -85,7 +85,7 @@ pub(super) fn cut(
     extent: &Extent,
     id: ExtentId,
     pieces: Strided,
-    tensor: usize,
+    sliced: &Range<usize>,
     size: u64,
     cached: &[ByteRange],
     chunks: &mut Vec<Chunk>,
@@ -118,7 +118,7 @@ pub(super) fn cut(
             gathered: !in_place,
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment,
-            tensors: tensor..tensor + 1,
+            tensors: sliced.clone(),
         });
         at = to;
     }

@@ -1,6 +1,7 @@
 //! The plan of a load: every read and the final place of every byte, fixed before the first read.
 //!
-//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in pieces). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
+//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in pieces, [`ties`] which
+//! tensors are one). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
 //! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
 //! the [`Planner`] that drives the two and refuses what does not fit.
 //!
@@ -13,6 +14,7 @@ mod buffers;
 mod chunks;
 mod extents;
 mod gather;
+mod ties;
 
 pub use buffers::{Buffers, Order, Part};
 pub use gather::Gather;
@@ -337,7 +339,7 @@ impl Plan {
         self.gather(chunk).map_or(chunk.slot.clone(), |gather| gather.landing())
     }
 
-    /// The bytes of the selected tensors.
+    /// The bytes of the selected tensors; those of tensors that are the same bytes and have one place are counted once.
     #[must_use]
     pub fn selected_bytes(&self) -> u64 {
         self.selected_bytes
@@ -371,8 +373,7 @@ impl Planner {
     /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
     /// not fit in this target's addresses.
     pub fn plan(&self, catalog: &Catalog, selected: &[Wanted]) -> Result<Plan, Error> {
-        let bytes = |wanted: &Wanted| wanted.bytes(&catalog.tensor(wanted.tensor()));
-        let selected_bytes = selected.iter().fold(0_u64, |sum, wanted| sum.saturating_add(bytes(wanted)));
+        let selected_bytes = ties::distinct_bytes(catalog, selected, &self.options);
         let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
         let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };

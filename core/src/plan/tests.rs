@@ -3,6 +3,7 @@
 
 mod limits;
 mod slices;
+mod ties;
 
 use super::*;
 use crate::CatalogBuilder;

@@ -154,7 +154,12 @@ impl Case {
         let swarm = Swarm::draw(&mut draw.fork());
         let mut sizes = Sizes::draw(seed);
         let shape = Shape { extra: sizes.extra(), ..Shape::default() };
-        let checkpoint = Checkpoint::draw(&mut draw.fork(), &shape);
+        let mut checkpoint = Checkpoint::draw(&mut draw.fork(), &shape);
+        // Drawn apart, so that a seed whose checkpoint is no store means the same with and without them.
+        let mut apart = Draw::new(seed ^ 0x6a09_e667_f3bc_c908);
+        if apart.chance(80_000) {
+            checkpoint = checkpoint.into_store(&mut apart);
+        }
         let mut case = Self::draw_with(seed, &mut draw, checkpoint, swarm);
         sizes.apply(&mut case);
         case.with_few_reads_apart()

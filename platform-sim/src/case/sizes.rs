@@ -106,7 +106,7 @@ impl Sizes {
         let dtype = *self.draw.of(DType::ALL);
         let bytes = self.draw.magnitude(least..=most).next_multiple_of(dtype.whole_bytes());
         let shape = shape_of(&mut self.draw, elements(dtype, bytes));
-        NewTensor { name, dtype, bytes, shape }
+        NewTensor { name, dtype, bytes, shape, tied: false }
     }
 
     /// Makes a case one about size.

@@ -19,7 +19,7 @@ pub(crate) struct Totals {
 }
 
 /// The ways of recovery that a run can take, what can be large in it, and how it can end.
-const PATHS: [&str; 23] = [
+const PATHS: [&str; 25] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -43,6 +43,8 @@ const PATHS: [&str; 23] = [
     "pieces gathered",
     "cached pieces gathered",
     "slice refused",
+    "store index refused",
+    "tied tensor",
 ];
 
 impl Totals {
@@ -81,6 +83,8 @@ impl Totals {
             report.gathered,
             report.cached_gathered,
             u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
+            u64::from(matches!(report.result, Err(Error::Store { .. }))),
+            report.tied,
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each seed's digest is scrambled with the seed, so that two that change places change the sum.

@@ -113,7 +113,8 @@ fn arrays_are_where_they_lie() {
 
 #[test]
 fn what_is_legal_is_taken() {
-    let legal: &[(&str, fn(&mut Draft))] = &[
+    type Legal = (&'static str, fn(&mut Draft));
+    let legal: &[Legal] = &[
         ("nothing at all", |_| {}),
         ("an empty name", |draft| draft.tensor("", &[1], 0)),
         ("the longest name", |draft| draft.tensor(&"n".repeat(63), &[1], 0)),

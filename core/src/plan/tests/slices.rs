@@ -20,7 +20,7 @@ fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], residue: u64) 
 }
 
 /// The offsets in the file of the bytes of a slice, in its order, found by looking at every group of elements.
-fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
+pub(super) fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
     let group = tensor.dtype.block_bytes();
     let elements = tensor.dtype.block_elements();
     let wanted = |index: u64| {
@@ -33,12 +33,12 @@ fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
 }
 
 /// A byte of a file, without a period.
-fn content(offset: u64) -> u8 {
+pub(super) fn content(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
 /// The memory of a plan, by extent where it is streamed, after every read has been carried out as the plan says.
-fn carried_out(plan: &Plan) -> Vec<Vec<u8>> {
+pub(super) fn carried_out(plan: &Plan) -> Vec<Vec<u8>> {
     let mut memory: Vec<Vec<u8>> = if plan.is_streamed() {
         plan.extents().iter().map(|extent| vec![0xee; extent.buffer_bytes]).collect()
     } else {
@@ -167,7 +167,7 @@ fn a_slice_of_quantised_elements_is_one_of_whole_blocks() {
     }
 }
 
-fn any_tensor() -> impl Strategy<Value = (ElementType, Vec<u64>)> {
+pub(super) fn any_tensor() -> impl Strategy<Value = (ElementType, Vec<u64>)> {
     let plain = prop::sample::select(crate::DType::ALL).prop_map(ElementType::Plain);
     let dtype = prop_oneof![3 => plain, 1 => prop::sample::select(crate::GgmlType::ALL).prop_map(ElementType::Ggml)];
     let shape = prop_oneof![

@@ -1,0 +1,225 @@
+//! Tensors that are the same bytes: read once, to one place, and delivered by each of their names.
+
+use super::slices::{any_tensor, carried_out, content, slow_slice};
+use super::*;
+use crate::{DType, ElementType, Extent};
+
+/// A file of groups of tensors that are the same bytes, each given by type and shape.
+fn tied(groups: &[Vec<(ElementType, Vec<u64>)>], residue: u64) -> Catalog {
+    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
+    let file = builder.add_file("f", 1 << 60).expect("adds");
+    let mut at = 8 + residue;
+    for (i, group) in groups.iter().enumerate() {
+        let mut end = at;
+        for (j, (dtype, shape)) in group.iter().enumerate() {
+            let elements = shape.iter().map(|&size| u128::from(size)).product();
+            end = at + dtype.bytes_of(elements).expect("whole blocks") as u64;
+            let range = ByteRange::new(at, end).expect("forwards");
+            builder.add_tensor(file, &format!("t{i}.{j}"), *dtype, shape, range).expect("adds");
+        }
+        at = end;
+    }
+    builder.finish().expect("unique names")
+}
+
+fn flat(dtype: DType, elements: u64) -> (ElementType, Vec<u64>) {
+    (dtype.into(), vec![elements])
+}
+
+/// Each placement's bytes, of a stream put together from parts that must ascend without a gap.
+fn delivered(plan: &Plan) -> Vec<Vec<u8>> {
+    let memory = carried_out(plan);
+    let mut bytes = vec![Vec::new(); plan.placements().len()];
+    if plan.is_streamed() {
+        let mut parts: Vec<_> = (0..plan.extents().len() as u32)
+            .flat_map(|extent| {
+                plan.parts(ExtentId(extent)).map(move |part| (part.placement, part.offset, extent, part))
+            })
+            .collect();
+        parts.sort_by_key(|(placement, offset, ..)| (*placement, *offset));
+        for (placement, offset, extent, part) in parts {
+            assert_eq!(bytes[placement].len() as u64, offset, "without a gap");
+            bytes[placement].extend_from_slice(&memory[extent as usize][part.bytes]);
+        }
+        return bytes;
+    }
+    for (index, placement) in plan.placements().iter().enumerate() {
+        bytes[index] = match placement.location {
+            Location::Arena(place) if plan.bytes(index) > 0 => {
+                memory[0][place..place + plan.bytes(index) as usize].to_vec()
+            }
+            Location::Mapped => (placement.range.start()..placement.range.end()).map(content).collect(),
+            _ => Vec::new(),
+        };
+    }
+    bytes
+}
+
+/// Where a placement's bytes are.
+fn places(plan: &Plan, placement: usize) -> Vec<(usize, usize)> {
+    match plan.placements()[placement].location {
+        Location::Arena(place) => vec![(usize::MAX, place)],
+        Location::Mapped => vec![(usize::MAX, usize::MAX)],
+        Location::Streamed => (0..plan.extents().len())
+            .flat_map(|extent| plan.parts(ExtentId(extent as u32)).map(move |part| (extent, part)))
+            .filter(|(_, part)| part.placement == placement && !part.bytes.is_empty())
+            .map(|(extent, part)| (extent, part.bytes.start))
+            .collect(),
+    }
+}
+
+#[test]
+fn tied_tensors_are_read_once_to_one_place() {
+    let catalog =
+        tied(&[vec![flat(DType::BF16, 1000)], vec![flat(DType::F32, 1 << 20); 3], vec![flat(DType::U8, 9)]], 0);
+    assert_eq!(catalog.tensor_bytes(), 2000 + (4 << 20) + 9);
+    let plan = Planner::default().plan(&catalog, &all(&catalog)).expect("plans");
+    assert_eq!((plan.selected_bytes(), plan.read_bytes(), plan.extents().len()), (4_196_313, 4_196_313, 1));
+    assert_eq!(plan.placements()[1].location, plan.placements()[3].location);
+    assert_eq!(plan.arena_bytes(), 4_196_313);
+    // Any of them alone is like any other tensor.
+    let second = [Wanted::whole(TensorId(2))];
+    let alone = Planner::default().plan(&catalog, &second).expect("plans");
+    assert_eq!((alone.selected_bytes(), alone.read_bytes()), (4 << 20, 4 << 20));
+    // In a mapping they are there once too.
+    let options = PlanOptions { access: Access::Map { resident: true }, ..PlanOptions::default() };
+    let mapped = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    assert_eq!(mapped.mapped().iter().map(|(_, range)| range.len()).sum::<u64>(), 4_196_313);
+}
+
+#[test]
+fn the_place_of_tied_tensors_suits_the_one_that_asks_for_most() {
+    // At an odd offset of the file, so that none of them is aligned there.
+    let catalog =
+        tied(&[vec![flat(DType::U8, 3)], vec![flat(DType::U8, 800), flat(DType::F64, 100), flat(DType::I16, 400)]], 0);
+    let plan = Planner::default().plan(&catalog, &all(&catalog)).expect("plans");
+    let Location::Arena(place) = plan.placements()[1].location else { panic!("in the arena") };
+    assert!(place.is_multiple_of(8) && plan.placements()[1..].iter().all(|p| p.location == Location::Arena(place)));
+}
+
+#[test]
+fn blocks_that_no_cut_suits_are_read_for_each() {
+    // Three bytes are whole elements of 6 bits, four of 32; a cut that suits both is no power of two.
+    let group = vec![flat(DType::F6_E2M3, 4_000_000), flat(DType::F32, 750_000)];
+    let catalog = tied(&[group], 0);
+    let options = PlanOptions { access: streamed(1 << 17, 1 << 20, true, Order::Arrival), ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    assert_eq!(plan.read_bytes(), 6_000_000);
+    let bytes = delivered(&plan);
+    assert!(bytes[0].len() == 3_000_000 && bytes[0] == bytes[1]);
+}
+
+#[test]
+fn of_a_stream_every_part_is_of_both() {
+    let catalog =
+        tied(&[vec![flat(DType::U8, 100)], vec![flat(DType::F32, 1 << 18); 2], vec![flat(DType::U8, 100)]], 0);
+    for direct in [None, limits(512)] {
+        let access = |order| streamed(1 << 17, 1 << 20, true, order);
+        let options = |order| PlanOptions { access: access(order), direct: vec![direct], ..PlanOptions::default() };
+        let plan = Planner::new(options(Order::Arrival)).plan(&catalog, &all(&catalog)).expect("plans");
+        assert!(places(&plan, 1).len() > 8 && places(&plan, 1) == places(&plan, 2));
+        assert_eq!(plan.selected_bytes(), (1 << 20) + 200);
+        let bytes = delivered(&plan);
+        assert!(bytes[1].len() == 1 << 20 && bytes[1] == bytes[2]);
+        // In order, the first is over before the second begins.
+        let plan = Planner::new(options(Order::File)).plan(&catalog, &all(&catalog)).expect("plans");
+        let order = (0..plan.extents().len() as u32).flat_map(|extent| plan.parts(ExtentId(extent)));
+        assert!(order.map(|part| part.placement).is_sorted());
+        assert_eq!(plan.selected_bytes(), (2 << 20) + 200);
+        assert!(delivered(&plan) == bytes);
+    }
+    // Whole, they share a buffer; what is too small for one is told by the first.
+    let access = |limit| streamed(1 << 17, limit, false, Order::File);
+    let plan = |limit| {
+        Planner::new(PlanOptions { access: access(limit), ..PlanOptions::default() }).plan(&catalog, &all(&catalog))
+    };
+    let whole = plan(2 << 20).expect("plans");
+    assert_eq!(places(&whole, 1), places(&whole, 2));
+    assert!(matches!(plan(1 << 19), Err(Error::BufferTooSmall { tensor, .. }) if tensor == "t1.0"));
+}
+
+#[test]
+fn what_is_listed_apart_is_read_again() {
+    let catalog = tied(&[vec![flat(DType::U8, 1 << 20); 2], vec![flat(DType::U8, 1 << 20)]], 0);
+    let listed = [0, 2, 1].map(|tensor| Wanted::whole(TensorId(tensor)));
+    let options = PlanOptions { access: streamed(1 << 21, 1 << 22, false, Order::Listed), ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &listed).expect("plans");
+    assert_eq!((plan.read_bytes(), plan.selected_bytes()), (3 << 20, 3 << 20));
+    let bytes = delivered(&plan);
+    assert!(bytes[0] == bytes[2] && bytes[0] != bytes[1]);
+}
+
+proptest! {
+    #[test]
+    fn every_name_has_its_bytes_and_equal_ones_have_one_place(
+        groups in prop::collection::vec((any_tensor(), prop::collection::vec(0_u8..3, 0..3)), 1..4),
+        cuts in prop::collection::vec(prop::option::weighted(0.5, (any::<u32>(), any::<u64>(), any::<u64>())), 4),
+        apart in any::<u16>(),
+        left_out in any::<u16>(),
+        residue in 0_u64..8,
+        direct in prop_oneof![Just(None), Just(limits(512))],
+        gather_gap in prop_oneof![Just(0_u64), Just(u64::MAX)],
+        access in prop_oneof![
+            2 => Just(Access::Copy),
+            1 => Just(Access::Map { resident: true }),
+            1 => Just(streamed(1 << 16, 8 << 20, true, Order::File)),
+            1 => Just(streamed(1 << 16, 8 << 20, true, Order::Arrival)),
+            1 => Just(streamed(1 << 17, 8 << 20, false, Order::Arrival)),
+        ],
+    ) {
+        let groups: Vec<Vec<_>> = groups.into_iter().map(|(first, more)| {
+            let bytes = first.0.bytes_of(first.1.iter().map(|&n| u128::from(n)).product()).expect("whole blocks") as u64;
+            let mut group = vec![first.clone()];
+            group.extend(more.into_iter().map(|kind| match kind {
+                0 => first.clone(),
+                1 if bytes.is_multiple_of(8) => flat(DType::F64, bytes / 8),
+                _ => flat(DType::U8, bytes),
+            }));
+            group
+        }).collect();
+        let catalog = tied(&groups, residue);
+        let group_of = |tensor: &TensorInfo<'_>| tensor.name[1..2].parse::<usize>().expect("a digit");
+        let wanted: Vec<Wanted> = catalog.tensors().enumerate().filter_map(|(i, tensor)| {
+            // Some are left out, and some are whole where the others of their group are cut.
+            if left_out >> (i % 16) & 3 == 3 {
+                return None;
+            }
+            let whole = Some(Wanted::whole(tensor.id));
+            let Some((dim, a, b)) = cuts[group_of(&tensor)].filter(|_| apart >> (i % 16) & 3 != 3) else { return whole };
+            let Some(dim) = dim.checked_rem(tensor.shape.len() as u32) else { return whole };
+            let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
+            Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok().or(whole)
+        }).collect();
+        let options = PlanOptions { access, direct: vec![direct], gather_gap, ..PlanOptions::default() };
+        let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
+        let bytes = delivered(&plan);
+        let mut distinct = 0;
+        for (index, part) in wanted.iter().enumerate() {
+            let tensor = catalog.tensor(part.tensor());
+            let expected: Vec<u8> = slow_slice(&tensor, part.as_slice()).into_iter().map(content).collect();
+            prop_assert!(bytes[index] == expected, "{} differs", tensor.name);
+            if let Location::Arena(place) = plan.placements()[index].location {
+                prop_assert!(expected.is_empty() || (place as u64).is_multiple_of(tensor.dtype.alignment()));
+            }
+            let block = |wanted: &Wanted| catalog.tensor(wanted.tensor()).dtype.block_bytes();
+            let joins = index.checked_sub(1).is_some_and(|before| {
+                let (a, b) = (block(&wanted[before]), block(part));
+                let in_parts = access == streamed(1 << 16, 8 << 20, true, Order::File) && expected.len() > 1 << 15;
+                let alike = a == b || a.is_power_of_two() && b.is_power_of_two();
+                wanted[before].same_bytes(part, &catalog) && alike && !in_parts
+            });
+            if joins {
+                prop_assert_eq!(places(&plan, index - 1), places(&plan, index));
+            } else {
+                distinct += expected.len() as u64;
+            }
+        }
+        prop_assert_eq!(plan.selected_bytes(), distinct);
+        let held = |extent: &Extent| extent.pieces.map_or(extent.range.len(), |pieces| {
+            pieces.before(extent.range.end()) - pieces.before(extent.range.start())
+        });
+        let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
+        let held = plan.extents().iter().map(held).sum::<u64>() + mapped;
+        prop_assert!((distinct..=distinct + distinct / 128 + (4 << 20)).contains(&held), "{} for {}", held, distinct);
+    }
+}

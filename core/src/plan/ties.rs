@@ -1,0 +1,47 @@
+//! Tensors that are the same bytes of a file, as they shared their storage when they were saved: read once, to one place.
+//!
+//! A catalog has them side by side, and so has a selection that is not listed; what of them follows one another in a selection is planned as
+//! one. Where the caller lists something between them, or wants another part of each, they are read for each: of a stream, the first may be
+//! gone by then. They are so too where they come in parts and in order, as the first is to be over before the second begins.
+
+use super::extents::gather_bytes;
+use super::{Access, Buffers, Order, PlanOptions};
+use crate::catalog::Catalog;
+use crate::wanted::Wanted;
+
+/// How many at the beginning of `selected` are planned as one: one at least, if there is any.
+pub(super) fn together(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions) -> usize {
+    let Some((first, rest)) = selected.split_first() else { return 0 };
+    if rest.first().is_none_or(|second| !second.same_bytes(first, catalog)) || comes_in_parts(catalog, first, options) {
+        return 1;
+    }
+    1 + rest.iter().take_while(|wanted| wanted.same_bytes(first, catalog) && cut_alike(catalog, first, wanted)).count()
+}
+
+/// Whether it may come in parts, and in order.
+fn comes_in_parts(catalog: &Catalog, wanted: &Wanted, options: &PlanOptions) -> bool {
+    match options.access {
+        // What alignment adds to a buffer is less than the other half of it.
+        Access::Stream(buffers @ Buffers { split: true, order: Order::File | Order::Listed, .. }) => {
+            wanted.bytes(&catalog.tensor(wanted.tensor())) > gather_bytes(&buffers) / 2
+        }
+        _ => false,
+    }
+}
+
+/// Whether what cuts the larger type's blocks apart does so with the other's, so that parts of a stream can keep to both.
+fn cut_alike(catalog: &Catalog, a: &Wanted, b: &Wanted) -> bool {
+    let bytes = |wanted: &Wanted| catalog.tensor(wanted.tensor()).dtype.block_bytes();
+    let (a, b) = (bytes(a), bytes(b));
+    a == b || (a.is_power_of_two() && b.is_power_of_two())
+}
+
+/// The bytes of what is selected, those that are planned as one counted once.
+pub(super) fn distinct_bytes(catalog: &Catalog, mut selected: &[Wanted], options: &PlanOptions) -> u64 {
+    let mut bytes = 0_u64;
+    while let Some(wanted) = selected.first() {
+        bytes = bytes.saturating_add(wanted.bytes(&catalog.tensor(wanted.tensor())));
+        selected = &selected[together(catalog, selected, options)..];
+    }
+    bytes
+}

@@ -1,0 +1,73 @@
+//! ServerlessLLM stores of any layout, written here without floodtide's code, and what is in them.
+
+use floodtide_core::DType;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The dtypes that ServerlessLLM writes, with its names for them.
+const DTYPES: [(&str, &str, DType); 5] = [
+    ("torch.uint8", "u8", DType::U8),
+    ("torch.bfloat16", "bf16", DType::BF16),
+    ("torch.float32", "f32", DType::F32),
+    ("torch.float64", "f64", DType::F64),
+    ("torch.int16", "i16", DType::I16),
+];
+
+/// A store to be written.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Index of the dtype, rows, columns, and how many more names the same bytes have.
+    pub tensors: Vec<(usize, u64, u64, usize)>,
+    /// When a new partition begins.
+    pub limit: u64,
+    /// Six elements in a record, offsets in its partition, no padding.
+    pub tensora: bool,
+}
+
+/// Any store.
+pub fn stores() -> impl Strategy<Value = Store> {
+    let columns = prop_oneof![4 => 0_u64..50, 2 => 0_u64..3000, 1 => 10_000_u64..40_000];
+    let ties = prop_oneof![3 => Just(0_usize), 1 => 1_usize..3];
+    let tensors = prop::collection::vec((0..DTYPES.len(), 1_u64..12, columns, ties), 1..10);
+    let limit = prop_oneof![Just(1_u64), 10_000_u64..2_000_000, Just(10 << 30)];
+    (tensors, limit, any::<bool>()).prop_map(|(tensors, limit, tensora)| Store { tensors, limit, tensora })
+}
+
+/// Writes the store, and returns what is in it by name. The tied ones of `t3` are `t3.1` and so on.
+pub fn write(folder: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
+    let (mut partitions, mut index, mut all) = (vec![Vec::new()], serde_json::Map::new(), BTreeMap::new());
+    for (number, &(dtype, rows, columns, ties)) in store.tensors.iter().enumerate() {
+        let (torch, short, dtype) = DTYPES[dtype];
+        let size = rows * columns * dtype.bits() / 8;
+        let bytes: Vec<u8> = (0..size).map(|i| (i * 7 + i / 255 + i / 65_000 + number as u64 * 31) as u8).collect();
+        let last = partitions.last().expect("there is one");
+        if !last.is_empty() && last.len() as u64 + size > store.limit {
+            partitions.push(Vec::new());
+        }
+        let before: usize = partitions[..partitions.len() - 1].iter().map(Vec::len).sum();
+        let number_of_partition = partitions.len() - 1;
+        let partition = partitions.last_mut().expect("there is one");
+        let offset = partition.len();
+        partition.extend_from_slice(&bytes);
+        if !store.tensora {
+            partition.resize(partition.len().next_multiple_of(8), 0xa5);
+        }
+        let (shape, strides) = ([rows, columns], [columns, 1]);
+        let record = match store.tensora {
+            true => serde_json::json!([offset, size, shape, strides, short, number_of_partition]),
+            false => serde_json::json!([before + offset, size, shape, strides, torch]),
+        };
+        for tie in 0..=ties {
+            let name = if tie == 0 { format!("t{number}") } else { format!("t{number}.{tie}") };
+            index.insert(name.clone(), record.clone());
+            all.insert(name, bytes.clone());
+        }
+    }
+    for (number, partition) in partitions.iter().enumerate() {
+        fs::write(folder.join(format!("tensor.data_{number}")), partition).expect("writes");
+    }
+    fs::write(folder.join("tensor_index.json"), serde_json::Value::Object(index).to_string()).expect("writes");
+    all
+}
