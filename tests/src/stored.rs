@@ -32,9 +32,10 @@ pub fn read(folder: &Path) -> BTreeMap<String, Stored> {
     let index: Value =
         serde_json::from_slice(&fs::read(folder.join("tensor_index.json")).expect("reads")).expect("JSON");
     let lengths = partitions(folder);
-    let data: Vec<u8> = (0..lengths.len())
-        .flat_map(|number| fs::read(folder.join(format!("tensor.data_{number}"))).expect("reads"))
+    let data: Vec<Vec<u8>> = (0..lengths.len())
+        .map(|number| fs::read(folder.join(format!("tensor.data_{number}"))).expect("reads"))
         .collect();
+    let data = data.concat();
     let numbers = |value: &Value| -> Vec<u64> {
         value.as_array().expect("a list").iter().map(|number| number.as_u64().expect("a number")).collect()
     };
