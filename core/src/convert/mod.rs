@@ -1,7 +1,7 @@
 //! Where each tensor of a checkpoint goes in another one that is to be written: all files, their headers and indexes, and the place of
 //! every byte, before anything is read or written.
 //!
-//! From a catalog and what is selected of it come [`Item`]s: tensors with their new names ([`Rename`]) and a dtype that the target has,
+//! From a catalog and what is selected of it come items: tensors with their new names ([`Rename`]) and a dtype that the target has,
 //! in the order of the source. The target's own file (`safetensors`, `serverlessllm`) divides them among files ([`Split`]) and lays these
 //! out. What it comes to is a [`Layout`]; a platform has to write its files' [`start`](OutputFile::start)s and each tensor at its
 //! [`Destination`]. What the target cannot express is refused here.

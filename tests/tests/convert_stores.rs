@@ -1,0 +1,53 @@
+//! Conversions of ServerlessLLM stores of any layout, in both dialects, whose tensors may be the same bytes.
+
+use floodtide_linux::convert::{Converter, Split, Target};
+use floodtide_linux::{Format, Loader};
+use floodtide_tests::checkpoint::folder;
+use floodtide_tests::store::{stores, write};
+use floodtide_tests::stored;
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZeroU32;
+
+/// Less than the longest tensors, which then come in parts.
+const LIMIT: u64 = 1 << 20;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_name_keeps_its_bytes_and_ties_stay_ties_where_they_can(store in stores(), files in 1_u32..3) {
+        let folder = folder();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("in")).expect("makes");
+        let all = write(&at("in"), &store);
+        let to = |target| Converter::new(Loader::new().memory_limit(LIMIT), target);
+
+        let converted = to(Target::Safetensors).convert(at("in"), at("files")).expect("converts");
+        let file = fs::read(at("files/model.safetensors")).expect("one file");
+        let found: BTreeMap<String, Vec<u8>> = SafeTensors::deserialize(&file)
+            .expect("valid")
+            .iter()
+            .map(|(name, view)| (name.to_owned(), view.data().to_vec()))
+            .collect();
+        prop_assert!(found == all);
+        prop_assert_eq!((converted.from, converted.tensors), (Format::ServerlessLlm, all.len()));
+        let bytes: usize = all.values().map(Vec::len).sum();
+        prop_assert_eq!(converted.tensor_bytes, bytes as u64, "those of each name");
+
+        let filled = store.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
+        let split = if filled >= 2 { Split::Files(NonZeroU32::new(files).expect("some")) } else { Split::Usual };
+        let converted = to(Target::ServerlessLlm).split(split).convert(at("in"), at("store")).expect("converts");
+        let found = stored::read(&at("store"));
+        prop_assert!(found.iter().map(|(name, tensor)| (name.clone(), tensor.bytes.clone())).eq(all.clone()));
+        let mut records: Vec<u64> =
+            found.values().filter(|tensor| !tensor.bytes.is_empty()).map(|tensor| tensor.offset).collect();
+        records.sort_unstable();
+        records.dedup();
+        prop_assert_eq!(records.len(), filled, "one for all that are the same bytes");
+        let once: usize = (0..store.tensors.len()).map(|number| all[&format!("t{number}")].len()).sum();
+        prop_assert_eq!(converted.tensor_bytes, once as u64);
+    }
+}
