@@ -36,7 +36,7 @@ pub struct Checkpoint {
     pub files: Rc<[SimFile]>,
     /// The tensors, in the order of file and offset.
     pub tensors: Vec<KnownTensor>,
-    /// Whether it is a ServerlessLLM store: the files are partitions, and [`index`](Self::index) says what is in them.
+    /// Whether it is a ServerlessLLM store: the files are partitions, and an index beside them says what is in them.
     pub is_store: bool,
 }
 

@@ -4,7 +4,7 @@ use super::chunks::chunk_bytes;
 use super::{
     Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment, ties,
 };
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::strided::Strided;
 use crate::units::{Alignment, ByteRange, FileId};
@@ -100,9 +100,11 @@ pub(super) fn lay_out(
         let tensor = catalog.tensor(wanted.tensor());
         let lies = wanted.lies(&tensor);
         let range = lies.range;
-        let alignment = tied.iter().map(|wanted| catalog.tensor(wanted.tensor()));
-        let alignment = alignment.map(|tensor| tensor_alignment(&tensor, options.tensor_alignment)).max();
-        let alignment = alignment.unwrap_or(options.tensor_alignment);
+        // Nearly always it is one, which is not looked up again.
+        let others = &tied[1..];
+        let alignment = others.iter().fold(tensor_alignment(&tensor, options.tensor_alignment), |alignment, wanted| {
+            tensor_alignment(&catalog.tensor(wanted.tensor()), alignment)
+        });
         let index = layout.out.placements.len();
         let location = match options.access {
             Access::Map { .. } if alignment.divides(range.start()) && lies.pieces.is_none() => Location::Mapped,
@@ -110,11 +112,12 @@ pub(super) fn lay_out(
             // What is empty has no byte to read; the arena's start is aligned for all.
             _ => Location::Arena(0),
         };
-        for wanted in tied {
-            let tensor = catalog.tensor(wanted.tensor());
-            let slice = wanted.as_slice().and_then(|slice| layout.out.slices.add(&tensor, slice, lies.pieces));
+        let mut add = |wanted: &Wanted, tensor: &TensorInfo<'_>| {
+            let slice = wanted.as_slice().and_then(|slice| layout.out.slices.add(tensor, slice, lies.pieces));
             layout.out.placements.push(Placement { tensor: tensor.id, range, location, slice });
-        }
+        };
+        add(wanted, &tensor);
+        others.iter().for_each(|wanted| add(wanted, &catalog.tensor(wanted.tensor())));
         if range.is_empty() {
             continue;
         }
