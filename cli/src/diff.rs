@@ -80,9 +80,7 @@ fn show(diff: &Diff) -> Result<(), Failure> {
 }
 
 fn document(args: &DiffArgs, diff: &Diff) -> Value {
-    let side = |path: &std::path::Path, catalog: &floodtide_linux::Catalog| {
-        json!({"path": path.to_string_lossy(), "format": catalog.format().name(), "tensors": catalog.len()})
-    };
+    let side = |path: &std::path::Path, catalog: &floodtide_linux::Catalog| json!({"path": path.to_string_lossy(), "format": catalog.format().name(), "tensors": catalog.len()});
     json!({
         "a": side(&args.first, &diff.first),
         "b": side(&args.second, &diff.second),

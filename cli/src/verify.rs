@@ -49,8 +49,12 @@ fn broken(args: &VerifyArgs, errors: &[Error]) -> Result<(), Failure> {
 fn show(inspected: &Inspected, verdict: Option<&Verdict>) -> Result<(), Failure> {
     let catalog = &inspected.catalog;
     let (tensors, files) = (catalog.len(), catalog.files().len());
-    let valid =
-        format!("{}, {} in {}: valid", catalog.format(), output::count(tensors, "tensor"), output::count(files, "file"));
+    let valid = format!(
+        "{}, {} in {}: valid",
+        catalog.format(),
+        output::count(tensors, "tensor"),
+        output::count(files, "file")
+    );
     let mut facts = vec![("structure", valid)];
     let mut out = output::stdout();
     if let Some(verdict) = verdict {

@@ -10,7 +10,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use core::fmt;
@@ -198,17 +197,13 @@ impl TreeHash {
     /// Brings bytes of a leaf that is not in one part.
     fn fill(&mut self, leaf: u64, at: usize, bytes: &[u8]) {
         let len = (self.total - leaf * LEAF).min(LEAF) as usize;
-        let mut entry = match self.unfinished.entry(leaf) {
-            Entry::Occupied(entry) => entry,
-            Entry::Vacant(entry) => entry.insert_entry((0, Box::new([0; LEAF as usize]))),
-        };
-        let (come, buffer) = entry.get_mut();
+        let (come, buffer) = self.unfinished.entry(leaf).or_insert_with(|| (0, Box::new([0; LEAF as usize])));
         buffer[at..at + bytes.len()].copy_from_slice(bytes);
         *come += bytes.len();
         if *come < len {
             return;
         }
-        let (_, buffer) = entry.remove();
+        let Some((_, buffer)) = self.unfinished.remove(&leaf) else { return };
         if self.leaves == 1 {
             self.root = Some(Checksum::of(&buffer[..len]));
         } else {

@@ -9,6 +9,7 @@ use crate::glob::GlobError;
 use crate::manifest::ManifestError;
 use crate::source::Fault;
 use crate::units::HumanBytes;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -156,7 +157,7 @@ pub enum Error {
         Escaped(file),
         Quoted(tensor)
     )]
-    Mismatch { file: String, tensor: String, start: u64, end: u64, expected: Checksum, found: Checksum },
+    Mismatch { file: String, tensor: String, start: u64, end: u64, expected: Box<Checksum>, found: Box<Checksum> },
     /// A manifest breaks a rule.
     #[error("{}: {source}", Escaped(file))]
     Manifest { file: String, source: ManifestError },

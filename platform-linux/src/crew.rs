@@ -74,7 +74,9 @@ pub(crate) struct Prepared {
 }
 
 /// Where the workers' memory comes from, and what becomes of what has landed.
-pub(crate) trait Supply: BufferSupply<Buffer: StableBuffer + Landed> + fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Supply:
+    BufferSupply<Buffer: StableBuffer + Landed> + fmt::Debug + Send + Sync + 'static
+{
     /// Nothing more will land: the load has failed, or else every worker is gone. May come more than once.
     fn over(&self, failed: bool) {
         let _ = failed;

@@ -17,11 +17,12 @@ use crate::stream::AsyncTensorStream;
 use crate::stream::{self, StreamOptions, TensorStream};
 use crate::tensors::Tensors;
 use crate::trace::{Phase, Phases, Trace, Traces};
+use floodtide_core::manifest::Manifest;
 use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
-use floodtide_core::manifest::Manifest;
 use floodtide_core::{
-    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection, Verification,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection,
+    Verification,
 };
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -457,11 +458,7 @@ impl Loader {
     }
 
     /// The checks of a plan, if there are to be any.
-    pub(crate) fn verification(
-        &self,
-        catalog: &Arc<Catalog>,
-        plan: &Arc<Plan>,
-    ) -> Result<Option<Verification>, Error> {
+    pub(crate) fn verification(&self, catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> Result<Option<Verification>, Error> {
         let Some(manifest) = &self.manifest else { return Ok(None) };
         Ok(Some(Verification::new(Arc::clone(catalog), Arc::clone(plan), manifest)?))
     }

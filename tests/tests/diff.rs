@@ -118,7 +118,9 @@ fn bytes_that_differ_are_counted_and_placed() {
     assert_eq!(*range, 2..3);
     let run = diff(&file, &other, &[]);
     assert_eq!((run.code, run.stderr.as_str()), (1, ""), "{run:#?}");
-    for words in ["content  e.large: 3 bytes differ within 5..8999991", "content  f.small", "4 the same", "2 with other content"] {
+    for words in
+        ["content  e.large: 3 bytes differ within 5..8999991", "content  f.small", "4 the same", "2 with other content"]
+    {
         assert!(run.stdout.contains(words), "\"{words}\" is not in {run:#?}");
     }
 }
@@ -135,9 +137,14 @@ fn what_was_added_removed_or_changed_is_named() {
     other.push(tensor("new", F32, &[2], 7));
     write_safetensors(&b, &other);
     let found = Loader::new().diff(&a, &b).expect("compares");
-    let changes: Vec<(&str, &Change)> = found.tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.change)).collect();
-    let [("a.weight", Change::Kind { dtypes, .. }), ("b.bias", Change::Removed), ("e.large", Change::Kind { shapes, .. }), ("new", Change::Added)] =
-        changes[..]
+    let changes: Vec<(&str, &Change)> =
+        found.tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.change)).collect();
+    let [
+        ("a.weight", Change::Kind { dtypes, .. }),
+        ("b.bias", Change::Removed),
+        ("e.large", Change::Kind { shapes, .. }),
+        ("new", Change::Added),
+    ] = changes[..]
     else {
         panic!("{changes:?}")
     };
@@ -147,8 +154,12 @@ fn what_was_added_removed_or_changed_is_named() {
     let run = diff(&a, &b, &["--json"]);
     let document: serde_json::Value = serde_json::from_str(&run.stdout).expect("one document");
     assert_eq!((run.code, &document["same"]), (1, &false.into()));
-    let kinds: Vec<&str> =
-        document["differences"].as_array().expect("a list").iter().map(|row| row["change"].as_str().expect("text")).collect();
+    let kinds: Vec<&str> = document["differences"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|row| row["change"].as_str().expect("text"))
+        .collect();
     assert_eq!(kinds, ["kind", "removed", "kind", "added"]);
     let text = diff(&a, &b, &[]).stdout;
     for words in ["changed  a.weight: F16 [1000, 1500] became BF16", "removed  b.bias", "added    new"] {

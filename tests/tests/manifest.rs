@@ -83,8 +83,7 @@ fn write_manifest(path: &Path, to: &Path) -> PathBuf {
 }
 
 fn verify(path: &Path, manifest: &Path, extra: &[&str]) -> Run {
-    let arguments =
-        ["verify", path.to_str().expect("UTF-8"), "--manifest", manifest.to_str().expect("UTF-8")];
+    let arguments = ["verify", path.to_str().expect("UTF-8"), "--manifest", manifest.to_str().expect("UTF-8")];
     command::run([&arguments, extra].concat())
 }
 
@@ -116,11 +115,8 @@ fn an_index_is_one_of_the_files() {
     fs::create_dir(&shards).expect("makes");
     small(&single.join("model.safetensors"));
     reshard(&single.join("model.safetensors"), &shards, 2);
-    let names = [
-        "model-00001-of-00002.safetensors",
-        "model-00002-of-00002.safetensors",
-        "model.safetensors.index.json",
-    ];
+    let names =
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"];
     assert_is_of(&Loader::new().manifest(&shards).expect("hashes"), &shards, &names);
     let store = folder.path().join("store");
     fs::create_dir(&store).expect("makes");
@@ -234,7 +230,8 @@ fn what_is_missing_and_what_is_new_is_named() {
     let folder = folder();
     checkpoint(folder.path());
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
-    let other = r#"{"0.0":{"dtype":"I8","shape":[3],"data_offsets":[0,3]},"n":{"dtype":"U8","shape":[],"data_offsets":[3,4]}}"#;
+    let other =
+        r#"{"0.0":{"dtype":"I8","shape":[3],"data_offsets":[0,3]},"n":{"dtype":"U8","shape":[],"data_offsets":[3,4]}}"#;
     fs::write(folder.path().join("model-0.safetensors"), raw(other, &[1; 4])).expect("writes");
     fs::rename(folder.path().join("model-1.safetensors"), folder.path().join("renamed.safetensors")).expect("renames");
     let verdict = Loader::new().compare_with(folder.path(), &manifest).expect("valid");

@@ -234,7 +234,10 @@ fn a_manifest_of_something_else_is_refused() {
     let others = Loader::new().selection(Selection::names(["layer.bias"])).verify(without("scale"));
     assert_eq!(others.load(&path).expect("loads").len(), 1);
     let mut tensors = manifest.tensors().to_vec();
-    tensors.iter_mut().filter(|tensor| tensor.name == "scale").for_each(|tensor| tensor.dtype = floodtide_linux::DType::I64.into());
+    tensors
+        .iter_mut()
+        .filter(|tensor| tensor.name == "scale")
+        .for_each(|tensor| tensor.dtype = floodtide_linux::DType::I64.into());
     let other = Loader::new().verify(Manifest::new(tensors, vec![]).expect("valid")).load(&path).expect_err("differs");
     assert!(other.to_string().contains("\"scale\" has dtype F64") && other.to_string().contains("I64"), "{other}");
 }

@@ -44,7 +44,8 @@ fn refusal(json: &str) -> (&'static str, String) {
 
 #[test]
 fn what_is_written_is_what_was_parsed_sorted_by_name() {
-    let parsed = parse(&manifest(&[file("b"), file("a")].join(","), &[tensor("y"), tensor("x")].join(","))).expect("valid");
+    let parsed =
+        parse(&manifest(&[file("b"), file("a")].join(","), &[tensor("y"), tensor("x")].join(","))).expect("valid");
     let names = |list: &[ManifestTensor]| list.iter().map(|tensor| tensor.name.clone()).collect::<String>();
     assert_eq!((names(parsed.tensors()).as_str(), parsed.files()[0].name.as_str()), ("xy", "a"));
     let written = parsed.to_string();
@@ -110,7 +111,10 @@ fn every_broken_rule_is_named() {
         (manifest(&file(""), &t), "name", "plain name"),
     ] {
         let (found, message) = refusal(&json);
-        assert!(found == rule && message.contains(words), "{json:.200}: expected {rule} with \"{words}\", found {found}: {message}");
+        assert!(
+            found == rule && message.contains(words),
+            "{json:.200}: expected {rule} with \"{words}\", found {found}: {message}"
+        );
     }
 }
 

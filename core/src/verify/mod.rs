@@ -20,6 +20,7 @@ use crate::planted::planted;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{ByteRange, ChunkId, FileId};
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hashes::Hashes;
@@ -141,6 +142,7 @@ fn check(catalog: &Catalog, tensor: &TensorInfo<'_>, expected: Checksum, found: 
         return Ok(());
     }
     let (file, tensor, range) = (catalog.file(tensor.file).path.clone(), tensor.name.to_owned(), tensor.range);
+    let (expected, found) = (Box::new(expected), Box::new(found));
     Err(Error::Mismatch { file, tensor, start: range.start(), end: range.end(), expected, found })
 }
 

@@ -25,7 +25,8 @@ fn files(sizes: &[Vec<usize>], shift: usize) -> Files {
         for (number, size) in sizes.iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
             let end = at + size;
-            json += &format!(r#"{comma}"{file}.{number}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{at},{end}]}}"#);
+            json +=
+                &format!(r#"{comma}"{file}.{number}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{at},{end}]}}"#);
             at = end;
         }
         json += &format!("}}{}", " ".repeat(shift));
@@ -59,7 +60,8 @@ impl Files {
     fn chunk(&self, plan: &Plan, chunk: ChunkId) -> Vec<u8> {
         let chunk = &plan.chunks()[chunk.index()];
         let file = &self.bytes[chunk.file.index()];
-        let mut bytes = file[chunk.offset as usize..(chunk.offset as usize + chunk.slot.len()).min(file.len())].to_vec();
+        let mut bytes =
+            file[chunk.offset as usize..(chunk.offset as usize + chunk.slot.len()).min(file.len())].to_vec();
         bytes.resize(chunk.slot.len(), 0xee);
         bytes
     }
@@ -93,12 +95,9 @@ fn limits(bytes: u64) -> Option<DirectLimits> {
 fn ways(files: usize) -> Vec<PlanOptions> {
     let stream = |split| Buffers { gather: 64 << 10, limit: 4 << 20, split, order: Order::Arrival };
     let mut ways = Vec::new();
-    for access in [
-        Access::Copy,
-        Access::Map { resident: true },
-        Access::Stream(stream(false)),
-        Access::Stream(stream(true)),
-    ] {
+    for access in
+        [Access::Copy, Access::Map { resident: true }, Access::Stream(stream(false)), Access::Stream(stream(true))]
+    {
         for direct in [None, limits(512), limits(4096)] {
             let direct = vec![direct; files];
             ways.push(PlanOptions { access, direct, chunk_bytes: 64 << 10, ..PlanOptions::default() });
@@ -190,7 +189,8 @@ fn what_cannot_be_verified_is_refused_at_once() {
 fn a_load_that_ends_early_is_not_verified() {
     let files = files(&[vec![500_000, 10]], 0);
     let plan = files.plan(PlanOptions { chunk_bytes: 64 << 10, ..PlanOptions::default() });
-    let verification = Verification::new(Arc::clone(&files.catalog), Arc::clone(&plan), &files.manifest()).expect("can be");
+    let verification =
+        Verification::new(Arc::clone(&files.catalog), Arc::clone(&plan), &files.manifest()).expect("can be");
     for chunk in 1..plan.chunks().len() as u32 {
         assert_eq!(verification.chunk_landed(ChunkId(chunk), &files.chunk(&plan, ChunkId(chunk))), Ok(()));
     }

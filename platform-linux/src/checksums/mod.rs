@@ -56,7 +56,8 @@ impl Sums {
         let hashers = Hashers::new(whole_files.files().len(), with_tensors.then(|| ContentHashes::new(&catalog)));
         let ended = std::thread::scope(|scope| {
             let work = || hashers.work(true);
-            let spawn = |_| std::thread::Builder::new().name("floodtide-hash".to_owned()).spawn_scoped(scope, work).ok();
+            let spawn =
+                |_| std::thread::Builder::new().name("floodtide-hash".to_owned()).spawn_scoped(scope, work).ok();
             let threads: Vec<_> = (0..probe::cpus().max(1)).map_while(spawn).collect();
             let ended = loop {
                 match stream.next_buffer() {

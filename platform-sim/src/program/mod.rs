@@ -6,8 +6,8 @@ mod totals;
 
 pub(crate) use options::{Options, USAGE};
 
-use floodtide_sim::checkpoint::KnownTensor;
 use floodtide_sim::Report;
+use floodtide_sim::checkpoint::KnownTensor;
 use shrink::{drawn, shrink};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
