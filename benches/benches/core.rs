@@ -3,6 +3,7 @@
 //! The header bench compares with the reference parser over the same bytes in the same run.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use floodtide_core::format::gguf::{Parsed, parse};
 use floodtide_core::format::safetensors::Header;
 use floodtide_core::{
     Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, Selection,
@@ -51,6 +52,49 @@ fn catalog(header: &Header<'_>, file_len: u64) -> Catalog {
     let mut builder = CatalogBuilder::new(Format::Safetensors);
     builder.add_safetensors("model.safetensors", file_len, header).expect("adds");
     builder.finish().expect("unique")
+}
+
+/// A GGUF header as that of a model with a large tokenizer: 250,000 tokens with scores, types and merges, and 1,000 tensors.
+fn gguf_header() -> (Vec<u8>, u64) {
+    const TOKENS: u64 = 250_000;
+    const TENSORS: u64 = 1000;
+    let string = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let array = |key: &str, element: i32, elements: &[u8]| {
+        let start = [&string(key)[..], &9_i32.to_le_bytes(), &element.to_le_bytes(), &TOKENS.to_le_bytes()].concat();
+        [&start, elements].concat()
+    };
+    let texts = |text: &dyn Fn(u64) -> String| (0..TOKENS).flat_map(|i| string(&text(i))).collect::<Vec<u8>>();
+    let mut header = b"GGUF\x03\0\0\0".to_vec();
+    header.extend([TENSORS, 4].iter().flat_map(|count| count.to_le_bytes()));
+    header.extend(array("tokenizer.ggml.tokens", 8, &texts(&|i| format!("▁token{i:x}"))));
+    header.extend(array("tokenizer.ggml.scores", 6, &[0; 4 * TOKENS as usize]));
+    header.extend(array("tokenizer.ggml.token_type", 5, &[0; 4 * TOKENS as usize]));
+    header.extend(array("tokenizer.ggml.merges", 8, &texts(&|i| format!("▁token{i:x} ▁token{:x}", i + 1))));
+    for tensor in 0..TENSORS {
+        header.extend(string(&format!("blk.{}.ffn_down_exps.{tensor}.weight", tensor / 9)));
+        header.extend([&2_u32.to_le_bytes()[..], &256_u64.to_le_bytes(), &1_u64.to_le_bytes()].concat());
+        // Q4_K: a block of 144 bytes, padded to 160.
+        header.extend([&12_i32.to_le_bytes()[..], &(160 * tensor).to_le_bytes()].concat());
+    }
+    let file_len = header.len() as u64 + 32 + 160 * TENSORS;
+    (header, file_len)
+}
+
+/// Of all that is there; and as a loader does it, which begins with 64 KiB and then has twice as much each time.
+fn gguf(c: &mut Criterion) {
+    let (header, file_len) = gguf_header();
+    let mut group = c.benchmark_group("GGUF header of 500,000 strings");
+    group.throughput(Throughput::Bytes(header.len() as u64)).sample_size(20);
+    group.bench_function("at once", |b| b.iter(|| black_box(parse(black_box(&header), file_len).expect("valid"))));
+    group.bench_function("in steps", |b| {
+        b.iter(|| {
+            let mut read = 64 << 10;
+            while let Parsed::Needs(needed) = parse(black_box(&header[..read]), file_len).expect("valid") {
+                read = (needed as usize).max(2 * read).min(header.len());
+            }
+        });
+    });
+    group.finish();
 }
 
 /// A catalog of one file with `count` tensors of `bytes` each.
@@ -113,5 +157,5 @@ fn engine(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parsing, planning, engine);
+criterion_group!(benches, parsing, gguf, planning, engine);
 criterion_main!(benches);

@@ -241,6 +241,9 @@ impl OrderArg {
 pub(crate) struct InspectArgs {
     /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
+    /// Show the metadata alone, texts whole and arrays abbreviated
+    #[arg(long)]
+    pub(crate) metadata: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

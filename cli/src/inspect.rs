@@ -1,6 +1,7 @@
 //! `floodtide inspect`: what a checkpoint holds, from its headers.
 
 use crate::args::InspectArgs;
+use crate::metadata::{self, Pairs, Texts};
 use crate::output::{self, Failure};
 use floodtide_core::{Catalog, Escaped, FileInfo, HumanBytes, TensorInfo};
 use floodtide_linux::{Inspected, Loader};
@@ -18,11 +19,32 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
     let inspected = Loader::new().inspect(&args.path)?;
     output::warn(&inspected.warnings);
     if args.json {
-        return output::print_json(&document(&inspected));
+        return if args.metadata {
+            output::print_json(&About::of(&inspected))
+        } else {
+            output::print_json(&document(&inspected))
+        };
     }
     let mut out = output::stdout();
-    table(&mut out, &inspected)?;
+    if args.metadata {
+        metadata::lines(&mut out, &inspected.metadata, Texts::Whole)?;
+    } else {
+        table(&mut out, &inspected)?;
+    }
     Ok(out.flush()?)
+}
+
+/// The document of `--metadata`.
+#[derive(Serialize)]
+struct About<'a> {
+    format: &'a str,
+    metadata: Pairs<'a>,
+}
+
+impl<'a> About<'a> {
+    fn of(inspected: &'a Inspected) -> Self {
+        Self { format: inspected.catalog.format().name(), metadata: Pairs(&inspected.metadata) }
+    }
 }
 
 /// The JSON document, made as it is written: a header can hold millions of dimensions and keys, and a tree of them takes
@@ -39,6 +61,7 @@ fn document(inspected: &Inspected) -> impl Serialize {
                 name: tensor.name,
                 dtype: tensor.dtype.name(),
                 shape: tensor.shape,
+                ggml_shape: tensor.dtype.ggml().map(|_| tensor.ggml_shape().collect()),
                 file: &catalog.file(tensor.file).path,
                 offset: tensor.range.start(),
                 bytes: tensor.range.len(),
@@ -61,6 +84,9 @@ struct TensorRow<'a> {
     name: &'a str,
     dtype: &'a str,
     shape: &'a [u64],
+    /// Of ggml's types, the shape as ggml lists it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ggml_shape: Option<Vec<u64>>,
     file: &'a str,
     offset: u64,
     bytes: u64,
@@ -87,15 +113,6 @@ impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Sequence<F> {
     }
 }
 
-/// Keys and values, as an object.
-struct Pairs<'a>(&'a [(String, String)]);
-
-impl Serialize for Pairs<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
-    }
-}
-
 fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
     let catalog = &inspected.catalog;
     if !catalog.is_empty() {
@@ -107,9 +124,7 @@ fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
     }
     if !inspected.metadata.is_empty() {
         writeln!(out)?;
-        for (key, value) in &inspected.metadata {
-            writeln!(out, "{} = {}", Escaped(key), Escaped(value))?;
-        }
+        metadata::lines(out, &inspected.metadata, Texts::Short)?;
     }
     let (mut totals, mut ties): (BTreeMap<&str, (usize, u64)>, usize) = (BTreeMap::new(), 0);
     for (tensor, tied_to) in with_ties(catalog) {

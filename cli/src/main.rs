@@ -13,6 +13,7 @@ mod doctor;
 mod inspect;
 mod load;
 mod manifest;
+mod metadata;
 mod output;
 mod plan;
 mod probe;

@@ -4,6 +4,7 @@ use crate::checksum::Checksum;
 use crate::dtype::DType;
 use crate::element::{ElementType, GgmlType};
 use crate::escape::{Escaped, Quoted};
+use crate::format::gguf::{GgufError, SplitError};
 use crate::format::{safetensors::HeaderError, serverlessllm::StoreError, shard_index::IndexError};
 use crate::glob::GlobError;
 use crate::manifest::ManifestError;
@@ -23,6 +24,12 @@ pub enum Error {
     /// A header breaks a rule of its format.
     #[error("{}: {source}", Escaped(file))]
     Header { file: String, source: HeaderError },
+    /// A GGUF file breaks a rule of its format.
+    #[error("{}: {source}", Escaped(file))]
+    Gguf { file: String, source: GgufError },
+    /// A shard of a split GGUF model does not belong where it is.
+    #[error("{}: {source}", Escaped(file))]
+    Split { file: String, source: SplitError },
     /// An index breaks a rule, or disagrees with its shards.
     #[error("{}: {source}", Escaped(file))]
     Index { file: String, source: IndexError },

@@ -33,6 +33,7 @@ mod engine;
 mod error;
 mod escape;
 mod glob;
+mod metadata;
 mod names;
 mod plan;
 #[cfg_attr(not(floodtide_planted), allow(unused_macros, reason = "what is planted is off"))]
@@ -59,6 +60,7 @@ pub use error::Error;
 pub use escape::{Escaped, Quoted};
 pub use format::Format;
 pub use glob::{Glob, GlobError};
+pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
     Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
     PlanOptions, Planner, tensor_alignment,

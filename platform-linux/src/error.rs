@@ -60,6 +60,16 @@ pub enum Error {
         Quoted(shard)
     )]
     MissingShard { index: PathBuf, shard: String },
+    /// A shard of a split model is missing.
+    #[error(
+        "{}: the model is split over {count} files, of which \"{}\" is missing beside this one; fetch it or finish the download",
+        Shown(path),
+        Quoted(shard)
+    )]
+    MissingSplit { path: PathBuf, shard: String, count: u32 },
+    /// A folder with several models.
+    #[error("{}: several GGUF models are here ({}); name the file of the one to load", Shown(path), Quoted(names))]
+    SeveralModels { path: PathBuf, names: String },
     /// A shard is a link to somewhere else.
     #[error(
         "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
@@ -221,6 +231,8 @@ mod tests {
                 Error::MissingShard { index: "index.json".into(), shard: name.clone() },
                 Error::MissingShard { index: name.into(), shard: "shard".to_owned() },
                 Error::SeveralIndexes { path: "folder".into(), names: name.clone() },
+                Error::SeveralModels { path: "folder".into(), names: name.clone() },
+                Error::MissingSplit { path: name.into(), shard: name.clone(), count: 2 },
                 Error::Pickle { path: name.into() },
             ] {
                 let message = error.to_string();

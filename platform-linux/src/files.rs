@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::probe;
+use floodtide_core::format::content::{Content, START_BYTES};
 use floodtide_core::{DirectLimits, Stamp};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
@@ -92,11 +93,29 @@ impl OpenFile {
     /// Reads exactly `bytes` from `offset` on; for headers.
     pub(crate) fn read_exact(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
         let mut buffer = vec![0; bytes];
-        self.buffered.read_exact_at(&mut buffer, offset).map_err(|source| match source.kind() {
+        self.fill(&mut buffer, offset)?;
+        Ok(buffer)
+    }
+
+    /// What it is by its first bytes.
+    pub(crate) fn content(&self) -> Result<Content, Error> {
+        Ok(Content::of(&self.read_exact(0, self.bytes().min(START_BYTES as u64) as usize)?))
+    }
+
+    /// Makes what was read from the file's start `bytes` long, by reading on.
+    pub(crate) fn read_on(&self, read: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
+        let from = read.len();
+        // No more than that: a header may be long.
+        read.reserve_exact(bytes.saturating_sub(from));
+        read.resize(bytes.max(from), 0);
+        self.fill(&mut read[from..], from as u64)
+    }
+
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
+        self.buffered.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone(), what: "its length is another" },
             _ => Error::Io { path: self.path.clone(), action: "read the header", source },
-        })?;
-        Ok(buffer)
+        })
     }
 
     /// Fails if the file, or what its path means, is not what it was when it was opened.

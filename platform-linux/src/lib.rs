@@ -45,8 +45,8 @@ pub use floodtide_core::checksum::Checksum;
 pub use floodtide_core::manifest::Manifest;
 pub use floodtide_core::strategy::Backend;
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, Order, Plan,
-    Progress, Selection, ShardRules, TensorInfo,
+    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, MetadataList,
+    MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};

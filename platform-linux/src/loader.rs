@@ -21,8 +21,8 @@ use floodtide_core::manifest::Manifest;
 use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, Order, Plan, PlanOptions, Planner, Progress, Selection,
-    Verification,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, Order, Plan, PlanOptions, Planner,
+    Progress, Selection, Verification,
 };
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -65,7 +65,7 @@ pub struct Inspected {
     /// Files and tensors.
     pub catalog: Arc<Catalog>,
     /// The index's metadata and the files', each key once.
-    pub metadata: Vec<(String, String)>,
+    pub metadata: Vec<(String, MetadataValue)>,
     /// What a user should know although the checkpoint is valid.
     pub warnings: Vec<String>,
 }

@@ -2,11 +2,13 @@
 //!
 //! A path may be a file, an index, a folder of files with or without an index, a Hugging Face cache snapshot, or the
 //! `models--…` folder above it. What a file is, its first bytes tell; in a folder, names tell which are looked at, and where none does, all
-//! are. Names that an index gives are not trusted: see [`confine`].
+//! are. Any shard of a split GGUF model means all of them. Names that an index gives are not trusted: see [`confine`].
+
+mod gguf;
 
 use crate::error::Error;
 use crate::files::OpenFile;
-use floodtide_core::format::content::{Content, IndexKind, START_BYTES, index_kind};
+use floodtide_core::format::content::{Content, IndexKind, index_kind};
 use floodtide_core::format::serverlessllm::{self, count_partitions, is_partition_name, partition_name};
 use floodtide_core::format::shard_index::ShardIndex;
 use std::borrow::Cow;
@@ -53,20 +55,20 @@ pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
         error => error,
     })?;
     let Some(file) = opened else { return locate_in_folder(&snapshot_of(path)) };
-    match content(&file)? {
+    match file.content()? {
         Content::Pickle => return Err(Error::Pickle { path: path.to_owned() }),
         Content::Json => return by_index(path),
+        Content::Gguf => {
+            if let Some(files) = gguf::shards_of(path)? {
+                return Ok(Located { files, opened: None, index: None });
+            }
+        }
         Content::Unknown if path.extension() == Some(OsStr::new("json")) => return by_index(path),
         Content::Unknown if is_partition(path) => return Err(Error::Partition { path: path.to_owned() }),
         // Its header's parser says what is wrong with what is unknown.
         _ => {}
     }
     Ok(Located { files: vec![path.to_owned()], opened: Some(file), index: None })
-}
-
-/// What a file is by its first bytes.
-pub(crate) fn content(file: &OpenFile) -> Result<Content, Error> {
-    Ok(Content::of(&file.read_exact(0, file.bytes().min(START_BYTES as u64) as usize)?))
 }
 
 /// Whether a file is named as a partition of a store, and an index is beside it.
@@ -116,7 +118,10 @@ fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
     if let Some(store) = store {
         return by_index(&folder.join(store));
     }
-    let files: Vec<PathBuf> = safetensors.into_iter().chain(gguf).map(|name| folder.join(name)).collect();
+    if !gguf.is_empty() {
+        return gguf::one_model(folder, &gguf);
+    }
+    let files: Vec<PathBuf> = safetensors.into_iter().map(|name| folder.join(name)).collect();
     if !files.is_empty() {
         return Ok(Located { files, opened: None, index: None });
     }
@@ -151,7 +156,7 @@ fn by_content(folder: &Path, names: &[OsString]) -> Result<Located, Error> {
         if !fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
             continue;
         }
-        let content = OpenFile::open(&path).and_then(|file| content(&file)).unwrap_or(Content::Unknown);
+        let content = OpenFile::open(&path).and_then(|file| file.content()).unwrap_or(Content::Unknown);
         match content {
             Content::Safetensors => safetensors.push(name),
             Content::Gguf => gguf.push(name),
@@ -161,7 +166,10 @@ fn by_content(folder: &Path, names: &[OsString]) -> Result<Located, Error> {
         }
     }
     one_format(folder, [safetensors.first().copied(), gguf.first().copied(), None])?;
-    let files: Vec<PathBuf> = safetensors.into_iter().chain(gguf).map(|name| folder.join(name)).collect();
+    if !gguf.is_empty() {
+        return gguf::one_model(folder, &gguf);
+    }
+    let files: Vec<PathBuf> = safetensors.into_iter().map(|name| folder.join(name)).collect();
     match pickle {
         _ if !files.is_empty() => Ok(Located { files, opened: None, index: None }),
         Some(path) => Err(Error::Pickle { path }),

@@ -5,6 +5,7 @@ pub mod cases;
 pub mod checkpoint;
 pub mod command;
 pub mod faulty_fs;
+pub mod gguf;
 pub mod layout;
 pub mod malformed;
 pub mod malformed_store;

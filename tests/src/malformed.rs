@@ -1,5 +1,7 @@
 //! One malformed checkpoint for each rule of the formats, with the words that its error must contain.
 
+pub mod gguf;
+
 use crate::checkpoint::raw;
 use std::fs;
 use std::path::{Path, PathBuf};

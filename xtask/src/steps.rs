@@ -29,7 +29,8 @@ pub(crate) const STEPS: &[Step] = &[
 ];
 
 /// The fuzz targets, and seconds for each.
-const FUZZ_TARGETS: [&str; 6] = ["safetensors_header", "shard_index", "serverlessllm", "manifest", "planner", "engine"];
+const FUZZ_TARGETS: [&str; 7] =
+    ["safetensors_header", "shard_index", "serverlessllm", "gguf", "manifest", "planner", "engine"];
 const FUZZ_SECONDS: u32 = 60;
 
 fn passed(command: &mut Command) -> Result {

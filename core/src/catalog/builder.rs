@@ -9,7 +9,8 @@ use super::{Catalog, FileInfo, Record};
 use crate::dtype::DType;
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::format::{Format, safetensors::Header, serverlessllm::StoreIndex};
+use crate::format::{Format, gguf, safetensors::Header, serverlessllm::StoreIndex};
+use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
 use crate::units::{ByteRange, FileId, TensorId};
 use alloc::borrow::ToOwned;
@@ -81,8 +82,8 @@ impl CatalogBuilder {
     }
 
     /// Adds a metadata pair of a file.
-    pub fn add_metadata(&mut self, file: FileId, key: &str, value: &str) {
-        self.catalog.metadata.push((file, key.to_owned(), value.to_owned()));
+    pub fn add_metadata(&mut self, file: FileId, key: &str, value: impl Into<MetadataValue>) {
+        self.catalog.metadata.push((file, key.to_owned(), value.into()));
     }
 
     /// Adds a file as it is, whatever its format: one tensor of all its bytes, with its path as its name.
@@ -105,6 +106,25 @@ impl CatalogBuilder {
         self.reserve(header.entries().len());
         for entry in header.entries() {
             self.add_tensor(file, &entry.name, entry.dtype.into(), header.shape(entry), entry.range)?;
+        }
+        for (key, value) in header.metadata() {
+            self.add_metadata(file, key, &**value);
+        }
+        Ok(file)
+    }
+
+    /// Adds a GGUF file by its parsed header.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn add_gguf(&mut self, path: &str, bytes: u64, header: &gguf::Header<'_>) -> Result<FileId, Error> {
+        let file = self.add_file(path, bytes)?;
+        self.reserve(header.entries().len());
+        for entry in header.entries() {
+            let mut shape = [0; gguf::MAX_DIMS as usize];
+            let shape = &mut shape[..entry.ggml_shape().len()];
+            shape.iter_mut().zip(entry.shape()).for_each(|(to, dim)| *to = dim);
+            self.add_tensor(file, entry.name, entry.ggml.into(), shape, entry.range)?;
         }
         for (key, value) in header.metadata() {
             self.add_metadata(file, key, value);

@@ -10,6 +10,7 @@ pub use builder::CatalogBuilder;
 use crate::element::ElementType;
 use crate::format::Format;
 use crate::format::shard_index::{IndexError, ShardIndex};
+use crate::metadata::MetadataValue;
 use crate::units::{ByteRange, FileId, TensorId};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -50,6 +51,11 @@ impl TensorInfo<'_> {
         // A header whose tensors have more is refused.
         self.dtype.bytes_of(elements).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(u64::MAX)
     }
+
+    /// Its dimensions as ggml lists them, fastest first.
+    pub fn ggml_shape(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.shape.iter().rev().copied()
+    }
 }
 
 #[derive(Debug)]
@@ -70,7 +76,7 @@ pub struct Catalog {
     names: String,
     dims: Vec<u64>,
     by_name: Vec<TensorId>,
-    metadata: Vec<(FileId, String, String)>,
+    metadata: Vec<(FileId, String, MetadataValue)>,
 }
 
 impl Catalog {
@@ -171,8 +177,8 @@ impl Catalog {
     }
 
     /// The metadata pairs of all files, in file order.
-    pub fn metadata(&self) -> impl Iterator<Item = (FileId, &str, &str)> {
-        self.metadata.iter().map(|(file, key, value)| (*file, key.as_str(), value.as_str()))
+    pub fn metadata(&self) -> impl Iterator<Item = (FileId, &str, &MetadataValue)> {
+        self.metadata.iter().map(|(file, key, value)| (*file, key.as_str(), value))
     }
 
     /// Whether two tensors are the same bytes of the same file, and are any: they shared their storage when they were saved. Such tensors
@@ -282,7 +288,8 @@ mod tests {
         }
         let catalog = builder.finish().expect("no duplicates");
         let pairs = [(FileId(0), "k", "v"), (FileId(0), "l", "w"), (FileId(2), "k", "x")];
-        assert_eq!(catalog.metadata().collect::<Vec<_>>(), pairs);
+        let texts = catalog.metadata().map(|(file, key, value)| (file, key, value.as_text().expect("a text")));
+        assert_eq!(texts.collect::<Vec<_>>(), pairs);
         assert!(catalog.is_empty() && catalog.format() == Format::Safetensors);
     }
 }

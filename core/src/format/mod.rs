@@ -5,6 +5,7 @@
 
 pub mod content;
 mod dims;
+pub mod gguf;
 mod numbers;
 pub mod safetensors;
 pub mod serverlessllm;

@@ -1,16 +1,18 @@
 //! Opens the located files and reads their headers into a catalog: one file a format, which is told by what the files hold.
 
+mod gguf;
 mod safetensors;
 mod serverlessllm;
 
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::image::Image;
-use crate::locate::{Index, Located, content};
+use crate::locate::{Index, Located};
 use crate::shelf::Shelf;
-use floodtide_core::Catalog;
 use floodtide_core::format::content::Content;
+use floodtide_core::{Catalog, MetadataValue};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::slice;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ pub(crate) struct Opened {
     pub(crate) image: Option<Image>,
     pub(crate) catalog: Catalog,
     /// What [`merge_metadata`] makes of the index's metadata and the files'.
-    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) metadata: Vec<(String, MetadataValue)>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -32,7 +34,7 @@ pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Open
     match located.index {
         Some(Index::Store(path, json)) => serverlessllm::open(&located.files, &path, &json, images),
         Some(Index::Shards(path, index)) => safetensors::open(&located.files, None, Some((&path, &index)), images),
-        None => safetensors::open(&located.files, located.opened, None, images),
+        None => by_content(&located.files, located.opened, images),
     }
 }
 
@@ -43,7 +45,7 @@ pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
         return Vec::new();
     }
     let broken = |path: &PathBuf| {
-        let file = OpenFile::open(path).and_then(|file| Ok((content(&file)?, file)));
+        let file = OpenFile::open(path).and_then(|file| Ok((file.content()?, file)));
         match file {
             Ok((Content::Gguf, _)) => None,
             Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(file), None, None).err(),
@@ -53,24 +55,49 @@ pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
     located.files.iter().filter_map(broken).collect()
 }
 
+/// Opens files without an index; what the first one is, all have to be.
+fn by_content(paths: &[PathBuf], opened: Option<OpenFile>, images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
+    let first = match (opened, paths) {
+        (None, [first, ..]) => Some(OpenFile::open(first)?),
+        (opened, _) => opened,
+    };
+    let content = first.as_ref().map_or(Ok(Content::Unknown), OpenFile::content)?;
+    // Of what is neither, the parser of the format that it is named as says best what is wrong.
+    let is_named_so = || paths.first().is_some_and(|path| path.extension() == Some(OsStr::new("gguf")));
+    match content {
+        Content::Gguf => gguf::open(paths, first, images),
+        Content::Unknown if is_named_so() => gguf::open(paths, first, images),
+        _ => safetensors::open(paths, first, None, images),
+    }
+}
+
+/// Most headers of a shard are within this; one read then brings prefix and header.
+const FIRST_READ: u64 = 64 << 10;
+
+/// How much of a file is read first. A small file has a small header, and what is read along is copied for nothing.
+fn first_read(file_bytes: u64) -> usize {
+    (file_bytes / 64).clamp(4096, FIRST_READ).min(file_bytes) as usize
+}
+
 /// Each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the
 /// key. Within one file the last of several equal keys counts, as in the reference.
 ///
 /// A header may hold millions of keys, so each is looked up only once.
 fn merge_metadata<'a>(
     index: &'a [(String, String)],
-    files: impl Iterator<Item = (usize, &'a str, &'a str)>,
-) -> Vec<(String, String)> {
-    let mut merged: Vec<(String, String)> = index.to_vec();
+    files: impl Iterator<Item = (usize, &'a str, &'a MetadataValue)>,
+) -> Vec<(String, MetadataValue)> {
+    let mut merged: Vec<(String, MetadataValue)> =
+        index.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
     // Where each key stands in `merged`, and the file that its value is of.
     let mut known: HashMap<&str, (usize, Option<usize>)> =
         index.iter().enumerate().map(|(at, (key, _))| (key.as_str(), (at, None))).collect();
     for (file, key, value) in files {
         let (at, from) = *known.entry(key).or_insert((merged.len(), Some(file)));
         if at == merged.len() {
-            merged.push((key.to_owned(), value.to_owned()));
+            merged.push((key.to_owned(), value.clone()));
         } else if from == Some(file) {
-            value.clone_into(&mut merged[at].1);
+            merged[at].1.clone_from(value);
         }
     }
     merged
@@ -85,16 +112,18 @@ mod tests {
     fn the_last_of_a_file_and_the_first_of_the_files_counts() {
         let index = [("a".to_owned(), "index".to_owned())];
         let files = [(0, "b", "1"), (0, "a", "2"), (0, "b", "3"), (1, "c", "4"), (1, "b", "5"), (1, "c", "6")];
-        let merged = merge_metadata(&index, files.into_iter());
+        let files = files.map(|(file, key, value)| (file, key, MetadataValue::from(value)));
+        let merged = merge_metadata(&index, files.iter().map(|(file, key, value)| (*file, *key, value)));
         let expected = [("a", "index"), ("b", "3"), ("c", "6")];
-        assert_eq!(merged, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert_eq!(merged, expected.map(|(key, value)| (key.to_owned(), value.into())));
     }
 
     #[test]
     fn many_keys_take_little_time() {
         let keys: Vec<String> = (0..200_000).map(|key| format!("key {key}")).collect();
+        let value = MetadataValue::from("value");
         let start = Instant::now();
-        let merged = merge_metadata(&[], keys.iter().map(|key| (0, key.as_str(), "value")));
+        let merged = merge_metadata(&[], keys.iter().map(|key| (0, key.as_str(), &value)));
         assert_eq!(merged.len(), keys.len());
         // Every key against every other takes most of a minute.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());

@@ -1,6 +1,6 @@
 //! Safetensors files, and the index that may list them.
 
-use super::{Opened, merge_metadata};
+use super::{Opened, first_read, merge_metadata};
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::image::Image;
@@ -11,15 +11,7 @@ use floodtide_core::{CatalogBuilder, Error as CoreError, Escaped, Format};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Most headers of a shard are within this; one read then brings prefix and header.
-const FIRST_READ: u64 = 64 << 10;
-
-/// How much of a file is read first. A small file has a small header, and what is read along is copied for nothing.
-fn first_read(file_bytes: u64) -> usize {
-    (file_bytes / 64).clamp(4096, FIRST_READ).min(file_bytes) as usize
-}
-
-/// Opens these files. `already`: the only one, if it is open.
+/// Opens these files. `already`: the first one, if it is open.
 pub(super) fn open(
     paths: &[PathBuf],
     mut already: Option<OpenFile>,

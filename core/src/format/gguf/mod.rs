@@ -1,0 +1,263 @@
+//! The header of a GGUF file, version 2 or 3, parsed strictly.
+//!
+//! A file is a magic, a version, two counts, the metadata, the tensors' descriptions, padding, and the tensors' bytes, one tensor after
+//! another. All of it is little-endian. What is accepted is what ggml's own reader accepts (`gguf.cpp`), but for what it crashes on or what
+//! two readers would read differently: tensor names with a zero byte in them, keys and names that are not UTF-8, keys longer than the
+//! specification allows, an alignment of more than [`MAX_ALIGNMENT`], shapes that overflow in one order of multiplying and not in another, and
+//! tensors that the file ends before.
+//!
+//! The header says nowhere how long it is, and a tokenizer makes it 10 MB and more. [`parse`] takes what has been read of the file so far, and
+//! says how much it needs when that is not enough. It allocates in proportion to what is there; metadata and names are borrowed.
+
+mod cursor;
+mod invalid;
+mod split;
+mod tensor;
+mod value;
+
+pub use invalid::{GgufError, Place};
+pub use split::{ShardName, Split, SplitError, check_split};
+pub use tensor::Entry;
+pub use value::{Array, Value, ValueType};
+
+use crate::names::sorted_by_name;
+use crate::units::Alignment;
+use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
+use cursor::{Cursor, Stop};
+use tensor::Layout;
+
+/// What a file begins with.
+pub const MAGIC: [u8; 4] = *b"GGUF";
+
+/// The largest header that is read, in bytes. The largest of today's models have a tenth of that.
+pub const MAX_HEADER_BYTES: u64 = 128 << 20;
+
+/// The longest key, by the specification.
+pub const MAX_KEY_BYTES: u64 = 65535;
+
+/// A tensor's name has less bytes than this, `GGML_MAX_NAME`.
+pub const MAX_NAME_BYTES: u64 = 64;
+
+/// As many dimensions as a tensor has at most, `GGML_MAX_DIMS`.
+pub const MAX_DIMS: u32 = 4;
+
+/// The largest `general.alignment` that is taken; usual is 32.
+pub const MAX_ALIGNMENT: u32 = 16 << 20;
+
+const DEFAULT_ALIGNMENT: u32 = 32;
+const ALIGNMENT_KEY: &str = "general.alignment";
+
+/// The least that a key takes with its value: a length, a character, a type, a byte.
+const LEAST_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
+/// The least that a tensor's description takes: the length of its name, a number of dimensions, a type, an offset.
+const LEAST_TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
+
+/// What came of parsing the start of a file.
+#[derive(Debug)]
+pub enum Parsed<'a> {
+    /// The header was all there.
+    Header(Header<'a>),
+    /// It was not: so many bytes of the file are needed at least, which it has, and which are more than were given.
+    Needs(u64),
+}
+
+/// A parsed and checked header.
+#[derive(Debug)]
+pub struct Header<'a> {
+    version: u32,
+    alignment: Alignment,
+    data_start: u64,
+    metadata: Vec<(&'a str, Value<'a>)>,
+    entries: Vec<Entry<'a>>,
+}
+
+/// Parses the header at the start of a file of `file_len` bytes, of which `bytes` are the first.
+///
+/// Each call begins anew. Whoever reads at least twice as much for the next one as for the last has all of them done in twice the time of one.
+///
+/// # Errors
+/// One variant of [`GgufError`] for each rule of the format.
+pub fn parse(bytes: &[u8], file_len: u64) -> Result<Parsed<'_>, GgufError> {
+    let mut parser = Parser { cursor: Cursor::new(bytes, file_len), keys_left: 0, tensors_left: 0 };
+    match parser.header() {
+        Ok(header) => Ok(Parsed::Header(header)),
+        Err(Stop::Invalid(error)) => Err(error),
+        Err(Stop::PastEnd { at, wanted }) => Err(GgufError::PastEnd { place: Place::Start, at, wanted, file_len }),
+        Err(Stop::Short { end }) => {
+            let rest = least_bytes(parser.keys_left, parser.tensors_left);
+            let end = u64::try_from(u128::from(end) + rest).unwrap_or(u64::MAX).min(file_len);
+            if end > MAX_HEADER_BYTES { Err(GgufError::HeaderTooLarge { end }) } else { Ok(Parsed::Needs(end)) }
+        }
+    }
+}
+
+impl<'a> Header<'a> {
+    /// 2 or 3, which are the same but for what they allow.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// What each tensor's offset in the data is a multiple of.
+    #[must_use]
+    pub fn alignment(&self) -> Alignment {
+        self.alignment
+    }
+
+    /// The offset of the first tensor byte in the file.
+    #[must_use]
+    pub fn data_start(&self) -> u64 {
+        self.data_start
+    }
+
+    /// The metadata, in the order of the file.
+    #[must_use]
+    pub fn metadata(&self) -> &[(&'a str, Value<'a>)] {
+        &self.metadata
+    }
+
+    /// The value of that key.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<&Value<'a>> {
+        self.metadata.iter().find(|(other, _)| *other == key).map(|(_, value)| value)
+    }
+
+    /// The tensors, in the order of their bytes in the file.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry<'a>] {
+        &self.entries
+    }
+}
+
+fn least_bytes(keys: u64, tensors: u64) -> u128 {
+    u128::from(keys) * u128::from(LEAST_KEY_BYTES) + u128::from(tensors) * u128::from(LEAST_TENSOR_BYTES)
+}
+
+struct Parser<'a> {
+    cursor: Cursor<'a>,
+    /// Those that have not been begun.
+    keys_left: u64,
+    tensors_left: u64,
+}
+
+impl<'a> Parser<'a> {
+    fn header(&mut self) -> Result<Header<'a>, Stop> {
+        let (version, tensors, keys) = self.start()?;
+        let metadata = self.metadata(keys)?;
+        let alignment = alignment(&metadata)?;
+        let (entries, data_start) = self.tensors(tensors, alignment)?;
+        Ok(Header { version, alignment, data_start, metadata, entries })
+    }
+
+    /// Magic, version and the counts of tensors and keys.
+    fn start(&mut self) -> Result<(u32, u64, u64), Stop> {
+        let cursor = &mut self.cursor;
+        let magic = cursor.array()?;
+        if magic != MAGIC {
+            return Err(GgufError::Magic { found: magic }.into());
+        }
+        let version = cursor.u32()?;
+        match version {
+            2 | 3 => {}
+            1 => return Err(GgufError::Version1.into()),
+            // As ggml tells them apart: no version will ever be a multiple of 65536.
+            1.. if version & 0xffff == 0 => {
+                return Err(GgufError::BigEndian { version: version.swap_bytes() }.into());
+            }
+            _ => return Err(GgufError::UnknownVersion { version }.into()),
+        }
+        let mut count = |what| {
+            let count = cursor.i64()?;
+            u64::try_from(count).map_err(|_| Stop::Invalid(GgufError::NegativeCount { what, count }))
+        };
+        let (tensors, keys) = (count("tensors")?, count("metadata values")?);
+        let (least, file_len) = (least_bytes(keys, tensors), self.cursor.file_len());
+        if least > self.cursor.left().into() {
+            return Err(GgufError::Counts { tensors, keys, least, file_len }.into());
+        }
+        (self.keys_left, self.tensors_left) = (keys, tensors);
+        Ok((version, tensors, keys))
+    }
+
+    fn metadata(&mut self, keys: u64) -> Result<Vec<(&'a str, Value<'a>)>, Stop> {
+        let mut metadata = Vec::with_capacity(self.cursor.room_for(keys, LEAST_KEY_BYTES));
+        for number in 0..keys {
+            self.keys_left -= 1;
+            let key = self.key(number)?;
+            let file_len = self.cursor.file_len();
+            let value = self.value(key).map_err(|stop| stop.within(file_len, || Place::Value(key.to_owned())))?;
+            metadata.push((key, value));
+        }
+        match first_duplicate(metadata.iter().map(|(key, _)| *key)) {
+            Some(key) => Err(GgufError::DuplicateKey { key: key.to_owned() }.into()),
+            None => Ok(metadata),
+        }
+    }
+
+    fn key(&mut self, number: u64) -> Result<&'a str, Stop> {
+        let cursor = &mut self.cursor;
+        let file_len = cursor.file_len();
+        let place = |stop: Stop| stop.within(file_len, || Place::Key(number));
+        match cursor.u64().map_err(place)? {
+            0 => Err(GgufError::EmptyKey { number }.into()),
+            len @ ..=MAX_KEY_BYTES => core::str::from_utf8(cursor.take(len).map_err(place)?)
+                .map_err(|error| GgufError::KeyNotUtf8 { number, at: error.valid_up_to() as u64 }.into()),
+            len => Err(GgufError::KeyTooLong { number, len }.into()),
+        }
+    }
+
+    fn value(&mut self, key: &str) -> Result<Value<'a>, Stop> {
+        let cursor = &mut self.cursor;
+        let key = || key.to_owned();
+        let id = cursor.i32()?;
+        let value_type = ValueType::from_id(id).ok_or_else(|| GgufError::UnknownValueType { key: key(), id })?;
+        if let Some(value) = Value::scalar(cursor, value_type)? {
+            return Ok(value);
+        }
+        let id = cursor.i32()?;
+        let element = ValueType::from_id(id).ok_or_else(|| GgufError::UnknownElementType { key: key(), id })?;
+        if element == ValueType::Array {
+            return Err(GgufError::NestedArray { key: key() }.into());
+        }
+        let count = cursor.u64()?;
+        Array::skip(cursor, element, count).map(Value::Array)
+    }
+
+    /// The tensors, and where their data begins.
+    fn tensors(&mut self, tensors: u64, alignment: Alignment) -> Result<(Vec<Entry<'a>>, u64), Stop> {
+        let mut layout = Layout::new(alignment, self.cursor.file_len());
+        let mut entries = Vec::with_capacity(self.cursor.room_for(tensors, LEAST_TENSOR_BYTES));
+        for number in 0..tensors {
+            self.tensors_left -= 1;
+            let (mut entry, offset) = Entry::read(&mut self.cursor, number)?;
+            entry.range = layout.place(&entry, offset)?;
+            entries.push(entry);
+        }
+        if let Some(name) = first_duplicate(entries.iter().map(|entry| entry.name)) {
+            return Err(GgufError::DuplicateName { name: name.to_owned() }.into());
+        }
+        let data_start = layout.finish(&mut entries, self.cursor.at())?;
+        Ok((entries, data_start))
+    }
+}
+
+/// The alignment that the metadata ask for.
+fn alignment(metadata: &[(&str, Value<'_>)]) -> Result<Alignment, GgufError> {
+    let found = match metadata.iter().find(|(key, _)| *key == ALIGNMENT_KEY) {
+        None => DEFAULT_ALIGNMENT,
+        Some((_, Value::U32(found))) => *found,
+        Some((_, other)) => return Err(GgufError::AlignmentType { found: other.value_type() }),
+    };
+    Alignment::new(found.into()).filter(|_| found <= MAX_ALIGNMENT).ok_or(GgufError::Alignment { found })
+}
+
+/// A name that is there twice, if there is one.
+fn first_duplicate<'n>(names: impl ExactSizeIterator<Item = &'n str> + Clone) -> Option<&'n str> {
+    let all: Vec<&str> = names.clone().collect();
+    let sorted = sorted_by_name(names);
+    sorted.windows(2).map(|pair| (all[pair[0] as usize], all[pair[1] as usize])).find(|(a, b)| a == b).map(|(a, _)| a)
+}
+
+#[cfg(test)]
+mod tests;

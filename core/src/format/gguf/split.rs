@@ -1,0 +1,161 @@
+//! Models split over several files, `NAME-00001-of-00003.gguf` and so on.
+//!
+//! The files are found by their names, and what is in them must agree: each has its number (`split.no`, counted from 0), their number
+//! (`split.count`) and the number of tensors in all of them (`split.tensors.count`). The first may hold metadata alone.
+
+use super::Header;
+use super::value::{Value, ValueType};
+use alloc::format;
+use alloc::string::String;
+use thiserror::Error;
+
+const NUMBER_KEY: &str = "split.no";
+const COUNT_KEY: &str = "split.count";
+const TENSORS_KEY: &str = "split.tensors.count";
+/// Numbers in names have at least so many digits.
+const DIGITS: usize = 5;
+
+/// How a shard's name ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardName {
+    /// Its number, counted from 1.
+    pub number: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl ShardName {
+    /// Finds the end of a shard's name in a file's; `None` when it is not that of a shard.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_suffix(".gguf")?;
+        let (rest, count) = rest.rsplit_once("-of-")?;
+        let (_, number) = rest.rsplit_once('-')?;
+        let parsed = Self { number: digits(number)?, count: digits(count)? };
+        let is_written_so = name.ends_with(&parsed.suffix());
+        (is_written_so && (1..=parsed.count).contains(&parsed.number)).then_some(parsed)
+    }
+
+    /// The end of the name, which is ASCII; what is before it the shards have in common.
+    #[must_use]
+    pub fn suffix(&self) -> String {
+        format!("-{:0DIGITS$}-of-{:0DIGITS$}.gguf", self.number, self.count)
+    }
+
+    /// All of these shards, in order.
+    pub fn all(&self) -> impl Iterator<Item = Self> + use<> {
+        let count = self.count;
+        (1..=count).map(move |number| Self { number, count })
+    }
+}
+
+fn digits(text: &str) -> Option<u32> {
+    // `parse` would take a sign too.
+    if text.len() < DIGITS || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
+}
+
+/// What a shard says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Split {
+    /// Its number, counted from 0.
+    pub number: u64,
+    /// How many there are.
+    pub count: u64,
+    /// How many tensors they all have.
+    pub tensors: u64,
+}
+
+impl Split {
+    /// What a header says; `None` when its file is no shard. A `split.count` of 0 is what merging leaves.
+    ///
+    /// # Errors
+    /// When a key is missing, or is no number.
+    pub fn of(header: &Header<'_>) -> Result<Option<Self>, SplitError> {
+        let number = |key: &'static str| match header.value(key) {
+            None => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| SplitError::NotANumber {
+                key,
+                found: value.value_type(),
+                negative: matches!(value, Value::I8(_) | Value::I16(_) | Value::I32(_) | Value::I64(_)),
+            }),
+        };
+        let needed = |key| number(key)?.ok_or(SplitError::MissingKey { key });
+        match number(COUNT_KEY)? {
+            None | Some(0) => Ok(None),
+            Some(count) => Ok(Some(Self { number: needed(NUMBER_KEY)?, count, tensors: needed(TENSORS_KEY)? })),
+        }
+    }
+}
+
+/// What can be wrong between shards.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum SplitError {
+    /// A key whose value is text, a fraction or below zero.
+    #[error("\"{key}\" is {} of type {found}, expected a whole number from 0 on; the file was written wrongly", if *negative { "a negative number" } else { "a value" })]
+    NotANumber { key: &'static str, found: ValueType, negative: bool },
+    /// A shard that does not say what it is.
+    #[error(
+        "the file is one of several shards, but lacks the metadata key \"{key}\"; it was written wrongly: split the model again"
+    )]
+    MissingKey { key: &'static str },
+    /// A file that is named as a shard and is none.
+    #[error(
+        "the file is named as shard {number} of {count}, but is none by its metadata (there is no \"split.count\"); \
+         rename it if it is a model of its own"
+    )]
+    NotAShard { number: u64, count: u64 },
+    /// A shard that is not named as one, so that the others cannot be found.
+    #[error(
+        "the file is shard {number} of {count} by its metadata, but its name does not end in \"-{number:05}-of-{count:05}.gguf\", \
+         by which the others would be found; give all of them their names back"
+    )]
+    Unnamed { number: u64, count: u64 },
+    /// Another number in the file than in its name. Both are counted from 1.
+    #[error(
+        "the file is named as shard {expected}, but is shard {found} by its metadata (\"split.no\" is counted from 0); \
+         it was renamed, or belongs to another model: fetch it again"
+    )]
+    Number { expected: u64, found: u64 },
+    /// Another count in the file than in its name.
+    #[error(
+        "the file is named as one of {expected} shards, but is one of {found} by its metadata (\"split.count\"); \
+         it was renamed, or belongs to another model: fetch it again"
+    )]
+    Count { expected: u64, found: u64 },
+    /// Another number of tensors than there is.
+    #[error(
+        "the shard says that all shards together have {expected} tensors (\"split.tensors.count\"), but they have {found}; \
+         they do not belong together, or one of them is damaged: fetch them again"
+    )]
+    Tensors { expected: u64, found: u64 },
+}
+
+/// Checks what shards say of themselves, in the order of their numbers: each with the number of tensors that it holds. A single file need
+/// not be a shard.
+///
+/// # Errors
+/// What is wrong, and with which of them, counted from 0.
+pub fn check_split(shards: &[(Option<Split>, u64)]) -> Result<(), (usize, SplitError)> {
+    let count = shards.len() as u64;
+    let total: u64 = shards.iter().map(|(_, tensors)| tensors).sum();
+    for (at, (split, _)) in shards.iter().enumerate() {
+        let number = at as u64;
+        let error = match *split {
+            None if count == 1 => continue,
+            None => SplitError::NotAShard { number: number + 1, count },
+            Some(split) if count == 1 && split.count > 1 => {
+                SplitError::Unnamed { number: split.number.saturating_add(1), count: split.count }
+            }
+            Some(split) if split.count != count => SplitError::Count { expected: count, found: split.count },
+            Some(split) if split.number != number => {
+                SplitError::Number { expected: number + 1, found: split.number.saturating_add(1) }
+            }
+            Some(split) if split.tensors != total => SplitError::Tensors { expected: split.tensors, found: total },
+            Some(_) => continue,
+        };
+        return Err((at, error));
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The tensors of a header: what each is, and where it lies.
+
+use super::cursor::{Cursor, Stop};
+use super::invalid::{GgufError, Place};
+use super::{MAX_DIMS, MAX_NAME_BYTES};
+use crate::element::GgmlType;
+use crate::units::{Alignment, ByteRange};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+
+/// A tensor as the header describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The type of its elements.
+    pub ggml: GgmlType,
+    /// Where its bytes lie, counted from the start of the **file**.
+    pub range: ByteRange,
+    dims: [u64; MAX_DIMS as usize],
+    rank: u8,
+}
+
+impl<'a> Entry<'a> {
+    /// Its dimensions as ggml has them and as the file writes them, **fastest** first; empty for a scalar.
+    #[must_use]
+    pub fn ggml_shape(&self) -> &[u64] {
+        &self.dims[..usize::from(self.rank)]
+    }
+
+    /// Its dimensions in row-major order, slowest first: the others, from the last to the first.
+    pub fn shape(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.ggml_shape().iter().rev().copied()
+    }
+
+    /// Reads the description of tensor `number`. What it returns has no place yet; with it comes the offset that the file gives.
+    pub(super) fn read(cursor: &mut Cursor<'a>, number: u64) -> Result<(Self, u64), Stop> {
+        let file_len = cursor.file_len();
+        let name = name(cursor, number).map_err(|stop| stop.within(file_len, || Place::Name(number)))?;
+        Self::describe(cursor, name).map_err(|stop| stop.within(file_len, || Place::Tensor(name.to_owned())))
+    }
+
+    fn describe(cursor: &mut Cursor<'a>, name: &'a str) -> Result<(Self, u64), Stop> {
+        let owned = || name.to_owned();
+        let rank = cursor.u32()?;
+        if rank > MAX_DIMS {
+            return Err(GgufError::TooManyDims { name: owned(), dims: rank }.into());
+        }
+        let mut dims = [0; MAX_DIMS as usize];
+        for (dim, to) in (0..rank).zip(&mut dims) {
+            let len = cursor.i64()?;
+            *to = u64::try_from(len).map_err(|_| GgufError::NegativeDim { name: owned(), dim, len })?;
+        }
+        let ggml = ggml_type(cursor.i32()?, owned)?;
+        let entry = Self { name, ggml, range: ByteRange::EMPTY, dims, rank: rank as u8 };
+        entry.check_size()?;
+        Ok((entry, cursor.u64()?))
+    }
+
+    /// Refuses a tensor whose rows end inside a block, or whose size overflows in any order of multiplying.
+    fn check_size(&self) -> Result<(), GgufError> {
+        let (name, ggml) = (|| self.name.to_owned(), self.ggml);
+        let row = self.ggml_shape().first().copied().unwrap_or(1);
+        if !row.is_multiple_of(ggml.block_elements()) {
+            return Err(GgufError::PartialBlock { name: name(), ggml, len: row });
+        }
+        let most = i64::MAX as u64;
+        let elements = self.ggml_shape().iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim.max(1)));
+        elements
+            .filter(|&elements| elements <= most)
+            .and_then(|elements| elements.div_ceil(ggml.block_elements()).checked_mul(ggml.block_bytes()))
+            .filter(|&bytes| bytes <= most)
+            .map(drop)
+            .ok_or_else(|| GgufError::Overflow { name: name(), ggml, shape: self.ggml_shape().to_vec() })
+    }
+
+    /// How many bytes it has.
+    fn bytes(&self) -> u64 {
+        // No overflow: that is checked.
+        let elements: u64 = self.ggml_shape().iter().product();
+        elements / self.ggml.block_elements() * self.ggml.block_bytes()
+    }
+}
+
+fn name<'a>(cursor: &mut Cursor<'a>, number: u64) -> Result<&'a str, Stop> {
+    let len = cursor.u64()?;
+    if len >= MAX_NAME_BYTES {
+        return Err(GgufError::NameTooLong { number, len }.into());
+    }
+    let bytes = cursor.take(len)?;
+    if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
+        return Err(GgufError::NameZeroByte { number, at: at as u64 }.into());
+    }
+    core::str::from_utf8(bytes)
+        .map_err(|error| GgufError::NameNotUtf8 { number, at: error.valid_up_to() as u64 }.into())
+}
+
+fn ggml_type(id: i32, name: impl Fn() -> String) -> Result<GgmlType, GgufError> {
+    GgmlType::from_id(id).ok_or_else(|| {
+        if GgmlType::is_removed(id) {
+            GgufError::RemovedType { name: name(), id }
+        } else {
+            GgufError::UnknownType { name: name(), id }
+        }
+    })
+}
+
+/// Where tensors lie: one behind another, each padded to the alignment.
+pub(super) struct Layout {
+    alignment: Alignment,
+    file_len: u64,
+    /// Where the next one must begin, counted from the data's start.
+    next: u64,
+}
+
+impl Layout {
+    pub(super) fn new(alignment: Alignment, file_len: u64) -> Self {
+        Self { alignment, file_len, next: 0 }
+    }
+
+    /// The place of a tensor that is described with this offset, counted from the data's start.
+    pub(super) fn place(&mut self, entry: &Entry<'_>, offset: u64) -> Result<ByteRange, GgufError> {
+        if offset != self.next {
+            return Err(GgufError::Offset { name: entry.name.to_owned(), expected: self.next, found: offset });
+        }
+        let range = offset.checked_add(entry.bytes()).and_then(|end| ByteRange::new(offset, end));
+        // The data begins after the header, so that this is too much already. All of it is held against the file later.
+        let range =
+            range.filter(|range| range.end() <= self.file_len).ok_or_else(|| self.truncated(entry, u64::MAX))?;
+        // What is rounded up past the end of u64 is past the end of the file too.
+        self.next = self.alignment.up(range.end()).unwrap_or(u64::MAX);
+        Ok(range)
+    }
+
+    /// Moves the places from the data's start to the file's, where the descriptions end at `header_end`. Returns the data's start.
+    pub(super) fn finish(&self, entries: &mut [Entry<'_>], header_end: u64) -> Result<u64, GgufError> {
+        let start = self.alignment.up(header_end).unwrap_or(u64::MAX);
+        for entry in entries {
+            let moved = start
+                .checked_add(entry.range.start())
+                .zip(start.checked_add(entry.range.end()))
+                .and_then(|(start, end)| ByteRange::new(start, end));
+            match moved {
+                Some(range) if range.end() <= self.file_len => entry.range = range,
+                moved => return Err(self.truncated(entry, moved.map_or(u64::MAX, ByteRange::end))),
+            }
+        }
+        Ok(start)
+    }
+
+    fn truncated(&self, entry: &Entry<'_>, expected: u64) -> GgufError {
+        GgufError::Truncated { name: entry.name.to_owned(), expected, file_len: self.file_len }
+    }
+}

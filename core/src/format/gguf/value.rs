@@ -1,0 +1,220 @@
+//! Metadata values: scalars and strings as they are, arrays as where they lie.
+//!
+//! A tokenizer's arrays are most of a header, and a load needs nothing of them. They are stepped over: elements of one size by a
+//! multiplication, strings by their lengths. What is in them can be looked at later.
+
+use super::cursor::{Cursor, Stop};
+use crate::units::ByteRange;
+use core::fmt;
+
+macro_rules! value_types {
+    ($($(#[$doc:meta])* $name:ident $id:literal: $text:literal, $bytes:expr;)*) => {
+        /// The type of a metadata value, or of an array's elements.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ValueType {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl ValueType {
+            /// Every type, by id.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The type of that id.
+            #[must_use]
+            pub const fn from_id(id: i32) -> Option<Self> {
+                match id { $($id => Some(Self::$name),)* _ => None }
+            }
+
+            /// The id that files have.
+            #[must_use]
+            pub const fn id(self) -> i32 {
+                match self { $(Self::$name => $id,)* }
+            }
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// How many bytes a value has; `None` for strings and arrays, which say it themselves.
+            #[must_use]
+            pub const fn bytes(self) -> Option<u64> {
+                match self { $(Self::$name => $bytes,)* }
+            }
+        }
+    };
+}
+
+value_types! {
+    /// An unsigned byte.
+    U8 0: "u8", Some(1);
+    /// A signed byte.
+    I8 1: "i8", Some(1);
+    /// 16 bits, unsigned.
+    U16 2: "u16", Some(2);
+    /// 16 bits, signed.
+    I16 3: "i16", Some(2);
+    /// 32 bits, unsigned.
+    U32 4: "u32", Some(4);
+    /// 32 bits, signed.
+    I32 5: "i32", Some(4);
+    /// IEEE 754 single precision.
+    F32 6: "f32", Some(4);
+    /// A byte, 0 for false.
+    Bool 7: "bool", Some(1);
+    /// A length of 64 bits and so many bytes.
+    String 8: "string", None;
+    /// The type of the elements, how many there are, and they.
+    Array 9: "array", None;
+    /// 64 bits, unsigned.
+    U64 10: "u64", Some(8);
+    /// 64 bits, signed.
+    I64 11: "i64", Some(8);
+    /// IEEE 754 double precision.
+    F64 12: "f64", Some(8);
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A metadata value.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "they are those of `ValueType`")]
+pub enum Value<'a> {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    /// As in ggml, every byte but 0 is true.
+    Bool(bool),
+    /// Most often UTF-8, but nobody checks.
+    String(&'a [u8]),
+    Array(Array<'a>),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+impl<'a> Value<'a> {
+    /// Its type.
+    #[must_use]
+    pub const fn value_type(&self) -> ValueType {
+        match self {
+            Self::U8(_) => ValueType::U8,
+            Self::I8(_) => ValueType::I8,
+            Self::U16(_) => ValueType::U16,
+            Self::I16(_) => ValueType::I16,
+            Self::U32(_) => ValueType::U32,
+            Self::I32(_) => ValueType::I32,
+            Self::F32(_) => ValueType::F32,
+            Self::Bool(_) => ValueType::Bool,
+            Self::String(_) => ValueType::String,
+            Self::Array(_) => ValueType::Array,
+            Self::U64(_) => ValueType::U64,
+            Self::I64(_) => ValueType::I64,
+            Self::F64(_) => ValueType::F64,
+        }
+    }
+
+    /// The number, if it is a whole one and not below zero, whatever type it has.
+    #[must_use]
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Self::U8(value) => Some(value.into()),
+            Self::I8(value) => value.try_into().ok(),
+            Self::U16(value) => Some(value.into()),
+            Self::I16(value) => value.try_into().ok(),
+            Self::U32(value) => Some(value.into()),
+            Self::I32(value) => value.try_into().ok(),
+            Self::U64(value) => Some(value),
+            Self::I64(value) => value.try_into().ok(),
+            Self::F32(_) | Self::F64(_) | Self::Bool(_) | Self::String(_) | Self::Array(_) => None,
+        }
+    }
+
+    /// Reads a value that is no array; `None` when it is to be one.
+    pub(super) fn scalar(cursor: &mut Cursor<'a>, value_type: ValueType) -> Result<Option<Self>, Stop> {
+        Ok(Some(match value_type {
+            ValueType::U8 => Self::U8(u8::from_le_bytes(cursor.array()?)),
+            ValueType::I8 => Self::I8(i8::from_le_bytes(cursor.array()?)),
+            ValueType::U16 => Self::U16(u16::from_le_bytes(cursor.array()?)),
+            ValueType::I16 => Self::I16(i16::from_le_bytes(cursor.array()?)),
+            ValueType::U32 => Self::U32(cursor.u32()?),
+            ValueType::I32 => Self::I32(cursor.i32()?),
+            ValueType::F32 => Self::F32(f32::from_le_bytes(cursor.array()?)),
+            ValueType::Bool => Self::Bool(cursor.array()? != [0]),
+            ValueType::String => Self::String(cursor.string()?),
+            ValueType::U64 => Self::U64(cursor.u64()?),
+            ValueType::I64 => Self::I64(cursor.i64()?),
+            ValueType::F64 => Self::F64(f64::from_le_bytes(cursor.array()?)),
+            ValueType::Array => return Ok(None),
+        }))
+    }
+}
+
+/// An array as it lies in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Array<'a> {
+    /// The type of its elements, which are no arrays.
+    pub element: ValueType,
+    /// How many there are.
+    pub count: u64,
+    /// Where they lie in the file, strings with their lengths.
+    pub range: ByteRange,
+    bytes: &'a [u8],
+}
+
+impl<'a> Array<'a> {
+    /// Steps over `count` elements.
+    pub(super) fn skip(cursor: &mut Cursor<'a>, element: ValueType, count: u64) -> Result<Self, Stop> {
+        let start = cursor.at();
+        match element.bytes() {
+            // A product that overflows is more than any file has.
+            Some(bytes) => cursor.take(count.saturating_mul(bytes)).map(drop)?,
+            None => skip_strings(cursor, count)?,
+        }
+        let (range, bytes) = cursor.since(start);
+        Ok(Self { element, count, range, bytes })
+    }
+
+    /// Its elements, read one by one as they are asked for.
+    pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let (element, mut left) = (self.element, self.count);
+        let mut cursor = Cursor::new(self.bytes, self.bytes.len() as u64);
+        core::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            // They are all there, as they were stepped over.
+            Value::scalar(&mut cursor, element).ok().flatten()
+        })
+    }
+}
+
+/// The bytes before a string.
+const LENGTH_BYTES: u64 = 8;
+
+fn skip_strings(cursor: &mut Cursor<'_>, count: u64) -> Result<(), Stop> {
+    // Each has its length at least.
+    let least = |left: u64| left.saturating_mul(LENGTH_BYTES);
+    if least(count) > cursor.left() {
+        return Err(Stop::PastEnd { at: cursor.at(), wanted: least(count) });
+    }
+    for skipped in 0..count {
+        match cursor.string() {
+            Ok(_) => {}
+            // So much is needed for the others, if the file has it; else it is found out when they are read.
+            Err(Stop::Short { end }) => {
+                let end = end.saturating_add(least(count - skipped - 1));
+                return Err(Stop::Short { end: end.min(cursor.file_len()) });
+            }
+            Err(stop) => return Err(stop),
+        }
+    }
+    Ok(())
+}
