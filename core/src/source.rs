@@ -142,6 +142,10 @@ pub trait ReadSource {
     /// When the read cannot be taken, with the buffer.
     fn submit(&mut self, op: ReadOp, buffer: Self::Buffer) -> Result<(), Rejected<Self::Buffer>>;
 
+    /// Lets the device begin with what was submitted, if that would else wait for [`wait`](Self::wait): the caller has other work to do before
+    /// that. Never waits for a read.
+    fn flush(&mut self) {}
+
     /// Waits until at least one read in flight has completed, and passes on all that have.
     ///
     /// # Errors

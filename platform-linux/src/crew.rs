@@ -166,6 +166,10 @@ impl<S: Supply> BufferSupply for Crew<S> {
         self.tune(want as u64);
         Ok(())
     }
+
+    fn lands_slowly(&self) -> bool {
+        self.prepared.verification.is_some()
+    }
 }
 
 fn as_reads(reads: usize) -> u32 {
@@ -210,6 +214,10 @@ impl<S: Supply> BufferSupply for Member<'_, S> {
         self.0.landed(chunk, buffer)?;
         self.0.call_in_threads();
         Ok(())
+    }
+
+    fn lands_slowly(&self) -> bool {
+        self.0.lands_slowly()
     }
 }
 
@@ -280,12 +288,6 @@ impl<S: Supply> Crew<S> {
 
     pub(crate) fn files(&self) -> &Arc<[OpenFile]> {
         &self.prepared.files
-    }
-
-    /// Whether taking in what has landed is work that takes its time.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn lands_slowly(&self) -> bool {
-        self.prepared.verification.is_some()
     }
 
     #[cfg(feature = "tokio")]

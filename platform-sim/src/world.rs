@@ -379,6 +379,10 @@ impl BufferSupply for World {
         }
         Ok(())
     }
+
+    fn lands_slowly(&self) -> bool {
+        self.verification.is_some()
+    }
 }
 
 /// The manifest of what is planned, from what was written.

@@ -177,6 +177,7 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
         Just(Vec::new()),
         prop::collection::vec(select(FaultKind::ALL), 0..3),
         Just(vec![FaultKind::ShortRead]),
+        Just(vec![FaultKind::Corrupted]),
     ];
     // A smaller seed is no simpler schedule.
     (shape, (reads, alignments), means, faults, any::<u64>().no_shrink()).prop_map(

@@ -41,6 +41,12 @@ pub trait BufferSupply {
     /// # Errors
     /// When what has landed is not what it should be, which ends the load.
     fn landed(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
+
+    /// Whether [`landed`](Self::landed) is work that takes its time. A worker then submits what it can before each, so that the device has
+    /// something to do meanwhile; what has not landed yet is memory on top of what is in flight.
+    fn lands_slowly(&self) -> bool {
+        false
+    }
 }
 
 /// The engine's next read with its buffer; `None` when there is nothing to do now.
@@ -89,13 +95,15 @@ pub enum Waits {
 pub struct Worker<S: ReadSource> {
     source: S,
     completed: Vec<Completion<S::Buffer>>,
+    /// Chunks that are whole and not given back yet; empty between two calls.
+    whole: Vec<(ChunkId, S::Buffer)>,
 }
 
 impl<S: ReadSource> Worker<S> {
     /// A worker with its source.
     pub fn new(source: S) -> Self {
         let completed = Vec::with_capacity(source.capacity());
-        Self { source, completed }
+        Self { source, completed, whole: Vec::new() }
     }
 
     /// Its source.
@@ -118,17 +126,21 @@ impl<S: ReadSource> Worker<S> {
 
     /// Submits reads until the source is full or the engine gives none. Never waits.
     pub fn fill<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) -> Waits {
-        let most = self.source.capacity().min(engine.with(|e| e.reads_per_worker()));
-        while self.source.in_flight() < most {
-            let Some((op, buffer)) = next_read(engine, buffers) else { break };
-            self.submit(engine, buffers, op, buffer);
-        }
+        self.submit_all(engine, buffers);
         if self.source.in_flight() > 0 {
             Waits::ForCompletion
         } else if engine.with(|e| e.is_exhausted()) {
             Waits::Done
         } else {
             Waits::ForRoom
+        }
+    }
+
+    fn submit_all<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
+        let most = self.source.capacity().min(engine.with(|e| e.reads_per_worker()));
+        while self.source.in_flight() < most {
+            let Some((op, buffer)) = next_read(engine, buffers) else { break };
+            self.submit(engine, buffers, op, buffer);
         }
     }
 
@@ -149,6 +161,11 @@ impl<S: ReadSource> Worker<S> {
         }
         while let Some(completion) = self.completed.pop() {
             self.absorb(engine, buffers, completion);
+        }
+        while let Some((chunk, buffer)) = self.whole.pop() {
+            self.submit_all(engine, buffers);
+            self.source.flush();
+            land(engine, buffers, chunk, buffer);
         }
         Ok(())
     }
@@ -181,6 +198,7 @@ impl<S: ReadSource> Worker<S> {
             let _ = engine.with(|e| e.complete(completion.id, completion.outcome));
         }
         match engine.with(|e| e.complete(completion.id, completion.outcome)) {
+            Disposition::Landed(chunk) if buffers.lands_slowly() => self.whole.push((chunk, completion.buffer)),
             Disposition::Landed(chunk) => land(engine, buffers, chunk, completion.buffer),
             Disposition::Resubmit(op) => self.submit(engine, buffers, op, completion.buffer),
             Disposition::Abandoned => {}

@@ -108,6 +108,10 @@ impl<S: ReadSource, F: Faults> ReadSource for Faulty<S, F> {
         }
     }
 
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), S::Error> {
         let Self { inner, faults, spoiled, held } = self;
         if held.is_empty() || (inner.in_flight() > 0 && faults.holds_back()) {

@@ -14,7 +14,7 @@ pub trait Tracer {
     fn submitted(&mut self, op: &ReadOp);
     /// The source did not take a read.
     fn rejected(&mut self, op: &ReadOp, fault: Fault);
-    /// The source is about to be waited for: whatever it has taken is under way from here on.
+    /// The source is about to be waited for, or flushed: whatever it has taken is under way from here on.
     fn waiting(&mut self) {}
 
     /// A read has completed.
@@ -91,6 +91,11 @@ impl<S: ReadSource, T: Tracer> ReadSource for Traced<S, T> {
             Err(rejected) => self.tracer.rejected(&op, rejected.fault),
         }
         submitted
+    }
+
+    fn flush(&mut self) {
+        self.tracer.waiting();
+        self.inner.flush();
     }
 
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), S::Error> {

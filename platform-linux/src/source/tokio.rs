@@ -8,7 +8,7 @@ use super::pread::read;
 use crate::crew::{Crew, Supply};
 use crate::files::OpenFile;
 use crate::trace::ReadTrace;
-use floodtide_core::{Completion, Disposition, EngineHandle, Error, ReadOp, land, next_read};
+use floodtide_core::{BufferSupply, Completion, Disposition, EngineHandle, Error, ReadOp, land, next_read};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinSet;

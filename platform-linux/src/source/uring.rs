@@ -142,6 +142,13 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
         Ok(())
     }
 
+    fn flush(&mut self) {
+        if !self.ring.submission().is_empty() {
+            // What the kernel does not take now, the next wait submits, and tells if it cannot.
+            let _ = self.ring.submit();
+        }
+    }
+
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> io::Result<()> {
         if self.in_flight == 0 { Ok(()) } else { self.reap(completed) }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::source::{Buffer, Completion, ReadSource, Rejected};
 use crate::write_only::WriteOnly;
+use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 
 /// The buffer of a chunk, by its number.
@@ -27,6 +28,7 @@ struct Source {
     /// How many times it can be waited for.
     waits: Option<usize>,
     submitted: Vec<ReadOp>,
+    flushes: Rc<Cell<usize>>,
 }
 
 impl ReadSource for Source {
@@ -51,6 +53,10 @@ impl ReadSource for Source {
         }
         self.in_flight.push_back((op, buffer));
         Ok(())
+    }
+
+    fn flush(&mut self) {
+        self.flushes.set(self.flushes.get() + 1);
     }
 
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<Memory>)) -> Result<(), &'static str> {
@@ -89,6 +95,7 @@ struct Supply {
     takes: Option<u32>,
     /// The chunk that is found to be wrong when it lands.
     refuses: Option<ChunkId>,
+    slowly: bool,
     /// What is said when memory is asked for; then there is always some.
     provides: RefCell<VecDeque<Result<bool, Error>>>,
     provided: RefCell<Vec<ExtentId>>,
@@ -120,6 +127,10 @@ impl BufferSupply for Supply {
             Some(_) => Err(Error::Platform { message: "it is wrong".to_string() }),
             None => Ok(()),
         }
+    }
+
+    fn lands_slowly(&self) -> bool {
+        self.slowly
     }
 }
 
@@ -182,6 +193,54 @@ fn what_lands_and_is_wrong_ends_the_load_also_when_it_is_the_last() {
         assert_eq!(result(&shared), Err(Error::Platform { message: "it is wrong".to_string() }));
         assert!(supply.landed.borrow().len() as u32 <= refused + 3, "nothing more is read");
     }
+}
+
+#[test]
+fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
+    /// Says how much is in flight when a chunk lands.
+    struct Watching<'a> {
+        supply: Supply,
+        shared: &'a Shared,
+        in_flight: RefCell<Vec<usize>>,
+    }
+    impl BufferSupply for Watching<'_> {
+        type Buffer = Memory;
+
+        fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
+            self.supply.provide(extent)
+        }
+
+        fn take(&self, chunk: ChunkId) -> Result<Memory, Error> {
+            self.supply.take(chunk)
+        }
+
+        fn landed(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
+            self.in_flight.borrow_mut().push(self.shared.with(|e| e.in_flight()));
+            self.supply.landed(chunk, buffer)
+        }
+
+        fn lands_slowly(&self) -> bool {
+            self.supply.lands_slowly()
+        }
+    }
+    let landed = |slowly| {
+        let shared = shared();
+        let supply = Supply { slowly, ..Supply::default() };
+        let watching = Watching { supply, shared: &shared, in_flight: RefCell::default() };
+        let flushes = Rc::default();
+        let source = Source { capacity: 3, flushes: Rc::clone(&flushes), ..Source::default() };
+        Worker::new(source).run(&shared, &watching);
+        assert_eq!(result(&shared), Ok(()));
+        // Before each landing, or never.
+        assert_eq!(flushes.get(), if slowly { chunks(&shared).len() } else { 0 });
+        let (mut landed, in_flight) = (watching.supply.landed.take(), watching.in_flight.take());
+        landed.sort();
+        assert_eq!(landed, chunks(&shared));
+        in_flight
+    };
+    let (slow, quick) = (landed(true), landed(false));
+    assert!(slow.len() > 6 && slow[..slow.len() - 3].iter().all(|&count| count == 3), "{slow:?}");
+    assert!(quick.contains(&0), "{quick:?}");
 }
 
 #[test]
