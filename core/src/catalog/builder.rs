@@ -36,6 +36,7 @@ impl CatalogBuilder {
                 dims: Vec::new(),
                 by_name: Vec::new(),
                 metadata: Vec::new(),
+                has_ties: false,
             },
         }
     }
@@ -174,6 +175,8 @@ impl CatalogBuilder {
             }
         }
         catalog.by_name = by_name;
+        let mut pairs = (0..).zip(1..catalog.records.len() as u32);
+        catalog.has_ties = pairs.any(|(a, b)| catalog.are_tied(TensorId(a), TensorId(b)));
         Ok(catalog)
     }
 }

@@ -77,6 +77,7 @@ pub struct Catalog {
     dims: Vec<u64>,
     by_name: Vec<TensorId>,
     metadata: Vec<(FileId, String, MetadataValue)>,
+    has_ties: bool,
 }
 
 impl Catalog {
@@ -187,6 +188,12 @@ impl Catalog {
     pub fn are_tied(&self, a: TensorId, b: TensorId) -> bool {
         let (a, b) = (&self.records[a.index()], &self.records[b.index()]);
         a.range == b.range && a.file == b.file && !a.range.is_empty()
+    }
+
+    /// Whether any two tensors [are tied](Self::are_tied).
+    #[must_use]
+    pub fn has_ties(&self) -> bool {
+        self.has_ties
     }
 
     /// The bytes of all tensors together, those that several of them [are](Self::are_tied) counted once.

@@ -12,6 +12,10 @@ use crate::wanted::Wanted;
 /// How many at the beginning of `selected` are planned as one: one at least, if there is any.
 pub(super) fn together(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions) -> usize {
     let Some((first, rest)) = selected.split_first() else { return 0 };
+    // In most checkpoints, so that they do not pay for others.
+    if !catalog.has_ties() {
+        return 1;
+    }
     if rest.first().is_none_or(|second| !second.same_bytes(first, catalog)) || comes_in_parts(catalog, first, options) {
         return 1;
     }

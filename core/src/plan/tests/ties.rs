@@ -72,6 +72,7 @@ fn places(plan: &Plan, placement: usize) -> Vec<(usize, usize)> {
 fn tied_tensors_are_read_once_to_one_place() {
     let catalog =
         tied(&[vec![flat(DType::BF16, 1000)], vec![flat(DType::F32, 1 << 20); 3], vec![flat(DType::U8, 9)]], 0);
+    assert!(catalog.has_ties() && !tied(&[vec![flat(DType::U8, 0); 2], vec![flat(DType::U8, 1)]], 0).has_ties());
     assert_eq!(catalog.tensor_bytes(), 2000 + (4 << 20) + 9);
     let plan = Planner::default().plan(&catalog, &all(&catalog)).expect("plans");
     assert_eq!((plan.selected_bytes(), plan.read_bytes(), plan.extents().len()), (4_196_313, 4_196_313, 1));
