@@ -1,7 +1,9 @@
 //! `floodtide diff`: what two checkpoints differ in, across shards and formats.
 
-use floodtide_linux::{Change, Loader};
+use floodtide_core::{GgmlType, Selection};
+use floodtide_linux::{Change, Loader, TensorDiff};
 use floodtide_tests::checkpoint::{folder, raw, reshard, small};
+use floodtide_tests::gguf::Draft;
 use floodtide_tests::{command, store};
 use proptest::prelude::*;
 use std::fs;
@@ -165,6 +167,45 @@ fn what_was_added_removed_or_changed_is_named() {
     for words in ["changed  a.weight: F16 [1000, 1500] became BF16", "removed  b.bias", "added    new"] {
         assert!(text.contains(words), "\"{words}\" is not in {text}");
     }
+}
+
+#[test]
+fn a_plain_tensor_of_gguf_is_the_same_in_safetensors_and_a_quantised_one_is_not() {
+    let folder = folder();
+    let draft = Draft::new().tensor("a", &[1500, 300], GgmlType::F16).tensor("b", &[7], GgmlType::F32).tensor(
+        "q",
+        &[64, 2],
+        GgmlType::Q8_0,
+    );
+    let gguf = draft.write(folder.path(), "model.gguf");
+    let loaded = Loader::new().load(&gguf).expect("loads");
+    let bytes = |name: &str| loaded.get(name).expect("is there").bytes().to_vec();
+    // Row-major: what ggml counts first is last here.
+    let mut tensors = vec![
+        ("a".to_owned(), F16, vec![300, 1500], bytes("a")),
+        ("b".to_owned(), F32, vec![7], bytes("b")),
+        ("q".to_owned(), U8, vec![2, 68], bytes("q")),
+    ];
+    let plain = folder.path().join("plain.safetensors");
+    write_safetensors(&plain, &tensors);
+    let found = Loader::new().diff(&gguf, &plain).expect("compares");
+    assert_eq!(found.same, 2);
+    let [TensorDiff { name, change: Change::Kind { dtypes, shapes }, .. }] = &found.tensors[..] else {
+        panic!("{:?}", found.tensors)
+    };
+    assert_eq!((name.as_str(), dtypes.map(|dtype| dtype.name())), ("q", ["GGML_Q8_0", "U8"]));
+    assert_eq!(*shapes, [vec![2, 64], vec![2, 68]]);
+    // So it is for a manifest.
+    let manifest = Loader::new().manifest(&gguf).expect("hashes");
+    assert_eq!(floodtide_linux::Manifest::parse(manifest.to_string().as_bytes()).as_ref(), Ok(&manifest));
+    Loader::new().verify(manifest.clone()).load(&gguf).expect("is what it is");
+    let some = Loader::new().selection(Selection::names(["a", "b"])).verify(manifest);
+    some.load(&plain).expect("has the same elements");
+    tensors[0].3[77] ^= 1;
+    write_safetensors(&plain, &tensors);
+    let error = some.load(&plain).expect_err("differs").to_string();
+    assert!(error.contains("\"a\"") && error.contains("BLAKE3"), "{error}");
+    assert_eq!(Loader::new().diff(&gguf, &plain).expect("compares").same, 1);
 }
 
 #[test]
