@@ -282,8 +282,11 @@ impl Faults for SimFaults {
         *nth += 1;
         let nth = *nth;
         state.far_reads += u64::from(op.offset > u64::from(u32::MAX));
-        if let Some(scripted) = state.script.iter().find(|s| s.file == op.file.0 && s.nth == nth) {
-            return scripted.injection;
+        if let Some(&Scripted { injection, .. }) = state.script.iter().find(|s| s.file == op.file.0 && s.nth == nth) {
+            if matches!(injection, Injection::Corrupt(_)) {
+                state.counts.count(FaultKind::Corrupted);
+            }
+            return injection;
         }
         let end = op.offset + op.len as u64;
         if state.broken.get(&op.file.0).is_some_and(|&(from, to)| op.offset < to && from < end) {
