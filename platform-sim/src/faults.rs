@@ -282,9 +282,7 @@ impl Faults for SimFaults {
         *nth += 1;
         let nth = *nth;
         state.far_reads += u64::from(op.offset > u64::from(u32::MAX));
-        if let Some(injection) = state.script.iter().find(|s| s.file == op.file.0 && s.nth == nth).map(|s| s.injection)
-        {
-            // The rules ask whether a byte can be another.
+        if let Some(&Scripted { injection, .. }) = state.script.iter().find(|s| s.file == op.file.0 && s.nth == nth) {
             if matches!(injection, Injection::Corrupt(_)) {
                 state.counts.count(FaultKind::Corrupted);
             }

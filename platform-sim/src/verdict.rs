@@ -45,7 +45,7 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
         Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
         Error::SliceUnverifiable { .. } => unverifiable,
-        Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed || scripted),
+        Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed),
         Error::Header { .. } | Error::Store { .. } | Error::DuplicateTensor { .. } => {
             happened(FaultKind::DamagedHeader)
         }
