@@ -25,12 +25,8 @@ fn compare(args: &DiffArgs) -> Result<(), Failure> {
     }
     let diff = watched(loader, "comparing", args.json, |loader| loader.diff(&args.first, &args.second))?;
     output::warn(&diff.warnings);
-    if args.json {
-        output::print_json(&document(args, &diff))?;
-    } else {
-        show(&diff)?;
-    }
-    if diff.tensors.is_empty() { Ok(()) } else { Err(Failure::Differs) }
+    let shown = if args.json { output::print_json(&document(args, &diff)) } else { show(&diff) };
+    output::judge(shown, diff.tensors.is_empty())
 }
 
 /// A line of what differs.
@@ -50,7 +46,15 @@ impl fmt::Display for Line<'_> {
                     format!("{} bytes {}..{}", Escaped(&place.file), place.range.start, place.range.end)
                 };
                 let (start, end) = (range.start, range.end);
-                write!(f, "content  {name}: {bytes} bytes differ within {start}..{end} ({}; {})", place(a), place(b))
+                let verb = if *bytes == 1 { "differs" } else { "differ" };
+                write!(
+                    f,
+                    "content  {name}: {} {} within {start}..{end} ({}; {})",
+                    if *bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") },
+                    verb,
+                    place(a),
+                    place(b)
+                )
             }
             _ => write!(f, "differs  {name}"),
         }

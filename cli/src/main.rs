@@ -28,6 +28,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args = Args::parse();
     allow_open_files();
+    floodtide_linux::report_file_size_limit();
     let result = match args.command {
         Command::Load(args) => load::run(&args),
         Command::Inspect(args) => inspect::run(&args),

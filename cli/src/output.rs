@@ -42,8 +42,16 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::PipeClosed
         } else {
-            Self::Failed(format!("cannot write the output: {error}"))
+            Self::Failed(format!("cannot write to the standard output: {error}"))
         }
+    }
+}
+
+/// How a comparison ends: as it came out, also where nobody reads to its end (`floodtide diff A B | head`).
+pub(crate) fn judge(shown: Result<(), Failure>, same: bool) -> Result<(), Failure> {
+    match shown {
+        Ok(()) | Err(Failure::PipeClosed) if !same => Err(Failure::Differs),
+        shown => shown,
     }
 }
 

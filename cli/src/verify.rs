@@ -27,12 +27,12 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
             Some(watched(loader, what, args.json, |loader| loader.compare_with(&args.path, &manifest))?)
         }
     };
-    if args.json {
-        output::print_json(&document(args, &inspected, verdict.as_ref()))?;
+    let shown = if args.json {
+        output::print_json(&document(args, &inspected, verdict.as_ref()))
     } else {
-        show(&inspected, verdict.as_ref())?;
-    }
-    if verdict.is_none_or(|verdict| verdict.is_same()) { Ok(()) } else { Err(Failure::Differs) }
+        show(&inspected, verdict.as_ref())
+    };
+    output::judge(shown, verdict.is_none_or(|verdict| verdict.is_same()))
 }
 
 /// The structure is not valid; what the files hold is not looked at then.
@@ -40,10 +40,15 @@ fn broken(args: &VerifyArgs, errors: &[Error]) -> Result<(), Failure> {
     if args.json {
         let rows: Vec<Value> = errors.iter().map(|error| json!(error.to_string())).collect();
         let path = args.path.to_string_lossy();
-        output::print_json(&json!({"path": path, "valid": false, "errors": rows, "same": Value::Null}))?;
+        let shown = output::print_json(&json!({"path": path, "valid": false, "errors": rows, "same": Value::Null}));
+        return output::judge(shown, false).inspect_err(|_| complain(errors));
     }
-    errors.iter().for_each(|error| output::complain("error", &error.to_string()));
+    complain(errors);
     Err(Failure::Differs)
+}
+
+fn complain(errors: &[Error]) {
+    errors.iter().for_each(|error| output::complain("error", &error.to_string()));
 }
 
 fn show(inspected: &Inspected, verdict: Option<&Verdict>) -> Result<(), Failure> {

@@ -195,7 +195,10 @@ impl std::fmt::Display for Shown<'_> {
 
 fn hint(error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(libc::EMFILE) {
-        return "; a load keeps up to two descriptors open per file: raise the limit (ulimit -n)";
+        return "; up to two descriptors are open per file: raise the limit (ulimit -n)";
+    }
+    if error.raw_os_error() == Some(libc::EFBIG) {
+        return "; raise the limit of a file's size (ulimit -f), or write smaller files";
     }
     match error.kind() {
         io::ErrorKind::NotFound => "; check the path",

@@ -31,6 +31,7 @@ mod locate;
 mod mapping;
 mod numa;
 mod pieces;
+mod process;
 mod region;
 mod scratch;
 mod shelf;
@@ -52,6 +53,7 @@ pub use floodtide_core::{
 };
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};
+pub use process::report_file_size_limit;
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
 pub use stream::TensorStream;

@@ -10,15 +10,18 @@ use crate::output::{self, Failure};
 use layout::Spec;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let specs = layout::gpt2(args.scale);
+    let is_new = args.keep.as_ref().is_some_and(|keep| !keep.exists());
     let (folder, removed_on_drop) = folder(args, &specs)?;
-    if removed_on_drop.is_some() {
-        remove_when_interrupted(folder.clone());
-    }
+    let kept = Arc::new(AtomicBool::new(false));
+    remove_when_interrupted(folder.clone(), removed_on_drop.is_some() || is_new, Arc::clone(&kept));
     write::write(&folder, &specs, args.json)?;
+    kept.store(removed_on_drop.is_none(), Ordering::Relaxed);
     bench::compare(&folder, args.json)?;
     if args.keep.is_some() && !args.json {
         let mut out = output::stdout();
@@ -52,11 +55,21 @@ fn folder(args: &DemoArgs, specs: &[Spec]) -> Result<(PathBuf, Option<tempfile::
     Ok((keep.clone(), None))
 }
 
-/// Ctrl-C and SIGTERM end the demo without leaving half a gigabyte behind.
-fn remove_when_interrupted(folder: PathBuf) {
+/// Ctrl-C and SIGTERM end the demo without leaving half a gigabyte behind, unless it is whole and to be `kept`. The folder goes with what
+/// is in it if it is the demo's own.
+fn remove_when_interrupted(folder: PathBuf, own: bool, kept: Arc<AtomicBool>) {
+    let empty = |folder: &Path| -> std::io::Result<()> {
+        fs::read_dir(folder)?.try_for_each(|entry| fs::remove_file(entry?.path()))
+    };
     let handler = move || {
-        // The writer may add a file meanwhile: once more, then.
-        let _ = fs::remove_dir_all(&folder).or_else(|_| fs::remove_dir_all(&folder));
+        if !kept.load(Ordering::Relaxed) {
+            // The writer may add a file meanwhile: once more, then.
+            let _ = if own {
+                fs::remove_dir_all(&folder).or_else(|_| fs::remove_dir_all(&folder))
+            } else {
+                empty(&folder).and_then(|()| empty(&folder))
+            };
+        }
         std::process::exit(130);
     };
     // Without the handler an interrupted demo leaves its folder, which the system's cleaning of temporary files gets.

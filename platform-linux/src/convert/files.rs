@@ -7,9 +7,9 @@ use floodtide_core::convert::{Layout, OutputFile};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -32,7 +32,7 @@ impl<'a> Files<'a> {
     pub(super) fn make(folder: &'a Path, layout: &'a Layout) -> Result<Self, Error> {
         let files = Self { folder, layout, open: Mutex::default(), pace: Pace::default() };
         for (number, file) in (0..).zip(layout.files()) {
-            let made = File::create_new(files.path(file)).and_then(|made| {
+            let made = files.with_room(|| File::create_new(files.path(file))).and_then(|made| {
                 allocate(&made, file.bytes)?;
                 Ok(Arc::new(made))
             });
@@ -62,8 +62,17 @@ impl<'a> Files<'a> {
     /// Brings all files to the disk, with their metadata.
     pub(super) fn sync(&self) -> Result<(), Error> {
         for (number, file) in (0..).zip(self.layout.files()) {
-            let synced = self.opened(number, file)?.sync_all();
-            synced.map_err(|source| self.failed(file, "bring the file to the disk", source))?;
+            let opened = self.opened(number, file)?;
+            opened.sync_all().map_err(|source| self.failed(file, "bring the file to the disk", source))?;
+            let identity = |metadata: Metadata| (metadata.dev(), metadata.ino(), metadata.len());
+            let named = fs::symlink_metadata(self.path(file)).map(identity).ok();
+            // Whoever cleans up may have taken it for litter.
+            if named.is_none() || named != opened.metadata().map(identity).ok() {
+                return Err(Error::Changed {
+                    path: self.path(file),
+                    what: "it was removed or replaced by another program",
+                });
+            }
         }
         Ok(())
     }
@@ -78,10 +87,22 @@ impl<'a> Files<'a> {
                 return Ok(file);
             }
         }
-        let opened = File::options().write(true).open(self.path(file));
+        let opened = self.with_room(|| File::options().write(true).open(self.path(file)));
         let opened = Arc::new(opened.map_err(|source| self.failed(file, "open the file again", source))?);
         self.keep_open(number, Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// Opens a file; where no more can be open, after the others have been closed.
+    fn with_room(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+        match open() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                lock(&self.open).clear();
+                self.pace.settle()?;
+                open()
+            }
+            opened => opened,
+        }
     }
 
     fn keep_open(&self, number: u32, file: Arc<File>) {

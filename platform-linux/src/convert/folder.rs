@@ -7,6 +7,7 @@
 use super::error::OutputError;
 use super::place::Place;
 use crate::error::Error;
+use floodtide_core::Escaped;
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -170,7 +171,8 @@ pub(super) fn sweep(parent: &Path) -> Vec<String> {
             Ok(()) => tracing::info!(path = %path.display(), "removed what a killed conversion had left"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                warnings.push(format!("{}: what a killed conversion left cannot be removed: {error}", path.display()));
+                let path = path.to_string_lossy();
+                warnings.push(format!("{}: what a killed conversion left cannot be removed: {error}", Escaped(&path)));
             }
         }
     }

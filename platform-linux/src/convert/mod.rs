@@ -27,7 +27,7 @@ use companions::Companions;
 use files::Files;
 use floodtide_core::convert::{Layout, Options};
 use floodtide_core::stream::PourError;
-use floodtide_core::{Error as CoreError, Format, Order};
+use floodtide_core::{Error as CoreError, Escaped, Format, Order};
 use folder::Folder;
 use place::Place;
 use std::fmt;
@@ -241,7 +241,8 @@ fn remove_old(old: &Path) -> Option<String> {
     match std::fs::remove_dir_all(old) {
         // Another conversion may have taken it for litter.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Some(format!("{}: this was replaced, and cannot be removed: {error}", old.display()))
+            let old = Escaped(&old.to_string_lossy()).to_string();
+            Some(format!("{old}: this was replaced, and cannot be removed: {error}"))
         }
         _ => None,
     }

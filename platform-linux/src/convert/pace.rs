@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex};
 const BUDGET: u64 = 64 << 20;
 /// A piece of less is not sent by itself, but with what follows it.
 const SENT: u64 = 1 << 20;
+/// Pieces keep their files open, so there are no more than these.
+const PIECES: usize = 64;
 const PAGE: u64 = 4096;
 
 /// What is under way to the disk.
@@ -70,9 +72,22 @@ impl Pace {
         Ok(())
     }
 
+    /// Waits for all that is under way, and lets go of the files.
+    ///
+    /// # Errors
+    /// When the disk did not take what had been written.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let pieces = {
+            let mut under_way = lock(&self.under_way);
+            under_way.bytes = 0;
+            std::mem::take(&mut under_way.pieces)
+        };
+        pieces.iter().try_for_each(Piece::settle)
+    }
+
     fn too_much(&self) -> Option<Piece> {
         let mut under_way = lock(&self.under_way);
-        if under_way.bytes <= BUDGET {
+        if under_way.bytes <= BUDGET && under_way.pieces.len() <= PIECES {
             return None;
         }
         let oldest = under_way.pieces.pop_front()?;
@@ -147,5 +162,11 @@ mod tests {
             assert_eq!(under_way.bytes, under_way.pieces.iter().map(Piece::bytes).sum::<u64>());
         }
         assert!(pieces(&pace).len() > 4, "the disk has something to do");
+        for number in 0..200 {
+            pace.wrote(number, &file, 0..10).expect("syncs");
+        }
+        assert_eq!(pieces(&pace).len(), PIECES, "each keeps a file open");
+        pace.settle().expect("syncs");
+        assert!(pieces(&pace).is_empty() && Arc::strong_count(&file) == 1);
     }
 }

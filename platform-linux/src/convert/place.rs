@@ -2,10 +2,11 @@
 
 use super::error::OutputError;
 use crate::error::Error;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A place for the output: a name in a folder that is there.
@@ -81,7 +82,22 @@ fn lies_in(file: &Path, folder: &Path) -> bool {
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let by_name =
         file.parent().map_or(Path::new("."), |parent| if parent == Path::new("") { Path::new(".") } else { parent });
-    [fs::canonicalize(file), fs::canonicalize(by_name)].into_iter().flatten().any(|path| path.starts_with(&folder))
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let own = identity(&folder);
+    // By what it is, too: a folder that is mounted twice has two paths.
+    let is_below = |path: PathBuf| {
+        path.starts_with(&folder) || own.is_some() && path.ancestors().any(|above| identity(above) == own)
+    };
+    [fs::canonicalize(file), fs::canonicalize(by_name)].into_iter().flatten().any(is_below)
+}
+
+/// Whether something is mounted there, which cannot be renamed. Where the kernel does not tell (before Linux 5.8), a mount from another device shows.
+fn is_mounted_on(path: &Path, there: &fs::Metadata) -> bool {
+    let told = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
+    if told.is_ok_and(|told| told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)) {
+        return true;
+    }
+    path.parent().and_then(|parent| fs::metadata(parent).ok()).is_some_and(|parent| parent.dev() != there.dev())
 }
 
 /// What a place is that must not be replaced: anything but a folder that holds a checkpoint and no folders, or nothing.
@@ -91,6 +107,9 @@ fn not_replaceable(path: &Path, there: &fs::Metadata) -> io::Result<Option<&'sta
     }
     if !there.is_dir() {
         return Ok(Some("no folder"));
+    }
+    if is_mounted_on(path, there) {
+        return Ok(Some("a mount point"));
     }
     let (mut empty, mut checkpoint) = (true, false);
     for entry in fs::read_dir(path)? {
@@ -119,6 +138,25 @@ mod tests {
             Err(Error::Output(error)) => error,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_source_is_found_by_what_it_is_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (source, mounted) = (folder.path().join("source"), folder.path().join("mounted"));
+        for path in [&source, &mounted] {
+            fs::create_dir(path).expect("makes");
+        }
+        let file = source.join("model.safetensors");
+        fs::write(&file, b"source").expect("writes");
+        if let Err(error) = rustix::mount::mount_bind(&source, &mounted) {
+            return println!("skipped: nothing can be mounted here ({error})");
+        }
+        let (same, below) =
+            (lies_in(&file, &mounted), not_replaceable(&mounted, &fs::metadata(&mounted).expect("there")));
+        rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::empty()).expect("unmounts");
+        assert!(same && !lies_in(&file, &mounted));
+        assert_eq!(below.expect("lists"), Some("a mount point"));
     }
 
     #[test]

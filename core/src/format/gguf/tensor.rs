@@ -123,10 +123,9 @@ impl Layout {
         if offset != self.next {
             return Err(GgufError::Offset { name: entry.name.to_owned(), expected: self.next, found: offset });
         }
+        // Held against the file's length when it is known where the data begins, so that the error has the right number.
         let range = offset.checked_add(entry.bytes()).and_then(|end| ByteRange::new(offset, end));
-        // The data begins after the header, so that this is too much already. All of it is held against the file later.
-        let range =
-            range.filter(|range| range.end() <= self.file_len).ok_or_else(|| self.truncated(entry, u64::MAX))?;
+        let range = range.ok_or_else(|| self.truncated(entry, u64::MAX))?;
         // What is rounded up past the end of u64 is past the end of the file too.
         self.next = self.alignment.up(range.end()).unwrap_or(u64::MAX);
         Ok(range)
