@@ -291,3 +291,49 @@ fn of_two_conversions_to_one_place_one_is_kept_and_the_other_is_told() {
         source.assert_stored(&out);
     }
 }
+
+/// The conversion under a limit of the shell's.
+fn under(limit: &str, conversion: &Command) -> command::Run {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit {limit}; exec \"$@\"")).arg("sh").arg(conversion.get_program());
+    command::finish(shell.args(conversion.get_args()))
+}
+
+#[test]
+fn more_files_than_may_be_open_are_closed_in_time() {
+    let source = Source::new(&[1000; 150]);
+    let out = source.at("out");
+    under("-n 24", &source.command(&out, &["--partitions", "150"])).assert_ok();
+    source.assert_stored(&out);
+    assert_eq!(entries(&out).len(), 152);
+}
+
+#[test]
+fn a_limit_of_a_files_size_is_an_error_and_leaves_nothing() {
+    let source = Source::new(&[4 * MB]);
+    let run = under("-f 1000", &source.command(&source.at("out"), &[]));
+    run.assert_error(1, &["tensor.data_0", "File too large", "ulimit -f"]);
+    assert_eq!(entries(source.folder.path()), ["in"]);
+}
+
+#[test]
+fn an_output_that_somebody_takes_away_is_no_success() {
+    let source = Source::new(&[20 * MB; 4]);
+    let mut child = quietly(&mut source.command(&source.at("out"), &["--memory-limit", "1MiB"]));
+    let start = Instant::now();
+    let taken = loop {
+        let unfinished = entries(source.folder.path()).into_iter().find(|name| name.starts_with('.'));
+        if unfinished.is_some_and(|name| fs::remove_file(source.at(&name).join("tensor.data_0")).is_ok()) {
+            break true;
+        }
+        if child.try_wait().expect("waits").is_some() || start.elapsed() > Duration::from_secs(20) {
+            break false;
+        }
+    };
+    let status = child.wait().expect("ends");
+    if !taken {
+        return println!("skipped: it was done before anybody could take anything away");
+    }
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(entries(source.folder.path()), ["in"]);
+}

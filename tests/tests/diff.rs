@@ -8,6 +8,7 @@ use floodtide_tests::{command, store};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// A tensor: name, dtype as safetensors and as PyTorch has it, shape, bytes.
 type Tensor = (String, (&'static str, &'static str), Vec<u64>, Vec<u8>);
@@ -264,4 +265,38 @@ proptest! {
         let Change::Content { range, bytes, .. } = &found.tensors[0].change else { panic!("{:?}", found.tensors) };
         prop_assert_eq!((range.start, range.end, *bytes), (at as u64, at as u64 + 1, 1));
     }
+}
+
+#[test]
+fn a_verdict_does_not_depend_on_who_reads_it() {
+    let folder = folder();
+    let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(format!("{name}.safetensors")));
+    let mut other = tensors();
+    other[5].3[1] ^= 1;
+    write_safetensors(&a, &tensors());
+    write_safetensors(&b, &other);
+    write_safetensors(&c, &tensors());
+    let manifest = folder.path().join("manifest.json");
+    let made = command::run(["manifest".as_ref(), a.as_os_str()]);
+    fs::write(&manifest, made.assert_ok()).expect("writes");
+    let unread = |arguments: &[&std::ffi::OsStr]| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut program = Command::new(command::path());
+        program.args(arguments).stdin(Stdio::null()).stdout(writer).stderr(Stdio::null());
+        program.status().expect("runs").code()
+    };
+    for json in [&[][..], &["--json".as_ref()]] {
+        for (path, code) in [(&b, Some(1)), (&c, Some(0))] {
+            assert_eq!(unread(&[&["diff".as_ref(), a.as_os_str(), path.as_os_str()], json].concat()), code);
+            let with = ["--manifest".as_ref(), manifest.as_os_str()];
+            // The file has another name in the manifest.
+            let renamed = folder.path().join("other").join("a.safetensors");
+            fs::create_dir_all(renamed.parent().expect("has one")).expect("makes");
+            fs::copy(path, &renamed).expect("copies");
+            assert_eq!(unread(&[&["verify".as_ref(), renamed.as_os_str()], &with[..], json].concat()), code);
+        }
+    }
+    let told = command::run(["diff".as_ref(), a.as_os_str(), b.as_os_str()]);
+    assert!(told.stdout.contains("f.small: 1 byte differs within 1..2"), "{told:?}");
 }

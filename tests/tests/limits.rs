@@ -310,14 +310,11 @@ fn a_demo_without_memory_proposes_a_scale_that_fits() {
     });
 }
 
-#[test]
-fn an_interrupted_demo_leaves_nothing() {
-    let folder = folder();
-    let mut demo = Command::new(command::path());
-    demo.args(["demo", "--scale", "0.1"]).env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut demo = demo.spawn().expect("starts");
+/// Starts a demo, interrupts it while it writes below `folder`, and says how it ended.
+fn interrupt_demo(demo: &mut Command, folder: &Path) -> Option<i32> {
+    let mut demo = demo.args(["--scale", "0.1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     let begun = || {
-        fs::read_dir(folder.path())
+        fs::read_dir(folder)
             .expect("lists")
             .filter_map(Result::ok)
             .any(|entry| fs::read_dir(entry.path()).is_ok_and(|mut files| files.next().is_some()))
@@ -329,6 +326,24 @@ fn an_interrupted_demo_leaves_nothing() {
     }
     let process = rustix::process::Pid::from_child(&demo);
     rustix::process::kill_process(process, rustix::process::Signal::INT).expect("it runs");
-    assert_eq!(demo.wait().expect("waits").code(), Some(130));
+    demo.wait().expect("waits").code()
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let folder = folder();
+    let mut demo = Command::new(command::path());
+    assert_eq!(interrupt_demo(demo.arg("demo").env("TMPDIR", folder.path()), folder.path()), Some(130));
     assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 0);
+    // Nor does one whose checkpoint was to be kept, once it is whole.
+    let keep = folder.path().join("gpt2");
+    for there in [false, true] {
+        if there {
+            fs::create_dir(&keep).expect("makes");
+        }
+        let mut demo = Command::new(command::path());
+        assert_eq!(interrupt_demo(demo.args(["demo", "--keep"]).arg(&keep), folder.path()), Some(130));
+        assert_eq!(keep.exists(), there, "what was there stays");
+        assert!(!there || fs::read_dir(&keep).expect("lists").next().is_none());
+    }
 }
