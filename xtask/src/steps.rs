@@ -25,13 +25,13 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "wasi", about: "the simulator's digests on WASI are those of this machine", run: wasi::check },
     Step { name: "miri", about: "the unsafe of the pool and the arena, by Miri", run: miri },
     Step { name: "bench", about: "every bench runs once", run: bench },
-    Step { name: "fuzz", about: "the fuzz targets, for a minute each", run: fuzz },
+    Step { name: "fuzz", about: "the fuzz targets, for half a minute each", run: fuzz },
 ];
 
 /// The fuzz targets, and seconds for each.
 const FUZZ_TARGETS: [&str; 7] =
     ["safetensors_header", "shard_index", "serverlessllm", "gguf", "manifest", "planner", "engine"];
-const FUZZ_SECONDS: u32 = 60;
+const FUZZ_SECONDS: u32 = 30;
 
 fn passed(command: &mut Command) -> Result {
     run(command).map(|()| Outcome::Passed)
