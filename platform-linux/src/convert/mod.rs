@@ -122,7 +122,7 @@ impl Converter {
         self
     }
 
-    /// Replaces what is there: a folder with a checkpoint and no other folders in it, and nothing else. It is there until the new
+    /// Replaces what is there: a folder with a checkpoint and no other folders in it, or an empty one, and nothing else. It is there until the new
     /// one is complete.
     #[must_use]
     pub fn force(mut self, force: bool) -> Self {
