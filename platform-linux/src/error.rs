@@ -27,6 +27,12 @@ pub enum Error {
         Shown(path)
     )]
     NotAFile { path: PathBuf, found: &'static str },
+    /// A folder under the name of one of a checkpoint's files.
+    #[error(
+        "{}: expected a file of the checkpoint, found a directory; put the file there, or name another checkpoint",
+        Shown(path)
+    )]
+    FolderForFile { path: PathBuf },
     /// A directory without anything to load.
     #[error(
         "{}: no checkpoint here: expected *.safetensors or *.gguf files, a *.safetensors.index.json or a tensor_index.json, found none; \

@@ -43,8 +43,7 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// Opens a regular file; never waits for a FIFO's writer.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let found = describe(FileType::Directory.as_raw_mode());
-        Self::open_unless_folder(path)?.ok_or_else(|| Error::NotAFile { path: path.to_owned(), found })
+        Self::open_unless_folder(path)?.ok_or_else(|| Error::FolderForFile { path: path.to_owned() })
     }
 
     /// Opens a regular file; `None` when it is a folder.
