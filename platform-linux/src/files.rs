@@ -130,6 +130,11 @@ impl OpenFile {
         self.fill(buffer, offset)
     }
 
+    /// Lets [`content`](Self::content) know the first bytes, or all, without a read.
+    pub(crate) fn has_content(&self, bytes: &[u8]) {
+        self.content.get_or_init(|| Content::of(&bytes[..bytes.len().min(START_BYTES)]));
+    }
+
     /// What it is by its first bytes.
     pub(crate) fn content(&self) -> Result<Content, Error> {
         if let Some(content) = self.content.get() {

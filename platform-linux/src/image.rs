@@ -1,13 +1,38 @@
 //! A small file, read whole by one system call: its tensors are views of it. Planning reads would take longer than they do.
 
+use crate::error::Error;
 use crate::files::OpenFile;
 use crate::pieces::Backing;
 use crate::shelf::{ArenaMemory, Shelf};
 use floodtide_core::strategy::HUGE_PAGES_FROM;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Above this a plan, threads and direct reads are worth their cost.
 const MAX_BYTES: u64 = 4 << 20;
+
+/// A checkpoint's first file, and its bytes, if they are wanted and few.
+#[derive(Debug)]
+pub(crate) struct FirstFile {
+    pub(crate) file: OpenFile,
+    pub(crate) image: Option<Image>,
+}
+
+impl FirstFile {
+    /// Opens it. `images`: where memory comes from, if a small file is to be read whole.
+    pub(crate) fn open(path: &Path, images: Option<&Arc<Shelf>>) -> Result<Self, Error> {
+        Ok(Self::of(OpenFile::open(path)?, images))
+    }
+
+    /// As [`open`](Self::open), of a file that is open.
+    pub(crate) fn of(file: OpenFile, images: Option<&Arc<Shelf>>) -> Self {
+        let image = images.and_then(|arenas| Image::read(&file, arenas));
+        if let Some(image) = &image {
+            file.has_content(image.bytes());
+        }
+        Self { file, image }
+    }
+}
 
 /// A file's bytes, owned.
 #[derive(Debug)]

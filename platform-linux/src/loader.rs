@@ -6,7 +6,7 @@ use crate::files::OpenFile;
 use crate::headers::{self, Opened};
 use crate::image::Image;
 use crate::load::{Load, Shared, run_here};
-use crate::locate::locate;
+use crate::locate::{locate, locate_for};
 use crate::pool::Pool;
 use crate::probe;
 use crate::probe::device::Device;
@@ -499,7 +499,7 @@ impl Loader {
         let images = (waits && !as_usual).then_some(&self.arenas);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let opened = headers::open(locate(path)?, images)?;
+        let opened = headers::open(locate_for(path, images)?, images)?;
         self.decide_how(opened, purpose, phases)
     }
 

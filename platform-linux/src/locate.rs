@@ -8,6 +8,8 @@ mod gguf;
 
 use crate::error::Error;
 use crate::files::OpenFile;
+use crate::image::FirstFile;
+use crate::shelf::Shelf;
 use floodtide_core::format::content::{Content, IndexKind, index_kind};
 use floodtide_core::format::serverlessllm::{self, count_partitions, is_partition_name, partition_name};
 use floodtide_core::format::shard_index::ShardIndex;
@@ -16,13 +18,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The files to open, in order, and the index that lists them.
 #[derive(Debug)]
 pub(crate) struct Located {
     pub(crate) files: Vec<PathBuf>,
     /// The only file, if it had to be opened to know that it is one.
-    pub(crate) opened: Option<OpenFile>,
+    pub(crate) first: Option<FirstFile>,
     pub(crate) index: Option<Index>,
 }
 
@@ -49,26 +52,34 @@ const MAX_INDEX_BYTES: u64 = 100_000_000;
 const INDEX_NAME: &str = "model.safetensors.index.json";
 const PICKLES: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
 
+/// Finds the files.
 pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
+    locate_for(path, None)
+}
+
+/// Finds the files. `images`: where memory comes from, if a small file, should it be the only one, is to be read whole.
+pub(crate) fn locate_for(path: &Path, images: Option<&Arc<Shelf>>) -> Result<Located, Error> {
     let opened = OpenFile::open_unless_folder(path).map_err(|error| match error {
         Error::Io { path, source, .. } => io_error(&path, "open the checkpoint", source),
         error => error,
     })?;
     let Some(file) = opened else { return locate_in_folder(&snapshot_of(path)) };
-    match file.content()? {
+    let is_named_json = path.extension() == Some(OsStr::new("json"));
+    let first = FirstFile::of(file, images.filter(|_| !is_named_json));
+    match first.file.content()? {
         Content::Pickle => return Err(Error::Pickle { path: path.to_owned() }),
         Content::Json => return by_index(path),
         Content::Gguf => {
             if let Some(files) = gguf::shards_of(path)? {
-                return Ok(Located { files, opened: None, index: None });
+                return Ok(Located { files, first: None, index: None });
             }
         }
-        Content::Unknown if path.extension() == Some(OsStr::new("json")) => return by_index(path),
+        Content::Unknown if is_named_json => return by_index(path),
         Content::Unknown if is_partition(path) => return Err(Error::Partition { path: path.to_owned() }),
         // Its header's parser says what is wrong with what is unknown.
         _ => {}
     }
-    Ok(Located { files: vec![path.to_owned()], opened: Some(file), index: None })
+    Ok(Located { files: vec![path.to_owned()], first: Some(first), index: None })
 }
 
 /// Whether a file is named as a partition of a store, and an index is beside it.
@@ -123,7 +134,7 @@ fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
     }
     let files: Vec<PathBuf> = safetensors.into_iter().map(|name| folder.join(name)).collect();
     if !files.is_empty() {
-        return Ok(Located { files, opened: None, index: None });
+        return Ok(Located { files, first: None, index: None });
     }
     by_content(folder, &names)
 }
@@ -171,7 +182,7 @@ fn by_content(folder: &Path, names: &[OsString]) -> Result<Located, Error> {
     }
     let files: Vec<PathBuf> = safetensors.into_iter().map(|name| folder.join(name)).collect();
     match pickle {
-        _ if !files.is_empty() => Ok(Located { files, opened: None, index: None }),
+        _ if !files.is_empty() => Ok(Located { files, first: None, index: None }),
         Some(path) => Err(Error::Pickle { path }),
         None => Err(Error::NoCheckpoint { path: folder.to_owned() }),
     }
@@ -197,7 +208,7 @@ fn by_index(path: &Path) -> Result<Located, Error> {
     let folder = folder_of(path);
     if is_store {
         let files = partitions(path, folder)?;
-        return Ok(Located { files, opened: None, index: Some(Index::Store(path.to_owned(), json)) });
+        return Ok(Located { files, first: None, index: Some(Index::Store(path.to_owned(), json)) });
     }
     let index = ShardIndex::parse(&json)
         .map_err(|source| floodtide_core::Error::Index { file: path.display().to_string(), source })?;
@@ -218,7 +229,7 @@ fn by_index(path: &Path) -> Result<Located, Error> {
         }
         files.push(shard);
     }
-    Ok(Located { files, opened: None, index: Some(Index::Shards(path.to_owned(), index)) })
+    Ok(Located { files, first: None, index: Some(Index::Shards(path.to_owned(), index)) })
 }
 
 /// The folder that a file is in.

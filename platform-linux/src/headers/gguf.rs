@@ -3,28 +3,25 @@
 use super::{Opened, first_read, merge_metadata};
 use crate::error::Error;
 use crate::files::OpenFile;
-use crate::image::Image;
-use crate::shelf::Shelf;
+use crate::image::FirstFile;
 use floodtide_core::format::gguf::{MAX_HEADER_BYTES, Parsed, Split, check_split, parse};
 use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Opens these files, which are one model or all of its shards. `already`: the first one, if it is open.
-pub(super) fn open(
-    paths: &[PathBuf],
-    mut already: Option<OpenFile>,
-    images: Option<&Arc<Shelf>>,
-) -> Result<Opened, Error> {
+pub(super) fn open(paths: &[PathBuf], mut already: Option<FirstFile>) -> Result<Opened, Error> {
     let mut image = None;
     let mut files = Vec::with_capacity(paths.len());
     let (mut builder, mut splits) = (CatalogBuilder::new(Format::Gguf), Splits::default());
     for path in paths {
-        let file = already.take().map_or_else(|| OpenFile::open(path), Ok)?;
-        if paths.len() == 1 {
-            image = images.and_then(|arenas| Image::read(&file, arenas));
-        }
+        let file = match already.take() {
+            Some(first) => {
+                image = first.image;
+                first.file
+            }
+            None => OpenFile::open(path)?,
+        };
         let start = match &image {
             Some(image) => Cow::Borrowed(image.bytes()),
             None => Cow::Owned(file.read_exact(0, first_read(file.bytes()))?),

@@ -6,7 +6,7 @@ mod serverlessllm;
 
 use crate::error::Error;
 use crate::files::OpenFile;
-use crate::image::Image;
+use crate::image::{FirstFile, Image};
 use crate::locate::{Index, Located};
 use crate::shelf::Shelf;
 use floodtide_core::format::content::Content;
@@ -31,26 +31,30 @@ pub(crate) struct Opened {
 
 /// Opens the files and reads their headers. A single small file is read whole, into memory of `images`, if that is given.
 pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
-    match located.index {
-        Some(Index::Store(path, json)) => serverlessllm::open(&located.files, &path, &json, images),
-        Some(Index::Shards(path, index)) => safetensors::open(&located.files, None, Some((&path, &index)), images),
-        None => by_content(&located.files, located.opened, images),
+    let Located { files, first, index } = located;
+    let images = images.filter(|_| files.len() == 1);
+    if let Some(Index::Store(path, json)) = index {
+        return serverlessllm::open(&files, &path, &json, images);
+    }
+    let first = match (first, &files[..]) {
+        (None, [first, ..]) => Some(FirstFile::open(first, images)?),
+        (first, _) => first,
+    };
+    match index {
+        Some(Index::Shards(path, index)) => safetensors::open(&files, first, Some((&path, &index))),
+        _ => by_content(&files, first),
     }
 }
 
 /// Opens files without an index; what the first one is, all have to be.
-fn by_content(paths: &[PathBuf], opened: Option<OpenFile>, images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
-    let first = match (opened, paths) {
-        (None, [first, ..]) => Some(OpenFile::open(first)?),
-        (opened, _) => opened,
-    };
-    let content = first.as_ref().map_or(Ok(Content::Unknown), OpenFile::content)?;
+fn by_content(paths: &[PathBuf], first: Option<FirstFile>) -> Result<Opened, Error> {
+    let content = first.as_ref().map_or(Ok(Content::Unknown), |first| first.file.content())?;
     // Of what is neither, the parser of the format that it is named as says best what is wrong.
     let is_named_so = || paths.first().is_some_and(|path| path.extension() == Some(OsStr::new("gguf")));
     match content {
-        Content::Gguf => gguf::open(paths, first, images),
-        Content::Unknown if is_named_so() => gguf::open(paths, first, images),
-        _ => safetensors::open(paths, first, None, images),
+        Content::Gguf => gguf::open(paths, first),
+        Content::Unknown if is_named_so() => gguf::open(paths, first),
+        _ => safetensors::open(paths, first, None),
     }
 }
 
@@ -72,7 +76,7 @@ pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
         let file = OpenFile::open(path).and_then(|file| Ok((file.content()?, file)));
         match file {
             Ok((Content::Gguf, _)) => None,
-            Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(file), None, None).err(),
+            Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(FirstFile::of(file, None)), None).err(),
             Err(error) => Some(error),
         }
     };

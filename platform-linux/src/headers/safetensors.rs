@@ -3,20 +3,17 @@
 use super::{Opened, first_read, merge_metadata};
 use crate::error::Error;
 use crate::files::OpenFile;
-use crate::image::Image;
-use crate::shelf::Shelf;
+use crate::image::{FirstFile, Image};
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_core::{CatalogBuilder, Error as CoreError, Escaped, Format};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Opens these files. `already`: the first one, if it is open.
 pub(super) fn open(
     paths: &[PathBuf],
-    mut already: Option<OpenFile>,
+    mut already: Option<FirstFile>,
     index: Option<(&Path, &ShardIndex)>,
-    images: Option<&Arc<Shelf>>,
 ) -> Result<Opened, Error> {
     let mut image = None;
     // One buffer for all headers: fresh memory for each would be faulted in each time.
@@ -24,12 +21,15 @@ pub(super) fn open(
     let mut files = Vec::with_capacity(paths.len());
     let mut builder = CatalogBuilder::new(Format::Safetensors);
     for path in paths {
-        let file = already.take().map_or_else(|| OpenFile::open(path), Ok)?;
+        let file = match already.take() {
+            Some(first) => {
+                image = first.image;
+                first.file
+            }
+            None => OpenFile::open(path)?,
+        };
         let name = path.display().to_string();
         let invalid = |source| CoreError::Header { file: name.clone(), source };
-        if paths.len() == 1 {
-            image = images.and_then(|arenas| Image::read(&file, arenas));
-        }
         if image.is_none() {
             file.read_exact_into(&mut read, 0, first_read(file.bytes()))?;
         }

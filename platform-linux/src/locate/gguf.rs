@@ -46,7 +46,7 @@ pub(super) fn one_model(folder: &Path, names: &[&OsString]) -> Result<Located, E
         [first] => {
             let path = folder.join(first);
             let files = shards_of(&path)?.unwrap_or_else(|| vec![path]);
-            Ok(Located { files, opened: None, index: None })
+            Ok(Located { files, first: None, index: None })
         }
         _ => {
             let names: Vec<_> = firsts.iter().map(|name| name.to_string_lossy()).collect();
