@@ -120,6 +120,7 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
         chunk_bytes /= 2;
     }
     strategy.chunk_bytes = chunk_bytes;
+    strategy.expected = any_direct.then_some(best.bytes_per_second);
     // A tuner goes on from there.
     if ring {
         strategy.workers = cpus;
