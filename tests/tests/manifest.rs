@@ -3,7 +3,7 @@
 
 use floodtide_core::checksum::Checksum;
 use floodtide_linux::{Difference, Loader, Manifest, read_manifest};
-use floodtide_tests::checkpoint::{folder, raw, reshard, small};
+use floodtide_tests::checkpoint::{folder, plain, raw, reshard, small};
 use floodtide_tests::command::{self, Run};
 use floodtide_tests::store;
 use safetensors::SafeTensors;
@@ -16,14 +16,11 @@ use std::process::Command;
 /// Two files of large, small and empty tensors, whose data starts at odd offsets.
 fn checkpoint(folder: &Path) {
     for file in 0..2 {
-        let (mut entries, mut data) = (Vec::new(), Vec::new());
-        for (i, bytes) in [1_500_000_usize, 7, 0, 900_001, 64, 9_000_000].into_iter().enumerate() {
-            let begin = data.len();
-            data.extend((0..bytes).map(|at| (at * 31 + at / 255 + i * 7 + file) as u8));
-            let end = data.len();
-            entries.push(format!(r#""{file}.{i}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{begin},{end}]}}"#));
-        }
-        let json = format!("{{{}}}{}", entries.join(","), " ".repeat(file + 3));
+        let sizes = [1_500_000_usize, 7, 0, 900_001, 64, 9_000_000].into_iter().enumerate();
+        let (mut json, data) = plain(sizes.map(|(i, bytes)| {
+            (format!("{file}.{i}"), (0..bytes).map(|at| (at * 31 + at / 255 + i * 7 + file) as u8).collect())
+        }));
+        json.push_str(&" ".repeat(file + 3));
         fs::write(folder.join(format!("model-{file}.safetensors")), raw(&json, &data)).expect("writes");
     }
 }
