@@ -20,6 +20,15 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(scratch()).expect("a folder")
 }
 
+/// A cache of Hugging Face's with nothing in it: the model's own folder, its blobs, and its one snapshot.
+pub fn cache(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    let cache = folder.join("models--org--name");
+    let (blobs, snapshot) = (cache.join("blobs"), cache.join("snapshots/0123abcd"));
+    fs::create_dir_all(&blobs).expect("makes");
+    fs::create_dir_all(&snapshot).expect("makes");
+    (cache, blobs, snapshot)
+}
+
 /// A file of a header's JSON as it stands, with its length before it and the data after it.
 pub fn raw(json: &str, data: &[u8]) -> Vec<u8> {
     [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()

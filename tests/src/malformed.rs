@@ -1,8 +1,9 @@
-//! One malformed checkpoint for each rule of the formats, with the words that its error must contain.
+//! One malformed checkpoint for each rule of the formats, with the words that its error must contain, and the checks that it does.
 
 pub mod gguf;
 
-use crate::checkpoint::raw;
+use crate::checkpoint::{folder, raw};
+use crate::command;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,37 @@ pub struct Case {
     pub rule: &'static str,
     /// Writes it into a folder and returns the path to load.
     pub write: Box<dyn Fn(&Path) -> PathBuf>,
-    /// What the error must say; the file's name is asked for besides.
+    /// What the error must say.
     pub words: Vec<&'static str>,
+}
+
+/// Fails unless core's own parser, which gets the path to load, refuses each case with its words.
+///
+/// # Panics
+/// That is how it fails.
+pub fn assert_refused_by_core(cases: Vec<Case>, parse: impl Fn(&Path) -> Result<(), String>) {
+    for case in cases {
+        let folder = folder();
+        let error = parse(&(case.write)(folder.path())).expect_err(case.rule);
+        for word in &case.words {
+            assert!(error.contains(word), "{}: \"{word}\" is not in \"{error}\"", case.rule);
+        }
+    }
+}
+
+/// Fails unless each of the command's verbs refuses each case with its words and these, which all share.
+///
+/// # Panics
+/// That is how it fails.
+pub fn assert_refused_by_command(cases: Vec<Case>, verbs: &[&str], shared: &[&str]) {
+    for case in cases {
+        let folder = folder();
+        let path = (case.write)(folder.path());
+        println!("{}", case.rule);
+        for verb in verbs {
+            command::run([verb.as_ref(), path.as_os_str()]).assert_error(1, &[&case.words, shared].concat());
+        }
+    }
 }
 
 fn file(rule: &'static str, bytes: Vec<u8>, words: &[&'static str]) -> Case {
