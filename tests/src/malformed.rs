@@ -89,7 +89,7 @@ pub fn files() -> Vec<Case> {
             "unknown dtype",
             r#"{"t":{"dtype":"F12","shape":[4],"data_offsets":[0,4]}}"#,
             4,
-            &["\"t\"", "F12", "BF16"],
+            &["\"t\"", "F12", "BF16", "update floodtide", "save the tensor as"],
         ),
         header("a fraction in the shape", r#"{"t":{"dtype":"U8","shape":[4.0],"data_offsets":[0,4]}}"#, 4, &["\"t\""]),
         header("a negative dimension", r#"{"t":{"dtype":"U8","shape":[-4],"data_offsets":[0,4]}}"#, 4, &["\"t\""]),
@@ -99,7 +99,7 @@ pub fn files() -> Vec<Case> {
             "data not from the start",
             r#"{"t":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#,
             6,
-            &["\"t\"", "offset 2", "expected 0", "hole"],
+            &["\"t\"", "offset 2", "expected 0", "hole", "write the file again"],
         ),
         header(
             "a hole",
@@ -111,7 +111,7 @@ pub fn files() -> Vec<Case> {
             "an overlap",
             r#"{"s":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"t":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#,
             3,
-            &["\"t\"", "offset 1", "expected 2", "overlap"],
+            &["\"t\"", "offset 1", "expected 2", "overlap", "write the file again"],
         ),
         header(
             "elements that overflow",
@@ -125,7 +125,12 @@ pub fn files() -> Vec<Case> {
             0,
             &["\"t\"", "64 bits"],
         ),
-        header("part of a byte", r#"{"t":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#, 2, &["\"t\"", "12 bits"]),
+        header(
+            "part of a byte",
+            r#"{"t":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#,
+            2,
+            &["\"t\"", "12 bits", "pad"],
+        ),
         header(
             "shape and offsets disagree",
             r#"{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
@@ -133,7 +138,7 @@ pub fn files() -> Vec<Case> {
             &["\"t\"", "8 bytes", "span 4"],
         ),
         header("cut off by one byte", ONE, 3, &["cut off", "64 bytes", "65"]),
-        header("one byte too many", ONE, 5, &["66 bytes", "65"]),
+        header("one byte too many", ONE, 5, &["66 bytes", "65", "fetch it again"]),
         header(
             "a name twice",
             r#"{"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,

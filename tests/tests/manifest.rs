@@ -9,7 +9,9 @@ use floodtide_tests::store_writer;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -142,6 +144,53 @@ fn sha256sum_takes_the_lines() {
         Ok(output) => assert!(output.status.success(), "{output:?}"),
         Err(error) => println!("skipped: no sha256sum here ({error})"),
     }
+}
+
+/// In a manifest a name is text without backslashes, and `sha256sum` knows a way to write those.
+#[test]
+fn files_that_a_manifest_cannot_name_are_named_before_anything_is_hashed() {
+    let folder = folder();
+    let at = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+    for (name, shown, why) in [
+        (&b"m\xfe.safetensors"[..], "m\u{fffd}.safetensors", "not UTF-8"),
+        (b"m\\x41.safetensors", "m\\\\x41", "a backslash"),
+    ] {
+        small(&at(name));
+        let run = manifest_of(folder.path(), &[]);
+        run.assert_error(1, &[shown, why, "rename it"]);
+        let lines = manifest_of(folder.path(), &["--sha256sum"]);
+        if why == "a backslash" {
+            assert!(lines.assert_ok().starts_with('\\') && lines.stdout.contains("m\\\\x41"), "{lines:#?}");
+        } else {
+            lines.assert_error(1, &[shown, why, "rename it"]);
+        }
+        fs::remove_file(at(name)).expect("removes");
+    }
+    // A folder's name is not in it.
+    for name in [&b"d\xff"[..], b"d\\x41"] {
+        fs::create_dir(at(name)).expect("makes");
+        small(&at(name).join("model.safetensors"));
+        let run = command::run(["manifest".as_ref(), at(name).as_os_str()]);
+        assert_eq!(run.json()["files"][0]["name"], "model.safetensors");
+        fs::remove_dir_all(at(name)).expect("removes");
+    }
+}
+
+/// As one may have been written before those names were refused: nothing is found by it.
+#[test]
+fn a_name_that_no_manifest_has_is_a_difference() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let manifest = write_manifest(&path, folder.path());
+    let odd = folder.path().join(OsStr::from_bytes(b"model\xfe.safetensors"));
+    fs::rename(&path, &odd).expect("renames");
+    let arguments = ["verify".as_ref(), odd.as_os_str(), "--manifest".as_ref(), manifest.as_os_str()];
+    let run = command::run(arguments);
+    assert!(
+        run.code == 1 && run.stdout.contains("model.safetensors") && run.stdout.contains("model\u{fffd}.safetensors"),
+        "{run:#?}"
+    );
 }
 
 #[test]

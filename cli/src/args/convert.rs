@@ -1,6 +1,6 @@
 //! The options of a conversion: what to write, in how many files, under which names.
 
-use super::numbers::{partitions, shard_size};
+use super::numbers::{partitions, shard_size, size};
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, ValueEnum};
 use floodtide_linux::convert::{Rename, Split, Target};
@@ -32,7 +32,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_name = "FROM=TO")]
     pub(crate) rename: Vec<RenameArg>,
     /// What all buffers together may have, for example 512MiB; at least 1MiB [default: 1GiB, or half of the free memory if that is less]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<ByteSize>,
     /// Replace OUT if it is a folder with a checkpoint and no folders in it; it is there until the new one is complete
     #[arg(long)]

@@ -12,7 +12,7 @@ use crate::bench::RUNS;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use floodtide_linux::Order;
-use numbers::{runs, scale, seconds};
+use numbers::{runs, scale, seconds, size};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -67,7 +67,7 @@ pub(crate) struct LoadArgs {
     pub(crate) stream: bool,
     /// What all buffers of --stream together may have, for example 512MiB; at least 1MiB [default: 1GiB, or half of the free
     /// memory if that is less]
-    #[arg(long, value_name = "SIZE", requires = "stream")]
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "stream")]
     pub(crate) memory_limit: Option<ByteSize>,
     /// In which order --stream takes the tensors
     #[arg(long, value_enum, default_value_t = OrderArg::Arrival, requires = "stream")]
@@ -150,7 +150,7 @@ pub(crate) struct ManifestArgs {
     #[arg(long)]
     pub(crate) sha256sum: bool,
     /// What all buffers together may have, for example 64MiB; at least 1MiB [default: 256MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<ByteSize>,
 }
 
@@ -162,7 +162,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
     /// What all buffers together may have, for example 64MiB; at least 1MiB [default: 256MiB]
-    #[arg(long, value_name = "SIZE", requires = "manifest")]
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "manifest")]
     pub(crate) memory_limit: Option<ByteSize>,
     /// Print one JSON object
     #[arg(long)]
@@ -178,7 +178,7 @@ pub(crate) struct DiffArgs {
     #[arg(value_name = "B")]
     pub(crate) second: PathBuf,
     /// What all buffers together may have, for example 64MiB; at least 2MiB [default: 512MiB]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<ByteSize>,
     /// Print one JSON object
     #[arg(long)]
