@@ -62,12 +62,8 @@ fn sliced(plan: &Plan) -> String {
     }
 }
 
-pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
-    let planned = args.source.loader()?.plan(&args.source.path)?;
-    output::warn(&planned.warnings);
-    if args.json {
-        return output::print_json(&document(&planned));
-    }
+/// What holds for the whole load.
+fn facts(planned: &Planned) -> Vec<(&'static str, String)> {
     let (plan, strategy) = (&planned.plan, &planned.strategy);
     let workers = match (strategy.workers, strategy.backend) {
         (0, _) => "the calling thread".to_owned(),
@@ -76,7 +72,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
         }
         (n, _) => output::count(n, "thread"),
     };
-    let facts = vec![
+    let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
+    let mut facts = vec![
         ("backend", format!("{}: {}", strategy.backend, strategy.reason)),
         ("workers", workers),
         (
@@ -86,10 +83,17 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
                 plan.placements().len(),
                 planned.catalog.len(),
                 output::bytes(plan.selected_bytes()),
-                sliced(planned.plan.as_ref())
+                sliced(plan)
             ),
         ),
-        (
+    ];
+    if mapped > 0 {
+        let tensors = "where the tensors are views of the files";
+        facts.push(("mapped", format!("{}, {tensors}", output::bytes(mapped))));
+    }
+    // Of what is mapped nothing is read by a plan, unless some tensors are not aligned in their file.
+    if mapped == 0 || !plan.chunks().is_empty() {
+        facts.push((
             "reads",
             format!(
                 "{} of up to {}, {} in all{}",
@@ -101,20 +105,29 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
                     n => format!("; {n} of them go over pieces of slices, which are gathered"),
                 }
             ),
+        ));
+        facts.push(("runs", format!("{}, each in one piece in memory", plan.extents().len())));
+    }
+    facts.push((
+        "memory",
+        format!(
+            "{} of {} that can be had ({})",
+            HumanBytes(plan.arena_bytes() as u64),
+            HumanBytes(planned.memory.available),
+            planned.memory.limit
         ),
-        ("runs", format!("{}, each in one piece in memory", plan.extents().len())),
-        (
-            "memory",
-            format!(
-                "{} of {} that can be had ({})",
-                HumanBytes(plan.arena_bytes() as u64),
-                HumanBytes(planned.memory.available),
-                planned.memory.limit
-            ),
-        ),
-    ];
+    ));
+    facts
+}
+
+pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
+    let planned = args.source.loader()?.plan(&args.source.path)?;
+    output::warn(&planned.warnings);
+    if args.json {
+        return output::print_json(&document(&planned));
+    }
     let mut out = output::stdout();
-    writeln!(out, "{}", Facts(facts))?;
+    writeln!(out, "{}", Facts(facts(&planned)))?;
     writeln!(out, "{:>10}  {:>8}  {:>8}  {:>8}  {:>10}  file", "size", "cached", "direct", "buffered", "mapped")?;
     for file in file_plans(&planned) {
         let cached = file.resident.map_or_else(|| "unknown".to_owned(), |share| format!("{:.0} %", share * 100.0));
