@@ -40,9 +40,11 @@ mod tests {
     #[test]
     fn limits_are_those_that_the_kernel_lists() {
         let list = std::fs::read_to_string("/proc/self/limits").expect("is there");
-        for (name, resource) in
-            [("Max open files", Resource::Nofile), ("Max address space", Resource::As), ("Max data size", Resource::Data)]
-        {
+        for (name, resource) in [
+            ("Max open files", Resource::Nofile),
+            ("Max address space", Resource::As),
+            ("Max data size", Resource::Data),
+        ] {
             let line = list.lines().find_map(|line| line.strip_prefix(name)).expect("is listed");
             let listed: Vec<Option<u64>> = line.split_whitespace().take(2).map(|word| word.parse().ok()).collect();
             let limit = resource_limit(resource).expect("tells");

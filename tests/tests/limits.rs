@@ -3,8 +3,8 @@
 use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
 use floodtide_tests::sandbox::{
-    MemoryGroup, SmallDisk, forbid_io_uring, forbid_resource_limits, forbid_use_of_rings, limit_address_space, limit_data,
-    limit_open_files,
+    MemoryGroup, SmallDisk, forbid_io_uring, forbid_resource_limits, forbid_use_of_rings, limit_address_space,
+    limit_data, limit_open_files,
 };
 use std::fs;
 use std::os::unix::fs::FileExt;
