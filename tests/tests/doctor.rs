@@ -173,6 +173,19 @@ fn a_checkpoint_that_does_not_fit_is_told_with_what_is_tightest() {
 }
 
 #[test]
+fn an_examination_bears_a_small_control_group() {
+    let folder = folder();
+    for bytes in [12_u64 << 20, 32 << 20] {
+        let group = match MemoryGroup::new(bytes) {
+            Ok(group) => group,
+            Err(error) => return println!("skipped: no control group can be made here ({error})"),
+        };
+        let document = examine(folder.path(), |program| group.confine(program));
+        assert_eq!(text(check(&document, "memory"), "status"), "limited", "{document:#}");
+    }
+}
+
+#[test]
 fn only_a_path_that_cannot_be_looked_at_is_an_error() {
     let folder = folder();
     let missing = folder.path().join("evil\n\u{1b}[31mname");

@@ -2,6 +2,7 @@
 
 use floodtide_tests::checkpoint::{folder, sparse};
 use floodtide_tests::command::{self, Run};
+use floodtide_tests::sandbox::MemoryGroup;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
@@ -54,6 +55,25 @@ fn a_measurement_has_every_way_and_leaves_nothing_behind() {
     assert!(document["memory"]["copy_to_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
     assert!(document["memory"]["fault_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
     assert_eq!((&document["stored"], &document["store_error"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn a_measurement_bears_a_small_control_group() {
+    let (folder, cache) = (folder(), folder());
+    let group = match MemoryGroup::new(32 << 20) {
+        Ok(group) => group,
+        Err(error) => return println!("skipped: no control group can be made here ({error})"),
+    };
+    let mut program = Command::new(command::path());
+    program.args(["probe", "--json", "--seconds", "1"]).arg(folder.path()).env("XDG_CACHE_HOME", cache.path());
+    group.confine(&mut program);
+    let measured = command::finish(&mut program);
+    if measured.code == 1 {
+        return println!("skipped: {}", measured.stderr);
+    }
+    let document = measured.json();
+    assert!(!document["cells"].as_array().expect("cells").is_empty(), "{document}");
+    assert!(document["memory"]["fault_huge_pages"]["median"].as_f64().expect("a number") > 0.0, "{document}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) const PIECE: u64 = 16 << 20;
 pub(super) const WANTED: u64 = 512 << 20;
 /// A temporary file that takes too long to write, or has no room for more, may be as short as this.
 pub(super) const LEAST: u64 = 128 << 20;
+/// What is written at a time: little beside the memory of any control group.
+const WRITE: usize = 1 << 20;
 /// What is left free on the disk.
 const RESERVE: u64 = 64 << 20;
 /// Up to this share a file counts as cold.
@@ -181,11 +183,13 @@ fn write(folder: &Path, wanted: u64, patience: Duration, told: &dyn Fn(&str)) ->
     ));
     let started = Instant::now();
     let mut random = fastrand::Rng::new();
-    let mut buffer = vec![0; PIECE as usize];
+    let mut buffer = vec![0; WRITE];
     let mut written = 0;
     while written < wanted && (written < LEAST.min(wanted) || started.elapsed() < patience) {
-        random.fill(&mut buffer);
-        file.write_all(&buffer).map_err(failed)?;
+        for _ in 0..PIECE as usize / WRITE {
+            random.fill(&mut buffer);
+            file.write_all(&buffer).map_err(failed)?;
+        }
         written += PIECE;
         // As it goes, so that the time counts what the device takes, and no other program waits long for its own.
         if written.is_multiple_of(4 * PIECE) {
