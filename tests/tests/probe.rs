@@ -147,6 +147,14 @@ fn a_load_needs_no_home() {
         assert_eq!(run.code, 1, "{run:?}");
         assert!(run.stderr.contains("error: the profile was not stored") && !run.stdout.is_empty(), "{run:?}");
     }
+    // A file is where the folder's parent should be.
+    let place = folder.path().join("a\u{1b}file");
+    fs::write(&place, "").expect("writes");
+    let run = self::run(&place, &["probe", "--store", "--seconds", "1"], folder.path());
+    if !run.stderr.contains("is memory") {
+        assert!(run.code == 1 && run.stderr.contains(r"a\u{1b}file/floodtide: "), "{run:?}");
+        assert!(run.stderr.contains("XDG_CACHE_HOME"), "{run:?}");
+    }
 }
 
 #[test]
