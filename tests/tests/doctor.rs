@@ -186,6 +186,20 @@ fn an_examination_bears_a_small_control_group() {
 }
 
 #[test]
+fn a_checkpoint_of_which_a_file_cannot_be_opened_is_not_good() {
+    let folder = folder();
+    small(&folder.path().join("model-1.safetensors"));
+    // As in a Hugging Face cache whose download is not complete.
+    std::os::unix::fs::symlink("../blobs/miss\u{1b}ing", folder.path().join("model-2.safetensors")).expect("links");
+    let document = examine(folder.path(), |_| {});
+    for name in ["direct reads", "page cache"] {
+        let check = check(&document, name);
+        assert_eq!(text(check, "status"), "limited", "{check}");
+        assert!(text(check, "found").contains("model-2.safetensors: cannot open the file"), "{check}");
+    }
+}
+
+#[test]
 fn only_a_path_that_cannot_be_looked_at_is_an_error() {
     let folder = folder();
     let missing = folder.path().join("evil\n\u{1b}[31mname");
