@@ -8,6 +8,8 @@ use floodtide_linux::{Backend, Error, Loader, Report, Tensors, read_manifest};
 use serde_json::json;
 use std::borrow::Cow;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Loads with a progress bar, unless JSON was asked for.
 pub(crate) fn with_progress(loader: Loader, source: &Source, json: bool) -> Result<Tensors, Failure> {
@@ -71,13 +73,33 @@ pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
     result.and_then(|_| Ok(traced?))
 }
 
-/// Ctrl-C and SIGTERM end a trace as they end the load: with a file that can be read.
+/// How long an interrupted load may take to end its trace.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Ctrl-C and SIGTERM end a trace as they end the load: with a file that can be read. Whoever does not take it (a pipe whose reader sleeps) does
+/// not keep the process: some seconds end it, or the next signal.
 fn finish_when_interrupted(trace: TraceFile) {
+    let interrupted = AtomicBool::new(false);
     let handler = move || {
-        if let Err(error) = trace.finish() {
-            output::complain("error", &error.to_string());
+        if interrupted.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
         }
-        std::process::exit(130);
+        let trace = trace.clone();
+        let finish = std::thread::Builder::new().spawn(move || {
+            if let Err(error) = trace.finish() {
+                output::complain("error", &error.to_string());
+            }
+            std::process::exit(130)
+        });
+        let give_up = std::thread::Builder::new().spawn(|| {
+            std::thread::sleep(LAST_WORDS);
+            output::complain("error", "the trace was not taken in time, and lacks its end");
+            std::process::exit(130)
+        });
+        // Where no threads can be had, nothing would end it.
+        if finish.is_err() || give_up.is_err() {
+            std::process::exit(130);
+        }
     };
     // Without the handler an interrupted load leaves a file that lacks its end.
     let _ = ctrlc::set_handler(handler);

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    allow_open_files();
+    floodtide_linux::raise_open_file_limit();
     floodtide_linux::report_file_size_limit();
     let result = match args.command {
         Command::Load(args) => load::run(&args),
@@ -59,12 +59,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Raises the limit of open files as far as this process may: a checkpoint of many shards needs two descriptors for each.
-/// Where that is refused, the limit stays, and opening says so if it is met.
-fn allow_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

@@ -8,7 +8,7 @@
 //!
 //! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), buffers to gather from (`scratch`), and
 //! the `arena` and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
-//! `stream` that declares it filled; the `mapping`; three calls of the residency probe, one of the device's, and one with which a conversion paces its writes. Everything else is safe code.
+//! `stream` that declares it filled; the `mapping`; three calls of the residency probe, one of the device's, two of the `process`, and one with which a conversion paces its writes. Everything else is safe code.
 
 pub mod convert;
 #[doc(hidden)]
@@ -53,7 +53,7 @@ pub use floodtide_core::{
 };
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};
-pub use process::report_file_size_limit;
+pub use process::{raise_open_file_limit, report_file_size_limit};
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
 pub use stream::TensorStream;

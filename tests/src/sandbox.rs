@@ -15,6 +15,13 @@ pub fn limit_address_space(command: &mut Command, bytes: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
+/// Limits the command's data, as `ulimit -d` does.
+pub fn limit_data(command: &mut Command, bytes: u64) {
+    let limit = move || Ok(setrlimit(Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) })?);
+    // SAFETY: `setrlimit` is one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(limit) };
+}
+
 /// Limits the command's open files, as `ulimit -S -n` and `ulimit -H -n` do.
 pub fn limit_open_files(command: &mut Command, soft: u64, hard: u64) {
     let limit = move || Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(hard) })?);
@@ -70,6 +77,14 @@ pub fn forbid_reserving_disk(command: &mut Command) {
 /// Answers this error to the calls that let two folders change places, or give a name only if it is free, as file systems do that cannot.
 pub fn forbid_rename_flags(command: &mut Command) {
     let program = refusing(&[libc::SYS_renameat2], libc::EINVAL);
+    let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
+    // SAFETY: the filter is compiled already; applying it is two system calls.
+    unsafe { command.pre_exec(apply) };
+}
+
+/// Answers EPERM to questions for limits and to changes of them, as systemd's `SystemCallFilter=~@resources` does.
+pub fn forbid_resource_limits(command: &mut Command) {
+    let program = refusing(&[libc::SYS_prlimit64], libc::EPERM);
     let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
     // SAFETY: the filter is compiled already; applying it is two system calls.
     unsafe { command.pre_exec(apply) };

@@ -1,10 +1,12 @@
 //! `floodtide bench` through the command, with checkpoints so small that it is quick.
 
-use floodtide_tests::checkpoint::{folder, reshard, small};
+use floodtide_tests::checkpoint::{folder, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
+use floodtide_tests::sandbox::SmallDisk;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 const WAYS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
 
@@ -102,4 +104,48 @@ fn what_cannot_be_done_is_said_before_anything_is_measured() {
         assert!(run.code == 2 && run.stdout.is_empty(), "{run:#?}");
     }
     assert!(!command::run(["--help"]).assert_ok().contains("bench-one"), "is no command of its own");
+}
+
+#[test]
+fn the_roofline_of_a_small_cold_file_goes_past_the_page_cache_too() {
+    let folder = folder();
+    let path = sparse(folder.path(), 3 << 20);
+    let planned =
+        command::run(["plan".as_ref(), "--json".as_ref(), "--backend=pread".as_ref(), path.as_os_str()]).json();
+    let json = bench(&path, &["--cold", "--runs", "1", "--json"]).json();
+    assert_eq!(json["roofline"]["direct"], planned["files"][0]["direct_reads"] != 0, "{json}");
+}
+
+#[test]
+fn results_are_told_although_their_figure_cannot_be_written() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let disk = match SmallDisk::new(64 << 10) {
+        Ok(disk) => disk,
+        Err(error) => return println!("skipped: nothing can be mounted here ({error})"),
+    };
+    fs::write(disk.path().join("full"), vec![0; 64 << 10]).expect("fills");
+    let figure = disk.path().join("figure.svg");
+    let run = bench(&path, &["--runs", "1", "--plot", figure.to_str().expect("UTF-8")]);
+    assert!(run.code == 1 && run.stderr.contains("cannot write the figure"), "{run:?}");
+    assert!(run.stdout.contains("of roofline") && run.stdout.contains("auto chose"), "{run:?}");
+    assert!(!figure.exists(), "half a figure is none");
+}
+
+#[test]
+fn a_checkpoint_that_changes_meanwhile_has_no_results() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    std::thread::scope(|scope| {
+        let change = || {
+            std::thread::sleep(Duration::from_millis(300));
+            let file = fs::File::options().write(true).open(&path).expect("opens");
+            file.set_modified(SystemTime::UNIX_EPOCH).expect("sets");
+        };
+        scope.spawn(change);
+        let run = bench(&path, &["--runs", "1000"]);
+        assert!(run.code == 1 && run.stdout.is_empty() && run.stderr.contains("has changed"), "{run:?}");
+    });
 }

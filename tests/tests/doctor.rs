@@ -3,8 +3,8 @@
 use floodtide_tests::checkpoint::{folder, raw, small};
 use floodtide_tests::command;
 use floodtide_tests::sandbox::{
-    MemoryGroup, forbid_huge_pages, forbid_io_uring, forbid_use_of_rings, limit_address_space, limit_locked_memory,
-    limit_open_files, limit_processors,
+    MemoryGroup, forbid_huge_pages, forbid_io_uring, forbid_resource_limits, forbid_use_of_rings, limit_address_space,
+    limit_data, limit_locked_memory, limit_open_files, limit_processors,
 };
 use serde_json::Value;
 use std::fs;
@@ -105,6 +105,17 @@ fn limits_of_locked_memory_and_open_files_are_found() {
 }
 
 #[test]
+fn limits_that_may_not_be_asked_for_are_not_made_up() {
+    let folder = folder();
+    let document = examine(folder.path(), forbid_resource_limits);
+    for name in ["locked memory", "open files"] {
+        assert!(text(check(&document, name), "found").contains("does not tell the limit"), "{document:#}");
+    }
+    let memory = text(check(&document, "memory"), "found");
+    assert!(!memory.contains("ulimit -v,") && !memory.contains("(the address-space limit"), "{memory}");
+}
+
+#[test]
 fn huge_pages_that_are_forbidden_are_found_although_the_mode_allows_them() {
     let folder = folder();
     let document = examine(folder.path(), forbid_huge_pages);
@@ -154,9 +165,37 @@ fn a_checkpoint_that_does_not_fit_is_told_with_what_is_tightest() {
         assert!(text(check, "found").contains(word) && text(check, "remedy").contains("--stream"), "{check}");
     };
     limited(&|program| limit_address_space(program, 400 << 20), "ulimit -v");
+    limited(&|program| limit_data(program, 400 << 20), "ulimit -d");
     match MemoryGroup::new(256 << 20) {
         Ok(group) => limited(&|program| group.confine(program), "cgroup"),
         Err(error) => println!("skipped: no control group can be made here ({error})"),
+    }
+}
+
+#[test]
+fn an_examination_bears_a_small_control_group() {
+    let folder = folder();
+    for bytes in [12_u64 << 20, 32 << 20] {
+        let group = match MemoryGroup::new(bytes) {
+            Ok(group) => group,
+            Err(error) => return println!("skipped: no control group can be made here ({error})"),
+        };
+        let document = examine(folder.path(), |program| group.confine(program));
+        assert_eq!(text(check(&document, "memory"), "status"), "limited", "{document:#}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_which_a_file_cannot_be_opened_is_not_good() {
+    let folder = folder();
+    small(&folder.path().join("model-1.safetensors"));
+    // As in a Hugging Face cache whose download is not complete.
+    std::os::unix::fs::symlink("../blobs/miss\u{1b}ing", folder.path().join("model-2.safetensors")).expect("links");
+    let document = examine(folder.path(), |_| {});
+    for name in ["direct reads", "page cache"] {
+        let check = check(&document, name);
+        assert_eq!(text(check, "status"), "limited", "{check}");
+        assert!(text(check, "found").contains("model-2.safetensors: cannot open the file"), "{check}");
     }
 }
 

@@ -3,7 +3,8 @@
 use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
 use floodtide_tests::sandbox::{
-    MemoryGroup, SmallDisk, forbid_io_uring, forbid_use_of_rings, limit_address_space, limit_open_files,
+    MemoryGroup, SmallDisk, forbid_io_uring, forbid_resource_limits, forbid_use_of_rings, limit_address_space,
+    limit_data, limit_open_files,
 };
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -91,6 +92,17 @@ fn a_checkpoint_larger_than_the_address_space_is_refused() {
     let path = sparse(folder.path(), 1 << 30);
     let run = load_in(|program| limit_address_space(program, 1 << 30), &path, &[]);
     run.assert_error(1, &["1.0 GiB", "only", "ulimit -v"]);
+    let run = load_in(|program| limit_data(program, 1 << 30), &path, &[]);
+    run.assert_error(1, &["1.0 GiB", "only", "ulimit -d"]);
+}
+
+#[test]
+fn where_limits_may_not_be_asked_for_none_is_made_up() {
+    let folder = folder();
+    let path = sparse(folder.path(), 32 << 20);
+    for more in [&["--json"][..], &["--json", "--stream"]] {
+        assert_eq!(load_in(forbid_resource_limits, &path, more).json()["bytes"], 32 << 20, "{more:?}");
+    }
 }
 
 #[test]

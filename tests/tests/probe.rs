@@ -2,6 +2,7 @@
 
 use floodtide_tests::checkpoint::{folder, sparse};
 use floodtide_tests::command::{self, Run};
+use floodtide_tests::sandbox::MemoryGroup;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
@@ -60,6 +61,25 @@ fn a_measurement_has_every_way_and_leaves_nothing_behind() {
     assert!(document["memory"]["copy_to_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
     assert!(document["memory"]["fault_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
     assert_eq!((&document["stored"], &document["store_error"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn a_measurement_bears_a_small_control_group() {
+    let (folder, cache) = (folder(), folder());
+    let group = match MemoryGroup::new(32 << 20) {
+        Ok(group) => group,
+        Err(error) => return println!("skipped: no control group can be made here ({error})"),
+    };
+    let mut program = Command::new(command::path());
+    program.args(["probe", "--json", "--seconds", "1"]).arg(folder.path()).env("XDG_CACHE_HOME", cache.path());
+    group.confine(&mut program);
+    let measured = command::finish(&mut program);
+    if measured.code == 1 {
+        return println!("skipped: {}", measured.stderr);
+    }
+    let document = measured.json();
+    assert!(!document["cells"].as_array().expect("cells").is_empty(), "{document}");
+    assert!(document["memory"]["fault_huge_pages"]["median"].as_f64().expect("a number") > 0.0, "{document}");
 }
 
 #[test]
@@ -153,6 +173,14 @@ fn a_load_needs_no_home() {
     if !run.stderr.contains("is memory") {
         assert_eq!(run.code, 1, "{run:?}");
         assert!(run.stderr.contains("error: the profile was not stored") && !run.stdout.is_empty(), "{run:?}");
+    }
+    // A file is where the folder's parent should be.
+    let place = folder.path().join("a\u{1b}file");
+    fs::write(&place, "").expect("writes");
+    let run = self::run(&place, &["probe", "--store", "--seconds", "1"], folder.path());
+    if !run.stderr.contains("is memory") {
+        assert!(run.code == 1 && run.stderr.contains(r"a\u{1b}file/floodtide: "), "{run:?}");
+        assert!(run.stderr.contains("XDG_CACHE_HOME"), "{run:?}");
     }
 }
 

@@ -8,8 +8,10 @@ use floodtide_tests::layout::drop_cache;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A shard's name that is nobody's friend.
 const EVIL: &str = "model-\"},{\n\\u{1b}<b>.safetensors";
@@ -203,6 +205,52 @@ fn a_trace_that_cannot_be_written_stops_the_load_before_it_begins() {
 }
 
 #[test]
+fn a_pipe_that_nobody_reads_does_not_keep_an_interrupted_load() {
+    let folder = folder();
+    let path = checkpoint(folder.path());
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).expect("makes");
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+    let reader = rustix::fs::open(&pipe, flags, rustix::fs::Mode::empty()).expect("opens");
+    // SAFETY: takes a number, and touches no memory.
+    let room = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    assert!(room > 0, "{}", std::io::Error::last_os_error());
+    for signals in [1, 2] {
+        let mut load = Command::new(command::path());
+        // So many reads that the trace is longer than the pipe.
+        load.args(["load", "--stream", "--memory-limit", "1MiB", "--trace"]).arg(&pipe).arg(&path);
+        let mut child = load.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+        let started = Instant::now();
+        while rustix::io::ioctl_fionread(&reader).expect("tells") < room as u64 {
+            assert!(started.elapsed() < Duration::from_secs(60), "the pipe is not filled");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let id = rustix::process::Pid::from_child(&child);
+        let interrupted = Instant::now();
+        for _ in 0..signals {
+            rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("is there");
+            // Signals of one kind that wait are one.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("waits") {
+                break status;
+            }
+            if interrupted.elapsed() > Duration::from_secs(30) {
+                child.kill().expect("kills");
+                panic!("{signals} signals did not end it");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(status.code(), Some(130));
+        assert!(signals == 1 || interrupted.elapsed() < Duration::from_secs(2), "the second one ends it at once");
+        // What is there is taken out for the next one.
+        let mut taken = [0; 4096];
+        rustix::io::read(&reader, &mut taken).expect("reads");
+    }
+}
+
+#[test]
 fn an_interrupted_load_leaves_a_whole_file() {
     let folder = folder();
     // The signal may come before, in or after the load; the file is whole in any case.
@@ -214,7 +262,7 @@ fn an_interrupted_load_leaves_a_whole_file() {
         let mut load = load.args(["load", "--trace"]).arg(&file).arg(&path);
         load = load.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = load.spawn().expect("starts");
-        std::thread::sleep(std::time::Duration::from_millis(delay));
+        std::thread::sleep(Duration::from_millis(delay));
         let id = rustix::process::Pid::from_child(&child);
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         let status = child.wait().expect("ends");

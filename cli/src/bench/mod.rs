@@ -11,6 +11,7 @@ mod plot;
 mod roofline;
 mod rounds;
 mod show;
+mod unchanged;
 mod way;
 
 pub(crate) use child::run_one;
@@ -18,8 +19,8 @@ pub(crate) use child::run_one;
 use crate::args::BenchArgs;
 use crate::output::{self, Failure};
 use rounds::{Options, Results};
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use way::Way;
@@ -37,11 +38,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     };
     // Whether it can be written is told now, not after minutes of loads.
     let plot = args.plot.as_deref().map(Plot::create).transpose()?;
-    let results = rounds::measure(&options).inspect_err(|_| plot.iter().for_each(Plot::give_up))?;
-    if let Some(plot) = plot {
-        plot.draw(&results)?;
-    }
-    print(&results, args.json)
+    let results = rounds::measure(&options)?;
+    // Minutes of loads are told, whatever becomes of the figure; and drawn, although nobody reads on.
+    let printed = print(&results, args.json);
+    plot.map_or(Ok(()), |plot| plot.draw(&results))?;
+    printed
 }
 
 /// Every way to load the demo's checkpoint, cold.
@@ -60,10 +61,11 @@ fn print(results: &Results, json: bool) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// The figure's file.
+/// The figure's file, which can be written. An earlier figure stays until there is something to draw; where there is none, nothing is left
+/// if it does not come to that.
 struct Plot<'a> {
     path: &'a Path,
-    file: File,
+    new: bool,
 }
 
 impl<'a> Plot<'a> {
@@ -72,26 +74,27 @@ impl<'a> Plot<'a> {
             let message = format!("{}: the figure is an SVG; name it so: --plot FILE.svg", path.display());
             return Err(Failure::BadRequest(message));
         }
-        // An earlier figure stays until there is a new one.
-        let file = File::options().write(true).create(true).truncate(false).open(path);
-        Ok(Self { path, file: file.map_err(|error| Self::failed(path, &error))? })
+        let tried = match File::create_new(path) {
+            Ok(_) => fs::remove_file(path).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                File::options().write(true).create(true).truncate(false).open(path).map(|_| false)
+            }
+            Err(error) => Err(error),
+        };
+        Ok(Self { path, new: tried.map_err(|error| Self::failed(path, &error))? })
     }
 
-    fn draw(mut self, results: &Results) -> Result<(), Failure> {
-        let svg = plot::draw(results);
-        let written = self.file.set_len(0).and_then(|()| self.file.write_all(svg.as_bytes()));
-        written.map_err(|error| Self::failed(self.path, &error))
+    fn draw(self, results: &Results) -> Result<(), Failure> {
+        fs::write(self.path, plot::draw(results)).map_err(|error| {
+            if self.new {
+                // Half a figure is none; and the error to tell is the first one.
+                let _ = fs::remove_file(self.path);
+            }
+            Self::failed(self.path, &error)
+        })
     }
 
-    /// Leaves nothing where nothing was.
-    fn give_up(&self) {
-        if self.file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-            // An empty file is no harm, and the error to tell is another.
-            let _ = std::fs::remove_file(self.path);
-        }
-    }
-
-    fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    fn failed(path: &Path, error: &io::Error) -> Failure {
         Failure::Failed(format!(
             "{}: cannot write the figure: {error}; name a file in a folder that is there",
             path.display()

@@ -5,10 +5,11 @@ use super::cache::{self, NOISE};
 use super::child::{self, Checksums, Measured, Work};
 use super::machine::Machine;
 use super::roofline::Pattern;
+use super::unchanged::Unchanged;
 use super::way::Way;
 use crate::output::{self, Failure};
 use floodtide_core::Escaped;
-use floodtide_linux::Loader;
+use floodtide_linux::{Backend, Loader};
 use std::path::PathBuf;
 
 /// So many patterns of the roofline's are measured in every round; the others are out after the first one.
@@ -143,7 +144,8 @@ impl Results {
 }
 
 pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
-    let planned = Loader::new().plan(&options.path)?;
+    // By a backend that is named, so that small files too are asked whether they take direct reads.
+    let planned = Loader::new().backend(Backend::Pread).plan(&options.path)?;
     let files = planned.catalog.files();
     let checkpoint = Checkpoint {
         path: options.path.clone(),
@@ -166,15 +168,17 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
         agree: false,
     };
     let bar = if options.quiet { None } else { output::progress_bar("measuring") };
-    let loads = results.ways.len() + results.roofline.len() + options.runs * (results.ways.len() + FINALISTS);
+    let first = results.ways.len() + results.roofline.len();
+    let loads = options.runs.saturating_mul(results.ways.len() + FINALISTS).saturating_add(first);
     let step = results.checkpoint.file_bytes;
     if let Some(bar) = &bar {
-        bar.set_length(step * loads as u64);
+        bar.set_length(step.saturating_mul(loads as u64));
     }
     let progress = || bar.as_ref().map_or((), |bar| bar.inc(step));
-    round(&mut results, true, &progress)?;
+    let unchanged = Unchanged::new(&results.checkpoint.files)?;
+    round(&mut results, true, &unchanged, &progress)?;
     for _ in 0..options.runs {
-        round(&mut results, false, &progress)?;
+        round(&mut results, false, &unchanged, &progress)?;
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -190,7 +194,7 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
 
 /// One load of each, in an order of its own. The first round brings programs and metadata into memory, compares what was loaded,
 /// and finds the patterns that are worth more rounds; its times are dropped.
-fn round(results: &mut Results, first: bool, progress: &impl Fn()) -> Result<(), Failure> {
+fn round(results: &mut Results, first: bool, unchanged: &Unchanged, progress: &impl Fn()) -> Result<(), Failure> {
     let Results { checkpoint, ways, roofline, disturbed, cold, .. } = results;
     let mut expected: Option<(Way, Checksums)> = None;
     let mut agreeing = 0;
@@ -206,7 +210,10 @@ fn round(results: &mut Results, first: bool, progress: &impl Fn()) -> Result<(),
         let Ok(timing) = result else { continue };
         let wrong = cache::prepare(&checkpoint.files, *cold)?;
         *disturbed = disturbed.zip(wrong).map(|(worst, wrong)| worst.max(wrong));
-        match child::run(work, checkpoint, first && way.is_some()) {
+        let measured = child::run(work, checkpoint, first && way.is_some());
+        // What a load of other files brings, or why it fails, is no result.
+        unchanged.check()?;
+        match measured {
             Ok(mut measured) => {
                 if let (Some(way), Some(found)) = (way, measured.checksums.take()) {
                     agreeing += 1;

@@ -12,6 +12,8 @@ const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
 /// A read that a slice of a stream is gathered from has at most this share of the stream's limit. The platform has no more of
 /// them in flight, unless it has more workers.
 const GATHERED_SHARE: u64 = 32;
+/// What so many reads of a whole load may take together, beside what stays.
+const GATHERED_BYTES: u64 = 128 << 20;
 
 /// The size of a read that is asked for, as a power of two within the range.
 pub(super) fn chunk_bytes(asked: u64) -> u64 {
@@ -21,16 +23,27 @@ pub(super) fn chunk_bytes(asked: u64) -> u64 {
 /// Of what is in the page cache, less than this is not worth a read for itself; it is read along past the cache.
 const CACHED_PART: u64 = 64 << 10;
 
+/// The largest read that a slice in pieces is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
+/// keeps; so all of them should be little beside that, and fit in what is left.
+pub(super) fn gathered_bytes(options: &PlanOptions, needed: u64) -> u64 {
+    let most = match options.access {
+        Access::Stream(Buffers { limit, .. }) => chunk_bytes((limit / GATHERED_SHARE).max(1)),
+        _ => {
+            let left = options.memory.as_ref().map_or(u64::MAX, |memory| memory.available.saturating_sub(needed));
+            let share = left.min(GATHERED_BYTES) / GATHERED_SHARE;
+            // A power of two that is not above it.
+            chunk_bytes(share.checked_ilog2().map_or(0, |log| 1 << log))
+        }
+    };
+    most.min(chunk_bytes(options.chunk_bytes))
+}
+
 /// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same
 /// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read. A direct extent is also cut
-/// where what is in the page cache begins and ends, so that nothing of that is read from the device.
-pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions) -> Vec<Chunk> {
-    let size = chunk_bytes(options.chunk_bytes) as usize;
-    // What slices in pieces are gathered from comes on top of a stream's limit; so it should be little beside that.
-    let gathered = match options.access {
-        Access::Stream(Buffers { limit, .. }) => size.min(chunk_bytes((limit / GATHERED_SHARE).max(1)) as usize),
-        _ => size,
-    };
+/// where what is in the page cache begins and ends, so that nothing of that is read from the device. `gathered`: how long reads that slices
+/// are gathered from may be.
+pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions, gathered: u64) -> Vec<Chunk> {
+    let (size, gathered) = (chunk_bytes(options.chunk_bytes) as usize, gathered as usize);
     let mut chunks = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
         let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);

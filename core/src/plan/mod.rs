@@ -394,8 +394,9 @@ impl Planner {
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
         // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
-        let reads = (laid_out.arena_bytes.saturating_add(laid_out.gathered_bytes))
-            / chunks::chunk_bytes(self.options.chunk_bytes)
+        let gathered = chunks::gathered_bytes(&self.options, needed);
+        let reads = laid_out.arena_bytes / chunks::chunk_bytes(self.options.chunk_bytes)
+            + laid_out.gathered_bytes / gathered
             + laid_out.extents.len() as u64;
         if reads > u64::from(u32::MAX / 2) {
             return Err(Error::TooMany { what: "reads" });
@@ -411,9 +412,9 @@ impl Planner {
                     extents = chunks::interleave(extents, |extent| extent.file.index());
                 }
                 // A buffer is filled as soon as it can be, so that little is held in parts.
-                chunks::cut(&extents, &placements, &self.options)
+                chunks::cut(&extents, &placements, &self.options, gathered)
             }
-            _ => chunks::interleave(chunks::cut(&extents, &placements, &self.options), chunks::lane),
+            _ => chunks::interleave(chunks::cut(&extents, &placements, &self.options, gathered), chunks::lane),
         };
         Ok(Plan {
             placements,

@@ -1,10 +1,11 @@
-//! How much memory a load may take: free memory, the limits of the control groups, the address-space limit.
+//! How much memory a load may take: free memory, the limits of the control groups, those of the address space and of its data.
 //!
 //! Sources: `proc(5)` on `MemAvailable`; the kernel's cgroup-v1/memory and cgroup-v2 documents on `memory.max`,
 //! `memory.limit_in_bytes` and `memory.stat`.
 
+use crate::process::resource_limit;
 use floodtide_core::MemoryLimit;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::Resource;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,10 @@ pub fn memory_limit() -> MemoryLimit {
 
 /// Every limit that is known.
 pub(super) fn memory_limits() -> Vec<MemoryLimit> {
-    let mut limits = vec![address_space_left()];
+    let mut limits = vec![
+        address_space_left(Resource::As, "the address-space limit, ulimit -v"),
+        address_space_left(Resource::Data, "the limit of data, ulimit -d"),
+    ];
     limits.push(meminfo("MemAvailable:").map(|available| limit(available, "free memory".to_owned())));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -44,14 +48,14 @@ fn meminfo(key: &str) -> Option<u64> {
 /// that is not there, an allocation fails somewhere, and the process is aborted.
 const ADDRESS_RESERVE: u64 = 64 << 20;
 
-fn address_space_left() -> Option<MemoryLimit> {
-    let maximum = getrlimit(Resource::As).current?;
-    let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').next()?.parse().ok()?;
+/// What is left of all addresses, or of those of memory of this process's own (`setrlimit(2)`, `proc_pid_statm(5)`). Where a filter
+/// forbids to ask for the limit, none is known; the system then refuses the mapping.
+fn address_space_left(resource: Resource, name: &str) -> Option<MemoryLimit> {
+    let maximum = resource_limit(resource).ok()?.current?;
+    let field = if resource == Resource::As { 0 } else { 5 };
+    let pages: u64 = fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(field)?.parse().ok()?;
     let used = pages * rustix::param::page_size() as u64;
-    Some(limit(
-        maximum.saturating_sub(used).saturating_sub(ADDRESS_RESERVE),
-        "the address-space limit, ulimit -v".to_owned(),
-    ))
+    Some(limit(maximum.saturating_sub(used).saturating_sub(ADDRESS_RESERVE), name.to_owned()))
 }
 
 /// A control group's directory and the names of its files.

@@ -203,14 +203,18 @@ pub fn store(profile: &StoredProfile) -> io::Result<PathBuf> {
     let folder = folder().ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, "neither XDG_CACHE_HOME nor HOME names a folder (an absolute path)")
     })?;
-    store_in(&folder, profile)
+    store_in(&folder, profile).map_err(|error| {
+        let (folder, remedy) = (folder.to_string_lossy(), "name a folder that can be written to in XDG_CACHE_HOME");
+        io::Error::new(error.kind(), format!("{}: {error}; {remedy}", Escaped(&folder)))
+    })
 }
 
 fn store_in(folder: &Path, profile: &StoredProfile) -> io::Result<PathBuf> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(profile.device.file_name());
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&profile.to_json()?)?;
+    // Its own errors name a file that nobody knows.
+    file.as_file_mut().write_all(&profile.to_json()?)?;
     file.as_file().sync_all()?;
     file.persist(&path)?;
     Ok(path)

@@ -10,6 +10,7 @@ use floodtide_core::strategy::Strategy;
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -101,11 +102,12 @@ impl Drop for Inner {
     }
 }
 
-/// Whether the path is free, a device or pipe, an empty file, or a trace of an earlier run.
+/// Whether the path is free, a character device or pipe, an empty file, or a trace of an earlier run. A block device may hold a file system.
 fn may_be_replaced(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
+        Ok(metadata) if metadata.file_type().is_block_device() => Ok(false),
         Ok(metadata) if !metadata.is_file() || metadata.len() == 0 => Ok(true),
         Ok(_) => {
             let mut start = Vec::new();
@@ -309,6 +311,18 @@ mod tests {
         assert!(matches!(error, Error::NotATrace { .. }), "{error}");
         assert_eq!(fs::read(&path).expect("reads"), b"{\"__metadata__\":{}}");
         assert!(matches!(TraceFile::create(folder.path().join("no/folder")), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn a_block_device_is_not_overwritten() {
+        let devices = fs::read_dir("/dev").into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_block = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let Some(device) = devices.into_iter().find(is_block) else {
+            return println!("skipped: there is no block device here");
+        };
+        // Asked only: nothing is opened.
+        assert!(!may_be_replaced(&device).expect("is there"), "{device:?}");
+        assert!(may_be_replaced(Path::new("/dev/null")).expect("is there"));
     }
 
     #[test]

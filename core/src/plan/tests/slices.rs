@@ -94,6 +94,26 @@ fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
 }
 
 #[test]
+fn what_is_gathered_from_fits_beside_what_stays() {
+    // Rows of 64 KiB, half of each wanted: 128 MiB, out of reads of 64 MiB.
+    let catalog = shaped(&[(crate::DType::U8, vec![4096, 64 << 10])], 0);
+    let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..32 << 10).expect("a slice")];
+    let stays = 128_u64 << 20;
+    for (left, most) in [(0, 2), (1 << 20, 2), (20 << 20, 16), (64 << 20, 64), (u64::MAX - stays, 128)] {
+        let memory = Some(MemoryLimit { available: stays + left, limit: "a test".to_string() });
+        let options =
+            PlanOptions { direct: vec![limits(512)], chunk_bytes: 64 << 20, memory, ..PlanOptions::default() };
+        let plan = Planner::new(options).plan(&catalog, &wanted).expect("fits");
+        assert_eq!(plan.arena_bytes() as u64, stays);
+        assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
+        let longest = plan.chunks().iter().map(|chunk| chunk.slot.len()).max().expect("some");
+        // As many as are in flight, each with the edges that a direct read brings along.
+        assert!(32 * (longest - 1024) <= most << 20, "{longest} with {left} left");
+        assert!(64 * longest >= most << 20, "{longest} with {left} left: no shorter than it must be");
+    }
+}
+
+#[test]
 fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
     let catalog = shaped(&[(crate::DType::U8, vec![8, 1 << 20])], 3);
     let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];

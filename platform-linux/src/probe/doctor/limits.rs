@@ -3,9 +3,10 @@
 use super::subject::Subject;
 use super::{Finding, Status};
 use crate::probe::memory::memory_limits;
+use crate::process::resource_limit;
 use floodtide_core::HumanBytes;
 use memmap2::MmapMut;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::Resource;
 use std::fs;
 
 /// Less than this is little for any model.
@@ -29,17 +30,20 @@ pub(super) fn memory(subject: &Subject) -> Finding {
         "{} can be had, {}",
         words[0],
         match &words[1..] {
-            [] => "and neither a control group nor ulimit -v allows less".to_owned(),
+            [] => "and neither a control group nor ulimit allows less".to_owned(),
             more => format!("and beside it {}", more.join(", ")),
         }
     );
     let needed = subject.checkpoint.map_or(0, |(_, bytes)| bytes);
+    let ulimit = |option| tightest.limit.contains(option);
     let remedy = format!(
         "floodtide load --stream, --backend mmap or --select; or lift what is tightest: {}",
         if tightest.limit.contains("cgroup") {
             "memory.max of the control group (docker run --memory)"
-        } else if tightest.limit.contains("ulimit") {
+        } else if ulimit("ulimit -v") {
             "ulimit -v unlimited"
+        } else if ulimit("ulimit -d") {
+            "ulimit -d unlimited, LimitDATA=infinity for systemd"
         } else {
             "end other programs"
         }
@@ -60,8 +64,12 @@ pub(super) fn memory(subject: &Subject) -> Finding {
 
 pub(super) fn locked_memory() -> Finding {
     const NAME: &str = "locked memory";
-    let limit = getrlimit(Resource::Memlock).current;
-    let words = limit.map_or_else(|| "no limit".to_owned(), |bytes| format!("a limit of {}", HumanBytes(bytes)));
+    let limit = resource_limit(Resource::Memlock).map(|limits| limits.current);
+    let words = match &limit {
+        Ok(None) => "no limit".to_owned(),
+        Ok(Some(bytes)) => format!("a limit of {}", HumanBytes(*bytes)),
+        Err(error) => format!("the system does not tell the limit ({error})"),
+    };
     let meaning = "--mlock keeps all of a load in memory";
     if may_lock_anything() {
         return Finding::new(NAME, Status::Good, format!("{words}, which does not hold for this user"), meaning);
@@ -69,8 +77,8 @@ pub(super) fn locked_memory() -> Finding {
     let remedy = "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, docker run --ulimit memlock=-1";
     let without = "loads without --mlock lose nothing";
     match (lock_a_page(), limit) {
-        (Ok(()), None) => Finding::new(NAME, Status::Good, words, meaning),
-        (Ok(()), Some(_)) => {
+        (Ok(()), Ok(None)) => Finding::new(NAME, Status::Good, words, meaning),
+        (Ok(()), _) => {
             Finding::new(NAME, Status::Limited, words, "--mlock locks so much of a load, and warns of the rest")
                 .cost(without)
                 .remedy(remedy)
@@ -99,7 +107,15 @@ fn lock_a_page() -> std::io::Result<()> {
 
 pub(super) fn open_files(subject: &Subject) -> Finding {
     const NAME: &str = "open files";
-    let limits = getrlimit(Resource::Nofile);
+    let limits = match resource_limit(Resource::Nofile) {
+        Ok(limits) => limits,
+        Err(error) => {
+            let found = format!("the system does not tell the limit ({error})");
+            let meaning = "the command cannot raise it either; each shard takes two descriptors";
+            return Finding::new(NAME, Status::Limited, found, meaning)
+                .remedy("a filter of system calls that allows prlimit64 (systemd's set @resources)");
+        }
+    };
     let Some(limit) = limits.maximum else {
         return Finding::new(NAME, Status::Good, "no limit", "a checkpoint of any number of shards can be opened");
     };

@@ -2,7 +2,8 @@
 
 use super::{Finding, Status};
 use crate::probe::cpus;
-use crate::probe::roofline::memory::fault;
+use crate::probe::roofline::memory::{affordable, fault};
+use floodtide_core::HumanBytes;
 use memmap2::{Advice, MmapMut};
 use std::fs;
 
@@ -10,18 +11,21 @@ const NAME: &str = "huge pages";
 const MODE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 /// What is touched: large enough for the figure to mean something, small enough to be there.
 const SAMPLE: usize = 32 << 20;
+/// What is looked at for huge pages.
+const LOOK: usize = 8 << 20;
 
 pub(super) fn huge_pages() -> Finding {
     let text = fs::read_to_string(MODE).unwrap_or_default();
     let mode = chosen(&text).unwrap_or("not there");
-    let got = match huge_bytes(8 << 20) {
-        Ok(got) => got,
+    let looked = affordable(LOOK).ok_or_else(|| "not tried: there is too little memory".to_owned());
+    let (bytes, got) = match looked.and_then(|bytes| Ok((bytes as u64, huge_bytes(bytes)?))) {
+        Ok(looked) => looked,
         Err(why) => {
             let meaning = "whether memory comes in huge pages cannot be found out";
             return Finding::new(NAME, Status::Limited, format!("mode {mode}; {why}"), meaning);
         }
     };
-    let found = format!("mode {mode}; {} of 8 MiB came in huge pages", floodtide_core::HumanBytes(got));
+    let found = format!("mode {mode}; {} of {} came in huge pages", HumanBytes(got), HumanBytes(bytes));
     if got > 0 {
         let meaning = "an arena's memory comes in pages of 2 MiB, so few faults interrupt the reads";
         return with_cost(Finding::new(NAME, Status::Good, found, meaning));
@@ -42,7 +46,7 @@ pub(super) fn huge_pages() -> Finding {
 
 /// Measured here and now.
 fn with_cost(finding: Finding) -> Finding {
-    let rate = |huge| fault(huge, SAMPLE, 3, cpus()).ok().flatten();
+    let rate = |huge| fault(huge, affordable(SAMPLE)?, 3, cpus()).ok().flatten();
     match (rate(true), rate(false)) {
         (Some(huge), Some(small)) => {
             let gib = |rate: f64| rate / f64::from(1 << 30);

@@ -84,9 +84,12 @@ fn try_direct(file: &OpenFile) -> Result<String, String> {
 
 pub(super) fn page_cache(subject: &Subject) -> Finding {
     const NAME: &str = "page cache";
-    let Ok(file) = &subject.file else {
-        let meaning = "whether the system tells what is cached is found out when a checkpoint is loaded";
-        return Finding::new(NAME, Status::Limited, "not tried: there is no file to try on", meaning);
+    let file = match &subject.file {
+        Ok(file) => file,
+        Err(why) => {
+            let meaning = "whether the system tells what is cached is found out when a checkpoint is loaded";
+            return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
+        }
     };
     let file = file.buffered();
     let ways = residency::ways(file);

@@ -40,10 +40,13 @@ impl Subject {
         if !metadata.is_dir() {
             return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
         }
-        let readable = |path: &PathBuf| OpenFile::open(path).ok();
-        let existing = located.iter().find_map(readable).or_else(|| largest(path).as_ref().and_then(readable));
+        // A load fails if one of them cannot be opened, so that is what is told.
+        let mut shards = located.iter().map(|path| OpenFile::open(path).map_err(|error| error.to_string()));
+        let first =
+            shards.next().map(|first| first.and_then(|first| shards.find_map(Result::err).map_or(Ok(first), Err)));
+        let existing = first.or_else(|| Some(Ok(OpenFile::open(&largest(path)?).ok()?)));
         let (file, temporary) = match existing {
-            Some(file) => (Ok(file), None),
+            Some(file) => (file, None),
             None => match temporary(path) {
                 Ok((file, opened)) => (Ok(opened), Some(file)),
                 Err(error) => (Err(format!("there is no file to try on, and none can be made ({error})")), None),

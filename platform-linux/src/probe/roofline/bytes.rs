@@ -8,7 +8,6 @@ use floodtide_core::{FileId, HumanBytes};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +19,8 @@ pub(super) const PIECE: u64 = 16 << 20;
 pub(super) const WANTED: u64 = 512 << 20;
 /// A temporary file that takes too long to write, or has no room for more, may be as short as this.
 pub(super) const LEAST: u64 = 128 << 20;
+/// What is written at a time: little beside the memory of any control group.
+const WRITE: usize = 1 << 20;
 /// What is left free on the disk.
 const RESERVE: u64 = 64 << 20;
 /// Up to this share a file counts as cold.
@@ -73,8 +74,12 @@ impl Bytes {
                     "existing files of {}, part of which is in the page cache",
                     HumanBytes(total(&cold) + total(&cached))
                 );
+                let cause = match &error {
+                    ProbeError::Write { source, .. } => source.to_string(),
+                    _ => "there is no room for one".to_owned(),
+                };
                 let why = format!(
-                    "what others have in the page cache is not dropped for a measurement, and no file of its own could be written: {error}"
+                    "what others have in the page cache is not dropped for a measurement, and no file of its own could be written: {cause}"
                 );
                 Ok(Self::new(cold.into_iter().chain(cached).collect(), origin, Some(why), None))
             }
@@ -151,18 +156,22 @@ fn existing(folder: &Path) -> (Vec<OpenFile>, Vec<OpenFile>) {
     };
     let large = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok()?;
-        // A file with holes is not read from the device.
-        let dense = metadata.blocks().saturating_mul(512) >= metadata.len();
-        (metadata.is_file() && metadata.len() >= 4 * PIECE && dense).then_some((metadata.len(), path))
+        (metadata.is_file() && metadata.len() >= 4 * PIECE).then_some((metadata.len(), path))
     };
     let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
     // By size and name, so that the same folder gives the same measurement.
     paths.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    let mut opened: Vec<OpenFile> =
-        paths.into_iter().take(64).filter_map(|(_, path)| OpenFile::open(&path).ok()).collect();
+    let on_a_device =
+        |path: &Path| OpenFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file));
+    let mut opened: Vec<OpenFile> = paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
     let device = opened.first().map(OpenFile::device);
     opened.retain(|file| Some(file.device()) == device);
     opened.into_iter().partition(|file| resident_share(file.buffered()).is_some_and(|share| share <= COLD))
+}
+
+/// Whether it has no holes, which are not read from the device. Not by its blocks, of which many file systems without a device tell none.
+fn is_dense(file: &OpenFile) -> bool {
+    rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.bytes())
 }
 
 /// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.
@@ -181,11 +190,13 @@ fn write(folder: &Path, wanted: u64, patience: Duration, told: &dyn Fn(&str)) ->
     ));
     let started = Instant::now();
     let mut random = fastrand::Rng::new();
-    let mut buffer = vec![0; PIECE as usize];
+    let mut buffer = vec![0; WRITE];
     let mut written = 0;
     while written < wanted && (written < LEAST.min(wanted) || started.elapsed() < patience) {
-        random.fill(&mut buffer);
-        file.write_all(&buffer).map_err(failed)?;
+        for _ in 0..PIECE as usize / WRITE {
+            random.fill(&mut buffer);
+            file.write_all(&buffer).map_err(failed)?;
+        }
         written += PIECE;
         // As it goes, so that the time counts what the device takes, and no other program waits long for its own.
         if written.is_multiple_of(4 * PIECE) {
@@ -242,11 +253,27 @@ mod tests {
         }
         let bytes = find();
         assert!(bytes.origin.contains("existing") && bytes.buffered_refused.is_none(), "{}", bytes.origin);
+        // Links to memory are of no device.
+        let shared = Path::new("/dev/shm");
+        if let Ok(file) = tempfile::NamedTempFile::new_in(shared)
+            && is_memory(file.as_file())
+        {
+            file.as_file().write_all(&vec![1; 8 * PIECE as usize]).expect("writes");
+            std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
+            let (cold, cached) = existing(folder.path());
+            assert_eq!(cold.iter().chain(&cached).map(OpenFile::bytes).collect::<Vec<_>>(), [4 * PIECE]);
+            std::fs::remove_file(folder.path().join("link")).expect("removes");
+        }
         // Holes are not read from a device.
         drop(bytes);
         std::fs::remove_file(&path).expect("removes");
         File::create(&path).expect("creates").set_len(1 << 30).expect("grows");
         assert!(find().origin.contains("temporary"));
+        // Neither are blocks that nobody has written to, as of a download that reserves them.
+        let file = File::create(&path).expect("creates");
+        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 4 * PIECE).is_ok() {
+            assert!(find().origin.contains("temporary"));
+        }
     }
 
     #[test]

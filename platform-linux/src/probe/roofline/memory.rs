@@ -3,6 +3,7 @@
 use super::bytes::Bytes;
 use super::reads::{Run, Scratch};
 use super::{Rate, Way};
+use crate::probe::memory_limit;
 use memmap2::{Advice, MmapMut};
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,6 +12,19 @@ use std::time::{Duration, Instant};
 const SAMPLE: usize = 64 << 20;
 const SAMPLES: usize = 5;
 const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
+
+/// How much to touch when so much is wanted: no more than leaves the process its life in a small control group, and enough to hold a huge page
+/// wherever it begins; `None` where that is more than can be.
+pub(in crate::probe) fn affordable(wanted: usize) -> Option<usize> {
+    affordable_of(wanted, memory_limit().available)
+}
+
+fn affordable_of(wanted: usize, available: u64) -> Option<usize> {
+    let most = usize::try_from(available / 4).unwrap_or(usize::MAX);
+    let bytes = wanted.min(most) / HUGE_PAGE * HUGE_PAGE;
+    (bytes >= 2 * HUGE_PAGE).then_some(bytes)
+}
 
 /// The rate of copies from the page cache to huge pages that are there already, by all processors; bytes a second.
 pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<Rate, String> {
@@ -36,7 +50,8 @@ pub(in crate::probe) fn fault(huge: bool, bytes: usize, samples: usize, cpus: us
 }
 
 pub(super) fn fault_rates(cpus: usize) -> io::Result<(Option<Rate>, Option<Rate>)> {
-    Ok((fault(true, SAMPLE, SAMPLES, cpus)?, fault(false, SAMPLE, SAMPLES, cpus)?))
+    let bytes = affordable(SAMPLE).ok_or_else(|| io::Error::other("there is too little memory"))?;
+    Ok((fault(true, bytes, SAMPLES, cpus)?, fault(false, bytes, SAMPLES, cpus)?))
 }
 
 fn fault_once(huge: bool, bytes: usize, cpus: usize) -> io::Result<f64> {
@@ -45,7 +60,7 @@ fn fault_once(huge: bool, bytes: usize, cpus: usize) -> io::Result<f64> {
     // Refused by a kernel without huge pages, which then measures as it is.
     let _ = memory.advise(advice);
     let started = Instant::now();
-    let part = bytes.div_ceil(cpus.max(1)).next_multiple_of(2 << 20);
+    let part = bytes.div_ceil(cpus.max(1)).next_multiple_of(HUGE_PAGE);
     let touch = |part: &mut [u8]| part.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
     std::thread::scope(|scope| {
         let mut parts = memory.chunks_mut(part);
@@ -68,4 +83,19 @@ fn fault_once(huge: bool, bytes: usize, cpus: usize) -> io::Result<f64> {
     });
     std::hint::black_box(&memory);
     Ok(bytes as f64 / started.elapsed().as_secs_f64().max(1e-9))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_touched_than_a_small_control_group_bears() {
+        const MIB: u64 = 1 << 20;
+        let touched = |available: u64| affordable_of(SAMPLE, available).map(|bytes| bytes as u64 / MIB);
+        assert_eq!(
+            [u64::MAX, 256 * MIB, 100 * MIB, 16 * MIB, 16 * MIB - 1, 0].map(touched),
+            [Some(64), Some(64), Some(24), Some(4), None, None]
+        );
+    }
 }

@@ -29,6 +29,8 @@ pub const CHUNKS: [u64; 5] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20];
 pub const DEPTHS: [usize; 7] = [1, 2, 4, 8, 16, 32, 128];
 /// More bytes than this are never in flight.
 const MOST_IN_FLIGHT: u64 = 64 << 20;
+/// So many are, however little memory there is.
+const LEAST_IN_FLIGHT: usize = 1 << 20;
 
 /// From this spread on, somebody should look.
 const RESTLESS: f64 = 0.4;
@@ -206,7 +208,7 @@ pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<R
     let bytes = Bytes::find(folder, bytes::WANTED, budget / 4, &told)?;
     let read = bytes.files[0].buffered();
     let memory = usize::try_from(MOST_IN_FLIGHT.min(memory_limit().available / 4)).unwrap_or(usize::MAX);
-    let memory = memory.max(bytes::PIECE as usize);
+    let memory = memory.max(LEAST_IN_FLIGHT);
     let mut scratch = Scratch::new(memory).map_err(|source| ProbeError::NoMemory { bytes: memory, source })?;
     let cpus = cpus();
     let mut roofline = Roofline {

@@ -1,0 +1,74 @@
+//! Whether the files are still those that the bench began with: rates of other bytes compare nothing.
+
+use crate::output::Failure;
+use floodtide_core::Escaped;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What the files were when the bench began.
+#[derive(Debug)]
+pub(super) struct Unchanged {
+    files: Vec<(PathBuf, Stamp)>,
+}
+
+/// Device, inode, length, time of the last change.
+type Stamp = (u64, u64, u64, (i64, i64));
+
+impl Unchanged {
+    pub(super) fn new(files: &[PathBuf]) -> Result<Self, Failure> {
+        let files = files.iter().map(|path| Ok((path.clone(), stamp(path)?)));
+        Ok(Self { files: files.collect::<Result<_, Failure>>()? })
+    }
+
+    /// Fails if one is another by now.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        for (path, before) in &self.files {
+            if stamp(path)? != *before {
+                let (path, advice) = (path.to_string_lossy(), "measure again when nobody writes to the checkpoint");
+                return Err(Failure::Failed(format!(
+                    "{}: the file has changed since the bench began; {advice}",
+                    Escaped(&path)
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stamp(path: &Path) -> Result<Stamp, Failure> {
+    let metadata = path.metadata().map_err(|error| {
+        Failure::Failed(format!("{}: cannot examine the file: {error}", Escaped(&path.to_string_lossy())))
+    })?;
+    Ok((metadata.dev(), metadata.ino(), metadata.len(), (metadata.mtime(), metadata.mtime_nsec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn another_length_another_time_and_another_file_are_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a\u{1b}file");
+        let write = || fs::write(&path, "one").expect("writes");
+        let at = |seconds| {
+            let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            fs::File::options().write(true).open(&path).expect("opens").set_modified(time).expect("sets");
+        };
+        let replace = || fs::rename(folder.path().join("other"), &path).expect("renames");
+        let changes: [&dyn Fn(); 3] = [&|| fs::write(&path, "longer").expect("writes"), &|| at(2), &replace];
+        for change in changes {
+            write();
+            at(1);
+            fs::write(folder.path().join("other"), "two").expect("writes");
+            let files = Unchanged::new(std::slice::from_ref(&path)).expect("is there");
+            files.check().expect("nothing has happened");
+            change();
+            let Err(Failure::Failed(why)) = files.check() else { panic!("not noticed") };
+            assert!(why.contains("has changed") && why.contains(r"a\u{1b}file"), "{why}");
+        }
+        fs::remove_file(&path).expect("removes");
+        assert!(Unchanged::new(&[path]).is_err());
+    }
+}
