@@ -169,7 +169,7 @@ const MAX_WORKERS: usize = 8;
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
 /// Of a plan that gathers no more reads are in flight than these, or one a worker.
-const MOST_GATHERED: usize = 32;
+pub(crate) const MOST_GATHERED: usize = 32;
 
 /// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
 /// files' lengths and `selected_bytes` need be measured then.

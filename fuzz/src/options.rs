@@ -22,6 +22,7 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
         chunk_bytes: magnitude(u)?,
         merge_gap: magnitude(u)?,
         gather_gap: PlanOptions::default().gather_gap,
+        gathered_reads: u.int_in_range(0..=200)?,
         memory: None,
     })
 }

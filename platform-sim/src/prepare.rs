@@ -66,6 +66,7 @@ pub(crate) fn prepare(
         chunk_bytes: case.chunk_bytes,
         merge_gap: case.merge_gap,
         gather_gap: case.gather_gap,
+        gathered_reads: PlanOptions::default().gathered_reads,
         memory: case.memory.map(|available| MemoryLimit { available, limit: "the world's memory".to_owned() }),
     };
     let plan = Planner::new(options).plan(&catalog, &listed)?;

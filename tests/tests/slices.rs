@@ -297,3 +297,24 @@ fn what_is_read_along_does_not_stay_in_memory() {
     assert!(number("bytes") == 4 << 20 && number("read_bytes") > 200 << 20);
     assert!(number("peak_rss_bytes") < 80 << 20, "{report}");
 }
+
+#[test]
+fn many_threads_gather_from_shorter_reads() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    let json = r#"{"t":{"dtype":"U8","shape":[1024,65536],"data_offsets":[0,67108864]}}"#;
+    fs::write(&path, raw(json, &[])).expect("writes");
+    let header = fs::metadata(&path).expect("is there").len();
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_len(header + (64 << 20))).expect("grows");
+    let half = Selection::slice("t", 1, 0..32 << 10);
+    let longest = |threads: usize| {
+        let threads = threads.try_into().expect("some");
+        let planned = Loader::new().backend(Backend::Pread).threads(threads).selection(half.clone()).plan(&path);
+        let chunks = planned.expect("plans").plan.chunks().to_vec();
+        assert!(chunks.iter().all(|chunk| chunk.gathered));
+        chunks.iter().map(|chunk| chunk.slot.len()).max().expect("some")
+    };
+    assert!(longest(2) > 1 << 20);
+    // All of them together are as much as the usual number.
+    assert!(512 * (longest(512) - 8192) <= 128 << 20, "{}", longest(512));
+}

@@ -9,10 +9,7 @@ use alloc::vec::Vec;
 /// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
 const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
 
-/// A read that a slice of a stream is gathered from has at most this share of the stream's limit. The platform has no more of
-/// them in flight, unless it has more workers.
-const GATHERED_SHARE: u64 = 32;
-/// What so many reads of a whole load may take together, beside what stays.
+/// What all reads in flight of a whole load that slices are gathered from may take together, beside what stays.
 const GATHERED_BYTES: u64 = 128 << 20;
 
 /// The size of a read that is asked for, as a power of two within the range.
@@ -26,11 +23,12 @@ const CACHED_PART: u64 = 64 << 10;
 /// The largest read that a slice in pieces is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
 /// keeps; so all of them should be little beside that, and fit in what is left.
 pub(super) fn gathered_bytes(options: &PlanOptions, needed: u64) -> u64 {
+    let reads = options.gathered_reads.max(1);
     let most = match options.access {
-        Access::Stream(Buffers { limit, .. }) => chunk_bytes((limit / GATHERED_SHARE).max(1)),
+        Access::Stream(Buffers { limit, .. }) => chunk_bytes((limit / reads).max(1)),
         _ => {
             let left = options.memory.as_ref().map_or(u64::MAX, |memory| memory.available.saturating_sub(needed));
-            let share = left.min(GATHERED_BYTES) / GATHERED_SHARE;
+            let share = left.min(GATHERED_BYTES) / reads;
             // A power of two that is not above it.
             chunk_bytes(share.checked_ilog2().map_or(0, |log| 1 << log))
         }

@@ -21,6 +21,7 @@ pub use gather::Gather;
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
+use crate::strategy::MOST_GATHERED;
 use crate::strided::Strided;
 use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
 use crate::wanted::{Slice, Wanted};
@@ -104,6 +105,9 @@ pub struct PlanOptions {
     /// The widest gap between the pieces of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
     /// time that one more request takes. What is read along takes no memory that stays.
     pub gather_gap: u64,
+    /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
+    /// stream's limit, or what memory is left, up to 128 MiB.
+    pub gathered_reads: u64,
     /// The memory there is; `None` plans without looking.
     pub memory: Option<MemoryLimit>,
 }
@@ -118,6 +122,7 @@ impl Default for PlanOptions {
             chunk_bytes: 4 << 20,
             merge_gap: 128 << 10,
             gather_gap: 128 << 10,
+            gathered_reads: MOST_GATHERED as u64,
             memory: None,
         }
     }

@@ -56,8 +56,8 @@ impl Loader {
     /// Lets a [stream](Self::stream) have so many bytes: its buffers, those that are being filled and those that the caller
     /// holds together, never pass it. At least 1 MiB, and, where whole tensors are taken, enough for the longest. By default 1 GiB, or
     /// what the longest takes, but half of the memory there is at most. Slices of other dimensions than the slowest take on top of that a
-    /// buffer for each read in flight, of 1/32 of the limit (or 64 KiB, if that is more) at most; there are then 32 in flight, or one a
-    /// thread, at most.
+    /// buffer for each read in flight; there are then 32 in flight, or one a thread, at most, whose buffers are together about as large as
+    /// the limit at most (64 KiB each, if that is more).
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.stream.memory = Some(stream::Memory::Limit(bytes));

@@ -99,17 +99,27 @@ fn what_is_gathered_from_fits_beside_what_stays() {
     let catalog = shaped(&[(crate::DType::U8, vec![4096, 64 << 10])], 0);
     let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..32 << 10).expect("a slice")];
     let stays = 128_u64 << 20;
-    for (left, most) in [(0, 2), (1 << 20, 2), (20 << 20, 16), (64 << 20, 64), (u64::MAX - stays, 128)] {
+    let all = u64::MAX - stays;
+    for (left, reads, most) in [
+        (0, 32, 2),
+        (1 << 20, 32, 2),
+        (20 << 20, 32, 16),
+        (64 << 20, 32, 64),
+        (all, 32, 128),
+        (all, 128, 128),
+        (0, 64, 4),
+    ] {
         let memory = Some(MemoryLimit { available: stays + left, limit: "a test".to_string() });
         let options =
             PlanOptions { direct: vec![limits(512)], chunk_bytes: 64 << 20, memory, ..PlanOptions::default() };
+        let options = PlanOptions { gathered_reads: reads as u64, ..options };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("fits");
         assert_eq!(plan.arena_bytes() as u64, stays);
         assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
         let longest = plan.chunks().iter().map(|chunk| chunk.slot.len()).max().expect("some");
         // As many as are in flight, each with the edges that a direct read brings along.
-        assert!(32 * (longest - 1024) <= most << 20, "{longest} with {left} left");
-        assert!(64 * longest >= most << 20, "{longest} with {left} left: no shorter than it must be");
+        assert!(reads * (longest - 1024) <= most << 20, "{longest} with {left} left");
+        assert!(2 * reads * longest >= most << 20, "{longest} with {left} left: no shorter than it must be");
     }
 }
 
