@@ -273,6 +273,7 @@ fn what_cannot_be_cut_is_a_bad_request_that_says_why() {
         (&["--shard", "0/2", "--shard-rule", "*"], "GLOB=DIM"),
         (&["--shard", "0/2", "--shard-rule", "*=1"], "no dimension 1"),
         (&["--shard", "0/2", "--shard-rule", "*=1"], "[512]"),
+        (&["--shard", "0/2", "--shard-rule", "*.wieght=0"], "\"*.wieght\" matches no tensor"),
     ] {
         for verb in ["load", "plan", "digest"] {
             let run = command::run([verb, path].into_iter().chain(arguments.iter().copied()));
