@@ -214,7 +214,8 @@ mod tests {
         let catalog = catalog(&[("h.0.c_attn\u{202e}.weight", "F32", &[4, 6]), ("scalar", "F32", &[])]);
         let warning = |selection: Selection| selection.warning(&catalog);
         let uncut = warning(Selection::shard(1, 4, ShardRules::tensor_parallel())).expect("nothing is cut");
-        for words in ["1/4", "all 2 selected tensors whole", r"h.0.c_attn\u{202e}.weight", "--shard-rule", "ShardRules"] {
+        for words in ["1/4", "all 2 selected tensors whole", r"h.0.c_attn\u{202e}.weight", "--shard-rule", "ShardRules"]
+        {
             assert!(uncut.contains(words), "\"{words}\" is not in: {uncut}");
         }
         assert_eq!(warning(Selection::shard(1, 4, ShardRules::rows())), None);
