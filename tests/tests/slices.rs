@@ -258,6 +258,11 @@ fn a_rank_of_four_reads_about_a_quarter() {
     let run = command::run(["plan", path, "--shard", "1/4", "--shard-rules", "tensor-parallel"]);
     let shown = run.assert_ok();
     assert!(shown.contains("a slice") && shown.contains("gathered"), "{shown}");
+    let read = bytes(&["load", "--shard", "1/4"], "read_bytes");
+    let shown = command::run(["load", path, "--shard", "1/4"]);
+    assert!(shown.assert_ok().contains(&format!("({read} bytes)")), "{shown:?}");
+    let line = |shown: &str| shown.lines().any(|line| line.starts_with("read "));
+    assert!(line(&shown.stdout) && !line(command::run(["load", path]).assert_ok()), "{shown:?}");
 }
 
 #[test]
