@@ -127,6 +127,13 @@ fn a_load_needs_no_home() {
     if !run.stderr.contains("is memory") {
         assert_eq!(run.code, 1, "{run:?}");
         assert!(run.stderr.contains("error: the profile was not stored") && !run.stdout.is_empty(), "{run:?}");
+        if run.stdout.contains("no profile of it can be kept") {
+            return println!("skipped: the device has no identity");
+        }
+        assert!(run.stderr.contains("set XDG_CACHE_HOME"), "{run:?}");
+        let run = self::run(Path::new("/dev/null/\u{1b}"), &["probe", "--store", "--seconds", "1"], folder.path());
+        let words = ["reading for ", r"not stored: /dev/null/\u{1b}/floodtide: ", "name another one in XDG_CACHE_HOME"];
+        assert!(run.code == 1 && words.iter().all(|word| run.stderr.contains(word)), "{run:?}");
     }
 }
 
