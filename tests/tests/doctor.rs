@@ -190,7 +190,7 @@ fn files_that_cannot_be_read_are_the_first_finding() {
     small(&other);
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("is ours");
     for path in [&path, &other] {
-        fs::set_permissions(path, Permissions::from_mode(0)).expect("is ours");
+        fs::set_permissions(path, Permissions::from_mode(0o000)).expect("is ours");
     }
     let examine = |path: &Path, arguments: &[&str]| {
         let mut program = Command::new(command::path());
