@@ -149,7 +149,8 @@ impl Selection {
                 };
                 Some(format!(
                     "the shard {rank}/{world} cuts nothing: each rank gets {those} whole, as no rule cuts any (\"{}\" is the first); say \
-                     where with --shard-rule GLOB=DIM (`ShardRules::new`), or cut all by rows (`ShardRules::rows`)",
+                     where with --shard-rule GLOB=DIM (`ShardRules::new`), or cut all by rows (--shard-rules rows, \
+                     `ShardRules::rows`)",
                     Quoted(first)
                 ))
             }
