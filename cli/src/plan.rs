@@ -77,7 +77,6 @@ fn origins(files: &[FilePlan<'_>]) -> String {
         (sum(|file| file.direct_bytes), "read past the page cache"),
         (sum(|file| file.copied_bytes), "copied from the page cache"),
         (sum(|file| file.buffered_bytes - file.copied_bytes), "read through the page cache"),
-        (sum(|file| file.mapped_bytes), "mapped"),
     ];
     let there = origins.iter().filter(|(bytes, _)| *bytes > 0);
     let told: Vec<String> = there.map(|(bytes, how)| format!("{} {how}", HumanBytes(*bytes))).collect();
@@ -111,13 +110,9 @@ fn sliced(plan: &Plan) -> String {
     }
 }
 
-pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
-    let planned = args.source.loader()?.plan(&args.source.path)?;
-    output::warn(&planned.warnings);
-    if args.json {
-        return output::print_json(&document(&planned));
-    }
-    let (plan, strategy, files) = (&planned.plan, &planned.strategy, file_plans(&planned));
+/// What holds for the whole load.
+fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String)> {
+    let (plan, strategy) = (&planned.plan, &planned.strategy);
     let workers = match (strategy.workers, strategy.backend) {
         (0, _) => "the calling thread".to_owned(),
         (n, Backend::Uring) => {
@@ -125,7 +120,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
         }
         (n, _) => output::count(n, "thread"),
     };
-    let facts = vec![
+    let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
+    let mut facts = vec![
         ("backend", format!("{}: {}", strategy.backend, strategy.reason)),
         ("workers", workers),
         (
@@ -135,10 +131,17 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
                 plan.placements().len(),
                 planned.catalog.len(),
                 output::bytes(plan.selected_bytes()),
-                sliced(planned.plan.as_ref())
+                sliced(plan)
             ),
         ),
-        (
+    ];
+    if mapped > 0 {
+        let tensors = "where the tensors are views of the files";
+        facts.push(("mapped", format!("{}, {tensors}", output::bytes(mapped))));
+    }
+    // Of what is mapped nothing is read by a plan, unless some tensors are not aligned in their file.
+    if mapped == 0 || !plan.chunks().is_empty() {
+        facts.push((
             "reads",
             format!(
                 "{} of up to {}, {} in all{}",
@@ -150,23 +153,34 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
                     n => format!("; {n} of them go over pieces of slices, which are gathered"),
                 }
             ),
+        ));
+        facts.push(("from", origins(files)));
+        let runs = plan.extents().len();
+        facts.push(("runs", format!("{runs} of neighbouring tensors, each in one piece in memory")));
+    }
+    facts.push((
+        "memory",
+        format!(
+            "{} of {} that can be had ({})",
+            HumanBytes(plan.arena_bytes() as u64),
+            HumanBytes(planned.memory.available),
+            planned.memory.limit
         ),
-        ("from", origins(&files)),
-        ("runs", format!("{} of neighbouring tensors, each in one piece in memory", plan.extents().len())),
-        (
-            "memory",
-            format!(
-                "{} of {} that can be had ({})",
-                HumanBytes(plan.arena_bytes() as u64),
-                HumanBytes(planned.memory.available),
-                planned.memory.limit
-            ),
-        ),
-    ];
-    let mut out = output::stdout();
-    writeln!(out, "{}", Facts(facts))?;
-    writeln!(out, "{:>10}  {:>9}  {:>8}  {:>8}  {:>10}  file", "size", "cached", "direct", "buffered", "mapped")?;
+    ));
+    facts
+}
+
+pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
+    let planned = args.source.loader()?.plan(&args.source.path)?;
+    output::warn(&planned.warnings);
+    if args.json {
+        return output::print_json(&document(&planned));
+    }
+    let files = file_plans(&planned);
     let small = is_small(planned.signals.selected_bytes, args.source.backend.backend());
+    let mut out = output::stdout();
+    writeln!(out, "{}", Facts(facts(&planned, &files)))?;
+    writeln!(out, "{:>10}  {:>9}  {:>8}  {:>8}  {:>10}  file", "size", "cached", "direct", "buffered", "mapped")?;
     for file in &files {
         let cached = cached_share(file.signals, small);
         let (size, mapped) = (HumanBytes(file.bytes).to_string(), HumanBytes(file.mapped_bytes).to_string());

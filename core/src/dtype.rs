@@ -128,7 +128,11 @@ impl<'de> Visitor<'de> for DTypeVisitor {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<DType, E> {
         DType::from_name(name).ok_or_else(|| {
-            E::custom(format_args!("unknown dtype \"{}\", expected one of {}", crate::escape::Quoted(name), Names))
+            E::custom(format_args!(
+                "unknown dtype \"{}\", expected one of {} (update floodtide if the dtype is a newer one, else save the tensor as one of these)",
+                crate::escape::Quoted(name),
+                Names
+            ))
         })
     }
 
@@ -196,6 +200,7 @@ mod tests {
     fn what_is_no_dtype_is_told_what_one_is() {
         let message = |json| alloc::format!("{}", serde_json::from_str::<DType>(json).expect_err(json));
         assert!(message(r#""F33""#).contains("unknown dtype \"F33\", expected one of BOOL, F4, F6_E2M3"));
+        assert!(message(r#""F33""#).contains("update floodtide"), "what to do");
         assert!(message("[]").contains("expected a dtype such as \"BF16\""));
         assert!(message("{}").contains("an empty object"));
         assert!(message(r#"{"F32":null,"F16":null}"#).contains("several keys"));

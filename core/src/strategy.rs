@@ -12,6 +12,7 @@ use crate::units::ByteRange;
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -126,6 +127,9 @@ pub struct Strategy {
     /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
     /// is to be tuned.
     pub most_in_flight: usize,
+    /// The bytes per second that direct reads brought when the device was measured, for a [`Detour`](crate::detour::Detour); `None` where it
+    /// was not, or none are to be made, or the reads are to be these and no others.
+    pub expected: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
     pub uncached: bool,
     /// Whether the tensors' own memory is asked for in huge pages.
@@ -218,10 +222,27 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         _ => workers * depth,
     };
     let huge_pages = backend != Backend::Mmap && signals.selected_bytes >= HUGE_PAGES_FROM;
-    let reason = reasons.join("; ");
-    let mut strategy =
-        Strategy { backend, direct, chunk_bytes, depth, most_in_flight, uncached, huge_pages, workers, reason };
+    let mut strategy = Strategy {
+        backend,
+        direct,
+        chunk_bytes,
+        depth,
+        most_in_flight,
+        expected: None,
+        uncached,
+        huge_pages,
+        workers,
+        reason: reasons.join("; "),
+    };
     profile::adjust(&mut strategy, signals);
+    if wanted == Some(Backend::Uring) {
+        // Whoever wants the ring wants the direct reads that it is for.
+        strategy.expected = None;
+    }
+    if strategy.expected.is_some() && !signals.leave_cached {
+        // Should they be given up, what is read in their place.
+        strategy.uncached |= floods_the_cache(signals, &vec![false; signals.files.len()]);
+    }
     strategy
 }
 

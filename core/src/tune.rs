@@ -45,6 +45,8 @@ pub struct Tuner {
     /// Reads still to land that were begun under another number.
     settling: u32,
     sample: Option<Sample>,
+    /// What the last sample came to.
+    bytes_per_second: Option<u64>,
 }
 
 /// A sample is at least so long, in nanoseconds,
@@ -76,6 +78,7 @@ impl Tuner {
             patience: PATIENCE.0,
             settling: 0,
             sample: None,
+            bytes_per_second: None,
         }
     }
 
@@ -83,6 +86,12 @@ impl Tuner {
     #[must_use]
     pub fn window(&self) -> u32 {
         self.window
+    }
+
+    /// The rate that was measured last, if one was.
+    #[must_use]
+    pub fn bytes_per_second(&self) -> Option<u64> {
+        self.bytes_per_second
     }
 
     /// A read of so many bytes has landed at `now`, in nanoseconds. The answer is a number of reads other than before.
@@ -107,9 +116,11 @@ impl Tuner {
             return None;
         }
         let rate = u128::from(sample.bytes) * 1_000_000_000 / u128::from(time);
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        self.bytes_per_second = Some(rate);
         self.sample = None;
         let before = self.window;
-        self.judge(Point { window: self.window, rate: u64::try_from(rate).unwrap_or(u64::MAX) });
+        self.judge(Point { window: self.window, rate });
         if self.window == before {
             return None;
         }

@@ -4,6 +4,8 @@
 //! through the chunks it has in flight, so that a load that is dropped can leave its workers to themselves: they are told
 //! to stop, wait for what the kernel still has, and the last one to end frees the memory.
 
+mod tuning;
+
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::pieces::{Landed, StableBuffer};
@@ -13,7 +15,6 @@ use crate::tensors::Report;
 use crate::trace::{Phase, Phases, ReadTrace, Reads};
 use floodtide_core::middleware::{Faults, Faulty, Traced};
 use floodtide_core::strategy::{Backend, Strategy};
-use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
     ReadSource, Readiness, Verification, Worker,
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tuning::Tuning;
 
 /// How often whoever waits for a load looks up: to report its progress, or whether a worker has died.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -92,8 +94,8 @@ pub(crate) struct Crew<S> {
     changed: Condvar,
     /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
     waiting: AtomicUsize,
-    /// How many reads are to be in flight. Locked before the engine, never after.
-    tuner: Mutex<Tuner>,
+    /// What is learned while it runs. Locked before the engine, never after.
+    tuning: Mutex<Tuning>,
     /// Threads that were started, and that there should be, where each keeps one read in flight.
     started: AtomicUsize,
     wanted: AtomicUsize,
@@ -176,12 +178,6 @@ fn as_reads(reads: usize) -> u32 {
     u32::try_from(reads).unwrap_or(u32::MAX)
 }
 
-/// The bytes that so many reads may have in flight. A direct read is up to one alignment longer than a chunk; a page each is more
-/// than enough.
-fn window_bytes(strategy: &Strategy, reads: u32) -> u64 {
-    u64::from(reads).saturating_mul(strategy.chunk_bytes.saturating_add(4096))
-}
-
 fn gathers(plan: &Plan) -> bool {
     plan.chunks().iter().any(|chunk| chunk.gathered)
 }
@@ -230,15 +226,15 @@ impl<S: Supply> Crew<S> {
         }
         prepared.files.iter().for_each(|file| file.set_uncached(strategy.uncached));
         prepared.phases.enter(Some(Phase::Load));
-        let workers = strategy.workers.max(1);
-        let (start, most) = strategy.in_flight(gathers(&prepared.plan));
-        let least = if most > start { workers.min(probe::cpus()) } else { start };
-        let tuner = Tuner::new(as_reads(start), as_reads(least), as_reads(most));
+        let tuning = Tuning::new(strategy, &prepared.plan);
         let mut engine = Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), 0);
-        engine.set_window(window_bytes(strategy, tuner.window()), tuner.window().div_ceil(as_reads(workers)) as usize);
+        tuning.begin(strategy, &mut engine);
+        if let Some(trace) = prepared.phases.trace() {
+            trace.tuned(tuning.window(), None);
+        }
         Self {
             engine: Mutex::new(engine),
-            tuner: Mutex::new(tuner),
+            tuning: Mutex::new(tuning),
             started: AtomicUsize::new(0),
             wanted: AtomicUsize::new(0),
             threads: Mutex::default(),
@@ -251,24 +247,6 @@ impl<S: Supply> Crew<S> {
             supply,
             prepared,
         }
-    }
-
-    /// Tells the tuner what has landed, and does as it says.
-    fn tune(&self, bytes: u64) {
-        let now = u64::try_from(self.prepared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        // Locked until the engine has it, so that two answers do not overtake one another.
-        let mut tuner = lock(&self.tuner);
-        let Some(window) = tuner.landed(now, bytes) else { return };
-        tracing::debug!(window, "other reads in flight");
-        let strategy = &self.prepared.strategy;
-        let share = match strategy.backend {
-            Backend::Uring => window.div_ceil(as_reads(strategy.workers.max(1))) as usize,
-            _ => {
-                self.wanted.fetch_max(window as usize, Ordering::Relaxed);
-                1
-            }
-        };
-        self.with(|engine| engine.set_window(window_bytes(strategy, window), share));
     }
 
     /// Starts the threads that the tuner asks for beyond those there are.

@@ -103,6 +103,12 @@ pub enum Error {
         Shown(path)
     )]
     NotATrace { path: PathBuf },
+    /// A file whose name a manifest or a line of checksums cannot hold.
+    #[error(
+        "{}: checksums cannot be written of this file, as its name {why}; rename it, in the index too if one names it",
+        Shown(path)
+    )]
+    UnlistableName { path: PathBuf, why: &'static str },
     /// The alignment that was asked for is larger than the memory's.
     #[error(
         "tensors are to be aligned to {bytes} bytes, but the memory is to {most}; ask for less, or give memory that is"

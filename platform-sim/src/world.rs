@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
 use floodtide_core::checksum::Checksum;
+use floodtide_core::detour::{Detour, Detoured};
 use floodtide_core::manifest::{Manifest, ManifestTensor};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::pool::{TakeError, Turn};
@@ -58,6 +59,9 @@ pub(crate) struct World {
     /// How many reads are in flight, if that is tuned; how often it was changed.
     tuner: Option<RefCell<Tuner>>,
     pub(crate) retuned: Cell<u64>,
+    detour: RefCell<Detour>,
+    /// How often reads went on through the page cache, or back past it.
+    pub(crate) turned: Cell<u64>,
     workers: u32,
     in_flight_limit: u64,
     /// Where the next buffer is that slices are gathered from.
@@ -156,6 +160,11 @@ impl World {
                 RefCell::new(Tuner::new(workers * depth, workers, most))
             }),
             retuned: Cell::new(0),
+            detour: RefCell::new(Detour::new(
+                case.expected.map(|(expected, _)| expected),
+                case.expected.map(|(_, spans)| spans).unwrap_or_default(),
+            )),
+            turned: Cell::new(0),
             workers: case.workers as u32,
             in_flight_limit: case.in_flight_limit,
             catalog,
@@ -214,10 +223,17 @@ impl World {
         }
     }
 
-    /// Tells the tuner what has landed, and does as it says, within the case's limit.
+    /// Tells what tunes that a chunk has landed, and does as it says, within the case's limit.
     fn tune(&self, chunk: ChunkId) {
-        let Some(tuner) = &self.tuner else { return };
         let chunk = &self.plan.chunks()[chunk.index()];
+        let in_flight = self.engine.borrow().in_flight_bytes();
+        if let Some(turn) = self.detour.borrow_mut().landed(self.now(), chunk.want as u64, in_flight) {
+            let through_cache = !matches!(turn, Detoured::Back(_));
+            self.note("through the page cache", &[through_cache.into()]);
+            self.turned.set(self.turned.get() + 1);
+            self.engine.borrow_mut().set_through_cache(through_cache);
+        }
+        let Some(tuner) = &self.tuner else { return };
         if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.want as u64) {
             self.note("in flight", &[window.into()]);
             self.retuned.set(self.retuned.get() + 1);

@@ -1,6 +1,6 @@
 //! A checkpoint of a few MiB, loaded and streamed by every backend, and what came of it.
 
-use crate::checkpoint::raw;
+use crate::checkpoint::{plain, raw};
 use crate::faulty_fs::VICTIM;
 use crate::layout::reference;
 use floodtide_linux::{Backend, Error, Loader, TensorStream};
@@ -25,13 +25,12 @@ pub const TENSORS: [usize; 8] = [MB + 12_345; 8];
 
 /// The checkpoint, as the victim, and its bytes by name.
 pub fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let (mut entries, mut data) = (Vec::new(), Vec::new());
-    for (i, bytes) in TENSORS.into_iter().enumerate() {
-        let begin = data.len();
-        data.extend((begin..begin + bytes).map(|at| (at * 7 + at / 255 + at / 65_521) as u8));
-        entries.push(format!(r#""t{i}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{begin},{}]}}"#, data.len()));
-    }
-    fs::write(folder.join(VICTIM), raw(&format!("{{{}}}", entries.join(",")), &data)).expect("writes");
+    let mut end = 0;
+    let (json, data) = plain(TENSORS.into_iter().enumerate().map(|(i, bytes)| {
+        end += bytes;
+        (format!("t{i}"), (end - bytes..end).map(|at| (at * 7 + at / 255 + at / 65_521) as u8).collect())
+    }));
+    fs::write(folder.join(VICTIM), raw(&json, &data)).expect("writes");
     reference(folder)
 }
 

@@ -20,9 +20,39 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(scratch()).expect("a folder")
 }
 
+/// A cache of Hugging Face's with nothing in it: the model's own folder, its blobs, and its one snapshot.
+pub fn cache(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    let cache = folder.join("models--org--name");
+    let (blobs, snapshot) = (cache.join("blobs"), cache.join("snapshots/0123abcd"));
+    fs::create_dir_all(&blobs).expect("makes");
+    fs::create_dir_all(&snapshot).expect("makes");
+    (cache, blobs, snapshot)
+}
+
 /// A file of a header's JSON as it stands, with its length before it and the data after it.
 pub fn raw(json: &str, data: &[u8]) -> Vec<u8> {
     [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()
+}
+
+/// The header's JSON and the data of tensors of U8 of these names and bytes, one after another.
+pub fn plain(tensors: impl IntoIterator<Item = (String, Vec<u8>)>) -> (String, Vec<u8>) {
+    let (mut entries, mut data) = (Vec::new(), Vec::new());
+    for (name, bytes) in tensors {
+        let (begin, length) = (data.len(), bytes.len());
+        data.extend(bytes);
+        entries
+            .push(format!(r#""{name}":{{"dtype":"U8","shape":[{length}],"data_offsets":[{begin},{}]}}"#, data.len()));
+    }
+    (format!("{{{}}}", entries.join(",")), data)
+}
+
+/// A file of tensors of these sizes, named t0, t1 and so on, each filled with its number; on the disk when it returns.
+pub fn numbered(folder: &Path, sizes: &[usize]) -> PathBuf {
+    let (json, data) = plain(sizes.iter().enumerate().map(|(i, &bytes)| (format!("t{i}"), vec![i as u8; bytes])));
+    let path = folder.join("model.safetensors");
+    fs::write(&path, raw(&json, &data)).expect("writes");
+    fs::File::open(&path).expect("opens").sync_all().expect("syncs");
+    path
 }
 
 /// A checkpoint of one tensor of zeros that takes no room on the disk, and nothing of which was ever read.

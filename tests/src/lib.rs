@@ -11,5 +11,5 @@ pub mod malformed;
 pub mod malformed_store;
 pub mod roles;
 pub mod sandbox;
-pub mod store;
-pub mod stored;
+pub mod store_reader;
+pub mod store_writer;

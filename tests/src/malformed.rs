@@ -1,8 +1,9 @@
-//! One malformed checkpoint for each rule of the formats, with the words that its error must contain.
+//! One malformed checkpoint for each rule of the formats, with the words that its error must contain, and the checks that it does.
 
 pub mod gguf;
 
-use crate::checkpoint::raw;
+use crate::checkpoint::{folder, raw};
+use crate::command;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,37 @@ pub struct Case {
     pub rule: &'static str,
     /// Writes it into a folder and returns the path to load.
     pub write: Box<dyn Fn(&Path) -> PathBuf>,
-    /// What the error must say; the file's name is asked for besides.
+    /// What the error must say.
     pub words: Vec<&'static str>,
+}
+
+/// Fails unless core's own parser, which gets the path to load, refuses each case with its words.
+///
+/// # Panics
+/// That is how it fails.
+pub fn assert_refused_by_core(cases: Vec<Case>, parse: impl Fn(&Path) -> Result<(), String>) {
+    for case in cases {
+        let folder = folder();
+        let error = parse(&(case.write)(folder.path())).expect_err(case.rule);
+        for word in &case.words {
+            assert!(error.contains(word), "{}: \"{word}\" is not in \"{error}\"", case.rule);
+        }
+    }
+}
+
+/// Fails unless each of the command's verbs refuses each case with its words and these, which all share.
+///
+/// # Panics
+/// That is how it fails.
+pub fn assert_refused_by_command(cases: Vec<Case>, verbs: &[&str], shared: &[&str]) {
+    for case in cases {
+        let folder = folder();
+        let path = (case.write)(folder.path());
+        println!("{}", case.rule);
+        for verb in verbs {
+            command::run([verb.as_ref(), path.as_os_str()]).assert_error(1, &[&case.words, shared].concat());
+        }
+    }
 }
 
 fn file(rule: &'static str, bytes: Vec<u8>, words: &[&'static str]) -> Case {
@@ -59,7 +89,7 @@ pub fn files() -> Vec<Case> {
             "unknown dtype",
             r#"{"t":{"dtype":"F12","shape":[4],"data_offsets":[0,4]}}"#,
             4,
-            &["\"t\"", "F12", "BF16"],
+            &["\"t\"", "F12", "BF16", "update floodtide", "save the tensor as"],
         ),
         header("a fraction in the shape", r#"{"t":{"dtype":"U8","shape":[4.0],"data_offsets":[0,4]}}"#, 4, &["\"t\""]),
         header("a negative dimension", r#"{"t":{"dtype":"U8","shape":[-4],"data_offsets":[0,4]}}"#, 4, &["\"t\""]),
@@ -69,7 +99,7 @@ pub fn files() -> Vec<Case> {
             "data not from the start",
             r#"{"t":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#,
             6,
-            &["\"t\"", "offset 2", "expected 0", "hole"],
+            &["\"t\"", "offset 2", "expected 0", "hole", "write the file again"],
         ),
         header(
             "a hole",
@@ -81,7 +111,7 @@ pub fn files() -> Vec<Case> {
             "an overlap",
             r#"{"s":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"t":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#,
             3,
-            &["\"t\"", "offset 1", "expected 2", "overlap"],
+            &["\"t\"", "offset 1", "expected 2", "overlap", "write the file again"],
         ),
         header(
             "elements that overflow",
@@ -95,7 +125,12 @@ pub fn files() -> Vec<Case> {
             0,
             &["\"t\"", "64 bits"],
         ),
-        header("part of a byte", r#"{"t":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#, 2, &["\"t\"", "12 bits"]),
+        header(
+            "part of a byte",
+            r#"{"t":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#,
+            2,
+            &["\"t\"", "12 bits", "pad"],
+        ),
         header(
             "shape and offsets disagree",
             r#"{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
@@ -103,7 +138,7 @@ pub fn files() -> Vec<Case> {
             &["\"t\"", "8 bytes", "span 4"],
         ),
         header("cut off by one byte", ONE, 3, &["cut off", "64 bytes", "65"]),
-        header("one byte too many", ONE, 5, &["66 bytes", "65"]),
+        header("one byte too many", ONE, 5, &["66 bytes", "65", "fetch it again"]),
         header(
             "a name twice",
             r#"{"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,

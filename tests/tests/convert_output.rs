@@ -4,7 +4,7 @@ use floodtide_linux::convert::{Converter, OutputError, Target};
 use floodtide_linux::{Error, Loader};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::sandbox::{SmallDisk, forbid_rename_flags, forbid_reserving_disk};
-use floodtide_tests::{command, stored};
+use floodtide_tests::{command, store_reader};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ impl Source {
 
     /// Asserts that a store is complete and right.
     fn assert_stored(&self, folder: &Path) {
-        let stored = stored::read(folder).into_iter().map(|(name, tensor)| (name, tensor.bytes));
+        let stored = store_reader::read(folder).into_iter().map(|(name, tensor)| (name, tensor.bytes));
         assert!(stored.collect::<BTreeMap<_, _>>() == self.tensors);
         assert_eq!(fs::read_to_string(folder.join("config.json")).expect("it comes last"), "{}");
     }

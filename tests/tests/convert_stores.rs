@@ -3,8 +3,8 @@
 use floodtide_linux::convert::{Converter, Split, Target};
 use floodtide_linux::{Format, Loader};
 use floodtide_tests::checkpoint::folder;
-use floodtide_tests::store::{stores, write};
-use floodtide_tests::stored;
+use floodtide_tests::store_reader;
+use floodtide_tests::store_writer::{stores, write};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ proptest! {
         let filled = store.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
         let split = if filled >= 2 { Split::Files(NonZeroU32::new(files).expect("some")) } else { Split::Usual };
         let converted = to(Target::ServerlessLlm).split(split).convert(at("in"), at("store")).expect("converts");
-        let found = stored::read(&at("store"));
+        let found = store_reader::read(&at("store"));
         prop_assert!(found.iter().map(|(name, tensor)| (name.clone(), tensor.bytes.clone())).eq(all.clone()));
         let mut records: Vec<u64> =
             found.values().filter(|tensor| !tensor.bytes.is_empty()).map(|tensor| tensor.offset).collect();

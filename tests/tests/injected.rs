@@ -7,11 +7,11 @@ use floodtide_linux::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trac
 use floodtide_linux::{Backend, Error, Loader, Order};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
-use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::checkpoint::{folder, plain, raw};
 use floodtide_tests::layout::drop_cache;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -32,19 +32,14 @@ const KINDS: [FaultKind; 9] = [
 fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for file in 0..2 {
-        let (mut entries, mut data) = (Vec::new(), Vec::new());
-        for (i, bytes) in [1_500_000, 7, 0, 900_000, 64, 3_000_000].into_iter().enumerate() {
-            let begin = data.len();
-            data.extend((0..bytes).map(|at| (at * 31 + at / 255 + i * 7 + file) as u8));
-            let name = format!("{file}.{i}");
-            entries.push(format!(
-                r#""{name}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{begin},{}]}}"#,
-                data.len()
-            ));
-            all.insert(name, data[begin..].to_vec());
-        }
-        let path: PathBuf = folder.join(format!("model-{file}.safetensors"));
-        fs::write(path, raw(&format!("{{{}}}", entries.join(",")), &data)).expect("writes");
+        let sizes = [1_500_000, 7, 0, 900_000, 64, 3_000_000].into_iter().enumerate();
+        let tensors = sizes.map(|(i, bytes)| {
+            (format!("{file}.{i}"), (0..bytes).map(|at| (at * 31 + at / 255 + i * 7 + file) as u8).collect())
+        });
+        let tensors: BTreeMap<String, Vec<u8>> = tensors.collect();
+        let (json, data) = plain(tensors.clone());
+        fs::write(folder.join(format!("model-{file}.safetensors")), raw(&json, &data)).expect("writes");
+        all.extend(tensors);
     }
     all
 }

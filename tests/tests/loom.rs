@@ -193,6 +193,26 @@ mod pool {
         builder.check(model);
     }
 
+    /// A thread that gets a block and gives it back.
+    fn borrow(depot: &Arc<TestDepot>) -> thread::JoinHandle<()> {
+        let depot = Arc::clone(depot);
+        thread::spawn(move || {
+            let borrower = Borrower::new(&depot);
+            let block = borrower.get();
+            borrower.give(block);
+        })
+    }
+
+    /// The same, but it looks into no magazine and waits for the depot.
+    fn wait(depot: &Arc<TestDepot>) -> thread::JoinHandle<()> {
+        let depot = Arc::clone(depot);
+        thread::spawn(move || {
+            let borrower = Borrower::new(&depot);
+            let block = borrower.wait();
+            borrower.give(block);
+        })
+    }
+
     /// When all are gone, everything is on the shelves again and the counters agree.
     fn settled(depot: &TestDepot) {
         let (cached, hits) = depot.tier().counters();
@@ -208,12 +228,7 @@ mod pool {
     fn two_borrowers_of_one_block_wait_for_one_another() {
         check(3, || {
             let depot = depot(1);
-            let other = Arc::clone(&depot);
-            let thread = thread::spawn(move || {
-                let borrower = Borrower::new(&other);
-                let block = borrower.get();
-                borrower.give(block);
-            });
+            let thread = borrow(&depot);
             let borrower = Borrower::new(&depot);
             let block = borrower.get();
             borrower.give(block);
@@ -264,14 +279,7 @@ mod pool {
                     }
                 })
             };
-            let patient = {
-                let depot = Arc::clone(&depot);
-                thread::spawn(move || {
-                    let borrower = Borrower::new(&depot);
-                    let block = borrower.wait();
-                    borrower.give(block);
-                })
-            };
+            let patient = wait(&depot);
             depot.give(block, 0);
             impatient.join().unwrap();
             patient.join().unwrap();
@@ -286,12 +294,7 @@ mod pool {
             let borrower = Borrower::new(&depot);
             let block = borrower.get();
             borrower.give(block);
-            let other = Arc::clone(&depot);
-            let waiter = thread::spawn(move || {
-                let borrower = Borrower::new(&other);
-                let block = borrower.get();
-                borrower.give(block);
-            });
+            let waiter = borrow(&depot);
             // The magazine is full, and it goes with this thread.
             drop(borrower);
             waiter.join().unwrap();
@@ -305,12 +308,7 @@ mod pool {
             let depot = depot(1);
             let early = Borrower::new(&depot);
             let block = early.get();
-            let other = Arc::clone(&depot);
-            let waiter = thread::spawn(move || {
-                let borrower = Borrower::new(&other);
-                let block = borrower.get();
-                borrower.give(block);
-            });
+            let waiter = borrow(&depot);
             early.give(block);
             waiter.join().unwrap();
             // Only now: the waiter must not need the end of this thread.
@@ -324,12 +322,7 @@ mod pool {
         check(3, || {
             let depot = depot(1);
             let block = depot.try_take(KB, 0).unwrap_or_else(|_| panic!("it fits"));
-            let other = Arc::clone(&depot);
-            let waiter = thread::spawn(move || {
-                let borrower = Borrower::new(&other);
-                let block = borrower.wait();
-                borrower.give(block);
-            });
+            let waiter = wait(&depot);
             let late = Borrower::new(&depot);
             late.give(block);
             waiter.join().unwrap();
@@ -343,12 +336,7 @@ mod pool {
         check(3, || {
             let depot = depot(1);
             let block = depot.try_take(KB, 0).unwrap_or_else(|_| panic!("it fits"));
-            let other = Arc::clone(&depot);
-            let waiter = thread::spawn(move || {
-                let borrower = Borrower::new(&other);
-                let block = borrower.wait();
-                borrower.give(block);
-            });
+            let waiter = wait(&depot);
             depot.release(block);
             waiter.join().unwrap();
             settled(&depot);

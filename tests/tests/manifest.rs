@@ -3,27 +3,26 @@
 
 use floodtide_core::checksum::Checksum;
 use floodtide_linux::{Difference, Loader, Manifest, read_manifest};
-use floodtide_tests::checkpoint::{folder, raw, reshard, small};
+use floodtide_tests::checkpoint::{folder, plain, raw, reshard, small};
 use floodtide_tests::command::{self, Run};
-use floodtide_tests::store;
+use floodtide_tests::store_writer;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Two files of large, small and empty tensors, whose data starts at odd offsets.
 fn checkpoint(folder: &Path) {
     for file in 0..2 {
-        let (mut entries, mut data) = (Vec::new(), Vec::new());
-        for (i, bytes) in [1_500_000_usize, 7, 0, 900_001, 64, 9_000_000].into_iter().enumerate() {
-            let begin = data.len();
-            data.extend((0..bytes).map(|at| (at * 31 + at / 255 + i * 7 + file) as u8));
-            let end = data.len();
-            entries.push(format!(r#""{file}.{i}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{begin},{end}]}}"#));
-        }
-        let json = format!("{{{}}}{}", entries.join(","), " ".repeat(file + 3));
+        let sizes = [1_500_000_usize, 7, 0, 900_001, 64, 9_000_000].into_iter().enumerate();
+        let (mut json, data) = plain(sizes.map(|(i, bytes)| {
+            (format!("{file}.{i}"), (0..bytes).map(|at| (at * 31 + at / 255 + i * 7 + file) as u8).collect())
+        }));
+        json.push_str(&" ".repeat(file + 3));
         fs::write(folder.join(format!("model-{file}.safetensors")), raw(&json, &data)).expect("writes");
     }
 }
@@ -120,7 +119,7 @@ fn an_index_is_one_of_the_files() {
     assert_is_of(&Loader::new().manifest(&shards).expect("hashes"), &shards, &names);
     let store = folder.path().join("store");
     fs::create_dir(&store).expect("makes");
-    store::write_tensors(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
+    store_writer::write_tensors(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
     let manifest = Loader::new().manifest(&store).expect("hashes");
     let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["tensor.data_0", "tensor_index.json"]);
@@ -145,6 +144,53 @@ fn sha256sum_takes_the_lines() {
         Ok(output) => assert!(output.status.success(), "{output:?}"),
         Err(error) => println!("skipped: no sha256sum here ({error})"),
     }
+}
+
+/// In a manifest a name is text without backslashes, and `sha256sum` knows a way to write those.
+#[test]
+fn files_that_a_manifest_cannot_name_are_named_before_anything_is_hashed() {
+    let folder = folder();
+    let at = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+    for (name, shown, why) in [
+        (&b"m\xfe.safetensors"[..], "m\u{fffd}.safetensors", "not UTF-8"),
+        (b"m\\x41.safetensors", "m\\\\x41", "a backslash"),
+    ] {
+        small(&at(name));
+        let run = manifest_of(folder.path(), &[]);
+        run.assert_error(1, &[shown, why, "rename it"]);
+        let lines = manifest_of(folder.path(), &["--sha256sum"]);
+        if why == "a backslash" {
+            assert!(lines.assert_ok().starts_with('\\') && lines.stdout.contains("m\\\\x41"), "{lines:#?}");
+        } else {
+            lines.assert_error(1, &[shown, why, "rename it"]);
+        }
+        fs::remove_file(at(name)).expect("removes");
+    }
+    // A folder's name is not in it.
+    for name in [&b"d\xff"[..], b"d\\x41"] {
+        fs::create_dir(at(name)).expect("makes");
+        small(&at(name).join("model.safetensors"));
+        let run = command::run(["manifest".as_ref(), at(name).as_os_str()]);
+        assert_eq!(run.json()["files"][0]["name"], "model.safetensors");
+        fs::remove_dir_all(at(name)).expect("removes");
+    }
+}
+
+/// As one may have been written before those names were refused: nothing is found by it.
+#[test]
+fn a_name_that_no_manifest_has_is_a_difference() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    small(&path);
+    let manifest = write_manifest(&path, folder.path());
+    let odd = folder.path().join(OsStr::from_bytes(b"model\xfe.safetensors"));
+    fs::rename(&path, &odd).expect("renames");
+    let arguments = ["verify".as_ref(), odd.as_os_str(), "--manifest".as_ref(), manifest.as_os_str()];
+    let run = command::run(arguments);
+    assert!(
+        run.code == 1 && run.stdout.contains("model.safetensors") && run.stdout.contains("model\u{fffd}.safetensors"),
+        "{run:#?}"
+    );
 }
 
 #[test]

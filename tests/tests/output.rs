@@ -98,9 +98,15 @@ fn a_stream_is_reported_with_its_limit_and_order() {
     assert!(!run("load", &path, &["--json"]).json().as_object().expect("an object").contains_key("stream"));
     run("load", &path, &["--stream", "--memory-limit", "1000"]).assert_error(2, &["1000 bytes", "at least 1048576"]);
     run("load", &path, &["--stream", "--backend", "mmap"]).assert_error(2, &["mmap", "stream"]);
-    for wrong in [&["--memory-limit", "2MiB"][..], &["--order", "file"], &["--stream", "--memory-limit", "much"]] {
+    for (wrong, words) in [
+        (&["--memory-limit", "2MiB"][..], "--stream"),
+        (&["--order", "file"], "--stream"),
+        (&["--stream", "--memory-limit", "much"], "512MiB"),
+        (&["--stream", "--memory-limit=-1"], "512MiB"),
+        (&["--stream", "--memory-limit", "99999999TB"], "less than 8 EiB"),
+    ] {
         let run = run("load", &path, wrong);
-        assert!(run.code == 2 && run.stdout.is_empty(), "{run:#?}");
+        assert!(run.code == 2 && run.stdout.is_empty() && run.stderr.contains(words), "{run:#?}");
     }
 }
 
@@ -159,7 +165,14 @@ fn plan_says_what_and_why_without_reading_tensors() {
     let small = run("plan", &path, &[]);
     let words = ["not asked", "read through the page cache", "of neighbouring tensors"];
     assert!(words.iter().all(|word| small.assert_ok().contains(word)), "{small:?}");
-    assert!(run("plan", &path, &["--backend", "mmap"]).assert_ok().contains("B mapped"));
+    let mapped = run("plan", &path, &["--backend", "mmap", "--select", "layer.weight"]);
+    let rows: Vec<&str> = mapped.assert_ok().lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(
+        rows,
+        ["backend", "workers", "tensors", "mapped", "memory", "size", rows[6]],
+        "no reads and runs of none"
+    );
+    assert!(mapped.stdout.contains("512 B, where the tensors are views of the files"), "{mapped:#?}");
     assert!(command::run(["plan", "--help"]).assert_ok().contains("a whole load"), "a stream is planned otherwise");
 }
 

@@ -15,6 +15,12 @@ fn run(cache: &Path, verb: &[&str], path: &Path) -> Run {
     command::finish(&mut program)
 }
 
+/// Makes the next load read from the device again.
+fn leave_the_cache(path: &Path) {
+    let file = fs::File::open(path).expect("opens");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("lists");
     entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
@@ -87,6 +93,27 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     let loaded = run(cache.path(), &["load", "--json", "--select", "t"], &path);
     assert!(loaded.json()["reason"].as_str().expect("text").contains("by the profile of "), "{loaded:?}");
 
+    // Who expects too much of direct reads tries the page cache.
+    for reads in profile["reads"].as_array_mut().expect("a list") {
+        reads["bytes_per_second"] = if reads["direct"] == true { 1_000_000_000_000_000_u64 } else { 1 }.into();
+    }
+    write(&profile);
+    leave_the_cache(&path);
+    let trace = folder.path().join("trace.json");
+    let trace = trace.to_str().expect("text");
+    let loaded = run(cache.path(), &["load", "--json", "--trace", trace], &path).json();
+    let reason = loaded["reason"].as_str().expect("text");
+    assert!(
+        reason.contains("; direct reads brought ") && reason.contains("through the page cache it was "),
+        "{reason}"
+    );
+    let traced = fs::read_to_string(trace).expect("reads");
+    assert!(traced.contains(r#""name":"turned""#) && traced.contains(r#""name":"reads wanted in flight""#), "{reason}");
+    leave_the_cache(&path);
+    let ring = run(cache.path(), &["load", "--json", "--backend", "uring"], &path);
+    assert!(!ring.stdout.contains("direct reads brought"), "the ring was asked for: {ring:?}");
+
+    leave_the_cache(&path);
     for reads in profile["reads"].as_array_mut().expect("a list") {
         reads["bytes_per_second"] = if reads["direct"] == true { 1_000_000_000_u64 } else { 3_000_000_000 }.into();
     }

@@ -7,7 +7,8 @@ use floodtide_linux::{Format, Loader, Order, Tensor};
 use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::layout::drop_cache;
-use floodtide_tests::store::{Store, stores, write};
+use floodtide_tests::malformed::{assert_refused_by_command, assert_refused_by_core};
+use floodtide_tests::store_writer::{Store, stores, write};
 use floodtide_tests::{command, malformed_store};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -257,35 +258,17 @@ fn by_core(folder: &Path) -> Result<(), String> {
 
 #[test]
 fn core_refuses_each_malformed_index_by_its_rule() {
-    for case in malformed_store::indexes() {
-        let folder = folder();
-        let error = by_core(&(case.write)(folder.path())).expect_err(case.rule);
-        for word in &case.words {
-            assert!(error.contains(word), "{}: \"{word}\" is not in \"{error}\"", case.rule);
-        }
-    }
+    assert_refused_by_core(malformed_store::indexes(), by_core);
 }
 
 #[test]
 fn the_command_refuses_each_malformed_store() {
-    for case in malformed_store::indexes() {
-        let folder = folder();
-        let path = (case.write)(folder.path());
-        println!("{}", case.rule);
-        for verb in ["inspect", "load", "plan", "digest"] {
-            let run = command::run([verb.as_ref(), path.as_os_str()]);
-            run.assert_error(1, &case.words);
-            run.assert_error(1, &["tensor_index.json"]);
-        }
-    }
-    for case in malformed_store::folders() {
-        let folder = folder();
-        let path = (case.write)(folder.path());
-        println!("{}", case.rule);
-        for verb in ["inspect", "load"] {
-            command::run([verb.as_ref(), path.as_os_str()]).assert_error(1, &case.words);
-        }
-    }
+    assert_refused_by_command(
+        malformed_store::indexes(),
+        &["inspect", "load", "plan", "digest"],
+        &["tensor_index.json"],
+    );
+    assert_refused_by_command(malformed_store::folders(), &["inspect", "load"], &[]);
 }
 
 proptest! {

@@ -56,7 +56,8 @@ pub enum ManifestError {
     DuplicateFile { name: String },
     /// A file's name that could lead out of the checkpoint's folder.
     #[error(
-        "the manifest names the file \"{}\", expected the plain name of a file in the checkpoint's folder (no \"/\", no \"..\")",
+        "the manifest names the file \"{}\", expected the plain name of a file in the checkpoint's folder (no \"/\", \"\\\", \"..\"); \
+         make the manifest anew with `floodtide manifest`",
         Quoted(name)
     )]
     NotPlainName { name: String },

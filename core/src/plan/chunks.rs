@@ -18,8 +18,12 @@ pub(super) fn chunk_bytes(asked: u64) -> u64 {
     asked.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two()
 }
 
+/// Of what is in the page cache, less than this is not worth a read for itself; it is read along past the cache.
+const CACHED_PART: u64 = 64 << 10;
+
 /// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same
-/// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read.
+/// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read. A direct extent is also cut
+/// where what is in the page cache begins and ends, so that nothing of that is read from the device.
 pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions) -> Vec<Chunk> {
     let size = chunk_bytes(options.chunk_bytes) as usize;
     // What slices in pieces are gathered from comes on top of a stream's limit; so it should be little beside that.
@@ -60,12 +64,21 @@ fn cut_one(
     while at < wanted_end {
         let boundary = (at / size + 1) * size;
         // What lies past the last cut belongs to the last chunk, also when only the alignment's tail does.
-        let end = if boundary >= wanted_end { slot_end } else { boundary };
+        let mut end = if boundary >= wanted_end { slot_end } else { boundary };
         let mut offset = extent.range.start() + at as u64 - extent.place as u64;
         if planted!(OffsetCutTo32Bits) {
             offset &= u64::from(u32::MAX);
         }
-        let want = end.min(wanted_end) - at;
+        let mut want = end.min(wanted_end) - at;
+        let mut direct = extent.method == Method::Direct;
+        if direct {
+            let (part, is_cached) = cached_part(cached, offset, offset + want as u64, extent.alignment);
+            if part < offset + want as u64 {
+                want = (part - offset) as usize;
+                end = at + want;
+            }
+            direct = !is_cached;
+        }
         let file_end = offset + want as u64;
         // Tensors without a byte may lie anywhere; between the others of an extent the order is that of the file.
         let ends_before = |p: &Placement| p.range.is_empty() || p.range.end() <= offset;
@@ -74,7 +87,6 @@ fn cut_one(
         }
         let rest = &placements[first..extent.tensors.end];
         let past = rest.iter().take_while(|p| p.range.is_empty() || p.range.start() < file_end).count();
-        let direct = extent.method == Method::Direct && !covers(cached, offset, file_end);
         chunks.push(Chunk {
             extent: id,
             file: extent.file,
@@ -90,6 +102,26 @@ fn cut_one(
         });
         at = end;
     }
+}
+
+/// Where a read from `offset` on, up to `end`, is to stop, as what is cached begins or ends there; and whether its bytes are cached. Both
+/// `offset` and the answer, unless that is `end`, are aligned for direct reads.
+fn cached_part(cached: &[ByteRange], offset: u64, end: u64, alignment: Alignment) -> (u64, bool) {
+    let first = cached.partition_point(|range| range.end() <= offset);
+    for range in &cached[first..] {
+        let start = alignment.up(range.start().max(offset)).unwrap_or(u64::MAX);
+        if start >= end {
+            break;
+        }
+        let stop = if range.end() >= end { end } else { alignment.down(range.end()) };
+        if start == offset && (stop == end || stop - start >= CACHED_PART) {
+            return (stop, true);
+        }
+        if stop.saturating_sub(start) >= CACHED_PART {
+            return (start, false);
+        }
+    }
+    (end, false)
 }
 
 /// Whether one of the ascending ranges holds all bytes from `start` to `end`.

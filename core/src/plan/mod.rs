@@ -91,8 +91,9 @@ pub struct PlanOptions {
     pub access: Access,
     /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
     pub direct: Vec<Option<DirectLimits>>,
-    /// By file, what of it is in the page cache, ascending and disjoint. A direct read whose bytes are all there is made
-    /// through the cache instead: a copy is faster than the device, and the device has less to do.
+    /// By file, what of it is in the page cache, ascending and disjoint. Of what would be read directly, what is there (64 KiB at least in
+    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a slice in pieces
+    /// that is so for reads whose bytes are all there.
     pub cached: Vec<Vec<ByteRange>>,
     /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
     pub tensor_alignment: Alignment,

@@ -140,6 +140,25 @@ fn what_is_cached_is_copied_beside_the_direct_reads_of_the_rest() {
     assert!(first.contains(&true) && first.contains(&false), "{buffered:?}");
 }
 
+#[test]
+fn a_hole_in_what_is_cached_is_all_that_is_read_past_it() {
+    const MIB: u64 = 1 << 20;
+    let catalog = catalog(&[(vec![32 * MIB], 0)]);
+    // A hole of 64 KiB in every 2 MiB, and one little cached range in the last of 8 MiB.
+    let mut cached: Vec<ByteRange> = (0..12)
+        .map(|i| ByteRange::new(i * 2 * MIB + 512 * 1024, (i + 1) * 2 * MIB + 448 * 1024).expect("forwards"))
+        .collect();
+    cached.push(ByteRange::new(28 * MIB, 28 * MIB + 32 * 1024).expect("forwards"));
+    let options =
+        PlanOptions { direct: vec![limits(512)], cached: vec![cached], chunk_bytes: 4 * MIB, ..PlanOptions::default() };
+    let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
+    let direct = || plan.chunks().iter().filter(|chunk| chunk.method == Method::Direct);
+    let holes: Vec<usize> = direct().filter(|chunk| chunk.offset < 24 * MIB).map(|chunk| chunk.want).collect();
+    assert_eq!(holes, [vec![512 << 10], vec![64 << 10; 11]].concat());
+    // The little one is not worth two more reads.
+    assert_eq!(direct().filter(|chunk| (24 * MIB..32 * MIB).contains(&chunk.offset)).count(), 2, "{:?}", plan.chunks());
+}
+
 proptest! {
     #[test]
     fn every_selected_byte_is_covered_once_at_its_aligned_place(
@@ -149,15 +168,18 @@ proptest! {
         tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
         chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20), Just(4 << 20)],
         merge_gap in prop_oneof![Just(0_u64), Just(4096), Just(1 << 20)],
-        cached in prop::collection::vec((0_u64..4_000_000, 0_u64..4_000_000), 0..4),
+        bounds in prop::collection::btree_set(0_u64..10_000_000, 0..12),
     ) {
         let catalog = catalog(&files);
-        let cached = vec![cached.iter().filter_map(|&(start, bytes)| ByteRange::new(start, start + bytes)).take(1).collect(); 2];
+        let bounds: Vec<u64> = bounds.into_iter().collect();
+        let cached: Vec<ByteRange> =
+            bounds.chunks_exact(2).map(|pair| ByteRange::new(pair[0], pair[1]).expect("ascending")).collect();
+        let cached = vec![cached; 2];
         let selected: Vec<Wanted> =
             all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         let options =
-            PlanOptions { direct, cached, tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
+            PlanOptions { direct, cached: cached.clone(), tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &selected).expect("no limit is set");
 
         // Slots are disjoint and inside the arena, and chunks keep the alignment of direct reads.
@@ -171,6 +193,15 @@ proptest! {
                 prop_assert!(chunk.alignment.divides(chunk.offset));
                 prop_assert!(chunk.alignment.divides(chunk.slot.start as u64));
                 prop_assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+            }
+            // What is cached does not come from the device, and what is not does, where there is a choice.
+            let Some(cached) = cached.get(chunk.file.index()) else { continue };
+            let end = chunk.offset + chunk.want as u64;
+            let parts = cached.iter().map(|part| end.min(part.end()).saturating_sub(chunk.offset.max(part.start())));
+            if chunk.method == Method::Direct {
+                prop_assert!(parts.max().unwrap_or(0) < (64 << 10) + 2 * 4096, "{:?}", chunk);
+            } else if plan.extents()[chunk.extent.index()].method == Method::Direct {
+                prop_assert_eq!(parts.max(), Some(chunk.want as u64));
             }
         }
         // Each tensor's bytes come from its own place in the file, each byte from exactly one chunk.

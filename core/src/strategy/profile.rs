@@ -122,6 +122,7 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
         chunk_bytes /= 2;
     }
     strategy.chunk_bytes = chunk_bytes;
+    strategy.expected = any_direct.then_some(best.bytes_per_second);
     // A tuner goes on from there.
     if ring {
         strategy.workers = cpus;
@@ -176,7 +177,7 @@ fn why_not(measured: Size, used: Size, cpus: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Consumer, FileSignals, decide};
+    use super::super::{decide, tests};
     use super::*;
     use alloc::vec;
 
@@ -187,27 +188,8 @@ mod tests {
     }
 
     fn signals(resident: f32, best: Vec<BestReads>) -> Signals {
-        let file = FileSignals {
-            bytes: 1 << 30,
-            resident: Some(resident),
-            cached: vec![],
-            direct: true,
-            aligned: true,
-            wanted_bytes: 1 << 30,
-        };
-        Signals {
-            files: vec![file.clone(), file],
-            selected_bytes: 2 << 30,
-            consumer: Consumer::Whole,
-            file_system: "ext4".to_string(),
-            network: false,
-            uring_refused: None,
-            direct_refused: None,
-            leave_cached: false,
-            memory: u64::MAX,
-            cpus: 4,
-            profile: Some(Profile { device: "ext4 on 254:0".to_string(), best }),
-        }
+        let profile = Some(Profile { device: "ext4 on 254:0".to_string(), best });
+        Signals { cpus: 4, profile, ..tests::signals(Some(resident), true) }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use super::*;
 use alloc::vec;
 
-fn signals(resident: Option<f32>, direct: bool) -> Signals {
+/// Two files of 1 GiB, all of them selected.
+pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
     let file = FileSignals { bytes: 1 << 30, resident, cached: vec![], direct, aligned: true, wanted_bytes: 1 << 30 };
     Signals {
         files: vec![file.clone(), file],

@@ -9,6 +9,7 @@ mod verdict;
 pub use verdict::{Difference, Verdict};
 
 use crate::error::Error;
+use crate::files::OpenFile;
 use crate::loader::Loader;
 use crate::probe;
 use crate::stream::TensorStream;
@@ -46,11 +47,42 @@ struct FileSum {
     sha256: Sha256,
 }
 
+/// What checksums are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// A manifest.
+    Manifest,
+    /// A list of the files.
+    Files,
+    /// Comparing them with a manifest, in which a name that it cannot hold will not be found.
+    Comparison,
+}
+
+impl Use {
+    /// Refuses what it could not be told of, before anything is hashed.
+    fn check_names(self, files: &[OpenFile]) -> Result<(), Error> {
+        let unlistable = |file: &OpenFile| {
+            let name = file.path().file_name().unwrap_or_default();
+            match name.to_str() {
+                None if self != Self::Comparison => Some("is not UTF-8"),
+                Some(name) if self == Self::Manifest && name.contains('\\') => Some("has a backslash in it"),
+                _ => None,
+            }
+        };
+        match files.iter().find_map(|file| Some((file, unlistable(file)?))) {
+            Some((file, why)) => Err(Error::UnlistableName { path: file.path().to_owned(), why }),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Sums {
-    fn of(loader: &Loader, path: &Path, with_tensors: bool) -> Result<Self, Error> {
+    fn of(loader: &Loader, path: &Path, purpose: Use) -> Result<Self, Error> {
         let started = Instant::now();
         let loader = loader.passing(LIMIT, 1, PART)?;
         let (catalog, checkpoint) = loader.open_whole_files(path)?;
+        purpose.check_names(&checkpoint.files)?;
+        let with_tensors = purpose != Use::Files;
         let (whole_files, warnings) = (Arc::clone(&checkpoint.catalog), checkpoint.warnings.clone());
         let mut stream = TensorStream::of(&loader, checkpoint, started);
         let hashers = Hashers::new(whole_files.files().len(), with_tensors.then(|| ContentHashes::new(&catalog)));
@@ -108,10 +140,10 @@ impl Loader {
     /// one thread's SHA-256, about 2 GB/s where the processor has instructions for it.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As [`load`](Self::load); and [`Error::UnlistableName`] where a file's name cannot stand in a manifest: it is not UTF-8, or has a backslash.
     pub fn manifest(&self, path: impl AsRef<Path>) -> Result<Manifest, Error> {
         let path = path.as_ref();
-        let sums = Sums::of(self, path, true)?;
+        let sums = Sums::of(self, path, Use::Manifest)?;
         let tensors = sums.catalog.tensors().zip(&sums.tensors);
         let tensors = tensors.map(|(tensor, checksum)| ManifestTensor::of(&tensor, *checksum)).collect();
         let manifest = Manifest::new(tensors, files(sums));
@@ -121,9 +153,9 @@ impl Loader {
     /// The SHA-256 of each file of a checkpoint, without its tensors': what `sha256sum` would say, sorted by name.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As [`load`](Self::load); and [`Error::UnlistableName`] where a file's name is not UTF-8.
     pub fn file_checksums(&self, path: impl AsRef<Path>) -> Result<Vec<ManifestFile>, Error> {
-        let mut files = files(Sums::of(self, path.as_ref(), false)?);
+        let mut files = files(Sums::of(self, path.as_ref(), Use::Files)?);
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(files)
     }
@@ -134,7 +166,7 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load); not for what differs, which is in the [`Verdict`].
     pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<Verdict, Error> {
-        Ok(Verdict::of(Sums::of(self, path.as_ref(), true)?, manifest))
+        Ok(Verdict::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
     }
 }
 

@@ -35,9 +35,14 @@ impl Companions {
                 Ok(Some(file)) => found.files.push((name, file)),
                 Ok(None) => {}
                 Err(Error::ShardOutside { shard, target }) => found.warnings.push(format!(
-                    "{} is not copied: it is a link out of its folder, to {}",
+                    "{} is not copied: it is a link out of its folder, to {}; if you trust it, copy it into the output yourself",
                     Shown(&shard),
                     Shown(&target)
+                )),
+                Err(Error::NotAFile { path, found: what }) => found.warnings.push(format!(
+                    "{} is not copied: it is {what} in place of a file of the model; put the file there and convert again, or copy it into \
+                     the output yourself",
+                    Shown(&path)
                 )),
                 Err(error) => found.warnings.push(format!("a file of the model is not copied: {error}")),
             }

@@ -69,10 +69,10 @@ pub enum PoolError {
     #[error("no buffer of {} came back in time to the pool of {}; drop buffers earlier, or make its limit larger", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
     TimedOut { bytes: usize, limit: usize },
     /// The system has no memory to give, or none that can be locked.
-    #[error("the system gives the pool no buffer of {}: {source}", HumanBytes(*bytes as u64))]
+    #[error("the pool has no memory for a buffer of {}: {source}; free memory, raise what limits it (ulimit -v, ulimit -l for what is locked), or ask its provider for less", HumanBytes(*bytes as u64))]
     Memory { bytes: usize, source: io::Error },
     /// Memory that is to be adopted does not suit the pool.
-    #[error("the memory cannot be adopted: {why}")]
+    #[error("the memory cannot be adopted: {why}; adopt memory that suits, or take a buffer of the pool's own")]
     Unsuitable { why: String },
 }
 

@@ -267,7 +267,9 @@ fn detached_memory_stays_and_can_be_adopted() {
     let crooked = crooked.into_iter().find(|memory| memory.start().as_ptr().align_offset(4096) != 0).expect("one is");
     assert!(matches!(pool.adopt(crooked), Err((_, PoolError::Unsuitable { .. }))));
     let tiny = HeapMemory::new().allocate(10).expect("allocates");
-    assert!(matches!(pool.adopt(tiny), Err((_, PoolError::Unsuitable { .. }))));
+    let (_, error) = pool.adopt(tiny).expect_err("too small");
+    assert!(matches!(error, PoolError::Unsuitable { .. }));
+    assert!(error.to_string().contains("take a buffer of the pool's own"), "{error}");
 }
 
 #[test]
@@ -320,7 +322,10 @@ fn a_provider_that_refuses_is_reported() {
         }
     }
     let pool = Pool::builder().limit(8 * KB).memory(Refuses).build();
-    assert!(matches!(pool.get(KB), Err(PoolError::Memory { .. })));
+    let error = pool.get(KB).expect_err("refused");
+    assert!(matches!(error, PoolError::Memory { .. }));
+    let words = error.to_string();
+    assert!(words.contains("free memory") && words.contains("ulimit -l"), "{words}");
     assert_eq!(pool.stats().lent, 0);
 }
 

@@ -89,6 +89,12 @@ mod tests {
 
     const BYTES: usize = 4 << 20;
 
+    /// A read of so many bytes from the first file's start, through the page cache.
+    fn buffered(len: usize) -> ReadOp {
+        let (id, chunk, file) = (ReadId::numbered(0), ChunkId(0), FileId(0));
+        ReadOp { id, chunk, file, offset: 0, at: 0, len, direct: false, attempt: 0 }
+    }
+
     /// Reads all of a file that is cold, uncached if asked, and tells what is cached of it then; `None` if it cannot be made cold.
     fn cached_after(folder: &Path, uncached: bool) -> Option<(f32, OpenFile)> {
         let path = folder.join("model.safetensors");
@@ -100,17 +106,7 @@ mod tests {
         file.set_uncached(uncached);
         let files = [file];
         let mut memory = Memory(vec![0; BYTES]);
-        let op = ReadOp {
-            id: ReadId::numbered(0),
-            chunk: ChunkId(0),
-            file: FileId(0),
-            offset: 0,
-            at: 0,
-            len: BYTES,
-            direct: false,
-            attempt: 0,
-        };
-        assert_eq!(read(&files, &op, &mut memory), Outcome::Read(BYTES));
+        assert_eq!(read(&files, &buffered(BYTES), &mut memory), Outcome::Read(BYTES));
         assert!(memory.0.iter().all(|&byte| byte == 7));
         let [file] = files;
         Some((resident_share(file.buffered())?, file)).filter(|_| cold)
@@ -148,17 +144,7 @@ mod tests {
         assert_eq!(file.read_flags(false), DONTCACHE);
         let files = [file];
         let mut memory = Memory(vec![0; 5]);
-        let op = ReadOp {
-            id: ReadId::numbered(0),
-            chunk: ChunkId(0),
-            file: FileId(0),
-            offset: 0,
-            at: 0,
-            len: 5,
-            direct: false,
-            attempt: 0,
-        };
-        assert_eq!(read(&files, &op, &mut memory), Outcome::Read(5));
+        assert_eq!(read(&files, &buffered(5), &mut memory), Outcome::Read(5));
         assert_eq!(memory.0, b"bytes");
         assert!(files[0].read_flags(false).is_empty(), "it is not asked again");
     }

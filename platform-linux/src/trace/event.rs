@@ -64,6 +64,16 @@ pub(super) enum What {
         bytes: u64,
         in_flight: u64,
     },
+    /// How many reads are to be in flight, and what those before brought.
+    Tuned {
+        at: Nanos,
+        reads: u32,
+        bytes_per_second: Option<u64>,
+    },
+    Turned {
+        at: Nanos,
+        about: Value,
+    },
     /// Nothing more comes of this load.
     Over,
 }
@@ -135,6 +145,19 @@ impl<W: Write> Writer<W> {
                 write!(self.out, r#","args":{{"bytes":{bytes}}}}}"#)?;
                 self.open(load, "reads in flight", "load", "C", 0, at)?;
                 write!(self.out, r#","args":{{"reads":{in_flight}}}}}"#)
+            }
+            What::Tuned { at, reads, bytes_per_second } => {
+                self.open(load, "reads wanted in flight", "load", "C", 0, at)?;
+                write!(self.out, r#","args":{{"reads":{reads}}}}}"#)?;
+                if let Some(rate) = bytes_per_second {
+                    self.open(load, "bytes per second, measured", "load", "C", 0, at)?;
+                    write!(self.out, r#","args":{{"bytes":{rate}}}}}"#)?;
+                }
+                Ok(())
+            }
+            What::Turned { at, about } => {
+                self.open(load, "turned", "load", "i", PHASES, at)?;
+                write!(self.out, r#","s":"p","args":{about}}}"#)
             }
             What::Over => {
                 self.files.remove(&load);

@@ -5,6 +5,7 @@ use super::reads::Worker;
 use super::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use crate::crew::lock;
 use crate::error::Error;
+use floodtide_core::detour::{Compared, Detoured};
 use floodtide_core::strategy::Strategy;
 use serde_json::json;
 use std::fs::{self, File};
@@ -35,7 +36,8 @@ const COUNT_EVERY: Nanos = 1_000_000;
 /// A load is a process in it. One of its tracks has the phases, and each worker has a track for every read that it has in
 /// flight at a time. A read's span is from when its worker was handed it to when it was done; a span in it is the time that it
 /// queued, the rest is service, as [`Reads`] tells for each way to read. Counters have the bytes that reads have brought and the
-/// reads in flight, at most once a millisecond.
+/// reads in flight, at most once a millisecond; others how many reads are wanted in flight, and the rate that was measured before, whenever
+/// that changes.
 ///
 /// Events are written as they come, by a thread, so memory is bounded (a few MiB); a disk that is too slow for them slows the
 /// load down. The file is whole when [`finish`](Self::finish) returns, or when the last clone and the last load have gone. Clones
@@ -243,6 +245,25 @@ impl LoadTrace for Handle {
     fn worker(&self, reads: Reads) -> Box<dyn ReadTrace> {
         let number = self.0.workers.fetch_add(1, Ordering::Relaxed);
         Box::new(Worker::new(Arc::clone(&self.0), reads, number))
+    }
+
+    fn tuned(&self, reads: u32, bytes_per_second: Option<u64>) {
+        let load = &self.0;
+        load.send(What::Tuned { at: load.now(), reads, bytes_per_second });
+    }
+
+    fn turned(&self, turn: Detoured) {
+        let load = &self.0;
+        let about = match turn {
+            Detoured::Try => json!({ "to": "the page cache, to try it" }),
+            Detoured::Keep(Compared { direct, buffered }) => {
+                json!({ "to": "the page cache", "direct_bytes_per_second": direct, "buffered_bytes_per_second": buffered })
+            }
+            Detoured::Back(Compared { direct, buffered }) => {
+                json!({ "to": "direct reads", "direct_bytes_per_second": direct, "buffered_bytes_per_second": buffered })
+            }
+        };
+        load.send(What::Turned { at: load.now(), about });
     }
 
     fn populated(&self, step: &Populated) {

@@ -10,6 +10,7 @@ mod reads;
 
 pub use file::TraceFile;
 
+use floodtide_core::detour::Detoured;
 use floodtide_core::middleware::Tracer;
 use floodtide_core::strategy::Strategy;
 use floodtide_core::{FileId, ReadId};
@@ -35,6 +36,17 @@ pub trait LoadTrace: Send + Sync {
 
     /// A worker begins; it tells what returns of its reads.
     fn worker(&self, reads: Reads) -> Box<dyn ReadTrace>;
+
+    /// From now on so many reads are to be in flight, first of all and whenever a load changes that; and what those before brought, in bytes
+    /// per second, if it was measured.
+    fn tuned(&self, reads: u32, bytes_per_second: Option<u64>) {
+        let _ = (reads, bytes_per_second);
+    }
+
+    /// A load takes another way to read, as direct reads bring far less than the profile says.
+    fn turned(&self, turn: Detoured) {
+        let _ = turn;
+    }
 
     /// A part of a mapped file has been made resident.
     fn populated(&self, step: &Populated);

@@ -16,6 +16,7 @@ use crate::wanted::Wanted;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
+use floodtide_core::detour::Spans;
 use floodtide_core::{Alignment, Buffers, ByteRange, DirectLimits, Order};
 use sizes::Sizes;
 
@@ -93,6 +94,8 @@ pub struct Case {
     pub depth: usize,
     /// The reads in flight that a tuner may go up to from `workers` times `depth`; `None` leaves it at that.
     pub most_in_flight: Option<u32>,
+    /// The bytes per second that direct reads are expected to bring, and over how many bytes that is watched; `None` expects nothing.
+    pub expected: Option<(u64, Spans)>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
     /// The widest gap that is read along between tensors.
@@ -135,6 +138,7 @@ impl Case {
             workers: 2,
             depth: 4,
             most_in_flight: None,
+            expected: None,
             chunk_bytes: 64 << 10,
             merge_gap: 128 << 10,
             gather_gap: 128 << 10,
@@ -213,6 +217,11 @@ impl Case {
             script: Vec::new(),
             deadline: 3600 * SECOND,
             checkpoint,
+            // Of so few bytes nothing is learned, but reads change their ways in the middle, whatever else happens.
+            expected: draw.chance(250_000).then(|| {
+                let spans = Spans { watched: draw.magnitude(1..=1 << 20), tried: draw.magnitude(1..=1 << 20) };
+                (*draw.of(&[1 << 20, 1 << 30, u64::MAX]), spans)
+            }),
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct Totals {
 }
 
 /// The ways of recovery that a run can take, what can be large in it, and how it can end.
-const PATHS: [&str; 27] = [
+const PATHS: [&str; 28] = [
     "short read resumed",
     "read retried",
     "buffered fallback",
@@ -39,6 +39,7 @@ const PATHS: [&str; 27] = [
     "buffer too small",
     "too many buffers",
     "reads in flight tuned",
+    "another way taken",
     "cached part copied",
     "pieces gathered",
     "cached pieces gathered",
@@ -85,6 +86,7 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::BufferTooSmall { .. }))),
             u64::from(matches!(report.result, Err(Error::TooManyBuffers { .. }))),
             report.retuned,
+            report.turned,
             report.cached_reads,
             report.gathered,
             report.cached_gathered,

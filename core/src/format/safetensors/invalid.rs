@@ -60,14 +60,16 @@ pub enum HeaderError {
     /// Bytes that belong to no tensor.
     #[error(
         "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
-         the bytes between belong to no tensor, and the format allows no holes",
+         the bytes between belong to no tensor, and the format allows no holes; \
+         write the file again with the safetensors library",
         Quoted(name)
     )]
     Hole { name: String, expected: u64, begin: u64 },
     /// Bytes that belong to two tensors.
     #[error(
         "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
-         the two overlap, and the format allows no overlaps",
+         the two overlap, and the format allows no overlaps; \
+         write the file again with the safetensors library",
         Quoted(name)
     )]
     Overlap { name: String, expected: u64, begin: u64 },
@@ -79,7 +81,11 @@ pub enum HeaderError {
     )]
     ShapeOverflow { name: String, shape: Vec<u64> },
     /// A packed type that ends inside a byte.
-    #[error("tensor \"{}\" of dtype {dtype} takes {bits} bits, which is no whole number of bytes", Quoted(name))]
+    #[error(
+        "tensor \"{}\" of dtype {dtype} takes {bits} bits, which is no whole number of bytes; \
+         the header is damaged, or the tensor's last dimension has to be padded before it is saved",
+        Quoted(name)
+    )]
     PartialByte { name: String, dtype: DType, bits: u64 },
     /// Shape and offsets disagree.
     #[error(
@@ -97,7 +103,8 @@ pub enum HeaderError {
     Truncated { expected: u64, found: u64 },
     /// The file goes on after the last tensor. Both are lengths of the file.
     #[error(
-        "the file has {found} bytes, but its header describes {expected}: the bytes after them belong to no tensor"
+        "the file has {found} bytes, but its header describes {expected}: the bytes after them belong to no tensor; \
+         fetch it again, or write the file again with the safetensors library"
     )]
     TrailingBytes { expected: u64, found: u64 },
 }

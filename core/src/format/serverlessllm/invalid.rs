@@ -35,7 +35,8 @@ pub enum StoreError {
     MixedDialects { name: String, expected: Dialect, found: Dialect },
     /// A dtype that the dialect does not have.
     #[error(
-        "tensor \"{}\" has the dtype \"{}\", which {dialect} does not have; it has {}",
+        "tensor \"{}\" has the dtype \"{}\", which {dialect} does not have; it has {}: convert the tensor to one of these and save the model \
+         again, or update floodtide if the dtype is a newer one",
         Quoted(name),
         Quoted(dtype),
         dialect.dtypes()
@@ -43,7 +44,7 @@ pub enum StoreError {
     UnknownDtype { name: String, dtype: String, dialect: Dialect },
     /// Not a stride for each dimension.
     #[error(
-        "tensor \"{}\" has shape {}, but strides {}: there is to be one for each dimension",
+        "tensor \"{}\" has shape {}, but strides {}: there is to be one for each dimension; the index was written wrongly, save the model again",
         Quoted(name),
         Dims(shape),
         Dims(strides)

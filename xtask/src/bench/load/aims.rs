@@ -115,13 +115,14 @@ pub(super) fn aims(results: &Results) -> Vec<Aim> {
     ]);
     for (id, what) in [
         (COLD_ZRAM, "cold, fast device"),
-        (SMALLER, "cold, smaller model"),
+        (&format!("{SMALLER}-{COLD_ZRAM}"), "cold, fast device, smaller model"),
         (super::WARM, "warm"),
         (COLD_DISK, "cold, disk"),
+        (&format!("{SMALLER}-{COLD_DISK}"), "cold, disk, smaller model"),
         (HALF, "half cached"),
     ] {
         let measured = decision(results.table(id));
-        aims.push(Aim::at_least(format!("{what}: auto to the best other backend"), 0.97, measured));
+        aims.push(Aim::at_least(format!("{what}, owned: auto to the best other backend"), 0.97, measured));
     }
     let cpu = |ways: &[&str]| {
         let rows = ways.iter().filter_map(|way| disk?.row(way)?.cpu_seconds_per_gib());

@@ -30,6 +30,7 @@ use ways::{FIRSTS, HALVES, LOADS, program};
 const COLD_ZRAM: &str = "cold-zram";
 const COLD_DISK: &str = "cold-disk";
 const WARM: &str = "warm";
+/// Before the device's own id.
 const SMALLER: &str = "smaller";
 const HALF: &str = "half";
 const FIRST: &str = "first";
@@ -169,10 +170,23 @@ impl Run<'_> {
             ways: loads().filter(|way| way.id != "threads").collect(),
             roofline: &roofline,
         })?;
-        if self.cold_only {
+        if !self.options.quick {
+            let folder = disk.path().join(QWEN3_0_6B.name);
+            write_model(&folder, &QWEN3_0_6B)?;
+            self.time(Case {
+                id: format!("{SMALLER}-{id}"),
+                title: format!("{device}, cold page cache, Qwen3-0.6B's layout (1.1 GiB, 1 file)"),
+                folder: &folder,
+                warm_up: &warm_up,
+                state: State::Cold,
+                takes_memory: true,
+                ways: loads().filter(|way| !matches!(way.id, "threads" | "second")).collect(),
+                roofline: &roofline,
+            })?;
+        }
+        if std::mem::replace(&mut self.cold_only, true) {
             return Ok(());
         }
-        self.cold_only = true;
         self.time(Case {
             id: WARM.to_owned(),
             title: format!("{device}, warm page cache"),
@@ -203,20 +217,6 @@ impl Run<'_> {
             ways: FIRSTS.iter().collect(),
             roofline: &[],
         })?;
-        if !self.options.quick {
-            let folder = disk.path().join(QWEN3_0_6B.name);
-            write_model(&folder, &QWEN3_0_6B)?;
-            self.time(Case {
-                id: SMALLER.to_owned(),
-                title: format!("{device}, cold page cache, Qwen3-0.6B's layout (1.1 GiB, 1 file)"),
-                folder: &folder,
-                warm_up: &warm_up,
-                state: State::Cold,
-                takes_memory: true,
-                ways: loads().filter(|way| way.is_ours() && !matches!(way.id, "threads" | "second")).collect(),
-                roofline: &roofline,
-            })?;
-        }
         self.figures(disk.path())
     }
 

@@ -1,0 +1,102 @@
+//! The options of a conversion: what to write, in how many files, under which names.
+
+use super::numbers::{partitions, shard_size, size};
+use bytesize::ByteSize;
+use clap::{Args as ClapArgs, ValueEnum};
+use floodtide_linux::convert::{Rename, Split, Target};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConvertArgs {
+    /// The checkpoint to convert
+    #[arg(value_name = "IN")]
+    pub(crate) path: PathBuf,
+    /// The folder to make; it is there once all of it is on the disk. Configuration, tokenizer and chat templates are copied along
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// The format to write
+    #[arg(long, value_enum)]
+    pub(crate) to: TargetArg,
+    /// The most that a file's tensors take, for example 5GB or 2GiB [default: 5GB for safetensors, 10GiB for serverlessllm]
+    #[arg(long, value_name = "SIZE", value_parser = shard_size)]
+    pub(crate) shard_size: Option<NonZeroU64>,
+    /// Write so many files (or partitions), as alike in size as the tensors allow
+    #[arg(long, value_name = "N", value_parser = partitions, conflicts_with = "shard_size")]
+    pub(crate) partitions: Option<NonZeroU32>,
+    /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) select: Vec<String>,
+    /// Give a tensor another name, or several where both sides have one "*", as in model.*=*; can be given several times, the first that matches counts
+    #[arg(long, value_name = "FROM=TO")]
+    pub(crate) rename: Vec<RenameArg>,
+    /// What all buffers together may have, for example 512MiB; at least 1MiB [default: 1GiB, or half of the free memory if that is less]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory_limit: Option<ByteSize>,
+    /// Replace OUT if it is a folder with a checkpoint and no folders in it; it is there until the new one is complete
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ConvertArgs {
+    /// How many files there are to be.
+    pub(crate) fn split(&self) -> Split {
+        match (self.partitions, self.shard_size) {
+            (Some(files), _) => Split::Files(files),
+            (None, Some(bytes)) => Split::Bytes(bytes),
+            (None, None) => Split::Usual,
+        }
+    }
+}
+
+/// The format to write
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetArg {
+    /// One file, or several with an index, as Hugging Face names them
+    Safetensors,
+    /// The store of ServerlessLLM: tensor_index.json and tensor.data_0, tensor.data_1 and so on
+    Serverlessllm,
+}
+
+impl TargetArg {
+    pub(crate) fn target(self) -> Target {
+        match self {
+            Self::Safetensors => Target::Safetensors,
+            Self::Serverlessllm => Target::ServerlessLlm,
+        }
+    }
+}
+
+/// A rule to rename
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RenameArg(pub(crate) Rename);
+
+impl FromStr for RenameArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once('=').ok_or("expected FROM=TO, for example model.*=*")?;
+        if to.contains('=') {
+            return Err("expected one \"=\", found several".to_owned());
+        }
+        Rename::new(from, to).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renames_are_read() {
+        let rename = |text: &str| text.parse::<RenameArg>().map(|rule| rule.0.to_string());
+        assert_eq!(rename("model.*=*"), Ok("model.*=*".to_owned()));
+        for bad in ["", "a", "a=", "=a", "a=b=c", "a*=b"] {
+            assert!(rename(bad).is_err(), "{bad}");
+        }
+    }
+}

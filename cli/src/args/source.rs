@@ -1,0 +1,162 @@
+//! A checkpoint and how it is read: by what, which tensors of it, which rank's part.
+
+use super::numbers::threads;
+use clap::{Args as ClapArgs, ValueEnum};
+use floodtide_core::{Cut, Error as CoreError, Glob, Selection, ShardRules};
+use floodtide_linux::{Backend, Loader};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// What reads
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendArg {
+    /// Measure and choose
+    Auto,
+    /// io_uring, past the page cache where the file system allows
+    Uring,
+    /// Threads that call pread
+    Pread,
+    /// Map the files
+    Mmap,
+    /// tokio's blocking threads
+    Tokio,
+}
+
+/// A checkpoint and how it is read
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Source {
+    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
+    pub(crate) path: PathBuf,
+    /// What reads
+    #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
+    pub(crate) backend: BackendArg,
+    /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) select: Vec<String>,
+    /// Take only the part of one rank of several, ranks counted from 0: 1/4 is the second of four
+    #[arg(long, value_name = "RANK/WORLD")]
+    pub(crate) shard: Option<ShardArg>,
+    /// Which dimension of a tensor --shard cuts
+    #[arg(long, value_enum, default_value_t = ShardRulesArg::Rows, requires = "shard")]
+    pub(crate) shard_rules: ShardRulesArg,
+    /// Cut tensors whose whole name matches the pattern at that dimension (the slowest is 0), or take them whole, whatever
+    /// --shard-rules says; can be given several times, the first that matches counts
+    #[arg(long, value_name = "GLOB=DIM|GLOB=whole", requires = "shard")]
+    pub(crate) shard_rule: Vec<ShardRuleArg>,
+    /// Read cold files through the page cache, where the next process that loads them then finds them
+    #[arg(long)]
+    pub(crate) leave_cached: bool,
+    /// Read with so many threads or rings
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// One rank of several
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardArg {
+    pub(crate) rank: u32,
+    pub(crate) world: u32,
+}
+
+impl FromStr for ShardArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(rank, world)| Some((rank.parse().ok()?, world.parse().ok()?)));
+        match numbers {
+            Some((rank, world)) if rank < world => Ok(Self { rank, world }),
+            Some((rank, world)) => Err(format!("there is no rank {rank} among {world}; ranks are counted from 0")),
+            None => Err("expected RANK/WORLD, for example 0/4".to_owned()),
+        }
+    }
+}
+
+/// Which dimension of a tensor is cut
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShardRulesArg {
+    /// The slowest of every tensor, as FSDP does
+    Rows,
+    /// That of tensor parallelism for Llama and its like: o_proj and down_proj at dimension 1, the other projections, embed_tokens and lm_head at 0, the
+    /// rest whole
+    TensorParallel,
+}
+
+/// One rule
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShardRuleArg {
+    glob: Glob,
+    cut: Cut,
+}
+
+impl FromStr for ShardRuleArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A name may have a "=" in it, a dimension not.
+        let (glob, cut) =
+            text.rsplit_once('=').ok_or("expected GLOB=DIM or GLOB=whole, for example *.down_proj.weight=1")?;
+        let cut = match cut {
+            "whole" => Cut::Whole,
+            dim => {
+                Cut::Dim(dim.parse().map_err(|_| "expected the number of a dimension, or \"whole\", after the \"=\"")?)
+            }
+        };
+        Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, cut })
+    }
+}
+
+impl Source {
+    /// The loader that these options mean.
+    pub(crate) fn loader(&self) -> Result<Loader, CoreError> {
+        let mut loader = Loader::new().leave_cached(self.leave_cached);
+        if let Some(backend) = self.backend.backend() {
+            loader = loader.backend(backend);
+        }
+        let mut selection = if self.select.is_empty() { Selection::All } else { Selection::globs(&self.select)? };
+        if let Some(ShardArg { rank, world }) = self.shard {
+            let preset = match self.shard_rules {
+                ShardRulesArg::Rows => ShardRules::rows(),
+                ShardRulesArg::TensorParallel => ShardRules::tensor_parallel(),
+            };
+            let own = self.shard_rule.iter().map(|rule| (rule.glob.clone(), rule.cut));
+            selection = selection.sharded(rank, world, ShardRules::new(own).or(preset));
+        }
+        loader = loader.selection(selection);
+        Ok(match self.threads {
+            Some(threads) => loader.threads(threads),
+            None => loader,
+        })
+    }
+}
+
+impl BackendArg {
+    pub(crate) fn backend(self) -> Option<Backend> {
+        match self {
+            Self::Auto => None,
+            Self::Uring => Some(Backend::Uring),
+            Self::Pread => Some(Backend::Pread),
+            Self::Mmap => Some(Backend::Mmap),
+            Self::Tokio => Some(Backend::Tokio),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_and_their_rules_are_read() {
+        assert_eq!("1/4".parse(), Ok(ShardArg { rank: 1, world: 4 }));
+        for bad in ["", "1", "4/4", "1/0", "-1/4", "1/4/2", "a/b", "1/4294967296"] {
+            assert!(bad.parse::<ShardArg>().is_err(), "{bad}");
+        }
+        let rule = |text: &str| text.parse::<ShardRuleArg>().map(|rule| (rule.glob.pattern().to_owned(), rule.cut));
+        assert_eq!(rule("*.w=1"), Ok(("*.w".to_owned(), Cut::Dim(1))));
+        assert_eq!(rule("a=b=whole"), Ok(("a=b".to_owned(), Cut::Whole)));
+        for bad in ["*.w", "*.w=", "*.w=-1", "*.w=rows", "[=1"] {
+            assert!(rule(bad).is_err(), "{bad}");
+        }
+    }
+}
