@@ -93,7 +93,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
         let names: Vec<String> = copied.iter().map(|(name, _)| Escaped(name).to_string()).collect();
         facts.push(("copied", names.join(", ")));
     }
-    facts.push(("time", format!("{:.3} s, {rate:.2} GiB/s", elapsed.as_secs_f64())));
+    facts.push(("time", format!("{}, {rate:.2} GiB/s", output::duration(*elapsed))));
     facts.push(("read by", format!("{}: {}", read.backend, read.reason)));
     facts.push(("peak memory", output::bytes(peak)));
     let mut out = output::stdout();

@@ -76,9 +76,9 @@ fn show(diff: &Diff) -> Result<(), Failure> {
         count(|change| *change == Change::Added),
     );
     let rate = output::gib_per_second(diff.bytes, diff.elapsed);
-    let time = diff.elapsed.as_secs_f64();
+    let time = output::duration(diff.elapsed);
     let formats = format!("{} and {}", diff.first.format(), diff.second.format());
-    let compared = format!("{} of each in {time:.3} s, {rate:.2} GiB/s", output::bytes(diff.bytes));
+    let compared = format!("{} of each in {time}, {rate:.2} GiB/s", output::bytes(diff.bytes));
     write!(out, "{}", Facts(vec![("formats", formats), ("tensors", counts), ("compared", compared)]))?;
     Ok(out.flush()?)
 }

@@ -146,12 +146,16 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
         output::bytes(report.bytes),
         output::count(report.files, "file")
     );
-    let mut facts = vec![
-        (if args.stream { "streamed" } else { "loaded" }, done),
-        ("time", format!("{:.3} s, {rate:.2} GiB/s", report.elapsed.as_secs_f64())),
+    let mut facts = vec![(if args.stream { "streamed" } else { "loaded" }, done)];
+    if args.source.shard.is_some() {
+        // Slices may bring along what lies between them.
+        facts.push(("read", output::bytes(report.read_bytes)));
+    }
+    facts.extend([
+        ("time", format!("{}, {rate:.2} GiB/s", output::duration(report.elapsed))),
         ("backend", format!("{}: {}", report.backend, report.reason)),
         ("peak memory", output::bytes(peak)),
-    ];
+    ]);
     if let Some(limit) = report.memory_limit {
         facts.push(("buffers", format!("up to {} in all, order {}", HumanBytes(limit), args.order.name())));
     }

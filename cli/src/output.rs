@@ -116,6 +116,23 @@ pub(crate) fn gib_per_second(bytes: u64, elapsed: Duration) -> f64 {
     if seconds > 0.0 { bytes as f64 / f64::from(1 << 30) / seconds } else { 0.0 }
 }
 
+/// A time for people, with three significant digits: "84.2 µs", "203 ms", "2.25 s".
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    // A unit ends where the next one's first number is nearer.
+    let (value, unit) = match seconds {
+        s if s < 999.5e-6 => (s * 1e6, "µs"),
+        s if s < 999.5e-3 => (s * 1e3, "ms"),
+        s => (s, "s"),
+    };
+    let decimals = match value {
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
 /// Lines of "name  value" with the values in one column.
 pub(crate) struct Facts(pub(crate) Vec<(&'static str, String)>);
 
@@ -134,4 +151,29 @@ pub(crate) fn count(n: usize, what: &str) -> String {
 /// Bytes for people, with the exact number where the unit hides it.
 pub(crate) fn bytes(n: u64) -> String {
     if n < 1024 { HumanBytes(n).to_string() } else { format!("{} ({n} bytes)", HumanBytes(n)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits_and_the_unit_that_fits() {
+        for (nanoseconds, shown) in [
+            (0, "0.00 µs"),
+            (84, "0.08 µs"),
+            (1_234, "1.23 µs"),
+            (9_996, "10.0 µs"),
+            (999_400, "999 µs"),
+            (999_500, "1.00 ms"),
+            (84_240_000, "84.2 ms"),
+            (203_400_000, "203 ms"),
+            (999_600_000, "1.00 s"),
+            (2_251_000_000, "2.25 s"),
+            (99_960_000_000, "100 s"),
+            (12_345_000_000_000, "12345 s"),
+        ] {
+            assert_eq!(duration(Duration::from_nanos(nanoseconds)), shown);
+        }
+    }
 }

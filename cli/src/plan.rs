@@ -2,8 +2,8 @@
 
 use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
-use floodtide_core::strategy::Backend;
-use floodtide_core::{Escaped, HumanBytes, Method, Plan};
+use floodtide_core::strategy::{Backend, FileSignals, is_small};
+use floodtide_core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
 use floodtide_linux::Planned;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -12,9 +12,13 @@ use std::io::Write;
 struct FilePlan<'a> {
     path: &'a str,
     bytes: u64,
-    resident: Option<f32>,
+    signals: &'a FileSignals,
     direct_reads: usize,
     buffered_reads: usize,
+    direct_bytes: u64,
+    buffered_bytes: u64,
+    /// Those of the buffered bytes that are known to be in the page cache.
+    copied_bytes: u64,
     mapped_bytes: u64,
 }
 
@@ -27,23 +31,67 @@ fn file_plans(planned: &Planned) -> Vec<FilePlan<'_>> {
         .map(|(file, signals)| FilePlan {
             path: &file.path,
             bytes: file.bytes,
-            resident: signals.resident,
+            signals,
             direct_reads: 0,
             buffered_reads: 0,
+            direct_bytes: 0,
+            buffered_bytes: 0,
+            copied_bytes: 0,
             mapped_bytes: 0,
         })
         .collect();
     for chunk in planned.plan.chunks() {
-        let file = &mut files[chunk.file.index()];
+        let (file, bytes) = (&mut files[chunk.file.index()], chunk.want as u64);
         match chunk.method {
-            Method::Direct => file.direct_reads += 1,
-            Method::Buffered => file.buffered_reads += 1,
+            Method::Direct => {
+                file.direct_reads += 1;
+                file.direct_bytes += bytes;
+            }
+            Method::Buffered => {
+                file.buffered_reads += 1;
+                file.buffered_bytes += bytes;
+                file.copied_bytes += cached_bytes(file.signals, chunk);
+            }
         }
     }
     for (file, range) in planned.plan.mapped() {
         files[file.index()].mapped_bytes += range.len();
     }
     files
+}
+
+/// How many bytes of a read are known to be in the page cache.
+fn cached_bytes(file: &FileSignals, chunk: &Chunk) -> u64 {
+    let (start, end) = (chunk.offset, chunk.offset + chunk.want as u64);
+    if file.cached.is_empty() {
+        return if file.resident == Some(1.0) { end - start } else { 0 };
+    }
+    let within = |range: &ByteRange| range.end().min(end).saturating_sub(range.start().max(start));
+    file.cached.iter().map(within).sum()
+}
+
+/// Which bytes come from where, in words.
+fn origins(files: &[FilePlan<'_>]) -> String {
+    let sum = |of: fn(&FilePlan<'_>) -> u64| files.iter().map(of).sum::<u64>();
+    let origins = [
+        (sum(|file| file.direct_bytes), "read past the page cache"),
+        (sum(|file| file.copied_bytes), "copied from the page cache"),
+        (sum(|file| file.buffered_bytes - file.copied_bytes), "read through the page cache"),
+    ];
+    let there = origins.iter().filter(|(bytes, _)| *bytes > 0);
+    let told: Vec<String> = there.map(|(bytes, how)| format!("{} {how}", HumanBytes(*bytes))).collect();
+    if told.is_empty() { "none".to_owned() } else { told.join(", ") }
+}
+
+/// The share of a file in the page cache; all of it only if it is all of it.
+fn cached_share(file: &FileSignals, small: bool) -> String {
+    match file.resident {
+        // Of a huge file, a page that is not there does not show in the share.
+        Some(share) if !file.cached.is_empty() => format!("{:.0} %", (share * 100.0).floor().min(99.0)),
+        Some(share) => format!("{:.0} %", (share * 100.0).floor()),
+        None if small => "not asked".to_owned(),
+        None => "unknown".to_owned(),
+    }
 }
 
 fn sliced_tensors(plan: &Plan) -> usize {
@@ -63,7 +111,7 @@ fn sliced(plan: &Plan) -> String {
 }
 
 /// What holds for the whole load.
-fn facts(planned: &Planned) -> Vec<(&'static str, String)> {
+fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String)> {
     let (plan, strategy) = (&planned.plan, &planned.strategy);
     let workers = match (strategy.workers, strategy.backend) {
         (0, _) => "the calling thread".to_owned(),
@@ -106,7 +154,9 @@ fn facts(planned: &Planned) -> Vec<(&'static str, String)> {
                 }
             ),
         ));
-        facts.push(("runs", format!("{}, each in one piece in memory", plan.extents().len())));
+        facts.push(("from", origins(files)));
+        let runs = plan.extents().len();
+        facts.push(("runs", format!("{runs} of neighbouring tensors, each in one piece in memory")));
     }
     facts.push((
         "memory",
@@ -126,14 +176,19 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
     if args.json {
         return output::print_json(&document(&planned));
     }
+    let files = file_plans(&planned);
+    let small = is_small(planned.signals.selected_bytes, args.source.backend.backend());
     let mut out = output::stdout();
-    writeln!(out, "{}", Facts(facts(&planned)))?;
-    writeln!(out, "{:>10}  {:>8}  {:>8}  {:>8}  {:>10}  file", "size", "cached", "direct", "buffered", "mapped")?;
-    for file in file_plans(&planned) {
-        let cached = file.resident.map_or_else(|| "unknown".to_owned(), |share| format!("{:.0} %", share * 100.0));
+    writeln!(out, "{}", Facts(facts(&planned, &files)))?;
+    writeln!(out, "{:>10}  {:>9}  {:>8}  {:>8}  {:>10}  file", "size", "cached", "direct", "buffered", "mapped")?;
+    for file in &files {
+        let cached = cached_share(file.signals, small);
         let (size, mapped) = (HumanBytes(file.bytes).to_string(), HumanBytes(file.mapped_bytes).to_string());
         let (direct, buffered) = (file.direct_reads, file.buffered_reads);
-        writeln!(out, "{size:>10}  {cached:>8}  {direct:>8}  {buffered:>8}  {mapped:>10}  {}", Escaped(file.path))?;
+        writeln!(out, "{size:>10}  {cached:>9}  {direct:>8}  {buffered:>8}  {mapped:>10}  {}", Escaped(file.path))?;
+    }
+    if small {
+        writeln!(out, "\nnot asked: asking what is cached takes longer than reading so little")?;
     }
     Ok(out.flush()?)
 }
@@ -146,9 +201,12 @@ fn document(planned: &Planned) -> Value {
             json!({
                 "path": file.path,
                 "bytes": file.bytes,
-                "resident_share": file.resident,
+                "resident_share": file.signals.resident,
                 "direct_reads": file.direct_reads,
                 "buffered_reads": file.buffered_reads,
+                "direct_bytes": file.direct_bytes,
+                "buffered_bytes": file.buffered_bytes,
+                "copied_bytes": file.copied_bytes,
                 "mapped_bytes": file.mapped_bytes,
             })
         })
@@ -177,4 +235,33 @@ fn document(planned: &Planned) -> Value {
         "files": files,
         "warnings": planned.warnings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_everything_only_if_it_is_all_there() {
+        let file = |resident, cached: &[ByteRange]| FileSignals {
+            bytes: 1 << 20,
+            resident,
+            cached: cached.to_vec(),
+            direct: true,
+            aligned: true,
+            wanted_bytes: 1 << 20,
+        };
+        let part = [ByteRange::new(0, 4096).expect("forwards")];
+        for (share, cached, shown) in [
+            (Some(0.976), &part[..], "97 %"),
+            (Some(0.997), &[], "99 %"),
+            (Some(0.002), &[], "0 %"),
+            (Some(1.0), &[], "100 %"),
+            (Some(1.0), &part, "99 %"),
+            (None, &[], "unknown"),
+        ] {
+            assert_eq!(cached_share(&file(share, cached), false), shown);
+        }
+        assert_eq!(cached_share(&file(None, &[]), true), "not asked");
+    }
 }

@@ -73,7 +73,7 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
         Ok(device) => format!("{device} ({})", device.identity),
         Err(why) => format!("{}; no profile of it can be kept: {why}", roofline.file_system),
     };
-    let took = format!("{:.1} s", roofline.elapsed.as_secs_f64());
+    let took = output::duration(roofline.elapsed);
     write!(out, "{}", Facts(vec![("device", device), ("read", roofline.origin.clone()), ("took", took)]))?;
     for way in Way::ALL {
         show_way(out, roofline, way)?;

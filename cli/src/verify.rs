@@ -76,8 +76,8 @@ fn show(inspected: &Inspected, verdict: Option<&Verdict>) -> Result<(), Failure>
             },
         ));
         let rate = output::gib_per_second(verdict.bytes, verdict.elapsed);
-        let time = verdict.elapsed.as_secs_f64();
-        facts.push(("read", format!("{} in {time:.3} s, {rate:.2} GiB/s", output::bytes(verdict.bytes))));
+        let time = output::duration(verdict.elapsed);
+        facts.push(("read", format!("{} in {time}, {rate:.2} GiB/s", output::bytes(verdict.bytes))));
     }
     write!(out, "{}", Facts(facts))?;
     Ok(out.flush()?)

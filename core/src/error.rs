@@ -57,6 +57,13 @@ pub enum Error {
     /// A glob that matches nothing, as it was most likely mistyped.
     #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Quoted(glob))]
     NothingSelected { glob: String },
+    /// A rule for ranks whose pattern matches nothing, so that what it was to cut would be whole.
+    #[error(
+        "the shard rule \"{}\" matches no tensor of the checkpoint; `floodtide inspect` lists the names, which a pattern matches whole: \
+         mend the pattern, or leave the rule out",
+        Quoted(glob)
+    )]
+    UnmatchedShardRule { glob: String },
     /// A slice of a dimension that the tensor does not have.
     #[error(
         "tensor \"{}\" has no dimension {dim} to take a slice of: its shape is {}, and dimensions are counted from 0",

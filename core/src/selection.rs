@@ -2,12 +2,14 @@
 
 use crate::catalog::Catalog;
 use crate::error::Error;
+use crate::escape::Quoted;
 use crate::glob::Glob;
 use crate::shard::ShardRules;
 use crate::wanted::{Slice, Wanted};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -100,8 +102,8 @@ impl Selection {
     /// What is selected, ascending, each tensor once.
     ///
     /// # Errors
-    /// When a name is not in the catalog, or a pattern matches nothing: both are most likely mistyped. When a slice is not one of
-    /// its tensor, a tensor is selected twice but not alike, or there is no such rank.
+    /// When a name is not in the catalog, or a pattern (of a selection, or of [rules](ShardRules::new)) matches nothing: both are most likely
+    /// mistyped. When a slice is not one of its tensor, a tensor is selected twice but not alike, or there is no such rank.
     pub fn resolve(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
         let mut wanted = self.resolve_with_repeats(catalog)?;
         wanted.sort_by_key(Wanted::tensor);
@@ -128,6 +130,32 @@ impl Selection {
             }
         }
         Ok(listed)
+    }
+
+    /// What a selection that can be resolved most likely does not mean, in words: ranks that share nothing, as each gets all of every tensor.
+    #[must_use]
+    pub fn warning(&self, catalog: &Catalog) -> Option<String> {
+        match self {
+            Self::Several(several) => several.iter().find_map(|selection| selection.warning(catalog)),
+            Self::Shard { of, rank, world, rules } if *world > 1 => {
+                let shared = of.resolve(catalog).ok()?;
+                if shared.iter().any(|wanted| rules.cuts(&catalog.tensor(wanted.tensor()))) {
+                    return None;
+                }
+                let first = catalog.tensor(shared.first()?.tensor()).name;
+                let those = match shared.len() {
+                    1 => "the selected tensor".to_owned(),
+                    n => format!("all {n} selected tensors"),
+                };
+                Some(format!(
+                    "the shard {rank}/{world} cuts nothing: each rank gets {those} whole, as no rule cuts any (\"{}\" is the first); say \
+                     where with --shard-rule GLOB=DIM (`ShardRules::new`), or cut all by rows (--shard-rules rows, \
+                     `ShardRules::rows`)",
+                    Quoted(first)
+                ))
+            }
+            _ => None,
+        }
     }
 
     fn resolve_with_repeats(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
@@ -159,6 +187,7 @@ impl Selection {
                 if rank >= world {
                     return Err(Error::NoSuchRank { rank: *rank, world: *world });
                 }
+                rules.check(catalog)?;
                 let mut wanted = of.resolve_with_repeats(catalog)?;
                 for wanted in &mut wanted {
                     let tensor = catalog.tensor(wanted.tensor());

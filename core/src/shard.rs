@@ -1,9 +1,10 @@
 //! How the ranks of a group share a checkpoint: which dimension of which tensor is cut among them.
 
-use crate::catalog::TensorInfo;
+use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::glob::Glob;
 use crate::wanted::Wanted;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 /// What becomes of a tensor when ranks share a checkpoint.
@@ -18,7 +19,15 @@ pub enum Cut {
 /// Which tensors are cut, and where: the first pattern that matches a name counts. What no pattern matches is for every rank whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShardRules {
-    rules: Vec<(Glob, Cut)>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    glob: Glob,
+    cut: Cut,
+    /// Whether it is fine that it matches nothing.
+    optional: bool,
 }
 
 /// The projections that split the output of a layer, and the tables with a row for each token; weights are `[out, in]`.
@@ -28,10 +37,18 @@ const BY_INPUT: [&str; 2] = ["*.o_proj.weight", "*.down_proj.weight"];
 const BY_TOKEN: [&str; 2] = ["*embed_tokens.weight", "*lm_head.weight"];
 
 impl ShardRules {
-    /// These rules, in this order.
+    /// These rules, in this order. Each pattern must match a tensor of the checkpoint, selected or not: one that matches none is most likely
+    /// mistyped, and would leave whole what it was to cut.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = (Glob, Cut)>) -> Self {
-        Self { rules: rules.into_iter().collect() }
+        Self { rules: rules.into_iter().map(|(glob, cut)| Rule { glob, cut, optional: false }).collect() }
+    }
+
+    /// The same rules, of which some may match nothing: a set for models that do not all have the same tensors.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.rules.iter_mut().for_each(|rule| rule.optional = true);
+        self
     }
 
     /// Every tensor by its slowest dimension, as FSDP2 (`Shard(0)`) does: each rank reads its share of the bytes, and each
@@ -57,6 +74,7 @@ impl ShardRules {
     fn constant<S: AsRef<str>>(rules: impl IntoIterator<Item = (S, Cut)>) -> Self {
         // None of these patterns has a bracket, so each can be read.
         Self::new(rules.into_iter().filter_map(|(pattern, cut)| Some((Glob::new(pattern.as_ref()).ok()?, cut))))
+            .optional()
     }
 
     /// These rules, and for what they do not match the others.
@@ -69,7 +87,23 @@ impl ShardRules {
     /// What becomes of the tensor of that name.
     #[must_use]
     pub fn cut(&self, name: &str) -> Cut {
-        self.rules.iter().find(|(glob, _)| glob.matches(name)).map_or(Cut::Whole, |(_, cut)| *cut)
+        self.rules.iter().find(|rule| rule.glob.matches(name)).map_or(Cut::Whole, |rule| rule.cut)
+    }
+
+    /// Refuses a rule that matches none of a checkpoint's tensors, unless it is optional.
+    pub(crate) fn check(&self, catalog: &Catalog) -> Result<(), Error> {
+        let needed = self.rules.iter().filter(|rule| !rule.optional);
+        for Rule { glob, .. } in needed {
+            if !catalog.tensors().any(|tensor| glob.matches(tensor.name)) {
+                return Err(Error::UnmatchedShardRule { glob: glob.pattern().to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether ranks share a tensor, rather than each getting all of it.
+    pub(crate) fn cuts(&self, tensor: &TensorInfo<'_>) -> bool {
+        self.cut(tensor.name) != Cut::Whole && !tensor.shape.is_empty()
     }
 
     /// What a rank gets of a tensor. A scalar has nothing to cut, so every rank gets it.
@@ -159,6 +193,38 @@ mod tests {
         }
         let mine = ShardRules::new([(Glob::new("*.gate_proj.*").expect("closed"), Cut::Whole)]).or(rules);
         assert_eq!(mine.cut("model.layers.0.mlp.gate_proj.weight"), Cut::Whole, "the first rule counts");
+    }
+
+    #[test]
+    fn a_rule_that_matches_nothing_is_refused_unless_it_may() {
+        let catalog = catalog(&[("a.weight", "F32", &[4, 6]), ("b.weight", "F32", &[4, 6])]);
+        let rules = |pattern| ShardRules::new([(Glob::new(pattern).expect("closed"), Cut::Dim(1))]);
+        let shard = |rules| slices(&catalog, &Selection::shard(0, 2, rules));
+        let error = shard(rules("*.wieght").or(ShardRules::rows())).expect_err("mistyped");
+        assert_eq!(error, Error::UnmatchedShardRule { glob: "*.wieght".to_string() });
+        let message = error.to_string();
+        assert!(["\"*.wieght\"", "floodtide inspect"].iter().all(|word| message.contains(word)), "{message}");
+        assert_eq!(shard(rules("*.wieght").optional()), Ok(alloc::vec![None, None]));
+        let part = Selection::names(["a.weight"]).sharded(0, 2, rules("b.*").or(ShardRules::rows()));
+        assert_eq!(slices(&catalog, &part), Ok(alloc::vec![Some((0, 0, 2))]), "what it matches need not be selected");
+    }
+
+    #[test]
+    fn a_shard_that_cuts_nothing_is_warned_of() {
+        let catalog = catalog(&[("h.0.c_attn\u{202e}.weight", "F32", &[4, 6]), ("scalar", "F32", &[])]);
+        let warning = |selection: Selection| selection.warning(&catalog);
+        let uncut = warning(Selection::shard(1, 4, ShardRules::tensor_parallel())).expect("nothing is cut");
+        for words in ["1/4", "all 2 selected tensors whole", r"h.0.c_attn\u{202e}.weight", "--shard-rule", "ShardRules"]
+        {
+            assert!(uncut.contains(words), "\"{words}\" is not in: {uncut}");
+        }
+        assert_eq!(warning(Selection::shard(1, 4, ShardRules::rows())), None);
+        assert_eq!(warning(Selection::shard(0, 1, ShardRules::tensor_parallel())), None, "one rank gets everything");
+        assert_eq!(warning(Selection::All), None);
+        let scalar = Selection::names(["scalar"]).sharded(0, 2, ShardRules::rows());
+        assert!(warning(scalar.clone()).is_some_and(|words| words.contains("the selected tensor whole")));
+        let several = Selection::names(["h.0.c_attn\u{202e}.weight"]).and(scalar);
+        assert!(warning(several).is_some(), "also as a part of a selection");
     }
 
     #[test]

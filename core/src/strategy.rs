@@ -1,8 +1,9 @@
 //! Chooses how to load from what was measured, and says why in words.
 //!
 //! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`]. What a measured device changes is in
-//! `profile`.
+//! `profile`, what the reason says of the files in `files`.
 
+mod files;
 mod profile;
 
 pub use profile::{BestReads, Profile};
@@ -197,7 +198,7 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
     match backend {
         Backend::Mmap => reasons.push("the files are mapped; views of them share the page cache".to_string()),
         _ if small => {}
-        _ => reasons.push(explain_files(signals, &direct)),
+        _ => reasons.push(files::explain(signals, &direct)),
     }
     let uncached = backend != Backend::Mmap && !small && !signals.leave_cached && floods_the_cache(signals, &direct);
     if uncached {
@@ -274,44 +275,6 @@ fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<St
         return Backend::Uring;
     }
     Backend::Pread
-}
-
-fn explain_files(signals: &Signals, direct: &[bool]) -> String {
-    let read = || signals.files.iter().filter(|file| file.wanted_bytes > 0);
-    let files = read().count();
-    let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.wanted_bytes > 0).count();
-    let cached = read().filter(|file| is_cached(file)).count();
-    let partly = read().filter(|file| !is_cached(file) && !file.cached.is_empty()).count();
-    let refusing = read().filter(|file| !file.direct).count();
-    let unknown = read().filter(|file| file.resident.is_none()).count();
-    let shifted = read().filter(|file| file.direct && !file.aligned && !is_cached(file)).count();
-    let mut text = match (direct, cached, refusing) {
-        _ if files == 0 => "there is nothing to read".to_string(),
-        (0, c, _) if c == files => "the files are in the page cache, so they are copied from there".to_string(),
-        (0, _, r) if r == files && signals.direct_refused.is_some() => {
-            format!("{}, so the reads are buffered", signals.direct_refused.as_deref().unwrap_or_default())
-        }
-        (0, _, r) if r == files => format!("{} takes no direct reads, so the reads are buffered", signals.file_system),
-        (0, 0, 0) => {
-            "the tensors lie in the files at offsets that their dtypes do not allow in memory, so each is read \
-                      through the page cache to a place of its own"
-                .to_string()
-        }
-        (d, _, _) if d == files && partly > 0 => {
-            format!(
-                "{partly} of {files} files are partly in the page cache: that part is copied, the rest is read past it"
-            )
-        }
-        (d, _, _) if d == files => "the files are not in the page cache, so the reads go past it".to_string(),
-        _ => format!(
-            "{direct} of {files} files are read past the page cache ({cached} are cached, {partly} partly, {refusing} take no direct \
-             reads, {shifted} have their tensors at offsets that must be shifted)"
-        ),
-    };
-    if unknown > 0 {
-        text += &format!("; the system would not tell what is cached of {unknown} files");
-    }
-    text
 }
 
 /// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in

@@ -152,6 +152,7 @@ impl Error {
                     CoreError::Glob(_)
                         | CoreError::NoSuchTensor { .. }
                         | CoreError::NothingSelected { .. }
+                        | CoreError::UnmatchedShardRule { .. }
                         | CoreError::SliceDim { .. }
                         | CoreError::SliceRange { .. }
                         | CoreError::SliceBytes { .. }

@@ -53,7 +53,8 @@ impl Wanted {
             }
             Self::Rows { rank, world } => Selection::shard(*rank as u32, *world as u32, ShardRules::rows()),
             Self::Columns { rank, world, ending } => {
-                let rules = ShardRules::new(Glob::new(&format!("*{ending}")).map(|glob| (glob, Cut::Dim(1))));
+                let rules =
+                    ShardRules::new(Glob::new(&format!("*{ending}")).map(|glob| (glob, Cut::Dim(1)))).optional();
                 Selection::shard(*rank as u32, *world as u32, rules)
             }
         }

@@ -65,7 +65,8 @@ fn results_for_people_and_the_figure_show_names_escaped() {
     let figure = folder.path().join("figure.svg");
     let run = bench(&path, &["--cold", "--runs", "1", "--plot", figure.to_str().expect("UTF-8")]);
     let text = run.assert_ok();
-    for word in WAYS.into_iter().chain(["roofline", "least to most", "CPU s", "peak memory", "agree", "auto chose"]) {
+    for word in WAYS.into_iter().chain(["roofline", "least to most", "CPU time", "peak memory", "agree", "auto chose"])
+    {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let svg = fs::read_to_string(&figure).expect("is drawn");

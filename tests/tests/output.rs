@@ -77,6 +77,9 @@ fn load_reports_in_json_and_for_people() {
     for word in ["5 tensors", "1 file", "GiB/s", "backend", "peak memory", "locked"] {
         assert!(text.assert_ok().contains(word), "{text:?}");
     }
+    let time = text.stdout.lines().find_map(|line| line.strip_prefix("time ")).expect("a time").trim();
+    let (number, unit) = time.split_once(',').and_then(|(time, _)| time.split_once(' ')).expect("a number and a unit");
+    assert!(number.parse::<f64>().is_ok_and(|number| number > 0.0) && ["µs", "ms", "s"].contains(&unit), "{time}");
     let part = run("load", &path, &["--json", "--select", "layer.*", "--select", "sc?le"]).json();
     assert_eq!(part["tensors"], 3);
 }
@@ -158,6 +161,10 @@ fn plan_says_what_and_why_without_reading_tensors() {
         assert!(json.get(key).is_some(), "{key} is not in {json}");
     }
     assert_eq!(json["selected_bytes"], 512 + 16 + 8 + 3);
+    assert_eq!(json["files"][0]["buffered_bytes"], json["read_bytes"]);
+    let small = run("plan", &path, &[]);
+    let words = ["not asked", "read through the page cache", "of neighbouring tensors"];
+    assert!(words.iter().all(|word| small.assert_ok().contains(word)), "{small:?}");
     let mapped = run("plan", &path, &["--backend", "mmap", "--select", "layer.weight"]);
     let rows: Vec<&str> = mapped.assert_ok().lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(

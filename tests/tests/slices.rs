@@ -258,6 +258,11 @@ fn a_rank_of_four_reads_about_a_quarter() {
     let run = command::run(["plan", path, "--shard", "1/4", "--shard-rules", "tensor-parallel"]);
     let shown = run.assert_ok();
     assert!(shown.contains("a slice") && shown.contains("gathered"), "{shown}");
+    let read = bytes(&["load", "--shard", "1/4"], "read_bytes");
+    let shown = command::run(["load", path, "--shard", "1/4"]);
+    assert!(shown.assert_ok().contains(&format!("({read} bytes)")), "{shown:?}");
+    let line = |shown: &str| shown.lines().any(|line| line.starts_with("read "));
+    assert!(line(&shown.stdout) && !line(command::run(["load", path]).assert_ok()), "{shown:?}");
 }
 
 #[test]
@@ -273,11 +278,33 @@ fn what_cannot_be_cut_is_a_bad_request_that_says_why() {
         (&["--shard", "0/2", "--shard-rule", "*"], "GLOB=DIM"),
         (&["--shard", "0/2", "--shard-rule", "*=1"], "no dimension 1"),
         (&["--shard", "0/2", "--shard-rule", "*=1"], "[512]"),
+        (&["--shard", "0/2", "--shard-rule", "*.wieght=0"], "\"*.wieght\" matches no tensor"),
     ] {
         for verb in ["load", "plan", "digest"] {
             let run = command::run([verb, path].into_iter().chain(arguments.iter().copied()));
             assert!(run.code == 2 && run.stderr.contains(words), "{verb} {arguments:?}: {} {}", run.code, run.stderr);
         }
+    }
+}
+
+#[test]
+fn a_shard_that_cuts_nothing_is_warned_of() {
+    let folder = folder();
+    let path = folder.path().join("model.safetensors");
+    write(&path, &vec![(DType::U8, vec![4, 6]), (DType::F32, vec![])], 0);
+    let path = path.to_str().expect("UTF-8");
+    let words = "the shard 1/4 cuts nothing: each rank gets all 2 selected tensors whole";
+    for verb in [&["load"][..], &["load", "--stream"], &["plan"], &["digest"]] {
+        let run = |rules: &str| {
+            let arguments = ["--json", "--shard", "1/4", "--shard-rules", rules, path];
+            command::run(verb.iter().copied().chain(arguments))
+        };
+        let uncut = run("tensor-parallel");
+        assert!(uncut.stderr.starts_with("warning: ") && uncut.stderr.contains(words), "{verb:?}: {uncut:?}");
+        if verb[0] != "digest" {
+            assert!(uncut.json()["warnings"][0].as_str().is_some_and(|warning| warning.contains(words)), "{uncut:?}");
+        }
+        assert_eq!(run("rows").stderr, "", "{verb:?}");
     }
 }
 

@@ -27,14 +27,25 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load a checkpoint into memory and report how fast that was
+    ///
+    /// By default (--backend auto) what is measured chooses between io_uring and threads that read, past the page cache or through it, and
+    /// the reason is printed. The tensors are copies in memory of their own: a load never maps files unless --backend mmap asks for
+    /// that. `Loader::open` of the library maps them too.
     Load(LoadArgs),
     /// Show the tensors, files and metadata of a checkpoint; reads headers only
     Inspect(InspectArgs),
     /// Show what a whole load (without --stream) would do, and why; reads headers only
+    ///
+    /// A run is a row of neighbouring tensors of one file that lie in one piece in memory too; each is cut into reads. "from" says how
+    /// many bytes are read past the page cache, copied from it, and read through it.
     Plan(PlanArgs),
     /// Load a checkpoint and print the SHA-256 of every tensor
     Digest(DigestArgs),
     /// Compare every way to load a checkpoint, and what the storage gives at most
+    ///
+    /// The roofline is the fastest of several ways to read the files from front to back and throw the bytes away, which no loader that
+    /// copies can beat: of cold files what the device gives, past the page cache where that is possible; of cached files how fast they are
+    /// copied from the page cache.
     Bench(BenchArgs),
     /// One load of `bench`, in a process of its own
     #[command(hide = true)]
@@ -48,10 +59,16 @@ pub(crate) enum Command {
     /// Show which tensors of two checkpoints differ, whatever their formats; exits with 0 if none does, 1 if any does, 2 in case of trouble
     Diff(DiffArgs),
     /// Measure a device once: what it gives by the size of reads and their number; --store keeps it for later loads
+    ///
+    /// What is kept is one small JSON file for each device in $XDG_CACHE_HOME/floodtide, or else in ~/.cache/floodtide; the command
+    /// prints its path. To load without it, remove the file.
     Probe(ProbeArgs),
     /// Write a checkpoint anew: in another format, in other files, a part of it, under other names
     Convert(ConvertArgs),
     /// Show what this machine and a path allow, what each refusal costs, and how to lift it
+    ///
+    /// Exits with 0 whatever is found, also if it is limited or missing (--json tells how much is); with 1 only if the path cannot be
+    /// looked at.
     Doctor(DoctorArgs),
 }
 

@@ -7,6 +7,7 @@
 mod cache;
 mod child;
 mod machine;
+mod notes;
 mod plot;
 mod roofline;
 mod rounds;

@@ -1,11 +1,13 @@
 //! Results for people and for programs.
 
+use super::notes;
 use super::rounds::{Results, Timing};
 use super::way::Way;
 use crate::output;
 use floodtide_core::HumanBytes;
 use serde_json::{Value, json};
 use std::io::{self, Write};
+use std::time::Duration;
 
 /// What the loads were of, in a line.
 pub(super) fn headline(results: &Results) -> String {
@@ -23,9 +25,9 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let (bytes, machine) = (results.checkpoint.bytes, &results.machine);
     writeln!(out, "{}", headline(results))?;
     writeln!(out, "{}; {}; Linux {}\n", machine.storage(), machine.processor(), machine.kernel)?;
-    let columns = ["seconds", "GiB/s", "least to most", "of roofline", "to std::fs::read", "CPU s", "peak memory"];
-    let [seconds, rate, spread, share, ratio, cpu, peak] = columns;
-    writeln!(out, "{:13}  {seconds:>7}  {rate:>6}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>6}  {peak:>11}", "")?;
+    let columns = ["time", "GiB/s", "least to most", "of roofline", "to std::fs::read", "CPU time", "peak memory"];
+    let [time, rate, spread, share, ratio, cpu, peak] = columns;
+    writeln!(out, "{:13}  {time:>7}  {rate:>6}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>8}  {peak:>11}", "")?;
     let baseline = results.ways.iter().find(|row| row.what == Way::StdRead);
     let baseline = baseline.and_then(|row| row.result.as_ref().ok()).map(|timing| timing.seconds()[1]);
     let mut line = |name: &str, timing: &Timing, bytes: u64, compared: bool| {
@@ -36,11 +38,10 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
         let ratio =
             baseline.filter(|_| compared).map_or_else(String::new, |baseline| format!("{:.1} x", baseline / seconds));
         let spread = format!("{least:.2} to {most:.2}");
-        let (cpu, peak) = (timing.cpu_seconds(), HumanBytes(timing.peak_rss_bytes()).to_string());
-        writeln!(
-            out,
-            "{name:13}  {seconds:>7.3}  {rate:>6.2}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>6.2}  {peak:>11}"
-        )
+        let [time, cpu] =
+            [seconds, timing.cpu_seconds()].map(|seconds| output::duration(Duration::from_secs_f64(seconds)));
+        let peak = HumanBytes(timing.peak_rss_bytes()).to_string();
+        writeln!(out, "{name:13}  {time:>7}  {rate:>6.2}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>8}  {peak:>11}")
     };
     let mut refused = Vec::new();
     for row in &results.ways {
@@ -63,15 +64,11 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     if let Some((backend, reason)) = auto.and_then(chosen) {
         writeln!(out, "auto chose {backend}: {reason}")?;
     }
-    if machine.gives_memory_back {
-        let note = "free memory goes back to this virtual machine's host, so ways that fill memory of their own vary";
-        writeln!(out, "note: {note}")?;
-    }
-    Ok(())
+    notes::of(results).iter().try_for_each(|note| writeln!(out, "note: {note}"))
 }
 
 /// What was chosen in the last run, and why.
-fn chosen(timing: &Timing) -> Option<(&str, &str)> {
+pub(super) fn chosen(timing: &Timing) -> Option<(&str, &str)> {
     let last = timing.runs.last()?;
     Some((last.backend.as_deref()?, &last.reason))
 }

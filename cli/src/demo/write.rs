@@ -88,13 +88,19 @@ fn write_all(folder: &Path, specs: &[Spec], quiet: bool) -> Result<(), Failure> 
         let name = shard_name(i + 1);
         let path = folder.join(&name);
         let tensors = shard.iter().map(|spec| (spec.name.as_str(), RandomTensor { spec, bar: bar.as_ref() }));
+        // The writer puts a file of its own in this one's place, which nobody else may read: what a new file is allowed here, this one tells.
+        let permissions = fs::File::create(&path).and_then(|file| Ok(file.metadata()?.permissions()));
+        let permissions = permissions.map_err(|error| failed(&path, error))?;
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
         safetensors::serialize_to_file(tensors, metadata, &path).map_err(|error| match error {
             SafeTensorError::IoError(error) => failed(&path, error),
             other => failed(&path, io::Error::other(other)),
         })?;
         // On the disk, so that dropping the cache makes the next read cold.
-        let synced = fs::File::open(&path).and_then(|file| file.sync_all());
+        let synced = fs::File::open(&path).and_then(|file| {
+            file.set_permissions(permissions)?;
+            file.sync_all()
+        });
         synced.map_err(|error| failed(&path, error))?;
         weight_map.extend(shard.iter().map(|spec| (spec.name.clone(), name.clone())));
     }
@@ -121,6 +127,19 @@ mod tests {
         assert!(full(256 << 20).ends_with(&room::advice(256 << 20)));
         assert!(full(1 << 20).contains("even the smallest"));
         assert!(!message(io::ErrorKind::PermissionDenied.into(), 1 << 20).contains("smallest"));
+    }
+
+    #[test]
+    fn whoever_may_read_a_new_file_may_read_all_of_the_checkpoint() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode();
+        let plain = folder.path().join("plain");
+        fs::write(&plain, "").expect("writes");
+        write(folder.path(), &layout::gpt2(0.001), true).expect("writes");
+        for name in (1..=SHARDS).map(shard_name).chain([INDEX.to_owned()]) {
+            assert_eq!(mode(&folder.path().join(&name)), mode(&plain), "{name}");
+        }
     }
 
     #[test]

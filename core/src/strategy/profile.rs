@@ -8,8 +8,10 @@ use super::{Backend, MAX_WORKERS, Signals, Strategy, is_cached};
 use crate::units::HumanBytes;
 use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::fmt;
 
 /// A device as it was measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,18 +133,52 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
     strategy.most_in_flight = strategy.most_in_flight.max(strategy.workers * strategy.depth);
     let device = format!("the profile of {}", profile.device);
     let by = if strategy.reason.contains(&device) { "the same profile" } else { &device };
-    strategy.reason += &format!(
-        "; by {by}, where {}/s were measured: reads of {}, {in_flight} in flight",
-        HumanBytes(best.bytes_per_second),
-        HumanBytes(chunk_bytes)
-    );
+    let measured = Size { chunk_bytes: best.chunk_bytes, in_flight: best.in_flight };
+    let used = Size { chunk_bytes, in_flight: strategy.workers * strategy.depth };
+    let begins = match why_not(measured, used, cpus) {
+        None => "this load begins with the same".to_string(),
+        Some(why) => format!("this load begins with {used}, as {why}"),
+    };
+    strategy.reason +=
+        &format!("; by {by}, {measured} gave {}/s, the best: {begins}", HumanBytes(best.bytes_per_second));
+}
+
+/// How large reads are, and how many are in flight.
+#[derive(Clone, Copy)]
+struct Size {
+    chunk_bytes: u64,
+    in_flight: usize,
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reads of {}, {} in flight", HumanBytes(self.chunk_bytes), self.in_flight)
+    }
+}
+
+/// Why a load does not read as was measured to be best, if it does not.
+fn why_not(measured: Size, used: Size, cpus: usize) -> Option<String> {
+    let mut reasons = Vec::new();
+    match used.in_flight.cmp(&measured.in_flight) {
+        Ordering::Less => reasons.push("each takes a thread"),
+        Ordering::Equal => {}
+        Ordering::Greater if measured.in_flight < 2 * cpus => {
+            reasons.push("two for each processor are the least: it makes memory ready meanwhile");
+        }
+        Ordering::Greater => reasons.push("each ring has as many"),
+    }
+    match used.chunk_bytes.cmp(&measured.chunk_bytes) {
+        Ordering::Less => reasons.push("there is not enough to read for larger ones"),
+        Ordering::Equal => {}
+        Ordering::Greater => reasons.push("smaller ones bring nothing"),
+    }
+    (!reasons.is_empty()).then(|| reasons.join(" and "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{decide, tests};
     use super::*;
-    use alloc::string::ToString;
     use alloc::vec;
 
     const MIB: u64 = 1 << 20;
@@ -162,18 +198,24 @@ mod tests {
         let strategy = decide(&signals(0.0, best.clone()), None);
         assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, true]));
         assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (4 * MIB, 4, 6));
-        let words = "by the profile of ext4 on 254:0, where 2.9 GiB/s were measured: reads of 4.0 MiB, 24 in flight";
-        assert!(strategy.reason.contains(words), "{}", strategy.reason);
+        let words = "; by the profile of ext4 on 254:0, reads of 4.0 MiB, 24 in flight gave 2.9 GiB/s, the best: this load begins with the same";
+        assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         let strategy = decide(&signals(0.0, best), Some(Backend::Pread));
         assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (MIB, 16, 1), "the threads' own");
         let many = decide(&signals(0.0, vec![reads(false, true, 1, 128, 3000)]), Some(Backend::Pread));
         assert_eq!(many.workers, MAX_THREADS);
+        assert!(many.reason.ends_with("begins with reads of 1.0 MiB, 32 in flight, as each takes a thread"));
     }
 
     #[test]
     fn processors_that_fault_memory_in_leave_the_device_something_to_do() {
         let strategy = decide(&signals(0.0, vec![reads(true, true, 4, 1, 100)]), None);
         assert_eq!((strategy.workers, strategy.depth), (4, 2));
+        let words = "reads of 4.0 MiB, 1 in flight gave 100.0 MiB/s, the best: this load begins with reads of 4.0 MiB, 8 in flight, as two \
+                     for each processor are the least: it makes memory ready meanwhile";
+        assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
+        let uneven = decide(&signals(0.0, vec![reads(true, true, 4, 21, 100)]), None).reason;
+        assert!(uneven.ends_with("begins with reads of 4.0 MiB, 24 in flight, as each ring has as many"), "{uneven}");
     }
 
     #[test]
@@ -207,11 +249,16 @@ mod tests {
     fn a_small_load_has_reads_for_all_that_are_in_flight() {
         let mut small = signals(0.0, vec![reads(true, true, 16, 8, 1000)]);
         small.selected_bytes = 64 * MIB;
-        assert_eq!(decide(&small, None).chunk_bytes, 4 * MIB);
+        let strategy = decide(&small, None);
+        assert_eq!(strategy.chunk_bytes, 4 * MIB);
+        let words = "begins with reads of 4.0 MiB, 8 in flight, as there is not enough to read for larger ones";
+        assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         small.selected_bytes = 4 * MIB;
         assert_eq!(decide(&small, None).chunk_bytes, LEAST_CHUNK);
         let tiny = BestReads { chunk_bytes: 64 << 10, ..reads(true, true, 1, 64, 1000) };
-        assert_eq!(decide(&signals(0.0, vec![tiny]), None).chunk_bytes, LEAST_CHUNK);
+        let strategy = decide(&signals(0.0, vec![tiny]), None);
+        assert_eq!(strategy.chunk_bytes, LEAST_CHUNK);
+        assert!(strategy.reason.ends_with("in flight, as smaller ones bring nothing"), "{}", strategy.reason);
     }
 
     #[test]

@@ -74,6 +74,31 @@ fn what_is_partly_cached_is_read_both_ways() {
     signals.files[1].cached = signals.files[0].cached.clone();
     let reason = decide(&signals, None).reason;
     assert!(reason.contains("2 of 2 files are partly in the page cache"), "{reason}");
+    signals.files[1].cached.clear();
+    signals.files[1].resident = Some(0.0);
+    let reason = decide(&signals, None).reason;
+    assert!(reason.contains("1 of 2 files is partly in the page cache"), "{reason}");
+    signals.files[1].resident = Some(1.0);
+    let reason = decide(&signals, None).reason;
+    assert!(
+        reason.ends_with("1 of 2 files is read past the page cache (1 is cached, 1 is cached in part)"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn one_file_is_spoken_of_as_one() {
+    let mut signals = signals(Some(0.0), true);
+    signals.files.truncate(1);
+    let reason = |signals: &Signals, words: &str| {
+        let reason = decide(signals, None).reason;
+        assert!(reason.ends_with(words), "{reason}");
+    };
+    reason(&signals, "the file is not in the page cache, so the reads go past it");
+    signals.files[0].cached = vec![ByteRange::new(0, 1 << 29).expect("forwards")];
+    reason(&signals, "the file is partly in the page cache: that part is copied, the rest is read past it");
+    signals.files[0].resident = Some(1.0);
+    reason(&signals, "the file is in the page cache, so it is copied from there");
 }
 
 #[test]
@@ -140,9 +165,9 @@ fn files_that_differ_are_counted() {
         FileSignals { wanted_bytes: 0, ..cold },
     ];
     let reason = decide(&mixed, None).reason;
-    let counts = "2 of 5 files are read past the page cache (1 are cached, 0 partly, 1 take no direct reads, \
-                  1 have their tensors at offsets that must be shifted); \
-                  the system would not tell what is cached of 1 files";
+    let counts = "2 of 5 files are read past the page cache (1 is cached, 1 takes no direct reads, \
+                  1 has its tensors at offsets that must be shifted); \
+                  the system would not tell what is cached of 1 file";
     assert!(reason.ends_with(counts), "{reason}");
     mixed.files.iter_mut().for_each(|file| file.wanted_bytes = 0);
     let reason = decide(&mixed, None).reason;
@@ -160,7 +185,9 @@ fn what_is_cached_is_said_to_be_copied() {
     signals.files[0].aligned = false;
     let reason = decide(&signals, None).reason;
     assert!(
-        reason.contains("0 of 2 files are read past the page cache (1 are cached, 0 partly, 0 take no"),
+        reason.ends_with(
+            "none of 2 files is read past the page cache (1 is cached, 1 has its tensors at offsets that must be shifted)"
+        ),
         "{reason}"
     );
 }
@@ -179,7 +206,7 @@ fn files_that_are_not_read_are_not_spoken_of() {
     let mut part = signals(Some(0.0), true);
     part.files[1] = FileSignals { wanted_bytes: 0, aligned: false, ..part.files[1].clone() };
     let reason = decide(&part, None).reason;
-    assert!(reason.ends_with("the files are not in the page cache, so the reads go past it"), "{reason}");
+    assert!(reason.ends_with("the file is not in the page cache, so the reads go past it"), "{reason}");
 }
 
 #[test]

@@ -114,6 +114,7 @@ impl Loader {
         let Opened { mut files, image, catalog, metadata, mut warnings, .. } = opened;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
+        warnings.extend(self.selection.warning(&catalog));
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
         let (mut signals, little) = asked.measure(&mut files, image.is_some(), &catalog, &selected);
         if let Some(why) = &self.uring_refused {

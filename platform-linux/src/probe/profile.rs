@@ -198,14 +198,16 @@ fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, Stri
 /// Stores a profile in place of an older one; a reader sees the one or the other. Says where.
 ///
 /// # Errors
-/// When there is no folder for it, or it cannot be written.
+/// When there is no folder for it, or it cannot be written; the sentence names the folder, and what to do.
 pub fn store(profile: &StoredProfile) -> io::Result<PathBuf> {
     let folder = folder().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "neither XDG_CACHE_HOME nor HOME names a folder (an absolute path)")
+        let why = "neither XDG_CACHE_HOME nor HOME names a folder (an absolute path); set XDG_CACHE_HOME to one that can be written to";
+        io::Error::new(io::ErrorKind::NotFound, why)
     })?;
     store_in(&folder, profile).map_err(|error| {
-        let (folder, remedy) = (folder.to_string_lossy(), "name a folder that can be written to in XDG_CACHE_HOME");
-        io::Error::new(error.kind(), format!("{}: {error}; {remedy}", Escaped(&folder)))
+        let folder = folder.to_string_lossy();
+        let advice = "make it a folder that can be written to, or name another one in XDG_CACHE_HOME";
+        io::Error::new(error.kind(), format!("{}: {error}; {advice}", Escaped(&folder)))
     })
 }
 

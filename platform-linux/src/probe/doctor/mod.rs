@@ -4,6 +4,7 @@
 //! forbids. A cost is a figure of this project's (`benches/RESULTS.md`) or measured on the spot; where there is none,
 //! there is no cost. Nothing is changed; a folder without a file to try on gets one without a name for as long as that takes.
 
+mod access;
 mod kernel;
 mod limits;
 mod pages;
@@ -86,7 +87,7 @@ impl Finding {
 /// When the path cannot be looked at.
 pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
     let subject = Subject::open(path)?;
-    Ok(vec![
+    let mut findings = vec![
         kernel::version(),
         ring::io_uring(&subject),
         storage::file_system(&subject),
@@ -99,7 +100,10 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
         limits::open_files(&subject),
         processors::cpus(),
         processors::numa(),
-    ])
+    ];
+    // First of all, what the rest is of no use without.
+    findings.splice(..0, access::files(&subject));
+    Ok(findings)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn with_cost(finding: Finding) -> Finding {
             let gib = |rate: f64| rate / f64::from(1 << 30);
             let (huge, small) = (gib(huge.median), gib(small.median));
             finding.cost(format!(
-                "fresh memory comes at {huge:.1} GiB/s here, in small pages at {small:.1} (just measured)"
+                "without them, fresh memory would come at {small:.1} in place of {huge:.1} GiB/s (just measured)"
             ))
         }
         _ => finding,

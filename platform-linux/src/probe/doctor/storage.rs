@@ -55,7 +55,7 @@ pub(super) fn direct_reads(subject: &Subject) -> Finding {
     if is_memory(file.buffered()) {
         let found = format!("{} takes none", subject.file_system);
         let meaning = "there is no page cache to go past: its files are memory, so nothing is lost";
-        return Finding::new(NAME, Status::Missing, found, meaning).cost("nothing");
+        return Finding::new(NAME, Status::Good, found, meaning);
     }
     match try_direct(file) {
         Ok(found) => Finding::new(NAME, Status::Good, found, "cold files land in their place without a copy"),
@@ -85,13 +85,12 @@ fn try_direct(file: &OpenFile) -> Result<String, String> {
 pub(super) fn page_cache(subject: &Subject) -> Finding {
     const NAME: &str = "page cache";
     let file = match &subject.file {
-        Ok(file) => file,
+        Ok(file) => file.buffered(),
         Err(why) => {
             let meaning = "whether the system tells what is cached is found out when a checkpoint is loaded";
             return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
         }
     };
-    let file = file.buffered();
     let ways = residency::ways(file);
     let started = Instant::now();
     let share = residency::resident_share(file);

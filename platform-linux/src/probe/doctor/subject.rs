@@ -16,6 +16,8 @@ pub(super) struct Subject {
     pub(super) handle: File,
     /// A regular file to try on, or why there is none.
     pub(super) file: Result<OpenFile, String>,
+    /// Why files of the checkpoint cannot be read, of each of them.
+    pub(super) refused: Vec<Error>,
     /// The checkpoint's files, if it is one, and their bytes.
     pub(super) checkpoint: Option<(usize, u64)>,
     /// The file system's name, and whether it is on another machine.
@@ -29,30 +31,46 @@ impl Subject {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |action| move |source: io::Error| Error::Io { path: path.to_owned(), action, source };
         let metadata = fs::metadata(path).map_err(failed("look at the path"))?;
-        let located = locate(path).map(|located| located.files).unwrap_or_default();
+        let (located, mut refused) = match locate(path) {
+            Ok(located) => (located.files, Vec::new()),
+            Err(error @ Error::Io { .. }) => (Vec::new(), vec![error]),
+            Err(_) => (Vec::new(), Vec::new()),
+        };
+        refused.extend(located.iter().filter_map(|file| OpenFile::open(file).err()));
         let bytes = located.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
         let checkpoint = (!located.is_empty()).then_some((located.len(), bytes));
-        if metadata.is_file() {
-            let opened = OpenFile::open(path)?;
-            return Self::new(opened.buffered().try_clone(), Ok(opened), checkpoint, None)
-                .map_err(failed("look at the file"));
-        }
-        if !metadata.is_dir() {
+        if !metadata.is_file() && !metadata.is_dir() {
             return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
         }
-        // A load fails if one of them cannot be opened, so that is what is told.
-        let mut shards = located.iter().map(|path| OpenFile::open(path).map_err(|error| error.to_string()));
-        let first =
-            shards.next().map(|first| first.and_then(|first| shards.find_map(Result::err).map_or(Ok(first), Err)));
-        let existing = first.or_else(|| Some(Ok(OpenFile::open(&largest(path)?).ok()?)));
+        let mut folder = path.to_owned();
+        if metadata.is_file() {
+            match OpenFile::open(path) {
+                Ok(opened) => {
+                    let subject = Self::new(opened.buffered().try_clone(), Ok(opened), checkpoint, None);
+                    return subject.map(|subject| Self { refused, ..subject }).map_err(failed("look at the file"));
+                }
+                // What can be said without it, its folder tells.
+                Err(error) if refused.is_empty() => return Err(error),
+                Err(_) => folder = fs::canonicalize(path).map_err(failed("look at the path"))?,
+            }
+            folder.pop();
+        }
+        let path = &*folder;
+        let readable = |path: &PathBuf| OpenFile::open(path).ok();
+        let existing = located.iter().find_map(readable).or_else(|| largest(path).as_ref().and_then(readable));
         let (file, temporary) = match existing {
-            Some(file) => (file, None),
+            Some(file) => (Ok(file), None),
             None => match temporary(path) {
                 Ok((file, opened)) => (Ok(opened), Some(file)),
-                Err(error) => (Err(format!("there is no file to try on, and none can be made ({error})")), None),
+                Err(error) => {
+                    let why =
+                        if refused.is_empty() { "there is no file to try on" } else { "its files cannot be read" };
+                    (Err(format!("{why}, and none can be made to try on ({error})")), None)
+                }
             },
         };
-        Self::new(File::open(path), file, checkpoint, temporary).map_err(failed("open the folder"))
+        let subject = Self::new(File::open(path), file, checkpoint, temporary);
+        subject.map(|subject| Self { refused, ..subject }).map_err(failed("open the folder"))
     }
 
     fn new(
@@ -71,7 +89,7 @@ impl Subject {
         if let Ok(file) = &mut file {
             file.open_direct();
         }
-        Ok(Self { handle, file, checkpoint, file_system, network, _temporary: temporary })
+        Ok(Self { handle, file, refused: Vec::new(), checkpoint, file_system, network, _temporary: temporary })
     }
 
     /// What is on the file system in question: the file, or else the path itself.

@@ -227,7 +227,7 @@ pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<R
     };
     // Memory takes what is left.
     let reading = (budget.mul_f64(0.9).saturating_sub(started.elapsed())).max(budget.mul_f64(0.4));
-    told(&format!("reading {} for {:.1} s", roofline.origin, reading.as_secs_f64()));
+    told(&format!("reading for {:.1} s: {}", reading.as_secs_f64(), roofline.origin));
     bytes.drop_cache();
     if let Some(share) = bytes.resident().filter(|&share| share > 0.05 && bytes.buffered_refused.is_none()) {
         let note = "% of a file stayed in the page cache although it was told to go: buffered reads are not all cold";

@@ -1,0 +1,78 @@
+//! What a strategy's reason says of the files: which are read past the page cache, and what the others are.
+
+use super::{FileSignals, Signals, is_cached};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// How the files that are read are read, and why. `direct` is the strategy's, by file.
+pub(super) fn explain(signals: &Signals, direct: &[bool]) -> String {
+    let read = || signals.files.iter().filter(|file| file.wanted_bytes > 0);
+    let count = |is: fn(&FileSignals) -> bool| read().filter(|file| is(file)).count();
+    let files = read().count();
+    let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.wanted_bytes > 0).count();
+    let cached = count(is_cached);
+    let partly = count(|file| !is_cached(file) && !file.cached.is_empty());
+    let refusing = count(|file| !file.direct);
+    let unknown = count(|file| file.resident.is_none());
+    let shifted = count(|file| file.direct && !file.aligned && !is_cached(file));
+    let say = |one: &str, several: &str| number(files, one, several).to_string();
+    let mut text = match (direct, cached, refusing) {
+        _ if files == 0 => "there is nothing to read".to_string(),
+        (0, c, _) if c == files => say(
+            "the file is in the page cache, so it is copied from there",
+            "the files are in the page cache, so they are copied from there",
+        ),
+        (0, _, r) if r == files => match &signals.direct_refused {
+            Some(why) => format!("{why}, so the reads are buffered"),
+            None => format!("{} takes no direct reads, so the reads are buffered", signals.file_system),
+        },
+        (0, 0, 0) => format!(
+            "the tensors lie in the {} at offsets that their dtypes do not allow in memory, so each is read through the page \
+             cache to a place of its own",
+            number(files, "file", "files")
+        ),
+        (d, _, _) if d == files && partly > 0 => {
+            let those = match (partly, files) {
+                (_, 1) => "the file is".to_string(),
+                (1, _) => format!("1 of {files} files is"),
+                _ => format!("{partly} of {files} files are"),
+            };
+            format!("{those} partly in the page cache: that part is copied, the rest is read past it")
+        }
+        (d, _, _) if d == files => say(
+            "the file is not in the page cache, so the reads go past it",
+            "the files are not in the page cache, so the reads go past it",
+        ),
+        _ => {
+            let those = match direct {
+                0 => format!("none of {files} files is"),
+                1 => format!("1 of {files} files is"),
+                _ => format!("{direct} of {files} files are"),
+            };
+            let kinds = [
+                (cached, "is cached", "are cached"),
+                (partly, "is cached in part", "are cached in part"),
+                (refusing, "takes no direct reads", "take no direct reads"),
+                (
+                    shifted,
+                    "has its tensors at offsets that must be shifted",
+                    "have their tensors at offsets that must be shifted",
+                ),
+            ];
+            let there = kinds.iter().filter(|(n, ..)| *n > 0);
+            let told: Vec<String> =
+                there.map(|(n, one, several)| format!("{n} {}", number(*n, one, several))).collect();
+            format!("{those} read past the page cache ({})", told.join(", "))
+        }
+    };
+    if unknown > 0 {
+        let files = number(unknown, "file", "files");
+        text += &format!("; the system would not tell what is cached of {unknown} {files}");
+    }
+    text
+}
+
+fn number<'a>(n: usize, one: &'a str, several: &'a str) -> &'a str {
+    if n == 1 { one } else { several }
+}
