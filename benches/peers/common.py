@@ -14,7 +14,10 @@ import time
 def prepare():
     command = os.environ.get("BENCH_PREPARE")
     if command:
-        subprocess.run(json.loads(command), check=True)
+        done = subprocess.run(json.loads(command), stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            why = done.stderr.splitlines() or ["it told nothing"]
+            sys.exit(f"preparing: {why[-1]}")
 
 
 def status(key):

@@ -5,6 +5,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+/// Up to this share a file is not called cached at all: its header has been read, and what the system read ahead of that.
+const SCATTERED: f32 = 0.05;
+
 /// How the files that are read are read, and why. `direct` is the strategy's, by file.
 pub(super) fn explain(signals: &Signals, direct: &[bool]) -> String {
     let read = || signals.files.iter().filter(|file| file.wanted_bytes > 0);
@@ -13,6 +16,8 @@ pub(super) fn explain(signals: &Signals, direct: &[bool]) -> String {
     let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.wanted_bytes > 0).count();
     let cached = count(is_cached);
     let partly = count(|file| !is_cached(file) && !file.cached.is_empty());
+    // Less in one piece than is worth a read of its own.
+    let scattered = count(|file| file.cached.is_empty() && file.resident.is_some_and(|share| share > SCATTERED));
     let refusing = count(|file| !file.direct);
     let unknown = count(|file| file.resident.is_none());
     let shifted = count(|file| file.direct && !file.aligned && !is_cached(file));
@@ -40,6 +45,10 @@ pub(super) fn explain(signals: &Signals, direct: &[bool]) -> String {
             };
             format!("{those} partly in the page cache: that part is copied, the rest is read past it")
         }
+        (d, _, _) if d == files && scattered > 0 => say(
+            "only scattered pieces of the file are in the page cache, so the reads go past it",
+            "only scattered pieces of the files are in the page cache, so the reads go past it",
+        ),
         (d, _, _) if d == files => say(
             "the file is not in the page cache, so the reads go past it",
             "the files are not in the page cache, so the reads go past it",

@@ -95,6 +95,8 @@ fn one_file_is_spoken_of_as_one() {
         assert!(reason.ends_with(words), "{reason}");
     };
     reason(&signals, "the file is not in the page cache, so the reads go past it");
+    signals.files[0].resident = Some(0.8);
+    reason(&signals, "only scattered pieces of the file are in the page cache, so the reads go past it");
     signals.files[0].cached = vec![ByteRange::new(0, 1 << 29).expect("forwards")];
     reason(&signals, "the file is partly in the page cache: that part is copied, the rest is read past it");
     signals.files[0].resident = Some(1.0);

@@ -13,8 +13,12 @@ pub(crate) fn prepare() -> Result<(), String> {
     let Ok(command) = std::env::var("BENCH_PREPARE") else { return Ok(()) };
     let command: Vec<String> = serde_json::from_str(&command).map_err(explain)?;
     let (program, arguments) = command.split_first().ok_or("BENCH_PREPARE names no program")?;
-    let status = Command::new(program).args(arguments).status().map_err(explain)?;
-    if status.success() { Ok(()) } else { Err(format!("preparing ended with {status}")) }
+    let output = Command::new(program).args(arguments).output().map_err(explain)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    Err(format!("preparing: {}", why.lines().last().unwrap_or("it told nothing")))
 }
 
 /// Looks at one byte of each page.

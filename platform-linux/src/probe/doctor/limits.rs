@@ -75,7 +75,7 @@ pub(super) fn locked_memory() -> Finding {
         return Finding::new(NAME, Status::Good, format!("{words}, which does not hold for this user"), meaning);
     }
     let remedy = "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, docker run --ulimit memlock=-1";
-    let without = "loads without --mlock lose nothing";
+    let without = "nothing, but to loads with --mlock";
     match (lock_a_page(), limit) {
         (Ok(()), Ok(None)) => Finding::new(NAME, Status::Good, words, meaning),
         (Ok(()), _) => {

@@ -1,7 +1,7 @@
 //! What the loader is to reach, and whether it did, all from one run.
 
 use super::results::{Results, Role, Row, Sample, Table, spread};
-use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, SMALLER};
+use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, smaller};
 
 pub(super) struct Aim {
     pub(super) what: String,
@@ -115,10 +115,10 @@ pub(super) fn aims(results: &Results) -> Vec<Aim> {
     ]);
     for (id, what) in [
         (COLD_ZRAM, "cold, fast device"),
-        (&format!("{SMALLER}-{COLD_ZRAM}"), "cold, fast device, smaller model"),
+        (&smaller(COLD_ZRAM), "cold, fast device, smaller model"),
         (super::WARM, "warm"),
         (COLD_DISK, "cold, disk"),
-        (&format!("{SMALLER}-{COLD_DISK}"), "cold, disk, smaller model"),
+        (&smaller(COLD_DISK), "cold, disk, smaller model"),
         (HALF, "half cached"),
     ] {
         let measured = decision(results.table(id));

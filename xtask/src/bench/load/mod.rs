@@ -30,10 +30,10 @@ use ways::{FIRSTS, HALVES, LOADS, program};
 const COLD_ZRAM: &str = "cold-zram";
 const COLD_DISK: &str = "cold-disk";
 const WARM: &str = "warm";
-/// Before the device's own id.
-const SMALLER: &str = "smaller";
 const HALF: &str = "half";
 const FIRST: &str = "first";
+/// What `--again` takes.
+const TABLES: [&str; 7] = [COLD_ZRAM, "smaller-cold-zram", WARM, HALF, FIRST, COLD_DISK, "smaller-cold-disk"];
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// A small checkpoint, one round, nothing installed, nothing written but what is printed: to see that the bench works
     #[arg(long)]
     quick: bool,
+    /// Measure only this table again, and keep the others of the last run; can be given several times
+    #[arg(long, value_name = "TABLE", value_parser = TABLES, conflicts_with_all = ["quick", "only", "redraw", "rounds"])]
+    again: Vec<String>,
     /// Measure nothing: write the section and the figures from the last run's results in the target folder
     #[arg(long, conflicts_with = "quick")]
     redraw: bool,
@@ -70,8 +73,7 @@ impl Options {
 pub(crate) fn run_bench(options: &Options) -> Result<(), String> {
     let file = options.file();
     let results = if options.redraw {
-        let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?
+        last(&file)?
     } else {
         let results = measure(options)?;
         keep(&results, &file)?;
@@ -86,6 +88,12 @@ pub(crate) fn run_bench(options: &Options) -> Result<(), String> {
     write_section(report::HEADING, &section)
 }
 
+/// What the last run had measured.
+fn last(file: &Path) -> Result<Results, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
 /// Writes down what there is so far: a run takes long, and `--redraw` shows what an interrupted one had measured.
 fn keep(results: &Results, file: &Path) -> Result<(), String> {
     let text = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
@@ -98,31 +106,41 @@ fn measure(options: &Options) -> Result<Results, String> {
     run(cargo().args(["build", "--release", "--package", "floodtide-benches", "--bin", "ways"]))?;
     fs::create_dir_all(target().join("bench")).map_err(|error| error.to_string())?;
     let peers = Peers::set_up(!options.quick);
-    let mut results = Results {
-        machine: machine(),
-        rounds: if options.quick { 1 } else { options.rounds.into() },
-        quick: options.quick,
-        reclaims_memory: reclaims_memory(),
-        versions: versions(&peers),
-        tables: Vec::new(),
-        figures: Figures::default(),
-        left_out: Vec::new(),
+    let mut results = if options.again.is_empty() {
+        Results {
+            machine: machine(),
+            rounds: if options.quick { 1 } else { options.rounds.into() },
+            quick: options.quick,
+            reclaims_memory: reclaims_memory(),
+            versions: versions(&peers),
+            tables: Vec::new(),
+            figures: Figures::default(),
+            left_out: Vec::new(),
+            again: Vec::new(),
+        }
+    } else {
+        last(&options.file())?
     };
     let mut run = Run { options, peers: &peers, results: &mut results, cold_only: false };
     if let Some(why) = peers.missing() {
         run.leave_out(format!("all ways in Python: {why}"));
     }
-    if options.only != Some(Only::Disk) {
+    if options.only != Some(Only::Disk) && run.wants_any(&[COLD_ZRAM, &smaller(COLD_ZRAM), WARM, HALF, FIRST]) {
         // Both models and the room that a file system takes.
         match Disk::zram(if options.quick { 1 << 30 } else { 6 << 30 }) {
             Ok(disk) => run.on(&disk, COLD_ZRAM)?,
             Err(why) => run.leave_out(format!("zram: {why}")),
         }
     }
-    if options.only != Some(Only::Zram) {
+    if options.only != Some(Only::Zram) && run.wants_any(&[COLD_DISK, &smaller(COLD_DISK)]) {
         run.on(&Disk::ordinary()?, COLD_DISK)?;
     }
     Ok(results)
+}
+
+/// The table of the smaller model on a device.
+fn smaller(id: &str) -> String {
+    format!("smaller-{id}")
 }
 
 fn versions(peers: &Peers) -> Vec<(String, String)> {
@@ -152,7 +170,9 @@ impl Run<'_> {
         check_interrupted()?;
         let device = disk.describe();
         let files = shards(&folder)?;
-        let roofline = match fio::version().and_then(|_| fio::best_two(&files, self.options.quick)) {
+        let cold = self.wants_any(&[id, &smaller(id)]);
+        let settings = || fio::version().and_then(|_| fio::best_two(&files, self.options.quick));
+        let roofline = match if cold { settings() } else { Ok(Vec::new()) } {
             Ok(settings) => settings,
             Err(why) => {
                 self.leave_out(format!("fio ({}): {why}", disk.name()));
@@ -170,11 +190,11 @@ impl Run<'_> {
             ways: loads().filter(|way| way.id != "threads").collect(),
             roofline: &roofline,
         })?;
-        if !self.options.quick {
+        if !self.options.quick && self.wants_any(&[&smaller(id)]) {
             let folder = disk.path().join(QWEN3_0_6B.name);
             write_model(&folder, &QWEN3_0_6B)?;
             self.time(Case {
-                id: format!("{SMALLER}-{id}"),
+                id: smaller(id),
                 title: format!("{device}, cold page cache, Qwen3-0.6B's layout (1.1 GiB, 1 file)"),
                 folder: &folder,
                 warm_up: &warm_up,
@@ -217,13 +237,30 @@ impl Run<'_> {
             ways: FIRSTS.iter().collect(),
             roofline: &[],
         })?;
-        self.figures(disk.path())
+        if self.options.again.is_empty() { self.figures(disk.path()) } else { Ok(()) }
+    }
+
+    /// Whether one of these tables is to be measured.
+    fn wants_any(&self, ids: &[&str]) -> bool {
+        let again = &self.options.again;
+        again.is_empty() || ids.iter().any(|id| again.iter().any(|wanted| wanted == id))
     }
 
     fn time(&mut self, mut case: Case<'_>) -> Result<(), String> {
+        if !self.wants_any(&[&case.id]) {
+            return Ok(());
+        }
+        let tables = &self.results.tables;
+        let at = tables.iter().position(|table| table.id == case.id).unwrap_or(tables.len());
+        if !self.options.again.is_empty() {
+            let of_it = format!("({})", case.title);
+            self.results.left_out.retain(|why| !why.contains(&of_it));
+            self.results.tables.retain(|table| table.id != case.id);
+            self.results.again.push(case.title.clone());
+        }
         case.ways.retain(|way| way.is_ours() || self.peers.missing().is_none());
         let table = time(&case, self.peers, self.results.rounds, &mut self.results.left_out)?;
-        self.results.tables.push(table);
+        self.results.tables.insert(at, table);
         keep(self.results, &self.options.file())
     }
 

@@ -35,6 +35,9 @@ pub(super) fn section(results: &Results) -> String {
     text += "\nPeers are called as their documentation shows it (`benches/peers`). Versions: ";
     let versions: Vec<_> = results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = writeln!(text, "{}.", versions.join(", "));
+    if !results.again.is_empty() {
+        let _ = writeln!(text, "\nMeasured again, in a later run of their own: {}.", results.again.join("; "));
+    }
     let aims = aims(results);
     let met = aims.iter().filter(|aim| aim.met() == Some(true)).count();
     let judged = aims.iter().filter(|aim| aim.met().is_some()).count();

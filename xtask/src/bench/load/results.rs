@@ -14,6 +14,9 @@ pub(super) struct Results {
     pub(super) figures: Figures,
     /// What is missing, and why.
     pub(super) left_out: Vec<String>,
+    /// The titles of tables that were measured in a later run of their own.
+    #[serde(default)]
+    pub(super) again: Vec<String>,
 }
 
 /// The ways that were timed in the same rounds.

@@ -18,6 +18,9 @@ pub(super) fn check_interrupted() -> Result<(), String> {
     if INTERRUPTED.load(Ordering::Relaxed) { Err("interrupted".to_owned()) } else { Ok(()) }
 }
 
+/// How often it is tried again to bring the files into their state.
+const PREPARATIONS: usize = 4;
+
 /// In which state the files are when a load begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -89,13 +92,22 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
             let ballast = if case.takes_memory { Some(Ballast::hold(room)?) } else { None };
             let preparation = preparation(&files, case.state, ballast.as_ref());
             let (runner, row) = &mut runners[i];
-            let result = match runner {
+            let mut once = || match runner {
                 Runner::Fio(setting) => {
                     run(Command::new(&preparation[0]).args(&preparation[1..]))?;
                     fio::read(*setting, &files, None).map(|sample| (sample, None))
                 }
                 Runner::Way(way) => load(way, folder, &files, &preparation, peers),
             };
+            let mut result = once();
+            // That is not the way's fault, and it has not begun. The ballast is still held.
+            for _ in 0..PREPARATIONS {
+                if !result.as_ref().is_err_and(|why| why.contains("preparing: ")) {
+                    break;
+                }
+                check_interrupted()?;
+                result = once();
+            }
             check_interrupted()?;
             match result {
                 Ok((sample, note)) if round > 0 => {
