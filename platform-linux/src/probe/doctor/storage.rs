@@ -40,8 +40,8 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
     }
 }
 
-/// From the section "Loading" of `benches/RESULTS.md`, `std::fs::read` and auto; a cold page cache.
-const BUFFERED_COST: &str = "cold files through the page cache (std::fs::read) gave 1.3 in place of 2.3 GiB/s from a virtual disk, 1.0 in place of 6.4 from zram (benches/RESULTS.md)";
+/// From the section "Loading" of `benches/RESULTS.md`, `std::fs::read` and auto; a cold page cache, on zram the smaller model.
+const BUFFERED_COST: &str = "cold files through the page cache (std::fs::read) gave 1.3 in place of 2.4 GiB/s from a virtual disk, 1.5 in place of 8.7 from zram (benches/RESULTS.md)";
 
 pub(super) fn direct_reads(subject: &Subject) -> Finding {
     const NAME: &str = "direct reads";
