@@ -25,6 +25,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use ways::{FIRSTS, HALVES, LOADS, program};
 
 const COLD_ZRAM: &str = "cold-zram";
@@ -32,6 +33,9 @@ const COLD_DISK: &str = "cold-disk";
 const WARM: &str = "warm";
 const HALF: &str = "half";
 const FIRST: &str = "first";
+/// Free pages are reported to the host two seconds after some became free (`PAGE_REPORTING_IDLE` of Linux's mm/page_reporting.c); a load in the
+/// middle of that has half of the rate.
+const QUIET: Duration = Duration::from_secs(3);
 /// What `--again` takes.
 const TABLES: [&str; 7] = [COLD_ZRAM, "smaller-cold-zram", WARM, HALF, FIRST, COLD_DISK, "smaller-cold-disk"];
 
@@ -180,6 +184,7 @@ impl Run<'_> {
             }
         };
         let loads = || LOADS.iter();
+        let quiet = if self.results.reclaims_memory && !self.options.quick { QUIET } else { Duration::ZERO };
         self.time(Case {
             id: id.to_owned(),
             title: format!("{device}, cold page cache"),
@@ -187,6 +192,7 @@ impl Run<'_> {
             warm_up: &warm_up,
             state: State::Cold,
             takes_memory: true,
+            quiet,
             ways: loads().filter(|way| way.id != "threads").collect(),
             roofline: &roofline,
         })?;
@@ -200,9 +206,12 @@ impl Run<'_> {
                 warm_up: &warm_up,
                 state: State::Cold,
                 takes_memory: true,
+                quiet,
                 ways: loads().filter(|way| !matches!(way.id, "threads" | "second")).collect(),
                 roofline: &roofline,
             })?;
+            // On zram it is memory.
+            fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
         if std::mem::replace(&mut self.cold_only, true) {
             return Ok(());
@@ -214,6 +223,7 @@ impl Run<'_> {
             warm_up: &warm_up,
             state: State::Warm,
             takes_memory: true,
+            quiet,
             ways: loads().filter(|way| way.id != "second").collect(),
             roofline: &[],
         })?;
@@ -224,6 +234,7 @@ impl Run<'_> {
             warm_up: &warm_up,
             state: State::Half,
             takes_memory: true,
+            quiet,
             ways: HALVES.iter().collect(),
             roofline: &[],
         })?;
@@ -234,6 +245,7 @@ impl Run<'_> {
             warm_up: &warm_up,
             state: State::Warm,
             takes_memory: false,
+            quiet,
             ways: FIRSTS.iter().collect(),
             roofline: &[],
         })?;

@@ -27,7 +27,7 @@ pub(super) fn section(results: &Results) -> String {
     );
     text += "Before each run a program takes memory of twice the checkpoint's size, in huge pages, and sets it free just before the clock starts";
     text += if results.reclaims_memory {
-        ": this virtual machine gives free memory to its host after a while, and takes it back slowly, so that otherwise each way would pay for how \
+        ", three seconds later: this virtual machine gives free memory to its host after a while, and takes it back slowly, so that otherwise each way would pay for how \
          long the one before it took.\n"
     } else {
         ".\n"

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Set by Ctrl-C. Nothing is started any more, and what is mounted goes away as usual.
 pub(super) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -39,6 +40,8 @@ pub(super) struct Case<'a> {
     pub(super) state: State,
     /// Whether the loads take memory for what they bring.
     pub(super) takes_memory: bool,
+    /// How long the ballast is held, so that the machine has nothing left to give to its host when the clock starts.
+    pub(super) quiet: Duration,
     pub(super) ways: Vec<&'a Way>,
     /// The settings of fio that are timed with them.
     pub(super) roofline: &'a [Setting],
@@ -90,6 +93,9 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
             check_interrupted()?;
             // At once after the one before, while what that had is still there. What takes no memory needs none to be there.
             let ballast = if case.takes_memory { Some(Ballast::hold(room)?) } else { None };
+            if ballast.is_some() {
+                std::thread::sleep(case.quiet);
+            }
             let preparation = preparation(&files, case.state, ballast.as_ref());
             let (runner, row) = &mut runners[i];
             let mut once = || match runner {
