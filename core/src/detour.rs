@@ -6,6 +6,8 @@
 //!
 //! As the [`tune`](crate::tune) module, it knows no clock: times are nanoseconds since anything.
 
+use crate::tune::{percent, rate};
+
 /// Below this share of what was measured, in percent, the other way is tried.
 pub const EXPECTED: u64 = 70;
 /// How much more reads through the page cache must bring to be kept to, in percent: the processor copies them, and they push other files
@@ -107,7 +109,7 @@ impl Detour {
                     return None;
                 };
                 if *sum >= self.spans.watched / 4 {
-                    let direct = rate(*sum, began, now);
+                    let direct = rate(*sum, now.saturating_sub(began));
                     let was_slow = core::mem::replace(slow, direct < percent(self.expected, EXPECTED));
                     (*since, *sum) = (Some(now), 0);
                     if was_slow && *slow {
@@ -125,7 +127,7 @@ impl Detour {
             Phase::Trying { direct, bytes: sum, since } => {
                 *sum = sum.saturating_add(bytes);
                 if *sum >= self.spans.tried {
-                    let compared = Compared { direct: *direct, buffered: rate(*sum, *since, now) };
+                    let compared = Compared { direct: *direct, buffered: rate(*sum, now.saturating_sub(*since)) };
                     self.phase = Phase::Over;
                     let clearly = compared.buffered >= percent(compared.direct, 100 + GAIN);
                     return Some(if clearly { Detoured::Keep(compared) } else { Detoured::Back(compared) });
@@ -135,15 +137,6 @@ impl Detour {
         }
         None
     }
-}
-
-fn rate(bytes: u64, since: u64, now: u64) -> u64 {
-    let time = u128::from(now.saturating_sub(since).max(1));
-    u64::try_from(u128::from(bytes) * 1_000_000_000 / time).unwrap_or(u64::MAX)
-}
-
-fn percent(rate: u64, percent: u64) -> u64 {
-    u64::try_from(u128::from(rate) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -115,8 +115,7 @@ impl Tuner {
         if sample.reads < enough || time < SAMPLE_TIME {
             return None;
         }
-        let rate = u128::from(sample.bytes) * 1_000_000_000 / u128::from(time);
-        let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        let rate = rate(sample.bytes, time);
         self.bytes_per_second = Some(rate);
         self.sample = None;
         let before = self.window;
@@ -186,7 +185,12 @@ impl Tuner {
     }
 }
 
-fn percent(rate: u64, percent: u64) -> u64 {
+/// Bytes per second, of bytes in so many nanoseconds.
+pub(crate) fn rate(bytes: u64, time: u64) -> u64 {
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(time.max(1))).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn percent(rate: u64, percent: u64) -> u64 {
     u64::try_from(u128::from(rate) * u128::from(percent) / 100).unwrap_or(u64::MAX)
 }
 

@@ -1,6 +1,6 @@
 //! The options of a conversion: what to write, in how many files, under which names.
 
-use super::numbers::{partitions, shard_size, size};
+use super::numbers::{count, shard_size, size};
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, ValueEnum};
 use floodtide_linux::convert::{Rename, Split, Target};
@@ -23,7 +23,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_name = "SIZE", value_parser = shard_size)]
     pub(crate) shard_size: Option<NonZeroU64>,
     /// Write so many files (or partitions), as alike in size as the tensors allow
-    #[arg(long, value_name = "N", value_parser = partitions, conflicts_with = "shard_size")]
+    #[arg(long, value_name = "N", value_parser = count::<NonZeroU32>, conflicts_with = "shard_size")]
     pub(crate) partitions: Option<NonZeroU32>,
     /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
     #[arg(long, value_name = "GLOB")]

@@ -12,7 +12,7 @@ use crate::bench::RUNS;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use floodtide_linux::Order;
-use numbers::{runs, scale, seconds, size};
+use numbers::{count, scale, seconds, size};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -210,7 +210,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) cold: bool,
     /// Load so many times by each way; once more at first, which is not counted
-    #[arg(long, value_name = "N", default_value_t = RUNS, value_parser = runs)]
+    #[arg(long, value_name = "N", default_value_t = RUNS, value_parser = count::<NonZeroUsize>)]
     pub(crate) runs: NonZeroUsize,
     /// Only these backends, separated by commas; plain reads and a plain mapping are always there to compare with
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]

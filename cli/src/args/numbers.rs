@@ -1,7 +1,8 @@
 //! Numbers of the command line, held to the bounds within which they mean something.
 
 use bytesize::ByteSize;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::str::FromStr;
 
 /// More threads than any machine can use are a slip of the keyboard, and would end in a failure that does not say so.
 const MAX_THREADS: usize = 1024;
@@ -32,11 +33,8 @@ pub(super) fn shard_size(text: &str) -> Result<NonZeroU64, String> {
     NonZeroU64::new(bytes.as_u64()).ok_or_else(|| "expected more than 0 bytes".to_owned())
 }
 
-pub(super) fn partitions(text: &str) -> Result<NonZeroU32, String> {
-    text.parse().map_err(|_| "expected a number from 1 on".to_owned())
-}
-
-pub(super) fn runs(text: &str) -> Result<NonZeroUsize, String> {
+/// How many of something there are to be.
+pub(super) fn count<N: FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| "expected a number from 1 on".to_owned())
 }
 
@@ -53,15 +51,16 @@ pub(super) fn seconds(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
 
     #[test]
     fn sizes_and_counts_of_files_are_read() {
         let bytes = |text: &str| shard_size(text).map(NonZeroU64::get);
         assert_eq!((bytes("5GB"), bytes("2 GiB")), (Ok(5_000_000_000), Ok(2 << 30)));
         for bad in ["0", "", "-1", "x"] {
-            assert!(shard_size(bad).is_err() && partitions(bad).is_err(), "{bad}");
+            assert!(shard_size(bad).is_err() && count::<NonZeroU32>(bad).is_err(), "{bad}");
         }
-        assert_eq!(partitions("3").map(NonZeroU32::get), Ok(3));
+        assert_eq!(count("3").map(NonZeroU32::get), Ok(3));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether the files are still those that the bench began with: rates of other bytes compare nothing.
 
 use crate::output::Failure;
-use floodtide_core::Escaped;
+use floodtide_core::{Escaped, Stamp};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 pub(super) struct Unchanged {
     files: Vec<(PathBuf, Stamp)>,
 }
-
-/// Device, inode, length, time of the last change.
-type Stamp = (u64, u64, u64, (i64, i64));
 
 impl Unchanged {
     pub(super) fn new(files: &[PathBuf]) -> Result<Self, Failure> {
@@ -23,10 +20,10 @@ impl Unchanged {
     /// Fails if one is another by now.
     pub(super) fn check(&self) -> Result<(), Failure> {
         for (path, before) in &self.files {
-            if stamp(path)? != *before {
+            if let Some(what) = before.difference(stamp(path)?) {
                 let (path, advice) = (path.to_string_lossy(), "measure again when nobody writes to the checkpoint");
                 return Err(Failure::Failed(format!(
-                    "{}: the file has changed since the bench began; {advice}",
+                    "{}: the file has changed since the bench began ({what}); {advice}",
                     Escaped(&path)
                 )));
             }
@@ -39,7 +36,12 @@ fn stamp(path: &Path) -> Result<Stamp, Failure> {
     let metadata = path.metadata().map_err(|error| {
         Failure::Failed(format!("{}: cannot examine the file: {error}", Escaped(&path.to_string_lossy())))
     })?;
-    Ok((metadata.dev(), metadata.ino(), metadata.len(), (metadata.mtime(), metadata.mtime_nsec())))
+    Ok(Stamp {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        bytes: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+    })
 }
 
 #[cfg(test)]

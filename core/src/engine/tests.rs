@@ -301,6 +301,24 @@ fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
 }
 
 #[test]
+fn reads_change_their_way_in_the_middle_and_back() {
+    let (mut engine, _) = load(300_000, 1000, true);
+    let begun = engine.next_read().expect("a read");
+    engine.set_through_cache(true);
+    let through = engine.next_read().expect("a read");
+    engine.set_through_cache(false);
+    let past = engine.next_read().expect("a read");
+    assert_eq!([begun.direct, through.direct, past.direct], [true, false, true]);
+    for op in [begun, through, past] {
+        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+    }
+    while let Some(op) = engine.next_read() {
+        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+    }
+    engine.result().expect("every tensor is in");
+}
+
+#[test]
 fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
     // Three tensors, of which the first and the last are wanted; the middle chunk lies in the one between.
     let json = r#"{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]},"b":{"dtype":"U8","shape":[131072],"data_offsets":[65536,196608]},"c":{"dtype":"U8","shape":[65536],"data_offsets":[196608,262144]}}"#;

@@ -15,13 +15,8 @@ pub(super) fn open(paths: &[PathBuf], mut already: Option<FirstFile>) -> Result<
     let mut files = Vec::with_capacity(paths.len());
     let (mut builder, mut splits) = (CatalogBuilder::new(Format::Gguf), Splits::default());
     for path in paths {
-        let file = match already.take() {
-            Some(first) => {
-                image = first.image;
-                first.file
-            }
-            None => OpenFile::open(path)?,
-        };
+        let FirstFile { file, image: whole } = already.take().map_or_else(|| FirstFile::open(path, None), Ok)?;
+        image = image.or(whole);
         let start = match &image {
             Some(image) => Cow::Borrowed(image.bytes()),
             None => Cow::Owned(file.read_exact(0, first_read(file.bytes()))?),

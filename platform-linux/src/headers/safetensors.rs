@@ -2,7 +2,6 @@
 
 use super::{Opened, first_read, merge_metadata};
 use crate::error::Error;
-use crate::files::OpenFile;
 use crate::image::{FirstFile, Image};
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::format::shard_index::ShardIndex;
@@ -21,13 +20,8 @@ pub(super) fn open(
     let mut files = Vec::with_capacity(paths.len());
     let mut builder = CatalogBuilder::new(Format::Safetensors);
     for path in paths {
-        let file = match already.take() {
-            Some(first) => {
-                image = first.image;
-                first.file
-            }
-            None => OpenFile::open(path)?,
-        };
+        let FirstFile { file, image: whole } = already.take().map_or_else(|| FirstFile::open(path, None), Ok)?;
+        image = image.or(whole);
         let name = path.display().to_string();
         let invalid = |source| CoreError::Header { file: name.clone(), source };
         if image.is_none() {
