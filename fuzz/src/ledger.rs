@@ -2,8 +2,8 @@
 
 use crate::device::Device;
 use floodtide_core::{
-    Catalog, ChunkId, Disposition, Engine, Error, Event, ExtentId, Fault, FileId, Outcome, Plan, ReadId, ReadOp,
-    Readiness, TensorId, TensorInfo,
+    Catalog, Disposition, Engine, Error, Event, ExtentId, Fault, FileId, Outcome, Plan, ReadId, ReadOp, Readiness,
+    TensorId, TensorInfo,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl Ledger {
     pub fn complete_again(&mut self, at: usize, outcome: Outcome) {
         self.causes.broken = true;
         assert_eq!(self.engine.complete(self.past[at], outcome), Disposition::Abandoned);
-        self.failed(None);
+        self.failed();
         assert!(self.failure.is_some());
         self.check();
     }
@@ -210,7 +210,7 @@ impl Ledger {
             }
             Disposition::Abandoned => assert!(self.engine.has_failed()),
         }
-        self.failed(Some(op.chunk));
+        self.failed();
         self.check();
     }
 
@@ -219,8 +219,8 @@ impl Ledger {
         self.in_flight.push(op);
     }
 
-    /// Notes how the load has failed, if it just has with a read of this chunk, and checks that there is a cause.
-    fn failed(&mut self, chunk: Option<ChunkId>) {
+    /// Notes how the load has failed, if it just has, and checks that there is a cause.
+    fn failed(&mut self) {
         if self.failure.is_some() || !self.engine.has_failed() {
             return;
         }

@@ -108,7 +108,8 @@ pub struct PlanOptions {
     /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
     /// stream's limit, or what memory is left, up to 128 MiB.
     pub gathered_reads: u64,
-    /// The memory there is; `None` plans without looking.
+    /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
+    /// reads that slices are gathered from ([`gathered_reads`](Self::gathered_reads)).
     pub memory: Option<MemoryLimit>,
 }
 
