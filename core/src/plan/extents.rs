@@ -47,6 +47,8 @@ struct Run {
     /// Whether its first tensor lies in the file as it must in memory; if not, the run is shifted.
     in_place: bool,
     first: usize,
+    /// The furthest start of a mapped placement that the run has gone over, or its own: no placement of it starts before.
+    mapped: u64,
     /// The pieces of the slice that it is. No other tensor joins it.
     pieces: Option<Strided>,
 }
@@ -61,6 +63,8 @@ impl Run {
             && lies.pieces.is_none()
             // Behind the run, which is not a matter of course where the caller lists the tensors.
             && start.checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
+            // Slices of tensors that are the same bytes need not ascend.
+            && start >= self.mapped
             && alignment.divides(start - base)
             // A shifted run starts at its own alignment; a joining tensor must not ask for more.
             && (self.in_place || alignment <= self.alignment)
@@ -123,6 +127,9 @@ pub(super) fn lay_out(
         }
         if location == Location::Mapped {
             layout.map(tensor.file, range);
+            if let Some(run) = &mut run {
+                run.mapped = run.mapped.max(range.start());
+            }
             continue;
         }
         let max_gap = options.merge_gap.min(layout.gap_budget);
@@ -145,6 +152,7 @@ pub(super) fn lay_out(
                     end: range.end(),
                     alignment,
                     in_place: alignment.divides(range.start()),
+                    mapped: range.start(),
                     pieces: lies.pieces,
                     // What is empty before the first run of a stream goes with it; in the arena it needs no run.
                     first: if streamed && layout.out.extents.is_empty() { 0 } else { index },

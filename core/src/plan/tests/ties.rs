@@ -150,6 +150,27 @@ fn what_is_listed_apart_is_read_again() {
     assert!(bytes[0] == bytes[2] && bytes[0] != bytes[1]);
 }
 
+#[test]
+fn what_is_mapped_between_others_keeps_them_apart_unless_it_is_in_order() {
+    // Rows of which the first and the third are nowhere aligned, and the second is, further on.
+    let catalog = tied(&[vec![flat(DType::U8, 1000); 3], vec![flat(DType::U8, 1000); 3]], 0);
+    let slice =
+        |tensor, range| Wanted::slice(&catalog.tensor(TensorId(tensor)), 0, range).expect("a slice of a dimension");
+    let options = PlanOptions {
+        access: Access::Map { resident: false },
+        tensor_alignment: Alignment::new(8).expect("a power of two"),
+        ..PlanOptions::default()
+    };
+    let planner = Planner::new(options);
+    for (second, third, extents) in [(800..900, 401..500, 2), (400..409, 417..500, 1), (400..500, 417..450, 1)] {
+        let wanted = [slice(0, 1..9), slice(1, second.clone()), slice(2, third.clone())];
+        let plan = planner.plan(&catalog, &wanted).expect("plans");
+        assert_eq!(plan.placements()[1].location, Location::Mapped);
+        assert_eq!(plan.extents().len(), extents, "{second:?}, {third:?}");
+        assert!(plan.chunks().iter().any(|chunk| chunk.tensors.contains(&2)), "{second:?}, {third:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn every_name_has_its_bytes_and_equal_ones_have_one_place(
@@ -157,6 +178,7 @@ proptest! {
         cuts in prop::collection::vec(prop::option::weighted(0.5, (any::<u32>(), any::<u64>(), any::<u64>())), 4),
         apart in any::<u16>(),
         left_out in any::<u16>(),
+        each in any::<u16>(),
         residue in 0_u64..8,
         direct in prop_oneof![Just(None), Just(limits(512))],
         gather_gap in prop_oneof![Just(0_u64), Just(u64::MAX)],
@@ -188,17 +210,28 @@ proptest! {
             let whole = Some(Wanted::whole(tensor.id));
             let Some((dim, a, b)) = cuts[group_of(&tensor)].filter(|_| apart >> (i % 16) & 3 != 3) else { return whole };
             let Some(dim) = dim.checked_rem(tensor.shape.len() as u32) else { return whole };
+            // Often the same of all in a group, and sometimes not, so that what they span in the file need not ascend.
+            let turn = if each >> (i % 16) & 1 == 1 { 7 * i as u32 } else { 0 };
+            let (a, b) = (a.rotate_left(turn), b.rotate_right(turn));
             let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
             Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok().or(whole)
         }).collect();
         let options = PlanOptions { access, direct: vec![direct], gather_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
         let bytes = delivered(&plan);
+        let mut counted = vec![0; wanted.len()];
+        for chunk in plan.chunks() {
+            let (start, end) = (chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+            chunk.tensors.clone().for_each(|index| counted[index] += plan.bytes_within(index, start, end));
+        }
         let mut distinct = 0;
         for (index, part) in wanted.iter().enumerate() {
             let tensor = catalog.tensor(part.tensor());
             let expected: Vec<u8> = slow_slice(&tensor, part.as_slice()).into_iter().map(content).collect();
             prop_assert!(bytes[index] == expected, "{} differs", tensor.name);
+            if plan.placements()[index].location != Location::Mapped {
+                prop_assert_eq!(counted[index], expected.len() as u64, "{} is told of each of its bytes once", tensor.name);
+            }
             if let Location::Arena(place) = plan.placements()[index].location {
                 prop_assert!(expected.is_empty() || (place as u64).is_multiple_of(tensor.dtype.alignment()));
             }
