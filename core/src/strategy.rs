@@ -59,7 +59,7 @@ pub struct FileSignals {
     pub bytes: u64,
     /// The share of it in the page cache, 0 to 1; `None` when the system would not tell.
     pub resident: Option<f32>,
-    /// Where, if it is a part of the file and the system says which: ascending and disjoint.
+    /// Where, if it is a part of the file and the system says which: ascending, and none touching the next.
     pub cached: Vec<ByteRange>,
     /// Whether direct reads are possible.
     pub direct: bool,
@@ -95,6 +95,8 @@ pub struct Signals {
     pub selected_bytes: u64,
     /// Who wants them.
     pub consumer: Consumer,
+    /// Whether the threads that read also hold what they read against checksums.
+    pub verified: bool,
     /// The file system's name, when it is known.
     pub file_system: String,
     /// Whether the file system is on another machine.
@@ -128,7 +130,8 @@ pub struct Strategy {
     /// is to be tuned.
     pub most_in_flight: usize,
     /// The bytes per second that direct reads brought when the device was measured, for a [`Detour`](crate::detour::Detour); `None` where it
-    /// was not, or none are to be made, or the reads are to be these and no others.
+    /// was not, or none are to be made, or the reads are to be these and no others, or where not the device may set the pace, but a
+    /// consumer, checksums, or copies from the page cache.
     pub expected: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
     pub uncached: bool,

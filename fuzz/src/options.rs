@@ -27,7 +27,7 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
     })
 }
 
-/// Ascending ranges of each file.
+/// Ascending ranges of each file, none touching the next.
 fn cached(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<Vec<Vec<ByteRange>>> {
     let mut files = Vec::new();
     for _ in 0..u.int_in_range(0..=catalog.files().len())? {
@@ -37,6 +37,8 @@ fn cached(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<Vec<Vec<ByteRan
             let start = at.saturating_add(magnitude(u)?);
             at = start.saturating_add(magnitude(u)?);
             ranges.extend(ByteRange::new(start, at));
+            // None touches the next.
+            at = at.saturating_add(1);
         }
         files.push(ranges);
     }

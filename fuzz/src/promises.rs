@@ -1,8 +1,8 @@
 //! What every plan promises, checked from its public parts alone.
 
 use floodtide_core::{
-    Access, Alignment, Buffers, Catalog, Chunk, Extent, ExtentId, Location, Method, Order, Plan, PlanOptions, Strided,
-    Wanted, tensor_alignment,
+    Access, Alignment, Buffers, ByteRange, Catalog, Chunk, Extent, ExtentId, FileId, Location, Method, Order, Plan,
+    PlanOptions, Strided, Wanted, tensor_alignment,
 };
 use std::collections::HashSet;
 
@@ -187,8 +187,8 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
             covered[index] += end - start;
         }
     }
-    let mut mapped = plan.mapped().iter();
-    let mut run = mapped.next();
+    let ascend = |pair: &[(FileId, ByteRange)]| (pair[0].0, pair[0].1.end()) < (pair[1].0, pair[1].1.start());
+    assert!(plan.mapped().windows(2).all(ascend), "mapped runs ascend, and are apart");
     for (index, (placement, covered)) in plan.placements().iter().zip(covered).enumerate() {
         let tensor = plan.tensor(catalog, index);
         let alignment = tensor_alignment(&tensor, options.tensor_alignment);
@@ -199,14 +199,15 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
             }
             Location::Mapped => {
                 assert!(matches!(options.access, Access::Map { .. }));
-                assert!(alignment.divides(tensor.range.start()));
-                let holds = |&(file, range): &(_, floodtide_core::ByteRange)| {
+                assert!(alignment <= Alignment::PAGE && alignment.divides(tensor.range.start()));
+                let holds = |&(file, range): &(FileId, ByteRange)| {
                     file == tensor.file && range.start() <= tensor.range.start() && tensor.range.end() <= range.end()
                 };
-                while !tensor.range.is_empty() && !run.is_some_and(holds) {
-                    assert!(run.is_some(), "a mapped tensor that is in no mapped run");
-                    run = mapped.next();
-                }
+                // The last run that begins at it or before.
+                let place = (tensor.file, tensor.range.start());
+                let after = plan.mapped().partition_point(|&(file, range)| (file, range.start()) <= place);
+                let run = after.checked_sub(1).map(|at| &plan.mapped()[at]);
+                assert!(tensor.range.is_empty() || run.is_some_and(holds), "a mapped tensor that is in no mapped run");
             }
             Location::Streamed => panic!("it is no stream"),
         }

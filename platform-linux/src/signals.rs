@@ -56,7 +56,8 @@ impl Asked {
             let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::bytes) };
             wanted[tensor.file.index()] += bytes;
             selected_bytes = selected_bytes.saturating_add(bytes);
-            copied = copied.saturating_add(if lazy && in_place { 0 } else { bytes });
+            let mapped = lazy && in_place && tensor_alignment(&tensor, self.alignment) <= Alignment::PAGE;
+            copied = copied.saturating_add(if mapped { 0 } else { bytes });
         }
         let little = is_small(copied, self.backend.filter(|_| !lazy));
         let mut signals = Signals {
@@ -66,6 +67,7 @@ impl Asked {
                 Purpose::Whole { .. } => Consumer::Whole,
                 Purpose::Stream { .. } => Consumer::Stream,
             },
+            verified: false,
             file_system: String::new(),
             network: false,
             uring_refused: None,

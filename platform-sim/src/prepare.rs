@@ -173,6 +173,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
             .sum::<u64>()
             .saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
+        verified: false,
         file_system: "the world".to_owned(),
         network: false,
         uring_refused: None,

@@ -24,15 +24,15 @@ const CACHED_PART: u64 = 64 << 10;
 /// keeps; so all of them should be little beside that, and fit in what is left.
 pub(super) fn gathered_bytes(options: &PlanOptions, needed: u64) -> u64 {
     let reads = options.gathered_reads.max(1);
-    let most = match options.access {
-        Access::Stream(Buffers { limit, .. }) => chunk_bytes((limit / reads).max(1)),
+    let together = match options.access {
+        Access::Stream(Buffers { limit, .. }) => limit,
         _ => {
             let left = options.memory.as_ref().map_or(u64::MAX, |memory| memory.available.saturating_sub(needed));
-            let share = left.min(GATHERED_BYTES) / reads;
-            // A power of two that is not above it.
-            chunk_bytes(share.checked_ilog2().map_or(0, |log| 1 << log))
+            left.min(GATHERED_BYTES)
         }
     };
+    // A power of two that is not above the share of each.
+    let most = chunk_bytes((together / reads).checked_ilog2().map_or(0, |log| 1 << log));
     most.min(chunk_bytes(options.chunk_bytes))
 }
 

@@ -1,6 +1,6 @@
 //! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
 
-use super::chunks::chunk_bytes;
+use super::chunks::{chunk_bytes, gathered_bytes};
 use super::{
     Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment, ties,
 };
@@ -111,7 +111,12 @@ pub(super) fn lay_out(
         });
         let index = layout.out.placements.len();
         let location = match options.access {
-            Access::Map { .. } if alignment.divides(range.start()) && lies.pieces.is_none() => Location::Mapped,
+            // A mapping begins at a page, and maybe at nothing rounder.
+            Access::Map { .. }
+                if alignment <= Alignment::PAGE && alignment.divides(range.start()) && lies.pieces.is_none() =>
+            {
+                Location::Mapped
+            }
             Access::Stream(_) => Location::Streamed,
             // What is empty has no byte to read; the arena's start is aligned for all.
             _ => Location::Arena(0),
@@ -163,7 +168,22 @@ pub(super) fn lay_out(
     if let Some(run) = run {
         layout.end(&run, layout.out.placements.len())?;
     }
+    if catalog.has_ties() {
+        unite(&mut layout.out.mapped);
+    }
     Ok(layout.out)
+}
+
+/// Makes runs ascend, each byte in one of them: slices of tensors that are the same bytes may overlap, in any order.
+fn unite(mapped: &mut Vec<(FileId, ByteRange)>) {
+    mapped.sort_unstable_by_key(|&(file, range)| (file, range.start()));
+    mapped.dedup_by(|&mut (file, range), (last_file, last)| {
+        let joins = file == *last_file && range.start() <= last.end();
+        if joins && let Some(both) = ByteRange::new(last.start(), last.end().max(range.end())) {
+            *last = both;
+        }
+        joins
+    });
 }
 
 struct Layout<'o> {
@@ -299,7 +319,7 @@ impl Layout<'_> {
                 }
                 let (whole, _) = self.least(sliced.clone());
                 let part = if buffers.split && bytes > gather { gather / whole * whole } else { bytes };
-                let reads = if apart { pieces.count() } else { span / chunk_bytes(self.options.chunk_bytes) };
+                let reads = if apart { pieces.count() } else { span / gathered_bytes(self.options, 0) };
                 self.pieces = self.pieces.saturating_add(reads);
                 self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
                 part
@@ -363,7 +383,7 @@ impl Layout<'_> {
             apart,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             place,
-            buffer_bytes: usize::try_from(end).map_err(|_| Error::AddressSpace { needed: end })?,
+            buffer_bytes: in_memory(end)?,
             alignment: direct.unwrap_or(Alignment::ONE),
             tensors,
         });
@@ -425,7 +445,7 @@ impl Layout<'_> {
             apart: false,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             place: usize::try_from(address).unwrap_or(usize::MAX),
-            buffer_bytes: usize::try_from(buffer_bytes).map_err(|_| Error::AddressSpace { needed: buffer_bytes })?,
+            buffer_bytes: in_memory(buffer_bytes)?,
             alignment: direct.unwrap_or(Alignment::ONE),
             tensors: run.first..tensors_end,
         });
@@ -460,6 +480,12 @@ struct Footprint {
     address: u64,
     /// One past the last byte that its reads may fill.
     end: u64,
+}
+
+/// A length of memory: no object is longer than `isize::MAX`.
+pub(super) fn in_memory(bytes: u64) -> Result<usize, Error> {
+    let fits = usize::try_from(bytes).ok().filter(|&bytes| isize::try_from(bytes).is_ok());
+    fits.ok_or(Error::AddressSpace { needed: bytes })
 }
 
 /// Short runs cost less through the page cache, and pack without the edges that a direct read brings along.

@@ -61,7 +61,8 @@ impl DirectLimits {
 pub enum Access {
     /// Copied into an arena that the load owns.
     Copy,
-    /// As views of the mapped files; only tensors that would not be aligned there are copied.
+    /// As views of the mapped files; only tensors that would not be aligned there are copied, among them all that are to be aligned to more
+    /// than a page.
     Map {
         /// Whether the mapped bytes will be made resident, so that they count as memory.
         resident: bool,
@@ -92,7 +93,7 @@ pub struct PlanOptions {
     pub access: Access,
     /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
     pub direct: Vec<Option<DirectLimits>>,
-    /// By file, what of it is in the page cache, ascending and disjoint. Of what would be read directly, what is there (64 KiB at least in
+    /// By file, what of it is in the page cache: ascending, and none touching the next. Of what would be read directly, what is there (64 KiB at least in
     /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a slice in pieces
     /// that is so for reads whose bytes are all there.
     pub cached: Vec<Vec<ByteRange>>,
@@ -269,7 +270,7 @@ impl Plan {
         &self.chunks
     }
 
-    /// The runs of file bytes that are mapped.
+    /// The runs of file bytes that are mapped, ascending by file and offset and disjoint.
     #[must_use]
     pub fn mapped(&self) -> &[(FileId, ByteRange)] {
         &self.mapped
@@ -407,10 +408,7 @@ impl Planner {
         if reads > u64::from(u32::MAX / 2) {
             return Err(Error::TooMany { what: "reads" });
         }
-        let arena_bytes = usize::try_from(laid_out.arena_bytes)
-            .ok()
-            .filter(|&bytes| isize::try_from(bytes).is_ok())
-            .ok_or(Error::AddressSpace { needed })?;
+        let arena_bytes = extents::in_memory(laid_out.arena_bytes)?;
         let (mut extents, placements) = (laid_out.extents, laid_out.placements);
         let chunks = match self.options.access {
             Access::Stream(buffers) => {

@@ -19,7 +19,9 @@ pub(super) fn together(catalog: &Catalog, selected: &[Wanted], options: &PlanOpt
     if rest.first().is_none_or(|second| !second.same_bytes(first, catalog)) || comes_in_parts(catalog, first, options) {
         return 1;
     }
-    1 + rest.iter().take_while(|wanted| wanted.same_bytes(first, catalog) && cut_alike(catalog, first, wanted)).count()
+    let is_cut = matches!(options.access, Access::Stream(Buffers { split: true, .. }));
+    let joins = |wanted: &&Wanted| wanted.same_bytes(first, catalog) && (!is_cut || cut_alike(catalog, first, wanted));
+    1 + rest.iter().take_while(joins).count()
 }
 
 /// Whether it may come in parts, and in order.

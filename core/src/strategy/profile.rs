@@ -4,7 +4,7 @@
 //! A pure use of [`Profile`], which a platform measures and keeps; without one nothing here does anything. Around
 //! [`decide`](super::decide): [`reconsidered`] before it, [`adjust`] after it.
 
-use super::{Backend, MAX_WORKERS, Signals, Strategy, is_cached};
+use super::{Backend, Consumer, FileSignals, MAX_WORKERS, Signals, Strategy, is_cached};
 use crate::units::HumanBytes;
 use alloc::borrow::Cow;
 use alloc::format;
@@ -99,6 +99,15 @@ pub(super) fn reconsidered(signals: &Signals, wanted: Option<Backend>) -> Cow<'_
     Cow::Owned(signals)
 }
 
+/// Whether a load is as fast as its direct reads are: nobody else takes or looks at what they bring, and of what is wanted no more than a
+/// sixteenth, about what reading the headers leaves, comes from or through the page cache.
+fn sets_the_pace(signals: &Signals, direct: &[bool]) -> bool {
+    let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();
+    let files = signals.files.iter().zip(direct).filter(|(file, _)| file.wanted_bytes > 0);
+    let others: u64 = files.map(|(file, &direct)| if direct { cached(file) } else { file.wanted_bytes }).sum();
+    signals.consumer == Consumer::Whole && !signals.verified && others <= signals.selected_bytes / 16
+}
+
 /// Sizes the reads of a strategy for `signals` as the profile says, and adds to the reason that it did. Little bytes, cached files and
 /// mappings are none of the device's business.
 pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
@@ -122,7 +131,7 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
         chunk_bytes /= 2;
     }
     strategy.chunk_bytes = chunk_bytes;
-    strategy.expected = any_direct.then_some(best.bytes_per_second);
+    strategy.expected = (any_direct && sets_the_pace(signals, &strategy.direct)).then_some(best.bytes_per_second);
     // A tuner goes on from there.
     if ring {
         strategy.workers = cpus;
@@ -179,6 +188,7 @@ fn why_not(measured: Size, used: Size, cpus: usize) -> Option<String> {
 mod tests {
     use super::super::{decide, tests};
     use super::*;
+    use crate::units::ByteRange;
     use alloc::vec;
 
     const MIB: u64 = 1 << 20;
@@ -205,6 +215,26 @@ mod tests {
         let many = decide(&signals(0.0, vec![reads(false, true, 1, 128, 3000)]), Some(Backend::Pread));
         assert_eq!(many.workers, MAX_THREADS);
         assert!(many.reason.ends_with("begins with reads of 1.0 MiB, 32 in flight, as each takes a thread"));
+    }
+
+    #[test]
+    fn direct_reads_are_expected_to_be_as_measured_only_where_nothing_else_sets_the_pace() {
+        let cold = signals(0.0, vec![reads(true, true, 4, 24, 3000)]);
+        let expected = |signals: &Signals| decide(signals, None).expected;
+        assert_eq!(expected(&cold), Some(3000 * MIB));
+        assert_eq!(expected(&Signals { consumer: Consumer::Stream, ..cold.clone() }), None);
+        assert_eq!(expected(&Signals { verified: true, ..cold.clone() }), None);
+        assert_eq!(decide(&cold, Some(Backend::Uring)).expected, None, "these reads and no others");
+        // One file of two partly cached: a little, as the header's reading leaves it, and half.
+        for (mib, pace) in [(64, true), (512, false)] {
+            let mut partly = cold.clone();
+            partly.files[0].cached = ByteRange::new(0, mib * MIB).into_iter().collect();
+            partly.files[0].resident = Some(mib as f32 / 1024.0);
+            assert_eq!(expected(&partly).is_some(), pace, "{mib} MiB cached");
+        }
+        let mut buffered = cold;
+        buffered.files[1].aligned = false;
+        assert_eq!(expected(&buffered), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
         files: vec![file.clone(), file],
         selected_bytes: 2 << 30,
         consumer: Consumer::Whole,
+        verified: false,
         file_system: "ext4".to_string(),
         network: false,
         uring_refused: None,

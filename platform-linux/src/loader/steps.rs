@@ -129,11 +129,14 @@ impl Loader {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
             memory.available = memory.available.saturating_add(self.arenas.bytes());
         }
+        signals.verified = self.manifest.is_some();
         (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
             strategy.workers = threads.get();
+            // So many may be fewer than the device asks for.
+            strategy.expected = None;
             if strategy.backend != Backend::Uring {
                 // Each reads one thing at a time, and there are to be no more.
                 strategy.most_in_flight = threads.get();

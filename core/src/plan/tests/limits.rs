@@ -147,3 +147,26 @@ fn as_many_buffers_are_planned_as_are_little_to_describe() {
     let error = plan(vec![bytes, 1000]).expect_err("one too many");
     assert!(matches!(error, Error::TooManyBuffers { bytes: all, .. } if all == bytes + 1000), "{error}");
 }
+
+#[test]
+fn what_is_aligned_to_more_than_a_page_is_not_mapped() {
+    let catalog = catalog(&[(vec![(64 << 10) - 8, 64 << 10], 0)]);
+    let second = [Wanted::whole(TensorId(1))];
+    assert_eq!(catalog.tensor(TensorId(1)).range.start(), 64 << 10);
+    for (alignment, location) in [(4096, Location::Mapped), (8192, Location::Arena(0)), (64 << 10, Location::Arena(0))]
+    {
+        let tensor_alignment = Alignment::new(alignment).expect("a power of two");
+        let options =
+            PlanOptions { access: Access::Map { resident: false }, tensor_alignment, ..PlanOptions::default() };
+        let plan = Planner::new(options).plan(&catalog, &second).expect("plans");
+        assert_eq!(plan.placements()[0].location, location, "{alignment}");
+    }
+}
+
+#[test]
+fn no_memory_is_longer_than_an_object_may_be() {
+    use super::super::extents::in_memory;
+    assert_eq!(in_memory(isize::MAX as u64), Ok(isize::MAX as usize));
+    let needed = isize::MAX as u64 + 1;
+    assert_eq!(in_memory(needed), Err(Error::AddressSpace { needed }));
+}

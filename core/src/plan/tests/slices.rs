@@ -124,6 +124,23 @@ fn what_is_gathered_from_fits_beside_what_stays() {
 }
 
 #[test]
+fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are() {
+    let plan = |rows, columns, wanted, limit| {
+        let catalog = shaped(&[(crate::DType::U8, vec![rows, columns])], 0);
+        let slice = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..wanted).expect("a slice")];
+        let access = streamed(128 << 10, limit, true, Order::Arrival);
+        let options = PlanOptions { access, gather_gap: 128 << 10, gathered_reads: 32, ..PlanOptions::default() };
+        Planner::new(options).plan(&catalog, &slice)
+    };
+    let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 65 << 20).expect("plans");
+    let longest = wide.chunks().iter().map(|chunk| chunk.slot.len()).max();
+    assert_eq!(longest, Some(2 << 20), "32 of them take no more than the limit");
+    // With so little memory each read is 64 KiB of the 128 GiB that the pieces span.
+    let error = plan(1 << 20, 129 << 10, 1024, 1 << 20).expect_err("two million reads");
+    assert!(matches!(error, Error::TooManyBuffers { .. }), "{error}");
+}
+
+#[test]
 fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
     let catalog = shaped(&[(crate::DType::U8, vec![8, 1 << 20])], 3);
     let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];
