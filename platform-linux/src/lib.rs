@@ -7,8 +7,8 @@
 //! [`pool`] (`stream`), from where [`convert`] writes them anew. A [`trace`] tells of it as it happens.
 //!
 //! All `unsafe` of what ships is in this crate: memory from the kernel (`region`), its pieces that are owned apart (`pieces`), buffers to gather from (`scratch`), and
-//! the `arena` and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
-//! `stream` that declares it filled; the `mapping`; three calls of the residency probe, one of the device's, two of the `process`, and one with which a conversion paces its writes. Everything else is safe code.
+//! the `arena`, its `shelf`, the `image` of a small file and the [`pool`] that are made of these; the two sources that write to such memory, `pread` and the ring, and the
+//! `stream` that declares it filled; the `mapping`; three calls of the residency probe, one of the device's, one of `numa`, two of the `process`, and one with which a conversion paces its writes. Everything else is safe code.
 
 pub mod convert;
 #[doc(hidden)]

@@ -96,6 +96,8 @@ impl Shared {
             // The workers run anywhere; the tensors are for whoever waits for them, here.
             if let Some(node) = numa::node_of_caller() {
                 match arena.memory().prefer_node(node) {
+                    // What is there already stays where it is.
+                    Ok(()) if arena.memory().reused() >= bytes => {}
                     Ok(()) => *reason += &format!("; in the memory of node {node}, where the caller runs"),
                     Err(error) => *reason += &format!("; on any node ({error})"),
                 }
@@ -128,6 +130,20 @@ impl Shared {
 
     fn populates(&self) -> bool {
         self.supply.mapped_total > 0
+    }
+
+    /// Has a thread [`populate`](Self::populate), unless there is nothing to be brought in.
+    fn populate_beside(self: &Arc<Self>) {
+        if !self.populates() {
+            return;
+        }
+        if self.supply.mappings.is_image() {
+            return self.populate();
+        }
+        if let Err(error) = self.spawn(|shared| shared.populate()) {
+            self.note_thread_shortage(&error);
+            self.populate();
+        }
     }
 
     /// Makes what is mapped resident, and verifies it if asked.
@@ -191,12 +207,7 @@ impl Load {
             shared.note_thread_shortage(&error);
             shared.work_here();
         }
-        if shared.populates()
-            && let Err(error) = shared.spawn(|shared| shared.populate())
-        {
-            shared.note_thread_shortage(&error);
-            shared.populate();
-        }
+        shared.populate_beside();
         Self { shared: Some(shared) }
     }
 
@@ -212,13 +223,26 @@ impl Load {
         self.shared.as_ref().is_none_or(|shared| !shared.is_active())
     }
 
+    /// Calls the progress function, if there is one.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn report_progress(&self) {
+        if let Some(shared) = &self.shared {
+            shared.report_progress();
+        }
+    }
+
     /// Waits for the end, reporting progress meanwhile.
     ///
     /// # Errors
     /// What made the load fail.
+    ///
+    /// # Panics
+    /// When the progress function does; the load is cancelled then.
     pub fn wait(mut self) -> Result<Tensors, Error> {
+        if let Some(shared) = &self.shared {
+            shared.wait_idle(|| shared.report_progress());
+        }
         let Some(shared) = self.shared.take() else { return Err(CoreError::Cancelled.into()) };
-        shared.wait_idle(|| shared.report_progress());
         shared.join();
         conclude(shared)
     }
@@ -240,15 +264,12 @@ impl Drop for Load {
     }
 }
 
-/// Carries a load out on the calling thread alone.
+/// Carries a load out on the calling thread, but for what is to be made resident of a mapping.
 pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
     let shared = Arc::new(shared);
     shared.work_here();
-    if shared.populates() {
-        shared.populate();
-    }
-    shared.join();
-    conclude(shared)
+    shared.populate_beside();
+    Load { shared: Some(shared) }.wait()
 }
 
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.
@@ -262,7 +283,11 @@ pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
         shared.check()?;
     }
     let (arena, warnings, locked_bytes) = shared.settle()?;
-    let report = shared.report(warnings, locked_bytes);
+    let mut report = shared.report(warnings, locked_bytes);
+    if let Some(bytes) = shared.supply.mappings.image_bytes() {
+        // In place of what is viewed of it.
+        report.read_bytes = shared.prepared.plan.read_bytes() + bytes;
+    }
     shared.prepared.phases.enter(None);
     shared.report_progress();
     let shared = Arc::into_inner(shared)

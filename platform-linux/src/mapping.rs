@@ -37,12 +37,20 @@ impl Mappings {
         for (id, range) in wanted {
             let file = &files[id.index()];
             let map = &mut mappings.maps[id.index()];
-            if map.is_none() {
+            let mapped = if let Some(map) = map {
+                map.len()
+            } else {
                 // SAFETY: the bytes are only ever handed out as `&[u8]` for data, never as values with invariants. That
                 // nobody changes the file underneath is what every user of a mapping promises; `Loader` documents it.
                 let mapped = unsafe { Mmap::map(file.buffered()) };
                 let mapped = mapped.map_err(|source| Error::Memory { bytes: file.bytes(), source })?;
-                *map = Some(mapped);
+                map.insert(mapped).len()
+            };
+            if range.end() > mapped as u64 {
+                // It has been cut off since its header was read.
+                file.check_unchanged()?;
+                let source = io::ErrorKind::UnexpectedEof.into();
+                return Err(Error::Memory { bytes: file.bytes(), source });
             }
             // Inside the mapping, so both ends fit in usize.
             mappings.wanted.push((id.index(), range.start() as usize, range.end() as usize));
@@ -53,6 +61,11 @@ impl Mappings {
     /// Whether all is there already, read by one call.
     pub(crate) fn is_image(&self) -> bool {
         self.image.is_some()
+    }
+
+    /// The bytes that this call has read.
+    pub(crate) fn image_bytes(&self) -> Option<u64> {
+        self.image.as_ref().map(|image| image.bytes().len() as u64)
     }
 
     pub(crate) fn bytes(&self, file: FileId) -> &[u8] {
@@ -148,5 +161,26 @@ fn make_resident(map: &Mmap, start: usize, end: usize) -> io::Result<()> {
             Err(io::Error::other("the file is shorter than when it was opened, or its device fails (EFAULT)"))
         }
         result => result,
+    }
+}
+
+// Miri has no mappings.
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_off_before_it_is_mapped_is_an_error() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(10_000).expect("grows");
+        let opened = [OpenFile::open(file.path()).expect("opens")];
+        let wanted = [
+            (FileId(0), ByteRange::new(0, 4096).expect("forwards")),
+            (FileId(0), ByteRange::new(8192, 10_000).expect("forwards")),
+        ];
+        assert!(Mappings::new(&opened, &wanted).is_ok());
+        file.as_file().set_len(9000).expect("shrinks");
+        let error = Mappings::new(&opened, &wanted).expect_err("too short");
+        assert!(matches!(error, Error::Changed { .. }), "{error}");
     }
 }

@@ -116,7 +116,13 @@ impl Region {
                 Ok(self)
             }
             Err(error) => {
-                // The target may be unmapped by now, and its addresses somebody else's; it never had a page.
+                // The target's first pages may be unmapped by now, and their addresses somebody else's; the rest of it is still ours. It
+                // never had a page.
+                let (start, rest) = (self.base.as_ptr().wrapping_add(smaller.bytes), self.bytes - smaller.bytes);
+                if rest > 0 {
+                    // SAFETY: nothing points there, and whoever unmapped the first pages did so up to here.
+                    let _ = unsafe { rustix::mm::munmap(start.cast(), rest) };
+                }
                 std::mem::forget(self);
                 Err(error.into())
             }

@@ -88,16 +88,25 @@ impl Shelf {
         if fresh > LITTLE && free_memory() < fresh {
             self.trim();
         }
-        let region = match kept {
-            Some(region) if reused == bytes => region,
+        let (region, reused) = match kept {
+            Some(region) if reused == bytes => (region, reused),
             kept => {
                 // The last huge page is a whole one too.
                 let mapped =
                     bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.bytes() as usize).unwrap_or(usize::MAX);
-                let region = Region::map(mapped, Alignment::HUGE_PAGE)?;
-                match kept {
-                    Some(smaller) => region.adopt(smaller)?,
-                    None => region,
+                let fresh = || Region::map(mapped, Alignment::HUGE_PAGE);
+                let grown = match kept {
+                    Some(smaller) => fresh().and_then(|region| region.adopt(smaller)),
+                    None => fresh(),
+                };
+                match grown {
+                    Ok(region) => (region, reused),
+                    // What is kept may be all that a limit of address space has left; and Linux before 6.17 does not move twice what has
+                    // been moved.
+                    Err(_) => {
+                        self.trim();
+                        (fresh()?, 0)
+                    }
                 }
             }
         };
@@ -225,6 +234,24 @@ mod tests {
         write(&large, 6 * MIB - 1, 9);
         drop(large);
         assert_eq!(shelf.bytes(), 6 << 20, "as one piece");
+    }
+
+    /// What Linux before 6.17 says of memory that has been moved once, any Linux from 6.10 on says of memory that is sealed.
+    #[cfg(all(not(miri), target_pointer_width = "64"))]
+    #[test]
+    fn pages_that_cannot_be_moved_are_done_without() {
+        let shelf = Arc::<Shelf>::default();
+        let small = shelf.take(2 * MIB).expect("maps");
+        // SAFETY: the memory stays as it is, for as long as this process lives.
+        let sealed = unsafe { libc::syscall(libc::SYS_mseal, small.start().as_ptr(), small.bytes(), 0) };
+        if sealed != 0 {
+            return println!("skipped: this system seals no memory ({})", io::Error::last_os_error());
+        }
+        drop(small);
+        drop(shelf.take(2 * MIB).expect("is there"));
+        let large = shelf.take(5 * MIB).expect("is mapped anew");
+        assert_eq!((large.reused(), large.bytes(), shelf.bytes()), (0, 6 * MIB, 0));
+        assert_eq!(read(&large, 0), 0);
     }
 
     #[test]

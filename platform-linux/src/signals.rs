@@ -92,19 +92,36 @@ impl Asked {
                 wanted_bytes,
             });
         }
-        if let Some(file) = files.first().filter(|_| !there) {
-            (signals.file_system, signals.network) = probe::file_system(file.buffered());
+        if !there {
+            look_at_file_systems(&mut signals, files);
         }
-        if !little && matches!(self.backend, None | Some(Backend::Uring)) {
+        if signals.uring_refused.is_none() && !little && matches!(self.backend, None | Some(Backend::Uring)) {
             signals.uring_refused = probe::uring_refusal();
-        }
-        if signals.file_system == probe::FUSE {
-            signals.uring_refused.get_or_insert_with(|| RING_ON_FUSE.to_owned());
         }
         if let Purpose::Stream { memory_alignment: Some(alignment) } = self.purpose {
             keep_to_memory(&mut signals, files, alignment as u64);
         }
         (signals, little)
+    }
+}
+
+/// Looks at the file system of every device that a file is on: by its name the first, which nearly always is the only one, and whatever must
+/// be minded of any.
+fn look_at_file_systems(signals: &mut Signals, files: &[OpenFile]) {
+    let mut seen = Vec::new();
+    for file in files {
+        if seen.contains(&file.device()) {
+            continue;
+        }
+        seen.push(file.device());
+        let (name, network) = probe::file_system(file.buffered());
+        signals.network |= network;
+        if name == probe::FUSE {
+            signals.uring_refused = Some(RING_ON_FUSE.to_owned());
+        }
+        if signals.file_system.is_empty() {
+            signals.file_system = name;
+        }
     }
 }
 

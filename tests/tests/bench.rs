@@ -2,10 +2,12 @@
 
 use floodtide_tests::checkpoint::{folder, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
-use floodtide_tests::sandbox::SmallDisk;
+use floodtide_tests::sandbox::{MemoryGroup, SmallDisk};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 const WAYS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
@@ -149,4 +151,24 @@ fn a_checkpoint_that_changes_meanwhile_has_no_results() {
         let run = bench(&path, &["--runs", "1000"]);
         assert!(run.code == 1 && run.stdout.is_empty() && run.stderr.contains("has changed"), "{run:?}");
     });
+}
+
+#[test]
+fn ways_that_need_no_memory_are_measured_where_it_is_short_and_names_that_are_no_text_are_refused() {
+    let folder = folder();
+    let path = sparse(folder.path(), 512 << 20);
+    let group = match MemoryGroup::new(256 << 20) {
+        Ok(group) => group,
+        Err(error) => return println!("skipped: no control group can be made here ({error})"),
+    };
+    let mut program = Command::new(command::path());
+    program.args(["bench", "--runs", "1", "--json", "--backends", "pread"]).arg(&path);
+    group.confine(&mut program);
+    let json = command::finish(&mut program).json();
+    let [pread, mapped] = [0, 3].map(|at| &json["ways"][at]);
+    assert!(pread["error"].as_str().is_some_and(|why| why.contains("512.0 MiB")), "{json}");
+    assert!(number(mapped, "seconds") > 0.0 && number(&json, "bytes") == f64::from(512 << 20), "{json}");
+    let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"m\xff.safetensors"));
+    small(&odd);
+    bench(&odd, &["--runs", "1"]).assert_error(1, &["not UTF-8", "link"]);
 }

@@ -1,6 +1,7 @@
 //! Loads that are watched, locked, awaited or changed under way, and tensors that outlive their loader.
 
-use floodtide_core::{DType, Error as CoreError};
+use floodtide_core::middleware::{Faults, Injection};
+use floodtide_core::{DType, Error as CoreError, ReadOp, Selection};
 use floodtide_linux::{Backend, Error, Loader, Tensor, Tensors};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,62 @@ fn progress_ends_at_the_total() {
         assert!(calls.load(Ordering::Relaxed) >= 1, "{backend}");
         assert!(done.load(Ordering::Relaxed) >= 64 << 20, "{backend}");
     }
+}
+
+/// Makes reads slow: what they bring comes only a while after it was asked for.
+#[derive(Default)]
+struct Slow;
+
+impl Faults for Slow {
+    fn inject(&mut self, _: &ReadOp) -> Injection {
+        std::thread::sleep(Duration::from_millis(20));
+        Injection::None
+    }
+}
+
+#[test]
+fn a_progress_function_that_panics_ends_what_it_watched() {
+    let folder = folder();
+    let path = write(folder.path(), 64);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    let loader = Loader::new().backend(Backend::Pread).faults(Slow::default).on_progress(move |progress| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        assert!(progress.bytes_total == 0, "seen");
+    });
+    let panicked = |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
+    assert!(panicked(&|| drop(loader.load(&path))));
+    // The load is given up, and so is its memory, which goes back to the loader when the last thread has ended.
+    let waited = std::time::Instant::now();
+    while loader.kept_bytes() == 0 {
+        assert!(waited.elapsed() < Duration::from_secs(20), "something holds the load");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(panicked(&|| drop(loader.manifest(&path))), "and does not wait for ever");
+    assert!(calls.load(Ordering::Relaxed) >= 2);
+}
+
+#[test]
+fn progress_is_told_while_a_load_is_awaited() {
+    let folder = folder();
+    let path = write(folder.path(), 64);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    let count = move |_| {
+        seen.fetch_add(1, Ordering::Relaxed);
+    };
+    let loader = Loader::new().backend(Backend::Pread).faults(Slow::default).on_progress(count);
+    runtime.block_on(loader.load_async(&path)).expect("loads");
+    assert!(calls.load(Ordering::Relaxed) >= 2, "{calls:?} in a load of several ticks");
+}
+
+#[test]
+fn what_is_read_of_a_small_file_is_all_of_it() {
+    let folder = folder();
+    let path = write(folder.path(), 1);
+    let report = Loader::new().select(Selection::names(["small"])).load(&path).expect("loads").report().clone();
+    assert_eq!((report.bytes, report.read_bytes), (3, fs::metadata(&path).expect("is there").len()));
 }
 
 #[test]

@@ -7,9 +7,10 @@ use floodtide_tests::by_backend::{
     Bytes, MB, ON_FUSE, STREAMED_ON_FUSE, TENSORS, assert_right, by_every_backend, checkpoint, drain, error_of, load,
     loader, place,
 };
-use floodtide_tests::checkpoint::{folder, reference_digest};
+use floodtide_tests::checkpoint::{folder, plain, raw, reference_digest};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::{Faults, FaultyFs, VICTIM, serve};
+use floodtide_tests::layout::drop_cache;
 
 use floodtide_tests::roles::{OnPath, in_process, run_role};
 use std::collections::BTreeMap;
@@ -134,6 +135,25 @@ fn rings_are_not_trusted_on_fuse() {
         let report = Loader::new().load(disk.victim()).expect("loads").report().clone();
         assert_eq!(report.backend, Backend::Pread, "{}", report.reason);
     }
+}
+
+/// Nor where only one of the files is there, behind a link.
+#[test]
+fn rings_are_not_trusted_where_any_file_is_on_fuse() {
+    let (folder, served) = (folder(), folder());
+    let mut expected = checkpoint(served.path());
+    let (json, data) = plain([("beside".to_owned(), vec![5; 8 * MB])]);
+    let beside = folder.path().join("a.safetensors");
+    fs::write(&beside, raw(&json, &data)).expect("writes");
+    fs::File::open(&beside).expect("opens").sync_all().expect("syncs");
+    expected.insert("beside".to_owned(), data);
+    let faults = Faults { short: vec![100_000, 1, 70_001, 4096], ..way(WAYS[0]) };
+    let Some(disk) = mounted(served.path(), faults) else { return };
+    std::os::unix::fs::symlink(disk.victim(), folder.path().join("b.safetensors")).expect("links");
+    drop_cache(folder.path());
+    let error = error_of(load(&loader(Some(Backend::Uring)), folder.path()), "refused").to_string();
+    assert!(error.contains("uring") && error.contains("FUSE"), "{error}");
+    assert_right(load(&Loader::new(), folder.path()), &expected, "auto");
 }
 
 #[test]

@@ -1,18 +1,18 @@
 //! A system that gives no threads, descriptors, locked memory, rings or memory. Each ends in the right bytes or in an error that says what is
 //! wrong, and the process goes on to load another file.
 
-use floodtide_linux::{Backend, Error};
+use floodtide_linux::{Backend, Error, Loader};
 use floodtide_tests::by_backend::{
     Bytes, LOADED, MB, STREAMED, TENSORS, assert_right, by_every_backend, checkpoint, error_of, load, loader, stream,
 };
-use floodtide_tests::checkpoint::{folder, many, raw, reshard};
+use floodtide_tests::checkpoint::{folder, many, raw, reshard, sparse};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::VICTIM;
 use floodtide_tests::layout::{drop_cache, reference};
 use floodtide_tests::roles::{in_process, run_role};
 use floodtide_tests::sandbox::{
-    MemoryGroup, forbid_io_uring, forbid_io_uring_here, forbid_threads, forbid_threads_here, limit_locked_memory,
-    limit_open_files,
+    MemoryGroup, forbid_io_uring, forbid_io_uring_here, forbid_threads, forbid_threads_here, limit_address_space,
+    limit_locked_memory, limit_open_files,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
@@ -28,7 +28,24 @@ fn started_by_other_tests() {
         ("opens few files", opens_few_files),
         ("has little address space", has_little_address_space),
         ("is in a control group", is_in_a_control_group),
+        ("loads more than before", loads_more_than_before),
     ]);
+}
+
+/// With 1.25 GiB of address space, of which what is kept and what is wanted would take more together.
+fn loads_more_than_before(folder: &Path) {
+    let loader = Loader::new();
+    for mib in [512, 800] {
+        let path = sparse(folder, mib << 20);
+        assert_eq!(loader.load(&path).expect("fits").report().bytes, mib << 20);
+        assert!(loader.kept_bytes() >= mib << 20, "for the next");
+    }
+}
+
+#[test]
+fn memory_that_is_kept_is_given_up_where_it_is_in_the_way() {
+    let folder = folder();
+    in_process("loads more than before", folder.path(), |program| limit_address_space(program, 1280 << 20));
 }
 
 /// With 1 MiB that may be locked: too little for a load, enough for some of a stream's buffers.

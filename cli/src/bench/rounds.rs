@@ -8,9 +8,9 @@ use super::roofline::Pattern;
 use super::unchanged::Unchanged;
 use super::way::Way;
 use crate::output::{self, Failure};
-use floodtide_core::Escaped;
+use floodtide_core::{Escaped, Selection};
 use floodtide_linux::{Backend, Loader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// So many patterns of the roofline's are measured in every round; the others are out after the first one.
 const FINALISTS: usize = 2;
@@ -144,16 +144,25 @@ impl Results {
 }
 
 pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
-    // By a backend that is named, so that small files too are asked whether they take direct reads.
-    let planned = Loader::new().backend(Backend::Pread).plan(&options.path)?;
+    // By a backend that is named, so that small files too are asked whether they take direct reads; and nothing of them, as some ways may do
+    // with less memory than others.
+    let nothing = Selection::names::<&str>([]);
+    let planned = Loader::new().backend(Backend::Pread).select(nothing).plan(&options.path)?;
     let files = planned.catalog.files();
     let checkpoint = Checkpoint {
         path: options.path.clone(),
         files: files.iter().map(|file| PathBuf::from(&file.path)).collect(),
         file_bytes: files.iter().map(|file| file.bytes).sum(),
-        tensors: planned.plan.placements().len(),
-        bytes: planned.plan.selected_bytes(),
+        tensors: planned.catalog.len(),
+        bytes: planned.catalog.tensor_bytes(),
     };
+    if let Some(path) = checkpoint.files.iter().chain([&checkpoint.path]).find(|path| !is_text(path)) {
+        let path = path.to_string_lossy();
+        return Err(Failure::Failed(format!(
+            "{}: the name is not UTF-8, and each load of a bench is a process that is told it as text; bench it by a link with another name",
+            Escaped(&path)
+        )));
+    }
     let direct = options.cold && planned.signals.files.iter().all(|file| file.direct);
     let patterns = Pattern::candidates(direct, !options.cold);
     let machine = Machine::of(checkpoint.files.first().unwrap_or(&checkpoint.path));
@@ -190,6 +199,11 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
         return Err(Failure::Failed(format!("no way could load the checkpoint; {}: {why}", what.name())));
     }
     Ok(results)
+}
+
+/// Whether a path is text: what a catalog could not tell of one is replaced in its names.
+fn is_text(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| !path.contains(char::REPLACEMENT_CHARACTER))
 }
 
 /// One load of each, in an order of its own. The first round brings programs and metadata into memory, compares what was loaded,

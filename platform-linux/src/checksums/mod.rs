@@ -87,11 +87,13 @@ impl Sums {
         let mut stream = TensorStream::of(&loader, checkpoint, started);
         let hashers = Hashers::new(whole_files.files().len(), with_tensors.then(|| ContentHashes::new(&catalog)));
         let ended = std::thread::scope(|scope| {
+            // Also when this thread panics, as a caller's progress function may: the others would wait for ever.
+            let _closed = Closed(&hashers);
             let work = || hashers.work(true);
             let spawn =
                 |_| std::thread::Builder::new().name("floodtide-hash".to_owned()).spawn_scoped(scope, work).ok();
             let threads: Vec<_> = (0..probe::cpus().max(1)).map_while(spawn).collect();
-            let ended = loop {
+            loop {
                 match stream.next_buffer() {
                     None => break Ok(()),
                     Some(Err(error)) => break Err(error),
@@ -101,9 +103,7 @@ impl Sums {
                     // The system gives no thread.
                     hashers.work(false);
                 }
-            };
-            hashers.close();
-            ended
+            }
         });
         ended?;
         let (files, tensors) = hashers.finish();
@@ -126,6 +126,15 @@ impl Sums {
 
     fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
+    }
+}
+
+/// Tells the hashers that nothing more comes, when it is dropped.
+struct Closed<'a>(&'a Hashers);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -98,8 +98,13 @@ impl Loader {
             return blocking(move || conclude(shared)).await;
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);
-        while load.as_ref().is_some_and(|load| !load.is_finished()) {
+        let mut last = Instant::now();
+        while let Some(load) = load.as_ref().filter(|load| !load.is_finished()) {
             tokio::time::sleep(Duration::from_millis(2)).await;
+            if last.elapsed() >= TICK {
+                last = Instant::now();
+                load.report_progress();
+            }
         }
         match load.take() {
             Some(load) => blocking(move || load.wait()).await,

@@ -180,7 +180,7 @@ fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, Stri
     };
     let ignored = |why: &str| {
         let path = path.to_string_lossy().into_owned();
-        format!("{}: the profile is ignored: {why}; measure again with floodtide probe --store", Escaped(&path))
+        format!("{}: the profile is ignored: {why}; measure again with floodtide probe --store DIR", Escaped(&path))
     };
     let mut json = Vec::new();
     match file.take(MAX_BYTES + 1).read_to_end(&mut json) {

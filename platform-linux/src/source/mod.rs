@@ -1,5 +1,5 @@
 //! Where reads go on Linux: one file a backend, each a [`ReadSource`](floodtide_core::ReadSource) (or, for async callers, the same
-//! engine driven by awaits). To add one, write it here and start it in `crew::Crew::run`.
+//! engine driven by awaits). To add one, write it here and start it in `crew::Crew::work`.
 
 mod pread;
 #[cfg(feature = "tokio")]

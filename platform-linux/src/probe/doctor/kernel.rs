@@ -3,13 +3,14 @@
 use super::{Finding, Status};
 
 /// What came with which version, and what is done without it.
-const NEWS: [((u32, u32), &str); 6] = [
+const NEWS: [((u32, u32), &str); 7] = [
     ((5, 6), "io_uring's reads (5.6): threads read instead"),
     ((5, 14), "MADV_POPULATE_READ (5.14): a mapping is touched page by page"),
     ((6, 1), "STATX_DIOALIGN (6.1): what direct reads need is found out by trying"),
     ((6, 1), "rings of one thread with deferred work (6.1): a plain ring is used"),
     ((6, 5), "cachestat (6.5): what is cached is asked by mincore or sampled"),
     ((6, 14), "STATX_DIO_READ_ALIGN (6.14): reads keep to the alignment of writes"),
+    ((6, 14), "RWF_DONTCACHE (6.14): what the page cache has no room for goes through it all the same"),
 ];
 
 pub(super) fn version() -> Finding {

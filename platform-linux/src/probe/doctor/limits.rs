@@ -37,7 +37,7 @@ pub(super) fn memory(subject: &Subject) -> Finding {
     let needed = subject.checkpoint.map_or(0, |(_, bytes)| bytes);
     let ulimit = |option| tightest.limit.contains(option);
     let remedy = format!(
-        "floodtide load --stream, --backend mmap or --select; or lift what is tightest: {}",
+        "floodtide load --stream or --select, or Loader::open in a program; or lift what is tightest: {}",
         if tightest.limit.contains("cgroup") {
             "memory.max of the control group (docker run --memory)"
         } else if ulimit("ulimit -v") {
@@ -78,11 +78,14 @@ pub(super) fn locked_memory() -> Finding {
     let without = "nothing, but to loads with --mlock";
     match (lock_a_page(), limit) {
         (Ok(()), Ok(None)) => Finding::new(NAME, Status::Good, words, meaning),
-        (Ok(()), _) => {
-            Finding::new(NAME, Status::Limited, words, "--mlock locks so much of a load, and warns of the rest")
-                .cost(without)
-                .remedy(remedy)
-        }
+        (Ok(()), _) => Finding::new(
+            NAME,
+            Status::Limited,
+            words,
+            "--mlock locks loads up to that, warns that larger ones are not, and of a stream locks so much",
+        )
+        .cost(without)
+        .remedy(remedy),
         (Err(error), _) => {
             Finding::new(NAME, Status::Missing, format!("{words}; {error}"), "--mlock locks nothing, and warns of it")
                 .cost(without)

@@ -48,7 +48,7 @@ pub(super) fn numa() -> Finding {
         );
     }
     let node = spanned[0];
-    let meaning = "tensors lie on whichever node the thread ran that read them, which may be far from who uses them";
+    let meaning = "a load asks for memory of the node where its caller runs; streams lie where the thread ran that read them, which may be far from who uses them";
     Finding::new(NAME, Status::Limited, found, meaning)
         .remedy(format!("numactl --cpunodebind={node} --membind={node}, with the node of who uses the tensors"))
 }

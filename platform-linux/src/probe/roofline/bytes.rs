@@ -57,12 +57,12 @@ impl Bytes {
         if is_memory(&handle) {
             return Err(ProbeError::Memory { path: folder.to_owned(), file_system: file_system(&handle).0 });
         }
-        let (cold, cached) = existing(folder);
+        let Existing { cold, cached, home } = existing(folder, &handle);
         if total(&cold) >= wanted {
             let origin = format!("existing files of {}", HumanBytes(total(&cold)));
             return Ok(Self::new(cold, origin, None, None));
         }
-        match write(folder, wanted, patience, told) {
+        match write(&home, wanted, patience, told) {
             Ok((file, bytes)) => {
                 let opened = reopen(&file).map_err(|source| ProbeError::folder(folder, source))?;
                 let origin = format!("a temporary file of {}, removed afterwards", HumanBytes(bytes));
@@ -147,12 +147,27 @@ fn total(files: &[OpenFile]) -> u64 {
     files.iter().map(|file| file.bytes() / PIECE * PIECE).sum()
 }
 
-/// The large regular files of a folder, links followed, that lie on one device: those that are cold, and the others. Where the folder is a
-/// checkpoint, they are its files, which a cache may keep elsewhere.
-fn existing(folder: &Path) -> (Vec<OpenFile>, Vec<OpenFile>) {
-    let candidates: Vec<PathBuf> = match locate(folder) {
-        Ok(located) => located.files,
-        Err(_) => std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
+/// What a folder has to measure its device with.
+struct Existing {
+    /// Large regular files, links followed, that lie on one device and are out of the page cache; and those that are not.
+    cold: Vec<OpenFile>,
+    cached: Vec<OpenFile>,
+    /// Where a file of one's own lies on that device.
+    home: PathBuf,
+}
+
+/// A folder means the file system that it is on, whatever it has links to. A checkpoint means its files, which a cache may keep elsewhere.
+fn existing(folder: &Path, handle: &File) -> Existing {
+    let (candidates, home) = match locate(folder) {
+        Ok(located) => {
+            let home = located.files.iter().find_map(|file| home_of(file)).unwrap_or_else(|| folder.to_owned());
+            (located.files, home)
+        }
+        Err(_) => {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            let there = |path: &PathBuf| File::open(path).is_ok_and(|file| same_file_system(&file, handle));
+            (entries.filter(|path| path.is_file()).filter(there).collect(), folder.to_owned())
+        }
     };
     let large = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok()?;
@@ -166,7 +181,22 @@ fn existing(folder: &Path) -> (Vec<OpenFile>, Vec<OpenFile>) {
     let mut opened: Vec<OpenFile> = paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
     let device = opened.first().map(OpenFile::device);
     opened.retain(|file| Some(file.device()) == device);
-    opened.into_iter().partition(|file| resident_share(file.buffered()).is_some_and(|share| share <= COLD))
+    let is_cold = |file: &OpenFile| resident_share(file.buffered()).is_some_and(|share| share <= COLD);
+    let (cold, cached) = opened.into_iter().partition(is_cold);
+    Existing { cold, cached, home }
+}
+
+/// The folder that a file really lies in, unless that is memory.
+fn home_of(file: &Path) -> Option<PathBuf> {
+    let folder = std::fs::canonicalize(file).ok()?.parent()?.to_owned();
+    File::open(&folder).is_ok_and(|folder| !is_memory(&folder)).then_some(folder)
+}
+
+/// Whether both have one device number; or, as those of overlays and subvolumes differ, one identity of the file system.
+fn same_file_system(a: &File, b: &File) -> bool {
+    let device = |file: &File| rustix::fs::fstat(file).map(|stat| stat.st_dev).ok();
+    let identity = |file: &File| rustix::fs::fstatvfs(file).map(|answer| answer.f_fsid).ok().filter(|&id| id != 0);
+    device(a).is_some_and(|number| Some(number) == device(b)) || identity(a).is_some_and(|id| Some(id) == identity(b))
 }
 
 /// Whether it has no holes, which are not read from the device. Not by its blocks, of which many file systems without a device tell none.
@@ -235,6 +265,19 @@ mod tests {
         bytes.begin();
         assert_eq!(bytes.next(PIECE).1, PIECE);
         assert_eq!(bytes.next(PIECE).1, 0);
+    }
+
+    #[test]
+    fn a_checkpoint_of_links_is_measured_where_its_files_are() {
+        let [links, blobs] = [0, 1].map(|_| tempfile::tempdir_in(HERE).expect("a folder"));
+        let blob = blobs.path().join("blob");
+        let header = br#"{"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+        let content = [&(header.len() as u64).to_le_bytes()[..], header, &[7]].concat();
+        std::fs::write(&blob, content).expect("writes");
+        std::os::unix::fs::symlink(&blob, links.path().join("model.safetensors")).expect("links");
+        let home = |folder: &Path| existing(folder, &File::open(folder).expect("opens")).home;
+        assert_eq!(home(links.path()), blobs.path().canonicalize().expect("is there"));
+        assert_eq!(home(blobs.path()), blobs.path(), "no checkpoint, by its names");
     }
 
     #[test]
