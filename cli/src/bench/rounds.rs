@@ -147,7 +147,7 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
     // By a backend that is named, so that small files too are asked whether they take direct reads; and nothing of them, as some ways may do
     // with less memory than others.
     let nothing = Selection::names::<&str>([]);
-    let planned = Loader::new().backend(Backend::Pread).select(nothing).plan(&options.path)?;
+    let planned = Loader::new().backend(Backend::Pread).selection(nothing).plan(&options.path)?;
     let files = planned.catalog.files();
     let checkpoint = Checkpoint {
         path: options.path.clone(),

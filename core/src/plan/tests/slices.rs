@@ -4,7 +4,7 @@ use super::*;
 use crate::ElementType;
 
 /// A file of these tensors, given by type and shape, whose data starts at an offset of the given residue modulo 8.
-fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], residue: u64) -> Catalog {
+pub(super) fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], residue: u64) -> Catalog {
     let mut builder = CatalogBuilder::new(Format::Safetensors);
     let file = builder.add_file("f", 1 << 60).expect("adds");
     let mut at = 8 + residue;
@@ -125,18 +125,18 @@ fn what_is_gathered_from_fits_beside_what_stays() {
 
 #[test]
 fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are() {
-    let plan = |rows, columns, wanted, limit| {
+    let plan = |rows, columns, wanted, gather, limit| {
         let catalog = shaped(&[(crate::DType::U8, vec![rows, columns])], 0);
         let slice = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..wanted).expect("a slice")];
-        let access = streamed(128 << 10, limit, true, Order::Arrival);
+        let access = streamed(gather, limit, true, Order::Arrival);
         let options = PlanOptions { access, gather_gap: 128 << 10, gathered_reads: 32, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &slice)
     };
-    let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 65 << 20).expect("plans");
+    let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 8 << 20, 65 << 20).expect("plans");
     let longest = wide.chunks().iter().map(|chunk| chunk.slot.len()).max();
     assert_eq!(longest, Some(2 << 20), "32 of them take no more than the limit");
     // With so little memory each read is 64 KiB of the 128 GiB that the pieces span.
-    let error = plan(1 << 20, 129 << 10, 1024, 1 << 20).expect_err("two million reads");
+    let error = plan(1 << 20, 129 << 10, 1024, 128 << 10, 1 << 20).expect_err("two million reads");
     assert!(matches!(error, Error::TooManyBuffers { .. }), "{error}");
 }
 

@@ -303,7 +303,7 @@ mod tests {
         {
             file.as_file().write_all(&vec![1; 8 * PIECE as usize]).expect("writes");
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
-            let (cold, cached) = existing(folder.path());
+            let Existing { cold, cached, .. } = existing(folder.path(), &File::open(folder.path()).expect("opens"));
             assert_eq!(cold.iter().chain(&cached).map(OpenFile::bytes).collect::<Vec<_>>(), [4 * PIECE]);
             std::fs::remove_file(folder.path().join("link")).expect("removes");
         }
