@@ -57,6 +57,35 @@ impl CatalogBuilder {
         self.catalog.records.reserve(tensors);
     }
 
+    /// Adds all that another builder has of the same format, its files behind those that are here: as if they had been added here one after
+    /// another.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn append(&mut self, other: Self) -> Result<(), Error> {
+        let (catalog, Catalog { files, records, names, dims, metadata, .. }) = (&mut self.catalog, other.catalog);
+        let too_many = |what| Error::TooMany { what };
+        let fits = |here: usize, more: usize| here.checked_add(more).is_some_and(|sum| u32::try_from(sum).is_ok());
+        if !fits(catalog.files.len(), files.len()) {
+            return Err(too_many("files"));
+        }
+        if !fits(catalog.records.len(), records.len()) {
+            return Err(too_many("tensors"));
+        }
+        let (file, name, dim) = (catalog.files.len() as u32, catalog.names.len(), catalog.dims.len());
+        catalog.records.extend(records.into_iter().map(|record| Record {
+            name: record.name.start + name..record.name.end + name,
+            dims: record.dims.start + dim..record.dims.end + dim,
+            file: FileId(record.file.0 + file),
+            ..record
+        }));
+        catalog.metadata.extend(metadata.into_iter().map(|(of, key, value)| (FileId(of.0 + file), key, value)));
+        catalog.files.extend(files);
+        catalog.names.push_str(&names);
+        catalog.dims.extend(dims);
+        Ok(())
+    }
+
     /// Adds a tensor whose bytes lie at `range` of a file that was added; its shape has the slowest dimension first. That the range is within
     /// the file and as long as dtype and shape say is for the parser to know.
     ///

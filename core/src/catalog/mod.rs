@@ -267,6 +267,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_appended_is_as_if_it_had_been_added() {
+        let add = |builder: &mut CatalogBuilder, files: core::ops::Range<u64>| {
+            for number in files {
+                let file = builder.add_file(&format!("file {number}"), 100 + number).expect("few");
+                for tensor in 0..number % 4 {
+                    let (name, shape) = (format!("{number}.{tensor}"), [tensor + 1, number, 1]);
+                    let range = ByteRange::new(tensor * 9, tensor * 9 + number % 9).expect("forwards");
+                    let shape = &shape[..tensor as usize];
+                    builder.add_tensor(file, &name, DType::U8.into(), shape, range).expect("few");
+                }
+                builder.add_metadata(file, &format!("key {number}"), "value");
+            }
+        };
+        let mut all = CatalogBuilder::new(Format::Safetensors);
+        add(&mut all, 0..30);
+        let mut parts = CatalogBuilder::new(Format::Safetensors);
+        for files in [0..7, 7..7, 7..8, 8..30] {
+            let mut part = CatalogBuilder::new(Format::Safetensors);
+            add(&mut part, files);
+            parts.append(part).expect("few");
+        }
+        let tables = |builder: CatalogBuilder| format!("{:?}", builder.finish().expect("no duplicates"));
+        assert_eq!(tables(parts), tables(all));
+    }
+
+    #[test]
     fn tensors_are_found_by_number_by_name_and_in_both_orders() {
         let catalog = catalog(&[&["t", "s"], &["r"]]).expect("no duplicates");
         let names =

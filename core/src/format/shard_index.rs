@@ -11,6 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use thiserror::Error;
@@ -61,8 +62,10 @@ pub enum IndexError {
 #[derive(Debug)]
 pub struct ShardIndex {
     shards: Vec<String>,
+    /// One after another, so that 100,000 of them are one allocation.
+    names: String,
     /// By name; the second is an index into `shards`.
-    map: Vec<(String, usize)>,
+    map: Vec<(Range<usize>, u32)>,
     total_size: Option<u64>,
     metadata: Vec<(String, String)>,
 }
@@ -75,25 +78,28 @@ impl ShardIndex {
     pub fn parse(json: &[u8]) -> Result<Self, IndexError> {
         let raw: RawIndex =
             serde_json::from_slice(json).map_err(|e| IndexError::Json { message: without_middle(e.to_string()) })?;
-        let WeightMap { entries, shards: listed } = raw.weight_map;
+        let WeightMap { names, entries, shards: listed } = raw.weight_map;
         if entries.is_empty() {
             return Err(IndexError::Empty);
         }
         let mut shards = listed.clone();
         shards.sort_unstable();
-        let sorted: Vec<usize> = listed.iter().map(|shard| shards.binary_search(shard).unwrap_or_default()).collect();
-        let order = sorted_by_name(entries.iter().map(|(name, _)| name.as_str()));
-        let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
-        let map: Vec<(String, usize)> = order
-            .into_iter()
-            .filter_map(|number| entries[number as usize].take())
-            .map(|(name, shard)| (name, sorted[shard as usize]))
-            .collect();
-        if let Some(pair) = map.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(IndexError::DuplicateName { name: pair[0].0.clone() });
+        let number = |shard| shards.binary_search(shard).unwrap_or_default() as u32;
+        let sorted: Vec<u32> = listed.iter().map(number).collect();
+        let order = sorted_by_name(entries.iter().map(|(name, _)| &names[name.clone()]));
+        let by_order = |number| {
+            let (name, shard) = &entries[number as usize];
+            (name.clone(), sorted[*shard as usize])
+        };
+        let map: Vec<(Range<usize>, u32)> = order.into_iter().map(by_order).collect();
+        let name = |entry: &(Range<usize>, u32)| &names[entry.0.clone()];
+        if let Some(pair) = map.windows(2).find(|pair| name(&pair[0]) == name(&pair[1])) {
+            return Err(IndexError::DuplicateName { name: name(&pair[0]).to_owned() });
         }
-        if let Some((name, shard)) = map.iter().find(|(_, shard)| !is_plain_name(&shards[*shard])) {
-            return Err(IndexError::NotPlainName { name: name.clone(), shard: shards[*shard].clone() });
+        let plain: Vec<bool> = shards.iter().map(|shard| is_plain_name(shard)).collect();
+        if let Some(entry) = map.iter().find(|(_, shard)| !plain[*shard as usize]) {
+            let shard = shards[entry.1 as usize].clone();
+            return Err(IndexError::NotPlainName { name: name(entry).to_owned(), shard });
         }
         let fields = raw.metadata.unwrap_or_default();
         let total_size = fields.get("total_size").and_then(whole_number);
@@ -101,7 +107,7 @@ impl ShardIndex {
             .iter()
             .map(|(key, value)| (key.clone(), value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)))
             .collect();
-        Ok(Self { shards, map, total_size, metadata })
+        Ok(Self { shards, names, map, total_size, metadata })
     }
 
     /// The shards' names, sorted, each once.
@@ -124,13 +130,14 @@ impl ShardIndex {
 
     /// The entries as (tensor, index into [`shards`](Self::shards)), sorted by name.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
-        self.map.iter().map(|(name, shard)| (name.as_str(), *shard))
+        self.map.iter().map(|(name, shard)| (&self.names[name.clone()], *shard as usize))
     }
 
     /// The index into [`shards`](Self::shards) of a tensor's shard.
     #[must_use]
     pub fn shard_of(&self, tensor: &str) -> Option<usize> {
-        self.map.binary_search_by(|(name, _)| name.as_str().cmp(tensor)).ok().map(|at| self.map[at].1)
+        let found = self.map.binary_search_by(|(name, _)| self.names[name.clone()].cmp(tensor));
+        found.ok().map(|at| self.map[at].1 as usize)
     }
 }
 
@@ -158,7 +165,8 @@ struct RawIndex {
 
 /// The map with every entry kept, so that duplicates are seen; the shards, each once, by number.
 struct WeightMap {
-    entries: Vec<(String, u32)>,
+    names: String,
+    entries: Vec<(Range<usize>, u32)>,
     shards: Vec<String>,
 }
 
@@ -171,7 +179,7 @@ impl<'de> Deserialize<'de> for WeightMap {
                 f.write_str("an object of tensor names and shard names")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
-                let (mut entries, mut shards) = (Vec::new(), Vec::<String>::new());
+                let (mut names, mut entries, mut shards) = (String::new(), Vec::new(), Vec::<String>::new());
                 let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
                 let mut last = 0_u32;
                 while let Some((Text(name), Text(shard))) = map.next_entry()? {
@@ -182,9 +190,11 @@ impl<'de> Deserialize<'de> for WeightMap {
                             (shards.len() - 1) as u32
                         });
                     }
-                    entries.push((name.into_owned(), last));
+                    let start = names.len();
+                    names.push_str(&name);
+                    entries.push((start..names.len(), last));
                 }
-                Ok(WeightMap { entries, shards })
+                Ok(WeightMap { names, entries, shards })
             }
         }
         deserializer.deserialize_map(MapVisitor)

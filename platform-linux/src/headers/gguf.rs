@@ -19,7 +19,7 @@ pub(super) fn open(paths: &[PathBuf], mut already: Option<FirstFile>) -> Result<
         image = image.or(whole);
         let start = match &image {
             Some(image) => Cow::Borrowed(image.bytes()),
-            None => Cow::Owned(file.read_exact(0, first_read(file.bytes()))?),
+            None => Cow::Owned(file.read_exact(0, first_read(file.bytes(), FIRST_READ))?),
         };
         splits.add(&mut builder, &file, start)?;
         files.push(file);
@@ -29,6 +29,9 @@ pub(super) fn open(paths: &[PathBuf], mut already: Option<FirstFile>) -> Result<
     let metadata = merge_metadata(&[], catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
     Ok(Opened { files, image, catalog, metadata, warnings: Vec::new() })
 }
+
+/// Headers begin with metadata, which often is longer; what is parsed of them in vain is little.
+const FIRST_READ: u64 = 64 << 10;
 
 /// What the files of one model say of being its shards, and how many tensors each has.
 #[derive(Debug, Default)]

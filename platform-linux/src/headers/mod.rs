@@ -58,12 +58,9 @@ fn by_content(paths: &[PathBuf], first: Option<FirstFile>) -> Result<Opened, Err
     }
 }
 
-/// Most headers of a shard are within this; one read then brings prefix and header.
-const FIRST_READ: u64 = 64 << 10;
-
-/// How much of a file is read first. A small file has a small header, and what is read along is copied for nothing.
-fn first_read(file_bytes: u64) -> usize {
-    (file_bytes / 64).clamp(4096, FIRST_READ).min(file_bytes) as usize
+/// How much of a file is read first, no more than `most`. A small file has a small header, and what is read along is copied for nothing.
+fn first_read(file_bytes: u64, most: u64) -> usize {
+    (file_bytes / 64).clamp(4096, most).min(file_bytes) as usize
 }
 
 /// What is wrong with each of several safetensors files, looked at for itself. Nothing is said of other formats, in which a file may be of
