@@ -33,11 +33,13 @@ const COLD_DISK: &str = "cold-disk";
 const WARM: &str = "warm";
 const HALF: &str = "half";
 const FIRST: &str = "first";
+/// Not a table, but the figures of small checkpoints and of many tensors.
+const FIGURES: &str = "figures";
 /// Free pages are reported to the host two seconds after some became free (`PAGE_REPORTING_IDLE` of Linux's mm/page_reporting.c); a load in the
 /// middle of that has half of the rate.
 const QUIET: Duration = Duration::from_secs(3);
 /// What `--again` takes.
-const TABLES: [&str; 7] = [COLD_ZRAM, "smaller-cold-zram", WARM, HALF, FIRST, COLD_DISK, "smaller-cold-disk"];
+const TABLES: [&str; 8] = [COLD_ZRAM, "smaller-cold-zram", WARM, HALF, FIRST, FIGURES, COLD_DISK, "smaller-cold-disk"];
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -129,7 +131,8 @@ fn measure(options: &Options) -> Result<Results, String> {
     if let Some(why) = peers.missing() {
         run.leave_out(format!("all ways in Python: {why}"));
     }
-    if options.only != Some(Only::Disk) && run.wants_any(&[COLD_ZRAM, &smaller(COLD_ZRAM), WARM, HALF, FIRST]) {
+    if options.only != Some(Only::Disk) && run.wants_any(&[COLD_ZRAM, &smaller(COLD_ZRAM), WARM, HALF, FIRST, FIGURES])
+    {
         // Both models and the room that a file system takes.
         match Disk::zram(if options.quick { 1 << 30 } else { 6 << 30 }) {
             Ok(disk) => run.on(&disk, COLD_ZRAM)?,
@@ -249,7 +252,14 @@ impl Run<'_> {
             ways: FIRSTS.iter().collect(),
             roofline: &[],
         })?;
-        if self.options.again.is_empty() { self.figures(disk.path()) } else { Ok(()) }
+        if !self.wants_any(&[FIGURES]) {
+            return Ok(());
+        }
+        self.figures(disk.path())?;
+        if !self.options.again.is_empty() {
+            self.results.again.push("small checkpoints and many tensors".to_owned());
+        }
+        Ok(())
     }
 
     /// Whether one of these tables is to be measured.
