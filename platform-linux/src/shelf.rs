@@ -94,10 +94,10 @@ impl Shelf {
                 // The last huge page is a whole one too.
                 let mapped =
                     bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.bytes() as usize).unwrap_or(usize::MAX);
-                let fresh = || Region::map(mapped, Alignment::HUGE_PAGE);
+                let map = || Region::map(mapped, Alignment::HUGE_PAGE);
                 let grown = match kept {
-                    Some(smaller) => fresh().and_then(|region| region.adopt(smaller)),
-                    None => fresh(),
+                    Some(smaller) => map().and_then(|region| region.adopt(smaller)),
+                    None => map(),
                 };
                 match grown {
                     Ok(region) => (region, reused),
@@ -105,7 +105,7 @@ impl Shelf {
                     // been moved.
                     Err(_) => {
                         self.trim();
-                        (fresh()?, 0)
+                        (map()?, 0)
                     }
                 }
             }
