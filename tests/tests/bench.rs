@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 const WAYS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
@@ -141,14 +142,22 @@ fn a_checkpoint_that_changes_meanwhile_has_no_results() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
     small(&path);
+    let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Again and again, as the first time may be before the program has looked at it.
         let change = || {
-            std::thread::sleep(Duration::from_millis(300));
             let file = fs::File::options().write(true).open(&path).expect("opens");
-            file.set_modified(SystemTime::UNIX_EPOCH).expect("sets");
+            for second in 0.. {
+                std::thread::sleep(Duration::from_millis(300));
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).expect("sets");
+            }
         };
         scope.spawn(change);
         let run = bench(&path, &["--runs", "1000"]);
+        ended.store(true, Ordering::Relaxed);
         assert!(run.code == 1 && run.stdout.is_empty() && run.stderr.contains("has changed"), "{run:?}");
     });
 }

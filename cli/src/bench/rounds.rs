@@ -201,9 +201,9 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
     Ok(results)
 }
 
-/// Whether a path is text: what a catalog could not tell of one is replaced in its names.
+/// Whether a path is text. A catalog's paths always are, with a replacement for what is not, so that there is no such file.
 fn is_text(path: &Path) -> bool {
-    path.to_str().is_some_and(|path| !path.contains(char::REPLACEMENT_CHARACTER))
+    path.to_str().is_some_and(|text| !text.contains(char::REPLACEMENT_CHARACTER) || path.exists())
 }
 
 /// One load of each, in an order of its own. The first round brings programs and metadata into memory, compares what was loaded,

@@ -7,7 +7,7 @@ use io_uring::IoUring;
 use std::fs;
 use std::io;
 
-/// From the section "Loading" of `benches/RESULTS.md`, pread and uring; a cold page cache, on zram the smaller model.
+/// From the section "Loading" of `benches/RESULTS.md`, pread and uring; a cold page cache, the larger model.
 const COST: &str = "threads wait for the reads instead: as fast from a virtual disk (1.6 GiB/s), 4.1 in place of 4.7 GiB/s from zram (benches/RESULTS.md)";
 
 pub(super) fn io_uring(subject: &Subject) -> Finding {

@@ -40,7 +40,7 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
     }
 }
 
-/// From the section "Loading" of `benches/RESULTS.md`, `std::fs::read` and auto; a cold page cache, on zram the smaller model.
+/// From the section "Loading" of `benches/RESULTS.md`, `std::fs::read` and auto; a cold page cache, the larger model.
 const BUFFERED_COST: &str = "cold files through the page cache (std::fs::read) gave 1.4 in place of 1.7 GiB/s from a virtual disk, 1.3 in place of 4.7 from zram (benches/RESULTS.md)";
 
 pub(super) fn direct_reads(subject: &Subject) -> Finding {
