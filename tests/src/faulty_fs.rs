@@ -6,6 +6,7 @@
 //! own process serves could not be killed any more. That program is the test's own, started again for the one function that
 //! calls [`serve`]; it listens on its standard input, which is a socket, and ends when that is closed.
 
+use crate::roles::this_program;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request,
@@ -21,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -71,16 +72,15 @@ pub struct FaultyFs {
 }
 
 impl FaultyFs {
-    /// Shows `files`. `server` is the name of the calling program's test function that calls [`serve`].
+    /// Shows `files`. `server` names the calling program's test function that calls [`serve`], after the `module_path!()` of it.
     ///
     /// # Errors
     /// When this process may not mount, or the kernel has no FUSE.
-    pub fn mount(files: &Path, server: &str, faults: Faults) -> io::Result<Self> {
+    pub fn mount(files: &Path, (module, server): (&str, &str), faults: Faults) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let (ours, theirs) = UnixStream::pair()?;
-        let mut program = Command::new(std::env::current_exe()?);
-        program.args(["--exact", server, "--nocapture"]).env(SERVE, "1");
-        let program = program.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).spawn()?;
+        let mut program = this_program(module, server);
+        let program = program.env(SERVE, "1").stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).spawn()?;
         let mounted = Self { folder, control: Mutex::new(BufReader::new(ours)), server: program };
         mounted.tell(&Order::Mount { files: files.to_owned(), at: mounted.folder.path().to_owned(), faults })?;
         Ok(mounted)

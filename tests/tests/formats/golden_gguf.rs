@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-const REQUIREMENTS: &str = include_str!("../golden/requirements.txt");
-const SCRIPT: &str = include_str!("../golden/gguf_files.py");
+const REQUIREMENTS: &str = include_str!("../../golden/requirements.txt");
+const SCRIPT: &str = include_str!("../../golden/gguf_files.py");
 
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -30,7 +30,7 @@ fn serves_faults() {
 
 /// A file system with these faults; `None`, and a line that says so, where there can be none.
 fn mounted(files: &Path, faults: Faults) -> Option<FaultyFs> {
-    FaultyFs::mount(files, "serves_faults", faults)
+    FaultyFs::mount(files, (module_path!(), "serves_faults"), faults)
         .inspect_err(|error| println!("skipped: FUSE cannot be used here ({error})"))
         .ok()
 }
@@ -343,7 +343,7 @@ fn drops_what_is_under_way(folder: &Path) {
 fn dropping_a_load_or_a_stream_does_not_wait_for_a_device_that_hangs() {
     let folder = folder();
     checkpoint(folder.path());
-    in_process("drops what is under way", folder.path(), |_| {});
+    in_process(module_path!(), "drops what is under way", folder.path(), |_| {});
 }
 
 #[test]

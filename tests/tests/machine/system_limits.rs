@@ -44,7 +44,9 @@ fn loads_more_than_before(folder: &Path) {
 #[test]
 fn memory_that_is_kept_is_given_up_where_it_is_in_the_way() {
     let folder = folder();
-    in_process("loads more than before", folder.path(), |program| limit_address_space(program, 1280 << 20));
+    in_process(module_path!(), "loads more than before", folder.path(), |program| {
+        limit_address_space(program, 1280 << 20)
+    });
 }
 
 /// With 1 MiB that may be locked: too little for a load, enough for some of a stream's buffers.
@@ -81,7 +83,7 @@ fn memory_that_may_not_be_locked_is_a_warning_and_is_counted() {
     let folder = folder();
     checkpoint(folder.path());
     for bytes in [0, MB as u64] {
-        in_process("locks little", folder.path(), |program| limit_locked_memory(program, bytes));
+        in_process(module_path!(), "locks little", folder.path(), |program| limit_locked_memory(program, bytes));
     }
     for stream in [&[][..], &["--stream", "--memory-limit", "4MiB"]] {
         let mut program = Command::new(command::path());
@@ -124,7 +126,7 @@ fn fewer_descriptors_than_shards_are_an_error_and_the_command_asks_for_more() {
     let shards = folder.path().join("shards");
     fs::create_dir(&shards).expect("makes");
     reshard(&file, &shards, 200);
-    in_process("opens few files", &shards, |program| limit_open_files(program, 64, 1024));
+    in_process(module_path!(), "opens few files", &shards, |program| limit_open_files(program, 64, 1024));
     for backend in ["auto", "uring", "pread", "tokio"] {
         let stream = |hard| {
             let mut program = Command::new(command::path());
@@ -242,7 +244,7 @@ fn has_little_address_space(folder: &Path) {
 fn too_little_address_space_is_an_error() {
     let folder = folder();
     checkpoint(folder.path());
-    in_process("has little address space", folder.path(), |_| {});
+    in_process(module_path!(), "has little address space", folder.path(), |_| {});
 }
 
 /// In 192 MiB, with a checkpoint of 512 MiB in two tensors beside the small one.
@@ -286,7 +288,7 @@ fn a_control_group_that_is_too_small_is_an_error_for_loads_and_for_streams() {
         Ok(group) => group,
         Err(error) => return println!("skipped: no control group can be made here ({error})"),
     };
-    in_process("is in a control group", folder.path(), |program| group.confine(program));
+    in_process(module_path!(), "is in a control group", folder.path(), |program| group.confine(program));
     let run = |arguments: &[&str]| {
         let mut program = Command::new(command::path());
         program.arg("load").arg(&large).args(["--stream", "--json"]).args(arguments);

@@ -1,8 +1,11 @@
-//! A load that is dropped or cancelled at any time ends, and leaves neither a thread nor its memory behind. Alone in its
+//! A load that is dropped or cancelled at any time ends, and leaves neither a thread nor its memory behind. It runs in a child
 //! process, so that both can be counted.
 
 use floodtide_linux::{Backend, Loader};
+use floodtide_tests::checkpoint::folder;
+use floodtide_tests::roles::{in_process, run_role};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const MIB: usize = 128;
@@ -27,10 +30,20 @@ fn loader_threads() -> usize {
         .count()
 }
 
+/// Runs one of the roles; does nothing by itself.
+#[test]
+fn started_by_other_tests() {
+    run_role(&[("drops loads", drops_loads)]);
+}
+
 #[test]
 fn dropped_loads_leave_nothing_behind() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let path = folder.path().join("model.safetensors");
+    let folder = folder();
+    in_process(module_path!(), "drops loads", folder.path(), |_| {});
+}
+
+fn drops_loads(folder: &Path) {
+    let path = folder.join("model.safetensors");
     let data = vec![7_u8; MIB << 20];
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], &data).expect("bytes");
     safetensors::serialize_to_file([("t", view)], None, &path).expect("writes");

@@ -7,6 +7,7 @@
 use floodtide_linux::{Backend, Loader, Tensors};
 use floodtide_tests::checkpoint::{folder, many, raw, reshard, small};
 use floodtide_tests::command;
+use floodtide_tests::roles::this_program;
 use floodtide_tests::sandbox::MemoryGroup;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,8 +55,8 @@ fn kib(field: &str) -> u64 {
 
 /// Opens and touches a checkpoint in a process of its own; returns what it printed.
 fn open_and_touch(path: &Path, prepare: impl FnOnce(&mut Command)) -> String {
-    let mut program = Command::new(std::env::current_exe().expect("this program"));
-    program.args(["--exact", "started_by_other_tests", "--nocapture"]).env(CHECKPOINT, path);
+    let mut program = this_program(module_path!(), "started_by_other_tests");
+    program.env(CHECKPOINT, path);
     prepare(&mut program);
     command::finish(&mut program).assert_ok().to_owned()
 }
