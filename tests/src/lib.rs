@@ -8,7 +8,6 @@ pub mod faulty_fs;
 pub mod gguf;
 pub mod layout;
 pub mod malformed;
-pub mod malformed_store;
 pub mod roles;
 pub mod sandbox;
 pub mod store_reader;

@@ -3,19 +3,12 @@
 use super::Case;
 use crate::gguf::{Draft, array, described, string};
 use floodtide_core::GgmlType;
-use std::fs;
-use std::path::Path;
 
 /// The name of every single file here.
 pub const NAME: &str = "broken.gguf";
 
 fn bytes(rule: &'static str, bytes: Vec<u8>, words: &[&'static str]) -> Case {
-    let write = move |folder: &Path| {
-        let path = folder.join(NAME);
-        fs::write(&path, &bytes).expect("writes");
-        path
-    };
-    Case { rule, write: Box::new(write), words: words.to_vec() }
+    Case::file(rule, NAME, bytes, words)
 }
 
 fn file(rule: &'static str, draft: &Draft, words: &[&'static str]) -> Case {
@@ -143,17 +136,13 @@ fn data() -> Vec<Case> {
 
 /// A model of two shards, changed in one way; the path is the folder's.
 fn split(rule: &'static str, change: fn(&mut Vec<(String, Draft)>), words: &[&'static str]) -> Case {
-    let write = move |folder: &Path| {
-        let shard = |number: u16, name: &str| {
-            let draft = Draft::new().shard(number, 2, 2).tensor(name, &[4], GgmlType::F32);
-            (format!("m-{:05}-of-00002.gguf", number + 1), draft)
-        };
-        let mut files = vec![shard(0, "s"), shard(1, "t")];
-        change(&mut files);
-        files.iter().for_each(|(name, draft)| drop(draft.write(folder, name)));
-        folder.to_owned()
+    let shard = |number: u16, name: &str| {
+        let draft = Draft::new().shard(number, 2, 2).tensor(name, &[4], GgmlType::F32);
+        (format!("m-{:05}-of-00002.gguf", number + 1), draft)
     };
-    Case { rule, write: Box::new(write), words: words.to_vec() }
+    let mut files = vec![shard(0, "s"), shard(1, "t")];
+    change(&mut files);
+    Case::folder(rule, files.into_iter().map(|(name, draft)| (name, draft.bytes())).collect(), words)
 }
 
 /// Every rule between shards.

@@ -15,7 +15,7 @@ use std::process::Command;
 
 #[test]
 fn core_refuses_each_malformed_file_by_its_rule() {
-    assert_refused_by_core(malformed::files(), |path| {
+    assert_refused_by_core(malformed::safetensors::files(), |path| {
         let bytes = fs::read(path).expect("reads");
         let len = bytes.len() as u64;
         let range = header_range(&bytes, len).map_err(|error| error.to_string())?;
@@ -26,12 +26,16 @@ fn core_refuses_each_malformed_file_by_its_rule() {
 
 #[test]
 fn the_command_refuses_each_malformed_file() {
-    assert_refused_by_command(malformed::files(), &["inspect", "load", "plan", "digest"], &["broken.safetensors"]);
+    assert_refused_by_command(
+        malformed::safetensors::files(),
+        &["inspect", "load", "plan", "digest"],
+        &[malformed::safetensors::NAME],
+    );
 }
 
 #[test]
 fn the_command_refuses_each_malformed_sharded_checkpoint() {
-    assert_refused_by_command(malformed::sharded(), &["inspect", "load"], &[]);
+    assert_refused_by_command(malformed::safetensors::sharded(), &["inspect", "load"], &[]);
 }
 
 #[test]

@@ -6,10 +6,10 @@ use floodtide_core::{Selection, ShardRules};
 use floodtide_linux::{Format, Loader, Order, Tensor};
 use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream};
 use floodtide_tests::checkpoint::folder;
+use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
-use floodtide_tests::malformed::{assert_refused_by_command, assert_refused_by_core};
+use floodtide_tests::malformed::{self, assert_refused_by_command, assert_refused_by_core};
 use floodtide_tests::store_writer::{Store, stores, write};
-use floodtide_tests::{command, malformed_store};
 use proptest::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -258,17 +258,17 @@ fn by_core(folder: &Path) -> Result<(), String> {
 
 #[test]
 fn core_refuses_each_malformed_index_by_its_rule() {
-    assert_refused_by_core(malformed_store::indexes(), by_core);
+    assert_refused_by_core(malformed::serverlessllm::indexes(), by_core);
 }
 
 #[test]
 fn the_command_refuses_each_malformed_store() {
     assert_refused_by_command(
-        malformed_store::indexes(),
+        malformed::serverlessllm::indexes(),
         &["inspect", "load", "plan", "digest"],
         &["tensor_index.json"],
     );
-    assert_refused_by_command(malformed_store::folders(), &["inspect", "load"], &[]);
+    assert_refused_by_command(malformed::serverlessllm::folders(), &["inspect", "load"], &[]);
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! One malformed ServerlessLLM store for each rule, with the words that its error must contain.
 
-use crate::malformed::Case;
+use super::Case;
+use crate::checkpoint::raw;
 use std::fs;
 
 /// A store of this index and of partitions of these lengths.
@@ -11,15 +12,9 @@ fn store(rule: &'static str, json: impl Into<String>, partitions: &'static [usiz
 
 /// A store of this index and of files of these names and lengths.
 fn named(rule: &'static str, json: impl Into<String>, files: Vec<(String, usize)>, words: &[&'static str]) -> Case {
-    let json = json.into();
-    let write = move |folder: &std::path::Path| {
-        for (name, bytes) in &files {
-            fs::write(folder.join(name), vec![0; *bytes]).expect("writes");
-        }
-        fs::write(folder.join("tensor_index.json"), &json).expect("writes");
-        folder.to_owned()
-    };
-    Case { rule, write: Box::new(write), words: words.to_vec() }
+    let mut files: Vec<_> = files.into_iter().map(|(name, bytes)| (name, vec![0; bytes])).collect();
+    files.push(("tensor_index.json".to_owned(), json.into().into_bytes()));
+    Case::folder(rule, files, words)
 }
 
 /// A store of partitions of 16 and 8 bytes, of which this record is, beside one that fills the second.
@@ -181,15 +176,14 @@ pub fn folders() -> Vec<Case> {
             }),
             words: vec!["tensor.data_0", "a partition of a ServerlessLLM store", "tensor_index.json"],
         },
-        Case {
-            rule: "stores and shards in one folder",
-            write: Box::new(|folder| {
-                fs::write(folder.join("tensor.data_0"), [0; 4]).expect("writes");
-                fs::write(folder.join("tensor_index.json"), ONE).expect("writes");
-                fs::write(folder.join("model.safetensors"), crate::checkpoint::raw("{}", &[])).expect("writes");
-                folder.to_owned()
-            }),
-            words: vec!["several formats", "model.safetensors", "tensor_index.json"],
-        },
+        Case::folder(
+            "stores and shards in one folder",
+            vec![
+                ("tensor.data_0", vec![0; 4]),
+                ("tensor_index.json", ONE.into()),
+                ("model.safetensors", raw("{}", &[])),
+            ],
+            &["several formats", "model.safetensors", "tensor_index.json"],
+        ),
     ]
 }
