@@ -1,4 +1,5 @@
-//! Checkpoints of a real model's layout, or of even tensors, with random contents, by the format's reference writer.
+//! Writes checkpoints with random contents, in the layout of a real model or with equal tensors, by
+//! the format's reference writer.
 
 use safetensors::{Dtype, View};
 use serde_json::json;
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A tensor of bf16.
+/// A bf16 tensor.
 struct Spec {
     name: String,
     shape: Vec<usize>,
@@ -19,7 +20,7 @@ impl Spec {
     }
 }
 
-/// What Qwen3's models differ in, and the number of files.
+/// The dimensions in which the Qwen3 models differ, and the number of files.
 pub(super) struct Layout {
     pub(super) name: &'static str,
     layers: usize,
@@ -38,11 +39,11 @@ pub(super) const QWEN3_1_7B: Layout =
 pub(super) const QWEN3_0_6B: Layout =
     Layout { name: "qwen3-0.6b", layers: 28, hidden: 1024, inner: 3072, queries: 2048, vocabulary: 151_936, shards: 1 };
 
-/// About 100 MiB, to try a bench and to warm up.
+/// About 100 MiB, for quick runs and to warm up.
 pub(super) const QUICK: Layout =
     Layout { name: "quick", layers: 4, hidden: 1024, inner: 3072, queries: 2048, vocabulary: 1 << 13, shards: 2 };
 
-/// The layout's tensors; the output layer is the embedding.
+/// Returns the tensors of a layout. The output layer is tied to the embedding.
 fn qwen3(layout: &Layout) -> Vec<Spec> {
     const KEYS: usize = 1024;
     const HEAD: usize = 128;
@@ -69,7 +70,7 @@ fn qwen3(layout: &Layout) -> Vec<Spec> {
     specs
 }
 
-/// Random contents, made when the writer asks for them.
+/// A tensor whose random contents are generated when the writer asks for them.
 struct Random<'a>(&'a Spec);
 
 impl View for Random<'_> {
@@ -93,12 +94,12 @@ impl View for Random<'_> {
     }
 }
 
-/// Writes a model's layout into a new folder: its shards and their index. Says how many bytes the tensors have.
+/// Writes the shards and the index of a model into a new folder. Returns the bytes of all tensors.
 pub(super) fn write_model(folder: &Path, layout: &Layout) -> Result<u64, String> {
     write(folder, &qwen3(layout), layout.shards)
 }
 
-/// Writes so many tensors of the same size into a new folder.
+/// Writes N tensors of the same size into a new folder. Returns the bytes of all tensors.
 pub(super) fn write_even(folder: &Path, tensors: usize, bytes: usize, shards: usize) -> Result<u64, String> {
     let spec = |i| Spec { name: format!("model.layers.{i}.weight"), shape: vec![bytes / 2] };
     write(folder, &(0..tensors).map(spec).collect::<Vec<_>>(), shards)

@@ -1,4 +1,5 @@
-//! Disks to measure on: a fast one in memory, which separates loaders as an NVMe array does, and the one that the build is on.
+//! Disks to measure on: a fast one in memory, which separates loaders as an NVMe array does, and
+//! the build's own.
 
 use crate::tools::{run, target, works};
 use std::fs;
@@ -6,19 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// A place for checkpoints, cleared when it is dropped.
+/// A folder for checkpoints. Dropping it deletes them.
 pub(super) enum Disk {
     /// ext4 on a compressed block device in memory.
     Zram { device: String, mount: PathBuf },
-    /// A folder of the build's.
+    /// A folder beside the build's output.
     Ordinary(PathBuf),
 }
 
 impl Disk {
-    /// A zram device with ext4 on it.
+    /// Makes a zram device with an ext4 file system.
     ///
     /// # Errors
-    /// Why there is none: it takes root, the kernel's zram and memory for its contents.
+    /// Fails without root, without the kernel's zram, or without memory for the contents.
     pub(super) fn zram(bytes: u64) -> Result<Self, String> {
         if !works(Command::new("sh").args(["-c", "[ $(id -u) = 0 ]"])) {
             return Err("it needs root".to_owned());
@@ -29,19 +30,19 @@ impl Disk {
             let size = fs::read_to_string(format!("/sys/block/{device}/disksize"));
             size.is_ok_and(|size| size.trim() == "0")
         };
-        // A device that is in use is somebody else's.
+        // A device in use belongs to someone else.
         let device = (0..4).map(|i| format!("zram{i}")).find(|device| free(device));
         let device = device.ok_or("the kernel has no free zram device (modprobe zram)")?;
         fs::create_dir_all(&mount).map_err(|error| format!("{}: {error}", mount.display()))?;
         let disk = Self::Zram { device: device.clone(), mount: mount.clone() };
         fs::write(format!("/sys/block/{device}/disksize"), bytes.to_string())
-            .map_err(|error| format!("zram takes no size: {error}"))?;
+            .map_err(|error| format!("cannot set the size of {device}: {error}"))?;
         run(Command::new("mkfs.ext4").arg("-q").arg(format!("/dev/{device}")))?;
         run(Command::new("mount").arg(format!("/dev/{device}")).arg(&mount))?;
         Ok(disk)
     }
 
-    /// A folder beside the build's output.
+    /// Makes a folder beside the build's output.
     pub(super) fn ordinary() -> Result<Self, String> {
         let folder = target().join("bench/disk");
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -55,7 +56,7 @@ impl Disk {
         }
     }
 
-    /// The file system and the device.
+    /// Returns the name with the file system and the device.
     pub(super) fn describe(&self) -> String {
         let Self::Ordinary(folder) = self else { return self.name().to_owned() };
         let mut find = Command::new("findmnt");
@@ -84,9 +85,9 @@ impl Drop for Disk {
     }
 }
 
-/// Gives a zram device back.
+/// Unmounts and resets a zram device.
 fn release(device: &str, mount: &Path) {
-    // Whoever has just read from it may not be quite gone.
+    // A process that has just read from it may still hold it.
     for _ in 0..50 {
         if works(Command::new("umount").arg(mount)) {
             break;
@@ -96,7 +97,7 @@ fn release(device: &str, mount: &Path) {
     let _ = fs::write(format!("/sys/block/{device}/reset"), "1");
 }
 
-/// A run that was killed leaves its device mounted at our own place, which nobody else uses.
+/// Releases the device that a killed run left mounted. Nothing else uses this mount point.
 fn clear_up(mount: &Path) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let at = mount.to_string_lossy();
@@ -107,7 +108,7 @@ fn clear_up(mount: &Path) {
     }
 }
 
-/// Makes the next reads of a folder's files cold: through the kernel's switch, or file by file where that needs more rights.
+/// Drops a folder's files from the page cache: all caches where the process may, else file by file.
 pub(super) fn drop_cache(folder: &Path) -> Result<(), String> {
     run(&mut Command::new("sync"))?;
     if fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
@@ -124,7 +125,7 @@ pub(super) fn drop_cache(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Brings a folder's files into the page cache.
+/// Reads a folder's files into the page cache.
 pub(super) fn warm_cache(folder: &Path) -> Result<(), String> {
     for entry in fs::read_dir(folder).map_err(|error| error.to_string())?.flatten() {
         let mut file = fs::File::open(entry.path()).map_err(|error| error.to_string())?;
@@ -133,7 +134,7 @@ pub(super) fn warm_cache(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether this machine gives free memory back to a host, which makes memory slow that is used again.
+/// Reports whether this machine returns free memory to a host, which makes it slow to use again.
 pub(super) fn reclaims_memory() -> bool {
     let reported = fs::read_to_string("/sys/module/page_reporting/parameters/reported_kib");
     reported.is_ok_and(|kib| kib.trim() != "0")

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: measures, and writes what came out into `benches/RESULTS.md`, one section for each bench.
+//! `cargo xtask bench`: measures, and writes the results to `benches/RESULTS.md`, one section per
+//! bench.
 
 mod checkpoint;
 mod disk;
@@ -10,10 +11,10 @@ use crate::tools::root;
 use std::fs;
 use std::process::Command;
 
-const HEAD: &str = "# Results\n\nMeasured by `cargo xtask bench`; each section is written anew by its own run. Ratios within a section hold; \
-                    figures of different runs do not compare.\n";
+const HEAD: &str = "# Results\n\nMeasured by `cargo xtask bench`. Each section comes from one run. Compare ratios within a section, not \
+                    figures of different runs.\n";
 
-/// The machine, in a line.
+/// Describes the machine in one line: date, CPUs, kernel.
 pub(crate) fn machine() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": an unknown processor");
@@ -28,7 +29,7 @@ pub(crate) fn machine() -> String {
     )
 }
 
-/// Puts a section in the place of the one with the same heading, or at the end.
+/// Replaces the section with the same heading, or adds one at the end.
 pub(crate) fn write_section(heading: &str, section: &str) -> Result<(), String> {
     let path = root().join("benches/RESULTS.md");
     let old = fs::read_to_string(&path).unwrap_or_else(|_| HEAD.to_owned());
@@ -45,6 +46,6 @@ pub(crate) fn write_section(heading: &str, section: &str) -> Result<(), String> 
         None => format!("{}\n{section}", old.trim_end_matches('\n').to_owned() + "\n"),
     };
     fs::write(&path, new).map_err(|error| format!("{}: {error}", path.display()))?;
-    println!("{} is written", path.display());
+    println!("wrote {}", path.display());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The buffer pool against other pools, by Criterion.
+//! The buffer pool against other pools, with Criterion.
 
 use super::{machine, write_section};
 use crate::tools::{cargo, run, target};
@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 /// Runs the bench and writes its section.
 pub(crate) fn run_bench() -> Result<(), String> {
-    // Figures of earlier runs must not be taken for this one's.
+    // Results of earlier runs must not count as this run's.
     let criterion = target().join("criterion");
     for old in groups(&criterion) {
         fs::remove_dir_all(criterion.join(&old)).map_err(|error| format!("{old}: {error}"))?;
@@ -25,8 +25,8 @@ pub(crate) fn run_bench() -> Result<(), String> {
     }
     let printed = String::from_utf8_lossy(&output.stdout);
     let mut section = format!(
-        "## Buffer pool\n\n`cargo xtask bench pool`, {}.\n\nThe time of one *get and drop* (of ten in a thread's whole life in the last table), median of 20 samples, \
-         lower is better. A dash: not for several threads.\n",
+        "## Buffer pool\n\n`cargo xtask bench pool`, {}.\n\nTime of one *get and drop*, median of 20 samples; lower is better. In the last table: of ten in the whole life \
+         of a thread. A dash: the pool does not support several threads.\n",
         machine()
     );
     let mut names = groups(&criterion);
@@ -35,7 +35,7 @@ pub(crate) fn run_bench() -> Result<(), String> {
     for group in names {
         table(&mut section, &criterion, &group)?;
     }
-    section += "\n### Hit rates\n\nThe share of borrows that were served without allocating, of those that count it.\n\n| case | pool | hits |\n|---|---|---|\n";
+    section += "\n### Hit rates\n\nThe share of gets that needed no allocation, for the pools that count it.\n\n| case | pool | hits |\n|---|---|---|\n";
     for line in printed.lines().filter_map(|line| line.strip_prefix("hit rate | ")) {
         let _ = writeln!(section, "| {line} |");
     }
@@ -47,7 +47,7 @@ fn groups(criterion: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with("pool ")).collect()
 }
 
-/// One group of Criterion as a table: a row for each contender, a column for each size.
+/// Appends a Criterion group as a table: a row per contender, a column per size.
 fn table(section: &mut String, criterion: &Path, group: &str) -> Result<(), String> {
     let mut rows: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
     let mut sizes: BTreeMap<u64, String> = BTreeMap::new();
@@ -69,7 +69,7 @@ fn table(section: &mut String, criterion: &Path, group: &str) -> Result<(), Stri
     sizes.values().for_each(|size| _ = write!(section, " | {size}"));
     let _ = writeln!(section, " |\n|---|{}", "---:|".repeat(sizes.len()));
     let mut rows: Vec<_> = rows.into_iter().collect();
-    // Ours first, then the fastest at the smallest size.
+    // floodtide first, then by the time at the smallest size.
     let smallest = |row: &BTreeMap<u64, f64>| row.values().next().copied().unwrap_or(f64::MAX);
     rows.sort_by(|a, b| {
         (a.0 != "floodtide", smallest(&a.1))
@@ -91,7 +91,7 @@ fn json(path: &Path) -> Result<Value, String> {
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// "64 KiB" as a number.
+/// Parses a size such as "64 KiB".
 fn bytes_of(size: &str) -> u64 {
     let (number, unit) = size.split_once(' ').unwrap_or((size, ""));
     number.parse::<u64>().unwrap_or(0) * if unit == "MiB" { 1 << 20 } else { 1 << 10 }

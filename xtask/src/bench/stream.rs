@@ -1,4 +1,4 @@
-//! A stream through few buffers against a load that keeps everything.
+//! A stream in bounded memory against a load that keeps everything.
 
 use super::disk::{Disk, drop_cache, reclaims_memory, warm_cache};
 use super::{checkpoint, machine, write_section};
@@ -10,7 +10,7 @@ use std::process::Command;
 
 const ROUNDS: usize = 7;
 
-/// What is compared: a name and the arguments of `floodtide load`.
+/// The loads to compare: a name and the arguments of `floodtide load`.
 const WAYS: [(&str, &[&str]); 4] = [
     ("owned load", &[]),
     ("stream, 64 MiB", &["--stream", "--memory-limit", "64MiB"]),
@@ -24,21 +24,21 @@ struct Sample {
     peak_bytes: u64,
 }
 
-/// Measures and writes the section.
+/// Measures, and writes the section.
 pub(crate) fn run_bench() -> Result<(), String> {
     run(cargo().args(["build", "--release", "--package", "floodtide-cli"]))?;
     let mut section = format!(
-        "## Streaming\n\n`cargo xtask bench stream`, {}.\n\nA checkpoint of Qwen3-1.7B's layout (3.2 GiB, 4 shards), loaded whole and \
-         streamed by `floodtide load`; medians of {ROUNDS} interleaved rounds (least to most). The ratio is the median of the rounds' ratios to the owned load.\n",
+        "## Streaming\n\n`cargo xtask bench stream`, {}.\n\nA checkpoint with the layout of Qwen3-1.7B (3.2 GiB, 4 shards), loaded whole and \
+         streamed by `floodtide load`. Medians of {ROUNDS} interleaved rounds (least to most). The ratio is the median of the rounds' ratios to the owned load.\n",
         machine()
     );
     if reclaims_memory() {
-        section += "\nThis virtual machine gives freed memory back to its host (free page reporting), so that memory which is used anew is slow: a \
-                    load that keeps everything pays for all of its bytes, a stream for its buffers.\n";
+        section += "\nThis virtual machine returns free memory to its host (free page reporting), so fresh memory is slow. A load that keeps \
+                    everything pays for all of its bytes, a stream for its buffers.\n";
     }
     match Disk::zram(5 << 30) {
         Ok(disk) => measure_on(&disk, &mut section)?,
-        Err(why) => println!("zram is left out: {why}"),
+        Err(why) => println!("zram is skipped: {why}"),
     }
     measure_on(&Disk::ordinary()?, &mut section)?;
     write_section("## Streaming", &section)
@@ -52,10 +52,10 @@ fn measure_on(disk: &Disk, section: &mut String) -> Result<(), String> {
             warm_cache(&folder)?;
         }
         let mut samples: [Vec<Sample>; WAYS.len()] = Default::default();
-        // The first round warms up, and is not counted.
+        // The first round warms up and does not count.
         for round in 0..=ROUNDS {
             for i in 0..WAYS.len() {
-                // Each way follows each other way as often.
+                // Each load follows each other load equally often.
                 let way = (i + round) % WAYS.len();
                 if cold {
                     drop_cache(&folder)?;
@@ -103,7 +103,7 @@ fn load(folder: &Path, arguments: &[&str]) -> Result<Sample, String> {
         .arg(folder)
         .arg("--json")
         .args(arguments)
-        // What somebody measured of this disk is not what is compared.
+        // A stored profile of this disk must not change what is compared.
         .env("XDG_CACHE_HOME", "/dev/null")
         .output()
         .map_err(|error| format!("floodtide: {error}"))?;

@@ -1,11 +1,11 @@
-//! What the loader is to reach, and whether it did, all from one run.
+//! The targets of the loader, and whether one run met them.
 
 use super::results::{Results, Role, Row, Sample, Table, spread};
 use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, smaller};
 
 pub(super) struct Aim {
     pub(super) what: String,
-    /// The measured figure, and the limit it is held against.
+    /// The measured figure and its limit.
     pub(super) measured: Option<(f64, Limit)>,
 }
 
@@ -34,7 +34,7 @@ impl Aim {
 
 const PEERS: [Role; 2] = [Role::PeerOwned, Role::PeerMapped];
 
-/// One way's median rate to the best of others.
+/// Returns the ratio of one loader's median rate to the best of these roles.
 fn ratio(table: Option<&Table>, way: &str, to: &[Role]) -> Option<f64> {
     Some(table?.rate(way)? / table?.best(to)?.rate())
 }
@@ -43,8 +43,8 @@ fn ratio_to(table: Option<&Table>, way: &str, to: &str) -> Option<f64> {
     Some(table?.rate(way)? / table?.rate(to)?)
 }
 
-/// The loader as it decides by itself, to the best backend. Where it decided for one, it and that backend make the same reads, so their
-/// rounds are one sample; with few rounds, the difference between two samples of one thing is noise.
+/// Returns the ratio of `auto` to the best other backend. `auto` and the backend that it chose make
+/// the same reads, so their rounds count as one sample: with few rounds, their difference is noise.
 fn decision(table: Option<&Table>) -> Option<f64> {
     let table = table?;
     let auto = table.row("auto")?;
@@ -91,10 +91,10 @@ pub(super) fn aims(results: &Results) -> Vec<Aim> {
     aims.extend([
         Aim::at_most("warm, first tensor: time, to safetensors' safe_open", 1.0, to("st-mapped")),
         Aim::at_most("warm, first tensor: time, to the safetensors crate with all shards", 1.0, to("safetensors")),
-        // Half of the tensor: the catalog is there, a copy is not.
+        // Half of the tensor: enough for the catalog, too little for a copy.
         Aim::at_most("warm, first tensor of 4 MiB: MiB of memory taken, none of it a copy", 2.0, copied()),
         Aim::at_least(
-            "half cached: to the better of all past and all through the page cache",
+            "half cached: to the better of direct and buffered reads alone",
             1.0,
             ratio(half, "auto", &[Role::Plain]),
         ),

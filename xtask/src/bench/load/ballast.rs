@@ -1,18 +1,19 @@
-//! Memory that is in use until just before a clock starts.
+//! Memory that is held until just before the clock starts.
 //!
-//! A virtual machine may give memory that is free to its host after a while, and pay dearly when it takes it again. So that no way
-//! pays for how long others took before it, a program holds memory until the last step of preparing ends it.
+//! A virtual machine may return free memory to its host after a while, and taking it back is slow.
+//! So that no load pays for how long the ones before it took, a program holds memory until the last
+//! step of the preparation ends it.
 
 use super::ways::program;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// A process that holds memory, and ends by itself when this one does.
+/// A process that holds memory. It ends when this process ends.
 pub(super) struct Ballast(Child);
 
 impl Ballast {
-    /// Memory of that size, but of less than half of what is free.
+    /// Holds that much memory, but at most two fifths of what is available.
     pub(super) fn hold(bytes: u64) -> Result<Self, String> {
         let bytes = bytes.min(available() / 5 * 2);
         let mut hold = Command::new(program());
@@ -26,7 +27,7 @@ impl Ballast {
         }
     }
 
-    /// By this another process ends it.
+    /// Returns the id by which another process ends it.
     pub(super) fn id(&self) -> u32 {
         self.0.id()
     }
@@ -34,7 +35,7 @@ impl Ballast {
 
 impl Drop for Ballast {
     fn drop(&mut self) {
-        // It may have ended already; it is ours until it is waited for.
+        // It may have ended already. Its id stays valid until it is waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! The roofline: fio's direct reads of the same files, by the settings that are best here.
+//! The roofline: fio's direct reads of the same files, with the settings that are fastest here.
 
 use super::results::{Sample, spread};
 use super::rounds::{State, check_interrupted, preparation};
@@ -26,7 +26,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// fio's version.
+/// Returns fio's version.
 pub(super) fn version() -> Result<String, String> {
     let missing = "fio is not installed, so there is no roofline".to_owned();
     if !works(Command::new("fio").arg("--version")) {
@@ -36,11 +36,12 @@ pub(super) fn version() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().trim_start_matches("fio-").to_owned())
 }
 
-/// How many settings are tried again, and how often.
+/// The number of settings that are measured again, and how often.
 const FINALISTS: usize = 8;
 const TRIES: usize = 3;
 
-/// The two settings that read fastest: each is tried once with a part of the files, and those that were best then several times.
+/// Returns the two fastest settings. Each is measured once on a part of the files, then the best
+/// several times.
 pub(super) fn best_two(files: &[PathBuf], quick: bool) -> Result<Vec<Setting>, String> {
     let mut settings = Vec::new();
     for jobs in [1, 2] {
@@ -53,22 +54,22 @@ pub(super) fn best_two(files: &[PathBuf], quick: bool) -> Result<Vec<Setting>, S
     }
     const PART: Option<u64> = Some(1 << 30);
     let mut tried = Vec::new();
-    // Of what has just been written, nothing is to be in the page cache.
+    // The files were just written and are still in the page cache.
     let preparation = preparation(files, State::Cold, None);
     run(Command::new(&preparation[0]).args(&preparation[1..]))?;
     for setting in settings {
         check_interrupted()?;
         match read(setting, files, PART) {
             Ok(sample) => tried.push((sample.gib_per_second(), setting)),
-            Err(why) => println!("{setting} is left out: {why}"),
+            Err(why) => println!("{setting} is skipped: {why}"),
         }
     }
     let best_first = |tried: &mut Vec<(f64, Setting)>| tried.sort_by(|a, b| b.0.total_cmp(&a.0));
     best_first(&mut tried);
     if tried.is_empty() {
-        return Err("fio cannot read here past the page cache, so there is no roofline".to_owned());
+        return Err("fio cannot use direct I/O here, so there is no roofline".to_owned());
     }
-    // A single try on a shared machine may be off by a factor of two.
+    // On a shared machine, a single sample may be off by a factor of two.
     tried.truncate(FINALISTS);
     let mut rates = vec![Vec::new(); tried.len()];
     for _ in 0..TRIES {
@@ -82,15 +83,16 @@ pub(super) fn best_two(files: &[PathBuf], quick: bool) -> Result<Vec<Setting>, S
     Ok(tried.into_iter().take(2).map(|(_, setting)| setting).collect())
 }
 
-/// A path as fio wants it, which separates paths by colons.
+/// Escapes a path for fio, which separates paths by colons.
 fn name(path: &Path) -> String {
     path.to_string_lossy().replace(':', "\\:")
 }
 
-/// Reads the files once, or so many bytes of them.
+/// Reads the files once, or at most this many bytes of them.
 pub(super) fn read(setting: Setting, files: &[PathBuf], at_most: Option<u64>) -> Result<Sample, String> {
     let mut fio = Command::new("fio");
-    // As the loads do, it is to read into huge pages, of which the kernel makes fewer and longer requests to a disk (glibc 2.35).
+    // Like the loads, read into huge pages (glibc 2.35), for which the kernel sends fewer and
+    // longer requests to the disk.
     fio.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1").arg("--mem_align=2m");
     fio.args(["--output-format=json", "--group_reporting", "--readonly", "--rw=read", "--direct=1"]);
     fio.args(["--file_service_type=sequential", "--invalidate=0"]);
@@ -105,7 +107,7 @@ pub(super) fn read(setting: Setting, files: &[PathBuf], at_most: Option<u64>) ->
             let own: Vec<_> = files.iter().skip(job).step_by(setting.jobs).map(|path| name(path)).collect();
             fio.arg(format!("--filename={}", own.join(":")));
         } else {
-            // Jobs that share a file have a part of it each.
+            // Jobs that share a file each read a part of it.
             let path = files.first().ok_or("there are no files")?;
             let bytes = path.metadata().map_err(|error| format!("{}: {error}", path.display()))?.len();
             let part = (bytes / setting.jobs as u64).next_multiple_of(8 << 20);
@@ -125,6 +127,6 @@ pub(super) fn read(setting: Setting, files: &[PathBuf], at_most: Option<u64>) ->
             let seconds = milliseconds / 1e3;
             Ok(Sample { bytes, seconds, cpu_seconds: None, memory_bytes: None, copied_bytes: None })
         }
-        _ => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it told nothing").to_owned()),
+        _ => Err(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it printed no error").to_owned()),
     }
 }

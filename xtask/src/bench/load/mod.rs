@@ -1,7 +1,8 @@
-//! The head-to-head: the loader, its peers and plain reads, on one machine in one run.
+//! The head-to-head: the loader, its peers and plain reads, on one machine, in one run.
 //!
-//! `ways` lists what is compared, `rounds` times it, with a `ballast` of memory; `fio` is the roofline, `peers` installs the libraries; `results` is what came out,
-//! `aims` judges it, `report` writes it down, with `plot`.
+//! `ways` lists what is compared, and `rounds` times it, with a `ballast` of memory. `fio` measures
+//! the roofline, and `peers` installs the other loaders. `results` holds the samples, `aims`
+//! compares them with the targets, and `report` writes the section, with the figures of `plot`.
 
 mod aims;
 mod ballast;
@@ -33,29 +34,30 @@ const COLD_DISK: &str = "cold-disk";
 const WARM: &str = "warm";
 const HALF: &str = "half";
 const FIRST: &str = "first";
-/// Not a table, but the figures of small checkpoints and of many tensors.
+/// Not a table: single figures of small checkpoints and of many tensors.
 const FIGURES: &str = "figures";
-/// Free pages are reported to the host two seconds after some became free (`PAGE_REPORTING_IDLE` of Linux's mm/page_reporting.c); a load in the
-/// middle of that has half of the rate.
+/// Linux reports free pages to the host two seconds after some became free (`PAGE_REPORTING_IDLE`
+/// in mm/page_reporting.c). A load during that report reads at half the rate.
 const QUIET: Duration = Duration::from_secs(3);
-/// What `--again` takes.
+/// The values of `--again`.
 const TABLES: [&str; 8] = [COLD_ZRAM, "smaller-cold-zram", WARM, HALF, FIRST, FIGURES, COLD_DISK, "smaller-cold-disk"];
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Rounds, after each way has loaded a smaller checkpoint once, uncounted
+    /// Timed rounds, after one warm-up load of a smaller checkpoint
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Measure on one device only
     #[arg(long, value_enum)]
     only: Option<Only>,
-    /// A small checkpoint, one round, nothing installed, nothing written but what is printed: to see that the bench works
+    /// Check that the bench works: one round of a small checkpoint; installs nothing and writes no
+    /// file
     #[arg(long)]
     quick: bool,
-    /// Measure only this table again, and keep the others of the last run; can be given several times
+    /// Measure this table again and keep the others of the last run; repeat for more
     #[arg(long, value_name = "TABLE", value_parser = TABLES, conflicts_with_all = ["quick", "only", "redraw", "rounds"])]
     again: Vec<String>,
-    /// Measure nothing: write the section and the figures from the last run's results in the target folder
+    /// Measure nothing; write the section and the figures from the results of the last run
     #[arg(long, conflicts_with = "quick")]
     redraw: bool,
 }
@@ -69,7 +71,7 @@ enum Only {
 }
 
 impl Options {
-    /// Where the results go.
+    /// Returns the file that holds the results.
     fn file(&self) -> PathBuf {
         target().join("bench").join(if self.quick { "load-quick.json" } else { "load.json" })
     }
@@ -94,20 +96,20 @@ pub(crate) fn run_bench(options: &Options) -> Result<(), String> {
     write_section(report::HEADING, &section)
 }
 
-/// What the last run had measured.
+/// Reads the results of the last run.
 fn last(file: &Path) -> Result<Results, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Writes down what there is so far: a run takes long, and `--redraw` shows what an interrupted one had measured.
+/// Stores the results so far. A run takes long; `--redraw` shows what an interrupted one measured.
 fn keep(results: &Results, file: &Path) -> Result<(), String> {
     let text = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
     fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn measure(options: &Options) -> Result<Results, String> {
-    // Where there is no handler, Ctrl-C ends this program at once, and the next run clears up.
+    // Without a handler, Ctrl-C ends the program at once, and the next run cleans up.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
     run(cargo().args(["build", "--release", "--package", "floodtide-benches", "--bin", "ways"]))?;
     fs::create_dir_all(target().join("bench")).map_err(|error| error.to_string())?;
@@ -129,11 +131,11 @@ fn measure(options: &Options) -> Result<Results, String> {
     };
     let mut run = Run { options, peers: &peers, results: &mut results, cold_only: false };
     if let Some(why) = peers.missing() {
-        run.leave_out(format!("all ways in Python: {why}"));
+        run.leave_out(format!("every loader in Python: {why}"));
     }
     if options.only != Some(Only::Disk) && run.wants_any(&[COLD_ZRAM, &smaller(COLD_ZRAM), WARM, HALF, FIRST, FIGURES])
     {
-        // Both models and the room that a file system takes.
+        // Both models and the file system's own blocks.
         match Disk::zram(if options.quick { 1 << 30 } else { 6 << 30 }) {
             Ok(disk) => run.on(&disk, COLD_ZRAM)?,
             Err(why) => run.leave_out(format!("zram: {why}")),
@@ -145,7 +147,7 @@ fn measure(options: &Options) -> Result<Results, String> {
     Ok(results)
 }
 
-/// The table of the smaller model on a device.
+/// Returns the table of the smaller model on the same device.
 fn smaller(id: &str) -> String {
     format!("smaller-{id}")
 }
@@ -161,12 +163,13 @@ struct Run<'a> {
     options: &'a Options,
     peers: &'a Peers,
     results: &'a mut Results,
-    /// Whether all has been measured that does not depend on the device.
+    /// Whether the tables that do not depend on the device are done.
     cold_only: bool,
 }
 
 impl Run<'_> {
-    /// Everything that is measured on a device; on the first one also what reads from the page cache alone.
+    /// Measures the tables of a device; on the first device also those that read from the page
+    /// cache alone.
     fn on(&mut self, disk: &Disk, id: &str) -> Result<(), String> {
         let large = if self.options.quick { &QUICK } else { &QWEN3_1_7B };
         let folder = disk.path().join(large.name);
@@ -213,7 +216,7 @@ impl Run<'_> {
                 ways: loads().filter(|way| !matches!(way.id, "threads" | "second")).collect(),
                 roofline: &roofline,
             })?;
-            // On zram it is memory.
+            // On zram, files take memory.
             fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
         if std::mem::replace(&mut self.cold_only, true) {
@@ -262,7 +265,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether one of these tables is to be measured.
+    /// Returns whether the options select one of these tables.
     fn wants_any(&self, ids: &[&str]) -> bool {
         let again = &self.options.again;
         again.is_empty() || ids.iter().any(|id| again.iter().any(|wanted| wanted == id))
@@ -286,7 +289,7 @@ impl Run<'_> {
         keep(self.results, &self.options.file())
     }
 
-    /// What is repeated within one process.
+    /// Measures what repeats within one process.
     fn figures(&mut self, disk: &Path) -> Result<(), String> {
         println!("\nSmall checkpoints, and many tensors");
         let [small, scattered, many, few] = ["small", "scattered", "many", "few"].map(|name| disk.join(name));

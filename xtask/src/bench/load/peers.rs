@@ -1,4 +1,4 @@
-//! The peers' libraries, in a virtual environment in the target folder that can be thrown away.
+//! The peers' libraries, in a virtual environment in the target folder.
 
 use crate::tools::{root, run, target};
 use std::fs;
@@ -12,7 +12,7 @@ const NEXT: &str = "benches/peers/requirements-next.txt";
 pub(super) struct Peers(Result<PathBuf, String>);
 
 impl Peers {
-    /// Makes the environment unless it is there; or, for a short try, takes what is there.
+    /// Installs the environment unless it is there; without `install`, takes only what is there.
     pub(super) fn set_up(install: bool) -> Self {
         let folder = target().join("bench/venv");
         let stamp = folder.join("installed.txt");
@@ -22,7 +22,7 @@ impl Peers {
             return Self(Ok(folder));
         }
         if !install {
-            return Self(Err("the libraries are not installed, which a quick run leaves".to_owned()));
+            return Self(Err("the libraries are not installed, and a quick run does not install them".to_owned()));
         }
         println!("Installing the peers' libraries (a few minutes, 5 GB of disk) ...");
         let pip = folder.join("bin/pip");
@@ -41,12 +41,12 @@ impl Peers {
         Self(install().map(|()| folder).map_err(|why| format!("the libraries cannot be installed: {why}")))
     }
 
-    /// Why there is no environment.
+    /// Returns why there is no environment.
     pub(super) fn missing(&self) -> Option<&str> {
         self.0.as_ref().err().map(String::as_str)
     }
 
-    /// The environment's Python, with the pre-releases before the releases if asked.
+    /// Returns the environment's Python; with `next`, pre-releases take precedence.
     pub(super) fn python(&self, next: bool) -> Result<Command, String> {
         let folder = self.0.as_ref().map_err(Clone::clone)?;
         let mut command = Command::new(folder.join("bin/python"));
@@ -56,7 +56,7 @@ impl Peers {
         Ok(command)
     }
 
-    /// The libraries and their versions, which are pinned.
+    /// Returns the libraries with their pinned versions.
     pub(super) fn versions(&self) -> Vec<(String, String)> {
         if self.missing().is_some() {
             return Vec::new();

@@ -1,9 +1,9 @@
-//! Bars of several measurements, as a figure for the results.
+//! Draws the figures of the results.
 
 use super::Role;
 use std::fmt::Write;
 
-/// One bar: a way to load, and its rates, the least, the median and the most, in GiB/s.
+/// One bar: a loader and its rates in GiB/s: least, median, most.
 pub(super) struct Bar {
     pub(super) way: String,
     pub(super) rates: [f64; 3],
@@ -18,11 +18,12 @@ pub(super) struct Panel {
 const ROW: f64 = 22.0;
 const LENGTH: f64 = 420.0;
 
-/// Horizontal bars of the medians, with a line from the least to the most, each panel on the scale of the fastest of all; through a panel,
-/// where its roofline is. Below, when and where that was. The colours can be read on light and dark pages.
+/// Draws a bar per median, with a line from least to most. All panels share one scale. A dashed
+/// line marks the roofline of a panel; the bottom line names the machine. The colours are readable
+/// on light and dark pages.
 pub(super) fn draw(panels: &[Panel], machine: &str) -> String {
     let all = || panels.iter().flat_map(|panel| &panel.bars);
-    // The names' column, by the width of a letter.
+    // The width of the names' column, from the width of a letter.
     let labels = (all().map(|bar| bar.way.chars().count()).max().unwrap_or(0) as f64 * 7.0).max(102.0) + 8.0;
     let fastest = all().map(|bar| bar.rates[2]).fold(f64::MIN_POSITIVE, f64::max);
     let (mut body, mut y) = (String::new(), 10.0);

@@ -1,4 +1,4 @@
-//! The section of `benches/RESULTS.md`, and the figures beside it.
+//! Writes the section of `benches/RESULTS.md` and its figures.
 
 use super::aims::{Limit, aims};
 use super::plot::{Bar, Panel, draw};
@@ -9,25 +9,26 @@ use std::fmt::Write;
 
 pub(super) const HEADING: &str = "## Loading";
 
-/// What a table does not tell by itself.
+/// Explains the rows without a loader.
 const HALF_NOTE: &str =
-    "\nThe two without a loader do what all reads past the page cache, or all through it, can bring at best.\n";
+    "\nThe two rows without a loader are the best case of direct reads alone and of buffered reads alone.\n";
 
 /// The tables that have a figure.
 const FIGURES: [&str; 3] = [COLD_ZRAM, WARM, COLD_DISK];
 
 pub(super) fn section(results: &Results) -> String {
-    let quick = if results.quick { "A quick run, of about 100 MiB: only to see that the bench works.\n\n" } else { "" };
+    let quick =
+        if results.quick { "A quick run of about 100 MiB: it shows only that the bench works.\n\n" } else { "" };
     let mut text = format!(
-        "{HEADING}\n\n`cargo xtask bench load`, {}.\n\n{quick}Each way loads a checkpoint of Qwen3-1.7B's layout (3.2 GiB, 4 shards), in a process of its own, and touches one byte of each \
-         page of every tensor; timed from the call, after imports, to the last byte touched. Medians of {} interleaved rounds (least to most), in an order in which others are neighbours \
-         each time, after each has loaded a smaller checkpoint once, uncounted. CPU is what all threads of the process used, user and system. Memory is what the load added at its peak to what the \
-         process had.\n\nCold: the files' pages are dropped just before, checked to be gone; nothing else is, so that no library's code is read again in the middle. ",
+        "{HEADING}\n\n`cargo xtask bench load`, {}.\n\n{quick}Each loader loads a checkpoint with the layout of Qwen3-1.7B (3.2 GiB, 4 shards) in a process of its own, and touches one byte of each \
+         page of every tensor. The clock runs from the call, after imports, to the last byte touched. Medians of {} interleaved rounds (least to most), in an order that changes \
+         each round, after one warm-up load of a smaller checkpoint. CPU is the user and system time of all threads of the process. Memory is the peak of the process minus what it had before the \
+         load.\n\nCold: the files' pages are dropped just before the load and checked to be gone. Nothing else is dropped, so no library's code is read again. ",
         results.machine, results.rounds
     );
-    text += "Before each run a program takes memory of twice the checkpoint's size, in huge pages, and sets it free just before the clock starts";
+    text += "Before each load a program holds memory of twice the checkpoint's size, in huge pages, and frees it just before the clock starts";
     text += if results.reclaims_memory {
-        ", three seconds later: this virtual machine gives free memory to its host after a while, and takes it back slowly, so that otherwise each way would pay for how \
+        ". It holds the memory for three seconds: this virtual machine returns free memory to its host after a while and takes it back slowly, so otherwise each loader would pay for how \
          long the one before it took.\n"
     } else {
         ".\n"
@@ -36,15 +37,15 @@ pub(super) fn section(results: &Results) -> String {
     let versions: Vec<_> = results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = writeln!(text, "{}.", versions.join(", "));
     if !results.again.is_empty() {
-        let _ = writeln!(text, "\nMeasured again, in a later run of their own: {}.", results.again.join("; "));
+        let _ = writeln!(text, "\nMeasured again in a later run: {}.", results.again.join("; "));
     }
     let aims = aims(results);
     let met = aims.iter().filter(|aim| aim.met() == Some(true)).count();
     let judged = aims.iter().filter(|aim| aim.met().is_some()).count();
     let _ = write!(
         text,
-        "\n### Aims\n\n{met} of {judged} are met. *Owned* tensors are copies that the program has for itself; *mapped* ones are views of the page cache. fio reads directly, into huge pages \
-         that it uses again and again, by the two settings that were fastest of 56.\n\n| | aim | measured | |\n|---|---:|---:|---|\n"
+        "\n### Targets\n\n{met} of {judged} are met. *Owned* tensors are copies of the program's own; *mapped* ones are views of the page cache. fio reads directly, into huge pages \
+         that it reuses, with the two settings that were fastest of 56.\n\n| | target | measured | |\n|---|---:|---:|---|\n"
     );
     for aim in aims {
         let _ = match aim.measured {
@@ -63,7 +64,7 @@ pub(super) fn section(results: &Results) -> String {
         if table.id == FIRST { first(&mut text, table) } else { rates(&mut text, table) }
     }
     if !results.left_out.is_empty() {
-        text += "\n### Left out\n\n";
+        text += "\n### Skipped\n\n";
         results.left_out.iter().for_each(|why| _ = writeln!(text, "- {why}"));
     }
     text
@@ -72,7 +73,7 @@ pub(super) fn section(results: &Results) -> String {
 fn rates(text: &mut String, table: &Table) {
     let _ = writeln!(text, "\n### {}\n", table.title);
     if FIGURES.contains(&table.id.as_str()) {
-        let _ = writeln!(text, "![GiB/s of each way](../{})\n", figure_path(&table.id));
+        let _ = writeln!(text, "![GiB/s of each loader](../{})\n", figure_path(&table.id));
     }
     text.push_str("| | GiB/s | to auto | CPU s/GiB | memory |\n|---|---:|---:|---:|---:|\n");
     let mut rows: Vec<_> = table.rows.iter().collect();
@@ -106,7 +107,7 @@ fn figure_path(id: &str) -> String {
     format!("docs/load-{id}.svg")
 }
 
-/// Draws the figures anew.
+/// Draws the figures.
 pub(super) fn draw_figures(results: &Results) -> Result<(), String> {
     for table in results.tables.iter().filter(|table| FIGURES.contains(&table.id.as_str())) {
         let bar = |row: &super::results::Row| Bar { way: row.name.clone(), rates: row.rates(), role: row.role };
@@ -115,7 +116,7 @@ pub(super) fn draw_figures(results: &Results) -> Result<(), String> {
         let path = root().join(figure_path(&table.id));
         let figure = draw(&[Panel { title: table.title.clone(), bars }], &results.machine);
         std::fs::write(&path, figure).map_err(|error| format!("{}: {error}", path.display()))?;
-        println!("{} is drawn", path.display());
+        println!("wrote {}", path.display());
     }
     Ok(())
 }

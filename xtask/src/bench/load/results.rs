@@ -1,4 +1,4 @@
-//! What was measured, as it is kept in the target folder and made into tables and figures.
+//! The samples of a run, as stored in the target folder and turned into tables and figures.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,21 +8,21 @@ pub(super) struct Results {
     pub(super) rounds: usize,
     pub(super) quick: bool,
     pub(super) reclaims_memory: bool,
-    /// What was compared: a name and its version.
+    /// The compared programs: a name and its version.
     pub(super) versions: Vec<(String, String)>,
     pub(super) tables: Vec<Table>,
     pub(super) figures: Figures,
-    /// What is missing, and why.
+    /// What was skipped, and why.
     pub(super) left_out: Vec<String>,
-    /// The titles of tables that were measured in a later run of their own.
+    /// The titles of tables that were measured in a later run.
     #[serde(default)]
     pub(super) again: Vec<String>,
 }
 
-/// The ways that were timed in the same rounds.
+/// The loads that were timed in the same rounds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Table {
-    /// Names the table for the aims and the figures.
+    /// Identifies the table for targets and figures.
     pub(super) id: String,
     pub(super) title: String,
     pub(super) rows: Vec<Row>,
@@ -34,26 +34,26 @@ pub(super) struct Row {
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) samples: Vec<Sample>,
-    /// What the way says of itself.
+    /// What the loader reports about itself.
     pub(super) note: Option<String>,
 }
 
-/// What a way is compared for.
+/// What a row stands for in a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// The loader as it decides by itself.
+    /// floodtide with its own choice of backend.
     Auto,
-    /// The loader by one backend, into memory of its own.
+    /// floodtide with a fixed backend and owned tensors.
     Fixed,
-    /// The loader in another use.
+    /// floodtide in another use.
     Other,
     /// A peer whose tensors are owned.
     PeerOwned,
     /// A peer whose tensors are views of mapped files.
     PeerMapped,
-    /// What no loader is in: plain reads.
+    /// Reads without a loader.
     Plain,
-    /// The fastest reads that the device gives.
+    /// The fastest reads of the device.
     Roofline,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Sample {
     pub(super) seconds: f64,
     /// `None` for fio.
     pub(super) cpu_seconds: Option<f64>,
-    /// What the load added at its peak to what the process had.
+    /// The peak of the process minus what it had before the load.
     pub(super) memory_bytes: Option<u64>,
     pub(super) copied_bytes: Option<u64>,
 }
@@ -71,9 +71,9 @@ pub(super) struct Sample {
 /// Single figures.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Figures {
-    /// A little checkpoint: seconds of a load, and of `std::fs::read`.
+    /// A small checkpoint: seconds of a load, and of `std::fs::read`.
     pub(super) small: Option<(f64, f64)>,
-    /// Open and plan: seconds, and how many tensors.
+    /// Open and plan: seconds, and the number of tensors.
     pub(super) plan: Option<(f64, u64)>,
     pub(super) seconds_per_tensor: Option<f64>,
 }
@@ -85,7 +85,7 @@ impl Sample {
 }
 
 impl Row {
-    /// Least, median and most.
+    /// Returns least, median and most, in GiB/s.
     pub(super) fn rates(&self) -> [f64; 3] {
         spread(self.samples.iter().map(Sample::gib_per_second))
     }
@@ -117,7 +117,7 @@ impl Table {
         self.row(way).map(Row::rate)
     }
 
-    /// The best median of the ways in these roles.
+    /// Returns the row with the best median among these roles.
     pub(super) fn best(&self, roles: &[Role]) -> Option<&Row> {
         let rows = self.rows.iter().filter(|row| roles.contains(&row.role));
         rows.max_by(|a, b| a.rate().total_cmp(&b.rate()))
@@ -130,7 +130,8 @@ impl Results {
     }
 }
 
-/// Least, median and most; of an even number, the upper of the two in the middle.
+/// Returns least, median and most. The median of an even number of values is the upper of the two
+/// in the middle.
 pub(super) fn spread(values: impl IntoIterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

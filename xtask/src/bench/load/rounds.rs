@@ -1,4 +1,4 @@
-//! Times ways in interleaved rounds, each run in a process of its own.
+//! Times loads in interleaved rounds, each in a process of its own.
 
 use super::ballast::Ballast;
 use super::fio::{self, Setting};
@@ -12,17 +12,17 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Set by Ctrl-C. Nothing is started any more, and what is mounted goes away as usual.
+/// Set by Ctrl-C: no further load starts, and mounts are released as usual.
 pub(super) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn check_interrupted() -> Result<(), String> {
     if INTERRUPTED.load(Ordering::Relaxed) { Err("interrupted".to_owned()) } else { Ok(()) }
 }
 
-/// How often it is tried again to bring the files into their state.
+/// How often a failed preparation of the files is repeated.
 const PREPARATIONS: usize = 4;
 
-/// In which state the files are when a load begins.
+/// The state of the files when a load begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Cold,
@@ -30,20 +30,21 @@ pub(super) enum State {
     Half,
 }
 
-/// What is timed.
+/// One table to measure.
 pub(super) struct Case<'a> {
     pub(super) id: String,
     pub(super) title: String,
     pub(super) folder: &'a Path,
-    /// A smaller checkpoint, which each way loads once, uncounted, so that its code is in memory.
+    /// A smaller checkpoint that each loader loads once, untimed, so that its code is in memory.
     pub(super) warm_up: &'a Path,
     pub(super) state: State,
-    /// Whether the loads take memory for what they bring.
+    /// Whether the loads take memory for the tensors.
     pub(super) takes_memory: bool,
-    /// How long the ballast is held, so that the machine has nothing left to give to its host when the clock starts.
+    /// How long the ballast is held, so that no free memory is left to return to the host when the
+    /// clock starts.
     pub(super) quiet: Duration,
     pub(super) ways: Vec<&'a Way>,
-    /// The settings of fio that are timed with them.
+    /// The settings of fio to time in the same rounds.
     pub(super) roofline: &'a [Setting],
 }
 
@@ -52,7 +53,7 @@ enum Runner<'a> {
     Fio(Setting),
 }
 
-/// The shards of a folder, in order.
+/// Returns the shards of a folder, sorted.
 pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut shards: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -61,7 +62,8 @@ pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(shards)
 }
 
-/// The command that brings files into a state, and sets the ballast free: see `benches/src/bin/ways/prepare.rs`.
+/// Returns the command that brings files into a state and frees the ballast: see
+/// `benches/src/bin/ways/prepare.rs`.
 pub(super) fn preparation(files: &[PathBuf], state: State, ballast: Option<&Ballast>) -> Vec<String> {
     let state = match state {
         State::Cold => "cold",
@@ -73,7 +75,8 @@ pub(super) fn preparation(files: &[PathBuf], state: State, ballast: Option<&Ball
     fixed.into_iter().chain(files.iter().map(|path| path.to_string_lossy().into_owned())).collect()
 }
 
-/// Times the ways of a case, after a round that warms up. A peer that fails is left out, and said in `left_out`.
+/// Times the loads of a case after a warm-up round. A peer that fails is skipped, with a line in
+/// `left_out`.
 pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut Vec<String>) -> Result<Table, String> {
     println!("\n{}", case.title);
     let mut runners: Vec<(Runner<'_>, Row)> = Vec::new();
@@ -82,7 +85,7 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
         runners.push((Runner::Fio(setting), row));
     }
     runners.extend(case.ways.iter().map(|way| (Runner::Way(way), row(way.id, way.name, way.role))));
-    // Room for a load that holds everything twice, or once beside the page cache.
+    // Enough for a load that holds everything twice, or once beside the page cache.
     let room = 2 * bytes(&shards(case.folder)?);
     for round in 0..=rounds {
         let folder = if round == 0 { case.warm_up } else { case.folder };
@@ -91,7 +94,8 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
         let mut failed = Vec::new();
         for i in order {
             check_interrupted()?;
-            // At once after the one before, while what that had is still there. What takes no memory needs none to be there.
+            // Right after the load before, while its memory is not yet returned. A load that takes
+            // no memory needs none.
             let ballast = if case.takes_memory { Some(Ballast::hold(room)?) } else { None };
             if ballast.is_some() {
                 std::thread::sleep(case.quiet);
@@ -106,7 +110,7 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
                 Runner::Way(way) => load(way, folder, &files, &preparation, peers),
             };
             let mut result = once();
-            // That is not the way's fault, and it has not begun. The ballast is still held.
+            // The load has not begun, and the ballast is still held.
             for _ in 0..PREPARATIONS {
                 if !result.as_ref().is_err_and(|why| why.contains("preparing: ")) {
                     break;
@@ -151,7 +155,8 @@ fn row(way: &str, name: &str, role: Role) -> Row {
     Row { way: way.to_owned(), name: name.to_owned(), role, samples: Vec::new(), note: None }
 }
 
-/// In each round another one is before each, as far as the numbers allow: steps of a length that has no divisor with the count in common.
+/// Returns an order in which each load has another predecessor in each round, where the count
+/// allows: it steps by a stride that is coprime to the count.
 fn order(count: usize, round: usize) -> Vec<usize> {
     fn divisor(a: usize, b: usize) -> usize {
         if b == 0 { a } else { divisor(b, a % b) }
@@ -169,7 +174,7 @@ fn load(
     peers: &Peers,
 ) -> Result<(Sample, Option<String>), String> {
     let report = report(&mut way.command(folder, files, peers)?, preparation)?;
-    let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("{} tells no {key}", way.name));
+    let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("{} reports no {key}", way.name));
     let sample = Sample {
         bytes: number("bytes")? as u64,
         seconds: number("seconds")?,
@@ -180,7 +185,7 @@ fn load(
     Ok((sample, report["note"].as_str().map(str::to_owned)))
 }
 
-/// What a program prints: a line of JSON, the last.
+/// Runs a program and returns its report: the last line, as JSON.
 pub(super) fn report(command: &mut Command, preparation: &[String]) -> Result<Value, String> {
     let output = command.env("BENCH_PREPARE", json!(preparation).to_string()).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("it cannot be started: {error}"))?;

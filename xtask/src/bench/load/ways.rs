@@ -1,4 +1,5 @@
-//! What is compared. To add a way, add its line here, and its call in `benches/src/bin/ways` or `benches/peers`.
+//! The loads that are compared. To add one, add its line here and its call in
+//! `benches/src/bin/ways` or `benches/peers`.
 
 use super::peers::Peers;
 use super::results::Role;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(super) struct Way {
-    /// Names it for the aims.
+    /// Identifies it for the targets.
     pub(super) id: &'static str,
     pub(super) name: &'static str,
     pub(super) role: Role,
@@ -15,11 +16,11 @@ pub(super) struct Way {
 }
 
 enum Program {
-    /// The bench's own program: what to do, by which way.
+    /// The bench's own program: the task and the load.
     Rust(&'static str, &'static str),
-    /// A script and its way.
+    /// A script and the load.
     Python(&'static str, &'static str),
-    /// The same with the libraries' pre-releases.
+    /// A script with the libraries' pre-releases.
     Next(&'static str, &'static str),
 }
 
@@ -27,7 +28,7 @@ const fn way(id: &'static str, name: &'static str, role: Role, program: Program)
     Way { id, name, role, program }
 }
 
-/// Every way to load a whole checkpoint.
+/// Loads of a whole checkpoint.
 pub(super) const LOADS: &[Way] = &[
     way("auto", "floodtide, auto", Role::Auto, Program::Rust("load", "auto")),
     way("uring", "floodtide, uring", Role::Fixed, Program::Rust("load", "uring")),
@@ -58,17 +59,17 @@ pub(super) const LOADS: &[Way] = &[
     ),
 ];
 
-/// All reads past the page cache, or all through it, without a loader: what a load of half-cached files is compared with.
+/// Loads of half-cached files, and direct or buffered reads alone.
 pub(super) const HALVES: &[Way] = &[
     way("auto", "floodtide, auto", Role::Auto, Program::Rust("load", "auto")),
     way("uring", "floodtide, uring", Role::Fixed, Program::Rust("load", "uring")),
     way("pread", "floodtide, pread", Role::Fixed, Program::Rust("load", "pread")),
     way("tokio", "floodtide, tokio", Role::Fixed, Program::Rust("load", "tokio")),
-    way("threads", "2 threads, all through the page cache", Role::Plain, Program::Rust("load", "threads")),
-    way("threads-direct", "4 threads, all past the page cache", Role::Plain, Program::Rust("load", "threads-direct")),
+    way("threads", "2 threads, buffered reads", Role::Plain, Program::Rust("load", "threads")),
+    way("threads-direct", "4 threads, direct reads", Role::Plain, Program::Rust("load", "threads-direct")),
 ];
 
-/// The time to a tensor of a checkpoint that is only opened.
+/// The time to the first tensor of a checkpoint that is only opened.
 pub(super) const FIRSTS: &[Way] = &[
     way("auto", "floodtide, Loader::open", Role::Auto, Program::Rust("first", "auto")),
     way("safetensors", "safetensors, crate", Role::PeerMapped, Program::Rust("first", "safetensors")),
@@ -86,7 +87,7 @@ pub(super) const FIRSTS: &[Way] = &[
     ),
 ];
 
-/// The tensor that is the first.
+/// The first tensor.
 pub(super) const FIRST_TENSOR: &str = "model.layers.0.self_attn.k_proj.weight";
 
 /// The bench's own program.
@@ -95,12 +96,12 @@ pub(super) fn program() -> PathBuf {
 }
 
 impl Way {
-    /// Whether it needs nothing but the bench's own program, and so little time.
+    /// Returns whether it needs only the bench's own program.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self.program, Program::Rust(..))
     }
 
-    /// The command that loads the shards of a folder, or why there is none.
+    /// Returns the command that loads the shards of a folder.
     pub(super) fn command(&self, folder: &Path, shards: &[PathBuf], peers: &Peers) -> Result<Command, String> {
         let (script, way, next) = match self.program {
             Program::Rust(what, way) => {
