@@ -2,9 +2,9 @@
 
 use crate::args::ConvertArgs;
 use crate::output::{self, Facts, Failure};
-use floodtide_core::{Escaped, Selection};
-use floodtide_linux::Loader;
-use floodtide_linux::convert::{Converted, Converter};
+use floodtide::Loader;
+use floodtide::convert::{Converted, Converter};
+use floodtide::core::{Escaped, Selection};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::Arc;

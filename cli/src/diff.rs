@@ -5,8 +5,8 @@
 use crate::args::DiffArgs;
 use crate::load::watched;
 use crate::output::{self, Facts, Failure};
-use floodtide_core::{ElementType, Escaped};
-use floodtide_linux::{Change, Diff, Loader, Place, TensorDiff};
+use floodtide::core::{ElementType, Escaped};
+use floodtide::{Change, Diff, Loader, Place, TensorDiff};
 use serde_json::{Value, json};
 use std::fmt;
 use std::io::Write;
@@ -84,7 +84,7 @@ fn show(diff: &Diff) -> Result<(), Failure> {
 }
 
 fn document(args: &DiffArgs, diff: &Diff) -> Value {
-    let side = |path: &std::path::Path, catalog: &floodtide_linux::Catalog| json!({"path": path.to_string_lossy(), "format": catalog.format().name(), "tensors": catalog.len()});
+    let side = |path: &std::path::Path, catalog: &floodtide::Catalog| json!({"path": path.to_string_lossy(), "format": catalog.format().name(), "tensors": catalog.len()});
     json!({
         "a": side(&args.first, &diff.first),
         "b": side(&args.second, &diff.second),

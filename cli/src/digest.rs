@@ -3,8 +3,8 @@
 use crate::args::DigestArgs;
 use crate::load::with_progress;
 use crate::output::{self, Failure};
-use floodtide_core::Escaped;
-use floodtide_linux::Tensor;
+use floodtide::Tensor;
+use floodtide::core::Escaped;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::io::Write;

@@ -2,13 +2,13 @@
 
 use crate::args::DoctorArgs;
 use crate::output::{self, Failure};
-use floodtide_core::Escaped;
-use floodtide_linux::probe::doctor::{self, Finding, Status};
+use floodtide::core::Escaped;
+use floodtide::probe::doctor::{Finding, Status};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
-    let findings = doctor::examine(&args.path)?;
+    let findings = floodtide::examine(&args.path)?;
     if args.json {
         return output::print_json(&document(args, &findings));
     }

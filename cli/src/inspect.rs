@@ -3,8 +3,8 @@
 use crate::args::InspectArgs;
 use crate::metadata::{self, Pairs, Texts};
 use crate::output::{self, Failure};
-use floodtide_core::{Catalog, Escaped, FileInfo, HumanBytes, TensorInfo};
-use floodtide_linux::{Inspected, Loader};
+use floodtide::core::{Catalog, Escaped, FileInfo, HumanBytes, TensorInfo};
+use floodtide::{Inspected, Loader};
 use serde::{Serialize, Serializer};
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -2,9 +2,9 @@
 
 use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
-use floodtide_core::HumanBytes;
-use floodtide_linux::trace::TraceFile;
-use floodtide_linux::{Backend, Error, Loader, Report, Tensors, read_manifest};
+use floodtide::core::HumanBytes;
+use floodtide::trace::TraceFile;
+use floodtide::{Backend, Error, Loader, Report, Tensors, read_manifest};
 use serde_json::json;
 use std::borrow::Cow;
 use std::io::Write;

@@ -27,8 +27,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    floodtide_linux::raise_open_file_limit();
-    floodtide_linux::report_file_size_limit();
+    floodtide::raise_open_file_limit();
+    floodtide::report_file_size_limit();
     let result = match args.command {
         Command::Load(args) => load::run(&args),
         Command::Inspect(args) => inspect::run(&args),

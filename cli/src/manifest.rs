@@ -3,8 +3,8 @@
 use crate::args::ManifestArgs;
 use crate::load::watched;
 use crate::output::{self, Failure};
-use floodtide_core::manifest::ManifestFile;
-use floodtide_linux::Loader;
+use floodtide::Loader;
+use floodtide::core::manifest::ManifestFile;
 use std::borrow::Cow;
 use std::io::{self, Write};
 

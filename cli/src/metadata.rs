@@ -2,7 +2,7 @@
 //!
 //! Arrays are abbreviated in both: a tokenizer's have hundreds of thousands of elements.
 
-use floodtide_core::{Escaped, MetadataList, MetadataValue, Quoted};
+use floodtide::core::{Escaped, MetadataList, MetadataValue, Quoted};
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::io::{self, Write};

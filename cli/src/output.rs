@@ -1,7 +1,7 @@
 //! How results, progress, warnings and failures reach the user.
 
-use floodtide_core::{HumanBytes, Progress};
-use floodtide_linux::Error;
+use floodtide::Error;
+use floodtide::core::{HumanBytes, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 use std::fmt;
@@ -31,8 +31,8 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<floodtide_core::Error> for Failure {
-    fn from(error: floodtide_core::Error) -> Self {
+impl From<floodtide::core::Error> for Failure {
+    fn from(error: floodtide::core::Error) -> Self {
         Error::from(error).into()
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
-use floodtide_core::strategy::{Backend, FileSignals, is_small};
-use floodtide_core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
-use floodtide_linux::Planned;
+use floodtide::Planned;
+use floodtide::core::strategy::{Backend, FileSignals, is_small};
+use floodtide::core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
 use serde_json::{Value, json};
 use std::io::Write;
 

@@ -2,9 +2,9 @@
 
 use crate::args::ProbeArgs;
 use crate::output::{self, Facts, Failure};
-use floodtide_core::{Escaped, HumanBytes};
-use floodtide_linux::probe::profile;
-use floodtide_linux::probe::roofline::{self, CHUNKS, Cell, DEPTHS, Rate, Roofline, Way};
+use floodtide::core::{Escaped, HumanBytes};
+use floodtide::probe::profile;
+use floodtide::probe::roofline::{CHUNKS, Cell, DEPTHS, Rate, Roofline, Way};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<(), Failure> {
             output::complain("probe", what);
         }
     };
-    let measured = roofline::measure(&args.folder, Duration::from_secs_f64(args.seconds), told);
+    let measured = floodtide::measure(&args.folder, Duration::from_secs_f64(args.seconds), told);
     let roofline = measured.map_err(|error| Failure::Failed(error.to_string()))?;
     let stored = if args.store { store(&roofline) } else { Stored::NotAsked };
     output::warn(&roofline.notes);

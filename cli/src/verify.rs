@@ -3,7 +3,7 @@
 use crate::args::VerifyArgs;
 use crate::load::watched;
 use crate::output::{self, Facts, Failure};
-use floodtide_linux::{Difference, Error, Inspected, Loader, Verdict, read_manifest};
+use floodtide::{Difference, Error, Inspected, Loader, Verdict, read_manifest};
 use serde_json::{Value, json};
 use std::io::Write;
 

@@ -4,14 +4,14 @@ use crate::error::Error;
 use crate::probe;
 use floodtide_core::format::content::{Content, START_BYTES};
 use floodtide_core::{DirectLimits, Stamp};
+use floodtide_memory::sync::OnceLock;
+use floodtide_memory::sync::{AtomicBool, Ordering};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `RWF_DONTCACHE` (Linux 6.14): what a read brings into the page cache is dropped again; what was there stays. File systems and kernels
 /// that cannot do that say EOPNOTSUPP.
@@ -29,7 +29,7 @@ fn stamp_of(metadata: &std::fs::Metadata) -> Stamp {
 
 /// An open file of a checkpoint.
 #[derive(Debug)]
-pub(crate) struct OpenFile {
+pub struct OpenFile {
     path: PathBuf,
     buffered: File,
     direct: Option<(File, DirectLimits)>,
@@ -42,12 +42,12 @@ pub(crate) struct OpenFile {
 
 impl OpenFile {
     /// Opens a regular file; never waits for a FIFO's writer.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path) -> Result<Self, Error> {
         Self::open_unless_folder(path)?.ok_or_else(|| Error::FolderForFile { path: path.to_owned() })
     }
 
     /// Opens a regular file; `None` when it is a folder.
-    pub(crate) fn open_unless_folder(path: &Path) -> Result<Option<Self>, Error> {
+    pub fn open_unless_folder(path: &Path) -> Result<Option<Self>, Error> {
         let io = |action| move |source: io::Error| Error::Io { path: path.to_owned(), action, source };
         let buffered = open(path, OFlags::NONBLOCK).map_err(io("open the file"))?;
         let metadata = buffered.metadata().map_err(io("examine the file"))?;
@@ -69,7 +69,7 @@ impl OpenFile {
     }
 
     /// Opens the file a second time for direct reads, where the file system takes them.
-    pub(crate) fn open_direct(&mut self) {
+    pub fn open_direct(&mut self) {
         let Some(limits) = probe::direct_limits(&self.buffered) else { return };
         let Ok(direct) = open(&self.path, OFlags::DIRECT | OFlags::NONBLOCK) else { return };
         // The path may mean another file by now; that is reported at the end of the load, not read here.
@@ -78,29 +78,29 @@ impl OpenFile {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.stamp.bytes
     }
 
     /// The number of the device that it lies on.
-    pub(crate) fn device(&self) -> u64 {
+    pub fn device(&self) -> u64 {
         self.stamp.device
     }
 
-    pub(crate) fn buffered(&self) -> &File {
+    pub fn buffered(&self) -> &File {
         &self.buffered
     }
 
-    pub(crate) fn direct_limits(&self) -> Option<DirectLimits> {
+    pub fn direct_limits(&self) -> Option<DirectLimits> {
         self.direct.as_ref().map(|(_, limits)| *limits)
     }
 
     /// The descriptor for direct or buffered reads; buffered when there is no other.
-    pub(crate) fn descriptor(&self, direct: bool) -> &File {
+    pub fn descriptor(&self, direct: bool) -> &File {
         match &self.direct {
             Some((file, _)) if direct => file,
             _ => &self.buffered,
@@ -108,35 +108,35 @@ impl OpenFile {
     }
 
     /// Has buffered reads leave nothing behind in the page cache from now on, or, where that proves impossible, lets them.
-    pub(crate) fn set_uncached(&self, uncached: bool) {
+    pub fn set_uncached(&self, uncached: bool) {
         self.uncached.store(uncached, Ordering::Relaxed);
     }
 
     /// The flags of a read of this kind.
-    pub(crate) fn read_flags(&self, direct: bool) -> ReadWriteFlags {
+    pub fn read_flags(&self, direct: bool) -> ReadWriteFlags {
         if !direct && self.uncached.load(Ordering::Relaxed) { DONTCACHE } else { ReadWriteFlags::empty() }
     }
 
     /// Reads exactly `bytes` from `offset` on; for headers.
-    pub(crate) fn read_exact(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
+    pub fn read_exact(&self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
         let mut buffer = Vec::new();
         self.read_exact_into(&mut buffer, offset, bytes)?;
         Ok(buffer)
     }
 
     /// As [`read_exact`](Self::read_exact), into a buffer whose memory is used again.
-    pub(crate) fn read_exact_into(&self, buffer: &mut Vec<u8>, offset: u64, bytes: usize) -> Result<(), Error> {
+    pub fn read_exact_into(&self, buffer: &mut Vec<u8>, offset: u64, bytes: usize) -> Result<(), Error> {
         buffer.resize(bytes, 0);
         self.fill(buffer, offset)
     }
 
     /// Lets [`content`](Self::content) know the first bytes, or all, without a read.
-    pub(crate) fn has_content(&self, bytes: &[u8]) {
+    pub fn has_content(&self, bytes: &[u8]) {
         self.content.get_or_init(|| Content::of(&bytes[..bytes.len().min(START_BYTES)]));
     }
 
     /// What it is by its first bytes.
-    pub(crate) fn content(&self) -> Result<Content, Error> {
+    pub fn content(&self) -> Result<Content, Error> {
         if let Some(content) = self.content.get() {
             return Ok(*content);
         }
@@ -147,7 +147,7 @@ impl OpenFile {
     }
 
     /// Makes what was read from the file's start `bytes` long, by reading on.
-    pub(crate) fn read_on(&self, read: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
+    pub fn read_on(&self, read: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
         let from = read.len();
         // No more than that: a header may be long.
         read.reserve_exact(bytes.saturating_sub(from));
@@ -163,12 +163,12 @@ impl OpenFile {
     }
 
     /// Whether the open file is still what it was when it was opened, whatever its path means now.
-    pub(crate) fn is_unchanged(&self) -> bool {
+    pub fn is_unchanged(&self) -> bool {
         self.buffered.metadata().is_ok_and(|metadata| self.stamp.difference(stamp_of(&metadata)).is_none())
     }
 
     /// Fails if the file, or what its path means, is not what it was when it was opened.
-    pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+    pub fn check_unchanged(&self) -> Result<(), Error> {
         let changed = |what| Error::Changed { path: self.path.clone(), what };
         let named = std::fs::metadata(&self.path).map_err(|_| changed("it was removed"))?;
         if self.stamp.difference(stamp_of(&named)).is_none() {
@@ -191,7 +191,7 @@ fn open(path: &Path, extra: OFlags) -> io::Result<File> {
 }
 
 /// The kind of a file that is not a regular one.
-pub(crate) fn describe(mode: u32) -> &'static str {
+pub fn describe(mode: u32) -> &'static str {
     match FileType::from_raw_mode(mode) {
         FileType::Directory => "a directory",
         FileType::Fifo => "a FIFO",

@@ -3,12 +3,12 @@
 use crate::error::Error;
 use crate::files::OpenFile;
 use crate::image::Image;
-use crate::region::lock_memory;
-use crate::trace::{LoadTrace, Populated};
 use floodtide_core::{ByteRange, Error as CoreError, FileId};
+use floodtide_memory::lock_memory;
+use floodtide_memory::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use memmap2::{Advice, Mmap};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::ops::Range;
 use std::time::Instant;
 
 /// What one call makes resident: small enough for progress and for threads to share, large enough to cost nothing.
@@ -16,7 +16,7 @@ const STEP: usize = 8 << 20;
 
 /// The mappings of a load, by file; `None` where nothing of a file is viewed in place.
 #[derive(Debug, Default)]
-pub(crate) struct Mappings {
+pub struct Mappings {
     maps: Vec<Option<Mmap>>,
     /// In place of them all: the only file, read whole.
     image: Option<Image>,
@@ -25,14 +25,14 @@ pub(crate) struct Mappings {
 
 impl Mappings {
     /// No mapping, but the bytes of the only file. `wanted`: what of it is looked at by [`populate`](Self::populate).
-    pub(crate) fn of_image(image: Image, wanted: &[(FileId, ByteRange)]) -> Self {
+    pub fn of_image(image: Image, wanted: &[(FileId, ByteRange)]) -> Self {
         // Inside the image, so both ends fit in usize.
         let wanted = wanted.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
         Self { image: Some(image), wanted: wanted.collect(), ..Self::default() }
     }
 
     /// Maps the files of `wanted`; nothing is read yet.
-    pub(crate) fn new(files: &[OpenFile], wanted: &[(FileId, ByteRange)]) -> Result<Self, Error> {
+    pub fn new(files: &[OpenFile], wanted: &[(FileId, ByteRange)]) -> Result<Self, Error> {
         let mut mappings = Self { maps: (0..files.len()).map(|_| None).collect(), ..Self::default() };
         for (id, range) in wanted {
             let file = &files[id.index()];
@@ -59,16 +59,16 @@ impl Mappings {
     }
 
     /// Whether all is there already, read by one call.
-    pub(crate) fn is_image(&self) -> bool {
+    pub fn is_image(&self) -> bool {
         self.image.is_some()
     }
 
     /// The bytes that this call has read.
-    pub(crate) fn image_bytes(&self) -> Option<u64> {
+    pub fn image_bytes(&self) -> Option<u64> {
         self.image.as_ref().map(|image| image.bytes().len() as u64)
     }
 
-    pub(crate) fn bytes(&self, file: FileId) -> &[u8] {
+    pub fn bytes(&self, file: FileId) -> &[u8] {
         match &self.image {
             Some(image) => image.bytes(),
             None => self.maps.get(file.index()).and_then(Option::as_ref).map_or(&[], |map| map),
@@ -77,12 +77,12 @@ impl Mappings {
 
     /// Makes the wanted ranges resident, with so many threads, and passes each to `check`; `done` counts bytes as they come in. Stops early
     /// when `cancelled` says so.
-    pub(crate) fn populate(
+    pub fn populate(
         &self,
         threads: usize,
         done: &AtomicU64,
         cancelled: &(impl Fn() -> bool + Sync),
-        trace: Option<&dyn LoadTrace>,
+        trace: Option<&(dyn Fn(&Populated) + Sync)>,
         check: &(impl Fn(FileId, u64, &[u8]) -> Result<(), CoreError> + Sync),
     ) -> Result<(), PopulateError> {
         let steps: Vec<(usize, usize, usize)> = self
@@ -99,7 +99,7 @@ impl Mappings {
                 let made = make_resident(map, start, end);
                 if let Some((trace, began)) = began {
                     let range = start as u64..end as u64;
-                    trace.populated(&Populated::new(thread, id, range, began, made.is_ok()));
+                    trace(&Populated { thread, file: id, range, began, ended: Instant::now(), done: made.is_ok() });
                 }
                 made.map_err(|error| PopulateError::Io(id, error))?;
             }
@@ -129,7 +129,7 @@ impl Mappings {
     }
 
     /// Locks the wanted ranges in memory, and adds to what is locked.
-    pub(crate) fn lock(&self, locked: &mut u64) -> io::Result<()> {
+    pub fn lock(&self, locked: &mut u64) -> io::Result<()> {
         self.wanted.iter().try_for_each(|&(file, start, end)| match self.maps.get(file) {
             Some(Some(map)) => lock_memory(&map[start..end], locked),
             _ => Ok(()),
@@ -137,9 +137,27 @@ impl Mappings {
     }
 }
 
+/// A part of a mapped file that a thread has made resident.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Populated {
+    /// Which of the load's populating threads, from 0 on.
+    pub thread: usize,
+    /// The file.
+    pub file: FileId,
+    /// The bytes of it.
+    pub range: Range<u64>,
+    /// When the thread began with it.
+    pub began: Instant,
+    /// When it was done.
+    pub ended: Instant,
+    /// Whether it is resident now.
+    pub done: bool,
+}
+
 /// Why what is mapped could not be brought in.
 #[derive(Debug)]
-pub(crate) enum PopulateError {
+pub enum PopulateError {
     /// The file's bytes cannot be had.
     Io(FileId, io::Error),
     /// They were found to be wrong.

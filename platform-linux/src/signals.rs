@@ -7,7 +7,7 @@ use floodtide_core::{Access, Alignment, Catalog, PlanOptions, Strided, Wanted, t
 
 /// What a checkpoint is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// All of it, at once. `waits`: its caller does nothing meanwhile, so that a small file may be read along with its header.
     Whole { access: Access, waits: bool },
     /// One part after another, through memory of that alignment if it is given.
@@ -16,11 +16,11 @@ pub(crate) enum Purpose {
 
 /// What a load wants, as far as it decides what must be known.
 #[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) purpose: Purpose,
-    pub(crate) backend: Option<Backend>,
+pub struct Asked {
+    pub purpose: Purpose,
+    pub backend: Option<Backend>,
     /// What tensors are aligned to at least.
-    pub(crate) alignment: Alignment,
+    pub alignment: Alignment,
 }
 
 /// A FUSE mount that does without the page cache, but not asynchronously, does not tell io_uring how far a read came; the kernel
@@ -30,7 +30,7 @@ const RING_ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at t
 impl Asked {
     /// Measures. True if so little is copied that the files were not looked at, nor need the memory be. `there`: whether the files' bytes
     /// have been read already, so that nothing depends on where they come from.
-    pub(crate) fn measure(
+    pub fn measure(
         &self,
         files: &mut [OpenFile],
         there: bool,

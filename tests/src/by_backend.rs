@@ -3,7 +3,7 @@
 use crate::checkpoint::{plain, raw};
 use crate::faulty_fs::VICTIM;
 use crate::layout::reference;
-use floodtide_linux::{Backend, Error, Loader, TensorStream};
+use floodtide::{Backend, Error, Loader, TensorStream};
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! The pools that are compared, each used as its own documentation shows, behind one trait.
 
-use floodtide_linux::pool::{MappedMemory, PoolBuffer, Stats};
+use floodtide::pool::{MappedMemory, PoolBuffer, Stats};
 use std::hint::black_box;
 
 /// What every pool keeps at most, for those that have a limit: enough for all that a bench holds.
@@ -50,11 +50,11 @@ fn share(hits: u64, misses: u64) -> Option<f64> {
 }
 
 #[derive(Debug)]
-pub(crate) struct Floodtide(floodtide_linux::pool::Pool);
+pub(crate) struct Floodtide(floodtide::pool::Pool);
 
 impl Default for Floodtide {
     fn default() -> Self {
-        Self(floodtide_linux::pool::Pool::builder().limit(LIMIT).memory(MappedMemory::new()).build())
+        Self(floodtide::pool::Pool::builder().limit(LIMIT).memory(MappedMemory::new()).build())
     }
 }
 

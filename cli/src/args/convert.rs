@@ -3,7 +3,7 @@
 use super::numbers::{count, shard_size, size};
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, ValueEnum};
-use floodtide_linux::convert::{Rename, Split, Target};
+use floodtide::convert::{Rename, Split, Target};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::str::FromStr;

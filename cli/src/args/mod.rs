@@ -11,7 +11,7 @@ pub(crate) use source::{BackendArg, Source};
 use crate::bench::RUNS;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use floodtide_linux::Order;
+use floodtide::Order;
 use numbers::{count, scale, seconds, size};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

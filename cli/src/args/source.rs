@@ -2,8 +2,8 @@
 
 use super::numbers::threads;
 use clap::{Args as ClapArgs, ValueEnum};
-use floodtide_core::{Cut, Error as CoreError, Glob, Selection, ShardRules};
-use floodtide_linux::{Backend, Loader};
+use floodtide::core::{Cut, Error as CoreError, Glob, Selection, ShardRules};
+use floodtide::{Backend, Loader};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -30,7 +30,7 @@ fn drop_pages(path: &Path) -> io::Result<Option<f32>> {
     for pause in [0, 1, 10, 50] {
         std::thread::sleep(Duration::from_millis(pause));
         fadvise(&file, 0, None, Advice::DontNeed)?;
-        left = floodtide_linux::probe::resident_share(&file);
+        left = floodtide::probe::resident_share(&file);
         if left.is_none_or(|left| left == 0.0) {
             break;
         }
@@ -43,13 +43,13 @@ fn drop_pages(path: &Path) -> io::Result<Option<f32>> {
 /// Reads what is not there.
 fn fill(path: &Path) -> io::Result<Option<f32>> {
     let mut file = File::open(path)?;
-    let share = floodtide_linux::probe::resident_share(&file);
+    let share = floodtide::probe::resident_share(&file);
     if share == Some(1.0) {
         return Ok(Some(0.0));
     }
     let mut buffer = vec![0; 1 << 20];
     while file.read(&mut buffer)? > 0 {}
-    Ok(floodtide_linux::probe::resident_share(&file).map(|share| 1.0 - share))
+    Ok(floodtide::probe::resident_share(&file).map(|share| 1.0 - share))
 }
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ mod tests {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder");
         let path = folder.path().join("file");
         std::fs::write(&path, vec![1; 3 << 20]).expect("writes");
-        let share = || floodtide_linux::probe::resident_share(&File::open(&path).expect("opens"));
+        let share = || floodtide::probe::resident_share(&File::open(&path).expect("opens"));
         let left = prepare(std::slice::from_ref(&path), true).unwrap_or_else(|error| panic!("{error:?}"));
         assert_eq!(left, share());
         let missing = prepare(std::slice::from_ref(&path), false).unwrap_or_else(|error| panic!("{error:?}"));

@@ -6,8 +6,8 @@ use super::roofline::{Pattern, Reader};
 use super::way::{Loaded, Way};
 use crate::args::BenchOneArgs;
 use crate::output::{self, Failure};
-use floodtide_core::{Format, HumanBytes};
-use floodtide_linux::Loader;
+use floodtide::Loader;
+use floodtide::core::{Format, HumanBytes};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -83,7 +83,7 @@ fn time<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(Measured, T), E> {
 fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String> {
     if way == Way::StdRead {
         let bytes: u64 = request.files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
-        let memory = floodtide_linux::probe::memory_limit();
+        let memory = floodtide::probe::memory_limit();
         if bytes > memory.available {
             let (bytes, available) = (HumanBytes(bytes), HumanBytes(memory.available));
             return Err(format!("it would take {bytes} of memory, and there are {available} ({})", memory.limit));
@@ -116,7 +116,7 @@ fn cpu_time() -> Duration {
 fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     let files = match loaded {
         Loaded::Tensors(tensors) => {
-            let sum = |tensor: floodtide_linux::Tensor| (tensor.name().to_owned(), checksum(tensor.bytes()));
+            let sum = |tensor: floodtide::Tensor| (tensor.name().to_owned(), checksum(tensor.bytes()));
             return Ok(tensors.iter().map(sum).collect());
         }
         Loaded::Files(files) => files,

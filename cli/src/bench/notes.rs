@@ -3,7 +3,7 @@
 use super::rounds::{Results, Row};
 use super::show::chosen;
 use super::way::Way;
-use floodtide_linux::Backend;
+use floodtide::Backend;
 
 /// In sentences.
 pub(super) fn of(results: &Results) -> Vec<String> {

@@ -4,7 +4,7 @@
 use super::rounds::Results;
 use super::show::headline;
 use super::way::Way;
-use floodtide_core::Quoted;
+use floodtide::core::Quoted;
 use std::fmt::Write;
 
 const WIDTH: f64 = 760.0;

@@ -1,7 +1,7 @@
 //! What the storage gives at most: the files read from front to back and thrown away, by several threads that each read into one
 //! buffer of their own again and again. No loader can be faster, as none has less to do.
 
-use floodtide_linux::pool::{MappedMemory, Pool, PoolBuffer};
+use floodtide::pool::{MappedMemory, Pool, PoolBuffer};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -42,7 +42,7 @@ impl Pattern {
     pub(super) fn describe(self) -> String {
         let kind = if self.direct { "direct" } else { "buffered" };
         let threads = crate::output::count(self.threads, "thread");
-        format!("{kind} reads of {} by {threads}", floodtide_core::HumanBytes(self.block as u64))
+        format!("{kind} reads of {} by {threads}", floodtide::core::HumanBytes(self.block as u64))
     }
 }
 

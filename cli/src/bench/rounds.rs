@@ -8,8 +8,8 @@ use super::roofline::Pattern;
 use super::unchanged::Unchanged;
 use super::way::Way;
 use crate::output::{self, Failure};
-use floodtide_core::{Escaped, Selection};
-use floodtide_linux::{Backend, Loader};
+use floodtide::core::{Escaped, Selection};
+use floodtide::{Backend, Loader};
 use std::path::{Path, PathBuf};
 
 /// So many patterns of the roofline's are measured in every round; the others are out after the first one.

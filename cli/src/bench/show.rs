@@ -4,7 +4,7 @@ use super::notes;
 use super::rounds::{Results, Timing};
 use super::way::Way;
 use crate::output;
-use floodtide_core::HumanBytes;
+use floodtide::core::HumanBytes;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Whether the files are still those that the bench began with: rates of other bytes compare nothing.
 
 use crate::output::Failure;
-use floodtide_core::{Escaped, Stamp};
+use floodtide::core::{Escaped, Stamp};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 

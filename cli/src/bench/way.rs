@@ -1,7 +1,7 @@
 //! The ways to load, in one list.
 
 use crate::args::BackendArg;
-use floodtide_linux::{Backend, Loader, Tensors};
+use floodtide::{Backend, Loader, Tensors};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};

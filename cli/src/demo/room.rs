@@ -2,7 +2,7 @@
 
 use super::layout::{self, Spec};
 use crate::output::Failure;
-use floodtide_core::HumanBytes;
+use floodtide::core::HumanBytes;
 use std::path::Path;
 
 /// What a demo of these tensors takes of the disk, and of memory: the writer holds one tensor at a time, a load all of
@@ -14,7 +14,7 @@ fn needed(specs: &[Spec]) -> u64 {
 
 /// Refuses before anything is made what would fill the disk or the memory, and says which scale fits.
 pub(crate) fn check(folder: &Path, specs: &[Spec]) -> Result<(), Failure> {
-    let memory = floodtide_linux::probe::memory_limit();
+    let memory = floodtide::probe::memory_limit();
     for (what, available) in [("disk space", free(folder)), ("memory", memory.available)] {
         if available >= needed(specs) {
             continue;

@@ -6,11 +6,10 @@ pub mod doctor;
 pub mod profile;
 pub mod roofline;
 
-mod memory;
 mod residency;
 
-pub use memory::memory_limit;
-pub(crate) use memory::no_limit;
+pub use floodtide_memory::memory_limit;
+
 pub use residency::{Residency, residency, resident_share};
 
 use floodtide_core::{Alignment, DirectLimits};
@@ -81,7 +80,7 @@ pub fn uring_refusal() -> Option<String> {
 }
 
 /// A ring's refusal in words, with the usual cause.
-pub(crate) fn explain_ring_error(error: &std::io::Error) -> String {
+pub fn explain_ring_error(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => {
             "io_uring_setup: EPERM, forbidden by a seccomp filter or by kernel.io_uring_disabled".to_owned()
@@ -101,7 +100,7 @@ pub(crate) const FUSE: &str = "FUSE";
 
 /// The file system's name, and whether it is on another machine. Magic numbers: `linux/magic.h` and the projects' own.
 #[must_use]
-pub(crate) fn file_system(file: impl AsFd) -> (String, bool) {
+pub fn file_system(file: impl AsFd) -> (String, bool) {
     let Ok(answer) = rustix::fs::fstatfs(file) else { return ("an unknown file system".to_owned(), false) };
     let (name, network) = match answer.f_type as u64 & 0xffff_ffff {
         0xef53 => ("ext4", false),
@@ -133,6 +132,6 @@ fn is_memory(file: &File) -> bool {
 }
 
 /// The processors this process may use: affinity and cgroup quota are respected.
-pub(crate) fn cpus() -> usize {
+pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }

@@ -2,12 +2,10 @@
 //! engine driven by awaits). To add one, write it here and start it in `crew::Crew::work`.
 
 mod pread;
-#[cfg(feature = "tokio")]
-pub(crate) mod tokio;
 mod uring;
 
-pub(crate) use pread::PreadSource;
-pub(crate) use uring::UringSource;
+pub use pread::{PreadSource, read};
+pub use uring::UringSource;
 
 use floodtide_core::{Fault, ReadOp};
 use std::time::Duration;

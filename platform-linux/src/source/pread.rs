@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 /// A source that has read by the time it is asked.
 #[derive(Debug)]
-pub(crate) struct PreadSource<B> {
+pub struct PreadSource<B> {
     files: Arc<[OpenFile]>,
     done: Option<Completion<B>>,
 }
 
 impl<B: Buffer> PreadSource<B> {
-    pub(crate) fn new(files: Arc<[OpenFile]>) -> Self {
+    pub fn new(files: Arc<[OpenFile]>) -> Self {
         Self { files, done: None }
     }
 }
 
 /// Carries out one read, into the part of the buffer that it names.
-pub(super) fn read<B: Buffer>(files: &[OpenFile], op: &ReadOp, buffer: &mut B) -> Outcome {
+pub fn read<B: Buffer>(files: &[OpenFile], op: &ReadOp, buffer: &mut B) -> Outcome {
     if let Some(pause) = pause(op) {
         std::thread::sleep(pause);
     }

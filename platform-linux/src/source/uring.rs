@@ -2,8 +2,8 @@
 
 use super::{fault, pause};
 use crate::files::OpenFile;
-use crate::pieces::StableBuffer;
 use floodtide_core::{Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, Rejected, WriteOnly};
+use floodtide_memory::StableBuffer;
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::io::ReadWriteFlags;
 use std::io;
@@ -20,7 +20,7 @@ struct Pending<B> {
 }
 
 /// A ring of one thread.
-pub(crate) struct UringSource<B: StableBuffer> {
+pub struct UringSource<B: StableBuffer> {
     ring: IoUring,
     files: Arc<[OpenFile]>,
     /// Whether the files are registered: `2 i` is file i for buffered reads, `2 i + 1` for direct ones.
@@ -33,7 +33,7 @@ pub(crate) struct UringSource<B: StableBuffer> {
 
 impl<B: StableBuffer> UringSource<B> {
     /// A ring for the calling thread, which alone may use it.
-    pub(crate) fn new(files: Arc<[OpenFile]>, depth: usize) -> io::Result<Self> {
+    pub fn new(files: Arc<[OpenFile]>, depth: usize) -> io::Result<Self> {
         let depth = depth.clamp(1, 4096) as u32;
         // Completions are worked off when this thread waits for them: no interrupts of its other work (Linux 6.1). Older
         // kernels refuse the flags and get a plain ring.

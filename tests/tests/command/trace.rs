@@ -1,7 +1,7 @@
 //! Traces of loads, through the command and the library: each is JSON, has every read once, and its spans nest.
 
-use floodtide_linux::trace::TraceFile;
-use floodtide_linux::{Backend, Loader};
+use floodtide::trace::TraceFile;
+use floodtide::{Backend, Loader};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -182,7 +182,7 @@ fn loads_that_fail_or_are_given_up_leave_whole_files() {
     let trace = TraceFile::create(&file).expect("is a trace");
     let loader = Loader::new().trace(trace.clone());
     let loads: Vec<_> = (0..4).map(|_| loader.start(&path).expect("starts")).collect();
-    loads.into_iter().for_each(floodtide_linux::Load::cancel);
+    loads.into_iter().for_each(floodtide::Load::cancel);
     drop((trace, loader));
     let events = events(&file);
     assert_nested(&events);

@@ -1,8 +1,8 @@
 //! Conversions: every byte, name, shape and dtype survives, whatever is written, in whatever memory.
 
+use floodtide::convert::{Converted, Converter, Rename, Split, Target};
+use floodtide::{Error, Format, Loader, Selection};
 use floodtide_core::DType;
-use floodtide_linux::convert::{Converted, Converter, Rename, Split, Target};
-use floodtide_linux::{Error, Format, Loader, Selection};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::{command, store_reader};
 use proptest::prelude::*;

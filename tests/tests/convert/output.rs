@@ -1,7 +1,7 @@
 //! A conversion's output is there whole or not at all, however it ends; and it ends well where it must.
 
-use floodtide_linux::convert::{Converter, OutputError, Target};
-use floodtide_linux::{Error, Loader};
+use floodtide::convert::{Converter, OutputError, Target};
+use floodtide::{Error, Loader};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::sandbox::{SmallDisk, forbid_rename_flags, forbid_reserving_disk};
 use floodtide_tests::{command, store_reader};

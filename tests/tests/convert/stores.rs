@@ -1,7 +1,7 @@
 //! Conversions of ServerlessLLM stores of any layout, in both dialects, whose tensors may be the same bytes.
 
-use floodtide_linux::convert::{Converter, Split, Target};
-use floodtide_linux::{Format, Loader};
+use floodtide::convert::{Converter, Split, Target};
+use floodtide::{Format, Loader};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::store_reader;
 use floodtide_tests::store_writer::{stores, write};

@@ -4,8 +4,8 @@
 //! The package (PyPI `gguf`) is installed once into a virtual environment in the cache folder (`FLOODTIDE_CACHE`, or `.cache` in the
 //! workspace), and the files are kept there too. Offline, or without Python's venv, the tests are skipped with a message.
 
+use floodtide::{Backend, Loader};
 use floodtide_core::format::gguf::{GgufError, Parsed, parse};
-use floodtide_linux::{Backend, Loader};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
 use serde_json::Value;

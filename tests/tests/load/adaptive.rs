@@ -1,11 +1,11 @@
 //! Loads that follow what the page cache, the loader's memory and the checkpoint's size make best, and bring the same bytes.
 
+use floodtide::probe::resident_share;
+use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
+use floodtide::{Backend, Loader, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
 use floodtide_core::strategy::Strategy;
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
-use floodtide_linux::probe::resident_share;
-use floodtide_linux::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
-use floodtide_linux::{Backend, Loader, Tensors};
 use floodtide_tests::checkpoint::{folder, raw, small, sparse};
 use std::fs;
 use std::num::NonZeroUsize;

@@ -1,7 +1,7 @@
 //! All backends agree, byte for byte, with the reference library, on generated checkpoints of any layout.
 
+use floodtide::{Backend, Loader, Tensors};
 use floodtide_core::{Alignment, DType, Selection};
-use floodtide_linux::{Backend, Loader, Tensors};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

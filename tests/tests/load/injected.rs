@@ -1,10 +1,10 @@
 //! The simulator's faults over real reads: io_uring and pread, of real files, for whole loads and streams.
 
+use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
+use floodtide::{Backend, Error, Loader, Order};
 use floodtide_core::middleware::{Injection, Tracer};
 use floodtide_core::strategy::Strategy;
 use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
-use floodtide_linux::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
-use floodtide_linux::{Backend, Error, Loader, Order};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
 use floodtide_tests::checkpoint::{folder, plain, raw};

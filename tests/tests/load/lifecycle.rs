@@ -1,8 +1,8 @@
 //! Loads that are watched, locked, awaited or changed under way, and tensors that outlive their loader.
 
+use floodtide::{Backend, Error, Loader, Tensor, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
 use floodtide_core::{DType, Error as CoreError, ReadOp, Selection};
-use floodtide_linux::{Backend, Error, Loader, Tensor, Tensors};
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

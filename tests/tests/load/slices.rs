@@ -1,8 +1,8 @@
 //! Slices and shards on Linux: whatever the shape, the dimension and the way of reading, the bytes are those that the reference library cuts
 //! out, and no more is read than must be.
 
+use floodtide::{Backend, Loader, Order, Tensor};
 use floodtide_core::{Cut, DType, Glob, Selection, ShardRules};
-use floodtide_linux::{Backend, Loader, Order, Tensor};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;

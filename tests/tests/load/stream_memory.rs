@@ -1,7 +1,7 @@
 //! Streams and their memory: the limit holds whoever is slow, stops or fails, and pools of one's own and shared ones serve.
 
-use floodtide_linux::pool::{HeapMemory, Memory, MemoryProvider, Pool};
-use floodtide_linux::{Alignment, Backend, Error, Loader, Tensor};
+use floodtide::pool::{HeapMemory, Memory, MemoryProvider, Pool};
+use floodtide::{Alignment, Backend, Error, Loader, Tensor};
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered};
 use floodtide_tests::layout::drop_cache;

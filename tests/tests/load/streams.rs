@@ -1,9 +1,9 @@
 //! Streams: what they deliver, in which order, in which parts and to whom, and how they end.
 
+use floodtide::pool::PoolBuffer;
+use floodtide::sink::{PourError, Sink, Staged, Ticket, WriterSink};
+use floodtide::{Alignment, Error, Loader, Order, Selection, Tensor};
 use floodtide_core::Error as CoreError;
-use floodtide_linux::pool::PoolBuffer;
-use floodtide_linux::sink::{PourError, Sink, Staged, Ticket, WriterSink};
-use floodtide_linux::{Alignment, Error, Loader, Order, Selection, Tensor};
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered, raw};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};

@@ -4,7 +4,7 @@
 //! Some of it needs a process of its own, with limits or with a peak of memory that no other test raises: such a test
 //! starts this program again, to run one function of it.
 
-use floodtide_linux::{Backend, Loader, Tensors};
+use floodtide::{Backend, Loader, Tensors};
 use floodtide_tests::checkpoint::{folder, many, raw, reshard, small};
 use floodtide_tests::command;
 use floodtide_tests::roles::this_program;

@@ -54,7 +54,7 @@ fn a_stream_keeps_to_its_memory_limit() {
 #[test]
 fn an_owned_load_takes_little_more_memory_than_its_bytes() {
     let bytes: u64 = 3 << 30;
-    let available = floodtide_linux::probe::memory_limit().available;
+    let available = floodtide::probe::memory_limit().available;
     if available < bytes + (1 << 30) {
         println!("skipped: this test loads 3 GiB, and only {available} bytes of memory can be had");
         return;

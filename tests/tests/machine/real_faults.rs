@@ -1,8 +1,8 @@
 //! Faults of real devices: one that fails, stalls or brings less than was asked for, and files that change under a reader. Every one
 //! ends in the right bytes or in an error that says what is wrong, and the process goes on to load another file.
 
+use floodtide::{Backend, Error, Loader, Order};
 use floodtide_core::{Error as CoreError, Fault, Selection};
-use floodtide_linux::{Backend, Error, Loader, Order};
 use floodtide_tests::by_backend::{
     Bytes, MB, ON_FUSE, STREAMED_ON_FUSE, TENSORS, assert_right, by_every_backend, checkpoint, drain, error_of, load,
     loader, place,

@@ -1,7 +1,7 @@
 //! A system that gives no threads, descriptors, locked memory, rings or memory. Each ends in the right bytes or in an error that says what is
 //! wrong, and the process goes on to load another file.
 
-use floodtide_linux::{Backend, Error, Loader};
+use floodtide::{Backend, Error, Loader};
 use floodtide_tests::by_backend::{
     Bytes, LOADED, MB, STREAMED, TENSORS, assert_right, by_every_backend, checkpoint, error_of, load, loader, stream,
 };
@@ -54,7 +54,7 @@ fn locks_little(folder: &Path) {
     let path = folder.join(VICTIM);
     let total = TENSORS.iter().sum::<usize>() as u64;
     // The memory of rings counts as locked.
-    let has_ring = floodtide_linux::probe::uring_refusal().is_none();
+    let has_ring = floodtide::probe::uring_refusal().is_none();
     let usable = |backend: &&Option<Backend>| has_ring || **backend != Some(Backend::Uring);
     if !has_ring {
         let error = error_of(load(&loader(Some(Backend::Uring)), &path), "no ring").to_string();

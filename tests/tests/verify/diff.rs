@@ -1,7 +1,7 @@
 //! `floodtide diff`: what two checkpoints differ in, across shards and formats.
 
+use floodtide::{Change, Loader, TensorDiff};
 use floodtide_core::{GgmlType, Selection};
-use floodtide_linux::{Change, Loader, TensorDiff};
 use floodtide_tests::checkpoint::{folder, raw, reshard, small};
 use floodtide_tests::gguf::Draft;
 use floodtide_tests::{command, store_writer};
@@ -198,7 +198,7 @@ fn a_plain_tensor_of_gguf_is_the_same_in_safetensors_and_a_quantised_one_is_not(
     assert_eq!(*shapes, [vec![2, 64], vec![2, 68]]);
     // So it is for a manifest.
     let manifest = Loader::new().manifest(&gguf).expect("hashes");
-    assert_eq!(floodtide_linux::Manifest::parse(manifest.to_string().as_bytes()).as_ref(), Ok(&manifest));
+    assert_eq!(floodtide::Manifest::parse(manifest.to_string().as_bytes()).as_ref(), Ok(&manifest));
     Loader::new().verify(manifest.clone()).load(&gguf).expect("is what it is");
     let some = Loader::new().selection(Selection::names(["a", "b"])).verify(manifest);
     some.load(&plain).expect("has the same elements");

@@ -1,10 +1,10 @@
 //! Loads that are verified while they are under way: by every backend, whole and streamed, mapped and of one small file, what differs is found
 //! and named, and nothing that differs is handed out whole.
 
+use floodtide::{Backend, Error, Loader, Manifest, Order};
 use floodtide_core::checksum::Checksum;
 use floodtide_core::middleware::Injection;
 use floodtide_core::{Error as CoreError, Selection};
-use floodtide_linux::{Backend, Error, Loader, Manifest, Order};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultState, Scripted, SimFaults, Swarm};
 use floodtide_tests::by_backend::{LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, place, stream};
@@ -209,7 +209,7 @@ fn what_cannot_be_verified_is_refused_before_the_first_read() {
     };
     let slice = || Loader::new().selection(Selection::slice("t", 0, 0..1000));
     assert!(matches!(error(slice().verify(zeros.clone())), CoreError::SliceUnverifiable { tensor } if tensor == "t"));
-    let shard = Selection::shard(0, 1 << 20, floodtide_linux::ShardRules::rows());
+    let shard = Selection::shard(0, 1 << 20, floodtide::ShardRules::rows());
     let sharded = Loader::new().selection(shard).verify(zeros);
     assert!(matches!(error(sharded), CoreError::SliceUnverifiable { .. }));
     let some = slice().verify(nothing);
@@ -237,7 +237,7 @@ fn a_manifest_of_something_else_is_refused() {
     tensors
         .iter_mut()
         .filter(|tensor| tensor.name == "scale")
-        .for_each(|tensor| tensor.dtype = floodtide_linux::DType::I64.into());
+        .for_each(|tensor| tensor.dtype = floodtide::DType::I64.into());
     let other = Loader::new().verify(Manifest::new(tensors, vec![]).expect("valid")).load(&path).expect_err("differs");
     assert!(other.to_string().contains("\"scale\" has dtype F64") && other.to_string().contains("I64"), "{other}");
 }

@@ -1,8 +1,8 @@
 //! `floodtide manifest` and `floodtide verify`, and what is behind them: every checksum against the plain way to make it, every difference found and
 //! named, every malformed manifest refused.
 
+use floodtide::{Difference, Loader, Manifest, read_manifest};
 use floodtide_core::checksum::Checksum;
-use floodtide_linux::{Difference, Loader, Manifest, read_manifest};
 use floodtide_tests::checkpoint::{folder, plain, raw, reshard, small};
 use floodtide_tests::command::{self, Run};
 use floodtide_tests::store_writer;
@@ -93,7 +93,7 @@ fn a_manifest_has_the_checksums_that_plain_hashing_gives() {
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
     assert_is_of(&manifest, folder.path(), &["model-0.safetensors", "model-1.safetensors"]);
     // By whatever backend, in however little memory, it is the same, byte for byte.
-    for backend in floodtide_linux::Backend::ALL {
+    for backend in floodtide::Backend::ALL {
         let loader = Loader::new().backend(backend).memory_limit(1 << 20);
         assert_eq!(loader.manifest(folder.path()).expect("hashes"), manifest, "{backend}");
     }

@@ -2,7 +2,7 @@
 
 use crate::measure::{status, timed, touch};
 use crate::{explain, shards};
-use floodtide_linux::Loader;
+use floodtide::Loader;
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 use crate::measure::{timed, touch};
 use crate::{explain, shards};
-use floodtide_linux::{Backend, Loader, Tensors};
+use floodtide::{Backend, Loader, Tensors};
 use memmap2::{Advice, Mmap, MmapMut};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};

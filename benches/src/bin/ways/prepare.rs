@@ -6,7 +6,7 @@
 //! Last of all the memory of the ballast is set free, a process of that number; `-` is none.
 
 use crate::ballast::set_free;
-use floodtide_linux::probe::resident_share;
+use floodtide::probe::resident_share;
 use rustix::fs::{Advice as FileAdvice, fadvise};
 use std::fs::{self, File};
 use std::io::{self, Read};

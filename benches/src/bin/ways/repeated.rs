@@ -2,7 +2,7 @@
 
 use crate::measure::{median, prepare, touch};
 use crate::{explain, shards};
-use floodtide_linux::{Loader, Tensors};
+use floodtide::{Loader, Tensors};
 use serde_json::json;
 use std::path::Path;
 use std::time::Instant;

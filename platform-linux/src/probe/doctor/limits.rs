@@ -2,9 +2,9 @@
 
 use super::subject::Subject;
 use super::{Finding, Status};
-use crate::probe::memory::memory_limits;
-use crate::process::resource_limit;
 use floodtide_core::HumanBytes;
+use floodtide_memory::memory_limits;
+use floodtide_memory::resource_limit;
 use memmap2::MmapMut;
 use rustix::process::Resource;
 use std::fs;

@@ -15,7 +15,7 @@ mod subject;
 
 use crate::error::Error;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use subject::Subject;
 
 /// Whether a load gets what it would like.
@@ -81,12 +81,13 @@ impl Finding {
     }
 }
 
-/// Examines this machine, and the path of a checkpoint or of anything beside it.
+/// Examines this machine, and the path of a checkpoint or of anything beside it. `files` are the checkpoint's, if it is one, and `refused` is why
+/// they could not be found.
 ///
 /// # Errors
 /// When the path cannot be looked at.
-pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
-    let subject = Subject::open(path)?;
+pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<Error>) -> Result<Vec<Finding>, Error> {
+    let subject = Subject::open(path, files, refused)?;
     let mut findings = vec![
         kernel::version(),
         ring::io_uring(&subject),
@@ -113,12 +114,12 @@ mod tests {
     #[test]
     fn everything_is_found_and_what_is_not_good_has_a_meaning() {
         let folder = tempfile::tempdir().expect("a folder");
-        let findings = examine(folder.path()).expect("can be looked at");
+        let findings = examine(folder.path(), Vec::new(), Vec::new()).expect("can be looked at");
         assert_eq!(findings.len(), 12);
         for finding in &findings {
             assert!(!finding.found.is_empty() && finding.meaning.ends_with(|c: char| c != '.'), "{finding:?}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0, "nothing is left behind");
-        assert!(examine(&folder.path().join("missing")).is_err());
+        assert!(examine(&folder.path().join("missing"), Vec::new(), Vec::new()).is_err());
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::files::{OpenFile, describe};
-use crate::locate::locate;
 use crate::probe;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -28,14 +27,9 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, located: Vec<PathBuf>, mut refused: Vec<Error>) -> Result<Self, Error> {
         let failed = |action| move |source: io::Error| Error::Io { path: path.to_owned(), action, source };
         let metadata = fs::metadata(path).map_err(failed("look at the path"))?;
-        let (located, mut refused) = match locate(path) {
-            Ok(located) => (located.files, Vec::new()),
-            Err(error @ Error::Io { .. }) => (Vec::new(), vec![error]),
-            Err(_) => (Vec::new(), Vec::new()),
-        };
         refused.extend(located.iter().filter_map(|file| OpenFile::open(file).err()));
         let bytes = located.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
         let checkpoint = (!located.is_empty()).then_some((located.len(), bytes));

@@ -2,15 +2,14 @@
 
 use super::ProbeError;
 use crate::files::OpenFile;
-use crate::locate::locate;
 use crate::probe::{file_system, is_memory, resident_share};
 use floodtide_core::{FileId, HumanBytes};
+use floodtide_memory::sync::{AtomicU64, Ordering};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Every read of a measurement lies in one such piece of a file, so that no size meets an end.
@@ -45,6 +44,7 @@ impl Bytes {
     /// Existing files where there are enough bytes, and else a temporary one; writing takes `patience` at most, or what the least takes.
     pub(super) fn find(
         folder: &Path,
+        checkpoint: Option<Vec<PathBuf>>,
         wanted: u64,
         patience: Duration,
         told: &dyn Fn(&str),
@@ -57,7 +57,7 @@ impl Bytes {
         if is_memory(&handle) {
             return Err(ProbeError::Memory { path: folder.to_owned(), file_system: file_system(&handle).0 });
         }
-        let Existing { cold, cached, home } = existing(folder, &handle);
+        let Existing { cold, cached, home } = existing(folder, checkpoint, &handle);
         if total(&cold) >= wanted {
             let origin = format!("existing files of {}", HumanBytes(total(&cold)));
             return Ok(Self::new(cold, origin, None, None));
@@ -157,13 +157,13 @@ struct Existing {
 }
 
 /// A folder means the file system that it is on, whatever it has links to. A checkpoint means its files, which a cache may keep elsewhere.
-fn existing(folder: &Path, handle: &File) -> Existing {
-    let (candidates, home) = match locate(folder) {
-        Ok(located) => {
-            let home = located.files.iter().find_map(|file| home_of(file)).unwrap_or_else(|| folder.to_owned());
-            (located.files, home)
+fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> Existing {
+    let (candidates, home) = match checkpoint {
+        Some(files) => {
+            let home = files.iter().find_map(|file| home_of(file)).unwrap_or_else(|| folder.to_owned());
+            (files, home)
         }
-        Err(_) => {
+        None => {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
             let there = |path: &PathBuf| File::open(path).is_ok_and(|file| same_file_system(&file, handle));
             (entries.filter(|path| path.is_file()).filter(there).collect(), folder.to_owned())
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn a_temporary_file_has_no_name_and_every_place_lies_in_it() {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
-        let bytes = Bytes::find(folder.path(), 2 * PIECE, Duration::from_secs(5), &|_| {}).expect("room");
+        let bytes = Bytes::find(folder.path(), None, 2 * PIECE, Duration::from_secs(5), &|_| {}).expect("room");
         assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
         assert_eq!(bytes.total(), 2 * PIECE);
         assert!(bytes.origin.contains("temporary"), "{}", bytes.origin);
@@ -274,10 +274,11 @@ mod tests {
         let header = br#"{"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
         let content = [&(header.len() as u64).to_le_bytes()[..], header, &[7]].concat();
         std::fs::write(&blob, content).expect("writes");
-        std::os::unix::fs::symlink(&blob, links.path().join("model.safetensors")).expect("links");
-        let home = |folder: &Path| existing(folder, &File::open(folder).expect("opens")).home;
-        assert_eq!(home(links.path()), blobs.path().canonicalize().expect("is there"));
-        assert_eq!(home(blobs.path()), blobs.path(), "no checkpoint, by its names");
+        let link = links.path().join("model.safetensors");
+        std::os::unix::fs::symlink(&blob, &link).expect("links");
+        let home = |folder: &Path, files| existing(folder, files, &File::open(folder).expect("opens")).home;
+        assert_eq!(home(links.path(), Some(vec![link])), blobs.path().canonicalize().expect("is there"));
+        assert_eq!(home(blobs.path(), None), blobs.path(), "no checkpoint");
     }
 
     #[test]
@@ -287,7 +288,7 @@ mod tests {
         let mut file = File::create(&path).expect("creates");
         file.write_all(&vec![1; 4 * PIECE as usize]).expect("writes");
         file.sync_all().expect("syncs");
-        let find = || Bytes::find(folder.path(), 4 * PIECE, Duration::from_secs(5), &|_| {}).expect("bytes");
+        let find = || Bytes::find(folder.path(), None, 4 * PIECE, Duration::from_secs(5), &|_| {}).expect("bytes");
         assert!(find().origin.contains("temporary"), "the file is cached");
         assert_eq!(resident_share(&file), Some(1.0), "and stays so");
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
@@ -303,7 +304,8 @@ mod tests {
         {
             file.as_file().write_all(&vec![1; 8 * PIECE as usize]).expect("writes");
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
-            let Existing { cold, cached, .. } = existing(folder.path(), &File::open(folder.path()).expect("opens"));
+            let Existing { cold, cached, .. } =
+                existing(folder.path(), None, &File::open(folder.path()).expect("opens"));
             assert_eq!(cold.iter().chain(&cached).map(OpenFile::bytes).collect::<Vec<_>>(), [4 * PIECE]);
             std::fs::remove_file(folder.path().join("link")).expect("removes");
         }
@@ -333,8 +335,9 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_said() {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
-        let find =
-            |path: &Path, wanted| Bytes::find(path, wanted, Duration::ZERO, &|_| {}).expect_err("refused").to_string();
+        let find = |path: &Path, wanted| {
+            Bytes::find(path, None, wanted, Duration::ZERO, &|_| {}).expect_err("refused").to_string()
+        };
         let file = folder.path().join("file");
         std::fs::write(&file, "text").expect("writes");
         assert!(find(&file, PIECE).contains("folder"));

@@ -67,11 +67,11 @@ fn fault_once(huge: bool, bytes: usize, cpus: usize) -> io::Result<f64> {
         let own = parts.next();
         for part in parts {
             // Where no thread can be had, this one does it.
-            let part = std::sync::Mutex::new(Some(part));
+            let part = floodtide_memory::sync::Mutex::new(Some(part));
             let part = std::sync::Arc::new(part);
             let theirs = std::sync::Arc::clone(&part);
-            let take = |part: &std::sync::Mutex<Option<&mut [u8]>>| {
-                if let Some(part) = part.lock().ok().and_then(|mut part| part.take()) {
+            let take = |part: &floodtide_memory::sync::Mutex<Option<&mut [u8]>>| {
+                if let Some(part) = part.lock().take() {
                     touch(part);
                 }
             };

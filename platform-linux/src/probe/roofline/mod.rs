@@ -203,9 +203,14 @@ fn best_reads(cell: &Cell) -> BestReads {
 ///
 /// # Errors
 /// When there is nothing to read and nothing can be written, or the system gives no memory.
-pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<Roofline, ProbeError> {
+pub fn measure(
+    folder: &Path,
+    checkpoint: Option<Vec<PathBuf>>,
+    budget: Duration,
+    told: impl Fn(&str),
+) -> Result<Roofline, ProbeError> {
     let started = Instant::now();
-    let bytes = Bytes::find(folder, bytes::WANTED, budget / 4, &told)?;
+    let bytes = Bytes::find(folder, checkpoint, bytes::WANTED, budget / 4, &told)?;
     let read = bytes.files[0].buffered();
     let memory = usize::try_from(MOST_IN_FLIGHT.min(memory_limit().available / 4)).unwrap_or(usize::MAX);
     let memory = memory.max(LEAST_IN_FLIGHT);

@@ -2,12 +2,13 @@
 
 use super::Way;
 use super::bytes::Bytes;
-use crate::pieces::{Backing, Piece, Pieces};
-use crate::region::Region;
 use crate::source::{PreadSource, UringSource};
 use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource};
+use floodtide_memory::Region;
+use floodtide_memory::sync::{Barrier, Mutex, RwLock};
+use floodtide_memory::{Backing, Piece, Pieces};
 use std::io;
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The memory that reads fill, the same for all runs: in huge pages, and faulted in, so that only reading is measured.
@@ -95,19 +96,19 @@ impl Run {
             let ended = Instant::now();
             match result {
                 Ok(read) => {
-                    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut totals = totals.lock();
                     totals.0 += read;
                     totals.1 = Some(totals.1.map_or(started, |first| first.min(started)));
                     totals.2 = Some(totals.2.map_or(ended, |last| last.max(ended)));
                 }
-                Err(error) => *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+                Err(error) => *failure.lock() = Some(error),
             }
         };
         spawn_all(threads, work).map_err(|error| format!("the system gives no {threads} threads ({error})"))?;
-        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(error) = failure.into_inner() {
             return Err(error);
         }
-        match totals.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match totals.into_inner() {
             (read, Some(first), Some(last)) if read > 0 => Ok((read, last - first)),
             _ => Err("nothing was read".to_owned()),
         }
@@ -176,13 +177,13 @@ impl Source {
 /// Runs `work` on so many threads, this one among them; on all of them or, where the system does not give them, on none.
 fn spawn_all(threads: usize, work: impl Fn(usize) + Sync) -> io::Result<()> {
     // Each waits for the word, so that a thread that could not be had leaves no other waiting at the barrier.
-    let word = std::sync::RwLock::new(false);
+    let word = RwLock::new(false);
     std::thread::scope(|scope| {
-        let mut go = word.write().unwrap_or_else(PoisonError::into_inner);
+        let mut go = word.write();
         for thread in 1..threads {
             let (work, word) = (&work, &word);
             let task = move || {
-                if *word.read().unwrap_or_else(PoisonError::into_inner) {
+                if *word.read() {
                     work(thread);
                 }
             };
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn every_way_reads() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder");
-        let bytes = Bytes::find(folder.path(), 32 << 20, Duration::from_secs(5), &|_| {}).expect("room");
+        let bytes = Bytes::find(folder.path(), None, 32 << 20, Duration::from_secs(5), &|_| {}).expect("room");
         let mut scratch = Scratch::new(8 << 20).expect("memory");
         let ring = crate::probe::uring_refusal().is_none();
         for way in Way::ALL.into_iter().filter(|way| (!way.ring || ring) && (!way.direct || bytes.takes_direct())) {

@@ -1,0 +1,60 @@
+//! Swaps a model in an async service: while one is served the next is loaded in the background, with a time limit; then they change
+//! places, and the memory of the old one is there for the load after.
+//!
+//! `cargo run --release -p floodtide-linux --features tokio --example serve -- gpt2 other-gpt2`
+//!
+//! Without a second path the first one is loaded again.
+
+use floodtide::{Loader, Tensors};
+use floodtide_core::HumanBytes;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
+    let first = paths.next().ok_or("give a checkpoint's file, index or folder, and another one to swap it with")?;
+    let second = paths.next().unwrap_or_else(|| first.clone());
+
+    let done = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&done);
+    // The memory of a model that is no longer served is kept for the next one, as fresh memory has to be zeroed and mapped page by page.
+    // A service that swaps has two models in memory for a moment, so this takes no more than that moment does.
+    let loader = Loader::new()
+        .keep_memory(u64::MAX)
+        .on_progress(move |progress| seen.store(progress.bytes_done, Ordering::Relaxed));
+
+    let mut serving = load(&loader, &first, &done).await?;
+    for path in [&second, &first] {
+        let next = load(&loader, path, &done).await?;
+        // Whoever still holds tensors of the old model goes on with them; its memory is kept once nobody does.
+        let old = std::mem::replace(&mut serving, next);
+        drop(old);
+        println!("  swapped; {} are kept for the next load", HumanBytes(loader.kept_bytes()));
+    }
+
+    // No other swap is near: the system gets the memory back.
+    loader.trim();
+    println!("trimmed; {} are kept, serving {} tensors", HumanBytes(loader.kept_bytes()), serving.len());
+    Ok(())
+}
+
+/// The service goes on while the weights come in. When the time is over, the future is dropped, which cancels the load.
+async fn load(loader: &Loader, path: &Path, done: &AtomicU64) -> Result<Tensors, Box<dyn Error>> {
+    let started = Instant::now();
+    let model = match tokio::time::timeout(PATIENCE, loader.load_async(path)).await {
+        Ok(loaded) => loaded?,
+        Err(_) => {
+            let came = HumanBytes(done.load(Ordering::Relaxed));
+            return Err(format!("{}: gave up with {came} after {PATIENCE:?}", path.display()).into());
+        }
+    };
+    let (bytes, reason) = (HumanBytes(model.report().bytes), &model.report().reason);
+    println!("{}: {} tensors, {bytes} in {:.1?} ({reason})", path.display(), model.len(), started.elapsed());
+    Ok(model)
+}

@@ -1,0 +1,89 @@
+//! The model's other files: its configuration and tokenizer, copied along.
+
+use crate::error::Error;
+use crate::locate::confine;
+use floodtide_core::convert::{Layout, is_companion};
+use floodtide_linux::OpenFile;
+use floodtide_linux::Shown;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Files to copy, and why some are not copied.
+#[derive(Debug, Default)]
+pub(super) struct Companions {
+    files: Vec<(OsString, OpenFile)>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Companions {
+    /// Finds and opens those in the folder of a checkpoint. What cannot be opened is left out with a warning, as the tensors do without; so is a
+    /// link out of the folder, as the checkpoint may be somebody else's.
+    pub(super) fn find(folder: &Path, layout: &Layout) -> Result<Self, Error> {
+        let failed = |source| Error::Io { path: folder.to_owned(), action: "list the folder", source };
+        let mut names: Vec<OsString> = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            names.push(entry.map_err(failed)?.file_name());
+        }
+        names.retain(|name| name.to_str().is_some_and(|name| is_companion(name) && !is_written(layout, name)));
+        names.sort_unstable();
+        let mut found = Self::default();
+        for name in names {
+            let path = folder.join(&name);
+            // A folder of that name is none of the model's files.
+            match open(folder, &path) {
+                Ok(Some(file)) => found.files.push((name, file)),
+                Ok(None) => {}
+                Err(Error::ShardOutside { shard, target }) => found.warnings.push(format!(
+                    "{} is not copied: it is a link out of its folder, to {}; if you trust it, copy it into the output yourself",
+                    Shown(&shard),
+                    Shown(&target)
+                )),
+                Err(Error::NotAFile { path, found: what }) => found.warnings.push(format!(
+                    "{} is not copied: it is {what} in place of a file of the model; put the file there and convert again, or copy it into \
+                     the output yourself",
+                    Shown(&path)
+                )),
+                Err(error) => found.warnings.push(format!("a file of the model is not copied: {error}")),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Their names and lengths.
+    pub(super) fn files(&self) -> impl ExactSizeIterator<Item = (String, u64)> {
+        self.files.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.bytes()))
+    }
+
+    /// Their paths.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().map(|(_, file)| file.path().to_owned())
+    }
+
+    /// Copies them, and brings the copies to the disk. These get the permissions of any new file.
+    pub(super) fn copy_to(&self, folder: &Path) -> Result<(), Error> {
+        for (name, file) in &self.files {
+            let path = folder.join(name);
+            let copied = File::create_new(&path).and_then(|mut copy| {
+                io::copy(&mut file.buffered(), &mut copy)?;
+                copy.sync_all()
+            });
+            copied.map_err(|source| Error::Io { path, action: "write the copy", source })?;
+            file.check_unchanged()?;
+        }
+        Ok(())
+    }
+}
+
+fn is_written(layout: &Layout, name: &str) -> bool {
+    layout.files().iter().any(|file| file.name == name)
+}
+
+fn open(folder: &Path, path: &Path) -> Result<Option<OpenFile>, Error> {
+    let io = |source| Error::Io { path: path.to_owned(), action: "examine the file", source };
+    if fs::symlink_metadata(path).map_err(io)?.is_symlink() {
+        confine(folder, path)?;
+    }
+    Ok(OpenFile::open_unless_folder(path)?)
+}

@@ -1,0 +1,136 @@
+//! The files of the output: made with their full length, written at any place by several threads, brought to the disk.
+
+use super::pace::Pace;
+use crate::error::Error;
+use floodtide_core::convert::{Layout, OutputFile};
+use floodtide_memory::sync::Mutex;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Files that are kept open; of a checkpoint in very many, those that were used last.
+const OPEN: usize = 64;
+/// A file is written in pieces of so many bytes, so that the disk begins with the first while the next is copied.
+const PIECE: usize = 4 << 20;
+
+/// The output's files in the folder that is to become it.
+#[derive(Debug)]
+pub(super) struct Files<'a> {
+    folder: &'a Path,
+    layout: &'a Layout,
+    open: Mutex<VecDeque<(u32, Arc<File>)>>,
+    pace: Pace,
+}
+
+impl<'a> Files<'a> {
+    /// Makes all of them, with their room on the disk and what is not of the source.
+    pub(super) fn make(folder: &'a Path, layout: &'a Layout) -> Result<Self, Error> {
+        let files = Self { folder, layout, open: Mutex::default(), pace: Pace::default() };
+        for (number, file) in (0..).zip(layout.files()) {
+            let made = files.with_room(|| File::create_new(files.path(file))).and_then(|made| {
+                allocate(&made, file.bytes)?;
+                Ok(Arc::new(made))
+            });
+            let made = made.map_err(|source| files.failed(file, "make the file", source))?;
+            files.keep_open(number, made);
+            files.write(number, 0, &file.start)?;
+        }
+        Ok(files)
+    }
+
+    /// Writes bytes at a place of a file.
+    pub(super) fn write(&self, number: u32, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let Some(file) = self.layout.files().get(number as usize) else {
+            return Err(floodtide_core::Error::Contract { what: "a tensor goes to a file that is not there" }.into());
+        };
+        let open = self.opened(number, file)?;
+        let mut at = offset;
+        for piece in bytes.chunks(PIECE) {
+            let end = at + piece.len() as u64;
+            let written = open.write_all_at(piece, at).and_then(|()| self.pace.wrote(number, &open, at..end));
+            written.map_err(|source| self.failed(file, "write the file", source))?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Brings all files to the disk, with their metadata.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        for (number, file) in (0..).zip(self.layout.files()) {
+            let opened = self.opened(number, file)?;
+            opened.sync_all().map_err(|source| self.failed(file, "bring the file to the disk", source))?;
+            let identity = |metadata: Metadata| (metadata.dev(), metadata.ino(), metadata.len());
+            let named = fs::symlink_metadata(self.path(file)).map(identity).ok();
+            // Whoever cleans up may have taken it for litter.
+            if named.is_none() || named != opened.metadata().map(identity).ok() {
+                return Err(Error::Changed {
+                    path: self.path(file),
+                    what: "it was removed or replaced by another program",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn opened(&self, number: u32, file: &OutputFile) -> Result<Arc<File>, Error> {
+        {
+            let mut open = self.open.lock();
+            if let Some(at) = open.iter().position(|(known, _)| *known == number)
+                && let Some((_, file)) = open.remove(at)
+            {
+                open.push_back((number, Arc::clone(&file)));
+                return Ok(file);
+            }
+        }
+        let opened = self.with_room(|| File::options().write(true).open(self.path(file)));
+        let opened = Arc::new(opened.map_err(|source| self.failed(file, "open the file again", source))?);
+        self.keep_open(number, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Opens a file; where no more can be open, after the others have been closed.
+    fn with_room(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+        match open() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                self.open.lock().clear();
+                self.pace.settle()?;
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    fn keep_open(&self, number: u32, file: Arc<File>) {
+        let mut open = self.open.lock();
+        if open.len() == OPEN {
+            open.pop_front();
+        }
+        open.push_back((number, file));
+    }
+
+    fn path(&self, file: &OutputFile) -> PathBuf {
+        self.folder.join(&file.name)
+    }
+
+    fn failed(&self, file: &OutputFile, action: &'static str, source: io::Error) -> Error {
+        Error::Io { path: self.path(file), action, source }
+    }
+}
+
+/// Gives a file its length, and its room where the file system can: then no write is the one that finds the disk full, and what is written at
+/// many places lies together.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(bytes),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,290 @@
+//! The folder that is written to before it becomes the output: made beside the output's place, renamed to it when it is complete.
+//!
+//! However the process ends, the output's name means nothing, what it meant before, or all of the new output. What a killed process
+//! leaves is a folder whose name says what it is and which nobody has locked; the next conversion into the same folder removes it.
+//! The lock (`flock` on the folder itself, which needs no file in it) keeps it from removing what another process is still writing.
+
+use super::error::OutputError;
+use super::place::Place;
+use crate::error::Error;
+use floodtide_core::Escaped;
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat, renameat_with};
+use rustix::io::Errno;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The folders' names before 16 hexadecimal digits.
+const PREFIX: &str = ".floodtide-convert-";
+const DIGITS: usize = 16;
+/// A folder that was just made may be taken for litter once, by a conversion that starts at that moment.
+const ATTEMPTS: usize = 100;
+
+/// A folder that is gone when this is dropped, unless it has become the output.
+#[derive(Debug)]
+pub(super) struct Folder<'a> {
+    place: &'a Place,
+    path: PathBuf,
+    /// Open, and with it locked.
+    file: File,
+    kept: bool,
+}
+
+impl<'a> Folder<'a> {
+    /// Makes and locks one beside the place.
+    pub(super) fn make(place: &'a Place) -> Result<Self, Error> {
+        let failed =
+            |source| Error::Io { path: place.parent.clone(), action: "make a folder for the output in it", source };
+        for _ in 0..ATTEMPTS {
+            let path = place.parent.join(format!("{PREFIX}{:016x}", fastrand::u64(..)));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made.map_err(failed)?,
+            }
+            match lock(&path) {
+                Locked::Yes(file) | Locked::NoLocks(file) => return Ok(Self { place, path, file, kept: false }),
+                // Whoever has locked it takes it for litter.
+                Locked::Taken | Locked::Gone => {}
+                Locked::Failed(error) => {
+                    let _ = fs::remove_dir(&path);
+                    return Err(failed(error));
+                }
+            }
+        }
+        Err(failed(io::Error::other("each one was removed by somebody as soon as it was there")))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder the output: its files are on the disk already. Returns where what it has replaced is now.
+    pub(super) fn become_output(mut self) -> Result<Option<PathBuf>, Error> {
+        sync_folder(&self.file, &self.path)?;
+        let place = self.place;
+        let mut attempt = 0;
+        let replaced = loop {
+            attempt += 1;
+            let replaces = place.replaces()?;
+            match self.rename(replaces) {
+                Ok(()) => break replaces,
+                // Another has put something there, or taken it away, just now.
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT) if attempt < ATTEMPTS => {}
+                Err(error) => return Err(self.not_renamed(error, replaces)),
+            }
+        };
+        self.kept = true;
+        sync_folder(&place.parent_file, &place.parent)?;
+        Ok(replaced.then(|| self.path.clone()))
+    }
+
+    /// Gives the folder the output's name, and what has that now this one's.
+    fn rename(&self, replaces: bool) -> Result<(), Errno> {
+        let (parent, name) = (&self.place.parent_file, self.place.name.as_os_str());
+        let own_name = self.path.file_name().unwrap_or_default();
+        let rename = |flags| renameat_with(parent, own_name, parent, name, flags);
+        if replaces {
+            return rename(RenameFlags::EXCHANGE);
+        }
+        match rename(RenameFlags::NOREPLACE) {
+            // The file system does not know the flag. Without it a folder replaces at most an empty one.
+            Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(self.place.resolved()).is_err() => {
+                renameat(parent, own_name, parent, name)
+            }
+            renamed => renamed,
+        }
+    }
+
+    fn not_renamed(&self, error: Errno, replaces: bool) -> Error {
+        let path = self.place.path.clone();
+        match error {
+            Errno::EXIST | Errno::NOTEMPTY => OutputError::Exists { path }.into(),
+            Errno::INVAL | Errno::NOSYS if replaces => OutputError::NoExchange { path }.into(),
+            error => Error::Io { path, action: "give the finished output its name", source: error.into() },
+        }
+    }
+}
+
+impl Drop for Folder<'_> {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "an unfinished output could not be removed");
+        }
+    }
+}
+
+/// Brings a folder's entries to the disk, where its file system has such a thing.
+fn sync_folder(file: &File, path: &Path) -> Result<(), Error> {
+    match rustix::fs::fsync(file) {
+        Ok(()) | Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => {
+            let (path, source) = (path.to_owned(), error.into());
+            Err(Error::Io { path, action: "bring the folder to the disk", source })
+        }
+    }
+}
+
+enum Locked {
+    Yes(File),
+    /// It has been removed meanwhile.
+    Gone,
+    /// By another.
+    Taken,
+    /// The file system locks no folders (NFS): then nobody can, and nobody takes it for litter.
+    NoLocks(File),
+    Failed(io::Error),
+}
+
+/// Opens and locks a folder.
+fn lock(path: &Path) -> Locked {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Locked::Gone,
+        Err(error) => return Locked::Failed(error.into()),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Locked::Taken,
+        Err(_) => return Locked::NoLocks(file),
+    }
+    // Whoever had the lock before may have removed or renamed it.
+    let same =
+        |named: fs::Metadata| file.metadata().is_ok_and(|open| (open.dev(), open.ino()) == (named.dev(), named.ino()));
+    if fs::symlink_metadata(path).is_ok_and(same) { Locked::Yes(file) } else { Locked::Gone }
+}
+
+/// Removes what killed conversions have left in a folder; says what could not be removed.
+pub(super) fn sweep(parent: &Path) -> Vec<String> {
+    let mut warnings = Vec::new();
+    // What cannot be listed cannot be written to either, which is told then.
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !entry.file_name().to_str().is_some_and(is_ours) || !is_own_folder(&path) {
+            continue;
+        }
+        let Locked::Yes(_file) = lock(&path) else { continue };
+        match fs::remove_dir_all(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "removed what a killed conversion had left"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let path = path.to_string_lossy();
+                warnings.push(format!("{}: what a killed conversion left cannot be removed: {error}", Escaped(&path)));
+            }
+        }
+    }
+    warnings
+}
+
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|digits| {
+        digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit))
+    })
+}
+
+/// Whether it is a folder, and of the user who runs this: in /tmp others may give theirs any name.
+fn is_own_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(parent: &Path, force: bool) -> Place {
+        Place::check(&parent.join("out"), &[], force).expect("may be there")
+    }
+
+    fn entries(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).expect("lists").map(|entry| entry.expect("lists").file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_output_is_there_whole_or_not_at_all() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let place = place(parent.path(), false);
+        let folder = Folder::make(&place).expect("makes");
+        fs::write(folder.path().join("file"), b"new").expect("writes");
+        assert!(is_ours(&entries(parent.path())[0]));
+        drop(folder);
+        assert!(entries(parent.path()).is_empty(), "given up");
+
+        let folder = Folder::make(&place).expect("makes");
+        fs::write(folder.path().join("file"), b"new").expect("writes");
+        assert_eq!(folder.become_output().expect("renames"), None);
+        assert_eq!(entries(parent.path()), ["out"]);
+        assert_eq!(entries(&parent.path().join("out")), ["file"]);
+
+        // Another that was begun before is too late.
+        let folder = Folder::make(&place).expect("makes");
+        let error = folder.become_output().expect_err("it is there");
+        assert!(matches!(error, Error::Output(OutputError::Exists { .. })), "{error}");
+        assert_eq!(entries(parent.path()), ["out"]);
+    }
+
+    #[test]
+    fn what_is_replaced_changes_places_with_the_new_one() {
+        let parent = tempfile::tempdir().expect("a folder");
+        fs::create_dir(parent.path().join("out")).expect("makes");
+        fs::write(parent.path().join("out/model.safetensors"), b"old").expect("writes");
+        let place = place(parent.path(), true);
+        let folder = Folder::make(&place).expect("makes");
+        fs::write(folder.path().join("file"), b"new").expect("writes");
+        let old = folder.become_output().expect("exchanges").expect("there was one");
+        assert_eq!(entries(&old), ["model.safetensors"]);
+        assert_eq!(entries(&parent.path().join("out")), ["file"]);
+        // Had the process been killed now, the old one would be litter.
+        assert!(sweep(parent.path()).is_empty());
+        assert_eq!(entries(parent.path()), ["out"]);
+    }
+
+    #[test]
+    fn only_what_nobody_writes_to_is_litter() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let place = place(parent.path(), false);
+        let written = Folder::make(&place).expect("makes");
+        let litter = parent.path().join(format!("{PREFIX}0123456789abcdef"));
+        let alike =
+            [".floodtide-convert-0123456789ABCDEF", ".floodtide-convert-0", "floodtide-convert-0123456789abcdef"];
+        fs::create_dir(&litter).expect("makes");
+        fs::write(litter.join("tensor.data_0"), b"half").expect("writes");
+        for name in alike {
+            fs::create_dir(parent.path().join(name)).expect("makes");
+        }
+        let file = format!("{PREFIX}fedcba9876543210");
+        fs::write(parent.path().join(&file), b"no folder").expect("writes");
+        let link = format!("{PREFIX}aaaaaaaaaaaaaaaa");
+        std::os::unix::fs::symlink(parent.path().join(alike[0]), parent.path().join(&link)).expect("links");
+        assert!(sweep(parent.path()).is_empty());
+        assert!(written.path().exists() && !litter.exists());
+        assert_eq!(entries(parent.path()).len(), 1 + alike.len() + 2);
+        drop(written);
+        assert!(sweep(parent.path()).is_empty());
+        assert_eq!(entries(parent.path()).len(), alike.len() + 2);
+    }
+
+    #[test]
+    fn what_is_made_while_others_sweep_is_not_lost() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let place = place(parent.path(), false);
+        let done = floodtide_memory::sync::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(floodtide_memory::sync::Ordering::Relaxed) {
+                    sweep(parent.path());
+                }
+            });
+            for _ in 0..200 {
+                let folder = Folder::make(&place).expect("makes");
+                fs::write(folder.path().join("file"), b"new").expect("it is still there");
+            }
+            done.store(true, floodtide_memory::sync::Ordering::Relaxed);
+        });
+    }
+}

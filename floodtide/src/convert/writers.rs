@@ -1,0 +1,199 @@
+//! Threads that write what a stream has read, so that the next buffers are read meanwhile.
+
+use super::files::Files;
+use crate::crew::TICK;
+use crate::error::Error;
+use floodtide_core::convert::Layout;
+use floodtide_core::stream::{Sink, Staged, Ticket};
+use floodtide_memory::pool::PoolBuffer;
+use floodtide_memory::sync::Mutex;
+use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll, Waker};
+use std::thread::{Builder, Scope};
+use std::time::Instant;
+
+/// Threads that write: one is copying while another waits for the disk.
+const THREADS: usize = 2;
+
+type Job = (Ticket, Staged<PoolBuffer>);
+type Ends = BTreeMap<Ticket, Result<PoolBuffer, Error>>;
+
+/// What the threads and the stream's consumer share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Buffers whose bytes are written, or not.
+    ended: Mutex<(Ends, Option<Waker>)>,
+}
+
+/// The threads, as what takes a stream in.
+pub(super) struct Writers<'s> {
+    jobs: Sender<Job>,
+    threads: usize,
+    shared: Arc<Shared>,
+    next: u64,
+    work: Work<'s>,
+    told: Instant,
+}
+
+/// What the threads work on.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'s> {
+    pub(super) files: &'s Files<'s>,
+    pub(super) layout: &'s Layout,
+    /// The bytes of tensors that have been written.
+    pub(super) written: &'s AtomicU64,
+    /// Nothing more is to be written.
+    pub(super) cancelled: &'s AtomicBool,
+    /// Who is told how far it is.
+    pub(super) on_progress: Option<&'s (dyn Fn(Written) + Send + Sync)>,
+}
+
+/// How far a conversion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// The bytes of tensors that have been written.
+    pub bytes_done: u64,
+    /// Those that are to be.
+    pub bytes_total: u64,
+}
+
+impl Work<'_> {
+    pub(super) fn report(&self) {
+        if let Some(callback) = self.on_progress {
+            let bytes_done = self.written.load(Ordering::Relaxed);
+            callback(Written { bytes_done, bytes_total: self.layout.tensor_bytes() });
+        }
+    }
+}
+
+impl<'s> Writers<'s> {
+    /// Starts the threads; they end when this is dropped.
+    ///
+    /// # Errors
+    /// When the system gives no thread at all.
+    pub(super) fn start<'e>(scope: &'s Scope<'s, 'e>, work: Work<'s>) -> io::Result<Self> {
+        let (jobs, queue) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let shared = Arc::new(Shared::default());
+        let mut threads = 0;
+        for _ in 0..THREADS {
+            let (queue, shared) = (Arc::clone(&queue), Arc::clone(&shared));
+            let thread = Builder::new().name("floodtide-write".to_owned());
+            match thread.spawn_scoped(scope, move || run(&queue, &shared, work)) {
+                Ok(_) => threads += 1,
+                Err(error) if threads == 0 => return Err(error),
+                // One does, too.
+                Err(_) => break,
+            }
+        }
+        Ok(Self { jobs, threads, shared, next: 0, work, told: Instant::now() })
+    }
+}
+
+impl Sink<PoolBuffer> for Writers<'_> {
+    type Error = Error;
+
+    fn depth(&self) -> usize {
+        // One more, so that a thread that is done finds the next.
+        self.threads + 1
+    }
+
+    fn submit(&mut self, chunk: Staged<PoolBuffer>) -> Result<Ticket, Error> {
+        if self.work.cancelled.load(Ordering::Relaxed) {
+            return Err(floodtide_core::Error::Cancelled.into());
+        }
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        // The threads wait for jobs as long as this is there.
+        self.jobs.send((ticket, chunk)).map_err(|_| contract("nobody writes"))?;
+        Ok(ticket)
+    }
+
+    fn poll(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<PoolBuffer, Error>> {
+        if self.told.elapsed() >= TICK {
+            self.told = Instant::now();
+            self.work.report();
+        }
+        let (ends, waker) = &mut *self.shared.ended.lock();
+        if let Some(end) = ends.remove(&ticket) {
+            return Poll::Ready(end);
+        }
+        *waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+fn contract(what: &'static str) -> Error {
+    floodtide_core::Error::Contract { what }.into()
+}
+
+/// Writes one buffer after another, until there are no more.
+fn run(queue: &Mutex<Receiver<Job>>, shared: &Shared, work: Work<'_>) {
+    loop {
+        let job = queue.lock().recv();
+        let Ok((ticket, staged)) = job else { return };
+        // A ticket that never ended would be waited for for ever.
+        let written = catch_unwind(AssertUnwindSafe(|| write(&staged, work)));
+        let end = written.unwrap_or_else(|_| Err(contract("a thread that writes panicked")));
+        let waker = {
+            let (ends, waker) = &mut *shared.ended.lock();
+            ends.insert(ticket, end.map(|()| staged.into_buffer()));
+            waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Bytes that lie together in the buffer and go to one place together.
+#[derive(Debug)]
+struct Run {
+    file: u32,
+    offset: u64,
+    bytes: Range<usize>,
+}
+
+fn write(staged: &Staged<PoolBuffer>, work: Work<'_>) -> Result<(), Error> {
+    let mut run: Option<Run> = None;
+    for part in staged.parts() {
+        // What shares its bytes with another is written as that one.
+        let Some(to) = work.layout.destination(part.tensor.id).filter(|_| !part.bytes.is_empty()) else { continue };
+        let next = Run { file: to.file, offset: to.offset + part.offset, bytes: part.bytes };
+        run = match run {
+            Some(run) if run.goes_on_with(&next) => Some(Run { bytes: run.bytes.start..next.bytes.end, ..run }),
+            run => {
+                write_run(staged, run, work)?;
+                Some(next)
+            }
+        };
+    }
+    write_run(staged, run, work)
+}
+
+impl Run {
+    /// Neighbours in the source are most often neighbours in the output, and a small tensor is not worth a call.
+    fn goes_on_with(&self, next: &Self) -> bool {
+        self.file == next.file
+            && self.bytes.end == next.bytes.start
+            && self.offset + self.bytes.len() as u64 == next.offset
+    }
+}
+
+fn write_run(staged: &Staged<PoolBuffer>, run: Option<Run>, work: Work<'_>) -> Result<(), Error> {
+    let Some(Run { file, offset, bytes }) = run else { return Ok(()) };
+    if work.cancelled.load(Ordering::Relaxed) {
+        return Err(floodtide_core::Error::Cancelled.into());
+    }
+    let bytes = &staged.buffer()[bytes];
+    work.files.write(file, offset, bytes)?;
+    work.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! The errors of the Linux platform: core's, and what the system adds.
+
+use crate::convert::OutputError;
+use floodtide_core::strategy::Backend;
+use floodtide_core::{Error as CoreError, Fault, Quoted};
+use floodtide_linux::{Shown, hint};
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a checkpoint could not be found, opened or loaded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum Error {
+    /// The checkpoint, the selection or the memory there is.
+    #[error("{}{}", .0, fault_in_words(.0))]
+    Core(#[from] floodtide_core::Error),
+    /// A conversion's output cannot be where it is asked for.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A system call on a path failed.
+    #[error("{}: cannot {action}: {source}{}", Shown(path), hint(source))]
+    Io { path: PathBuf, action: &'static str, source: io::Error },
+    /// A FIFO, a device, a socket.
+    #[error(
+        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
+        Shown(path)
+    )]
+    NotAFile { path: PathBuf, found: &'static str },
+    /// A folder under the name of one of a checkpoint's files.
+    #[error(
+        "{}: expected a file of the checkpoint, found a directory; put the file there, or name another checkpoint",
+        Shown(path)
+    )]
+    FolderForFile { path: PathBuf },
+    /// A directory without anything to load.
+    #[error(
+        "{}: no checkpoint here: expected *.safetensors or *.gguf files, a *.safetensors.index.json or a tensor_index.json, found none; \
+         name the folder that holds them",
+        Shown(path)
+    )]
+    NoCheckpoint { path: PathBuf },
+    /// Files of more than one format.
+    #[error(
+        "{}: checkpoints of several formats are here ({}); name the file or the index to load",
+        Shown(path),
+        Quoted(names)
+    )]
+    SeveralFormats { path: PathBuf, names: String },
+    /// A part of a store, which alone says nothing.
+    #[error(
+        "{}: this is a partition of a ServerlessLLM store, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
+        Shown(path)
+    )]
+    Partition { path: PathBuf },
+    /// PyTorch pickles are programs.
+    #[error(
+        "{}: this is a PyTorch pickle, which runs code when it is loaded, so floodtide does not load it; \
+         convert it once with safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")",
+        Shown(path)
+    )]
+    Pickle { path: PathBuf },
+    /// Several indexes, none of the usual name.
+    #[error("{}: several indexes are here ({}); name the one to load", Shown(path), Quoted(names))]
+    SeveralIndexes { path: PathBuf, names: String },
+    /// The index names a file that is not there.
+    #[error(
+        "{}: the index names the shard \"{}\", which is missing beside it; fetch it or finish the download",
+        Shown(index),
+        Quoted(shard)
+    )]
+    MissingShard { index: PathBuf, shard: String },
+    /// A shard of a split model is missing.
+    #[error(
+        "{}: the model is split over {count} files, of which \"{}\" is missing beside this one; fetch it or finish the download",
+        Shown(path),
+        Quoted(shard)
+    )]
+    MissingSplit { path: PathBuf, shard: String, count: u32 },
+    /// A folder with several models.
+    #[error("{}: several GGUF models are here ({}); name the file of the one to load", Shown(path), Quoted(names))]
+    SeveralModels { path: PathBuf, names: String },
+    /// A shard is a link to somewhere else.
+    #[error(
+        "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
+         (links are followed in a Hugging Face cache snapshot alone): replace the link by the file, or name the file itself",
+        Shown(shard),
+        Shown(target)
+    )]
+    ShardOutside { shard: PathBuf, target: PathBuf },
+    /// The file is not what it was when the load began.
+    #[error("{}: the file changed while it was loaded ({what}); load it again when nothing writes to it", Shown(path))]
+    Changed { path: PathBuf, what: &'static str },
+    /// The backend that was asked for cannot be had.
+    #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide (auto)")]
+    BackendUnavailable { backend: Backend, why: String },
+    /// The system gave no memory.
+    #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
+    Memory { bytes: u64, source: io::Error },
+    /// A trace is to be written where something else is.
+    #[error(
+        "{}: a file is here that is not a trace, so it is not overwritten; name another file for the trace, or remove this one",
+        Shown(path)
+    )]
+    NotATrace { path: PathBuf },
+    /// A file whose name a manifest or a line of checksums cannot hold.
+    #[error(
+        "{}: checksums cannot be written of this file, as its name {why}; rename it, in the index too if one names it",
+        Shown(path)
+    )]
+    UnlistableName { path: PathBuf, why: &'static str },
+    /// The alignment that was asked for is larger than the memory's.
+    #[error(
+        "tensors are to be aligned to {bytes} bytes, but the memory is to {most}; ask for less, or give memory that is"
+    )]
+    TensorAlignment { bytes: u64, most: u64 },
+    /// A stream cannot do with so little.
+    #[error("a stream was to do with {limit} bytes of memory; it needs at least {least}: raise the memory limit")]
+    StreamLimit { limit: u64, least: u64 },
+    /// Tensors share too small or too large a buffer.
+    #[error(
+        "buffers of {bytes} bytes were asked for; a stream of {limit} bytes can have any from {least} bytes to all of that"
+    )]
+    StreamBuffer { bytes: u64, least: u64, limit: u64 },
+    /// A stream is to be taken in parts although tensors have been taken from it.
+    #[error("tensors have been taken from this stream one by one already; open another stream to take it in parts")]
+    StreamBegun,
+    /// The next tensor of a stream has had no memory for a long time, as it is all held. The stream goes on when it is asked
+    /// again.
+    #[error("the stream waits for memory, but {} of its {} are held, by its consumer or by others that use its pool, and nothing has come back for a while; drop tensors, or raise the memory limit", floodtide_core::HumanBytes(*held as u64), floodtide_core::HumanBytes(*limit as u64))]
+    StreamStalled { held: usize, limit: usize },
+}
+
+impl Error {
+    /// Whether the request is at fault rather than the checkpoint or the system: a selection that matches nothing, a
+    /// pattern that cannot be read, a place where something is already.
+    #[must_use]
+    pub fn is_bad_request(&self) -> bool {
+        match self {
+            Self::Output(error) => return error.is_bad_request(),
+            Self::Core(CoreError::Convert(error)) => return error.is_bad_request(),
+            _ => {}
+        }
+        matches!(
+            self,
+            Self::TensorAlignment { .. }
+                | Self::NotATrace { .. }
+                | Self::StreamLimit { .. }
+                | Self::StreamBuffer { .. }
+                | Self::StreamBegun
+                | Self::Core(
+                    CoreError::Glob(_)
+                        | CoreError::NoSuchTensor { .. }
+                        | CoreError::NothingSelected { .. }
+                        | CoreError::UnmatchedShardRule { .. }
+                        | CoreError::SliceDim { .. }
+                        | CoreError::SliceRange { .. }
+                        | CoreError::SliceBytes { .. }
+                        | CoreError::SliceBlock { .. }
+                        | CoreError::SelectedTwice { .. }
+                        | CoreError::SliceUnverifiable { .. }
+                        | CoreError::NoSuchRank { .. }
+                        | CoreError::BufferTooSmall { .. }
+                        | CoreError::TooManyBuffers { .. }
+                )
+        )
+    }
+}
+
+/// What core, which knows no system, gives as a number: its meaning, and what to do.
+fn fault_in_words(error: &CoreError) -> String {
+    let CoreError::Read { fault: Fault::Os(number), .. } = error else { return String::new() };
+    // The number is in core's message already.
+    let words = io::Error::from_raw_os_error(*number).to_string();
+    let words = words.split(" (os error").next().unwrap_or_default();
+    let advice = match *number {
+        libc::ENXIO | libc::ENODEV | libc::ENOMEDIUM => {
+            "the device is gone: see that it is attached, and the system's log"
+        }
+        libc::EREMOTEIO | libc::EBADMSG | libc::ENODATA | libc::EILSEQ | libc::EUCLEAN => {
+            "the device or the file system found its data damaged: look at the system's log and the disk's health"
+        }
+        libc::ESTALE | libc::ETIMEDOUT | libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENOTCONN | libc::ECONNRESET => {
+            "the file server did not answer or no longer knows the file: see that it is up, mount it again if need be, and load again"
+        }
+        libc::EFAULT => "the memory that was to be filled could not be written to; please report this",
+        libc::EACCES | libc::EPERM => {
+            "reading was forbidden after the file was opened: check its permissions and the sandbox's"
+        }
+        _ => "see the system's log",
+    };
+    format!(" ({words}); {advice}")
+}
+
+impl From<floodtide_linux::Error> for Error {
+    fn from(error: floodtide_linux::Error) -> Self {
+        use floodtide_linux::Error as File;
+        match error {
+            File::Io { path, action, source } => Self::Io { path, action, source },
+            File::NotAFile { path, found } => Self::NotAFile { path, found },
+            File::FolderForFile { path } => Self::FolderForFile { path },
+            File::Changed { path, what } => Self::Changed { path, what },
+            File::Memory { bytes, source } => Self::Memory { bytes, source },
+            error => Self::Core(CoreError::Platform { message: error.to_string() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_error_is_said_in_words_with_what_to_do() {
+        let message = |number| {
+            let (file, tensor) = ("model.safetensors".to_owned(), "t".to_owned());
+            Error::from(CoreError::Read { file, tensor, offset: 4096, fault: Fault::Os(number) }).to_string()
+        };
+        for (number, words, advice) in [
+            (libc::ENXIO, "No such device or address", "attached"),
+            (libc::EREMOTEIO, "Remote I/O error", "disk's health"),
+            (libc::ENODATA, "No data available", "disk's health"),
+            (libc::ESTALE, "Stale file handle", "mount it again"),
+            (libc::ETIMEDOUT, "timed out", "mount it again"),
+            (libc::EFAULT, "Bad address", "report"),
+            (libc::EMULTIHOP, "ultihop", "system's log"),
+        ] {
+            let message = message(number);
+            for word in ["model.safetensors", "\"t\"", &format!("system error {number}"), words, advice] {
+                assert!(message.contains(word), "\"{word}\" is not in {message}");
+            }
+            assert!(!message.contains("os error"), "the number is there once: {message}");
+        }
+    }
+
+    #[test]
+    fn names_from_files_cannot_act_on_a_terminal_or_fill_it() {
+        let hostile = "\u{1b}[2J\n\u{202e}".to_owned();
+        let long = "n".repeat(1 << 20);
+        for name in [&hostile, &long] {
+            for error in [
+                Error::MissingShard { index: "index.json".into(), shard: name.clone() },
+                Error::MissingShard { index: name.into(), shard: "shard".to_owned() },
+                Error::SeveralIndexes { path: "folder".into(), names: name.clone() },
+                Error::SeveralModels { path: "folder".into(), names: name.clone() },
+                Error::MissingSplit { path: name.into(), shard: name.clone(), count: 2 },
+                Error::Pickle { path: name.into() },
+            ] {
+                let message = error.to_string();
+                assert!(!message.contains(|c: char| c.is_control() || c == '\u{202e}'), "{message:?}");
+                assert!(message.len() < 5000, "{} bytes", message.len());
+            }
+        }
+    }
+}

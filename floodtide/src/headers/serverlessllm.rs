@@ -1,0 +1,27 @@
+//! A ServerlessLLM store: its index, and the partitions beside it.
+
+use super::Opened;
+use crate::error::Error;
+use floodtide_core::format::serverlessllm::StoreIndex;
+use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
+use floodtide_linux::Image;
+use floodtide_linux::OpenFile;
+use floodtide_memory::Shelf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Opens these partitions, of which `json`, read from `index`, tells what lies in them.
+pub(super) fn open(paths: &[PathBuf], index: &Path, json: &[u8], images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
+    let files = paths.iter().map(|path| OpenFile::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let lengths: Vec<u64> = files.iter().map(OpenFile::bytes).collect();
+    let invalid = |source| CoreError::Store { file: index.display().to_string(), source };
+    let parsed = StoreIndex::parse(json, &lengths).map_err(invalid)?;
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
+    builder.add_serverlessllm(names.iter().map(String::as_str).zip(lengths), &parsed)?;
+    let image = match &files[..] {
+        [only] => images.and_then(|arenas| Image::read(only, arenas)),
+        _ => None,
+    };
+    Ok(Opened { files, image, catalog: builder.finish()?, metadata: Vec::new(), warnings: Vec::new() })
+}

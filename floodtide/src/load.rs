@@ -1,0 +1,303 @@
+//! A whole load under way: into one arena, or in mapped files.
+
+use crate::crew::{Crew, Prepared, Supply};
+use crate::error::Error;
+use crate::tensors::{Storage, Tensors};
+use crate::trace::{Phase, Populated};
+use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
+use floodtide_linux::Image;
+use floodtide_linux::{Mappings, PopulateError};
+use floodtide_memory::lock_memory;
+use floodtide_memory::node_of_caller;
+use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
+use floodtide_memory::{Arena, FrozenArena};
+use floodtide_memory::{ArenaMemory, Shelf};
+use floodtide_memory::{ChunkBuffer, ScratchPool};
+use std::sync::Arc;
+
+/// The memory of a whole load.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    plan: Arc<Plan>,
+    arena: Option<Arena>,
+    scratch: ScratchPool,
+    mappings: Mappings,
+    mapped_done: AtomicU64,
+    /// The mapped bytes that are to be made resident.
+    mapped_total: u64,
+    cancelled: AtomicBool,
+    mlock: bool,
+}
+
+impl BufferSupply for Whole {
+    type Buffer = ChunkBuffer<ArenaMemory>;
+
+    fn provide(&self, _: ExtentId) -> Result<bool, CoreError> {
+        // The arena is there from the start.
+        Ok(true)
+    }
+
+    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
+        let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
+        let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
+    }
+
+    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) -> Result<(), CoreError> {
+        buffer.settle();
+        Ok(())
+    }
+}
+
+impl Supply for Whole {}
+
+/// The workers of a whole load.
+pub(crate) type Shared = Crew<Whole>;
+
+impl Shared {
+    /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
+    /// mapped is made resident, as it is when it is to be verified. `image`: the only file's bytes, if they are there already and take the mapping's place.
+    pub(crate) fn whole(
+        mut prepared: Prepared,
+        arenas: &Arc<Shelf>,
+        image: Option<Image>,
+        populate: bool,
+        mlock: bool,
+    ) -> Result<Self, Error> {
+        let plan = &prepared.plan;
+        let mapped_bytes = || plan.mapped().iter().map(|(_, range)| range.len()).sum();
+        let verifies = prepared.verification.is_some();
+        let mapped_total = if populate || verifies { mapped_bytes() } else { 0 };
+        let mapped_done = AtomicU64::new(0);
+        let mappings = match image {
+            Some(image) if verifies => Mappings::of_image(image, plan.mapped()),
+            Some(image) => {
+                mapped_done.store(mapped_bytes(), Ordering::Relaxed);
+                Mappings::of_image(image, &[])
+            }
+            None => Mappings::new(&prepared.files, plan.mapped())?,
+        };
+        let arena = if plan.chunks().is_empty() {
+            None
+        } else {
+            let slots = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
+            let bytes = plan.arena_bytes();
+            let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
+            let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
+            let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
+            let huge_pages = prepared.strategy.huge_pages;
+            let reason = &mut prepared.strategy.reason;
+            if arena.memory().reused() > 0 {
+                *reason += "; into the memory of an earlier load, whose pages are there";
+            }
+            if huge_pages && let Err(error) = arena.memory().advise_huge_pages(bytes) {
+                *reason += &format!("; no huge pages ({error}), so page faults take longer");
+            }
+            // The workers run anywhere; the tensors are for whoever waits for them, here.
+            if let Some(node) = node_of_caller() {
+                match arena.memory().prefer_node(node) {
+                    // What is there already stays where it is.
+                    Ok(()) if arena.memory().reused() >= bytes => {}
+                    Ok(()) => *reason += &format!("; in the memory of node {node}, where the caller runs"),
+                    Err(error) => *reason += &format!("; on any node ({error})"),
+                }
+            }
+            Some(arena)
+        };
+        let cancelled = AtomicBool::new(false);
+        let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
+        Ok(Self::new(prepared, Whole { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock }))
+    }
+
+    pub(crate) fn whole_progress(&self) -> Progress {
+        let mut progress = self.progress();
+        let mapped_done = self.supply.mapped_done.load(Ordering::Relaxed);
+        progress.bytes_done += mapped_done;
+        progress.bytes_total += self.supply.mapped_total.max(mapped_done);
+        progress
+    }
+
+    pub(crate) fn report_progress(&self) {
+        if let Some(callback) = &self.prepared.on_progress {
+            callback.call(self.whole_progress());
+        }
+    }
+
+    fn cancel(&self) {
+        self.supply.cancelled.store(true, Ordering::Relaxed);
+        self.fail(CoreError::Cancelled);
+    }
+
+    fn populates(&self) -> bool {
+        self.supply.mapped_total > 0
+    }
+
+    /// Has a thread [`populate`](Self::populate), unless there is nothing to be brought in.
+    fn populate_beside(self: &Arc<Self>) {
+        if !self.populates() {
+            return;
+        }
+        if self.supply.mappings.is_image() {
+            return self.populate();
+        }
+        if let Err(error) = self.spawn(|shared| shared.populate()) {
+            self.note_thread_shortage(&error);
+            self.populate();
+        }
+    }
+
+    /// Makes what is mapped resident, and verifies it if asked.
+    fn populate(&self) {
+        let threads = self.prepared.strategy.workers.max(1);
+        let cancelled = || self.supply.cancelled.load(Ordering::Relaxed);
+        let trace = self.prepared.phases.trace().map(|trace| move |step: &Populated| trace.populated(step));
+        let verification = self.prepared.verification.as_ref();
+        let check = |file, start, bytes: &[u8]| match verification {
+            Some(verification) => verification.mapped_landed(file, start, bytes),
+            None => Ok(()),
+        };
+        match self.supply.mappings.populate(
+            threads,
+            &self.supply.mapped_done,
+            &cancelled,
+            trace.as_ref().map(|trace| trace as _),
+            &check,
+        ) {
+            Ok(()) => {}
+            Err(PopulateError::Check(error)) => self.fail(error),
+            Err(PopulateError::Io(file, error)) => {
+                let path = self.files()[file.index()].path().to_string_lossy();
+                let message = format!(
+                    "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
+                     another backend",
+                    Escaped(&path)
+                );
+                self.fail(CoreError::Platform { message });
+            }
+        }
+    }
+
+    /// Freezes the arena of a load that has brought everything, and locks it if asked.
+    fn settle(&self) -> Result<(Option<FrozenArena>, Vec<String>, u64), Error> {
+        let whole = &self.supply;
+        let arena = match whole.arena.as_ref().map(Arena::freeze) {
+            Some(None) => return Err(CoreError::Contract { what: "a chunk is out although every read is done" }.into()),
+            Some(frozen) => frozen,
+            None => None,
+        };
+        let (mut warnings, mut locked) = (Vec::new(), 0);
+        if whole.mlock {
+            let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.bytes());
+            if let Err(error) = lock_memory(arena_bytes, &mut locked).and_then(|()| whole.mappings.lock(&mut locked)) {
+                warnings.push(format!(
+                    "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
+                ));
+            }
+        }
+        Ok((arena, warnings, locked))
+    }
+}
+
+/// A load under way. Dropping it cancels it: nothing more is asked for, and the memory is freed when the last read that
+/// the kernel already has is done; the drop itself does not wait for that.
+#[derive(Debug)]
+pub struct Load {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Load {
+    /// Starts the workers.
+    pub(crate) fn start(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
+        if let Err(error) = shared.start() {
+            shared.note_thread_shortage(&error);
+            shared.work_here();
+        }
+        shared.populate_beside();
+        Self { shared: Some(shared) }
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.shared.as_ref().map_or_else(Progress::default, |shared| shared.whole_progress())
+    }
+
+    /// Whether every worker is done, so that [`wait`](Self::wait) returns at once.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| !shared.is_active())
+    }
+
+    /// Calls the progress function, if there is one.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn report_progress(&self) {
+        if let Some(shared) = &self.shared {
+            shared.report_progress();
+        }
+    }
+
+    /// Waits for the end, reporting progress meanwhile.
+    ///
+    /// # Errors
+    /// What made the load fail.
+    ///
+    /// # Panics
+    /// When the progress function does; the load is cancelled then.
+    pub fn wait(mut self) -> Result<Tensors, Error> {
+        if let Some(shared) = &self.shared {
+            shared.wait_idle(|| shared.report_progress());
+        }
+        let Some(shared) = self.shared.take() else { return Err(CoreError::Cancelled.into()) };
+        shared.join();
+        conclude(shared)
+    }
+
+    /// Gives the load up and waits until nothing of it is left: no thread, no read, no memory.
+    pub fn cancel(mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.cancel();
+            shared.join();
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.cancel();
+        }
+    }
+}
+
+/// Carries a load out on the calling thread, but for what is to be made resident of a mapping.
+pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
+    let shared = Arc::new(shared);
+    shared.work_here();
+    shared.populate_beside();
+    Load { shared: Some(shared) }.wait()
+}
+
+/// The end of every load: its workers are gone, so this is the last holder of what they shared.
+pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
+    shared.prepared.phases.enter(Some(Phase::Settle));
+    let whole = &shared.supply;
+    if whole.mappings.is_image() && whole.arena.is_none() {
+        // One call has read it all, after which the file was still the same: what its path means by now does not matter.
+        shared.result()?;
+    } else {
+        shared.check()?;
+    }
+    let (arena, warnings, locked_bytes) = shared.settle()?;
+    let mut report = shared.report(warnings, locked_bytes);
+    if let Some(bytes) = shared.supply.mappings.image_bytes() {
+        // In place of what is viewed of it.
+        report.read_bytes = shared.prepared.plan.read_bytes() + bytes;
+    }
+    shared.prepared.phases.enter(None);
+    shared.report_progress();
+    let shared = Arc::into_inner(shared)
+        .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;
+    let Prepared { catalog, plan, .. } = shared.prepared;
+    Ok(Tensors::new(catalog, plan, Storage { arena, mappings: shared.supply.mappings }, report))
+}

@@ -1,0 +1,156 @@
+//! The calls of a loader: load, open, stream, inspect, plan; and those that an async program awaits.
+
+use super::{Inspected, Loader, Planned};
+use crate::error::Error;
+use crate::headers::{self, Opened};
+use crate::load::{Load, run_here};
+use crate::locate::locate;
+#[cfg(feature = "tokio")]
+use crate::stream::AsyncTensorStream;
+use crate::stream::TensorStream;
+use crate::tensors::Tensors;
+use floodtide_core::Access;
+use floodtide_core::strategy::Backend;
+use floodtide_linux::probe;
+use std::path::Path;
+use std::sync::Arc;
+#[cfg(feature = "tokio")]
+use std::time::{Duration, Instant};
+
+impl Loader {
+    /// Loads a checkpoint: afterwards every selected byte is resident. With [`Backend::Mmap`] the tensors are views of the
+    /// page cache, else they are owned.
+    ///
+    /// `path` is a file, an index, a folder of shards, or a Hugging Face cache snapshot. All shards load together.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
+    /// cannot be read. Nothing partial is ever returned.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
+        let shared = self.prepare(path.as_ref(), self.access(true), true)?;
+        if shared.prepared.strategy.workers == 0 { run_here(shared) } else { Load::start(shared).wait() }
+    }
+
+    /// Starts a load and returns at once, after the headers are read; dropping what it returns cancels it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), as far as the headers and the plan go.
+    pub fn start(&self, path: impl AsRef<Path>) -> Result<Load, Error> {
+        Ok(Load::start(self.prepare(path.as_ref(), self.access(true), false)?))
+    }
+
+    /// Maps a checkpoint and returns at once: tensors come into memory as they are touched. Only those that would not be
+    /// aligned where they lie in the file are read now.
+    ///
+    /// The files must not be changed or cut off while any tensor is held: as with every mapping, touching what is gone ends
+    /// the process (SIGBUS).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
+        let mapped = Self { backend: Some(Backend::Mmap), ..self.clone() };
+        run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false }, true)?)
+    }
+
+    /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](Self::memory_limit) however large
+    /// the checkpoint is. The headers are read now, the tensors from the first call on.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), as far as the headers go; [`Error::StreamLimit`] when the limit is less than a stream needs.
+    pub fn stream(&self, path: impl AsRef<Path>) -> Result<TensorStream, Error> {
+        TensorStream::open(self, path.as_ref())
+    }
+
+    /// Streams a checkpoint as an async `Stream` of any executor; must be called from within a tokio runtime, on whose blocking
+    /// threads the headers are read.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    #[cfg(feature = "tokio")]
+    pub async fn stream_async(&self, path: impl AsRef<Path> + Send) -> Result<AsyncTensorStream, Error> {
+        let (loader, path) = (self.clone(), path.as_ref().to_owned());
+        Ok(AsyncTensorStream::new(blocking(move || loader.stream(path)).await?))
+    }
+
+    /// Loads a checkpoint from within a tokio runtime, without blocking it. Unless another backend was asked for, the reads
+    /// run on the runtime's blocking threads. Dropping the future cancels the load.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[cfg(feature = "tokio")]
+    pub async fn load_async(&self, path: impl AsRef<Path> + Send) -> Result<Tensors, Error> {
+        use crate::crew::TICK;
+        use crate::load::conclude;
+        let loader = Self { backend: Some(self.backend.unwrap_or(Backend::Tokio)), ..self.clone() };
+        let path = path.as_ref().to_owned();
+        if loader.backend == Some(Backend::Tokio) {
+            let prepare = move || loader.prepare(&path, Access::Copy, false);
+            let shared = Arc::new(blocking(prepare).await?);
+            let mut last = Instant::now();
+            let tick = || {
+                if last.elapsed() >= TICK {
+                    last = Instant::now();
+                    shared.report_progress();
+                }
+            };
+            let trace = shared.read_trace(crate::trace::Reads::Tasks);
+            crate::crew::tokio::drive(&shared, shared.files(), shared.depth(), trace, tick).await;
+            return blocking(move || conclude(shared)).await;
+        }
+        let mut load = Some(blocking(move || loader.start(path)).await?);
+        let mut last = Instant::now();
+        while let Some(load) = load.as_ref().filter(|load| !load.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            if last.elapsed() >= TICK {
+                last = Instant::now();
+                load.report_progress();
+            }
+        }
+        match load.take() {
+            Some(load) => blocking(move || load.wait()).await,
+            None => Err(floodtide_core::Error::Cancelled.into()),
+        }
+    }
+
+    /// Reads the headers only.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be found or breaks a rule of its format.
+    pub fn inspect(&self, path: impl AsRef<Path>) -> Result<Inspected, Error> {
+        let Opened { catalog, metadata, warnings, .. } = headers::open(locate(path.as_ref())?, None)?;
+        Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
+    }
+
+    /// Reads the headers as [`inspect`](Self::inspect) does, but where files are broken, tells of each of them.
+    ///
+    /// # Errors
+    /// All that is wrong, at least one thing.
+    pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
+        let path = path.as_ref();
+        self.inspect(path).map_err(|first| {
+            let broken = locate(path).map(|located| headers::broken_files(&located)).unwrap_or_default();
+            // What is wrong between files is seen only where each for itself is well.
+            if broken.is_empty() { vec![first] } else { broken }
+        })
+    }
+
+    /// Decides everything that [`load`](Self::load) would do, from the headers and what the system tells.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), as far as the headers and the plan go.
+    pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
+        let (planned, ..) = self.decide(path.as_ref(), self.access(true), false)?;
+        Ok(Planned { memory: probe::memory_limit(), ..planned })
+    }
+}
+
+/// Runs `work` on tokio's blocking threads; a panic in it goes on in the caller.
+#[cfg(feature = "tokio")]
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => {
+            std::panic::resume_unwind(error.try_into_panic().unwrap_or_else(|error| Box::new(error.to_string())))
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! A stream under way, from the consumer's side.
+
+use super::staging::{Next, Staging};
+use crate::crew::{Crew, Prepared, TICK};
+use crate::error::Error;
+use crate::tensors::Report;
+use crate::trace::Phase;
+use floodtide_core::stream::{Staged, StagedSource};
+use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress, Readiness};
+use floodtide_memory::pool::{Pool, PoolBuffer};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// The workers of a stream and what they have ready. Dropping it gives the rest up, without waiting.
+#[derive(Debug)]
+pub(super) struct Running {
+    crew: Arc<Crew<Staging>>,
+    /// How the stream ended, if it has.
+    report: Option<Report>,
+    ended: bool,
+    last_progress: Instant,
+    stall: Stall,
+    memory: OwnMemory,
+}
+
+/// What the stream knows of its pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnMemory {
+    /// Nobody else has the pool.
+    pub(super) owned: bool,
+    /// Its memory was to be locked.
+    pub(super) locked: bool,
+}
+
+/// Notices when the consumer holds everything itself.
+#[derive(Debug)]
+struct Stall {
+    timeout: Duration,
+    /// Since when nothing has moved, and how much was lent then.
+    since: Option<(Instant, usize)>,
+}
+
+impl Running {
+    /// Starts the workers.
+    pub(super) fn start(
+        prepared: Prepared,
+        buffers: Buffers,
+        pool: Pool,
+        memory: OwnMemory,
+        stall_timeout: Duration,
+    ) -> Result<Self, Error> {
+        let plan = Arc::clone(&prepared.plan);
+        let crew = Arc::new_cyclic(|crew| {
+            let pool = (pool, !memory.owned);
+            Crew::new(prepared, Staging::new(pool, &plan, buffers.gather, buffers.order, crew.clone()))
+        });
+        // The threads end by themselves; the stream's end is told by what they have landed.
+        if let Err(source) = crew.start() {
+            crew.supply.close();
+            let message =
+                format!("the system gave no thread to read with: {source}; raise the limit of processes (ulimit -u)");
+            return Err(CoreError::Platform { message }.into());
+        }
+        let stall = Stall { timeout: stall_timeout, since: None };
+        Ok(Self { crew, report: None, ended: false, last_progress: Instant::now(), stall, memory })
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.crew.progress()
+    }
+
+    pub(super) fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.crew.prepared
+    }
+
+    pub(super) fn reports_progress(&self) -> bool {
+        self.crew.prepared.on_progress.is_some()
+    }
+
+    /// The next buffer, for a consumer that holds none itself; waits for it, as others may have the memory.
+    pub(super) fn next_patiently(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+        loop {
+            if let Poll::Ready(next) = self.poll(None) {
+                return next;
+            }
+            self.crew.supply.wait(TICK);
+        }
+    }
+
+    /// The next buffer; waits for it.
+    pub(super) fn next(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+        loop {
+            if let Poll::Ready(next) = self.poll(None) {
+                return next;
+            }
+            self.crew.supply.wait(TICK);
+            self.tick();
+            if let Some(held) = self.stalled() {
+                return Some(Err(Error::StreamStalled { held, limit: self.crew.supply.pool().stats().limit }));
+            }
+        }
+    }
+
+    /// Reports progress if it is time to.
+    pub(super) fn tick(&mut self) {
+        if let Some(callback) = &self.crew.prepared.on_progress
+            && self.last_progress.elapsed() >= TICK
+        {
+            callback.call(self.crew.progress());
+            self.last_progress = Instant::now();
+        }
+    }
+
+    /// The bytes that the consumer holds, when nothing has moved for so long that it must be waiting for itself.
+    fn stalled(&mut self) -> Option<usize> {
+        let starved = self.crew.with(|e| e.in_flight() == 0 && matches!(e.readiness(), Readiness::Starved(_)));
+        let lent = self.crew.supply.pool().stats().lent;
+        match self.stall.since {
+            Some((since, before)) if starved && before == lent => {
+                if since.elapsed() < self.stall.timeout {
+                    return None;
+                }
+                self.stall.since = None;
+                Some(lent)
+            }
+            _ => {
+                self.stall.since = starved.then(|| (Instant::now(), lent));
+                None
+            }
+        }
+    }
+
+    fn poll(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.tick();
+        // What failed is not whole, so what has landed meanwhile is of no use either.
+        let failed = self.crew.with(|engine| engine.has_failed());
+        match self.crew.supply.poll(waker) {
+            _ if failed => self.end(),
+            Next::Nothing => Poll::Pending,
+            Next::Buffer(extent, buffer) => {
+                if !self.memory.owned {
+                    // What is taken is read ahead no more, so that more may be.
+                    self.crew.memory_came_back();
+                }
+                let Prepared { catalog, plan, .. } = &self.crew.prepared;
+                Poll::Ready(Some(Ok(Staged::new(Arc::clone(catalog), Arc::clone(plan), extent, buffer))))
+            }
+            Next::Done | Next::Over => self.end(),
+        }
+    }
+
+    /// The stream's end: its report is there, or what went wrong is the last that comes.
+    fn end(&mut self) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
+        self.ended = true;
+        let phases = &self.crew.prepared.phases;
+        phases.enter(Some(Phase::Settle));
+        let ended = self.crew.check();
+        self.crew.supply.close();
+        phases.enter(None);
+        if let Err(error) = ended {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let pool = self.crew.supply.pool();
+        let (stats, unlocked) = (pool.stats(), pool.unlocked_bytes());
+        let locked = if self.memory.locked { (stats.lent + stats.retained).saturating_sub(unlocked) } else { 0 };
+        let warning = (unlocked > 0).then(|| {
+            format!(
+                "{unlocked} bytes of the buffers are not locked in memory; raise the limit of locked memory (ulimit -l)"
+            )
+        });
+        if self.memory.owned {
+            // The next stream has its own; only this one's report is still of interest.
+            pool.trim();
+        }
+        let report = self.crew.report(warning.into_iter().collect(), locked as u64);
+        self.report = Some(Report { memory_limit: Some(stats.limit as u64), ..report });
+        if let Some(callback) = &self.crew.prepared.on_progress {
+            callback.call(self.crew.progress());
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl StagedSource<PoolBuffer> for Running {
+    type Error = Error;
+
+    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
+        self.poll(Some(context.waker()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.crew.fail(CoreError::Cancelled);
+            self.crew.supply.close();
+        }
+    }
+}

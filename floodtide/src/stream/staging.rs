@@ -1,0 +1,292 @@
+//! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
+
+use crate::crew::{Crew, Supply};
+use floodtide_core::stream::{Outbox, Stages};
+use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, ExtentId, Order, Plan};
+use floodtide_memory::Pieces;
+use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
+use floodtide_memory::sync::Ordering;
+use floodtide_memory::sync::{Condvar, Mutex};
+use floodtide_memory::{ChunkBuffer, ScratchPool};
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+/// The memory of a stream. Its lock is never taken by whoever holds the engine's.
+pub(super) struct Staging {
+    pool: Pool,
+    /// Others may use the pool too.
+    shared: bool,
+    plan: Arc<Plan>,
+    /// What slices in pieces are read to; it comes on top of the pool's memory, and is little beside that.
+    scratch: ScratchPool,
+    /// The capacity of buffers that tensors share, so that each serves for the next.
+    shared_bytes: usize,
+    /// Woken when the pool may have memory for the next extent.
+    on_memory: Waker,
+    state: Mutex<State>,
+    /// Notified when something can be taken, or nothing will come any more.
+    ready: Condvar,
+}
+
+struct State {
+    /// The next extent's place in the pool's queue.
+    asked: Asked,
+    /// The bytes of buffers that were provided and not taken.
+    ahead: usize,
+    stages: Stages<Pieces<PoolBuffer>>,
+    outbox: Outbox<PoolBuffer>,
+    /// Nothing more will land.
+    over: bool,
+    /// Woken like `ready` is notified.
+    consumer: Option<Waker>,
+}
+
+/// Whether the pool has been asked for the next extent's buffer.
+enum Asked {
+    Not,
+    /// And has not had it yet.
+    Waits(Get),
+    /// By a worker that is just doing so, without the lock: memory may take its time to come.
+    Now,
+}
+
+/// What there is for the consumer.
+pub(super) enum Next {
+    /// A whole buffer.
+    Buffer(ExtentId, PoolBuffer),
+    /// All have been taken.
+    Done,
+    /// Not all have been taken, but nothing more will land.
+    Over,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// Tells the workers that memory has come back.
+struct MemoryWaker(Weak<Crew<Staging>>);
+
+impl Wake for MemoryWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(crew) = self.0.upgrade() {
+            crew.memory_came_back();
+        }
+    }
+}
+
+impl Staging {
+    /// For the extents of a stream's plan. Buffers of up to `gather` bytes all get the size of the largest of them.
+    pub(super) fn new(
+        (pool, shared): (Pool, bool),
+        plan: &Arc<Plan>,
+        gather: u64,
+        order: Order,
+        crew: Weak<Crew<Self>>,
+    ) -> Self {
+        pool.streams().fetch_add(1, Ordering::Relaxed);
+        let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
+        let state = State {
+            asked: Asked::Not,
+            ahead: 0,
+            stages: Stages::new(Arc::clone(plan)),
+            outbox: Outbox::new(order, plan.extents().len()),
+            over: false,
+            consumer: None,
+        };
+        Self {
+            pool,
+            shared,
+            plan: Arc::clone(plan),
+            scratch: ScratchPool::new(plan),
+            shared_bytes: sizes.filter(|&bytes| bytes as u64 <= gather).max().unwrap_or(0),
+            on_memory: Waker::from(Arc::new(MemoryWaker(crew))),
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+        }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// What the consumer can have now; if nothing, `waker` is woken when there is something.
+    pub(super) fn poll(&self, waker: Option<&Waker>) -> Next {
+        let mut state = self.state.lock();
+        if let Some((extent, buffer)) = state.outbox.take() {
+            state.ahead -= self.bytes_of(extent);
+            Next::Buffer(extent, buffer)
+        } else if state.outbox.is_done() {
+            Next::Done
+        } else if state.over {
+            Next::Over
+        } else {
+            state.consumer = waker.cloned();
+            Next::Nothing
+        }
+    }
+
+    /// Waits until there is something for the consumer, but no longer than `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let nothing = |state: &mut State| !state.outbox.has_ready() && !state.outbox.is_done() && !state.over;
+        drop(self.ready.wait_timeout_while(self.state.lock(), timeout, nothing));
+    }
+
+    /// Drops everything, as nobody will take it any more; what is being filled goes when it has landed.
+    pub(super) fn close(&self) {
+        self.end(true);
+    }
+
+    /// Nothing more will land. When that is so because the stream has failed, nothing of it is of use any more, and others
+    /// may wait for its memory and its place in the pool's queue.
+    fn end(&self, failed: bool) {
+        let mut state = self.state.lock();
+        let news = !std::mem::replace(&mut state.over, true);
+        let asked = std::mem::replace(&mut state.asked, Asked::Not);
+        let unused = failed.then(|| {
+            state.ahead = 0;
+            (state.stages.take_open(), state.outbox.take_all())
+        });
+        if news {
+            self.notify(state);
+        } else {
+            drop(state);
+        }
+        // Without the lock, as what is given back may wake anybody.
+        drop((asked, unused));
+    }
+
+    /// What a buffer for the extent is asked for with.
+    fn bytes_of(&self, extent: ExtentId) -> usize {
+        let bytes = self.plan.extents()[extent.index()].buffer_bytes;
+        if bytes <= self.shared_bytes { self.shared_bytes } else { bytes }
+    }
+
+    /// Whether so many bytes more may be read before the consumer has taken what there is. Of a pool that others use too a
+    /// stream takes only its share for that, so that streams whose consumers take turns do not starve one another.
+    fn may_read_ahead(&self, state: &State, bytes: usize) -> bool {
+        let streams = self.pool.streams().load(Ordering::Relaxed).max(1);
+        !self.shared || state.ahead == 0 || state.ahead + bytes <= self.pool.stats().limit / (2 * streams)
+    }
+
+    /// Wakes the consumer, after the lock is gone.
+    fn notify(&self, mut state: floodtide_memory::sync::MutexGuard<'_, State>) {
+        let consumer = state.consumer.take();
+        drop(state);
+        self.ready.notify_all();
+        if let Some(waker) = consumer {
+            waker.wake();
+        }
+    }
+
+    /// The chunks' places in their extent's buffer.
+    fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<Pieces<PoolBuffer>, CoreError> {
+        let chunks = state.stages.chunks(extent);
+        let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
+        Pieces::new(buffer, slots.map(|chunk| self.plan.landing(chunk)).collect())
+            .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
+    }
+
+    /// The bytes of a buffer that its chunks' reads write, or what is gathered from them: their places lie side by side.
+    fn written(&self, state: &State, extent: ExtentId) -> Range<usize> {
+        let chunks = state.stages.chunks(extent);
+        let chunks = &self.plan.chunks()[chunks.start as usize..chunks.end as usize];
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return 0..0 };
+        let end = match self.plan.gather(last) {
+            Some(gather) => gather.landing().end,
+            None => last.slot.start + last.want,
+        };
+        self.plan.landing(first).start..end
+    }
+}
+
+impl BufferSupply for Staging {
+    type Buffer = ChunkBuffer<PoolBuffer>;
+
+    fn provide(&self, extent: ExtentId) -> Result<bool, CoreError> {
+        let mut state = self.state.lock();
+        match state.stages.next() {
+            // Another worker was faster.
+            Some(next) if extent < next => return Ok(true),
+            None => return Ok(true),
+            _ if state.over => return Ok(false),
+            _ => {}
+        }
+        let bytes = self.bytes_of(extent);
+        let mut get = match std::mem::replace(&mut state.asked, Asked::Now) {
+            Asked::Waits(get) => get,
+            Asked::Not if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
+            before => {
+                state.asked = before;
+                return Ok(false);
+            }
+        };
+        drop(state);
+        let answer = Pin::new(&mut get).poll(&mut Context::from_waker(&self.on_memory));
+        let mut state = self.state.lock();
+        if state.over {
+            // The memory, or the place in the queue, goes back without the lock.
+            drop(state);
+            return Ok(false);
+        }
+        state.asked = Asked::Not;
+        match answer {
+            Poll::Pending => {
+                state.asked = Asked::Waits(get);
+                Ok(false)
+            }
+            Poll::Ready(Ok(buffer)) => {
+                let pieces = self.cut(&state, extent, buffer)?;
+                state.ahead += bytes;
+                state.stages.open(pieces);
+                Ok(true)
+            }
+            // The system may have more when what is lent has come back; it is asked again before long.
+            Poll::Ready(Err(PoolError::Memory { .. })) if self.pool.stats().lent > 0 => Ok(false),
+            Poll::Ready(Err(error)) => Err(CoreError::Platform { message: error.to_string() }),
+        }
+    }
+
+    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<PoolBuffer>, CoreError> {
+        let piece = self.state.lock().stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
+        let what = "a chunk was taken twice, or before its extent had a buffer";
+        let piece = piece.ok_or(CoreError::Contract { what })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
+    }
+
+    fn landed(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) -> Result<(), CoreError> {
+        // Before it is booked, so that whoever books the last one is the buffer's only holder.
+        buffer.settle();
+        let mut state = self.state.lock();
+        let Some((extent, pieces)) = state.stages.land(chunk) else { return Ok(()) };
+        let Some(buffer) = pieces.into_filled(self.written(&state, extent)) else { return Ok(()) };
+        if state.outbox.land(extent, buffer) {
+            self.notify(state);
+        }
+        Ok(())
+    }
+}
+
+impl Supply for Staging {
+    fn over(&self, failed: bool) {
+        self.end(failed);
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.pool.streams().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging")
+            .field("pool", &self.pool)
+            .field("shared_bytes", &self.shared_bytes)
+            .finish_non_exhaustive()
+    }
+}

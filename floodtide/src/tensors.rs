@@ -1,0 +1,366 @@
+//! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
+
+use bytemuck::AnyBitPattern;
+use floodtide_core::strategy::Backend;
+use floodtide_core::stream::Staged;
+use floodtide_core::{Catalog, DType, ElementType, Format, GgmlType, Location, Part, Plan, TensorInfo};
+use floodtide_linux::Mappings;
+use floodtide_memory::FrozenArena;
+use floodtide_memory::pool::PoolBuffer;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// How a load went.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// The checkpoint's format.
+    pub format: Format,
+    /// The number of its files.
+    pub files: usize,
+    /// The number of tensors loaded.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The bytes that were read for that, or are viewed in mapped files.
+    pub read_bytes: u64,
+    /// From the call to the last byte, headers included.
+    pub elapsed: Duration,
+    /// What read.
+    pub backend: Backend,
+    /// Why, in words, with everything that was refused on the way.
+    pub reason: String,
+    /// What a user should know although the load is complete.
+    pub warnings: Vec<String>,
+    /// The bytes locked in memory; 0 unless that was asked for and granted.
+    pub locked_bytes: u64,
+    /// Whether every byte was checked against a manifest.
+    pub verified: bool,
+    /// Of a stream: the bytes that all its buffers together might have.
+    pub memory_limit: Option<u64>,
+}
+
+/// The memory of a load.
+pub(crate) struct Storage {
+    pub(crate) arena: Option<FrozenArena>,
+    pub(crate) mappings: Mappings,
+}
+
+struct Inner {
+    catalog: Arc<Catalog>,
+    plan: Arc<Plan>,
+    /// Indexes into the placements, by name.
+    by_name: Vec<u32>,
+    storage: Storage,
+    report: Report,
+}
+
+/// The tensors of a load. Cheap to clone; `Send + Sync`.
+#[derive(Clone)]
+pub struct Tensors {
+    inner: Arc<Inner>,
+}
+
+impl Tensors {
+    pub(crate) fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, storage: Storage, report: Report) -> Self {
+        // The catalog has sorted the names already.
+        let mut placed = vec![None; catalog.len()];
+        for (index, placement) in plan.placements().iter().enumerate() {
+            placed[placement.tensor.index()] = Some(index as u32);
+        }
+        let by_name = catalog.tensors_by_name().filter_map(|tensor| placed[tensor.id.index()]).collect();
+        Self { inner: Arc::new(Inner { catalog, plan, by_name, storage, report }) }
+    }
+
+    /// The number of tensors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.by_name.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.by_name.is_empty()
+    }
+
+    /// The tensor of that name, if it was selected.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Tensor> {
+        let tensor = |index: u32| Tensor { home: Home::Loaded(Arc::clone(&self.inner)), index };
+        let at = self.inner.by_name.binary_search_by(|&index| self.inner.info(index).name.cmp(name)).ok()?;
+        Some(tensor(self.inner.by_name[at]))
+    }
+
+    /// The tensors sorted by name, byte by byte.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
+        self.inner.by_name.iter().map(|&index| Tensor { home: Home::Loaded(Arc::clone(&self.inner)), index })
+    }
+
+    /// How the load went.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.inner.report
+    }
+
+    /// What the checkpoint's files hold, selected or not.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+}
+
+/// How many there are and how they were read; what they are is for [`Tensors::iter`] to tell.
+impl fmt::Debug for Tensors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { files, tensors, bytes, backend, .. } = self.report();
+        f.debug_struct("Tensors")
+            .field("tensors", tensors)
+            .field("bytes", bytes)
+            .field("files", files)
+            .field("backend", backend)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn info(&self, index: u32) -> TensorInfo<'_> {
+        self.plan.tensor(&self.catalog, index as usize)
+    }
+
+    fn bytes(&self, index: u32) -> &[u8] {
+        let placement = &self.plan.placements()[index as usize];
+        let (memory, start) = match (placement.location, &self.storage.arena) {
+            (Location::Arena(start), Some(arena)) => (arena.bytes(), start),
+            // Without an arena there is nothing in it: only empty tensors are placed there.
+            (Location::Arena(_), None) => return &[],
+            (Location::Mapped, _) if placement.range.is_empty() => return &[],
+            // The file was at least that long when it was mapped, so the offset fits.
+            (Location::Mapped, _) => {
+                (self.storage.mappings.bytes(self.info(index).file), placement.range.start() as usize)
+            }
+            // No plan of a whole load places a tensor so.
+            (Location::Streamed, _) => return &[],
+        };
+        &memory[start..start + self.plan.bytes(index as usize) as usize]
+    }
+}
+
+/// A tensor: a view that keeps the memory alive that it is in, a whole load's or a buffer of a stream. Cheap to clone; `Send + Sync`.
+#[derive(Clone)]
+pub struct Tensor {
+    home: Home,
+    /// Its placement in the plan.
+    index: u32,
+}
+
+/// The memory that a tensor is in.
+#[derive(Clone)]
+enum Home {
+    Loaded(Arc<Inner>),
+    /// A stream's buffer, and where the tensor is in it.
+    Streamed(Arc<Staged<PoolBuffer>>, Range<usize>),
+    /// None: it has no byte, nor has any other of its stream.
+    Nowhere(Arc<Catalog>, Arc<Plan>),
+}
+
+impl Tensor {
+    /// The tensors of a stream's buffer, each of which must be whole in it.
+    pub(crate) fn streamed(staged: Staged<PoolBuffer>) -> impl Iterator<Item = Self> {
+        let parts: Vec<Part> = staged.placed_parts().collect();
+        let staged = Arc::new(staged);
+        parts.into_iter().map(move |part| Self {
+            home: Home::Streamed(Arc::clone(&staged), part.bytes),
+            index: part.placement as u32,
+        })
+    }
+
+    /// The tensors of a stream without a byte.
+    pub(crate) fn nowhere(catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> impl Iterator<Item = Self> {
+        let home = Home::Nowhere(Arc::clone(catalog), Arc::clone(plan));
+        plan.without_extent().map(move |index| Self { home: home.clone(), index: index as u32 })
+    }
+
+    fn info(&self) -> TensorInfo<'_> {
+        let (catalog, plan) = match &self.home {
+            Home::Loaded(inner) => (&inner.catalog, &inner.plan),
+            Home::Streamed(staged, _) => (staged.catalog(), staged.plan()),
+            Home::Nowhere(catalog, plan) => (catalog, plan),
+        };
+        plan.tensor(catalog, self.index as usize)
+    }
+
+    /// Its name. Untrusted: print it through [`floodtide_core::Escaped`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.info().name
+    }
+
+    /// The type of its elements.
+    #[must_use]
+    pub fn dtype(&self) -> ElementType {
+        self.info().dtype
+    }
+
+    /// Its dimensions, slowest first; empty for a scalar. Of a slice, the slice's.
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        self.info().shape
+    }
+
+    /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs. Of a quantised type they are blocks.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.home {
+            Home::Loaded(inner) => inner.bytes(self.index),
+            Home::Streamed(staged, bytes) => &staged.buffer()[bytes.clone()],
+            Home::Nowhere(..) => &[],
+        }
+    }
+
+    /// Its elements. 16-bit floats are had as their bits, by `u16`. A ggml type that means the same as a plain dtype is viewed as that one; a
+    /// quantised one has blocks and no elements that could be viewed.
+    ///
+    /// # Errors
+    /// When `T` is not a type for this dtype, or the dtype is quantised, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
+    /// as its provider did not keep to the alignment that it states.
+    pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
+        view(self.bytes(), self.dtype())
+    }
+}
+
+/// Bytes of a dtype as elements.
+fn view<T: Element>(bytes: &[u8], dtype: ElementType) -> Result<&[T], ViewError> {
+    let wanted = std::any::type_name::<T>();
+    let plain = match dtype {
+        ElementType::Plain(dtype) => dtype,
+        ElementType::Ggml(ggml) => ggml.plain().ok_or(ViewError::Quantised { dtype: ggml, wanted })?,
+    };
+    if !T::DTYPES.contains(&plain) || cfg!(target_endian = "big") {
+        return Err(ViewError::WrongType { dtype, wanted });
+    }
+    if bytes.is_empty() {
+        return Ok(&[]);
+    }
+    // The length is a whole number of elements: the header was refused otherwise.
+    bytemuck::try_cast_slice(bytes).map_err(|_| ViewError::Misaligned { dtype, wanted, alignment: align_of::<T>() })
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({:?}, {} {:?})", self.name(), self.dtype(), self.shape())
+    }
+}
+
+/// A view that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum ViewError {
+    /// The dtype does not allow it.
+    #[error("a tensor of dtype {dtype} cannot be viewed as {wanted}; take its bytes, or the type that fits its dtype")]
+    WrongType { dtype: ElementType, wanted: &'static str },
+    /// The tensor has blocks, no elements.
+    #[error(
+        "a tensor of ggml type {dtype} cannot be viewed as {wanted}: it is quantised, {} elements to a block of {} bytes; take its bytes, \
+         and read their blocks",
+        dtype.block_elements(), dtype.block_bytes()
+    )]
+    Quantised { dtype: GgmlType, wanted: &'static str },
+    /// The dtype allows it, the address does not.
+    #[error(
+        "a tensor of dtype {dtype} cannot be viewed as {wanted}: its memory is not at a multiple of {alignment} bytes; \
+         take its bytes, or look at where the memory comes from: the usual cause is a MemoryProvider that does not keep to the \
+         alignment it states"
+    )]
+    Misaligned { dtype: ElementType, wanted: &'static str, alignment: usize },
+}
+
+/// A Rust type that some dtypes can be viewed as.
+pub trait Element: AnyBitPattern + private::Sealed {
+    /// Those dtypes.
+    const DTYPES: &'static [DType];
+}
+
+mod private {
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($rust:ty: $($dtype:ident)|*;)*) => {
+        $(impl private::Sealed for $rust {}
+        impl Element for $rust {
+            const DTYPES: &'static [DType] = &[$(DType::$dtype),*];
+        })*
+    };
+}
+
+elements! {
+    u8: U8 | BOOL | F8_E5M2 | F8_E4M3 | F8_E8M0 | F8_E4M3FNUZ | F8_E5M2FNUZ;
+    i8: I8;
+    u16: U16 | F16 | BF16;
+    i16: I16;
+    u32: U32;
+    i32: I32;
+    f32: F32;
+    u64: U64;
+    i64: I64;
+    f64: F64;
+    [f32; 2]: C64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Loader;
+    use std::path::PathBuf;
+
+    /// A file with so many tensors of four f32 each.
+    fn checkpoint(folder: &tempfile::TempDir, tensors: usize) -> PathBuf {
+        let data = [0_u8; 16];
+        let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![4], &data).expect("fits");
+        let tensors = (0..tensors).map(|index| (format!("tensor {index}"), view()));
+        let path = folder.path().join("model.safetensors");
+        safetensors::serialize_to_file(tensors, None, &path).expect("writes");
+        path
+    }
+
+    #[test]
+    fn many_tensors_are_printed_in_few_words() {
+        let folder = tempfile::tempdir().expect("makes");
+        let tensors = Loader::new().backend(Backend::Pread).load(checkpoint(&folder, 1000)).expect("loads");
+        let printed = format!("{tensors:?}");
+        assert_eq!(printed, "Tensors { tensors: 1000, bytes: 16000, files: 1, backend: Pread, .. }");
+    }
+
+    #[test]
+    fn a_view_that_cannot_be_had_says_why() {
+        let folder = tempfile::tempdir().expect("makes");
+        let path = checkpoint(&folder, 1);
+        let tensors = Loader::new().load(&path).expect("loads");
+        let tensor = tensors.get("tensor 0").expect("is there");
+        assert_eq!(tensor.elements::<f32>(), Ok(&[0.0; 4][..]));
+        let wrong = tensor.elements::<f64>().expect_err("is f32").to_string();
+        assert!(wrong.contains("F32") && wrong.contains("f64") && wrong.contains("the type that fits"), "{wrong}");
+
+        let bytes = [0_u64; 2];
+        let odd = &bytemuck::bytes_of(&bytes)[1..5];
+        let misaligned = view::<f32>(odd, DType::F32.into()).expect_err("is at an odd address").to_string();
+        assert!(misaligned.contains("multiple of 4") && misaligned.contains("MemoryProvider"), "{misaligned}");
+        assert!(!misaligned.contains("the type that fits"), "{misaligned}");
+    }
+
+    #[test]
+    fn blocks_are_no_elements_and_plain_ggml_types_are() {
+        let bytes = [0_u64; 4];
+        let bytes: &[u8] = bytemuck::bytes_of(&bytes);
+        let quantised = view::<u16>(&bytes[..18], GgmlType::Q4_0.into()).expect_err("has blocks").to_string();
+        assert!(quantised.contains("Q4_0") && quantised.contains("32 elements to a block of 18 bytes"), "{quantised}");
+        assert_eq!(view::<f32>(bytes, GgmlType::F32.into()), Ok(&[0.0; 8][..]));
+        assert_eq!(view::<u16>(bytes, GgmlType::BF16.into()), Ok(&[0; 16][..]));
+        assert!(matches!(view::<u8>(bytes, GgmlType::F32.into()), Err(ViewError::WrongType { .. })));
+    }
+}

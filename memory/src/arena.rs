@@ -1,0 +1,100 @@
+//! The memory of one load, handed out as disjoint owned chunks, frozen when the last one is back.
+//!
+//! It starts on a 2 MiB boundary and asks for huge pages: faulting 4 KiB pages costs more than a fast device's reads. The
+//! kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound before anything is
+//! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
+
+use crate::pieces::{Backing, Piece, Pieces};
+use crate::shelf::ArenaMemory;
+use std::io;
+use std::ops::Range;
+
+/// An arena whose chunks are being filled. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Arena {
+    pieces: Pieces<ArenaMemory>,
+    bytes: usize,
+}
+
+/// One slot's bytes, owned until dropped.
+pub type ArenaChunk = Piece<ArenaMemory>;
+
+impl Arena {
+    /// An arena of `bytes` in `memory`, to be handed out as the given slots.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the memory is shorter, or slots overlap or pass the end.
+    pub fn new(memory: ArenaMemory, bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Self> {
+        if bytes > memory.bytes() || slots.iter().any(|slot| slot.end > bytes) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots pass the arena's end"));
+        }
+        Ok(Self { pieces: Pieces::new(memory, slots)?, bytes })
+    }
+
+    /// The memory, for what concerns it as a whole.
+    pub fn memory(&self) -> &ArenaMemory {
+        self.pieces.memory()
+    }
+
+    /// Hands out a slot, once.
+    pub fn take(&self, slot: usize) -> Option<ArenaChunk> {
+        self.pieces.take(slot)
+    }
+
+    /// Freezes the arena when every chunk that was handed out is back (dropped).
+    pub fn freeze(&self) -> Option<FrozenArena> {
+        self.pieces.freeze().then(|| FrozenArena { arena: self.clone() })
+    }
+}
+
+/// An arena that nothing writes to any more. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct FrozenArena {
+    arena: Arena,
+}
+
+impl FrozenArena {
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        let memory = self.arena.pieces.memory();
+        // SAFETY: the memory is mapped and initialised for at least so many bytes; frozen means that no chunk is out and
+        // none will be, so nothing writes while the arena lives.
+        unsafe { std::slice::from_raw_parts(memory.start().as_ptr(), self.arena.bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shelf::Shelf;
+    use floodtide_core::Buffer;
+
+    fn arena(bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Arena> {
+        Arena::new(Shelf::unkept(bytes).expect("maps"), bytes, slots)
+    }
+
+    #[test]
+    fn chunks_are_exclusive_and_the_whole_freezes_when_all_are_back() {
+        let arena = arena(10_000, vec![4096..10_000, 0..4096]).expect("maps");
+        let mut second = arena.take(0).expect("the first time");
+        assert!(arena.take(0).is_none(), "a slot is lent once");
+        assert!(arena.take(2).is_none(), "there are two slots");
+        assert!(arena.freeze().is_none(), "a chunk is out");
+        second.memory().fill(7);
+        drop(second);
+        let frozen = arena.freeze().expect("all are back");
+        assert!(arena.take(1).is_none(), "nothing is lent after the freeze");
+        assert_eq!(frozen.bytes().as_ptr().align_offset(2 << 20), 0);
+        assert_eq!((frozen.bytes()[4095], frozen.bytes()[4096]), (0, 7));
+        drop(arena);
+        assert_eq!(frozen.bytes()[9999], 7, "the frozen arena keeps the memory");
+    }
+
+    #[test]
+    fn slots_past_the_end_are_refused() {
+        assert_eq!(arena(10, vec![0..5, 5..11]).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
+        assert!(arena(0, vec![]).is_ok());
+        let short = Shelf::unkept(10).expect("maps");
+        assert!(Arena::new(short, (2 << 20) + 1, vec![]).is_err());
+    }
+}

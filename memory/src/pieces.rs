@@ -1,0 +1,198 @@
+//! Memory that is handed out as disjoint owned pieces, and is whole again when the last one is back.
+//!
+//! What [`Handout`] keeps account of, here with the memory itself: an arena's, or a pool's buffer.
+
+use crate::handout::Handout;
+use crate::pool::PoolBuffer;
+use floodtide_core::{Buffer, WriteOnly};
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Memory that can be handed out in pieces.
+///
+/// # Safety
+/// From [`start`](Self::start) on there are [`bytes`](Self::bytes) bytes, initialised and writable from any thread. They
+/// stay where they are while the value moves, and are its owner's alone: nobody else reads or writes them while it lives,
+/// and the value itself does so only through methods that its owner calls.
+pub unsafe trait Backing: Send + Sync + 'static {
+    /// The first byte.
+    fn start(&self) -> NonNull<u8>;
+    /// How many bytes there are.
+    fn bytes(&self) -> usize;
+}
+
+/// Memory that stays where it is while its owner moves, so that the kernel may write to it.
+///
+/// # Safety
+/// The address of [`Buffer::memory`] must stay valid and the same until the buffer is dropped.
+pub unsafe trait StableBuffer: Buffer {}
+
+/// A chunk's memory, which can be looked at when the chunk has landed.
+pub trait Landed: Buffer {
+    /// The first bytes that were read into it; not more than it has. Only what has landed may be asked for: what lies behind may be
+    /// another borrower's.
+    fn landed(&self, bytes: usize) -> &[u8];
+}
+
+#[derive(Debug)]
+struct Inner<M> {
+    memory: M,
+    handout: Handout,
+    slots: Vec<Range<usize>>,
+}
+
+/// Memory in pieces. Cheap to clone.
+#[derive(Debug)]
+pub struct Pieces<M> {
+    inner: Arc<Inner<M>>,
+}
+
+impl<M> Clone for Pieces<M> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<M: Backing> Pieces<M> {
+    /// Cuts `memory` into the given slots.
+    ///
+    /// # Errors
+    /// `InvalidInput` when slots overlap or pass the end: that check is what makes the pieces' exclusive access sound, so it
+    /// does not trust the planner.
+    pub fn new(memory: M, slots: Vec<Range<usize>>) -> io::Result<Self> {
+        let mut sorted: Vec<&Range<usize>> = slots.iter().collect();
+        sorted.sort_unstable_by_key(|slot| (slot.start, slot.end));
+        let ordered = sorted.iter().all(|slot| slot.start <= slot.end && slot.end <= memory.bytes());
+        if !ordered || sorted.windows(2).any(|pair| pair[1].start < pair[0].end) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots overlap or pass the memory's end"));
+        }
+        Ok(Self { inner: Arc::new(Inner { memory, handout: Handout::new(slots.len()), slots }) })
+    }
+
+    /// Hands out a slot, once.
+    pub fn take(&self, slot: usize) -> Option<Piece<M>> {
+        self.inner.handout.lend(slot).then(|| Piece { inner: Arc::clone(&self.inner), slot })
+    }
+
+    /// True when every piece that was handed out is back (dropped); none is handed out from then on.
+    pub fn freeze(&self) -> bool {
+        self.inner.handout.freeze()
+    }
+
+    /// The memory, which may be read once it is [frozen](Self::freeze).
+    pub fn memory(&self) -> &M {
+        &self.inner.memory
+    }
+
+    /// The memory alone, when neither a piece nor another handle is left.
+    pub fn into_memory(self) -> Option<M> {
+        Arc::into_inner(self.inner).map(|inner| inner.memory)
+    }
+}
+
+impl Pieces<PoolBuffer> {
+    /// Returns the buffer when neither a piece nor another handle is left, filled up to the end of `written`. What lies before
+    /// `written` is zeroed. `written` must be what the pieces' holders have written: bytes of it that nobody wrote are what an
+    /// earlier borrower of the buffer left there.
+    ///
+    /// # Panics
+    /// When `written` passes the buffer's capacity.
+    #[must_use]
+    pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
+        let mut buffer = self.into_memory()?;
+        buffer.spare().part(0..written.start).fill(0);
+        // SAFETY: the memory is initialised; that it is this borrower's own is the caller's promise.
+        unsafe { buffer.assume_filled(written.end) };
+        Some(buffer)
+    }
+}
+
+/// One slot's bytes, owned until dropped.
+#[derive(Debug)]
+pub struct Piece<M: 'static> {
+    inner: Arc<Inner<M>>,
+    slot: usize,
+}
+
+impl<M: Backing> Buffer for Piece<M> {
+    fn memory(&mut self) -> WriteOnly<'_> {
+        let slot = &self.inner.slots[self.slot];
+        // SAFETY: `Pieces::new` checked that the slot lies in the memory.
+        let start = unsafe { self.inner.memory.start().as_ptr().add(slot.start) };
+        // SAFETY: the bytes are initialised and writable by `Backing`. `Handout` lends a slot once, slots are disjoint, and
+        // nothing is frozen or taken out while this piece is here, so this is the only access; it borrows `self` mutably.
+        WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(start, slot.len()) })
+    }
+}
+
+impl<M: Backing> Landed for Piece<M> {
+    fn landed(&self, bytes: usize) -> &[u8] {
+        let slot = &self.inner.slots[self.slot];
+        // SAFETY: `Pieces::new` checked that the slot lies in the memory.
+        let start = unsafe { self.inner.memory.start().as_ptr().add(slot.start) };
+        // SAFETY: the bytes are initialised by `Backing`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
+        // it, as a source does until its read is done.
+        unsafe { std::slice::from_raw_parts(start, slot.len().min(bytes)) }
+    }
+}
+
+// SAFETY: the piece points into memory that its `Arc` keeps alive and that, by `Backing`, never moves.
+unsafe impl<M: Backing> StableBuffer for Piece<M> {}
+
+impl<M> Drop for Piece<M> {
+    fn drop(&mut self) {
+        self.inner.handout.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+    use crate::region::Region;
+    use floodtide_core::Alignment;
+
+    #[test]
+    fn overlapping_slots_are_refused() {
+        let region = || Region::map(10, Alignment::ONE).expect("maps");
+        let page = region().bytes();
+        for slots in [vec![0..5, 4..6], vec![0..5, 5..page + 1], vec![0..3, 0..3]] {
+            assert_eq!(Pieces::new(region(), slots).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
+        }
+        assert!(Pieces::new(region(), vec![]).is_ok());
+    }
+
+    #[test]
+    fn a_pools_buffer_comes_back_when_its_pieces_are_gone() {
+        let pool = Pool::builder().limit(100_000).build();
+        let pieces = Pieces::new(pool.get(10_000).expect("fits"), vec![0..5000, 5000..10_000]).expect("disjoint");
+        let workers: Vec<_> = (0..2_u8)
+            .map(|slot| {
+                let pieces = pieces.clone();
+                std::thread::spawn(move || pieces.take(slot.into()).expect("once").memory().fill(slot + 1))
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+        assert!(pieces.take(0).is_none(), "a slot is lent once");
+        let mut buffer = pieces.into_memory().expect("all are back");
+        // SAFETY: both halves were written above.
+        unsafe { buffer.assume_filled(10_000) };
+        assert_eq!((buffer[0], buffer[4999], buffer[5000], buffer[9999]), (1, 1, 2, 2));
+        drop(buffer);
+        assert_eq!(pool.stats().lent, 0);
+    }
+
+    #[test]
+    fn a_piece_that_is_out_keeps_the_memory() {
+        let pool = Pool::builder().limit(100_000).build();
+        let pieces = Pieces::new(pool.get(10_000).expect("fits"), vec![0..10_000, 10_000..10_000]).expect("disjoint");
+        let piece = pieces.take(0).expect("once");
+        assert!(!pieces.freeze());
+        assert!(pieces.into_memory().is_none());
+        assert!(pool.stats().lent > 0);
+        drop(piece);
+        assert_eq!(pool.stats().lent, 0, "it went back with the last piece");
+    }
+}

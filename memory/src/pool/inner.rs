@@ -1,0 +1,198 @@
+//! A pool's two tiers joined: the thread's magazine first, then the depot.
+
+use super::block::{Block, Blocks};
+use super::local::{self, Key, Slot};
+use super::magazine::{DEPTH, Magazine, Magazines};
+use super::memory::MemoryProvider;
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
+use floodtide_core::pool::{CLASS_COUNT, Depot, SizeClass, Stats, TakeError, Turn};
+use std::io;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+/// One magazine keeps at most this share of the limit, per class, as long as that is a block.
+const MAGAZINE_SHARE: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) key: Key,
+    _slot: Slot,
+    depot: Depot<Blocks, Magazines<Block>>,
+    closed: AtomicBool,
+    /// How many streams take their buffers from it.
+    streams: AtomicUsize,
+}
+
+impl Inner {
+    pub(super) fn new(limit: usize, memory: Arc<dyn MemoryProvider>) -> Arc<Self> {
+        let slot = Slot::take();
+        let mut depths = [0; CLASS_COUNT];
+        for class in SizeClass::all() {
+            depths[class.index()] = (limit / MAGAZINE_SHARE / class.bytes()).clamp(1, DEPTH) as u8;
+        }
+        Arc::new_cyclic(|pool| Self {
+            key: Key::new(&slot),
+            _slot: slot,
+            depot: Depot::new(Blocks { memory, pool: pool.clone() }, Magazines::new(depths), limit),
+            closed: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn memory(&self) -> &Arc<dyn MemoryProvider> {
+        &self.depot.provider().memory
+    }
+
+    pub(super) fn streams(&self) -> &AtomicUsize {
+        &self.streams
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.depot.limit()
+    }
+
+    /// From the thread's magazine.
+    #[inline(always)]
+    pub(super) fn take_local(&self, bytes: usize) -> Option<Block> {
+        let class = SizeClass::holding(bytes)?;
+        // SAFETY: it is not used beyond the next line.
+        let magazine = unsafe { local::find(self.key) }?;
+        // SAFETY: it is the calling thread's magazine.
+        unsafe { magazine.pop(class) }
+    }
+
+    /// From the depot, without waiting. What lies on its shelves fills the thread's magazine by half too.
+    pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Result<Block, TakeError<io::Error>> {
+        local::enlist(self);
+        let affinity = local::affinity();
+        let most = 1 + SizeClass::holding(bytes).map_or(0, |class| self.depot.tier().depth(class) / 2);
+        let (mut first, mut refused) = (None, Vec::new());
+        self.depot.take_retained(bytes, affinity, most, |block| match first {
+            None => first = Some(block),
+            Some(_) => refused.extend(give_local(block).err()),
+        });
+        self.depot.give_all(refused, affinity);
+        match first {
+            Some(block) => Ok(block),
+            None => self.depot.try_take(bytes, affinity),
+        }
+    }
+
+    pub(super) fn poll_take(
+        self: &Arc<Self>,
+        bytes: usize,
+        turn: &mut Turn,
+        waker: &Waker,
+    ) -> Poll<Result<Block, TakeError<io::Error>>> {
+        self.depot.poll_take(bytes, local::affinity(), turn, waker)
+    }
+
+    pub(super) fn cancel(&self, turn: &mut Turn) {
+        self.depot.cancel(turn);
+    }
+
+    /// Takes a block back.
+    #[inline]
+    pub(super) fn give(block: Block) {
+        if let Err(block) = give_local(block) {
+            Self::give_to_depot(block);
+        }
+    }
+
+    #[cold]
+    fn give_to_depot(block: Block) {
+        let pool = Arc::clone(block.pool());
+        let affinity = local::affinity();
+        local::enlist(&pool);
+        let class = block.class();
+        // SAFETY: it is not used beyond this block, in which nothing enlists.
+        if let Some(magazine) = unsafe { local::find(pool.key) } {
+            // SAFETY: it is the calling thread's magazine.
+            unsafe { pool.surrender(magazine) };
+            // SAFETY: as above.
+            let older = unsafe { magazine.shed(class) };
+            pool.depot.give_all(older.into_iter().flatten(), affinity);
+        }
+        if let Err(block) = give_local(block) {
+            pool.depot.give(block, affinity);
+        }
+        fence(Ordering::SeqCst);
+        if pool.closed.load(Ordering::Relaxed) {
+            // Whoever closed the pool may have looked at the shelves before.
+            pool.depot.trim();
+        }
+    }
+
+    /// When a sandbox keeps others from the calling thread's suspended magazine, it gives the blocks back itself.
+    ///
+    /// # Safety
+    /// The magazine is the calling thread's.
+    unsafe fn surrender(&self, magazine: &Magazine<Block>) {
+        let mut drained = Vec::new();
+        // SAFETY: the caller's promise.
+        unsafe { self.depot.tier().surrender(magazine, &mut |block| drained.push(block)) };
+        self.depot.give_all(drained, local::affinity());
+    }
+
+    pub(super) fn new_magazine(&self) -> Arc<Magazine<Block>> {
+        self.depot.tier().add()
+    }
+
+    /// Takes everything out of a magazine whose thread ends.
+    ///
+    /// # Safety
+    /// The magazine is the calling thread's, which does not use it any more.
+    pub(super) unsafe fn retire(&self, magazine: &Arc<Magazine<Block>>) {
+        let mut drained = Vec::new();
+        // SAFETY: the caller's promise.
+        unsafe { self.depot.tier().retire(magazine, &mut |block| drained.push(block)) };
+        self.depot.give_all(drained, local::affinity());
+        fence(Ordering::SeqCst);
+        if self.closed.load(Ordering::Relaxed) {
+            self.depot.trim();
+        }
+    }
+
+    pub(super) fn trim(&self) -> usize {
+        self.depot.trim()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let (bytes, hits) = self.depot.tier().counters();
+        self.depot.stats(bytes, hits)
+    }
+
+    /// A lent block leaves the pool.
+    pub(super) fn detach(&self, bytes: usize) {
+        self.depot.detach(bytes);
+    }
+
+    /// Counts a block of so many bytes as lent, if it fits under the limit.
+    pub(super) fn adopt(&self, bytes: usize) -> bool {
+        self.depot.adopt(bytes, local::affinity())
+    }
+
+    /// The last handle of the pool is gone: nothing is kept any more, and what is lent is released when it comes back.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let mut drained = Vec::new();
+        self.depot.tier().close(&mut |block| drained.push(block));
+        drop(drained);
+        self.depot.trim();
+    }
+}
+
+/// To the calling thread's magazine; what finds no place there comes back. The block is what keeps the pool alive, so nothing
+/// of the pool is touched once the block is in the magazine.
+#[inline]
+fn give_local(block: Block) -> Result<(), Block> {
+    if !block.is_regular() {
+        return Err(block);
+    }
+    let (key, class) = (block.key(), block.class());
+    // SAFETY: it is not used beyond the next line.
+    let Some(magazine) = (unsafe { local::find(key) }) else { return Err(block) };
+    // SAFETY: it is the calling thread's magazine.
+    unsafe { magazine.push(class, block) }
+}

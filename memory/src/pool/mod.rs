@@ -1,0 +1,284 @@
+//! A pool of buffers under a limit of bytes, for loads that hold only a part of a checkpoint at a time.
+//!
+//! [`Pool`] lends [`PoolBuffer`]s. What is lent and what is kept for the next borrower together never pass the limit; who asks
+//! for more waits ([`Pool::get`], [`Pool::get_timeout`], [`Pool::get_async`]) in order of arrival, or is told so
+//! ([`Pool::try_get`]).
+//!
+//! Two tiers: each thread keeps a few free buffers of its own, in a *magazine* (`magazine`, found by `local`), which it uses
+//! without a lock; below is core's [`Depot`](floodtide_core::pool::Depot), with sharded shelves, the limit, and the queue. When somebody has to wait, the
+//! magazines of all threads are emptied and stay out of use until nobody waits any more, so that no free buffer is out of
+//! reach. When a thread ends, its magazine flows back; when the last handle of a pool is dropped, what it keeps is freed,
+//! and what is lent is freed as it comes back.
+//!
+//! After `fork(2)` without `exec`, the child has the parent's pools but only one of its threads: blocks in other threads' magazines
+//! are lost to it, and a magazine that was in use at that moment would be waited for without end. Make pools in the
+//! child, not before the fork. As with the allocator, a signal handler may neither get nor drop a buffer.
+//!
+//! # Example
+//!
+//! ```
+//! use floodtide_memory::pool::Pool;
+//!
+//! let pool = Pool::builder().limit(64 << 20).build();
+//! let mut buffer = pool.get(1 << 20)?;
+//! assert!(buffer.is_empty() && buffer.capacity() == 1 << 20);
+//! buffer.extend_from_slice(b"weights");
+//! assert_eq!(&buffer[..], b"weights");
+//! # Ok::<(), floodtide_memory::pool::PoolError>(())
+//! ```
+
+mod block;
+mod buffer;
+mod inner;
+mod local;
+#[doc(hidden)]
+pub mod magazine;
+mod memory;
+mod wait;
+
+pub use buffer::PoolBuffer;
+pub use floodtide_core::pool::Stats;
+pub use memory::{HeapMemory, LockPolicy, MappedMemory, Memory, MemoryProvider, SystemMemory};
+pub use wait::Get;
+
+use crate::limits;
+use block::Block;
+use floodtide_core::HumanBytes;
+use floodtide_core::pool::{MIN_BYTES, SizeClass, TakeError};
+use inner::Inner;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// What a pool may have at most unless it is told otherwise, if there is so much.
+const DEFAULT_LIMIT: u64 = 1 << 30;
+
+/// Why a pool lends no buffer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum PoolError {
+    /// The pool is too small for it.
+    #[error("a buffer of {} was asked for, but the pool has {} in all; make its limit larger, or ask for less", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
+    TooLarge { bytes: usize, limit: usize },
+    /// Too much is lent just now.
+    #[error("the pool's {} are in use, so there is no buffer of {} now; drop buffers, or wait for one", HumanBytes(*limit as u64), HumanBytes(*bytes as u64))]
+    Exhausted { bytes: usize, limit: usize },
+    /// Nothing came back in time.
+    #[error("no buffer of {} came back in time to the pool of {}; drop buffers earlier, or make its limit larger", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
+    TimedOut { bytes: usize, limit: usize },
+    /// The system has no memory to give, or none that can be locked.
+    #[error("the pool has no memory for a buffer of {}: {source}; free memory, raise what limits it (ulimit -v, ulimit -l for what is locked), or ask its provider for less", HumanBytes(*bytes as u64))]
+    Memory { bytes: usize, source: io::Error },
+    /// Memory that is to be adopted does not suit the pool.
+    #[error("the memory cannot be adopted: {why}; adopt memory that suits, or take a buffer of the pool's own")]
+    Unsuitable { why: String },
+}
+
+impl PoolError {
+    fn new(error: TakeError<io::Error>, bytes: usize, limit: usize) -> Self {
+        match error {
+            TakeError::TooLarge => Self::TooLarge { bytes, limit },
+            TakeError::Exhausted | TakeError::QueueFull => Self::Exhausted { bytes, limit },
+            TakeError::Provider(source) => Self::Memory { bytes, source },
+        }
+    }
+}
+
+/// Sets a pool up.
+#[derive(Debug)]
+pub struct PoolBuilder {
+    limit: Option<usize>,
+    memory: Arc<dyn MemoryProvider>,
+}
+
+impl PoolBuilder {
+    /// The bytes that may be lent and kept together; less than 1 KiB is raised to that. By default 1 GiB, or a quarter of the memory that
+    /// there is if that is less.
+    #[must_use]
+    pub fn limit(mut self, bytes: usize) -> Self {
+        self.limit = Some(bytes);
+        self
+    }
+
+    /// Where memory comes from; by default [`SystemMemory`].
+    #[must_use]
+    pub fn memory(mut self, memory: impl MemoryProvider + 'static) -> Self {
+        self.memory = Arc::new(memory);
+        self
+    }
+
+    /// The pool. Nothing is allocated before it is asked for.
+    #[must_use]
+    pub fn build(self) -> Pool {
+        let default = || {
+            let available = limits::memory_limit().available;
+            usize::try_from((available / 4).min(DEFAULT_LIMIT)).unwrap_or(usize::MAX)
+        };
+        let inner = Inner::new(self.limit.unwrap_or_else(default), self.memory);
+        Pool { inner: Arc::clone(&inner), _handle: Arc::new(Handle(inner)) }
+    }
+}
+
+/// What all clones of a pool share, to notice when the last one goes.
+#[derive(Debug)]
+struct Handle(Arc<Inner>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// A pool of buffers. Cheap to clone; a clone is the same pool.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+    _handle: Arc<Handle>,
+}
+
+impl Pool {
+    /// Sets a pool up.
+    #[must_use]
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder { limit: None, memory: Arc::new(SystemMemory::default()) }
+    }
+
+    /// A buffer of `bytes`. Waits while the pool's limit is reached, for as long as it takes: a thread that holds all of it
+    /// itself waits forever.
+    ///
+    /// # Errors
+    /// When the pool can never have so much, or the system has no memory.
+    #[inline(always)]
+    pub fn get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
+        match self.inner.take_local(bytes) {
+            Some(block) => Ok(PoolBuffer::new(block, bytes)),
+            None => self.block_slowly(bytes).map(|block| PoolBuffer::new(block, bytes)),
+        }
+    }
+
+    /// A buffer of `bytes`, or an error at once.
+    ///
+    /// # Errors
+    /// Also [`PoolError::Exhausted`], when too much is lent or others wait already.
+    #[inline(always)]
+    pub fn try_get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
+        match self.inner.take_local(bytes) {
+            Some(block) => Ok(PoolBuffer::new(block, bytes)),
+            None => self.block_from_depot(bytes).map(|block| PoolBuffer::new(block, bytes)),
+        }
+    }
+
+    /// A buffer of `bytes`; waits no longer than `timeout`.
+    ///
+    /// # Errors
+    /// Also [`PoolError::TimedOut`].
+    pub fn get_timeout(&self, bytes: usize, timeout: Duration) -> Result<PoolBuffer, PoolError> {
+        // A time that cannot be told is as good as never.
+        let wait = || wait::block(&self.inner, bytes, Instant::now().checked_add(timeout));
+        let block = self.block_at_once(bytes).unwrap_or_else(wait)?;
+        Ok(PoolBuffer::new(block, bytes))
+    }
+
+    /// A buffer of `bytes` to be awaited, with any executor.
+    pub fn get_async(&self, bytes: usize) -> Get {
+        Get::new(self.clone(), bytes)
+    }
+
+    /// A buffer of `bytes` that is filled with zeros. Waits like [`get`](Self::get).
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn get_zeroed(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
+        let block = match self.inner.take_local(bytes) {
+            Some(block) => block,
+            None => self.block_slowly(bytes)?,
+        };
+        Ok(PoolBuffer::zeroed(block, bytes))
+    }
+
+    /// Makes memory that was detached, from this pool or another, a buffer of this one. It counts as lent.
+    ///
+    /// # Errors
+    /// The memory and why: it does not fit under the limit now, is smaller than the smallest class (1 KiB), or is less aligned
+    /// than this pool's memory.
+    pub fn adopt(&self, memory: Memory) -> Result<PoolBuffer, (Memory, PoolError)> {
+        let (bytes, filled, limit) = (memory.capacity(), memory.len(), self.inner.limit());
+        let alignment = self.inner.memory().alignment();
+        if memory.start().as_ptr().align_offset(alignment) != 0 {
+            let why = format!("its address is not a multiple of {alignment}, as this pool's are");
+            return Err((memory, PoolError::Unsuitable { why }));
+        }
+        let Some(class) = SizeClass::within(bytes) else {
+            let why = format!("it has {bytes} bytes, and the smallest buffers of a pool have {MIN_BYTES}");
+            return Err((memory, PoolError::Unsuitable { why }));
+        };
+        if bytes > limit {
+            return Err((memory, PoolError::TooLarge { bytes, limit }));
+        }
+        if !self.inner.adopt(bytes) {
+            return Err((memory, PoolError::Exhausted { bytes, limit }));
+        }
+        let block = Block::new(memory, class, Arc::clone(&self.inner));
+        let mut buffer = PoolBuffer::new(block, bytes);
+        // SAFETY: so much was filled when it was detached.
+        unsafe { buffer.assume_filled(filled) };
+        Ok(buffer)
+    }
+
+    /// Frees everything that is kept for later borrowers; says how many bytes that were.
+    pub fn trim(&self) -> usize {
+        self.inner.trim()
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    /// How many streams take their buffers from it; they count themselves in and out.
+    pub fn streams(&self) -> &crate::sync::AtomicUsize {
+        self.inner.streams()
+    }
+
+    /// What every buffer's address is a multiple of.
+    #[must_use]
+    pub fn alignment(&self) -> usize {
+        self.inner.memory().alignment()
+    }
+
+    /// The bytes that should be locked in memory and are not, as the system refused; see [`LockPolicy::BestEffort`].
+    #[must_use]
+    pub fn unlocked_bytes(&self) -> usize {
+        self.inner.memory().unlocked_bytes()
+    }
+
+    /// Without waiting: `None` when it has to be waited for.
+    fn block_at_once(&self, bytes: usize) -> Option<Result<Block, PoolError>> {
+        if let Some(block) = self.inner.take_local(bytes) {
+            return Some(Ok(block));
+        }
+        match self.block_from_depot(bytes) {
+            Err(PoolError::Exhausted { .. }) => None,
+            result => Some(result),
+        }
+    }
+
+    #[cold]
+    fn block_from_depot(&self, bytes: usize) -> Result<Block, PoolError> {
+        self.inner.try_take(bytes).map_err(|error| PoolError::new(error, bytes, self.inner.limit()))
+    }
+
+    #[cold]
+    fn block_slowly(&self, bytes: usize) -> Result<Block, PoolError> {
+        match self.block_from_depot(bytes) {
+            Err(PoolError::Exhausted { .. }) => wait::block(&self.inner, bytes, None),
+            result => result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What a chunk is read to: its place in the memory that stays, or a buffer apart from where it is gathered into its place.
+//!
+//! Buffers apart are used again and again: there are never more of them than reads in flight.
+
+use crate::pieces::{Backing, Landed, Piece, StableBuffer};
+use crate::region::Region;
+use crate::sync::Mutex;
+use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
+use std::sync::Arc;
+
+/// The buffers of a load's gathered chunks, all of one size.
+#[derive(Debug)]
+pub struct ScratchPool {
+    bytes: usize,
+    alignment: Alignment,
+    free: Arc<Mutex<Vec<Region>>>,
+}
+
+impl ScratchPool {
+    /// For the chunks of a plan; nothing is mapped yet.
+    pub fn new(plan: &Plan) -> Self {
+        let gathered = || plan.chunks().iter().filter(|chunk| chunk.gathered);
+        Self {
+            bytes: gathered().map(|chunk| chunk.slot.end).max().unwrap_or(0),
+            alignment: gathered().map(|chunk| chunk.alignment).max().unwrap_or(Alignment::ONE),
+            free: Arc::default(),
+        }
+    }
+
+    /// What a chunk of the plan is read to, whose place in memory is `piece`.
+    pub fn buffer<M: Backing>(&self, plan: &Plan, chunk: &Chunk, piece: Piece<M>) -> Result<ChunkBuffer<M>, CoreError> {
+        let apart = match plan.gather(chunk) {
+            None => None,
+            Some(gather) => Some((self.take(chunk.slot.len())?, gather)),
+        };
+        Ok(ChunkBuffer { apart, piece })
+    }
+
+    fn take(&self, len: usize) -> Result<Scratch, CoreError> {
+        let free = self.free.lock().pop();
+        let region = match free {
+            Some(region) => region,
+            None => Region::map(self.bytes, self.alignment).map_err(|error| CoreError::Platform {
+                message: format!(
+                    "cannot map {} bytes of memory to gather a slice from: {error}; free memory, raise the limit (ulimit -v), or select \
+                     fewer tensors",
+                    self.bytes
+                ),
+            })?,
+        };
+        assert!(len <= region.bytes(), "the largest chunk has room, so each has");
+        Ok(Scratch { region: Some(region), len, free: Arc::clone(&self.free) })
+    }
+}
+
+/// A buffer apart; dropping it keeps its memory for the next one.
+#[derive(Debug)]
+struct Scratch {
+    /// There until it is dropped.
+    region: Option<Region>,
+    /// Not more than the region has.
+    len: usize,
+    free: Arc<Mutex<Vec<Region>>>,
+}
+
+impl Scratch {
+    fn bytes(&self) -> &[u8] {
+        let Some(region) = &self.region else { return &[] };
+        // SAFETY: as in `bytes_mut`; whoever writes borrows `self` mutably or owns it.
+        unsafe { std::slice::from_raw_parts(region.start().as_ptr(), self.len) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let Some(region) = &self.region else { return &mut [] };
+        // SAFETY: a region's bytes are initialised, whatever reads have filled them with, stay where they are, and are its owner's alone;
+        // `take` checked that there are so many. The slice borrows `self` mutably.
+        unsafe { std::slice::from_raw_parts_mut(region.start().as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.free.lock().extend(self.region.take());
+    }
+}
+
+/// What a chunk is read to, owned until the read is done.
+#[derive(Debug)]
+pub struct ChunkBuffer<M: 'static> {
+    apart: Option<(Scratch, Gather)>,
+    piece: Piece<M>,
+}
+
+impl<M: Backing> ChunkBuffer<M> {
+    /// Brings the chunk, which is whole, to its place, and gives both back.
+    pub fn settle(self) {
+        let Self { apart, mut piece } = self;
+        if let Some((mut scratch, gather)) = apart {
+            gather.copy(scratch.bytes_mut(), &mut piece.memory());
+        }
+    }
+}
+
+impl<M: Backing> Buffer for ChunkBuffer<M> {
+    fn memory(&mut self) -> WriteOnly<'_> {
+        match &mut self.apart {
+            Some((scratch, _)) => WriteOnly::new(scratch.bytes_mut()),
+            None => self.piece.memory(),
+        }
+    }
+}
+
+impl<M: Backing> Landed for ChunkBuffer<M> {
+    fn landed(&self, bytes: usize) -> &[u8] {
+        match &self.apart {
+            Some((scratch, _)) => &scratch.bytes()[..scratch.len.min(bytes)],
+            None => self.piece.landed(bytes),
+        }
+    }
+}
+
+// SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before it is dropped; or a piece's.
+unsafe impl<M: Backing> StableBuffer for ChunkBuffer<M> {}
