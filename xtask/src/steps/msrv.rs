@@ -1,31 +1,29 @@
-//! The declared rust-version: what we depend on must not ask for more, and the toolchain itself must build us where it is
-//! installed. (Which std APIs we use is clippy's business: `incompatible_msrv` is denied.)
+//! The declared rust-version: no linked dependency may need more, and that toolchain must build the
+//! published crates where it is installed. Clippy checks which parts of std they use
+//! (`incompatible_msrv`).
 
-use crate::tools::{Outcome, cargo, cargo_of, run, target, works};
+use crate::suite::Mode;
+use crate::tools::{Outcome, Result, cargo_of, metadata, run, target, works};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What users link or install; the other crates are ours to build.
-const SHIPPED: [&str; 4] = ["floodtide-core", "floodtide-linux", "floodtide-sim", "floodtide-cli"];
+/// What users link or install.
+const PUBLISHED: [&str; 6] =
+    ["floodtide", "floodtide-core", "floodtide-memory", "floodtide-linux", "floodtide-sim", "floodtide-cli"];
 
-pub(crate) fn check() -> Result<Outcome, String> {
-    let output = cargo().args(["metadata", "--format-version", "1", "--locked", "--all-features"]).output();
-    let output = output.map_err(|error| format!("cargo metadata cannot be started: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr)));
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+pub(super) fn check(_: Mode) -> Result {
+    let metadata = metadata(&["--all-features"])?;
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
     let declared = packages
         .iter()
-        .find(|package| package["name"] == SHIPPED[0])
+        .find(|package| package["name"] == PUBLISHED[0])
         .and_then(|package| package["rust_version"].as_str())
         .ok_or("the workspace declares no rust-version")?;
     let linked = linked(&metadata)?;
     let mut offenders = Vec::new();
     for package in packages.iter().filter(|package| package["id"].as_str().is_some_and(|id| linked.contains(id))) {
-        if let Some(wanted) = package["rust_version"].as_str().filter(|wanted| version(wanted) > version(declared)) {
-            offenders.push(format!("{} {} needs {wanted}", package["name"], package["version"]));
+        if let Some(needed) = package["rust_version"].as_str().filter(|needed| version(needed) > version(declared)) {
+            offenders.push(format!("{} {} needs {needed}", package["name"], package["version"]));
         }
     }
     if !offenders.is_empty() {
@@ -33,20 +31,23 @@ pub(crate) fn check() -> Result<Outcome, String> {
     }
     println!("{} linked packages need at most Rust {declared}", linked.len());
     if works(cargo_of(declared).arg("--version")) {
-        let folder = target().join("msrv");
-        run(cargo_of(declared).args(["check", "--workspace", "--all-features", "--target-dir"]).arg(folder))?;
+        let mut check = cargo_of(declared);
+        check.args(["check", "--all-features", "--target-dir"]).arg(target().join("msrv"));
+        run(check.args(PUBLISHED.iter().flat_map(|name| ["--package", name])))?;
     } else {
-        println!("toolchain {declared} is not installed, so nothing was built with it");
+        println!(
+            "Rust {declared} is not installed (rustup toolchain install {declared}), so nothing was built with it"
+        );
     }
     Ok(Outcome::Passed)
 }
 
-/// The packages that get into what we ship: normal dependencies on Linux, from ours on.
-fn linked(metadata: &Value) -> Result<BTreeSet<&str>, String> {
+/// Returns the packages that the published crates link on Linux.
+fn linked(metadata: &Value) -> std::result::Result<BTreeSet<&str>, String> {
     let nodes = metadata["resolve"]["nodes"].as_array().ok_or("cargo metadata resolves nothing")?;
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
-    let ours = packages.iter().filter(|package| SHIPPED.iter().any(|name| package["name"] == *name));
-    let mut open: Vec<&str> = ours.filter_map(|package| package["id"].as_str()).collect();
+    let published = packages.iter().filter(|package| PUBLISHED.iter().any(|name| package["name"] == *name));
+    let mut open: Vec<&str> = published.filter_map(|package| package["id"].as_str()).collect();
     let mut linked = BTreeSet::new();
     while let Some(id) = open.pop() {
         if !linked.insert(id) {
@@ -55,7 +56,6 @@ fn linked(metadata: &Value) -> Result<BTreeSet<&str>, String> {
         let node = nodes.iter().find(|node| node["id"] == id).ok_or_else(|| format!("{id} is not resolved"))?;
         for dependency in node["deps"].as_array().into_iter().flatten() {
             let kinds = dependency["dep_kinds"].as_array();
-            // Foreign targets name an operating system that is not ours.
             let foreign = |kind: &Value| {
                 kind["target"]
                     .as_str()

@@ -1,6 +1,8 @@
-//! The simulator on WASI: built for `wasm32-wasip1`, run under Node, and its digest compared with this machine's.
+//! The simulator built for `wasm32-wasip1` and run under Node.js: its digests must equal the native
+//! ones.
 
-use crate::tools::{Outcome, cargo, run, target, works};
+use crate::suite::Mode;
+use crate::tools::{Outcome, Result, cargo, has_target, run, target, works};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-wasip1";
@@ -18,32 +20,30 @@ WebAssembly.compile(readFileSync(program))
   .catch((error) => { console.error(error); process.exitCode = 1; });
 "#;
 
-pub(crate) fn check() -> Result<Outcome, String> {
+pub(super) fn check(_: Mode) -> Result {
     if !works(Command::new("node").arg("--version")) {
         return Ok(Outcome::Skipped("it needs Node.js, which runs WASI programs".to_owned()));
     }
-    let installed = Command::new("rustup").args(["target", "list", "--installed"]).output();
-    if !installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(TARGET)) {
+    if !has_target(TARGET) {
         return Ok(Outcome::Skipped(format!("it needs the target {TARGET} (rustup target add {TARGET})")));
     }
-    run(cargo()
-        .args(["build", "--release", "--package", "floodtide-sim", "--target", TARGET])
-        .env("CARGO_TARGET_DIR", target().join("wasi")))?;
-    run(cargo().args(["build", "--release", "--package", "floodtide-sim"]))?;
-    let program = target().join("wasi").join(TARGET).join("release/floodtide-sim.wasm");
+    let build = ["build", "--release", "--package", "floodtide-sim"];
+    run(cargo().args(build).args(["--target", TARGET]))?;
+    run(cargo().args(build))?;
+    let program = target().join(TARGET).join("release/floodtide-sim.wasm");
     for arguments in [&["--seeds", SEEDS, "--digest"][..], &["--seeds", SEEDS, "--digest", "--verify"]] {
-        let there = digest(Command::new("node").args(["--no-warnings", "-e", RUNNER]).arg(&program).args(arguments))?;
-        let here = digest(Command::new(target().join("release/floodtide-sim")).args(arguments))?;
+        let wasi = digest(Command::new("node").args(["--no-warnings", "-e", RUNNER]).arg(&program).args(arguments))?;
+        let native = digest(Command::new(target().join("release/floodtide-sim")).args(arguments))?;
         let seeds = arguments.join(" ");
-        if there != here {
-            return Err(format!("{seeds} has the digest {there} on WASI and {here} here"));
+        if wasi != native {
+            return Err(format!("{seeds} has the digest {wasi} on WASI, {native} on this machine"));
         }
-        println!("{seeds} has the digest {here} on WASI and here");
+        println!("{seeds} has the digest {native} on both");
     }
     Ok(Outcome::Passed)
 }
 
-fn digest(command: &mut Command) -> Result<String, String> {
+fn digest(command: &mut Command) -> std::result::Result<String, String> {
     let output = command.stderr(Stdio::inherit()).output().map_err(|error| format!("{command:?}: {error}"))?;
     if !output.status.success() {
         return Err(format!("{command:?} ended with {}", output.status));
