@@ -187,7 +187,7 @@ impl Shared {
         };
         let (mut warnings, mut locked) = (Vec::new(), 0);
         if whole.mlock {
-            let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.bytes());
+            let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.as_bytes());
             if let Err(error) = lock_memory(arena_bytes, &mut locked).and_then(|()| whole.mappings.lock(&mut locked)) {
                 warnings.push(format!(
                     "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"

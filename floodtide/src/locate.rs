@@ -196,11 +196,11 @@ fn is_index_name(name: &OsStr) -> bool {
 
 fn by_index(path: &Path) -> Result<Located, Error> {
     let file = OpenFile::open(path)?;
-    if file.bytes() > MAX_INDEX_BYTES {
-        let source = io::Error::other(format!("it has {} bytes, and no index is that large", file.bytes()));
+    if file.byte_len() > MAX_INDEX_BYTES {
+        let source = io::Error::other(format!("it has {} bytes, and no index is that large", file.byte_len()));
         return Err(io_error(path, "read the index", source));
     }
-    let json = file.read_exact(0, file.bytes() as usize)?;
+    let json = file.read_exact(0, file.byte_len() as usize)?;
     let is_store = match index_kind(&json) {
         Some(kind) => kind == IndexKind::ServerlessLlm,
         None => path.file_name() == Some(OsStr::new(serverlessllm::INDEX_NAME)),

@@ -131,21 +131,21 @@ impl Inner {
         self.plan.tensor(&self.catalog, index as usize)
     }
 
-    fn bytes(&self, index: u32) -> &[u8] {
+    fn tensor_bytes(&self, index: u32) -> &[u8] {
         let placement = &self.plan.placements()[index as usize];
         let (memory, start) = match (placement.location, &self.storage.arena) {
-            (Location::Arena(start), Some(arena)) => (arena.bytes(), start),
+            (Location::Arena(start), Some(arena)) => (arena.as_bytes(), start),
             // Without an arena there is nothing in it: only empty tensors are placed there.
             (Location::Arena(_), None) => return &[],
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
             // The file was at least that long when it was mapped, so the offset fits.
             (Location::Mapped, _) => {
-                (self.storage.mappings.bytes(self.info(index).file), placement.range.start() as usize)
+                (self.storage.mappings.file_bytes(self.info(index).file), placement.range.start() as usize)
             }
             // No plan of a whole load places a tensor so.
             (Location::Streamed, _) => return &[],
         };
-        &memory[start..start + self.plan.bytes(index as usize) as usize]
+        &memory[start..start + self.plan.byte_len(index as usize) as usize]
     }
 }
 
@@ -213,9 +213,9 @@ impl Tensor {
 
     /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs. Of a quantised type they are blocks.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         match &self.home {
-            Home::Loaded(inner) => inner.bytes(self.index),
+            Home::Loaded(inner) => inner.tensor_bytes(self.index),
             Home::Streamed(staged, bytes) => &staged.buffer()[bytes.clone()],
             Home::Nowhere(..) => &[],
         }
@@ -228,7 +228,7 @@ impl Tensor {
     /// When `T` is not a type for this dtype, or the dtype is quantised, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
     /// as its provider did not keep to the alignment that it states.
     pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
-        view(self.bytes(), self.dtype())
+        view(self.as_bytes(), self.dtype())
     }
 }
 

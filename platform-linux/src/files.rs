@@ -82,7 +82,7 @@ impl OpenFile {
         &self.path
     }
 
-    pub fn bytes(&self) -> u64 {
+    pub fn byte_len(&self) -> u64 {
         self.stamp.bytes
     }
 
@@ -141,7 +141,7 @@ impl OpenFile {
             return Ok(*content);
         }
         let mut start = [0; START_BYTES];
-        let bytes = self.bytes().min(START_BYTES as u64) as usize;
+        let bytes = self.byte_len().min(START_BYTES as u64) as usize;
         self.fill(&mut start[..bytes], 0)?;
         Ok(*self.content.get_or_init(|| Content::of(&start[..bytes])))
     }

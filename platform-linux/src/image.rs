@@ -27,7 +27,7 @@ impl FirstFile {
     pub fn of(file: OpenFile, images: Option<&Arc<Shelf>>) -> Self {
         let image = images.and_then(|arenas| Image::read(&file, arenas));
         if let Some(image) = &image {
-            file.has_content(image.bytes());
+            file.has_content(image.as_bytes());
         }
         Self { file, image }
     }
@@ -44,12 +44,12 @@ impl Image {
     /// Reads a small file. `None` when it is not small, or one read does not bring all of it, or it changed meanwhile: it is then for others
     /// to find out why.
     pub fn read(file: &OpenFile, arenas: &Arc<Shelf>) -> Option<Self> {
-        if file.bytes() > MAX_BYTES {
+        if file.byte_len() > MAX_BYTES {
             return None;
         }
-        let bytes = file.bytes() as usize;
+        let bytes = file.byte_len() as usize;
         let mut memory = arenas.take(bytes).ok()?;
-        if file.bytes() >= HUGE_PAGES_FROM {
+        if file.byte_len() >= HUGE_PAGES_FROM {
             // Without them it only takes longer.
             let _ = memory.advise_huge_pages(bytes);
         }
@@ -59,7 +59,7 @@ impl Image {
     }
 
     /// All of it; a tensor is at its offset in the file.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.memory.as_bytes()[..self.bytes]
     }
 }

@@ -43,14 +43,14 @@ impl Mappings {
                 // SAFETY: the bytes are only ever handed out as `&[u8]` for data, never as values with invariants. That
                 // nobody changes the file underneath is what every user of a mapping promises; `Loader` documents it.
                 let mapped = unsafe { Mmap::map(file.buffered()) };
-                let mapped = mapped.map_err(|source| Error::Memory { bytes: file.bytes(), source })?;
+                let mapped = mapped.map_err(|source| Error::Memory { bytes: file.byte_len(), source })?;
                 map.insert(mapped).len()
             };
             if range.end() > mapped as u64 {
                 // It has been cut off since its header was read.
                 file.check_unchanged()?;
                 let source = io::ErrorKind::UnexpectedEof.into();
-                return Err(Error::Memory { bytes: file.bytes(), source });
+                return Err(Error::Memory { bytes: file.byte_len(), source });
             }
             // Inside the mapping, so both ends fit in usize.
             mappings.wanted.push((id.index(), range.start() as usize, range.end() as usize));
@@ -65,12 +65,12 @@ impl Mappings {
 
     /// The bytes that this call has read.
     pub fn image_bytes(&self) -> Option<u64> {
-        self.image.as_ref().map(|image| image.bytes().len() as u64)
+        self.image.as_ref().map(|image| image.as_bytes().len() as u64)
     }
 
-    pub fn bytes(&self, file: FileId) -> &[u8] {
+    pub fn file_bytes(&self, file: FileId) -> &[u8] {
         match &self.image {
-            Some(image) => image.bytes(),
+            Some(image) => image.as_bytes(),
             None => self.maps.get(file.index()).and_then(Option::as_ref).map_or(&[], |map| map),
         }
     }
@@ -103,7 +103,7 @@ impl Mappings {
                 }
                 made.map_err(|error| PopulateError::Io(id, error))?;
             }
-            check(id, start as u64, &self.bytes(id)[start..end]).map_err(PopulateError::Check)
+            check(id, start as u64, &self.file_bytes(id)[start..end]).map_err(PopulateError::Check)
         };
         let work = || -> Result<(), PopulateError> {
             let thread = next_thread.fetch_add(1, Ordering::Relaxed);

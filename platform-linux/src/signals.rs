@@ -42,7 +42,7 @@ impl Asked {
         let (mut selected_bytes, mut copied) = (0_u64, 0_u64);
         let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
         let mut before: Option<&Wanted> = None;
-        for (part, tensor) in parts.filter(|(part, tensor)| part.bytes(tensor) > 0) {
+        for (part, tensor) in parts.filter(|(part, tensor)| part.byte_len(tensor) > 0) {
             // Tensors that are the same bytes are read once.
             if before.replace(part).is_some_and(|before| part.same_bytes(before, catalog)) {
                 continue;
@@ -53,7 +53,7 @@ impl Asked {
             aligned[tensor.file.index()] |= in_place || pieces.is_some();
             // What is read along with them takes its time too.
             let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().gather_gap);
-            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::bytes) };
+            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::byte_len) };
             wanted[tensor.file.index()] += bytes;
             selected_bytes = selected_bytes.saturating_add(bytes);
             let mapped = lazy && in_place && tensor_alignment(&tensor, self.alignment) <= Alignment::PAGE;
@@ -84,7 +84,7 @@ impl Asked {
                 residency = probe::residency(file.buffered());
             }
             signals.files.push(FileSignals {
-                bytes: file.bytes(),
+                bytes: file.byte_len(),
                 resident: residency.share,
                 cached: residency.ranges,
                 direct: file.direct_limits().is_some(),
@@ -128,7 +128,7 @@ fn look_at_file_systems(signals: &mut Signals, files: &[OpenFile]) {
 /// Direct reads ask for addresses of some alignment, which memory from elsewhere may not have.
 fn keep_to_memory(signals: &mut Signals, files: &[OpenFile], alignment: u64) {
     for (file, signals) in files.iter().zip(&mut signals.files) {
-        signals.direct &= file.direct_limits().is_some_and(|limits| limits.memory.bytes() <= alignment);
+        signals.direct &= file.direct_limits().is_some_and(|limits| limits.memory.as_u64() <= alignment);
     }
     if files.iter().zip(&signals.files).any(|(file, signals)| file.direct_limits().is_some() && !signals.direct) {
         let why = format!("the pool's memory is aligned to {alignment} bytes only, and direct reads need more");

@@ -93,15 +93,15 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
             }
         }
         let invalid = |source| Error::Header { file: file.path.clone(), source };
-        let range = header_range(&head, file.bytes()).map_err(invalid)?;
+        let range = header_range(&head, file.byte_len()).map_err(invalid)?;
         let (start, end) = (range.start() as usize, range.end() as usize);
         if end > head.len() {
             // A damaged length that is still within the file: the header is what is there.
             head.resize(end, 0);
             file.read(0, &mut head);
         }
-        let header = Header::parse(&head[start..end], file.bytes()).map_err(invalid)?;
-        builder.add_safetensors(&file.path, file.bytes(), &header)?;
+        let header = Header::parse(&head[start..end], file.byte_len()).map_err(invalid)?;
+        builder.add_safetensors(&file.path, file.byte_len(), &header)?;
     }
     builder.finish()
 }
@@ -115,7 +115,7 @@ fn store(case: &Case, storage: &Storage, damage: Option<Draw>) -> Result<Catalog
             json[at] = draw.number(0..=255) as u8;
         }
     }
-    let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::bytes).collect();
+    let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::byte_len).collect();
     let invalid = |source| Error::Store { file: "the index".to_owned(), source };
     let index = StoreIndex::parse(&json, &lengths).map_err(invalid)?;
     let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
@@ -154,7 +154,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         let tensor = catalog.tensor(part.tensor());
         let wanted = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
         let starts_aligned = part.pieces(&tensor).is_some() || wanted.divides(part.range(&tensor).start());
-        aligned[tensor.file.index()] |= starts_aligned && part.bytes(&tensor) > 0;
+        aligned[tensor.file.index()] |= starts_aligned && part.byte_len(&tensor) > 0;
     }
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
         bytes: file.bytes,
@@ -169,7 +169,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         // The world's checkpoints stand for larger ones, which are not read in one go.
         selected_bytes: selected
             .iter()
-            .map(|part| part.bytes(&catalog.tensor(part.tensor())))
+            .map(|part| part.byte_len(&catalog.tensor(part.tensor())))
             .sum::<u64>()
             .saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },

@@ -382,7 +382,7 @@ impl BufferSupply for World {
             Memory::Stream(staging) => {
                 let mut stages = staging.stages.borrow_mut();
                 if let Some(memory) = stages.find_mut(chunk) {
-                    settle(memory.bytes_mut());
+                    settle(memory.as_mut_bytes());
                 }
                 let whole = stages.land(chunk);
                 drop(stages);

@@ -197,7 +197,7 @@ impl Layout {
 
     /// The bytes of all files.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub fn byte_len(&self) -> u64 {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
@@ -209,7 +209,7 @@ impl Layout {
 
     /// Gives a tensor its place; its bytes are then to be written.
     fn place(&mut self, tensor: &TensorInfo<'_>, destination: Destination) -> Option<()> {
-        self.tensor_bytes = self.tensor_bytes.checked_add(tensor.bytes())?;
+        self.tensor_bytes = self.tensor_bytes.checked_add(tensor.byte_len())?;
         *self.destinations.get_mut(tensor.id.index())? = Some(destination);
         Some(())
     }

@@ -32,7 +32,7 @@ pub(super) fn lay_out(
         let tensor = item.source.name.to_string();
         return Err(ConvertError::ReservedName { target: TARGET, tensor, name: METADATA_KEY.to_string() });
     }
-    let sizes: Vec<u64> = items.iter().map(|item| item.source.bytes()).collect();
+    let sizes: Vec<u64> = items.iter().map(|item| item.source.byte_len()).collect();
     let shards = match split {
         Split::Usual => split::by_limit(&sizes, SHARD_BYTES),
         Split::Bytes(limit) => split::by_limit(&sizes, limit.get()),
@@ -50,7 +50,7 @@ pub(super) fn lay_out(
                 name: &item.name,
                 dtype: item.dtype,
                 shape: item.source.shape,
-                bytes: item.source.bytes(),
+                bytes: item.source.byte_len(),
             })
             .collect();
         let name = file_name(number, count);

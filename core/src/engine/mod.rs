@@ -144,7 +144,7 @@ impl Engine {
             .placements()
             .iter()
             .enumerate()
-            .map(|(i, p)| if p.location == crate::plan::Location::Mapped { 0 } else { plan.bytes(i) })
+            .map(|(i, p)| if p.location == crate::plan::Location::Mapped { 0 } else { plan.byte_len(i) })
             .collect();
         let whole = missing.iter().zip(plan.placements()).filter(|(missing, _)| **missing == 0);
         let events: VecDeque<Event> = whole.map(|(_, p)| Event::TensorReady(p.tensor)).collect();

@@ -64,7 +64,7 @@ fn cut_one(
         let sliced = filled(placements, extent.tensors.clone());
         return gather::cut(extent, id, pieces, &sliced, size as u64, cached, chunks);
     }
-    let size = size.max(extent.alignment.bytes() as usize);
+    let size = size.max(extent.alignment.as_u64() as usize);
     let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
     let tail = extent.alignment.up(extent.range.end()).unwrap_or(u64::MAX) - extent.range.end();
     let slot_start = extent.place - lead;

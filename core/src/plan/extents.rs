@@ -216,7 +216,7 @@ impl Layout<'_> {
         let limits = self.options.direct.get(run.file.index()).copied().flatten()?;
         let worth_it = is_worth_it(run.end - run.start, limits);
         // Both edges of a buffer are read along, and should be little of it.
-        let fits = self.gather().is_none_or(|gather| limits.both().bytes() * 16 <= gather);
+        let fits = self.gather().is_none_or(|gather| limits.both().as_u64() * 16 <= gather);
         (run.in_place && worth_it && fits).then(|| limits.both())
     }
 
@@ -234,7 +234,7 @@ impl Layout<'_> {
         let alignment = direct.unwrap_or(Alignment::ONE);
         let modulus = alignment.max(run.alignment);
         let slot_start = alignment.down(run.start);
-        let residue = if run.in_place { slot_start & (modulus.bytes() - 1) } else { 0 };
+        let residue = if run.in_place { slot_start & (modulus.as_u64() - 1) } else { 0 };
         let slot = place(cursor, residue, modulus)?;
         let end = slot.checked_add(alignment.up(run.end)? - slot_start)?;
         Some(Footprint { direct, address: slot + (run.start - slot_start), end })
@@ -276,7 +276,7 @@ impl Layout<'_> {
         // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
-        let margin = 2 * direct.max(alignment).bytes().max(whole.next_power_of_two());
+        let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
         let step = (gather - margin) / margin * margin;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
         let mut piece = Run { end: run.start, ..run };
@@ -309,7 +309,7 @@ impl Layout<'_> {
         self.apart += if apart { pieces.count() } else { 0 };
         self.out.gathered_bytes = self.out.gathered_bytes.saturating_add(span);
         let sliced = filled(&self.out.placements, run.first..tensors_end);
-        let bytes = pieces.bytes();
+        let bytes = pieces.byte_len();
         let part = match self.options.access {
             Access::Stream(buffers) => {
                 let gather = gather_bytes(&buffers);
@@ -490,11 +490,11 @@ pub(super) fn in_memory(bytes: u64) -> Result<usize, Error> {
 
 /// Short runs cost less through the page cache, and pack without the edges that a direct read brings along.
 fn is_worth_it(bytes: u64, limits: DirectLimits) -> bool {
-    bytes >= MIN_DIRECT_ALIGNMENTS * limits.both().bytes()
+    bytes >= MIN_DIRECT_ALIGNMENTS * limits.both().as_u64()
 }
 
 /// The first address from `cursor` on that is congruent to `residue`.
 fn place(cursor: u64, residue: u64, modulus: Alignment) -> Option<u64> {
     let below = modulus.down(cursor) + residue;
-    if below >= cursor { Some(below) } else { below.checked_add(modulus.bytes()) }
+    if below >= cursor { Some(below) } else { below.checked_add(modulus.as_u64()) }
 }

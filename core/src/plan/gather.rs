@@ -97,7 +97,7 @@ pub(super) fn cut(
         let start = pieces.offset_of(at);
         let aligned = extent.alignment.down(start);
         // No shorter than the alignment, so that it reaches past `start`.
-        let mut to = pieces.before(aligned.saturating_add(size.max(extent.alignment.bytes()))).min(end);
+        let mut to = pieces.before(aligned.saturating_add(size.max(extent.alignment.as_u64()))).min(end);
         if extent.apart {
             to = to.min(pieces.end_of_piece(at));
         }

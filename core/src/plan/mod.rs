@@ -305,8 +305,8 @@ impl Plan {
 
     /// How many bytes a placement has.
     #[must_use]
-    pub fn bytes(&self, placement: usize) -> u64 {
-        self.pieces(placement).map_or(self.placements[placement].range.len(), Strided::bytes)
+    pub fn byte_len(&self, placement: usize) -> u64 {
+        self.pieces(placement).map_or(self.placements[placement].range.len(), Strided::byte_len)
     }
 
     /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.

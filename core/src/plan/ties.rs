@@ -29,7 +29,7 @@ fn comes_in_parts(catalog: &Catalog, wanted: &Wanted, options: &PlanOptions) -> 
     match options.access {
         // What alignment adds to a buffer is less than the other half of it.
         Access::Stream(buffers @ Buffers { split: true, order: Order::File | Order::Listed, .. }) => {
-            wanted.bytes(&catalog.tensor(wanted.tensor())) > gather_bytes(&buffers) / 2
+            wanted.byte_len(&catalog.tensor(wanted.tensor())) > gather_bytes(&buffers) / 2
         }
         _ => false,
     }
@@ -46,7 +46,7 @@ fn cut_alike(catalog: &Catalog, a: &Wanted, b: &Wanted) -> bool {
 pub(super) fn distinct_bytes(catalog: &Catalog, mut selected: &[Wanted], options: &PlanOptions) -> u64 {
     let mut bytes = 0_u64;
     while let Some(wanted) = selected.first() {
-        bytes = bytes.saturating_add(wanted.bytes(&catalog.tensor(wanted.tensor())));
+        bytes = bytes.saturating_add(wanted.byte_len(&catalog.tensor(wanted.tensor())));
         selected = &selected[together(catalog, selected, options)..];
     }
     bytes

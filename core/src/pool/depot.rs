@@ -29,7 +29,7 @@ pub trait Provider {
     fn allocate(&self, bytes: usize) -> Result<Self::Block, Self::Error>;
 
     /// The bytes that a block was allocated with.
-    fn bytes(&self, block: &Self::Block) -> usize;
+    fn byte_len(&self, block: &Self::Block) -> usize;
 }
 
 /// A faster cache above the depot. It holds blocks that count as retained but that the depot cannot reach by itself.
@@ -307,7 +307,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     fn want(&self, bytes: usize) -> Result<Want, TakeError<P::Error>> {
         match SizeClass::holding(bytes) {
-            Some(class) if class.bytes() <= self.limit => Ok(Want { bytes, class, fresh: class.bytes() }),
+            Some(class) if class.size() <= self.limit => Ok(Want { bytes, class, fresh: class.size() }),
             // Only the rounding up does not fit: such a block has exactly the size, and is shelved one class below.
             _ if bytes <= self.limit => {
                 let class = SizeClass::within(bytes).ok_or(TakeError::TooLarge)?;
@@ -344,9 +344,9 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         for i in 0..SHARDS {
             let found = self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shelved| {
                 for found in 0..most {
-                    let fits = |block: &P::Block| self.provider.bytes(block) >= want.bytes;
+                    let fits = |block: &P::Block| self.provider.byte_len(block) >= want.bytes;
                     let Some(block) = shelved.shelf.take(want.class, fits) else { return found > 0 };
-                    shelved.retained -= self.provider.bytes(&block);
+                    shelved.retained -= self.provider.byte_len(&block);
                     // The first one serves now; the others are counted by the tier above when they do.
                     shelved.hits += u64::from(found == 0);
                     taken(block);
@@ -387,11 +387,11 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
             while freed < bytes {
                 let taken = shard.with(|shelved| {
                     let block = shelved.shelf.take_largest()?;
-                    shelved.retained -= self.provider.bytes(&block);
+                    shelved.retained -= self.provider.byte_len(&block);
                     Some(block)
                 });
                 let Some(block) = taken else { break };
-                freed += self.provider.bytes(&block);
+                freed += self.provider.byte_len(&block);
                 self.free(block);
             }
         }
@@ -403,7 +403,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     }
 
     fn free(&self, block: P::Block) {
-        let bytes = self.provider.bytes(&block);
+        let bytes = self.provider.byte_len(&block);
         // Only memory that is gone may be counted again.
         drop(block);
         self.total.fetch_sub(bytes, Ordering::AcqRel);
@@ -417,7 +417,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     /// Puts a block on a shelf; one that finds no place comes back.
     fn put(&self, shelved: &mut Shelved<S, P::Block>, block: P::Block) -> Result<(), P::Block> {
-        let bytes = self.provider.bytes(&block);
+        let bytes = self.provider.byte_len(&block);
         let Some(class) = SizeClass::within(bytes) else { return Err(block) };
         shelved.shelf.put(class, block)?;
         shelved.retained += bytes;

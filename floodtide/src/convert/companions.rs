@@ -53,7 +53,7 @@ impl Companions {
 
     /// Their names and lengths.
     pub(super) fn files(&self) -> impl ExactSizeIterator<Item = (String, u64)> {
-        self.files.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.bytes()))
+        self.files.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.byte_len()))
     }
 
     /// Their paths.

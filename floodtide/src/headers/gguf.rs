@@ -18,8 +18,8 @@ pub(super) fn open(paths: &[PathBuf], mut already: Option<FirstFile>) -> Result<
         let FirstFile { file, image: whole } = already.take().map_or_else(|| FirstFile::open(path, None), Ok)?;
         image = image.or(whole);
         let start = match &image {
-            Some(image) => Cow::Borrowed(image.bytes()),
-            None => Cow::Owned(file.read_exact(0, first_read(file.bytes(), FIRST_READ))?),
+            Some(image) => Cow::Borrowed(image.as_bytes()),
+            None => Cow::Owned(file.read_exact(0, first_read(file.byte_len(), FIRST_READ))?),
         };
         splits.add(&mut builder, &file, start)?;
         files.push(file);
@@ -42,18 +42,18 @@ impl Splits {
     fn add(&mut self, builder: &mut CatalogBuilder, file: &OpenFile, mut read: Cow<'_, [u8]>) -> Result<(), Error> {
         let name = file.path().display().to_string();
         loop {
-            let needed = match parse(&read, file.bytes()) {
+            let needed = match parse(&read, file.byte_len()) {
                 Ok(Parsed::Header(header)) => {
                     let split = Split::of(&header).map_err(|source| CoreError::Split { file: name.clone(), source })?;
                     self.0.push((split, header.entries().len() as u64));
-                    builder.add_gguf(&name, file.bytes(), &header)?;
+                    builder.add_gguf(&name, file.byte_len(), &header)?;
                     return Ok(());
                 }
                 Ok(Parsed::Needs(needed)) => needed,
                 Err(source) => return Err(CoreError::Gguf { file: name, source }.into()),
             };
             // At least twice as much each time, so that it is not the parsing from the beginning that takes the time.
-            let end = needed.max(2 * read.len() as u64).min(file.bytes()).min(MAX_HEADER_BYTES);
+            let end = needed.max(2 * read.len() as u64).min(file.byte_len()).min(MAX_HEADER_BYTES);
             file.read_on(read.to_mut(), end as usize)?;
         }
     }

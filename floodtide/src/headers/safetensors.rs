@@ -85,21 +85,21 @@ impl Headers {
         let name = path.display().to_string();
         let invalid = |source| CoreError::Header { file: name.clone(), source };
         let mut bytes = match image {
-            Some(image) => image.bytes(),
+            Some(image) => image.as_bytes(),
             None => {
-                file.read_exact_into(&mut self.buffer, 0, first_read(file.bytes(), FIRST_READ))?;
+                file.read_exact_into(&mut self.buffer, 0, first_read(file.byte_len(), FIRST_READ))?;
                 &self.buffer
             }
         };
-        let range = header_range(bytes, file.bytes()).map_err(invalid)?;
+        let range = header_range(bytes, file.byte_len()).map_err(invalid)?;
         // The range is within the file and at most 100 MB, so it fits in memory and in usize.
         let (start, end) = (range.start() as usize, range.end() as usize);
         if end > bytes.len() {
             file.read_on(&mut self.buffer, end)?;
             bytes = &self.buffer;
         }
-        let header = Header::parse(&bytes[start..end], file.bytes()).map_err(invalid)?;
-        self.builder.add_safetensors(&name, file.bytes(), &header)?;
+        let header = Header::parse(&bytes[start..end], file.byte_len()).map_err(invalid)?;
+        self.builder.add_safetensors(&name, file.byte_len(), &header)?;
         self.files.push(file);
         Ok(end)
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Opens these partitions, of which `json`, read from `index`, tells what lies in them.
 pub(super) fn open(paths: &[PathBuf], index: &Path, json: &[u8], images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
     let files = paths.iter().map(|path| OpenFile::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let lengths: Vec<u64> = files.iter().map(OpenFile::bytes).collect();
+    let lengths: Vec<u64> = files.iter().map(OpenFile::byte_len).collect();
     let invalid = |source| CoreError::Store { file: index.display().to_string(), source };
     let parsed = StoreIndex::parse(json, &lengths).map_err(invalid)?;
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();

@@ -113,7 +113,7 @@ impl Loader {
     /// The bytes of memory that are kept for the next load.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        self.arenas.bytes()
+        self.arenas.byte_len()
     }
 
     /// Gives the memory that is kept for the next load back to the system.

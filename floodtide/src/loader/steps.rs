@@ -74,8 +74,8 @@ impl Loader {
     /// Reads the headers, measures, and decides how to read.
     pub(crate) fn open_checkpoint(&self, path: &Path, purpose: Purpose) -> Result<Checkpoint, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
-            let most = Alignment::HUGE_PAGE.bytes();
-            return Err(Error::TensorAlignment { bytes: alignment.bytes(), most });
+            let most = Alignment::HUGE_PAGE.as_u64();
+            return Err(Error::TensorAlignment { bytes: alignment.as_u64(), most });
         }
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
         // What was asked for is done, and what is watched is done read by read.
@@ -102,7 +102,7 @@ impl Loader {
         }
         let mut builder = CatalogBuilder::new(opened.catalog.format());
         for file in &opened.files {
-            builder.add_whole_file(&file.path().display().to_string(), file.bytes())?;
+            builder.add_whole_file(&file.path().display().to_string(), file.byte_len())?;
         }
         let catalog = std::mem::replace(&mut opened.catalog, builder.finish()?);
         let checkpoint = self.decide_how(opened, Purpose::Stream { memory_alignment: None }, phases)?;
@@ -127,7 +127,7 @@ impl Loader {
         let mut memory = if little { floodtide_memory::no_limit() } else { probe::memory_limit() };
         if matches!(purpose, Purpose::Whole { .. }) {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
-            memory.available = memory.available.saturating_add(self.arenas.bytes());
+            memory.available = memory.available.saturating_add(self.arenas.byte_len());
         }
         signals.verified = self.manifest.is_some();
         (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);

@@ -94,7 +94,7 @@ pub(crate) struct StreamOptions {
 ///
 /// for tensor in Loader::new().memory_limit(256 << 20).stream("model.safetensors")? {
 ///     let tensor = tensor?;
-///     println!("{} has {} bytes", tensor.name(), tensor.bytes().len());
+///     println!("{} has {} bytes", tensor.name(), tensor.as_bytes().len());
 /// }
 /// # Ok::<(), floodtide::Error>(())
 /// ```
@@ -286,7 +286,7 @@ impl TensorStream {
         };
         let limit = pool.stats().limit as u64;
         let tensors = checkpoint.selected.iter().map(|wanted| checkpoint.catalog.tensor(wanted.tensor()));
-        let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).bytes());
+        let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).as_u64());
         let wanted_alignment = wanted.max().unwrap_or(1);
         if (pool.alignment() as u64) < wanted_alignment {
             return Err(Error::TensorAlignment { bytes: wanted_alignment, most: pool.alignment() as u64 });
@@ -351,7 +351,7 @@ fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
     let mut wanted = DEFAULT_LIMIT;
     if !split {
         let catalog = &checkpoint.catalog;
-        let bytes = |wanted: &Wanted| wanted.bytes(&catalog.tensor(wanted.tensor()));
+        let bytes = |wanted: &Wanted| wanted.byte_len(&catalog.tensor(wanted.tensor()));
         let longest = checkpoint.selected.iter().map(bytes).max().unwrap_or(0);
         // Its class is at most a quarter larger, and alignment adds less than that.
         wanted = wanted.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
@@ -362,7 +362,7 @@ fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
 /// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.
 fn shared_bytes(limit: u64) -> u64 {
     let share = usize::try_from((limit / BUFFERS).min(MAX_SHARED)).unwrap_or(usize::MAX);
-    SizeClass::within(share).map_or(limit, |class| class.bytes() as u64)
+    SizeClass::within(share).map_or(limit, |class| class.size() as u64)
 }
 
 impl Iterator for TensorStream {

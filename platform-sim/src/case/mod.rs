@@ -296,7 +296,7 @@ fn devices(draw: &mut Draw, checkpoint: &Checkpoint, swarm: &Swarm) -> Vec<FileD
                 Some(limits) => limits,
                 None => DirectLimits { offset: alignment(512), memory: alignment(512) },
             };
-            let cached = cached(draw, checkpoint.files[file].bytes());
+            let cached = cached(draw, checkpoint.files[file].byte_len());
             FileDevice { says, asks, latency: if file == slow { latency * 50 } else { latency }, cached }
         })
         .collect()

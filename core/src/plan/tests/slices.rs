@@ -206,7 +206,7 @@ fn a_slice_of_quantised_elements_is_one_of_whole_blocks() {
     let start = catalog.tensor(TensorId(0)).range.start();
     assert_eq!(rows.range(&catalog.tensor(TensorId(0))), ByteRange::new(start + 136, start + 408).expect("forwards"));
     let blocks = slice(0, 1, 32..96).expect("two blocks of each row");
-    assert_eq!(blocks.bytes(&catalog.tensor(TensorId(0))), 3 * 68);
+    assert_eq!(blocks.byte_len(&catalog.tensor(TensorId(0))), 3 * 68);
     for (tensor, dim, range, inside) in [(0, 1, 16..96, "32"), (0, 1, 32..80, "32"), (1, 0, 0..128, "256")] {
         let error = slice(tensor, dim, range).expect_err("cuts a block");
         assert!(matches!(error, Error::SliceBlock { .. }), "{error}");
@@ -304,7 +304,7 @@ proptest! {
             let tensor = catalog.tensor(wanted.tensor());
             let expected: Vec<u8> = slow_slice(&tensor, wanted.as_slice()).into_iter().map(content).collect();
             let sliced = plan.tensor(&catalog, index);
-            prop_assert_eq!((sliced.bytes(), plan.bytes(index)), (expected.len() as u64, expected.len() as u64));
+            prop_assert_eq!((sliced.byte_len(), plan.byte_len(index)), (expected.len() as u64, expected.len() as u64));
             prop_assert_eq!(plan.slice(index), wanted.as_slice());
             let placement = &plan.placements()[index];
             let found = match placement.location {

@@ -45,8 +45,8 @@ fn delivered(plan: &Plan) -> Vec<Vec<u8>> {
     }
     for (index, placement) in plan.placements().iter().enumerate() {
         bytes[index] = match placement.location {
-            Location::Arena(place) if plan.bytes(index) > 0 => {
-                memory[0][place..place + plan.bytes(index) as usize].to_vec()
+            Location::Arena(place) if plan.byte_len(index) > 0 => {
+                memory[0][place..place + plan.byte_len(index) as usize].to_vec()
             }
             Location::Mapped => (placement.range.start()..placement.range.end()).map(content).collect(),
             _ => Vec::new(),

@@ -95,7 +95,7 @@ impl Bytes {
     ) -> Self {
         files.iter_mut().for_each(OpenFile::open_direct);
         let pieces = files.iter().enumerate().flat_map(|(index, file)| {
-            (0..file.bytes() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE))
+            (0..file.byte_len() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE))
         });
         let pieces = pieces.collect();
         Self { files: files.into(), origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
@@ -144,7 +144,7 @@ impl Bytes {
 }
 
 fn total(files: &[OpenFile]) -> u64 {
-    files.iter().map(|file| file.bytes() / PIECE * PIECE).sum()
+    files.iter().map(|file| file.byte_len() / PIECE * PIECE).sum()
 }
 
 /// What a folder has to measure its device with.
@@ -201,7 +201,7 @@ fn same_file_system(a: &File, b: &File) -> bool {
 
 /// Whether it has no holes, which are not read from the device. Not by its blocks, of which many file systems without a device tell none.
 fn is_dense(file: &OpenFile) -> bool {
-    rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.bytes())
+    rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.byte_len())
 }
 
 /// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.
@@ -306,7 +306,7 @@ mod tests {
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
             let Existing { cold, cached, .. } =
                 existing(folder.path(), None, &File::open(folder.path()).expect("opens"));
-            assert_eq!(cold.iter().chain(&cached).map(OpenFile::bytes).collect::<Vec<_>>(), [4 * PIECE]);
+            assert_eq!(cold.iter().chain(&cached).map(OpenFile::byte_len).collect::<Vec<_>>(), [4 * PIECE]);
             std::fs::remove_file(folder.path().join("link")).expect("removes");
         }
         // Holes are not read from a device.
