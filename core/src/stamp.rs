@@ -1,6 +1,6 @@
 //! What tells one state of a file from another.
 
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 
 /// A file's identity and the marks that a write leaves on it, as a platform sees them before and after a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Stamp {
     /// What differs, in words; `None` when nothing does.
     #[must_use]
     pub fn difference(self, now: Self) -> Option<&'static str> {
-        if planted!(ChangeUnnoticed) {
+        if seeded_bug!(ChangeUnnoticed) {
             None
         } else if (self.device, self.inode) != (now.device, now.inode) {
             Some("another file has taken its place")

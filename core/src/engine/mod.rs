@@ -13,7 +13,7 @@ pub use worker::{BufferSupply, EngineHandle, Waits, Worker, land, next_read};
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::plan::{Chunk, Method, Plan};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::source::{Outcome, ReadId, ReadOp};
 use crate::units::{ChunkId, ExtentId, TensorId};
 use alloc::collections::VecDeque;
@@ -268,7 +268,7 @@ impl Engine {
         }
         match self.judge(&mut read, outcome) {
             Ok(true) => {
-                self.in_flight_bytes -= if planted!(BudgetLeaked) { 0 } else { bytes };
+                self.in_flight_bytes -= if seeded_bug!(BudgetLeaked) { 0 } else { bytes };
                 self.land(read.chunk);
                 Disposition::Landed(read.chunk)
             }
@@ -310,7 +310,7 @@ impl Engine {
     /// Whether no further read will be issued.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        let skipped = usize::from(planted!(LastChunkSkipped) && self.plan.chunks().len() > 1);
+        let skipped = usize::from(seeded_bug!(LastChunkSkipped) && self.plan.chunks().len() > 1);
         self.failure.is_some() || self.next_chunk as usize + skipped >= self.plan.chunks().len()
     }
 

@@ -2,7 +2,7 @@
 
 use super::extents::filled;
 use super::{Access, Buffers, Chunk, Extent, Method, Placement, PlanOptions, gather};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
@@ -77,7 +77,7 @@ fn cut_one(
         // What lies past the last cut belongs to the last chunk, also when only the alignment's tail does.
         let mut end = if boundary >= wanted_end { slot_end } else { boundary };
         let mut offset = extent.range.start() + at as u64 - extent.place as u64;
-        if planted!(OffsetCutTo32Bits) {
+        if seeded_bug!(OffsetCutTo32Bits) {
             offset &= u64::from(u32::MAX);
         }
         let mut want = end.min(wanted_end) - at;

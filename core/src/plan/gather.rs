@@ -17,7 +17,7 @@
 
 use super::chunks::covers;
 use super::{Chunk, Extent, Method};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::strided::Strided;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use crate::write_only::WriteOnly;
@@ -74,7 +74,8 @@ impl Gather {
     /// When `buffer` or `landing` is shorter than the chunk's.
     pub fn copy(&self, buffer: &[u8], landing: &mut WriteOnly<'_>) {
         for (source, target) in self.copies() {
-            let source = if planted!(GatherShifted) && target > 0 { source.start - 1..source.end - 1 } else { source };
+            let source =
+                if seeded_bug!(GatherShifted) && target > 0 { source.start - 1..source.end - 1 } else { source };
             landing.write(target, &buffer[source]);
         }
     }

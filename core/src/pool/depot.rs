@@ -9,7 +9,7 @@
 use super::class::{MIN_BYTES, SizeClass};
 use super::storage::{Growing, Shelf, Storage};
 use super::waiters::{Turn, Waiters};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use core::array;
 use core::fmt;
@@ -361,7 +361,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     /// Adds to the total if the limit allows.
     fn reserve(&self, bytes: usize) -> bool {
-        let fits = |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || planted!(LimitIgnored));
+        let fits =
+            |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || seeded_bug!(LimitIgnored));
         self.total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
     }
 
@@ -438,7 +439,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     fn wake_first(&self) {
         fence(Ordering::SeqCst);
-        if !planted!(LostWakeUp)
+        if !seeded_bug!(LostWakeUp)
             && self.has_waiters()
             && let Some(waker) = self.waiters.with(|waiters| waiters.first())
         {
