@@ -98,7 +98,7 @@ fn sliced_tensors(plan: &Plan) -> usize {
     (0..plan.placements().len()).filter(|&placement| plan.slice(placement).is_some()).count()
 }
 
-fn gathered_reads(plan: &Plan) -> usize {
+fn max_gather_reads(plan: &Plan) -> usize {
     plan.chunks().iter().filter(|chunk| chunk.gathered).count()
 }
 
@@ -148,7 +148,7 @@ fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String
                 plan.chunks().len(),
                 HumanBytes(strategy.chunk_bytes),
                 output::bytes(plan.read_bytes()),
-                match gathered_reads(plan) {
+                match max_gather_reads(plan) {
                     0 => String::new(),
                     n => format!("; {n} of them go over pieces of slices, which are gathered"),
                 }
@@ -225,7 +225,7 @@ fn document(planned: &Planned) -> Value {
         "selected_bytes": plan.selected_bytes(),
         "sliced_tensors": sliced_tensors(plan),
         "read_bytes": plan.read_bytes(),
-        "gathered_reads": gathered_reads(plan),
+        "gathered_reads": max_gather_reads(plan),
         "reads": plan.chunks().len(),
         "extents": plan.extents().len(),
         "arena_bytes": plan.arena_bytes(),

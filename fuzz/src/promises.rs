@@ -10,7 +10,7 @@ use std::collections::HashSet;
 const GAPS: u64 = 4 << 20;
 
 /// Tensors that share a buffer of a stream may always have so much together, whatever is asked for.
-const MIN_GATHER: u64 = 64 << 10;
+const MIN_BUFFER_BYTES: u64 = 64 << 10;
 
 /// Panics when the plan breaks a promise.
 pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan: &Plan) {
@@ -227,7 +227,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
     let mut seen = HashSet::new();
     let mut last = 0;
     for (number, extent) in plan.extents().iter().enumerate() {
-        assert!(extent.buffer_bytes as u64 <= buffers.limit.max(MIN_GATHER), "a buffer over the limit");
+        assert!(extent.buffer_bytes as u64 <= buffers.limit.max(MIN_BUFFER_BYTES), "a buffer over the limit");
         let mut parts = HashSet::new();
         for part in plan.parts(ExtentId(number as u32)) {
             let placement = &plan.placements()[part.placement];
@@ -264,7 +264,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
         }
         assert!(!parts.is_empty(), "a buffer without a byte of a tensor");
         assert!(
-            parts.len() == 1 || extent.buffer_bytes as u64 <= buffers.gather.max(MIN_GATHER),
+            parts.len() == 1 || extent.buffer_bytes as u64 <= buffers.gather.max(MIN_BUFFER_BYTES),
             "a shared buffer that is too large"
         );
     }

@@ -52,7 +52,7 @@ impl Asked {
             // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.
             aligned[tensor.file.index()] |= in_place || pieces.is_some();
             // What is read along with them takes its time too.
-            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().gather_gap);
+            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().max_read_gap);
             let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::byte_len) };
             wanted[tensor.file.index()] += bytes;
             selected_bytes = selected_bytes.saturating_add(bytes);

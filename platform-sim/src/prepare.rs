@@ -64,9 +64,9 @@ pub(crate) fn prepare(
         cached: case.devices.iter().map(|device| device.cached.into_iter().collect()).collect(),
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
-        merge_gap: case.merge_gap,
-        gather_gap: case.gather_gap,
-        gathered_reads: PlanOptions::default().gathered_reads,
+        max_merge_gap: case.max_merge_gap,
+        max_read_gap: case.max_read_gap,
+        max_gather_reads: PlanOptions::default().max_gather_reads,
         memory: case.memory.map(|available| MemoryLimit { available, limit: "the world's memory".to_owned() }),
     };
     let plan = Planner::new(options).plan(&catalog, &listed)?;

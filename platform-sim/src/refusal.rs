@@ -63,11 +63,11 @@ impl Refusals {
                 (arena, arena, over(isize::MAX as u64, arena), Given::No, Given::No)
             }
             Job::Stream { buffers, .. } => {
-                let Buffers { gather, limit, split, .. } = *buffers;
-                let pieces = pieces(case, split, gather, edges);
+                let Buffers { buffer_bytes: buffer_bytes, limit, split, .. } = *buffers;
+                let pieces = pieces(case, split, buffer_bytes, edges);
                 let all = bytes.saturating_add(gaps).saturating_add(pieces.1.saturating_mul(edges));
                 let held = (least.min(limit), all.min(limit));
-                let one = if split { (0, alone.1.min(gather)) } else { (longest.min(limit), alone.1.min(limit)) };
+                let one = if split { (0, alone.1.min(buffer_bytes)) } else { (longest.min(limit), alone.1.min(limit)) };
                 // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
                 let planned = (limit / 800).saturating_add(160_000);
                 let buffer = if split { Given::No } else { over(limit, alone) };
@@ -131,19 +131,19 @@ fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
 }
 
 /// How many buffers and reads a stream is planned with, at least and at most.
-fn pieces(case: &Case, split: bool, gather: u64, edges: u64) -> (u64, u64) {
+fn pieces(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     let (mut least, mut most) = (0_u64, 0_u64);
     for tensor in distinct(case) {
         let bytes = case.selection.byte_len(tensor);
-        let in_parts = split && bytes > gather + edges;
-        least = least.saturating_add(if in_parts { bytes / gather } else { 0 } + bytes / read);
+        let in_parts = split && bytes > buffer_bytes + edges;
+        least = least.saturating_add(if in_parts { bytes / buffer_bytes } else { 0 } + bytes / read);
     }
     for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
         let cut = case.selection.cut(tensor);
         let bytes = case.selection.byte_len(tensor);
         // One more of each for what a tensor begins and ends with, and for the gap before it.
-        let parts = if split { bytes / (gather / 8 * 7) } else { 0 };
+        let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
         most = most.saturating_add(parts + bytes / read + 4);
         // What pieces are gathered from is read as well, or each of them apart.
         most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.pieces(tensor)));

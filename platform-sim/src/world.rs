@@ -83,7 +83,7 @@ pub(crate) struct Staging {
     pub(crate) pool: Rc<Pool>,
     pub(crate) order: Order,
     pub(crate) split: bool,
-    pub(crate) gather: u64,
+    pub(crate) buffer_bytes: u64,
     turn: RefCell<Turn>,
     /// Memory may have come back.
     pub(crate) came_back: Arc<Flag>,
@@ -138,7 +138,7 @@ impl World {
                     pool,
                     order: buffers.order,
                     split: buffers.split,
-                    gather: buffers.gather,
+                    buffer_bytes: buffers.buffer_bytes,
                     turn: RefCell::default(),
                     came_back: Arc::default(),
                     stages: RefCell::new(Stages::new(Arc::clone(&plan))),

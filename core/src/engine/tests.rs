@@ -357,7 +357,7 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
     builder.add_safetensors("six", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
     let catalog = builder.finish().expect("unique");
     let alignment = Alignment::new(ALIGNMENT).expect("a power of two");
-    let buffers = Buffers { gather: 80_000, limit: 1 << 20, split: true, order: Order::File };
+    let buffers = Buffers { buffer_bytes: 80_000, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions {
         access: Access::Stream(buffers),
         direct: vec![Some(DirectLimits { offset: alignment, memory: alignment })],

@@ -11,10 +11,10 @@ use core::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buffers {
     /// Tensors that follow one another share a buffer of up to so many bytes. At least 64 KiB.
-    pub gather: u64,
-    /// The most that all buffers together may have, and so a single one, in bytes; at least `gather`.
+    pub buffer_bytes: u64,
+    /// The most that all buffers together may have, and so a single one, in bytes; at least `buffer_bytes`.
     pub limit: u64,
-    /// Whether a larger tensor than `gather` is cut into parts; if not, it has a buffer of its own size.
+    /// Whether a larger tensor than `buffer_bytes` is cut into parts; if not, it has a buffer of its own size.
     pub split: bool,
     /// In which order.
     pub order: Order,

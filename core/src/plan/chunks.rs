@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
 
 /// What all reads in flight of a whole load that slices are gathered from may take together, beside what stays.
-const GATHERED_BYTES: u64 = 128 << 20;
+const MAX_GATHER_BYTES: u64 = 128 << 20;
 
 /// The size of a read that is asked for, as a power of two within the range.
 pub(super) fn chunk_bytes(asked: u64) -> u64 {
@@ -22,13 +22,13 @@ const CACHED_PART: u64 = 64 << 10;
 
 /// The largest read that a slice in pieces is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
 /// keeps; so all of them should be little beside that, and fit in what is left.
-pub(super) fn gathered_bytes(options: &PlanOptions, needed: u64) -> u64 {
-    let reads = options.gathered_reads.max(1);
+pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
+    let reads = options.max_gather_reads.max(1);
     let together = match options.access {
         Access::Stream(Buffers { limit, .. }) => limit,
         _ => {
             let left = options.memory.as_ref().map_or(u64::MAX, |memory| memory.available.saturating_sub(needed));
-            left.min(GATHERED_BYTES)
+            left.min(MAX_GATHER_BYTES)
         }
     };
     // A power of two that is not above the share of each.

@@ -3,7 +3,7 @@
 //! A slice of a dimension other than the slowest is [`Strided`]: many pieces with a gap of always the same length between
 //! them. There are two ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of
 //! which the pieces are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
-//! as long as so many bytes ([`PlanOptions::gather_gap`]). So all pieces of a slice are read along if the gap is not longer
+//! as long as so many bytes ([`PlanOptions::max_read_gap`]). So all pieces of a slice are read along if the gap is not longer
 //! than that, and apart if it is.
 //!
 //! The pieces in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
@@ -13,7 +13,7 @@
 //! [`Gather`] says what to copy: pieces with gaps between them, and direct reads, whose addresses these pieces cannot have, as they follow
 //! one another at any length.
 //!
-//! [`PlanOptions::gather_gap`]: super::PlanOptions::gather_gap
+//! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
 
 use super::chunks::covers;
 use super::{Chunk, Extent, Method};

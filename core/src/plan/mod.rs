@@ -21,7 +21,7 @@ pub use gather::Gather;
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
-use crate::strategy::MOST_GATHERED;
+use crate::strategy::MAX_GATHER_READS;
 use crate::strided::Strided;
 use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
 use crate::wanted::{Slice, Wanted};
@@ -102,15 +102,15 @@ pub struct PlanOptions {
     /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
     pub chunk_bytes: u64,
     /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
-    pub merge_gap: u64,
+    pub max_merge_gap: u64,
     /// The widest gap between the pieces of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
     /// time that one more request takes. What is read along takes no memory that stays.
-    pub gather_gap: u64,
+    pub max_read_gap: u64,
     /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
     /// stream's limit, or what memory is left, up to 128 MiB.
-    pub gathered_reads: u64,
+    pub max_gather_reads: u64,
     /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
-    /// reads that slices are gathered from ([`gathered_reads`](Self::gathered_reads)).
+    /// reads that slices are gathered from ([`max_gather_reads`](Self::max_gather_reads)).
     pub memory: Option<MemoryLimit>,
 }
 
@@ -122,9 +122,9 @@ impl Default for PlanOptions {
             cached: Vec::new(),
             tensor_alignment: Alignment::ONE,
             chunk_bytes: 4 << 20,
-            merge_gap: 128 << 10,
-            gather_gap: 128 << 10,
-            gathered_reads: MOST_GATHERED as u64,
+            max_merge_gap: 128 << 10,
+            max_read_gap: 128 << 10,
+            max_gather_reads: MAX_GATHER_READS as u64,
             memory: None,
         }
     }
@@ -401,9 +401,9 @@ impl Planner {
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
         // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
-        let gathered = chunks::gathered_bytes(&self.options, needed);
+        let gathered = chunks::max_gather_read(&self.options, needed);
         let reads = laid_out.arena_bytes / chunks::chunk_bytes(self.options.chunk_bytes)
-            + laid_out.gathered_bytes / gathered
+            + laid_out.strided_span / gathered
             + laid_out.extents.len() as u64;
         if reads > u64::from(u32::MAX / 2) {
             return Err(Error::TooMany { what: "reads" });

@@ -167,7 +167,7 @@ proptest! {
         direct in prop::collection::vec(prop_oneof![Just(None), Just(limits(512)), Just(limits(4096))], 4),
         tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
         chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20), Just(4 << 20)],
-        merge_gap in prop_oneof![Just(0_u64), Just(4096), Just(1 << 20)],
+        max_merge_gap in prop_oneof![Just(0_u64), Just(4096), Just(1 << 20)],
         bounds in prop::collection::btree_set(0_u64..10_000_000, 0..12),
     ) {
         let catalog = catalog(&files);
@@ -179,7 +179,7 @@ proptest! {
             all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         let options =
-            PlanOptions { direct, cached: cached.clone(), tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
+            PlanOptions { direct, cached: cached.clone(), tensor_alignment: alignment, chunk_bytes, max_merge_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &selected).expect("no limit is set");
 
         // Slots are disjoint and inside the arena, and chunks keep the alignment of direct reads.
@@ -231,8 +231,8 @@ proptest! {
     }
 }
 
-fn streamed(gather: u64, limit: u64, split: bool, order: Order) -> Access {
-    Access::Stream(Buffers { gather, limit, split, order })
+fn streamed(buffer_bytes: u64, limit: u64, split: bool, order: Order) -> Access {
+    Access::Stream(Buffers { buffer_bytes: buffer_bytes, limit, split, order })
 }
 
 #[test]
@@ -338,7 +338,7 @@ proptest! {
         shuffle in any::<u64>(),
         direct in prop::collection::vec(prop_oneof![Just(None), Just(limits(512)), Just(limits(4096))], 4),
         tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
-        gather in prop_oneof![Just(1_u64 << 16), Just(1 << 18), Just(1 << 20)],
+        buffer_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 18), Just(1 << 20)],
         split in any::<bool>(),
         order in prop_oneof![Just(Order::Arrival), Just(Order::File), Just(Order::Listed)],
     ) {
@@ -352,7 +352,7 @@ proptest! {
         // A tensor and what alignment adds.
         let limit = 3_000_000 + 2 * 4096;
         let options = PlanOptions {
-            access: streamed(gather, limit, split, order),
+            access: streamed(buffer_bytes, limit, split, order),
             direct,
             tensor_alignment: alignment,
             chunk_bytes: 1 << 16,
@@ -366,7 +366,7 @@ proptest! {
         let mut chunks = plan.chunks().iter().peekable();
         for (index, extent) in plan.extents().iter().enumerate() {
             let whole = plan.parts(ExtentId(index as u32)).filter(|part| !part.bytes.is_empty()).count() == 1;
-            let most = if split || !whole { gather } else { limit };
+            let most = if split || !whole { buffer_bytes } else { limit };
             prop_assert!(extent.buffer_bytes as u64 <= most);
             let mut filled = None;
             while let Some(chunk) = chunks.next_if(|chunk| chunk.extent.index() == index) {

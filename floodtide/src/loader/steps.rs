@@ -49,7 +49,7 @@ impl Checkpoint {
             cached: self.signals.files.iter().map(|file| file.cached.clone()).collect(),
             tensor_alignment: loader.least_alignment(),
             chunk_bytes: self.strategy.chunk_bytes,
-            gathered_reads: self.strategy.in_flight(true).1 as u64,
+            max_gather_reads: self.strategy.in_flight(true).1 as u64,
             memory: Some(self.memory.clone()),
             ..PlanOptions::default()
         }

@@ -291,8 +291,8 @@ impl TensorStream {
         if (pool.alignment() as u64) < wanted_alignment {
             return Err(Error::TensorAlignment { bytes: wanted_alignment, most: pool.alignment() as u64 });
         }
-        let gather = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
-        let buffers = Buffers { gather, limit, split, order: options.order };
+        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
+        let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
             Order::Listed => Some(loader.selection_choice().resolve_listed(&checkpoint.catalog)?),

@@ -53,7 +53,7 @@ impl Running {
         let plan = Arc::clone(&prepared.plan);
         let crew = Arc::new_cyclic(|crew| {
             let pool = (pool, !memory.owned);
-            Crew::new(prepared, Staging::new(pool, &plan, buffers.gather, buffers.order, crew.clone()))
+            Crew::new(prepared, Staging::new(pool, &plan, buffers.buffer_bytes, buffers.order, crew.clone()))
         });
         // The threads end by themselves; the stream's end is told by what they have landed.
         if let Err(source) = crew.start() {

@@ -79,11 +79,11 @@ impl Wake for MemoryWaker {
 }
 
 impl Staging {
-    /// For the extents of a stream's plan. Buffers of up to `gather` bytes all get the size of the largest of them.
+    /// For the extents of a stream's plan. Buffers of up to `buffer_bytes` bytes all get the size of the largest of them.
     pub(super) fn new(
         (pool, shared): (Pool, bool),
         plan: &Arc<Plan>,
-        gather: u64,
+        buffer_bytes: u64,
         order: Order,
         crew: Weak<Crew<Self>>,
     ) -> Self {
@@ -102,7 +102,7 @@ impl Staging {
             shared,
             plan: Arc::clone(plan),
             scratch: ScratchPool::new(plan),
-            shared_bytes: sizes.filter(|&bytes| bytes as u64 <= gather).max().unwrap_or(0),
+            shared_bytes: sizes.filter(|&bytes| bytes as u64 <= buffer_bytes).max().unwrap_or(0),
             on_memory: Waker::from(Arc::new(MemoryWaker(crew))),
             state: Mutex::new(state),
             ready: Condvar::new(),

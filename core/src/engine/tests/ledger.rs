@@ -154,7 +154,7 @@ fn a_mapped_tensor_among_copied_ones_is_ready_once() {
 
 #[test]
 fn extents_are_admitted_up_to_the_last_that_was() {
-    let buffers = Buffers { gather: 64 << 10, limit: 1 << 20, split: true, order: Order::File };
+    let buffers = Buffers { buffer_bytes: 64 << 10, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions { access: Access::Stream(buffers), ..PlanOptions::default() };
     let mut engine = engine(&[400_000], 0, &["t0"], options);
     assert_eq!((engine.admitted(), engine.readiness()), (0, Readiness::Starved(ExtentId(0))));
@@ -252,7 +252,7 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
     let len = 8 + json.len() as u64 + 500_020;
     let alignment = Alignment::new(512).expect("a power of two");
     let direct = Some(DirectLimits { offset: alignment, memory: alignment });
-    for (gather_gap, direct, gathered) in
+    for (max_read_gap, direct, gathered) in
         [(0, None, false), (0, direct, false), (1 << 20, None, true), (1 << 20, direct, true)]
     {
         let mut builder = CatalogBuilder::new(Format::Safetensors);
@@ -260,7 +260,7 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
         let catalog = builder.finish().expect("unique");
         let selection = Selection::names(["a", "c"]).and(Selection::slice("b", 1, 1000..34_000));
         let options =
-            PlanOptions { chunk_bytes: 128 << 10, gather_gap, direct: vec![direct], ..PlanOptions::default() };
+            PlanOptions { chunk_bytes: 128 << 10, max_read_gap, direct: vec![direct], ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &selection.resolve(&catalog).expect("there")).expect("plans");
         let reads = |tensor: usize| plan.chunks().iter().filter(|chunk| chunk.tensors.contains(&tensor)).count();
         assert_eq!(plan.chunks().iter().any(|chunk| chunk.gathered), gathered);

@@ -100,10 +100,10 @@ fn what_a_buffer_reads_along_at_its_edges_stays_little_of_it() {
 fn a_shared_buffer_has_room_for_what_alignment_adds() {
     // Three bytes before the float tensor's alignment, and two more than the tensors' own.
     let catalog = catalog(&[(vec![1, 64 << 10], 3)]);
-    let gather = (64 << 10) + 2;
-    let options = PlanOptions { access: streamed(gather, 1 << 20, false, Order::File), ..PlanOptions::default() };
+    let buffer_bytes = (64 << 10) + 2;
+    let options = PlanOptions { access: streamed(buffer_bytes, 1 << 20, false, Order::File), ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
-    assert!(plan.extents().iter().all(|extent| extent.buffer_bytes as u64 <= gather));
+    assert!(plan.extents().iter().all(|extent| extent.buffer_bytes as u64 <= buffer_bytes));
 }
 
 #[test]

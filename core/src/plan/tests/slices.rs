@@ -73,9 +73,9 @@ fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
     use crate::DType::{BF16, U8};
     // Rows of 2 KiB, and rows of 1 MiB.
     let catalog = shaped(&[(BF16, vec![4096, 1024]), (U8, vec![16, 1 << 20])], 0);
-    let plan = |tensor: u32, dim, range, gather_gap| {
+    let plan = |tensor: u32, dim, range, max_read_gap| {
         let wanted = [Wanted::slice(&catalog.tensor(TensorId(tensor)), dim, range).expect("a slice")];
-        let options = PlanOptions { direct: vec![limits(512)], gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { direct: vec![limits(512)], max_read_gap, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &wanted).expect("plans")
     };
     let rows = plan(0, 0, 1024..2048, 128 << 10);
@@ -112,7 +112,7 @@ fn what_is_gathered_from_fits_beside_what_stays() {
         let memory = Some(MemoryLimit { available: stays + left, limit: "a test".to_string() });
         let options =
             PlanOptions { direct: vec![limits(512)], chunk_bytes: 64 << 20, memory, ..PlanOptions::default() };
-        let options = PlanOptions { gathered_reads: reads as u64, ..options };
+        let options = PlanOptions { max_gather_reads: reads as u64, ..options };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("fits");
         assert_eq!(plan.arena_bytes() as u64, stays);
         assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
@@ -125,11 +125,11 @@ fn what_is_gathered_from_fits_beside_what_stays() {
 
 #[test]
 fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are() {
-    let plan = |rows, columns, wanted, gather, limit| {
+    let plan = |rows, columns, wanted, buffer_bytes, limit| {
         let catalog = shaped(&[(crate::DType::U8, vec![rows, columns])], 0);
         let slice = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..wanted).expect("a slice")];
-        let access = streamed(gather, limit, true, Order::Arrival);
-        let options = PlanOptions { access, gather_gap: 128 << 10, gathered_reads: 32, ..PlanOptions::default() };
+        let access = streamed(buffer_bytes, limit, true, Order::Arrival);
+        let options = PlanOptions { access, max_read_gap: 128 << 10, max_gather_reads: 32, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &slice)
     };
     let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 8 << 20, 65 << 20).expect("plans");
@@ -144,7 +144,7 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
 fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
     let catalog = shaped(&[(crate::DType::U8, vec![8, 1 << 20])], 3);
     let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];
-    let options = PlanOptions { gather_gap: 0, ..PlanOptions::default() };
+    let options = PlanOptions { max_read_gap: 0, ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
     assert!(plan.chunks().len() == 8 && plan.chunks().iter().all(|chunk| !chunk.gathered));
 }
@@ -155,9 +155,9 @@ fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
     let tensor = catalog.tensor(TensorId(0));
     let wanted = [Wanted::slice(&tensor, 1, 0..1 << 17).expect("a slice")];
     let end = tensor.range.start() + (8 << 20);
-    let plan = |gather_gap| {
+    let plan = |max_read_gap| {
         let cached = vec![vec![ByteRange::new(0, end).expect("forwards")]];
-        let options = PlanOptions { direct: vec![limits(512)], cached, gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { direct: vec![limits(512)], cached, max_read_gap, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &wanted).expect("plans")
     };
     let ways = |plan: &Plan| -> Vec<(Method, bool)> {
@@ -246,7 +246,7 @@ proptest! {
         residue in 0_u64..8,
         direct in prop_oneof![Just(None), Just(limits(1)), Just(limits(512)), Just(limits(4096))],
         chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20)],
-        gather_gap in prop_oneof![Just(0_u64), Just(100), Just(5000), Just(u64::MAX)],
+        max_read_gap in prop_oneof![Just(0_u64), Just(100), Just(5000), Just(u64::MAX)],
         tensor_alignment in prop_oneof![Just(1_u64), Just(64)],
         cached in prop::collection::vec((1_u64..60_000, 1_u64..120_000), 0..4),
         access in prop_oneof![
@@ -270,7 +270,7 @@ proptest! {
             end = start + bytes;
             ByteRange::new(start, end)
         }).collect();
-        let options = PlanOptions { access, direct: vec![direct], cached: vec![cached.clone()], tensor_alignment: alignment, chunk_bytes, gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { access, direct: vec![direct], cached: vec![cached.clone()], tensor_alignment: alignment, chunk_bytes, max_read_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
 
         let mut landings: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.landing(chunk))).collect();

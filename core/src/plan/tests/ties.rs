@@ -207,7 +207,7 @@ proptest! {
         each in any::<u16>(),
         residue in 0_u64..8,
         direct in prop_oneof![Just(None), Just(limits(512))],
-        gather_gap in prop_oneof![Just(0_u64), Just(u64::MAX)],
+        max_read_gap in prop_oneof![Just(0_u64), Just(u64::MAX)],
         access in prop_oneof![
             2 => Just(Access::Copy),
             1 => Just(Access::Map { resident: true }),
@@ -242,7 +242,7 @@ proptest! {
             let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
             Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok().or(whole)
         }).collect();
-        let options = PlanOptions { access, direct: vec![direct], gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { access, direct: vec![direct], max_read_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
         let bytes = delivered(&plan);
         let mut counted = vec![0; wanted.len()];
