@@ -41,7 +41,7 @@ fn file_plans(planned: &Planned) -> Vec<FilePlan<'_>> {
         })
         .collect();
     for chunk in planned.plan.chunks() {
-        let (file, bytes) = (&mut files[chunk.file.index()], chunk.want as u64);
+        let (file, bytes) = (&mut files[chunk.file.index()], chunk.payload_len as u64);
         match chunk.method {
             Method::Direct => {
                 file.direct_reads += 1;
@@ -62,7 +62,7 @@ fn file_plans(planned: &Planned) -> Vec<FilePlan<'_>> {
 
 /// How many bytes of a read are known to be in the page cache.
 fn cached_bytes(file: &FileSignals, chunk: &Chunk) -> u64 {
-    let (start, end) = (chunk.offset, chunk.offset + chunk.want as u64);
+    let (start, end) = (chunk.offset, chunk.offset + chunk.payload_len as u64);
     if file.cached.is_empty() {
         return if file.resident == Some(1.0) { end - start } else { 0 };
     }

@@ -157,12 +157,12 @@ impl<S: Supply> BufferSupply for Crew<S> {
     }
 
     fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
-        let want = self.prepared.plan.chunks()[chunk.index()].want;
+        let payload_len = self.prepared.plan.chunks()[chunk.index()].payload_len;
         if let Some(verification) = &self.prepared.verification {
-            verification.chunk_landed(chunk, buffer.landed(want))?;
+            verification.chunk_landed(chunk, buffer.landed(payload_len))?;
         }
         self.supply.landed(chunk, buffer)?;
-        self.tune(want as u64);
+        self.tune(payload_len as u64);
         Ok(())
     }
 

@@ -80,7 +80,7 @@ impl Shared {
         let arena = if plan.chunks().is_empty() {
             None
         } else {
-            let slots = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
+            let slots = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
             let bytes = plan.arena_bytes();
             let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));

@@ -21,7 +21,7 @@ impl ScratchPool {
     pub fn new(plan: &Plan) -> Self {
         let gathered = || plan.chunks().iter().filter(|chunk| chunk.gathered);
         Self {
-            bytes: gathered().map(|chunk| chunk.slot.end).max().unwrap_or(0),
+            bytes: gathered().map(|chunk| chunk.buffer_range.end).max().unwrap_or(0),
             alignment: gathered().map(|chunk| chunk.alignment).max().unwrap_or(Alignment::ONE),
             free: Arc::default(),
         }
@@ -31,7 +31,7 @@ impl ScratchPool {
     pub fn buffer<M: Backing>(&self, plan: &Plan, chunk: &Chunk, piece: Piece<M>) -> Result<ChunkBuffer<M>, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
-            Some(gather) => Some((self.take(chunk.slot.len())?, gather)),
+            Some(gather) => Some((self.take(chunk.buffer_range.len())?, gather)),
         };
         Ok(ChunkBuffer { apart, piece })
     }

@@ -426,7 +426,7 @@ fn left_over(case: &Case, world: &World) -> Vec<String> {
     if engine.in_flight() > 0 || engine.in_flight_bytes() > 0 {
         violations.push(format!("the engine counts {} bytes in flight after the end", engine.in_flight_bytes()));
     }
-    let largest = world.plan.chunks().iter().map(|chunk| chunk.slot.len() as u64).max().unwrap_or(0);
+    let largest = world.plan.chunks().iter().map(|chunk| chunk.buffer_range.len() as u64).max().unwrap_or(0);
     if flight.peak() > case.in_flight_limit.max(largest) {
         violations.push(format!("{} bytes were in flight, over the limit of {}", flight.peak(), case.in_flight_limit));
     }

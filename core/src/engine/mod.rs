@@ -214,9 +214,9 @@ impl Engine {
         }
         let id = ChunkId(self.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
-        let bytes = chunk.slot.len() as u64;
+        let bytes = chunk.buffer_range.len() as u64;
         let direct = chunk.method == Method::Direct && !self.through_cache && !self.demoted[chunk.file.index()];
-        let len = if direct { chunk.slot.len() } else { chunk.want };
+        let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
         let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
         self.next_chunk += 1;
         self.in_flight_bytes += bytes;
@@ -231,7 +231,7 @@ impl Engine {
             return Readiness::Exhausted;
         }
         let chunk = &self.plan.chunks()[self.next_chunk as usize];
-        let bytes = chunk.slot.len() as u64;
+        let bytes = chunk.buffer_range.len() as u64;
         if chunk.extent.0 >= self.admitted {
             Readiness::Starved(chunk.extent)
         } else if self.in_flight > 0 && self.in_flight_bytes.saturating_add(bytes) > self.max_in_flight_bytes {
@@ -261,7 +261,7 @@ impl Engine {
         };
         self.vacate(id);
         let chunk = &self.plan.chunks()[read.chunk.index()];
-        let bytes = chunk.slot.len() as u64;
+        let bytes = chunk.buffer_range.len() as u64;
         if self.failure.is_some() {
             self.in_flight_bytes -= bytes;
             return Disposition::Abandoned;
@@ -396,10 +396,10 @@ impl Engine {
     fn land(&mut self, id: ChunkId) {
         let plan = Arc::clone(&self.plan);
         let chunk: &Chunk = &plan.chunks()[id.index()];
-        self.progress.bytes_done += chunk.want as u64;
+        self.progress.bytes_done += chunk.payload_len as u64;
         // What alignment brought along before the extent may be of the same tensor, and was booked with another extent.
-        let start = chunk.offset + u64::from(chunk.lead);
-        let end = chunk.offset + chunk.want as u64;
+        let start = chunk.offset + u64::from(chunk.align_prefix);
+        let end = chunk.offset + chunk.payload_len as u64;
         for index in chunk.tensors.clone() {
             let placement = &plan.placements()[index];
             let overlap = plan.bytes_within(index, start, end);

@@ -42,13 +42,13 @@ impl Engine {
     fn advance(&mut self, read: &mut InFlight, bytes: usize) -> Result<bool, Error> {
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let reached = read.filled + bytes;
-        if reached + usize::from(seeded_bug!(OffByOneAtChunkEnd)) >= chunk.want
+        if reached + usize::from(seeded_bug!(OffByOneAtChunkEnd)) >= chunk.payload_len
             || (seeded_bug!(ShortReadIgnored) && bytes > 0)
         {
             return Ok(true);
         }
         if bytes == 0 && !read.direct {
-            // A buffered read of nothing is the end of the file, and the bytes up to `want` were there when its header
+            // A buffered read of nothing is the end of the file, and the bytes up to `payload_len` were there when its header
             // was read.
             if seeded_bug!(EndOfFileIsSuccess) {
                 return Ok(true);
@@ -73,7 +73,7 @@ impl Engine {
             self.recoveries.realigned += u64::from(aligned < reached);
             // What the next read may overwrite does not count until it has come.
             read.filled = aligned;
-            read.len = chunk.slot.len() - aligned;
+            read.len = chunk.buffer_range.len() - aligned;
         } else {
             self.go_buffered(read);
         }
@@ -112,8 +112,9 @@ impl Engine {
         self.recoveries.buffered += 1;
         let chunk = &self.plan.chunks()[read.chunk.index()];
         read.direct = false;
-        read.filled += usize::from(seeded_bug!(WrongFallback) && read.filled > 0 && read.filled + 1 < chunk.want);
-        read.len = chunk.want - read.filled;
+        read.filled +=
+            usize::from(seeded_bug!(WrongFallback) && read.filled > 0 && read.filled + 1 < chunk.payload_len);
+        read.len = chunk.payload_len - read.filled;
     }
 
     /// The tensor that the first missing byte of a read belongs to, and its place in the file.
@@ -125,7 +126,7 @@ impl Engine {
         let placements = &self.plan.placements()[chunk.tensors.start..last];
         let is_it = |p: &&Placement| p.range.end() > offset && !p.range.is_empty() && p.location != Location::Mapped;
         placements.iter().find(is_it).map_or_else(
-            || (String::new(), offset..chunk.offset + chunk.want as u64),
+            || (String::new(), offset..chunk.offset + chunk.payload_len as u64),
             |p| (self.catalog.tensor(p.tensor).name.to_owned(), p.range.start()..p.range.end()),
         )
     }

@@ -54,17 +54,21 @@ impl Plan {
         extent.tensors.clone().filter_map(move |placement| {
             let tensor = self.placements[placement].range;
             if tensor.is_empty() {
-                return Some(Part { placement, offset: 0, bytes: extent.place..extent.place });
+                return Some(Part { placement, offset: 0, bytes: extent.buffer_offset..extent.buffer_offset });
             }
             if let Some(pieces) = extent.pieces {
                 let start = pieces.before(extent.range.start());
                 let len = (pieces.before(extent.range.end()) - start) as usize;
-                return Some(Part { placement, offset: start, bytes: extent.place..extent.place + len });
+                return Some(Part {
+                    placement,
+                    offset: start,
+                    bytes: extent.buffer_offset..extent.buffer_offset + len,
+                });
             }
             let start = tensor.start().max(extent.range.start());
             let end = tensor.end().min(extent.range.end());
             // Within a buffer, whose length is a usize.
-            let at = extent.place + start.checked_sub(extent.range.start())? as usize;
+            let at = extent.buffer_offset + start.checked_sub(extent.range.start())? as usize;
             let len = end.checked_sub(start).filter(|&len| len > 0)? as usize;
             Some(Part { placement, offset: start - tensor.start(), bytes: at..at + len })
         })

@@ -144,7 +144,7 @@ pub struct Extent {
     /// How it is read.
     pub method: Method,
     /// Where the first byte of `range` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
-    pub place: usize,
+    pub buffer_offset: usize,
     /// The size of its own buffer; 0 when all extents lie in one arena.
     pub buffer_bytes: usize,
     /// The alignment that its reads keep; one byte for buffered reads.
@@ -163,15 +163,15 @@ pub struct Chunk {
     /// Its first byte in the file, aligned for a direct read.
     pub offset: u64,
     /// How many bytes must land.
-    pub want: usize,
-    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `want` long, up to the alignment. When it is
+    pub payload_len: usize,
+    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `payload_len` long, up to the alignment. When it is
     /// [gathered](Self::gathered), it is read to a buffer apart, and these are that one's bytes, from 0 on.
-    pub slot: Range<usize>,
+    pub buffer_range: Range<usize>,
     /// Whether it is read to a buffer apart, from where [`Plan::gather`] says what to copy. That buffer has an address that is aligned to
     /// [`alignment`](Self::alignment).
     pub gathered: bool,
     /// How many of its first bytes alignment brought along: they are of no extent, or of a chunk before.
-    pub lead: u32,
+    pub align_prefix: u32,
     /// How it is read.
     pub method: Method,
     /// The alignment that a resumed direct read keeps.
@@ -343,8 +343,8 @@ impl Plan {
 
     /// The bytes of the arena, or of its extent's own buffer, that a chunk fills, with what alignment adds: no other chunk has them.
     #[must_use]
-    pub fn landing(&self, chunk: &Chunk) -> Range<usize> {
-        self.gather(chunk).map_or(chunk.slot.clone(), |gather| gather.landing())
+    pub fn dest_range(&self, chunk: &Chunk) -> Range<usize> {
+        self.gather(chunk).map_or(chunk.buffer_range.clone(), |gather| gather.dest_range())
     }
 
     /// The bytes of the selected tensors; those of tensors that are the same bytes and have one place are counted once.
@@ -356,7 +356,7 @@ impl Plan {
     /// The bytes that must land for the load to be done: the selected ones, and those read along between them.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.want as u64).sum()
+        self.chunks.iter().map(|chunk| chunk.payload_len as u64).sum()
     }
 }
 

@@ -78,7 +78,8 @@ impl Verification {
     pub fn chunk_landed(&self, id: ChunkId, bytes: &[u8]) -> Result<(), Error> {
         let chunk = &self.plan.chunks()[id.index()];
         // What alignment brought along before the extent was checked with another chunk.
-        let range = ByteRange::new(chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+        let range =
+            ByteRange::new(chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
         let range = range.unwrap_or(ByteRange::EMPTY);
         for placement in chunk.tensors.clone() {
             if self.plan.placements()[placement].location != Location::Mapped {

@@ -61,8 +61,8 @@ impl Files {
         let chunk = &plan.chunks()[chunk.index()];
         let file = &self.bytes[chunk.file.index()];
         let mut bytes =
-            file[chunk.offset as usize..(chunk.offset as usize + chunk.slot.len()).min(file.len())].to_vec();
-        bytes.resize(chunk.slot.len(), 0xee);
+            file[chunk.offset as usize..(chunk.offset as usize + chunk.buffer_range.len()).min(file.len())].to_vec();
+        bytes.resize(chunk.buffer_range.len(), 0xee);
         bytes
     }
 

@@ -186,7 +186,7 @@ impl Staging {
     fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<Pieces<PoolBuffer>, CoreError> {
         let chunks = state.stages.chunks(extent);
         let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
-        Pieces::new(buffer, slots.map(|chunk| self.plan.landing(chunk)).collect())
+        Pieces::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
             .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
     }
 
@@ -196,10 +196,10 @@ impl Staging {
         let chunks = &self.plan.chunks()[chunks.start as usize..chunks.end as usize];
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return 0..0 };
         let end = match self.plan.gather(last) {
-            Some(gather) => gather.landing().end,
-            None => last.slot.start + last.want,
+            Some(gather) => gather.dest_range().end,
+            None => last.buffer_range.start + last.payload_len,
         };
-        self.plan.landing(first).start..end
+        self.plan.dest_range(first).start..end
     }
 }
 

@@ -162,7 +162,7 @@ fn large_partitions_are_read_past_the_page_cache() {
         return println!("skipped: the file system takes no direct reads");
     }
     let direct = |chunk: &&floodtide_core::Chunk| chunk.method == floodtide_core::Method::Direct;
-    let direct: u64 = planned.plan.chunks().iter().filter(direct).map(|chunk| chunk.want as u64).sum();
+    let direct: u64 = planned.plan.chunks().iter().filter(direct).map(|chunk| chunk.payload_len as u64).sum();
     assert!(direct >= 3 * 1_440_000 * 9 / 10 && planned.plan.read_bytes() < 3 * 1_440_000 + (1 << 20), "{direct}");
     assert_right(load(&loader(None), folder.path()), &expected, "load");
 }

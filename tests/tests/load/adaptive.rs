@@ -54,7 +54,7 @@ fn the_cached_part_of_a_file_is_copied_and_the_rest_read_past_the_cache() {
     }
     assert!(planned.strategy.reason.contains("partly in the page cache"), "{}", planned.strategy.reason);
     for chunk in planned.plan.chunks() {
-        let cached = chunk.offset + chunk.want as u64 <= 16 << 20;
+        let cached = chunk.offset + chunk.payload_len as u64 <= 16 << 20;
         assert_eq!(chunk.method == Method::Buffered, cached, "{chunk:?}");
     }
     assert_loaded(&Loader::new().load(&path).expect("loads"));
@@ -94,7 +94,7 @@ fn the_cached_part_of_a_slice_is_gathered_from_the_cache() {
         return println!("skipped: this file system has no half-cached files or no direct reads: {signals:?}");
     }
     for chunk in planned.plan.chunks() {
-        let cached = chunk.offset + chunk.want as u64 <= 16 << 20;
+        let cached = chunk.offset + chunk.payload_len as u64 <= 16 << 20;
         assert!(chunk.gathered && (chunk.method == Method::Buffered) == cached, "{chunk:?}");
     }
     let tensors = loader.load(&path).expect("loads");

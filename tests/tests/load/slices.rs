@@ -339,7 +339,7 @@ fn many_threads_gather_from_shorter_reads() {
         let planned = Loader::new().backend(Backend::Pread).threads(threads).selection(half.clone()).plan(&path);
         let chunks = planned.expect("plans").plan.chunks().to_vec();
         assert!(chunks.iter().all(|chunk| chunk.gathered));
-        chunks.iter().map(|chunk| chunk.slot.len()).max().expect("some")
+        chunks.iter().map(|chunk| chunk.buffer_range.len()).max().expect("some")
     };
     assert!(longest(2) > 1 << 20);
     // All of them together are as much as the usual number.

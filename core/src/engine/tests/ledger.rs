@@ -68,13 +68,13 @@ fn what_is_in_flight_is_counted_off_however_it_ends() {
 }
 
 fn slot_bytes(plan: &Plan, op: &ReadOp) -> u64 {
-    plan.chunks()[op.chunk.index()].slot.len() as u64
+    plan.chunks()[op.chunk.index()].buffer_range.len() as u64
 }
 
 #[test]
 fn a_cap_on_bytes_in_flight_may_be_reached() {
     let (engine, _) = load(1_000_000, 100, false);
-    let two: usize = engine.plan().chunks()[..2].iter().map(|chunk| chunk.slot.len()).sum();
+    let two: usize = engine.plan().chunks()[..2].iter().map(|chunk| chunk.buffer_range.len()).sum();
     for (cap, reads) in [(two as u64, 2), (two as u64 - 1, 1)] {
         let mut engine = Engine::new(Arc::clone(&engine.catalog), Arc::clone(&engine.plan), cap);
         assert_eq!(core::iter::from_fn(|| engine.next_read()).count(), reads);
@@ -87,7 +87,7 @@ fn progress_is_what_has_landed() {
     let (mut engine, _) = load(150_000, 100, false);
     let total = 150_100;
     assert_eq!(engine.progress(), Progress { bytes_done: 0, bytes_total: total, tensors_done: 0, tensors_total: 2 });
-    let first = engine.plan().chunks()[0].want as u64;
+    let first = engine.plan().chunks()[0].payload_len as u64;
     land(&mut engine);
     assert_eq!(engine.progress().bytes_done, first);
     while !engine.is_exhausted() {

@@ -9,7 +9,7 @@ fn reads_are_a_power_of_two_of_64_kib_to_1_gib() {
     for (asked, bytes) in [(0, 64 << 10), ((64 << 10) + 1, 128 << 10), (3 << 20, 4 << 20), (u64::MAX, 1 << 30)] {
         let options = PlanOptions { chunk_bytes: asked, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
-        assert_eq!(plan.chunks().iter().map(|chunk| chunk.want).max(), Some(bytes), "{asked}");
+        assert_eq!(plan.chunks().iter().map(|chunk| chunk.payload_len).max(), Some(bytes), "{asked}");
     }
 }
 

@@ -46,23 +46,23 @@ pub(super) fn carried_out(plan: &Plan) -> Vec<Vec<u8>> {
     };
     for chunk in plan.chunks() {
         let home = &mut memory[if plan.is_streamed() { chunk.extent.index() } else { 0 }];
-        let read: Vec<u8> = (chunk.offset..chunk.offset + chunk.want as u64).map(content).collect();
+        let read: Vec<u8> = (chunk.offset..chunk.offset + chunk.payload_len as u64).map(content).collect();
         match plan.gather(chunk) {
-            None => home[chunk.slot.start..chunk.slot.start + chunk.want].copy_from_slice(&read),
+            None => home[chunk.buffer_range.start..chunk.buffer_range.start + chunk.payload_len].copy_from_slice(&read),
             Some(gather) => {
-                assert!(chunk.slot.start == 0 && chunk.want <= chunk.slot.len());
+                assert!(chunk.buffer_range.start == 0 && chunk.payload_len <= chunk.buffer_range.len());
                 let mut filled = 0;
                 for (source, target) in gather.copies() {
-                    assert!(source.start >= chunk.lead as usize && target == filled);
+                    assert!(source.start >= chunk.align_prefix as usize && target == filled);
                     filled += source.len();
                 }
-                assert_eq!(filled, gather.landing().len());
-                gather.copy(&read, &mut crate::WriteOnly::new(&mut home[gather.landing()]));
+                assert_eq!(filled, gather.dest_range().len());
+                gather.copy(&read, &mut crate::WriteOnly::new(&mut home[gather.dest_range()]));
             }
         }
         if chunk.method == Method::Direct {
-            assert!(chunk.alignment.divides(chunk.offset) && chunk.alignment.divides(chunk.slot.start as u64));
-            assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+            assert!(chunk.alignment.divides(chunk.offset) && chunk.alignment.divides(chunk.buffer_range.start as u64));
+            assert!(chunk.alignment.divides(chunk.buffer_range.len() as u64));
         }
     }
     memory
@@ -116,7 +116,7 @@ fn what_is_gathered_from_fits_beside_what_stays() {
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("fits");
         assert_eq!(plan.arena_bytes() as u64, stays);
         assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
-        let longest = plan.chunks().iter().map(|chunk| chunk.slot.len()).max().expect("some");
+        let longest = plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().expect("some");
         // As many as are in flight, each with the edges that a direct read brings along.
         assert!(reads * (longest - 1024) <= most << 20, "{longest} with {left} left");
         assert!(2 * reads * longest >= most << 20, "{longest} with {left} left: no shorter than it must be");
@@ -133,7 +133,7 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
         Planner::new(options).plan(&catalog, &slice)
     };
     let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 8 << 20, 65 << 20).expect("plans");
-    let longest = wide.chunks().iter().map(|chunk| chunk.slot.len()).max();
+    let longest = wide.chunks().iter().map(|chunk| chunk.buffer_range.len()).max();
     assert_eq!(longest, Some(2 << 20), "32 of them take no more than the limit");
     // With so little memory each read is 64 KiB of the 128 GiB that the pieces span.
     let error = plan(1 << 20, 129 << 10, 1024, 128 << 10, 1 << 20).expect_err("two million reads");
@@ -164,7 +164,9 @@ fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
         let mut chunks: Vec<&Chunk> = plan.chunks().iter().collect();
         chunks.sort_by_key(|chunk| chunk.offset);
         assert!(
-            chunks.iter().all(|chunk| (chunk.method == Method::Buffered) == (chunk.offset + chunk.want as u64 <= end))
+            chunks
+                .iter()
+                .all(|chunk| (chunk.method == Method::Buffered) == (chunk.offset + chunk.payload_len as u64 <= end))
         );
         let mut ways: Vec<_> = chunks.iter().map(|chunk| (chunk.method, chunk.gathered)).collect();
         ways.dedup();
@@ -273,15 +275,15 @@ proptest! {
         let options = PlanOptions { access, direct: vec![direct], cached: vec![cached.clone()], tensor_alignment: alignment, chunk_bytes, max_read_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
 
-        let mut landings: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.landing(chunk))).collect();
+        let mut dest_ranges: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.dest_range(chunk))).collect();
         if !plan.is_streamed() {
-            landings.iter_mut().for_each(|(extent, _)| *extent = ExtentId(0));
+            dest_ranges.iter_mut().for_each(|(extent, _)| *extent = ExtentId(0));
         }
-        landings.sort_by_key(|(extent, landing)| (*extent, landing.start));
-        prop_assert!(landings.windows(2).all(|pair| pair[0].0 < pair[1].0 || pair[0].1.end <= pair[1].1.start));
+        dest_ranges.sort_by_key(|(extent, dest_range)| (*extent, dest_range.start));
+        prop_assert!(dest_ranges.windows(2).all(|pair| pair[0].0 < pair[1].0 || pair[0].1.end <= pair[1].1.start));
         for chunk in plan.chunks() {
             let extent = &plan.extents()[chunk.extent.index()];
-            let (start, end) = (extent.alignment.down(chunk.offset + u64::from(chunk.lead)), chunk.offset + chunk.want as u64);
+            let (start, end) = (extent.alignment.down(chunk.offset + u64::from(chunk.align_prefix)), chunk.offset + chunk.payload_len as u64);
             let is_cached = cached.iter().any(|range| range.start() <= start && end <= range.end());
             prop_assert_eq!(chunk.method == Method::Direct, extent.method == Method::Direct && !is_cached);
         }
@@ -289,7 +291,7 @@ proptest! {
         let mut booked = vec![0; wanted.len()];
         for chunk in plan.chunks() {
             for index in chunk.tensors.clone() {
-                booked[index] += plan.bytes_within(index, chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+                booked[index] += plan.bytes_within(index, chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
             }
         }
         let mut parts = vec![Vec::new(); wanted.len()];

@@ -247,7 +247,7 @@ proptest! {
         let bytes = delivered(&plan);
         let mut counted = vec![0; wanted.len()];
         for chunk in plan.chunks() {
-            let (start, end) = (chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+            let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
             chunk.tensors.clone().for_each(|index| counted[index] += plan.bytes_within(index, start, end));
         }
         let mut distinct = 0;
