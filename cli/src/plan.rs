@@ -249,7 +249,7 @@ mod tests {
             cached: cached.to_vec(),
             direct: true,
             aligned: true,
-            wanted_bytes: 1 << 20,
+            selected_bytes: 1 << 20,
         };
         let part = [ByteRange::new(0, 4096).expect("forwards")];
         for (share, cached, shown) in [

@@ -67,7 +67,7 @@ pub struct FileSignals {
     /// through the page cache can do.
     pub aligned: bool,
     /// How many of its bytes are wanted; a file of which none are is not read.
-    pub wanted_bytes: u64,
+    pub selected_bytes: u64,
 }
 
 impl FileSignals {
@@ -178,20 +178,20 @@ pub(crate) const MAX_GATHER_READS: usize = 32;
 /// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
 /// files' lengths and `selected_bytes` need be measured then.
 #[must_use]
-pub fn is_small(selected_bytes: u64, wanted: Option<Backend>) -> bool {
-    selected_bytes < SMALL_BYTES && wanted.is_none()
+pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool {
+    selected_bytes < SMALL_BYTES && requested_backend.is_none()
 }
 
-/// Decides. `wanted` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
+/// Decides. `requested_backend` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
 #[must_use]
-pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
+pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy {
     let signals = &*without_direct(signals);
-    let signals = &*profile::reconsidered(signals, wanted);
+    let signals = &*profile::reconsidered(signals, requested_backend);
     let mut reasons: Vec<String> = Vec::new();
-    let small = is_small(signals.selected_bytes, wanted);
+    let small = is_small(signals.selected_bytes, requested_backend);
     let direct: Vec<bool> = signals.files.iter().map(|file| !small && file.takes_direct_reads()).collect();
     let any_direct = direct.iter().any(|&direct| direct);
-    let backend = match wanted {
+    let backend = match requested_backend {
         Some(backend) => {
             reasons.push(format!("{backend} was asked for"));
             backend
@@ -238,7 +238,7 @@ pub fn decide(signals: &Signals, wanted: Option<Backend>) -> Strategy {
         reason: reasons.join("; "),
     };
     profile::adjust(&mut strategy, signals);
-    if wanted == Some(Backend::Uring) {
+    if requested_backend == Some(Backend::Uring) {
         // Whoever wants the ring wants the direct reads that it is for.
         strategy.expected = None;
     }
@@ -284,7 +284,7 @@ fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<St
 /// the end itself.
 fn floods_the_cache(signals: &Signals, direct: &[bool]) -> bool {
     let through = signals.files.iter().zip(direct).filter(|(file, direct)| !**direct && !is_cached(file));
-    let through = through.fold(0_u64, |sum, (file, _)| sum.saturating_add(file.wanted_bytes));
+    let through = through.fold(0_u64, |sum, (file, _)| sum.saturating_add(file.selected_bytes));
     let tensors = if signals.consumer == Consumer::Whole { signals.selected_bytes } else { 0 };
     through > signals.memory.saturating_sub(tensors)
 }

@@ -101,7 +101,7 @@ pub(crate) struct Crew<S> {
     tuning: Mutex<Tuning>,
     /// Threads that were started, and that there should be, where each keeps one read in flight.
     started: AtomicUsize,
-    wanted: AtomicUsize,
+    target_threads: AtomicUsize,
     /// The threads that nobody has joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Memory may have come back since the supply was last asked.
@@ -233,7 +233,7 @@ impl<S: Supply> Crew<S> {
             engine: Mutex::new(engine),
             tuning: Mutex::new(tuning),
             started: AtomicUsize::new(0),
-            wanted: AtomicUsize::new(0),
+            target_threads: AtomicUsize::new(0),
             threads: Mutex::default(),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
@@ -248,13 +248,13 @@ impl<S: Supply> Crew<S> {
 
     /// Starts the threads that the tuner asks for beyond those there are.
     fn call_in_threads(self: &Arc<Self>) {
-        while self.started.load(Ordering::Relaxed) < self.wanted.load(Ordering::Relaxed) {
+        while self.started.load(Ordering::Relaxed) < self.target_threads.load(Ordering::Relaxed) {
             if self.with(|engine| engine.is_exhausted()) {
                 return;
             }
             if self.spawn(Self::work).is_err() {
                 // There are no more to be had, and those that are do the work.
-                self.wanted.store(0, Ordering::Relaxed);
+                self.target_threads.store(0, Ordering::Relaxed);
                 return;
             }
             self.started.fetch_add(1, Ordering::Relaxed);
@@ -288,9 +288,9 @@ impl<S: Supply> Crew<S> {
 
     /// How many workers the strategy asks for, as far as there is work for them.
     fn workers(&self) -> usize {
-        let wanted = self.prepared.strategy.workers.max(1).min(self.prepared.plan.chunks().len());
+        let workers = self.prepared.strategy.workers.max(1).min(self.prepared.plan.chunks().len());
         // An async driver keeps all reads in flight by itself.
-        if self.prepared.strategy.backend == Backend::Tokio { wanted.min(1) } else { wanted }
+        if self.prepared.strategy.backend == Backend::Tokio { workers.min(1) } else { workers }
     }
 
     /// Starts the workers on threads of their own.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use floodtide_core::{Access, Buffers, Catalog, Chunk, Error, MemoryLimit, Order, Plan, PlanOptions, Planner, Wanted};
+use floodtide_core::{Access, Buffers, Catalog, Chunk, Error, MemoryLimit, Order, Plan, PlanOptions, Planner, TensorSlice};
 use floodtide_fuzz::checkpoint::{Lengths, catalog, cut, selection};
 use floodtide_fuzz::{options, promises};
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -18,7 +18,7 @@ const MAX_GATHERED: u64 = 1 << 20;
 struct Case {
     catalog: Catalog,
     options: PlanOptions,
-    selected: Vec<Wanted>,
+    selected: Vec<TensorSlice>,
     memory: Option<MemoryLimit>,
 }
 
@@ -53,7 +53,7 @@ fn run(case: Case) -> Corpus {
         return Corpus::Reject;
     }
 
-    let pieces = || selected.iter().filter_map(|wanted| wanted.pieces(&catalog.tensor(wanted.tensor())));
+    let pieces = || selected.iter().filter_map(|slice| slice.pieces(&catalog.tensor(slice.tensor())));
     if pieces().fold(0, |sum: u64, pieces| sum.saturating_add(pieces.count())) > MAX_GATHERED {
         return Corpus::Reject;
     }
@@ -89,7 +89,7 @@ fn run(case: Case) -> Corpus {
             let Access::Stream(buffers) = options.access else { panic!("only streams have buffers") };
             assert!(!buffers.split && limit == buffers.limit && needed > limit);
             let tensor = catalog.find(&tensor).expect("it is named");
-            assert!(selected.iter().any(|wanted| wanted.tensor() == tensor.id && wanted.bytes(&tensor) <= needed));
+            assert!(selected.iter().any(|slice| slice.tensor() == tensor.id && slice.bytes(&tensor) <= needed));
             // What the message asks for is enough for this tensor.
             let access = Access::Stream(Buffers { limit: needed, ..buffers });
             match Planner::new(PlanOptions { access, ..options }).plan(&catalog, &selected) {

@@ -2,7 +2,7 @@
 
 use floodtide_core::{
     Access, Alignment, Buffers, ByteRange, Catalog, Chunk, Extent, ExtentId, FileId, Location, Method, Order, Plan,
-    PlanOptions, Strided, Wanted, tensor_alignment,
+    PlanOptions, StridedRange, TensorSlice, tensor_alignment,
 };
 use std::collections::HashSet;
 
@@ -13,15 +13,15 @@ const GAPS: u64 = 4 << 20;
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
 
 /// Panics when the plan breaks a promise.
-pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan: &Plan) {
+pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions, plan: &Plan) {
     assert_eq!(plan.placements().len(), selected.len());
-    for (index, (placement, wanted)) in plan.placements().iter().zip(selected).enumerate() {
-        let tensor = catalog.tensor(wanted.tensor());
-        assert_eq!((placement.tensor, placement.range), (wanted.tensor(), wanted.range(&tensor)));
-        assert_eq!((plan.slice(index), plan.pieces(index)), (wanted.as_slice(), wanted.pieces(&tensor)));
+    for (index, (placement, slice)) in plan.placements().iter().zip(selected).enumerate() {
+        let tensor = catalog.tensor(slice.tensor());
+        assert_eq!((placement.tensor, placement.range), (slice.tensor(), slice.range(&tensor)));
+        assert_eq!((plan.slice(index), plan.pieces(index)), (slice.as_slice(), slice.pieces(&tensor)));
         assert_eq!(
             (plan.bytes(index), plan.tensor(catalog, index).bytes()),
-            (wanted.bytes(&tensor), plan.bytes(index))
+            (slice.bytes(&tensor), plan.bytes(index))
         );
     }
     let (selected_bytes, distinct) = (plan.selected_bytes(), distinct_bytes(catalog, plan));
@@ -51,12 +51,12 @@ fn distinct_bytes(catalog: &Catalog, plan: &Plan) -> u64 {
 
 /// Whether tensors that are the same bytes may all the same be read for each: where they are listed, come in parts and in order, or have
 /// blocks that no cut suits; or where what is selected between two of them is another part of the same.
-fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[Wanted]) -> bool {
+fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[TensorSlice]) -> bool {
     let in_order = |buffers: Buffers| buffers.order == Order::Listed || (buffers.split && buffers.order == Order::File);
-    let odd = |wanted: &Wanted| !catalog.tensor(wanted.tensor()).dtype.block_bytes().is_power_of_two();
+    let odd = |slice: &TensorSlice| !catalog.tensor(slice.tensor()).dtype.block_bytes().is_power_of_two();
     matches!(options.access, Access::Stream(buffers) if in_order(buffers))
         || selected.iter().any(odd)
-        || selected.iter().any(|wanted| wanted.as_slice().is_some())
+        || selected.iter().any(|slice| slice.as_slice().is_some())
 }
 
 /// The memory that carrying out the plan takes.
@@ -83,7 +83,7 @@ fn extents(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
 }
 
 /// A chunk of a slice in pieces goes on where the one before ended, counted by the pieces, and begins and ends with bytes of them.
-fn pieces(plan: &Plan, chunk: &Chunk, extent: &Extent, pieces: Strided, filled: &mut Option<u64>) {
+fn pieces(plan: &Plan, chunk: &Chunk, extent: &Extent, pieces: StridedRange, filled: &mut Option<u64>) {
     let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
     let (from, to) = (pieces.before(start), pieces.before(end));
     assert_eq!(from, filled.unwrap_or(pieces.before(extent.range.start())), "without a gap and without reading twice");

@@ -20,21 +20,21 @@ pub struct Mappings {
     maps: Vec<Option<Mmap>>,
     /// In place of them all: the only file, read whole.
     image: Option<Image>,
-    wanted: Vec<(usize, usize, usize)>,
+    ranges: Vec<(usize, usize, usize)>,
 }
 
 impl Mappings {
-    /// No mapping, but the bytes of the only file. `wanted`: what of it is looked at by [`populate`](Self::populate).
-    pub fn of_image(image: Image, wanted: &[(FileId, ByteRange)]) -> Self {
+    /// No mapping, but the bytes of the only file. `ranges`: what of it is looked at by [`populate`](Self::populate).
+    pub fn of_image(image: Image, ranges: &[(FileId, ByteRange)]) -> Self {
         // Inside the image, so both ends fit in usize.
-        let wanted = wanted.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
-        Self { image: Some(image), wanted: wanted.collect(), ..Self::default() }
+        let ranges = ranges.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
+        Self { image: Some(image), ranges: ranges.collect(), ..Self::default() }
     }
 
-    /// Maps the files of `wanted`; nothing is read yet.
-    pub fn new(files: &[OpenFile], wanted: &[(FileId, ByteRange)]) -> Result<Self, Error> {
+    /// Maps the files of `ranges`; nothing is read yet.
+    pub fn new(files: &[OpenFile], ranges: &[(FileId, ByteRange)]) -> Result<Self, Error> {
         let mut mappings = Self { maps: (0..files.len()).map(|_| None).collect(), ..Self::default() };
-        for (id, range) in wanted {
+        for (id, range) in ranges {
             let file = &files[id.index()];
             let map = &mut mappings.maps[id.index()];
             let mapped = if let Some(map) = map {
@@ -53,7 +53,7 @@ impl Mappings {
                 return Err(Error::Memory { bytes: file.byte_len(), source });
             }
             // Inside the mapping, so both ends fit in usize.
-            mappings.wanted.push((id.index(), range.start() as usize, range.end() as usize));
+            mappings.ranges.push((id.index(), range.start() as usize, range.end() as usize));
         }
         Ok(mappings)
     }
@@ -86,7 +86,7 @@ impl Mappings {
         check: &(impl Fn(FileId, u64, &[u8]) -> Result<(), CoreError> + Sync),
     ) -> Result<(), PopulateError> {
         let steps: Vec<(usize, usize, usize)> = self
-            .wanted
+            .ranges
             .iter()
             .flat_map(|&(file, start, end)| (start..end).step_by(STEP).map(move |at| (file, at, (at + STEP).min(end))))
             .collect();
@@ -130,7 +130,7 @@ impl Mappings {
 
     /// Locks the wanted ranges in memory, and adds to what is locked.
     pub fn lock(&self, locked: &mut u64) -> io::Result<()> {
-        self.wanted.iter().try_for_each(|&(file, start, end)| match self.maps.get(file) {
+        self.ranges.iter().try_for_each(|&(file, start, end)| match self.maps.get(file) {
             Some(Some(map)) => lock_memory(&map[start..end], locked),
             _ => Ok(()),
         })
@@ -192,13 +192,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         file.as_file().set_len(10_000).expect("grows");
         let opened = [OpenFile::open(file.path()).expect("opens")];
-        let wanted = [
+        let ranges = [
             (FileId(0), ByteRange::new(0, 4096).expect("forwards")),
             (FileId(0), ByteRange::new(8192, 10_000).expect("forwards")),
         ];
-        assert!(Mappings::new(&opened, &wanted).is_ok());
+        assert!(Mappings::new(&opened, &ranges).is_ok());
         file.as_file().set_len(9000).expect("shrinks");
-        let error = Mappings::new(&opened, &wanted).expect_err("too short");
+        let error = Mappings::new(&opened, &ranges).expect_err("too short");
         assert!(matches!(error, Error::Changed { .. }), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::files::OpenFile;
 use crate::probe::{self, Residency};
 use floodtide_core::strategy::{Backend, Consumer, FileSignals, Signals, is_small};
-use floodtide_core::{Access, Alignment, Catalog, PlanOptions, Strided, Wanted, tensor_alignment};
+use floodtide_core::{Access, Alignment, Catalog, PlanOptions, StridedRange, TensorSlice, tensor_alignment};
 
 /// What a checkpoint is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,13 @@ impl Asked {
         files: &mut [OpenFile],
         there: bool,
         catalog: &Catalog,
-        selected: &[Wanted],
+        selected: &[TensorSlice],
     ) -> (Signals, bool) {
         let lazy = matches!(self.purpose, Purpose::Whole { access: Access::Map { resident: false }, .. });
-        let (mut aligned, mut wanted) = (vec![false; files.len()], vec![0_u64; files.len()]);
+        let (mut aligned, mut selected_of) = (vec![false; files.len()], vec![0_u64; files.len()]);
         let (mut selected_bytes, mut copied) = (0_u64, 0_u64);
         let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
-        let mut before: Option<&Wanted> = None;
+        let mut before: Option<&TensorSlice> = None;
         for (part, tensor) in parts.filter(|(part, tensor)| part.byte_len(tensor) > 0) {
             // Tensors that are the same bytes are read once.
             if before.replace(part).is_some_and(|before| part.same_bytes(before, catalog)) {
@@ -53,8 +53,8 @@ impl Asked {
             aligned[tensor.file.index()] |= in_place || pieces.is_some();
             // What is read along with them takes its time too.
             let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().max_read_gap);
-            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::byte_len) };
-            wanted[tensor.file.index()] += bytes;
+            let bytes = if along { range.len() } else { pieces.map_or(range.len(), StridedRange::byte_len) };
+            selected_of[tensor.file.index()] += bytes;
             selected_bytes = selected_bytes.saturating_add(bytes);
             let mapped = lazy && in_place && tensor_alignment(&tensor, self.alignment) <= Alignment::PAGE;
             copied = copied.saturating_add(if mapped { 0 } else { bytes });
@@ -77,7 +77,7 @@ impl Asked {
             cpus: if little { 1 } else { probe::cpus() },
             profile: None,
         };
-        for ((file, aligned), wanted_bytes) in files.iter_mut().zip(aligned).zip(wanted) {
+        for ((file, aligned), selected_bytes) in files.iter_mut().zip(aligned).zip(selected_of) {
             let mut residency = Residency::default();
             if !little {
                 file.open_direct();
@@ -89,7 +89,7 @@ impl Asked {
                 cached: residency.ranges,
                 direct: file.direct_limits().is_some(),
                 aligned,
-                wanted_bytes,
+                selected_bytes,
             });
         }
         if !there {

@@ -42,15 +42,15 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     pub(crate) fn of(case: &Case) -> Self {
-        let wanted = || case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor));
+        let selected = || case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor));
         let asked = case.devices.iter().filter_map(|device| device.says).map(|limits| limits.both().as_u64());
         // At the two ends of a run, and before it.
         let edges = 3 * asked.chain([case.tensor_alignment.as_u64(), 4096]).max().unwrap_or(0);
         let (mut bytes, mut longest, mut tensors) = (0_u64, 0, 0);
-        for tensor in wanted() {
-            let wanted = case.selection.byte_len(tensor);
-            bytes = bytes.saturating_add(wanted);
-            longest = longest.max(wanted);
+        for tensor in selected() {
+            let tensor_bytes = case.selection.byte_len(tensor);
+            bytes = bytes.saturating_add(tensor_bytes);
+            longest = longest.max(tensor_bytes);
             tensors += 1;
         }
         let least = distinct(case).map(|tensor| case.selection.byte_len(tensor)).fold(0, u64::saturating_add);

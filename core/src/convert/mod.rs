@@ -32,8 +32,8 @@ use crate::format::safetensors::write::WriteError;
 use crate::format::serverlessllm::Dialect;
 use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
+use crate::tensor_slice::TensorSlice;
 use crate::units::TensorId;
-use crate::wanted::Wanted;
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -149,7 +149,7 @@ impl Layout {
     /// tensors.
     pub fn new(
         catalog: &Catalog,
-        selected: &[Wanted],
+        selected: &[TensorSlice],
         metadata: &[(String, MetadataValue)],
         options: &Options,
     ) -> Result<Self, ConvertError> {
@@ -227,10 +227,10 @@ impl Layout {
 }
 
 /// What is selected, with its new names, when the target has types for all of it.
-fn items<'a>(catalog: &'a Catalog, selected: &[Wanted], options: &Options) -> Result<Vec<Item<'a>>, ConvertError> {
+fn items<'a>(catalog: &'a Catalog, selected: &[TensorSlice], options: &Options) -> Result<Vec<Item<'a>>, ConvertError> {
     let target = options.target;
-    let tensors = || selected.iter().map(|wanted| catalog.tensor(wanted.tensor()));
-    if let Some(slice) = selected.iter().find(|wanted| wanted.as_slice().is_some()) {
+    let tensors = || selected.iter().map(|slice| catalog.tensor(slice.tensor()));
+    if let Some(slice) = selected.iter().find(|slice| slice.as_slice().is_some()) {
         return Err(ConvertError::Slice { tensor: catalog.tensor(slice.tensor()).name.to_owned() });
     }
     let dtype = |tensor: &TensorInfo<'_>| plain_dtype(tensor).filter(|&dtype| target.holds(dtype));

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
-use crate::strided::Strided;
+use crate::strided_range::StridedRange;
+use crate::tensor_slice::{FileLayout, TensorSlice};
 use crate::units::{Alignment, ByteRange, FileId};
-use crate::wanted::{Lies, Wanted};
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -50,17 +50,17 @@ struct Run {
     /// The furthest start of a mapped placement that the run has gone over, or its own: no placement of it starts before.
     mapped: u64,
     /// The pieces of the slice that it is. No other tensor joins it.
-    pieces: Option<Strided>,
+    pieces: Option<StridedRange>,
 }
 
 impl Run {
     /// Whether what lies there can join: the same file, near enough, and aligned where the run would put it.
-    fn takes(&self, file: FileId, lies: &Lies, alignment: Alignment, max_gap: u64) -> bool {
+    fn takes(&self, file: FileId, file_layout: &FileLayout, alignment: Alignment, max_gap: u64) -> bool {
         let base = if self.in_place { 0 } else { self.start };
-        let start = lies.range.start();
+        let start = file_layout.range.start();
         file == self.file
             && self.pieces.is_none()
-            && lies.pieces.is_none()
+            && file_layout.pieces.is_none()
             // Behind the run, which is not a matter of course where the caller lists the tensors.
             && start.checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
             // Slices of tensors that are the same bytes need not ascend.
@@ -73,7 +73,7 @@ impl Run {
 
 pub(super) fn lay_out(
     catalog: &Catalog,
-    selected: &[Wanted],
+    selected: &[TensorSlice],
     selected_bytes: u64,
     options: &PlanOptions,
 ) -> Result<LaidOut, Error> {
@@ -97,23 +97,24 @@ pub(super) fn lay_out(
     let streamed = matches!(options.access, Access::Stream(_));
     let mut run: Option<Run> = None;
     let mut rest = selected;
-    while let Some(wanted) = rest.first() {
+    while let Some(selection) = rest.first() {
         // Tensors that are the same bytes have one place, which suits all of them.
         let (tied, after) = rest.split_at(ties::together(catalog, rest, options));
         rest = after;
-        let tensor = catalog.tensor(wanted.tensor());
-        let lies = wanted.lies(&tensor);
-        let range = lies.range;
+        let tensor = catalog.tensor(selection.tensor());
+        let file_layout = selection.file_layout(&tensor);
+        let range = file_layout.range;
         // Nearly always it is one, which is not looked up again.
         let others = &tied[1..];
-        let alignment = others.iter().fold(tensor_alignment(&tensor, options.tensor_alignment), |alignment, wanted| {
-            tensor_alignment(&catalog.tensor(wanted.tensor()), alignment)
-        });
+        let alignment =
+            others.iter().fold(tensor_alignment(&tensor, options.tensor_alignment), |alignment, selection| {
+                tensor_alignment(&catalog.tensor(selection.tensor()), alignment)
+            });
         let index = layout.out.placements.len();
         let location = match options.access {
             // A mapping begins at a page, and maybe at nothing rounder.
             Access::Map { .. }
-                if alignment <= Alignment::PAGE && alignment.divides(range.start()) && lies.pieces.is_none() =>
+                if alignment <= Alignment::PAGE && alignment.divides(range.start()) && file_layout.pieces.is_none() =>
             {
                 Location::Mapped
             }
@@ -121,12 +122,12 @@ pub(super) fn lay_out(
             // What is empty has no byte to read; the arena's start is aligned for all.
             _ => Location::Arena(0),
         };
-        let mut add = |wanted: &Wanted, tensor: &TensorInfo<'_>| {
-            let slice = wanted.as_slice().and_then(|slice| layout.out.slices.add(tensor, slice, lies.pieces));
+        let mut add = |selection: &TensorSlice, tensor: &TensorInfo<'_>| {
+            let slice = selection.as_slice().and_then(|slice| layout.out.slices.add(tensor, slice, file_layout.pieces));
             layout.out.placements.push(Placement { tensor: tensor.id, range, location, slice });
         };
-        add(wanted, &tensor);
-        others.iter().for_each(|wanted| add(wanted, &catalog.tensor(wanted.tensor())));
+        add(selection, &tensor);
+        others.iter().for_each(|selection| add(selection, &catalog.tensor(selection.tensor())));
         if range.is_empty() {
             continue;
         }
@@ -140,7 +141,7 @@ pub(super) fn lay_out(
         let max_gap = options.max_merge_gap.min(layout.gap_budget);
         match &mut run {
             Some(run)
-                if run.takes(tensor.file, &lies, alignment, max_gap)
+                if run.takes(tensor.file, &file_layout, alignment, max_gap)
                     && layout.shares_buffer(run, range.end(), alignment) =>
             {
                 layout.gap_budget -= range.start() - run.end;
@@ -158,7 +159,7 @@ pub(super) fn lay_out(
                     alignment,
                     in_place: alignment.divides(range.start()),
                     mapped: range.start(),
-                    pieces: lies.pieces,
+                    pieces: file_layout.pieces,
                     // What is empty before the first run of a stream goes with it; in the arena it needs no run.
                     first: if streamed && layout.out.extents.is_empty() { 0 } else { index },
                 });
@@ -302,7 +303,7 @@ impl Layout<'_> {
     }
 
     /// Places a slice in pieces, or, where it is longer than a buffer of a stream, the parts of it.
-    fn end_pieces(&mut self, run: &Run, pieces: Strided, tensors_end: usize) -> Result<(), Error> {
+    fn end_pieces(&mut self, run: &Run, pieces: StridedRange, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
         let apart = pieces.gap() > self.options.max_read_gap
             && self.apart.checked_add(pieces.count()).is_some_and(|apart| apart <= self.most_apart());
@@ -350,7 +351,7 @@ impl Layout<'_> {
     fn place_part(
         &mut self,
         run: &Run,
-        pieces: Strided,
+        pieces: StridedRange,
         part: Range<u64>,
         tensors: Range<usize>,
         apart: bool,

@@ -1,6 +1,6 @@
 //! Slices that lie in a file in pieces: how they are read, and how the pieces come together.
 //!
-//! A slice of a dimension other than the slowest is [`Strided`]: many pieces with a gap of always the same length between
+//! A slice of a dimension other than the slowest is [`StridedRange`]: many pieces with a gap of always the same length between
 //! them. There are two ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of
 //! which the pieces are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
 //! as long as so many bytes ([`PlanOptions::max_read_gap`]). So all pieces of a slice are read along if the gap is not longer
@@ -18,7 +18,7 @@
 use super::chunks::covers;
 use super::{Chunk, Extent, Method};
 use crate::seeded_bug::seeded_bug;
-use crate::strided::Strided;
+use crate::strided_range::StridedRange;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use crate::write_only::WriteOnly;
 use alloc::vec::Vec;
@@ -27,7 +27,7 @@ use core::ops::Range;
 /// How to bring the bytes of a chunk together that were read to a buffer of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gather {
-    pieces: Strided,
+    pieces: StridedRange,
     /// The file's byte that is the first in the buffer.
     offset: u64,
     /// The first of the pieces' bytes that the chunk brings, and one past the last, counted by the pieces.
@@ -38,7 +38,7 @@ pub struct Gather {
 
 impl Gather {
     /// What a chunk of a strided extent brings.
-    pub(super) fn new(chunk: &Chunk, extent: &Extent, pieces: Strided) -> Self {
+    pub(super) fn new(chunk: &Chunk, extent: &Extent, pieces: StridedRange) -> Self {
         let from = pieces.before(chunk.offset + u64::from(chunk.align_prefix));
         let to = pieces.before(chunk.offset + chunk.payload_len as u64);
         // All of it lies behind the extent's first byte, in memory whose length is a usize.
@@ -85,7 +85,7 @@ impl Gather {
 pub(super) fn cut(
     extent: &Extent,
     id: ExtentId,
-    pieces: Strided,
+    pieces: StridedRange,
     sliced: &Range<usize>,
     size: u64,
     cached: &[ByteRange],

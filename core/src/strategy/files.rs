@@ -10,10 +10,10 @@ const SCATTERED: f32 = 0.05;
 
 /// How the files that are read are read, and why. `direct` is the strategy's, by file.
 pub(super) fn explain(signals: &Signals, direct: &[bool]) -> String {
-    let read = || signals.files.iter().filter(|file| file.wanted_bytes > 0);
+    let read = || signals.files.iter().filter(|file| file.selected_bytes > 0);
     let count = |is: fn(&FileSignals) -> bool| read().filter(|file| is(file)).count();
     let files = read().count();
-    let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.wanted_bytes > 0).count();
+    let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.selected_bytes > 0).count();
     let cached = count(is_cached);
     let partly = count(|file| !is_cached(file) && !file.cached.is_empty());
     // Less in one piece than is worth a read of its own.

@@ -78,13 +78,13 @@ impl Profile {
 
 /// The signals as they are, or, where the device reads clearly faster through the page cache, as if it took no direct reads, for this
 /// reason. Whoever asks for the ring gets the direct reads that it is for, and a mapping reads nothing.
-pub(super) fn reconsidered(signals: &Signals, wanted: Option<Backend>) -> Cow<'_, Signals> {
+pub(super) fn reconsidered(signals: &Signals, requested_backend: Option<Backend>) -> Cow<'_, Signals> {
     let Some(profile) = &signals.profile else { return Cow::Borrowed(signals) };
     let (Some(direct), Some(buffered)) = (profile.fastest(true), profile.fastest(false)) else {
         return Cow::Borrowed(signals);
     };
     let takes_direct = signals.files.iter().any(|file| file.direct);
-    let given = matches!(wanted, Some(Backend::Uring | Backend::Mmap));
+    let given = matches!(requested_backend, Some(Backend::Uring | Backend::Mmap));
     if given || !takes_direct || (buffered as f64) < direct as f64 * CLEARLY {
         return Cow::Borrowed(signals);
     }
@@ -103,8 +103,8 @@ pub(super) fn reconsidered(signals: &Signals, wanted: Option<Backend>) -> Cow<'_
 /// sixteenth, about what reading the headers leaves, comes from or through the page cache.
 fn sets_the_pace(signals: &Signals, direct: &[bool]) -> bool {
     let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();
-    let files = signals.files.iter().zip(direct).filter(|(file, _)| file.wanted_bytes > 0);
-    let others: u64 = files.map(|(file, &direct)| if direct { cached(file) } else { file.wanted_bytes }).sum();
+    let files = signals.files.iter().zip(direct).filter(|(file, _)| file.selected_bytes > 0);
+    let others: u64 = files.map(|(file, &direct)| if direct { cached(file) } else { file.selected_bytes }).sum();
     signals.consumer == Consumer::Whole && !signals.verified && others <= signals.selected_bytes / 16
 }
 
@@ -112,9 +112,9 @@ fn sets_the_pace(signals: &Signals, direct: &[bool]) -> bool {
 /// mappings are none of the device's business.
 pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
     let Some(profile) = &signals.profile else { return };
-    let wanted = || signals.files.iter().zip(&strategy.direct).filter(|(file, _)| file.wanted_bytes > 0);
-    let any_direct = wanted().any(|(_, &direct)| direct);
-    let any_cold = wanted().any(|(file, _)| !is_cached(file));
+    let selected = || signals.files.iter().zip(&strategy.direct).filter(|(file, _)| file.selected_bytes > 0);
+    let any_direct = selected().any(|(_, &direct)| direct);
+    let any_cold = selected().any(|(file, _)| !is_cached(file));
     if !any_cold || signals.selected_bytes < super::SMALL_BYTES || strategy.backend == Backend::Mmap {
         return;
     }

@@ -60,7 +60,7 @@ impl<S: Supply> Crew<S> {
         let share = match strategy.backend {
             Backend::Uring => window.div_ceil(as_reads(strategy.workers.max(1))) as usize,
             _ => {
-                self.wanted.fetch_max(window as usize, Ordering::Relaxed);
+                self.target_threads.fetch_max(window as usize, Ordering::Relaxed);
                 1
             }
         };

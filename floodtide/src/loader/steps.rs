@@ -10,7 +10,7 @@ use crate::locate::{locate, locate_for};
 use crate::trace::{Phase, Phases};
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, Wanted,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, TensorSlice,
 };
 use floodtide_linux::Image;
 use floodtide_linux::OpenFile;
@@ -29,7 +29,7 @@ pub(crate) struct Checkpoint {
     pub(crate) image: Option<Image>,
     pub(crate) catalog: Arc<Catalog>,
     /// What is wanted of it, in the order of the files.
-    pub(crate) selected: Vec<Wanted>,
+    pub(crate) selected: Vec<TensorSlice>,
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,

@@ -7,14 +7,14 @@ use crate::units::ByteRange;
 /// Pieces of `piece` bytes, the first at `first`, each `period` bytes behind the one before. There are at least two, and there
 /// is a gap between them; what has none is a [`ByteRange`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Strided {
+pub struct StridedRange {
     first: u64,
     piece: u64,
     period: u64,
     count: u64,
 }
 
-impl Strided {
+impl StridedRange {
     /// Such pieces; `None` when there are fewer than two, no gap between them or no byte in them, or when they pass the last offset.
     #[must_use]
     pub const fn new(first: u64, piece: u64, period: u64, count: u64) -> Option<Self> {
@@ -112,16 +112,16 @@ mod tests {
             (u64::MAX - 5, 2, 4, 2),
             (0, u64::MAX - 1, u64::MAX, 2),
         ] {
-            assert_eq!(Strided::new(first, piece, period, count), None, "{first} {piece} {period} {count}");
+            assert_eq!(StridedRange::new(first, piece, period, count), None, "{first} {piece} {period} {count}");
         }
-        let last = Strided::new(u64::MAX - 6, 2, 4, 2).expect("ends at the last offset");
+        let last = StridedRange::new(u64::MAX - 6, 2, 4, 2).expect("ends at the last offset");
         assert_eq!((last.range().end(), last.before(u64::MAX)), (u64::MAX, 4));
     }
 
     proptest! {
         #[test]
         fn both_ways_to_count_agree_with_a_list_of_all_bytes(first in 0_u64..20, piece in 1_u64..9, gap in 1_u64..9, count in 2_u64..6) {
-            let pieces = Strided::new(first, piece, piece + gap, count).expect("strided");
+            let pieces = StridedRange::new(first, piece, piece + gap, count).expect("strided");
             let all: Vec<u64> =
                 (0..count).flat_map(|k| (0..piece).map(move |j| first + k * (piece + gap) + j)).collect();
             prop_assert_eq!(pieces.byte_len(), all.len() as u64);
