@@ -65,7 +65,7 @@ pub use glob::{Glob, GlobError};
 pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
     Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
-    PlanOptions, Planner, tensor_alignment,
+    PlanOptions, Planner, ReadMode, tensor_alignment,
 };
 pub use selection::Selection;
 pub use shard::{Cut, ShardRules};

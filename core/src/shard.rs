@@ -282,7 +282,7 @@ mod tests {
         for rank in [0, 6] {
             let slice = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
             let tensor = catalog.tensor(slice[0].tensor());
-            assert_eq!((slice[0].byte_len(&tensor), slice[0].pieces(&tensor)), (0, None::<StridedRange>));
+            assert_eq!((slice[0].byte_len(&tensor), slice[0].strided(&tensor)), (0, None::<StridedRange>));
         }
     }
 }

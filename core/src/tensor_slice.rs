@@ -51,13 +51,13 @@ impl From<TensorId> for TensorSlice {
 pub(crate) struct FileLayout {
     /// In the file, from the first to the last.
     pub(crate) range: ByteRange,
-    /// The pieces, when it is not all of `range` that is wanted.
-    pub(crate) pieces: Option<StridedRange>,
+    /// The blocks, when it is not all of `range` that is wanted.
+    pub(crate) strided: Option<StridedRange>,
 }
 
 impl FileLayout {
     pub(crate) fn byte_len(&self) -> u64 {
-        self.pieces.map_or(self.range.len(), StridedRange::byte_len)
+        self.strided.map_or(self.range.len(), StridedRange::byte_len)
     }
 }
 
@@ -116,10 +116,10 @@ impl TensorSlice {
         self.file_layout(tensor).range
     }
 
-    /// Its bytes in the file, or its pieces there when it is in more than one. `tensor` is that which it is of.
+    /// Its bytes in the file, or its blocks there when it is in more than one. `tensor` is that which it is of.
     #[must_use]
-    pub fn pieces(&self, tensor: &TensorInfo<'_>) -> Option<StridedRange> {
-        self.file_layout(tensor).pieces
+    pub fn strided(&self, tensor: &TensorInfo<'_>) -> Option<StridedRange> {
+        self.file_layout(tensor).strided
     }
 
     /// How many bytes it has. `tensor` is that which it is of.
@@ -141,14 +141,14 @@ impl TensorSlice {
 
     pub(crate) fn file_layout(&self, tensor: &TensorInfo<'_>) -> FileLayout {
         // It was made for this tensor, so that the slice begins and ends on blocks.
-        self.try_file_layout(tensor).unwrap_or(FileLayout { range: tensor.range, pieces: None })
+        self.try_file_layout(tensor).unwrap_or(FileLayout { range: tensor.range, strided: None })
     }
 
     /// Where it lies; `None` when it begins or ends inside a block.
     fn try_file_layout(&self, tensor: &TensorInfo<'_>) -> Option<FileLayout> {
-        let whole = FileLayout { range: tensor.range, pieces: None };
+        let whole = FileLayout { range: tensor.range, strided: None };
         let Some(Slice { dim, start, end }) = self.as_slice() else { return Some(whole) };
-        let nothing = FileLayout { range: ByteRange::new(tensor.range.start(), tensor.range.start())?, pieces: None };
+        let nothing = FileLayout { range: ByteRange::new(tensor.range.start(), tensor.range.start())?, strided: None };
         if start == end || tensor.range.is_empty() {
             return Some(nothing);
         }
@@ -159,13 +159,13 @@ impl TensorSlice {
         let elements = product(inner)?;
         let count = u64::try_from(product(outer)?).ok()?;
         let bytes = |indices: u64| u64::try_from(tensor.dtype.bytes_of(elements.checked_mul(indices.into())?)?).ok();
-        let (skipped, piece) = (bytes(start)?, bytes(end - start)?);
+        let (skipped, block_len) = (bytes(start)?, bytes(end - start)?);
         let first = tensor.range.start().checked_add(skipped)?;
         if count == 1 {
-            let range = ByteRange::new(first, first.checked_add(piece)?)?;
-            return Some(FileLayout { range, pieces: None });
+            let range = ByteRange::new(first, first.checked_add(block_len)?)?;
+            return Some(FileLayout { range, strided: None });
         }
-        let pieces = StridedRange::new(first, piece, bytes(size)?, count)?;
-        Some(FileLayout { range: pieces.range(), pieces: Some(pieces) })
+        let strided = StridedRange::new(first, block_len, bytes(size)?, count)?;
+        Some(FileLayout { range: strided.range(), strided: Some(strided) })
     }
 }

@@ -47,13 +47,13 @@ impl Asked {
             if before.replace(part).is_some_and(|before| part.same_bytes(before, catalog)) {
                 continue;
             }
-            let (range, pieces) = (part.range(&tensor), part.pieces(&tensor));
-            let in_place = pieces.is_none() && tensor_alignment(&tensor, self.alignment).divides(range.start());
-            // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.
-            aligned[tensor.file.index()] |= in_place || pieces.is_some();
+            let (range, strided) = (part.range(&tensor), part.strided(&tensor));
+            let in_place = strided.is_none() && tensor_alignment(&tensor, self.alignment).divides(range.start());
+            // Blocks are gathered from buffers of their own, so that direct reads may bring them from anywhere.
+            aligned[tensor.file.index()] |= in_place || strided.is_some();
             // What is read along with them takes its time too.
-            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().max_read_gap);
-            let bytes = if along { range.len() } else { pieces.map_or(range.len(), StridedRange::byte_len) };
+            let spanning = strided.is_some_and(|strided| strided.gap() <= PlanOptions::default().max_read_gap);
+            let bytes = if spanning { range.len() } else { strided.map_or(range.len(), StridedRange::byte_len) };
             selected_of[tensor.file.index()] += bytes;
             selected_bytes = selected_bytes.saturating_add(bytes);
             let mapped = lazy && in_place && tensor_alignment(&tensor, self.alignment) <= Alignment::PAGE;

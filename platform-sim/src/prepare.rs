@@ -153,7 +153,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Opti
     for part in selected {
         let tensor = catalog.tensor(part.tensor());
         let alignment = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
-        let starts_aligned = part.pieces(&tensor).is_some() || alignment.divides(part.range(&tensor).start());
+        let starts_aligned = part.strided(&tensor).is_some() || alignment.divides(part.range(&tensor).start());
         aligned[tensor.file.index()] |= starts_aligned && part.byte_len(&tensor) > 0;
     }
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {

@@ -64,14 +64,14 @@ impl Refusals {
             }
             Job::Stream { buffers, .. } => {
                 let Buffers { buffer_bytes: buffer_bytes, limit, split, .. } = *buffers;
-                let pieces = pieces(case, split, buffer_bytes, edges);
-                let all = bytes.saturating_add(gaps).saturating_add(pieces.1.saturating_mul(edges));
+                let plan_entries = plan_entries(case, split, buffer_bytes, edges);
+                let all = bytes.saturating_add(gaps).saturating_add(plan_entries.1.saturating_mul(edges));
                 let held = (least.min(limit), all.min(limit));
                 let one = if split { (0, alone.1.min(buffer_bytes)) } else { (longest.min(limit), alone.1.min(limit)) };
                 // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
                 let planned = (limit / 800).saturating_add(160_000);
                 let buffer = if split { Given::No } else { over(limit, alone) };
-                (held, (0, held.1), over(usize::MAX as u64, one), buffer, over(planned, pieces))
+                (held, (0, held.1), over(usize::MAX as u64, one), buffer, over(planned, plan_entries))
             }
         };
         let memory = over(told, memory);
@@ -131,7 +131,7 @@ fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
 }
 
 /// How many buffers and reads a stream is planned with, at least and at most.
-fn pieces(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
+fn plan_entries(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     let (mut least, mut most) = (0_u64, 0_u64);
     for tensor in distinct(case) {
@@ -146,7 +146,7 @@ fn pieces(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64)
         let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
         most = most.saturating_add(parts + bytes / read + 4);
         // What pieces are gathered from is read as well, or each of them apart.
-        most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.pieces(tensor)));
+        most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.block_count(tensor)));
     }
     (least, most)
 }

@@ -20,7 +20,7 @@ pub(super) fn chunk_bytes(asked: u64) -> u64 {
 /// Of what is in the page cache, less than this is not worth a read for itself; it is read along past the cache.
 const CACHED_PART: u64 = 64 << 10;
 
-/// The largest read that a slice in pieces is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
+/// The largest read that a strided slice is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
 /// keeps; so all of them should be little beside that, and fit in what is left.
 pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
     let reads = options.max_gather_reads.max(1);
@@ -45,7 +45,7 @@ pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOp
     let mut chunks = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
         let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);
-        let size = if extent.pieces.is_some() { gathered } else { size };
+        let size = if extent.strided.is_some() { gathered } else { size };
         cut_one(extent, ExtentId(index as u32), placements, size, cached, &mut chunks);
     }
     chunks
@@ -59,10 +59,10 @@ fn cut_one(
     cached: &[ByteRange],
     chunks: &mut Vec<Chunk>,
 ) {
-    if let Some(pieces) = extent.pieces {
+    if let Some(strided) = extent.strided {
         // The slice, perhaps with tensors without a byte around it.
         let sliced = filled(placements, extent.tensors.clone());
-        return gather::cut(extent, id, pieces, &sliced, size as u64, cached, chunks);
+        return gather::cut(extent, id, strided, &sliced, size as u64, cached, chunks);
     }
     let size = size.max(extent.alignment.as_u64() as usize);
     let align_prefix = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
@@ -146,26 +146,26 @@ pub(super) fn lane(chunk: &Chunk) -> usize {
     2 * chunk.file.index() + usize::from(chunk.method == Method::Buffered)
 }
 
-/// Orders pieces by how far into its lane each lies, so that lanes of any length start and end together: several devices are
+/// Orders items by how far into its lane each lies, so that lanes of any length start and end together: several devices are
 /// kept busy, and no shard waits for another.
-pub(super) fn interleave<T>(pieces: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec<T> {
-    let lanes = pieces.iter().map(|piece| lane_of(piece) + 1).max().unwrap_or(0);
+pub(super) fn interleave<T>(items: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec<T> {
+    let lanes = items.iter().map(|item| lane_of(item) + 1).max().unwrap_or(0);
     let mut total = alloc::vec![0_u64; lanes];
-    for piece in &pieces {
-        total[lane_of(piece)] += 1;
+    for item in &items {
+        total[lane_of(item)] += 1;
     }
     if total.iter().filter(|&&n| n > 0).count() < 2 {
-        return pieces;
+        return items;
     }
     let mut seen = alloc::vec![0_u64; lanes];
-    let mut order: Vec<(u64, usize)> = Vec::with_capacity(pieces.len());
-    for (index, piece) in pieces.iter().enumerate() {
-        let lane = lane_of(piece);
+    let mut order: Vec<(u64, usize)> = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let lane = lane_of(item);
         // The fraction (2 i + 1) / (2 n) of the lane, in 32 bits after the point: exact enough, and the same everywhere.
         order.push((((2 * seen[lane] + 1) << 31) / total[lane], index));
         seen[lane] += 1;
     }
     order.sort_unstable();
-    let mut taken: Vec<Option<T>> = pieces.into_iter().map(Some).collect();
+    let mut taken: Vec<Option<T>> = items.into_iter().map(Some).collect();
     order.into_iter().filter_map(|(_, index)| taken[index].take()).collect()
 }

@@ -2,7 +2,8 @@
 
 use super::chunks::{chunk_bytes, max_gather_read};
 use super::{
-    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment, ties,
+    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, ReadMode, Slices,
+    tensor_alignment, ties,
 };
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
@@ -17,8 +18,8 @@ use core::ops::Range;
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
 /// Tensors that share a buffer of a stream may always have so much together.
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
-/// A plan has no more reads than this of pieces apart: past it, its own description would take more than it saves.
-const MAX_APART: u64 = 1 << 20;
+/// A plan has no more reads of single blocks than this: past it, its own description would take more than it saves.
+const MAX_PER_BLOCK_READS: u64 = 1 << 20;
 
 pub(super) struct LaidOut {
     pub(super) placements: Vec<Placement>,
@@ -26,12 +27,12 @@ pub(super) struct LaidOut {
     pub(super) mapped: Vec<(FileId, ByteRange)>,
     pub(super) arena_bytes: u64,
     pub(super) slices: Slices,
-    /// The bytes of files that slices in pieces span.
+    /// The bytes of files that strided slices span.
     pub(super) strided_span: u64,
 }
 
-/// The tensors of a piece of a run end before `end`; those of the next piece start with `start_of_next`.
-struct PieceTensors {
+/// The tensors of a part of a run end before `end`; those of the next part start with `start_of_next`.
+struct PartTensors {
     end: usize,
     start_of_next: usize,
 }
@@ -49,8 +50,8 @@ struct Run {
     first: usize,
     /// The furthest start of a mapped placement that the run has gone over, or its own: no placement of it starts before.
     mapped: u64,
-    /// The pieces of the slice that it is. No other tensor joins it.
-    pieces: Option<StridedRange>,
+    /// The blocks of the slice that it is. No other tensor joins it.
+    strided: Option<StridedRange>,
 }
 
 impl Run {
@@ -59,8 +60,8 @@ impl Run {
         let base = if self.in_place { 0 } else { self.start };
         let start = file_layout.range.start();
         file == self.file
-            && self.pieces.is_none()
-            && file_layout.pieces.is_none()
+            && self.strided.is_none()
+            && file_layout.strided.is_none()
             // Behind the run, which is not a matter of course where the caller lists the tensors.
             && start.checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
             // Slices of tensors that are the same bytes need not ascend.
@@ -91,8 +92,8 @@ pub(super) fn lay_out(
         // Bytes between tensors are read only as long as they are few beside the selected ones: memory is promised too.
         gap_budget: selected_bytes / 128 + (4 << 20),
         selected_bytes,
-        pieces: 0,
-        apart: 0,
+        plan_entries: 0,
+        per_block_reads: 0,
     };
     let streamed = matches!(options.access, Access::Stream(_));
     let mut run: Option<Run> = None;
@@ -114,7 +115,9 @@ pub(super) fn lay_out(
         let location = match options.access {
             // A mapping begins at a page, and maybe at nothing rounder.
             Access::Map { .. }
-                if alignment <= Alignment::PAGE && alignment.divides(range.start()) && file_layout.pieces.is_none() =>
+                if alignment <= Alignment::PAGE
+                    && alignment.divides(range.start())
+                    && file_layout.strided.is_none() =>
             {
                 Location::Mapped
             }
@@ -123,7 +126,8 @@ pub(super) fn lay_out(
             _ => Location::Arena(0),
         };
         let mut add = |selection: &TensorSlice, tensor: &TensorInfo<'_>| {
-            let slice = selection.as_slice().and_then(|slice| layout.out.slices.add(tensor, slice, file_layout.pieces));
+            let slice =
+                selection.as_slice().and_then(|slice| layout.out.slices.add(tensor, slice, file_layout.strided));
             layout.out.placements.push(Placement { tensor: tensor.id, range, location, slice });
         };
         add(selection, &tensor);
@@ -159,7 +163,7 @@ pub(super) fn lay_out(
                     alignment,
                     in_place: alignment.divides(range.start()),
                     mapped: range.start(),
-                    pieces: file_layout.pieces,
+                    strided: file_layout.strided,
                     // What is empty before the first run of a stream goes with it; in the arena it needs no run.
                     first: if streamed && layout.out.extents.is_empty() { 0 } else { index },
                 });
@@ -194,9 +198,9 @@ struct Layout<'o> {
     gap_budget: u64,
     selected_bytes: u64,
     /// About how many extents and chunks a stream's plan has.
-    pieces: u64,
-    /// How many pieces are read apart.
-    apart: u64,
+    plan_entries: u64,
+    /// How many blocks are read one by one.
+    per_block_reads: u64,
 }
 
 impl Layout<'_> {
@@ -248,10 +252,10 @@ impl Layout<'_> {
         self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= buffer_bytes)
     }
 
-    /// Places the run, or, where it is longer than a buffer of a stream, the pieces of it.
+    /// Places the run, or, where it is longer than a buffer of a stream, the parts of it.
     fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
-        if let Some(pieces) = run.pieces {
-            return self.end_pieces(run, pieces, tensors_end);
+        if let Some(strided) = run.strided {
+            return self.end_strided(run, strided, tensors_end);
         }
         let (Access::Stream(buffers), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes()) else {
             return self.place(run, tensors_end);
@@ -274,21 +278,21 @@ impl Layout<'_> {
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
         let (whole, alignment) = self.least(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut a block (elements of six
+        // Cut at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
         let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
         let step = (buffer_bytes - margin) / margin * margin;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
-        let mut piece = Run { end: run.start, ..run };
+        let mut part = Run { end: run.start, ..run };
         let mut cut = base;
-        while piece.end < run.end {
+        while part.end < run.end {
             cut = cut.saturating_add(step);
-            piece.start = piece.end;
-            piece.end = if cut < run.end { cut - (cut - run.start) % whole } else { run.end };
-            let next = self.tensors_until(&piece, tensors_end);
-            self.place(&piece, next.end)?;
-            piece.first = next.start_of_next;
+            part.start = part.end;
+            part.end = if cut < run.end { cut - (cut - run.start) % whole } else { run.end };
+            let next = self.tensors_until(&part, tensors_end);
+            self.place(&part, next.end)?;
+            part.first = next.start_of_next;
         }
         Ok(())
     }
@@ -302,15 +306,19 @@ impl Layout<'_> {
         })
     }
 
-    /// Places a slice in pieces, or, where it is longer than a buffer of a stream, the parts of it.
-    fn end_pieces(&mut self, run: &Run, pieces: StridedRange, tensors_end: usize) -> Result<(), Error> {
+    /// Places a strided slice, or, where it is longer than a buffer of a stream, the parts of it.
+    fn end_strided(&mut self, run: &Run, strided: StridedRange, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
-        let apart = pieces.gap() > self.options.max_read_gap
-            && self.apart.checked_add(pieces.count()).is_some_and(|apart| apart <= self.most_apart());
-        self.apart += if apart { pieces.count() } else { 0 };
+        let by_block = strided.gap() > self.options.max_read_gap
+            && self
+                .per_block_reads
+                .checked_add(strided.count())
+                .is_some_and(|reads| reads <= self.max_per_block_reads());
+        self.per_block_reads += if by_block { strided.count() } else { 0 };
+        let read_mode = if by_block { ReadMode::PerBlock } else { ReadMode::Spanning };
         self.out.strided_span = self.out.strided_span.saturating_add(span);
         let sliced = filled(&self.out.placements, run.first..tensors_end);
-        let bytes = pieces.byte_len();
+        let bytes = strided.byte_len();
         let part = match self.options.access {
             Access::Stream(buffers) => {
                 let buffer_bytes = buffer_bytes(&buffers);
@@ -320,8 +328,8 @@ impl Layout<'_> {
                 }
                 let (whole, _) = self.least(sliced.clone());
                 let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
-                let reads = if apart { pieces.count() } else { span / max_gather_read(self.options, 0) };
-                self.pieces = self.pieces.saturating_add(reads);
+                let reads = if by_block { strided.count() } else { span / max_gather_read(self.options, 0) };
+                self.plan_entries = self.plan_entries.saturating_add(reads);
                 self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
                 part
             }
@@ -333,28 +341,28 @@ impl Layout<'_> {
             // What is empty around it is with the first part, or with the last.
             let first = if from == 0 { run.first } else { sliced.start };
             let end = if to == bytes { tensors_end } else { sliced.end };
-            self.place_part(run, pieces, from..to, first..end, apart)?;
+            self.place_part(run, strided, from..to, first..end, read_mode)?;
             from = to;
         }
         Ok(())
     }
 
-    /// How many pieces may be read apart.
-    fn most_apart(&self) -> u64 {
+    /// How many blocks may be read one by one.
+    fn max_per_block_reads(&self) -> u64 {
         match self.options.access {
-            Access::Stream(buffers) => most_pieces(buffers.limit) / 2,
-            _ => MAX_APART,
+            Access::Stream(buffers) => max_plan_entries(buffers.limit) / 2,
+            _ => MAX_PER_BLOCK_READS,
         }
     }
 
-    /// Gives a part of a slice in pieces its place.
+    /// Gives a part of a strided slice its place.
     fn place_part(
         &mut self,
         run: &Run,
-        pieces: StridedRange,
+        strided: StridedRange,
         part: Range<u64>,
         tensors: Range<usize>,
-        apart: bool,
+        read_mode: ReadMode,
     ) -> Result<(), Error> {
         let too_large = Error::AddressSpace { needed: u64::MAX };
         let streamed = matches!(self.options.access, Access::Stream(_));
@@ -372,16 +380,19 @@ impl Layout<'_> {
                 placement.location = Location::Arena(place);
             }
         }
-        let range = pieces.file_range(part.start, part.end);
+        let range = strided.file_range(part.start, part.end);
         let limits = self.options.direct.get(run.file.index()).copied().flatten();
         // The edges of a direct read are in a buffer apart, so that it may begin and end anywhere.
-        let read = if apart { pieces.piece().min(range.len()) } else { range.len() };
+        let read = match read_mode {
+            ReadMode::PerBlock => strided.block_len().min(range.len()),
+            ReadMode::Spanning => range.len(),
+        };
         let direct = limits.filter(|&limits| is_worth_it(read, limits)).map(DirectLimits::both);
         self.out.extents.push(Extent {
             file: run.file,
             range,
-            pieces: Some(pieces),
-            apart,
+            strided: Some(strided),
+            read_mode,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             buffer_offset: place,
             buffer_bytes: in_memory(end)?,
@@ -397,30 +408,31 @@ impl Layout<'_> {
         else {
             return Ok(());
         };
-        self.pieces = self.pieces.saturating_add(buffers).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
-        if self.pieces > most_pieces(limit) {
+        self.plan_entries =
+            self.plan_entries.saturating_add(buffers).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
+        if self.plan_entries > max_plan_entries(limit) {
             return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes: buffer_bytes, limit });
         }
         Ok(())
     }
 
-    /// Which tensors a piece of a run holds; one without a byte belongs to one piece alone.
-    fn tensors_until(&self, piece: &Run, tensors_end: usize) -> PieceTensors {
-        let (mut end, mut start_of_next) = (piece.first, None);
+    /// Which tensors a part of a run holds; one without a byte belongs to one part alone.
+    fn tensors_until(&self, part: &Run, tensors_end: usize) -> PartTensors {
+        let (mut end, mut start_of_next) = (part.first, None);
         while end < tensors_end {
             let range = self.out.placements[end].range;
-            if !range.is_empty() && range.start() >= piece.end {
+            if !range.is_empty() && range.start() >= part.end {
                 break;
             }
-            if !range.is_empty() && range.end() > piece.end {
-                // The rest of this tensor, and of those that are the same bytes, is in the next piece, and so is what follows them.
+            if !range.is_empty() && range.end() > part.end {
+                // The rest of this tensor, and of those that are the same bytes, is in the next part, and so is what follows them.
                 start_of_next = start_of_next.or(Some(end));
             } else if start_of_next.is_some() {
                 break;
             }
             end += 1;
         }
-        PieceTensors { end, start_of_next: start_of_next.unwrap_or(end) }
+        PartTensors { end, start_of_next: start_of_next.unwrap_or(end) }
     }
 
     /// Gives the run its place and its tensors theirs.
@@ -443,8 +455,8 @@ impl Layout<'_> {
         self.out.extents.push(Extent {
             file: run.file,
             range: ByteRange::new(run.start, run.end).ok_or(too_large)?,
-            pieces: None,
-            apart: false,
+            strided: None,
+            read_mode: ReadMode::Spanning,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             buffer_offset: usize::try_from(address).unwrap_or(usize::MAX),
             buffer_bytes: in_memory(buffer_bytes)?,
@@ -470,7 +482,7 @@ pub(super) fn filled(placements: &[Placement], of: Range<usize>) -> Range<usize>
 
 /// How many extents and chunks the plan of a stream may have: an eighth of the limit and 16 MiB, at about a hundred bytes each;
 /// and what 32 bits number.
-fn most_pieces(limit: u64) -> u64 {
+fn max_plan_entries(limit: u64) -> u64 {
     (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2))
 }
 

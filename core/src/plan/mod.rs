@@ -1,6 +1,6 @@
 //! The plan of a load: every read and the final place of every byte, fixed before the first read.
 //!
-//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in pieces, [`ties`] which
+//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in blocks, [`ties`] which
 //! tensors are one). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
 //! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
 //! the [`Planner`] that drives the two and refuses what does not fit.
@@ -37,6 +37,15 @@ pub enum Method {
     Direct,
     /// Through the page cache.
     Buffered,
+}
+
+/// How the blocks of a strided extent are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Each block by itself.
+    PerBlock,
+    /// Several blocks by one read, across the gaps between them.
+    Spanning,
 }
 
 /// What direct reads of a file must be aligned to.
@@ -94,7 +103,7 @@ pub struct PlanOptions {
     /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
     pub direct: Vec<Option<DirectLimits>>,
     /// By file, what of it is in the page cache: ascending, and none touching the next. Of what would be read directly, what is there (64 KiB at least in
-    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a slice in pieces
+    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a strided slice
     /// that is so for reads whose bytes are all there.
     pub cached: Vec<Vec<ByteRange>>,
     /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
@@ -103,7 +112,7 @@ pub struct PlanOptions {
     pub chunk_bytes: u64,
     /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
-    /// The widest gap between the pieces of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
+    /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
     /// time that one more request takes. What is read along takes no memory that stays.
     pub max_read_gap: u64,
     /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
@@ -130,17 +139,17 @@ impl Default for PlanOptions {
     }
 }
 
-/// A run of a file's bytes that lies in one piece in the arena.
+/// A run of a file's bytes that lies contiguously in the arena.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     /// The file.
     pub file: FileId,
     /// From the first tensor's first byte to the last one's last, as far as they are wanted.
     pub range: ByteRange,
-    /// Where its bytes are in `range`, when it holds a slice in pieces; all pieces of the slice, also where it is cut into several extents.
-    pub pieces: Option<StridedRange>,
-    /// Whether each of the pieces is read for itself.
-    pub apart: bool,
+    /// Where its bytes are in `range`, when it holds a strided slice; all blocks of the slice, also where it is cut into several extents.
+    pub strided: Option<StridedRange>,
+    /// How its blocks are read, when it is strided.
+    pub read_mode: ReadMode,
     /// How it is read.
     pub method: Method,
     /// Where the first byte of `range` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
@@ -153,10 +162,10 @@ pub struct Extent {
     pub tensors: Range<usize>,
 }
 
-/// A piece of an extent, filled by one read when all goes well.
+/// A part of an extent, filled by one read when all goes well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// The extent that it is a piece of.
+    /// The extent that it is a part of.
     pub extent: ExtentId,
     /// The file.
     pub file: FileId,
@@ -196,7 +205,7 @@ pub enum Location {
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// Its bytes in the file, as far as they are wanted: of a slice in pieces, from the first to the last.
+    /// Its bytes in the file, as far as they are wanted: of a strided slice, from the first to the last.
     pub range: ByteRange,
     /// Where they go.
     pub location: Location,
@@ -208,7 +217,7 @@ pub struct Placement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sliced {
     slice: Slice,
-    pieces: Option<StridedRange>,
+    strided: Option<StridedRange>,
     /// Its shape, in the plan's dimensions.
     dims: Range<usize>,
 }
@@ -221,13 +230,13 @@ struct Slices {
 }
 
 impl Slices {
-    fn add(&mut self, tensor: &TensorInfo<'_>, slice: Slice, pieces: Option<StridedRange>) -> Option<NonZeroU32> {
+    fn add(&mut self, tensor: &TensorInfo<'_>, slice: Slice, strided: Option<StridedRange>) -> Option<NonZeroU32> {
         let start = self.dims.len();
         self.dims.extend_from_slice(tensor.shape);
         if let Some(dim) = self.dims.get_mut(start + slice.dim as usize) {
             *dim = slice.len();
         }
-        self.list.push(Sliced { slice, pieces, dims: start..self.dims.len() });
+        self.list.push(Sliced { slice, strided, dims: start..self.dims.len() });
         // Not more than tensors, which are numbered in 32 bits.
         NonZeroU32::new(self.list.len() as u32)
     }
@@ -297,16 +306,16 @@ impl Plan {
         self.slices.get(&self.placements[placement]).map(|sliced| sliced.slice)
     }
 
-    /// The pieces of a placement, if its bytes lie in the file in more than one.
+    /// The blocks of a placement, if its bytes lie in the file in more than one.
     #[must_use]
-    pub fn pieces(&self, placement: usize) -> Option<StridedRange> {
-        self.slices.get(&self.placements[placement])?.pieces
+    pub fn strided(&self, placement: usize) -> Option<StridedRange> {
+        self.slices.get(&self.placements[placement])?.strided
     }
 
     /// How many bytes a placement has.
     #[must_use]
     pub fn byte_len(&self, placement: usize) -> u64 {
-        self.pieces(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
+        self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
     /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.
@@ -324,8 +333,8 @@ impl Plan {
 
     /// How many bytes of a placement lie in the part `start..end` of its file.
     pub(crate) fn bytes_within(&self, placement: usize, start: u64, end: u64) -> u64 {
-        match self.pieces(placement) {
-            Some(pieces) => pieces.before(end).saturating_sub(pieces.before(start)),
+        match self.strided(placement) {
+            Some(strided) => strided.before(end).saturating_sub(strided.before(start)),
             None => {
                 let range = self.placements[placement].range;
                 range.end().min(end).saturating_sub(range.start().max(start))
@@ -337,8 +346,8 @@ impl Plan {
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;
-        let pieces = extent.pieces.filter(|_| chunk.gathered)?;
-        Some(Gather::new(chunk, extent, pieces))
+        let strided = extent.strided.filter(|_| chunk.gathered)?;
+        Some(Gather::new(chunk, extent, strided))
     }
 
     /// The bytes of the arena, or of its extent's own buffer, that a chunk fills, with what alignment adds: no other chunk has them.

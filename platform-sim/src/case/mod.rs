@@ -232,8 +232,8 @@ impl Case {
         /// As wide as a gap may be between so many.
         const WIDE: u64 = 400_000;
         let tensors = self.checkpoint.tensors.iter();
-        let pieces = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.pieces(tensor)));
-        if pieces.fold(0, u64::saturating_add) > MANY {
+        let blocks = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.block_count(tensor)));
+        if blocks.fold(0, u64::saturating_add) > MANY {
             self.max_read_gap = self.max_read_gap.max(WIDE);
         }
         self

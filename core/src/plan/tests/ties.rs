@@ -277,8 +277,8 @@ proptest! {
             }
         }
         prop_assert_eq!(plan.selected_bytes(), distinct);
-        let held = |extent: &Extent| extent.pieces.map_or(extent.range.len(), |pieces| {
-            pieces.before(extent.range.end()) - pieces.before(extent.range.start())
+        let held = |extent: &Extent| extent.strided.map_or(extent.range.len(), |strided| {
+            strided.before(extent.range.end()) - strided.before(extent.range.start())
         });
         let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let held = plan.extents().iter().map(held).sum::<u64>() + mapped;
