@@ -55,8 +55,8 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
-    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, land,
-    next_read,
+    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Worker, WorkerState,
+    land, next_read,
 };
 pub use error::Error;
 pub use escape::{Escaped, Quoted};

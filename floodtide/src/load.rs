@@ -1,10 +1,10 @@
 //! A whole load under way: into one arena, or in mapped files.
 
-use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
+use crate::runtime::{LoadBuffers, LoadTask, PlannedLoad};
 use crate::tensors::{Storage, Tensors};
 use crate::trace::{Phase, Populated};
-use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
+use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use floodtide_linux::Image;
 use floodtide_linux::{Mappings, PopulateError};
 use floodtide_memory::lock_memory;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// The memory of a whole load.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct OwnedLoad {
     plan: Arc<Plan>,
     arena: Option<Arena>,
     scratch: ScratchPool,
@@ -29,44 +29,44 @@ pub(crate) struct Whole {
     mlock: bool,
 }
 
-impl BufferSupply for Whole {
+impl BufferProvider for OwnedLoad {
     type Buffer = ChunkBuffer<ArenaMemory>;
 
-    fn provide(&self, _: ExtentId) -> Result<bool, CoreError> {
+    fn reserve(&self, _: ExtentId) -> Result<bool, CoreError> {
         // The arena is there from the start.
         Ok(true)
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
         let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
         let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) -> Result<(), CoreError> {
+    fn complete(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) -> Result<(), CoreError> {
         buffer.settle();
         Ok(())
     }
 }
 
-impl Supply for Whole {}
+impl LoadBuffers for OwnedLoad {}
 
 /// The workers of a whole load.
-pub(crate) type Shared = Crew<Whole>;
+pub(crate) type OwnedLoadTask = LoadTask<OwnedLoad>;
 
-impl Shared {
+impl OwnedLoadTask {
     /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
     /// mapped is made resident, as it is when it is to be verified. `image`: the only file's bytes, if they are there already and take the mapping's place.
-    pub(crate) fn whole(
-        mut prepared: Prepared,
+    pub(crate) fn allocate(
+        mut planned: PlannedLoad,
         arenas: &Arc<Shelf>,
         image: Option<Image>,
         populate: bool,
         mlock: bool,
     ) -> Result<Self, Error> {
-        let plan = &prepared.plan;
+        let plan = &planned.plan;
         let mapped_bytes = || plan.mapped().iter().map(|(_, range)| range.len()).sum();
-        let verifies = prepared.verification.is_some();
+        let verifies = planned.verification.is_some();
         let mapped_total = if populate || verifies { mapped_bytes() } else { 0 };
         let mapped_done = AtomicU64::new(0);
         let mappings = match image {
@@ -75,7 +75,7 @@ impl Shared {
                 mapped_done.store(mapped_bytes(), Ordering::Relaxed);
                 Mappings::of_image(image, &[])
             }
-            None => Mappings::new(&prepared.files, plan.mapped())?,
+            None => Mappings::new(&planned.files, plan.mapped())?,
         };
         let arena = if plan.chunks().is_empty() {
             None
@@ -85,8 +85,8 @@ impl Shared {
             let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
             let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
-            let huge_pages = prepared.strategy.huge_pages;
-            let reason = &mut prepared.strategy.reason;
+            let huge_pages = planned.strategy.huge_pages;
+            let reason = &mut planned.strategy.reason;
             if arena.memory().reused() > 0 {
                 *reason += "; into the memory of an earlier load, whose pages are there";
             }
@@ -106,30 +106,33 @@ impl Shared {
         };
         let cancelled = AtomicBool::new(false);
         let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
-        Ok(Self::new(prepared, Whole { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock }))
+        Ok(Self::new(
+            planned,
+            OwnedLoad { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock },
+        ))
     }
 
-    pub(crate) fn whole_progress(&self) -> Progress {
+    pub(crate) fn total_progress(&self) -> Progress {
         let mut progress = self.progress();
-        let mapped_done = self.supply.mapped_done.load(Ordering::Relaxed);
+        let mapped_done = self.buffers.mapped_done.load(Ordering::Relaxed);
         progress.bytes_done += mapped_done;
-        progress.bytes_total += self.supply.mapped_total.max(mapped_done);
+        progress.bytes_total += self.buffers.mapped_total.max(mapped_done);
         progress
     }
 
     pub(crate) fn report_progress(&self) {
-        if let Some(callback) = &self.prepared.on_progress {
-            callback.call(self.whole_progress());
+        if let Some(callback) = &self.planned.on_progress {
+            callback.call(self.total_progress());
         }
     }
 
     fn cancel(&self) {
-        self.supply.cancelled.store(true, Ordering::Relaxed);
+        self.buffers.cancelled.store(true, Ordering::Relaxed);
         self.fail(CoreError::Cancelled);
     }
 
     fn populates(&self) -> bool {
-        self.supply.mapped_total > 0
+        self.buffers.mapped_total > 0
     }
 
     /// Has a thread [`populate`](Self::populate), unless there is nothing to be brought in.
@@ -137,10 +140,10 @@ impl Shared {
         if !self.populates() {
             return;
         }
-        if self.supply.mappings.is_image() {
+        if self.buffers.mappings.is_image() {
             return self.populate();
         }
-        if let Err(error) = self.spawn(|shared| shared.populate()) {
+        if let Err(error) = self.spawn(|task| task.populate()) {
             self.note_thread_shortage(&error);
             self.populate();
         }
@@ -148,17 +151,17 @@ impl Shared {
 
     /// Makes what is mapped resident, and verifies it if asked.
     fn populate(&self) {
-        let threads = self.prepared.strategy.workers.max(1);
-        let cancelled = || self.supply.cancelled.load(Ordering::Relaxed);
-        let trace = self.prepared.phases.trace().map(|trace| move |step: &Populated| trace.populated(step));
-        let verification = self.prepared.verification.as_ref();
+        let threads = self.planned.strategy.workers.max(1);
+        let cancelled = || self.buffers.cancelled.load(Ordering::Relaxed);
+        let trace = self.planned.phases.trace().map(|trace| move |step: &Populated| trace.populated(step));
+        let verification = self.planned.verification.as_ref();
         let check = |file, start, bytes: &[u8]| match verification {
             Some(verification) => verification.mapped_landed(file, start, bytes),
             None => Ok(()),
         };
-        match self.supply.mappings.populate(
+        match self.buffers.mappings.populate(
             threads,
-            &self.supply.mapped_done,
+            &self.buffers.mapped_done,
             &cancelled,
             trace.as_ref().map(|trace| trace as _),
             &check,
@@ -179,16 +182,16 @@ impl Shared {
 
     /// Freezes the arena of a load that has brought everything, and locks it if asked.
     fn settle(&self) -> Result<(Option<FrozenArena>, Vec<String>, u64), Error> {
-        let whole = &self.supply;
-        let arena = match whole.arena.as_ref().map(Arena::freeze) {
+        let load = &self.buffers;
+        let arena = match load.arena.as_ref().map(Arena::freeze) {
             Some(None) => return Err(CoreError::Contract { what: "a chunk is out although every read is done" }.into()),
             Some(frozen) => frozen,
             None => None,
         };
         let (mut warnings, mut locked) = (Vec::new(), 0);
-        if whole.mlock {
+        if load.mlock {
             let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.as_bytes());
-            if let Err(error) = lock_memory(arena_bytes, &mut locked).and_then(|()| whole.mappings.lock(&mut locked)) {
+            if let Err(error) = lock_memory(arena_bytes, &mut locked).and_then(|()| load.mappings.lock(&mut locked)) {
                 warnings.push(format!(
                     "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
                 ));
@@ -202,42 +205,42 @@ impl Shared {
 /// the kernel already has is done; the drop itself does not wait for that.
 #[derive(Debug)]
 pub struct Load {
-    shared: Option<Arc<Shared>>,
+    task: Option<Arc<OwnedLoadTask>>,
 }
 
 impl Load {
     /// Starts the workers.
-    pub(crate) fn start(shared: Shared) -> Self {
-        let shared = Arc::new(shared);
-        if let Err(error) = shared.start() {
-            shared.note_thread_shortage(&error);
-            shared.work_here();
+    pub(crate) fn start(task: OwnedLoadTask) -> Self {
+        let task = Arc::new(task);
+        if let Err(error) = task.start() {
+            task.note_thread_shortage(&error);
+            task.work_here();
         }
-        shared.populate_beside();
-        Self { shared: Some(shared) }
+        task.populate_beside();
+        Self { task: Some(task) }
     }
 
     /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.shared.as_ref().map_or_else(Progress::default, |shared| shared.whole_progress())
+        self.task.as_ref().map_or_else(Progress::default, |task| task.total_progress())
     }
 
     /// Whether every worker is done, so that [`wait`](Self::wait) returns at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| !shared.is_active())
+        self.task.as_ref().is_none_or(|task| !task.is_active())
     }
 
     /// Calls the progress function, if there is one.
     #[cfg(feature = "tokio")]
     pub(crate) fn report_progress(&self) {
-        if let Some(shared) = &self.shared {
-            shared.report_progress();
+        if let Some(task) = &self.task {
+            task.report_progress();
         }
     }
 
-    /// Waits for the end, reporting progress meanwhile.
+    /// WorkerState for the end, reporting progress meanwhile.
     ///
     /// # Errors
     /// What made the load fail.
@@ -245,59 +248,59 @@ impl Load {
     /// # Panics
     /// When the progress function does; the load is cancelled then.
     pub fn wait(mut self) -> Result<Tensors, Error> {
-        if let Some(shared) = &self.shared {
-            shared.wait_idle(|| shared.report_progress());
+        if let Some(task) = &self.task {
+            task.wait_idle(|| task.report_progress());
         }
-        let Some(shared) = self.shared.take() else { return Err(CoreError::Cancelled.into()) };
-        shared.join();
-        conclude(shared)
+        let Some(task) = self.task.take() else { return Err(CoreError::Cancelled.into()) };
+        task.join();
+        conclude(task)
     }
 
     /// Gives the load up and waits until nothing of it is left: no thread, no read, no memory.
     pub fn cancel(mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.cancel();
-            shared.join();
+        if let Some(task) = self.task.take() {
+            task.cancel();
+            task.join();
         }
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.cancel();
+        if let Some(task) = self.task.take() {
+            task.cancel();
         }
     }
 }
 
 /// Carries a load out on the calling thread, but for what is to be made resident of a mapping.
-pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
-    let shared = Arc::new(shared);
-    shared.work_here();
-    shared.populate_beside();
-    Load { shared: Some(shared) }.wait()
+pub(crate) fn run_here(task: OwnedLoadTask) -> Result<Tensors, Error> {
+    let task = Arc::new(task);
+    task.work_here();
+    task.populate_beside();
+    Load { task: Some(task) }.wait()
 }
 
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.
-pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
-    shared.prepared.phases.enter(Some(Phase::Settle));
-    let whole = &shared.supply;
-    if whole.mappings.is_image() && whole.arena.is_none() {
+pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
+    task.planned.phases.enter(Some(Phase::Settle));
+    let load = &task.buffers;
+    if load.mappings.is_image() && load.arena.is_none() {
         // One call has read it all, after which the file was still the same: what its path means by now does not matter.
-        shared.result()?;
+        task.result()?;
     } else {
-        shared.check()?;
+        task.check()?;
     }
-    let (arena, warnings, locked_bytes) = shared.settle()?;
-    let mut report = shared.report(warnings, locked_bytes);
-    if let Some(bytes) = shared.supply.mappings.image_bytes() {
+    let (arena, warnings, locked_bytes) = task.settle()?;
+    let mut report = task.report(warnings, locked_bytes);
+    if let Some(bytes) = task.buffers.mappings.image_bytes() {
         // In place of what is viewed of it.
-        report.read_bytes = shared.prepared.plan.read_bytes() + bytes;
+        report.read_bytes = task.planned.plan.read_bytes() + bytes;
     }
-    shared.prepared.phases.enter(None);
-    shared.report_progress();
-    let shared = Arc::into_inner(shared)
+    task.planned.phases.enter(None);
+    task.report_progress();
+    let task = Arc::into_inner(task)
         .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;
-    let Prepared { catalog, plan, .. } = shared.prepared;
-    Ok(Tensors::new(catalog, plan, Storage { arena, mappings: shared.supply.mappings }, report))
+    let PlannedLoad { catalog, plan, .. } = task.planned;
+    Ok(Tensors::new(catalog, plan, Storage { arena, mappings: task.buffers.mappings }, report))
 }

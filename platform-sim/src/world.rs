@@ -27,8 +27,8 @@ use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan, ReadId,
-    ReadOp, Stamp, Verification, WriteOnly,
+    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan,
+    ReadId, ReadOp, Stamp, Verification, WriteOnly,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -299,15 +299,15 @@ impl EngineHandle for World {
         result
     }
 
-    fn wait_for_room(&self) {
+    fn wait_for_capacity(&self) {
         self.violated("a simulated worker waited by itself");
     }
 }
 
-impl BufferSupply for World {
+impl BufferProvider for World {
     type Buffer = SimChunk;
 
-    fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
+    fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
         let Some(staging) = self.staging() else { return Ok(true) };
         match staging.stages.borrow().next() {
             _ if staging.closed.get() => return Ok(false),
@@ -342,7 +342,7 @@ impl BufferSupply for World {
         }
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<SimChunk, Error> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<SimChunk, Error> {
         if !self.taken.borrow_mut().insert(chunk.0) {
             self.violated("a chunk's memory was taken twice");
         }
@@ -364,7 +364,7 @@ impl BufferSupply for World {
         })
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: SimChunk) -> Result<(), Error> {
+    fn complete(&self, chunk: ChunkId, buffer: SimChunk) -> Result<(), Error> {
         self.note("landed", &[u64::from(chunk.0)]);
         if !self.landed.borrow_mut().insert(chunk.0) {
             self.violated("a chunk landed twice");
@@ -399,7 +399,7 @@ impl BufferSupply for World {
         Ok(())
     }
 
-    fn lands_slowly(&self) -> bool {
+    fn completion_is_slow(&self) -> bool {
         self.verification.is_some()
     }
 }

@@ -8,7 +8,7 @@
 mod recovery;
 mod worker;
 
-pub use worker::{BufferSupply, EngineHandle, Waits, Worker, land, next_read};
+pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, land, next_read};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -49,7 +49,7 @@ pub enum Readiness {
     /// Hand one out.
     Ready,
     /// Nothing before the next extent of a stream has a buffer: see [`Engine::admit`].
-    Starved(ExtentId),
+    NeedsBuffer(ExtentId),
     /// Nothing before a read in flight completes, as enough is in flight.
     Full,
     /// Nothing any more: all is issued, or the load is over.
@@ -233,7 +233,7 @@ impl Engine {
         let chunk = &self.plan.chunks()[self.next_chunk as usize];
         let bytes = chunk.buffer_range.len() as u64;
         if chunk.extent.0 >= self.admitted {
-            Readiness::Starved(chunk.extent)
+            Readiness::NeedsBuffer(chunk.extent)
         } else if self.in_flight > 0 && self.in_flight_bytes.saturating_add(bytes) > self.max_in_flight_bytes {
             Readiness::Full
         } else {

@@ -13,55 +13,55 @@ pub trait EngineHandle {
     /// Runs `f` with the engine to itself.
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R;
 
-    /// Waits until the engine may have a read to hand out, or a buffer that [`BufferSupply::provide`] did not have. Called by a
+    /// WorkerState until the engine may have a read to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called by a
     /// worker that has nothing in flight itself. May return early.
-    fn wait_for_room(&self);
+    fn wait_for_capacity(&self);
 }
 
 /// Where chunks' buffers come from and go to.
-pub trait BufferSupply {
+pub trait BufferProvider {
     /// The memory.
     type Buffer: Buffer;
 
-    /// Gets the memory of an extent of a stream, so that its chunks can be [taken](Self::take). False when there is none just
+    /// Gets the memory of an extent of a stream, so that its chunks can be [handed out](Self::buffer_for). False when there is none just
     /// now; it is then asked for again, by any worker. It must not wait: reads in flight may be what brings memory back.
     ///
     /// # Errors
     /// When there will never be any, which ends the load.
-    fn provide(&self, extent: ExtentId) -> Result<bool, Error>;
+    fn reserve(&self, extent: ExtentId) -> Result<bool, Error>;
 
     /// The buffer of a chunk, as long as its slot. Asked for once per chunk.
     ///
     /// # Errors
     /// When there is none, which ends the load.
-    fn take(&self, chunk: ChunkId) -> Result<Self::Buffer, Error>;
+    fn buffer_for(&self, chunk: ChunkId) -> Result<Self::Buffer, Error>;
 
     /// Takes back the buffer of a chunk that is whole.
     ///
     /// # Errors
     /// When what has landed is not what it should be, which ends the load.
-    fn landed(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
+    fn complete(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
 
-    /// Whether [`landed`](Self::landed) is work that takes its time. A worker then submits what it can before each, so that the device has
+    /// Whether [`complete`](Self::complete) is work that takes its time. A worker then submits what it can before each, so that the device has
     /// something to do meanwhile; what has not landed yet is memory on top of what is in flight.
-    fn lands_slowly(&self) -> bool {
+    fn completion_is_slow(&self) -> bool {
         false
     }
 }
 
 /// The engine's next read with its buffer; `None` when there is nothing to do now.
-pub fn next_read<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P) -> Option<(ReadOp, P::Buffer)> {
+pub fn next_read<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P) -> Option<(ReadOp, P::Buffer)> {
     loop {
         let next = engine.with(|e| e.next_read().ok_or_else(|| e.readiness()));
         match next {
-            Ok(op) => match buffers.take(op.chunk) {
+            Ok(op) => match buffers.buffer_for(op.chunk) {
                 Ok(buffer) => return Some((op, buffer)),
                 Err(error) => engine.with(|e| {
                     e.fail(error);
                     let _ = e.complete(op.id, Outcome::Read(0));
                 }),
             },
-            Err(Readiness::Starved(extent)) => match buffers.provide(extent) {
+            Err(Readiness::NeedsBuffer(extent)) => match buffers.reserve(extent) {
                 Ok(true) => engine.with(|e| e.admit(extent)),
                 Ok(false) => return None,
                 Err(error) => engine.with(|e| e.fail(error)),
@@ -72,8 +72,8 @@ pub fn next_read<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P) -> O
 }
 
 /// Gives a whole chunk to the supply; what that finds wrong ends the load.
-pub fn land<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
-    if let Err(error) = buffers.landed(chunk, buffer) {
+pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
+    if let Err(error) = buffers.complete(chunk, buffer) {
         engine.with(|e| e.fail(error));
     }
 }
@@ -81,11 +81,11 @@ pub fn land<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P, chunk: Ch
 /// What a worker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Waits {
+pub enum WorkerState {
     /// A completion of its own: [`Worker::collect`].
-    ForCompletion,
-    /// Other workers or memory: [`EngineHandle::wait_for_room`], then [`Worker::fill`].
-    ForRoom,
+    AwaitingCompletion,
+    /// Other workers or memory: [`EngineHandle::wait_for_capacity`], then [`Worker::fill`].
+    AwaitingCapacity,
     /// Nothing: its work is done.
     Done,
 }
@@ -113,30 +113,34 @@ impl<S: ReadSource> Worker<S> {
 
     /// Works until nothing is left for this source: everything is issued or the load is over, and nothing of its own is
     /// in flight. How the load ended is the engine's [`result`](Engine::result).
-    pub fn run<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(mut self, engine: &H, buffers: &P) {
+    pub fn run<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(mut self, engine: &H, buffers: &P) {
         loop {
             match self.fill(engine, buffers) {
-                Waits::ForCompletion if self.collect(engine, buffers).is_err() => return,
-                Waits::ForCompletion => {}
-                Waits::ForRoom => engine.wait_for_room(),
-                Waits::Done => return,
+                WorkerState::AwaitingCompletion if self.collect(engine, buffers).is_err() => return,
+                WorkerState::AwaitingCompletion => {}
+                WorkerState::AwaitingCapacity => engine.wait_for_capacity(),
+                WorkerState::Done => return,
             }
         }
     }
 
     /// Submits reads until the source is full or the engine gives none. Never waits.
-    pub fn fill<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) -> Waits {
+    pub fn fill<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
+        &mut self,
+        engine: &H,
+        buffers: &P,
+    ) -> WorkerState {
         self.submit_all(engine, buffers);
         if self.source.in_flight() > 0 {
-            Waits::ForCompletion
+            WorkerState::AwaitingCompletion
         } else if engine.with(|e| e.is_exhausted()) {
-            Waits::Done
+            WorkerState::Done
         } else {
-            Waits::ForRoom
+            WorkerState::AwaitingCapacity
         }
     }
 
-    fn submit_all<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
+    fn submit_all<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
         let most = self.source.capacity().min(engine.with(|e| e.reads_per_worker()));
         while self.source.in_flight() < most {
             let Some((op, buffer)) = next_read(engine, buffers) else { break };
@@ -144,11 +148,11 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    /// Waits for a completion, and absorbs all that are there.
+    /// WorkerState for a completion, and absorbs all that are there.
     ///
     /// # Errors
     /// When the source can go on no more. What is in flight stays with it: it waits for that or leaks it when it is dropped.
-    pub fn collect<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(
+    pub fn collect<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
         buffers: &P,
@@ -171,7 +175,7 @@ impl<S: ReadSource> Worker<S> {
     }
 
     /// Submits one read; a refusal is an outcome like any other, and may bring the same chunk's next read.
-    fn submit<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(
+    fn submit<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
         buffers: &P,
@@ -188,7 +192,7 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    fn absorb<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(
+    fn absorb<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
         buffers: &P,
@@ -198,7 +202,7 @@ impl<S: ReadSource> Worker<S> {
             let _ = engine.with(|e| e.complete(completion.id, completion.outcome));
         }
         match engine.with(|e| e.complete(completion.id, completion.outcome)) {
-            Disposition::Landed(chunk) if buffers.lands_slowly() => self.whole.push((chunk, completion.buffer)),
+            Disposition::Landed(chunk) if buffers.completion_is_slow() => self.whole.push((chunk, completion.buffer)),
             Disposition::Landed(chunk) => land(engine, buffers, chunk, completion.buffer),
             Disposition::Resubmit(op) => self.submit(engine, buffers, op, completion.buffer),
             Disposition::Abandoned => {}

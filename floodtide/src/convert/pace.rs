@@ -72,7 +72,7 @@ impl Pace {
         Ok(())
     }
 
-    /// Waits for all that is under way, and lets go of the files.
+    /// WorkerState for all that is under way, and lets go of the files.
     ///
     /// # Errors
     /// When the disk did not take what had been written.
@@ -101,7 +101,7 @@ impl Piece {
         self.range.end - self.range.start
     }
 
-    /// Waits until the piece is on the disk, and drops it from the page cache.
+    /// WorkerState until the piece is on the disk, and drops it from the page cache.
     fn settle(&self) -> io::Result<()> {
         sync_range(&self.file, &self.range, WriteBack::Finish)?;
         // Whole pages; one that is written to again stays, as it is dirty.

@@ -1,8 +1,8 @@
 //! Threads that write what a stream has read, so that the next buffers are read meanwhile.
 
 use super::files::Files;
-use crate::crew::TICK;
 use crate::error::Error;
+use crate::runtime::TICK;
 use floodtide_core::convert::Layout;
 use floodtide_core::stream::{Sink, Staged, Ticket};
 use floodtide_memory::pool::PoolBuffer;
@@ -26,7 +26,7 @@ type Ends = BTreeMap<Ticket, Result<PoolBuffer, Error>>;
 
 /// What the threads and the stream's consumer share.
 #[derive(Debug, Default)]
-struct Shared {
+struct WriterState {
     /// Buffers whose bytes are written, or not.
     ended: Mutex<(Ends, Option<Waker>)>,
 }
@@ -35,7 +35,7 @@ struct Shared {
 pub(super) struct Writers<'s> {
     jobs: Sender<Job>,
     threads: usize,
-    shared: Arc<Shared>,
+    state: Arc<WriterState>,
     next: u64,
     work: Work<'s>,
     told: Instant,
@@ -81,19 +81,19 @@ impl<'s> Writers<'s> {
     pub(super) fn start<'e>(scope: &'s Scope<'s, 'e>, work: Work<'s>) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        let shared = Arc::new(Shared::default());
+        let state = Arc::new(WriterState::default());
         let mut threads = 0;
         for _ in 0..THREADS {
-            let (queue, shared) = (Arc::clone(&queue), Arc::clone(&shared));
+            let (queue, state) = (Arc::clone(&queue), Arc::clone(&state));
             let thread = Builder::new().name("floodtide-write".to_owned());
-            match thread.spawn_scoped(scope, move || run(&queue, &shared, work)) {
+            match thread.spawn_scoped(scope, move || run(&queue, &state, work)) {
                 Ok(_) => threads += 1,
                 Err(error) if threads == 0 => return Err(error),
                 // One does, too.
                 Err(_) => break,
             }
         }
-        Ok(Self { jobs, threads, shared, next: 0, work, told: Instant::now() })
+        Ok(Self { jobs, threads, state, next: 0, work, told: Instant::now() })
     }
 }
 
@@ -121,7 +121,7 @@ impl Sink<PoolBuffer> for Writers<'_> {
             self.told = Instant::now();
             self.work.report();
         }
-        let (ends, waker) = &mut *self.shared.ended.lock();
+        let (ends, waker) = &mut *self.state.ended.lock();
         if let Some(end) = ends.remove(&ticket) {
             return Poll::Ready(end);
         }
@@ -135,7 +135,7 @@ fn contract(what: &'static str) -> Error {
 }
 
 /// Writes one buffer after another, until there are no more.
-fn run(queue: &Mutex<Receiver<Job>>, shared: &Shared, work: Work<'_>) {
+fn run(queue: &Mutex<Receiver<Job>>, state: &WriterState, work: Work<'_>) {
     loop {
         let job = queue.lock().recv();
         let Ok((ticket, staged)) = job else { return };
@@ -143,7 +143,7 @@ fn run(queue: &Mutex<Receiver<Job>>, shared: &Shared, work: Work<'_>) {
         let written = catch_unwind(AssertUnwindSafe(|| write(&staged, work)));
         let end = written.unwrap_or_else(|_| Err(contract("a thread that writes panicked")));
         let waker = {
-            let (ends, waker) = &mut *shared.ended.lock();
+            let (ends, waker) = &mut *state.ended.lock();
             ends.insert(ticket, end.map(|()| staged.into_buffer()));
             waker.take()
         };

@@ -27,8 +27,8 @@ impl Loader {
     /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
     /// cannot be read. Nothing partial is ever returned.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let shared = self.prepare(path.as_ref(), self.access(true), true)?;
-        if shared.prepared.strategy.workers == 0 { run_here(shared) } else { Load::start(shared).wait() }
+        let task = self.prepare(path.as_ref(), self.access(true), true)?;
+        if task.planned.strategy.workers == 0 { run_here(task) } else { Load::start(task).wait() }
     }
 
     /// Starts a load and returns at once, after the headers are read; dropping what it returns cancels it.
@@ -79,23 +79,23 @@ impl Loader {
     /// As [`load`](Self::load).
     #[cfg(feature = "tokio")]
     pub async fn load_async(&self, path: impl AsRef<Path> + Send) -> Result<Tensors, Error> {
-        use crate::crew::TICK;
         use crate::load::conclude;
+        use crate::runtime::TICK;
         let loader = Self { backend: Some(self.backend.unwrap_or(Backend::Tokio)), ..self.clone() };
         let path = path.as_ref().to_owned();
         if loader.backend == Some(Backend::Tokio) {
             let prepare = move || loader.prepare(&path, Access::Copy, false);
-            let shared = Arc::new(blocking(prepare).await?);
+            let task = Arc::new(blocking(prepare).await?);
             let mut last = Instant::now();
             let tick = || {
                 if last.elapsed() >= TICK {
                     last = Instant::now();
-                    shared.report_progress();
+                    task.report_progress();
                 }
             };
-            let trace = shared.read_trace(crate::trace::Reads::Tasks);
-            crate::crew::tokio::drive(&shared, shared.files(), shared.depth(), trace, tick).await;
-            return blocking(move || conclude(shared)).await;
+            let trace = task.read_trace(crate::trace::Reads::Tasks);
+            crate::runtime::tokio::drive(&task, task.files(), task.depth(), trace, tick).await;
+            return blocking(move || conclude(task)).await;
         }
         let mut load = Some(blocking(move || loader.start(path)).await?);
         let mut last = Instant::now();

@@ -6,8 +6,8 @@ mod steps;
 
 pub(crate) use steps::Checkpoint;
 
-use crate::crew::{MakeFaults, ProgressCallback};
 use crate::error::Error;
+use crate::runtime::{MakeFaults, ProgressCallback};
 use crate::stream::{self, StreamOptions};
 use crate::trace::Traces;
 use floodtide_core::manifest::Manifest;

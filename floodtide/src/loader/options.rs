@@ -1,9 +1,9 @@
 //! The options of a loader: each is set by one call, and the last one counts.
 
 use super::Loader;
-use crate::crew::{MakeFaults, ProgressCallback};
 #[cfg(doc)]
 use crate::error::Error;
+use crate::runtime::{MakeFaults, ProgressCallback};
 use crate::stream;
 use crate::trace::{Trace, Traces};
 use floodtide_core::manifest::Manifest;

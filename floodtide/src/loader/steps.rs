@@ -2,11 +2,11 @@
 //! load is made of.
 
 use super::{Loader, Planned};
-use crate::crew::Prepared;
 use crate::error::Error;
 use crate::headers::{self, Opened};
-use crate::load::Shared;
+use crate::load::OwnedLoadTask;
 use crate::locate::{locate, locate_for};
+use crate::runtime::PlannedLoad;
 use crate::trace::{Phase, Phases};
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
 use floodtide_core::{
@@ -146,14 +146,14 @@ impl Loader {
         Ok(Checkpoint { files, image, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
     }
 
-    pub(super) fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<Shared, Error> {
+    pub(super) fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<OwnedLoadTask, Error> {
         let started = Instant::now();
         let (Planned { catalog, plan, strategy, warnings, .. }, files, image, phases) =
             self.decide(path, access, waits)?;
         let verification = self.verification(&catalog, &plan)?;
         let strict = self.backend.is_some();
         let on_progress = self.progress_callback();
-        let prepared = Prepared {
+        let planned = PlannedLoad {
             started,
             catalog,
             plan,
@@ -166,7 +166,7 @@ impl Loader {
             faults: self.injected_faults(),
             phases,
         };
-        Shared::whole(prepared, &self.arenas, image, access == Access::Map { resident: true }, self.mlock)
+        OwnedLoadTask::allocate(planned, &self.arenas, image, access == Access::Map { resident: true }, self.mlock)
     }
 
     /// The stored profile of the device, if all files lie on one and it has one; one that cannot be used is a warning.

@@ -14,9 +14,9 @@ mod writer;
 pub use awaited::AsyncTensorStream;
 pub use writer::WriterSink;
 
-use crate::crew::Prepared;
 use crate::error::Error;
 use crate::loader::{Checkpoint, Loader};
+use crate::runtime::PlannedLoad;
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
@@ -210,7 +210,7 @@ impl TensorStream {
     /// What made the stream fail; then not everything has come. [`Error::StreamBegun`] when tensors have been taken from it already.
     pub fn for_each_chunk(mut self, mut consume: impl FnMut(TensorInfo<'_>, u64, &[u8])) -> Result<Report, Error> {
         let running = self.start_in_parts()?;
-        let Prepared { catalog, plan, .. } = running.prepared();
+        let PlannedLoad { catalog, plan, .. } = running.planned();
         for index in plan.without_extent() {
             consume(plan.tensor(catalog, index), 0, &[]);
         }
@@ -239,7 +239,7 @@ impl TensorStream {
                 Poll::Ready(Ok(())) => return self.take_report().map_err(PourError::Stream),
                 Poll::Ready(Err(error)) => return Err(error),
                 // A wake-up between the poll and here makes the park return at once.
-                Poll::Pending if running.reports_progress() => thread::park_timeout(crate::crew::TICK),
+                Poll::Pending if running.reports_progress() => thread::park_timeout(crate::runtime::TICK),
                 Poll::Pending => thread::park(),
             }
         }
@@ -260,7 +260,7 @@ impl TensorStream {
         {
             let running = self.begin(*checkpoint, split)?;
             if !split {
-                let Prepared { catalog, plan, .. } = running.prepared();
+                let PlannedLoad { catalog, plan, .. } = running.planned();
                 self.queue.extend(Tensor::nowhere(catalog, plan));
             }
             self.state = State::Running(running);
@@ -303,7 +303,7 @@ impl TensorStream {
         let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
         let verification = loader.verification(&checkpoint.catalog, &plan)?;
         let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
-        let prepared = Prepared {
+        let planned = PlannedLoad {
             started: self.started,
             catalog,
             plan,
@@ -318,7 +318,7 @@ impl TensorStream {
         };
         let owned = !matches!(options.memory, Some(Memory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
-        Running::start(prepared, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
+        Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
     }
 
     /// A pool for this stream alone.

@@ -1,8 +1,8 @@
 //! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
 
-use crate::crew::{Crew, Supply};
+use crate::runtime::{LoadBuffers, LoadTask};
 use floodtide_core::stream::{Outbox, Stages};
-use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, ExtentId, Order, Plan};
+use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use floodtide_memory::Pieces;
 use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
 use floodtide_memory::sync::Ordering;
@@ -50,7 +50,7 @@ struct State {
 enum Asked {
     Not,
     /// And has not had it yet.
-    Waits(Get),
+    WorkerState(Get),
     /// By a worker that is just doing so, without the lock: memory may take its time to come.
     Now,
 }
@@ -68,12 +68,12 @@ pub(super) enum Next {
 }
 
 /// Tells the workers that memory has come back.
-struct MemoryWaker(Weak<Crew<Staging>>);
+struct MemoryWaker(Weak<LoadTask<Staging>>);
 
 impl Wake for MemoryWaker {
     fn wake(self: Arc<Self>) {
-        if let Some(crew) = self.0.upgrade() {
-            crew.memory_came_back();
+        if let Some(task) = self.0.upgrade() {
+            task.memory_returned();
         }
     }
 }
@@ -85,7 +85,7 @@ impl Staging {
         plan: &Arc<Plan>,
         buffer_bytes: u64,
         order: Order,
-        crew: Weak<Crew<Self>>,
+        task: Weak<LoadTask<Self>>,
     ) -> Self {
         pool.streams().fetch_add(1, Ordering::Relaxed);
         let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
@@ -103,7 +103,7 @@ impl Staging {
             plan: Arc::clone(plan),
             scratch: ScratchPool::new(plan),
             shared_bytes: sizes.filter(|&bytes| bytes as u64 <= buffer_bytes).max().unwrap_or(0),
-            on_memory: Waker::from(Arc::new(MemoryWaker(crew))),
+            on_memory: Waker::from(Arc::new(MemoryWaker(task))),
             state: Mutex::new(state),
             ready: Condvar::new(),
         }
@@ -129,7 +129,7 @@ impl Staging {
         }
     }
 
-    /// Waits until there is something for the consumer, but no longer than `timeout`.
+    /// WorkerState until there is something for the consumer, but no longer than `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
         let nothing = |state: &mut State| !state.outbox.has_ready() && !state.outbox.is_done() && !state.over;
         drop(self.ready.wait_timeout_while(self.state.lock(), timeout, nothing));
@@ -203,10 +203,10 @@ impl Staging {
     }
 }
 
-impl BufferSupply for Staging {
+impl BufferProvider for Staging {
     type Buffer = ChunkBuffer<PoolBuffer>;
 
-    fn provide(&self, extent: ExtentId) -> Result<bool, CoreError> {
+    fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
         let mut state = self.state.lock();
         match state.stages.next() {
             // Another worker was faster.
@@ -217,7 +217,7 @@ impl BufferSupply for Staging {
         }
         let bytes = self.bytes_of(extent);
         let mut get = match std::mem::replace(&mut state.asked, Asked::Now) {
-            Asked::Waits(get) => get,
+            Asked::WorkerState(get) => get,
             Asked::Not if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
             before => {
                 state.asked = before;
@@ -235,7 +235,7 @@ impl BufferSupply for Staging {
         state.asked = Asked::Not;
         match answer {
             Poll::Pending => {
-                state.asked = Asked::Waits(get);
+                state.asked = Asked::WorkerState(get);
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
@@ -250,14 +250,14 @@ impl BufferSupply for Staging {
         }
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<PoolBuffer>, CoreError> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer<PoolBuffer>, CoreError> {
         let piece = self.state.lock().stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
         let what = "a chunk was taken twice, or before its extent had a buffer";
         let piece = piece.ok_or(CoreError::Contract { what })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) -> Result<(), CoreError> {
+    fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) -> Result<(), CoreError> {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
         buffer.settle();
         let mut state = self.state.lock();
@@ -270,7 +270,7 @@ impl BufferSupply for Staging {
     }
 }
 
-impl Supply for Staging {
+impl LoadBuffers for Staging {
     fn over(&self, failed: bool) {
         self.end(failed);
     }

@@ -157,14 +157,14 @@ fn extents_are_admitted_up_to_the_last_that_was() {
     let buffers = Buffers { buffer_bytes: 64 << 10, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions { access: Access::Stream(buffers), ..PlanOptions::default() };
     let mut engine = engine(&[400_000], 0, &["t0"], options);
-    assert_eq!((engine.admitted(), engine.readiness()), (0, Readiness::Starved(ExtentId(0))));
+    assert_eq!((engine.admitted(), engine.readiness()), (0, Readiness::NeedsBuffer(ExtentId(0))));
     assert!(engine.next_read().is_none());
     engine.admit(ExtentId(2));
     engine.admit(ExtentId(1));
     assert_eq!((engine.admitted(), engine.readiness()), (3, Readiness::Ready));
     let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read()).collect();
     assert!(ops.iter().all(|op| engine.plan().chunks()[op.chunk.index()].extent < ExtentId(3)));
-    assert_eq!(engine.readiness(), Readiness::Starved(ExtentId(3)));
+    assert_eq!(engine.readiness(), Readiness::NeedsBuffer(ExtentId(3)));
     assert_eq!(load(1000, 100, false).0.admitted(), u32::MAX, "where there are no buffers, all are");
 }
 

@@ -82,7 +82,7 @@ impl EngineHandle for Shared {
         f(&mut self.engine.borrow_mut())
     }
 
-    fn wait_for_room(&self) {
+    fn wait_for_capacity(&self) {
         self.waited.set(self.waited.get() + 1);
     }
 }
@@ -101,10 +101,10 @@ struct Supply {
     provided: RefCell<Vec<ExtentId>>,
 }
 
-impl BufferSupply for Supply {
+impl BufferProvider for Supply {
     type Buffer = Memory;
 
-    fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
+    fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
         let answer = self.provides.borrow_mut().pop_front().unwrap_or(Ok(true));
         if answer == Ok(true) {
             self.provided.borrow_mut().push(extent);
@@ -112,7 +112,7 @@ impl BufferSupply for Supply {
         answer
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<Memory, Error> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<Memory, Error> {
         if self.takes.is_some_and(|end| chunk.0 >= end) {
             return Err(Error::Platform { message: "no buffer".to_string() });
         }
@@ -120,7 +120,7 @@ impl BufferSupply for Supply {
         Ok(Memory(chunk))
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
+    fn complete(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
         assert_eq!(buffer, Memory(chunk));
         self.landed.borrow_mut().push(chunk);
         match self.refuses.filter(|&refused| refused == chunk) {
@@ -129,7 +129,7 @@ impl BufferSupply for Supply {
         }
     }
 
-    fn lands_slowly(&self) -> bool {
+    fn completion_is_slow(&self) -> bool {
         self.slowly
     }
 }
@@ -203,24 +203,24 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
         shared: &'a Shared,
         in_flight: RefCell<Vec<usize>>,
     }
-    impl BufferSupply for Watching<'_> {
+    impl BufferProvider for Watching<'_> {
         type Buffer = Memory;
 
-        fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
-            self.supply.provide(extent)
+        fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
+            self.supply.reserve(extent)
         }
 
-        fn take(&self, chunk: ChunkId) -> Result<Memory, Error> {
-            self.supply.take(chunk)
+        fn buffer_for(&self, chunk: ChunkId) -> Result<Memory, Error> {
+            self.supply.buffer_for(chunk)
         }
 
-        fn landed(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
+        fn complete(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
             self.in_flight.borrow_mut().push(self.shared.with(|e| e.in_flight()));
-            self.supply.landed(chunk, buffer)
+            self.supply.complete(chunk, buffer)
         }
 
-        fn lands_slowly(&self) -> bool {
-            self.supply.lands_slowly()
+        fn completion_is_slow(&self) -> bool {
+            self.supply.completion_is_slow()
         }
     }
     let landed = |slowly| {
@@ -250,15 +250,15 @@ fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 8, ..Source::default() });
     shared.with(|e| e.set_window(u64::MAX, 2));
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 2);
     // More of them, but not so many bytes.
     shared.with(|e| e.set_window(5 * (64 << 10), 8));
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 5);
     // Fewer: what is in flight stays, and one is always allowed.
     shared.with(|e| e.set_window(0, 0));
-    assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (Waits::ForCompletion, 5));
+    assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (WorkerState::AwaitingCompletion, 5));
     worker.run(&shared, &supply);
     assert_eq!(result(&shared), Ok(()));
 }
@@ -267,7 +267,7 @@ fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
 fn a_source_is_filled_to_its_capacity() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 4, ..Source::default() });
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 4);
     worker.collect(&shared, &supply).expect("the source is well");
     assert_eq!((worker.source().in_flight(), supply.landed.borrow().len()), (0, 4));
@@ -279,17 +279,17 @@ fn a_worker_says_what_it_waits_for() {
     let (shared, supply) = (shared(), Supply::default());
     let mut first = Worker::new(Source { capacity: 100, ..Source::default() });
     let mut second = Worker::new(Source { capacity: 100, ..Source::default() });
-    assert_eq!(first.fill(&shared, &supply), Waits::ForCompletion);
-    assert_eq!(second.fill(&shared, &supply), Waits::Done, "the other has it all");
+    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(second.fill(&shared, &supply), WorkerState::Done, "the other has it all");
     first.collect(&shared, &supply).expect("the source is well");
-    assert_eq!(first.fill(&shared, &supply), Waits::Done);
+    assert_eq!(first.fill(&shared, &supply), WorkerState::Done);
     assert_eq!(result(&shared), Ok(()));
 
     let (shared, supply) = (streamed(), Supply::default());
     supply.provides.borrow_mut().push_back(Ok(false));
-    assert_eq!(first.fill(&shared, &supply), Waits::ForRoom, "there is no memory just now");
+    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCapacity, "there is no memory just now");
     assert_eq!(shared.with(|e| e.admitted()), 0);
-    assert_eq!(first.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCompletion);
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn memory_that_will_never_come_ends_the_load() {
 fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
     let (shared, supply) = (shared(), Supply { takes: Some(3), ..Supply::default() });
     let mut worker = Worker::new(Source { capacity: 100, ..Source::default() });
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!((worker.source().in_flight(), shared.with(|e| e.in_flight())), (3, 3));
     worker.run(&shared, &supply);
     assert_eq!(result(&shared), Err(Error::Platform { message: "no buffer".to_string() }));
@@ -325,7 +325,7 @@ fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
 fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() });
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     let tries: Vec<(ChunkId, u32)> = worker.source().submitted.iter().map(|op| (op.chunk, op.attempt)).collect();
     assert_eq!(tries, [(ChunkId(0), 0), (ChunkId(0), 1), (ChunkId(0), 2)]);
     assert_eq!(*supply.taken.borrow(), [ChunkId(0)]);
@@ -337,7 +337,7 @@ fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
 fn a_source_that_takes_nothing_ends_the_load() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() });
-    assert_eq!(worker.fill(&shared, &supply), Waits::Done);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::Done);
     assert!(matches!(result(&shared), Err(Error::Read { fault: Fault::Again, .. })));
     assert!(supply.landed.borrow().is_empty());
 }
@@ -348,7 +348,7 @@ fn a_short_read_goes_on_in_the_same_buffer() {
     let script = VecDeque::from([Outcome::Read(100), Outcome::Failed(Fault::Io)]);
     let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() });
     for ats in [vec![0, 100], vec![0, 100, 100]] {
-        assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+        assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
         worker.collect(&shared, &supply).expect("the source is well");
         assert_eq!(worker.source().submitted.iter().map(|op| op.at).collect::<Vec<_>>(), ats);
     }

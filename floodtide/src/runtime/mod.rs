@@ -1,4 +1,4 @@
-//! The workers of a load, and what they share: the engine, the files, the strategy, and a [`Supply`] of memory.
+//! The workers of a load, and what they share: the engine, the files, the strategy, and a [`LoadBuffers`] of memory.
 //!
 //! Each worker couples the engine with a source of its own until nothing is left for it. A worker holds its part of the memory
 //! through the chunks it has in flight, so that a load that is dropped can leave its workers to themselves: they are told
@@ -14,7 +14,7 @@ use crate::trace::{Phase, Phases, ReadTrace, Reads};
 use floodtide_core::middleware::{Faults, Faulty, Traced};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::{
-    BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
+    BufferProvider, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
     ReadSource, Readiness, Verification, Worker,
 };
 use floodtide_linux::OpenFile;
@@ -62,7 +62,7 @@ impl fmt::Debug for MakeFaults {
 
 /// Everything decided, nothing read yet.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PlannedLoad {
     pub(crate) started: Instant,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) plan: Arc<Plan>,
@@ -79,8 +79,8 @@ pub(crate) struct Prepared {
 }
 
 /// Where the workers' memory comes from, and what becomes of what has landed.
-pub(crate) trait Supply:
-    BufferSupply<Buffer: StableBuffer + Landed> + fmt::Debug + Send + Sync + 'static
+pub(crate) trait LoadBuffers:
+    BufferProvider<Buffer: StableBuffer + Landed> + fmt::Debug + Send + Sync + 'static
 {
     /// Nothing more will land: the load has failed, or else every worker is gone. May come more than once.
     fn over(&self, failed: bool) {
@@ -90,9 +90,9 @@ pub(crate) trait Supply:
 
 /// The workers' common state.
 #[derive(Debug)]
-pub(crate) struct Crew<S> {
-    pub(crate) prepared: Prepared,
-    pub(crate) supply: S,
+pub(crate) struct LoadTask<S> {
+    pub(crate) planned: PlannedLoad,
+    pub(crate) buffers: S,
     engine: Mutex<Engine>,
     changed: Condvar,
     /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
@@ -100,18 +100,18 @@ pub(crate) struct Crew<S> {
     /// What is learned while it runs. Locked before the engine, never after.
     tuning: Mutex<Tuning>,
     /// Threads that were started, and that there should be, where each keeps one read in flight.
-    started: AtomicUsize,
+    started_threads: AtomicUsize,
     target_threads: AtomicUsize,
     /// The threads that nobody has joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Memory may have come back since the supply was last asked.
-    memory: AtomicBool,
+    /// Memory may have come back since the buffers was last asked.
+    memory_available: AtomicBool,
     active: Mutex<usize>,
     idle: Condvar,
     notes: Mutex<Vec<String>>,
 }
 
-impl<S: Supply> EngineHandle for Crew<S> {
+impl<S: LoadBuffers> EngineHandle for LoadTask<S> {
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
         let mut engine = self.engine.lock();
         let before = (engine.in_flight(), engine.admitted(), engine.max_in_flight_bytes());
@@ -126,16 +126,16 @@ impl<S: Supply> EngineHandle for Crew<S> {
         let failed = engine.has_failed();
         drop(engine);
         if failed {
-            self.supply.over(true);
+            self.buffers.over(true);
         }
         result
     }
 
-    fn wait_for_room(&self) {
+    fn wait_for_capacity(&self) {
         let engine = self.engine.lock();
         let stuck = |engine: &mut Engine| match engine.readiness() {
             Readiness::Full => true,
-            Readiness::Starved(_) => !self.memory.swap(false, Ordering::Relaxed),
+            Readiness::NeedsBuffer(_) => !self.memory_available.swap(false, Ordering::Relaxed),
             Readiness::Ready | Readiness::Exhausted => false,
         };
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -145,29 +145,29 @@ impl<S: Supply> EngineHandle for Crew<S> {
     }
 }
 
-impl<S: Supply> BufferSupply for Crew<S> {
+impl<S: LoadBuffers> BufferProvider for LoadTask<S> {
     type Buffer = S::Buffer;
 
-    fn provide(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
-        self.supply.provide(extent)
+    fn reserve(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
+        self.buffers.reserve(extent)
     }
 
-    fn take(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
-        self.supply.take(chunk)
+    fn buffer_for(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
+        self.buffers.buffer_for(chunk)
     }
 
-    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
-        let payload_len = self.prepared.plan.chunks()[chunk.index()].payload_len;
-        if let Some(verification) = &self.prepared.verification {
+    fn complete(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
+        let payload_len = self.planned.plan.chunks()[chunk.index()].payload_len;
+        if let Some(verification) = &self.planned.verification {
             verification.chunk_landed(chunk, buffer.landed(payload_len))?;
         }
-        self.supply.landed(chunk, buffer)?;
+        self.buffers.complete(chunk, buffer)?;
         self.tune(payload_len as u64);
         Ok(())
     }
 
-    fn lands_slowly(&self) -> bool {
-        self.prepared.verification.is_some()
+    fn completion_is_slow(&self) -> bool {
+        self.planned.verification.is_some()
     }
 }
 
@@ -179,76 +179,76 @@ fn gathers(plan: &Plan) -> bool {
     plan.chunks().iter().any(|chunk| chunk.gathered)
 }
 
-/// A worker's view of its crew, from which it can call in more threads.
-struct Member<'a, S>(&'a Arc<Crew<S>>);
+/// A worker's view of the task, from which it can call in more threads.
+struct WorkerHandle<'a, S>(&'a Arc<LoadTask<S>>);
 
-impl<S: Supply> EngineHandle for Member<'_, S> {
+impl<S: LoadBuffers> EngineHandle for WorkerHandle<'_, S> {
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
         self.0.with(f)
     }
 
-    fn wait_for_room(&self) {
-        self.0.wait_for_room();
+    fn wait_for_capacity(&self) {
+        self.0.wait_for_capacity();
     }
 }
 
-impl<S: Supply> BufferSupply for Member<'_, S> {
+impl<S: LoadBuffers> BufferProvider for WorkerHandle<'_, S> {
     type Buffer = S::Buffer;
 
-    fn provide(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
-        self.0.provide(extent)
+    fn reserve(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
+        self.0.reserve(extent)
     }
 
-    fn take(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
-        self.0.take(chunk)
+    fn buffer_for(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
+        self.0.buffer_for(chunk)
     }
 
-    fn landed(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
-        self.0.landed(chunk, buffer)?;
+    fn complete(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
+        self.0.complete(chunk, buffer)?;
         self.0.call_in_threads();
         Ok(())
     }
 
-    fn lands_slowly(&self) -> bool {
-        self.0.lands_slowly()
+    fn completion_is_slow(&self) -> bool {
+        self.0.completion_is_slow()
     }
 }
 
-impl<S: Supply> Crew<S> {
-    pub(crate) fn new(prepared: Prepared, supply: S) -> Self {
-        let strategy = &prepared.strategy;
-        if let Some(trace) = prepared.phases.trace() {
-            let files: Vec<_> = prepared.files.iter().map(OpenFile::path).collect();
+impl<S: LoadBuffers> LoadTask<S> {
+    pub(crate) fn new(planned: PlannedLoad, buffers: S) -> Self {
+        let strategy = &planned.strategy;
+        if let Some(trace) = planned.phases.trace() {
+            let files: Vec<_> = planned.files.iter().map(OpenFile::path).collect();
             trace.decided(&files, strategy);
         }
-        prepared.files.iter().for_each(|file| file.set_uncached(strategy.uncached));
-        prepared.phases.enter(Some(Phase::Load));
-        let tuning = Tuning::new(strategy, &prepared.plan);
-        let mut engine = Engine::new(Arc::clone(&prepared.catalog), Arc::clone(&prepared.plan), 0);
+        planned.files.iter().for_each(|file| file.set_uncached(strategy.uncached));
+        planned.phases.enter(Some(Phase::Load));
+        let tuning = Tuning::new(strategy, &planned.plan);
+        let mut engine = Engine::new(Arc::clone(&planned.catalog), Arc::clone(&planned.plan), 0);
         tuning.begin(strategy, &mut engine);
-        if let Some(trace) = prepared.phases.trace() {
+        if let Some(trace) = planned.phases.trace() {
             trace.tuned(tuning.window(), None);
         }
         Self {
             engine: Mutex::new(engine),
             tuning: Mutex::new(tuning),
-            started: AtomicUsize::new(0),
+            started_threads: AtomicUsize::new(0),
             target_threads: AtomicUsize::new(0),
             threads: Mutex::default(),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
-            memory: AtomicBool::new(false),
+            memory_available: AtomicBool::new(false),
             active: Mutex::new(0),
             idle: Condvar::new(),
             notes: Mutex::new(Vec::new()),
-            supply,
-            prepared,
+            buffers,
+            planned,
         }
     }
 
     /// Starts the threads that the tuner asks for beyond those there are.
     fn call_in_threads(self: &Arc<Self>) {
-        while self.started.load(Ordering::Relaxed) < self.target_threads.load(Ordering::Relaxed) {
+        while self.started_threads.load(Ordering::Relaxed) < self.target_threads.load(Ordering::Relaxed) {
             if self.with(|engine| engine.is_exhausted()) {
                 return;
             }
@@ -257,17 +257,17 @@ impl<S: Supply> Crew<S> {
                 self.target_threads.store(0, Ordering::Relaxed);
                 return;
             }
-            self.started.fetch_add(1, Ordering::Relaxed);
+            self.started_threads.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn files(&self) -> &Arc<[OpenFile]> {
-        &self.prepared.files
+        &self.planned.files
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) fn depth(&self) -> usize {
-        self.prepared.strategy.in_flight(gathers(&self.prepared.plan)).0
+        self.planned.strategy.in_flight(gathers(&self.planned.plan)).0
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -278,9 +278,9 @@ impl<S: Supply> Crew<S> {
         self.with(|engine| engine.fail(error));
     }
 
-    /// Tells workers that wait for memory to ask the supply again.
-    pub(crate) fn memory_came_back(&self) {
-        self.memory.store(true, Ordering::Relaxed);
+    /// Tells workers that wait for memory to ask the buffers again.
+    pub(crate) fn memory_returned(&self) {
+        self.memory_available.store(true, Ordering::Relaxed);
         // Under the lock, so that a worker is either before its look at the flag or asleep.
         let _engine = self.engine.lock();
         self.changed.notify_all();
@@ -288,9 +288,9 @@ impl<S: Supply> Crew<S> {
 
     /// How many workers the strategy asks for, as far as there is work for them.
     fn workers(&self) -> usize {
-        let workers = self.prepared.strategy.workers.max(1).min(self.prepared.plan.chunks().len());
+        let workers = self.planned.strategy.workers.max(1).min(self.planned.plan.chunks().len());
         // An async driver keeps all reads in flight by itself.
-        if self.prepared.strategy.backend == Backend::Tokio { workers.min(1) } else { workers }
+        if self.planned.strategy.backend == Backend::Tokio { workers.min(1) } else { workers }
     }
 
     /// Starts the workers on threads of their own.
@@ -300,7 +300,7 @@ impl<S: Supply> Crew<S> {
     pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
         for worker in 0..self.workers() {
             match self.spawn(Self::work) {
-                Ok(()) => _ = self.started.fetch_add(1, Ordering::Relaxed),
+                Ok(()) => _ = self.started_threads.fetch_add(1, Ordering::Relaxed),
                 Err(error) if worker == 0 => return Err(error),
                 Err(error) => {
                     self.note_thread_shortage(&error);
@@ -311,7 +311,7 @@ impl<S: Supply> Crew<S> {
         Ok(())
     }
 
-    /// Waits for the end of every thread; one that panicked has failed the load.
+    /// WorkerState for the end of every thread; one that panicked has failed the load.
     pub(crate) fn join(&self) {
         loop {
             let threads = std::mem::take(&mut *self.threads.lock());
@@ -337,15 +337,15 @@ impl<S: Supply> Crew<S> {
 
     /// Runs `work` on a thread that counts as active until it ends.
     pub(crate) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
-        let crew = Arc::clone(self);
+        let task = Arc::clone(self);
         *self.active.lock() += 1;
         let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
-            let _active = Active(&*crew);
+            let _active = WorkerGuard(&*task);
             // What it had in flight never lands, so the load cannot end otherwise.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&crew))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&task))) {
                 let why = panic.downcast_ref::<String>().map(String::as_str);
                 let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                crew.fail(CoreError::Platform { message: format!("a thread of the load panicked: {why}") });
+                task.fail(CoreError::Platform { message: format!("a thread of the load panicked: {why}") });
             }
         });
         match spawned {
@@ -363,7 +363,7 @@ impl<S: Supply> Crew<S> {
         *self.active.lock() > 0
     }
 
-    /// Waits until every worker is done; calls `tick` now and then.
+    /// WorkerState until every worker is done; calls `tick` now and then.
     pub(crate) fn wait_idle(&self, mut tick: impl FnMut()) {
         let mut active = self.active.lock();
         while *active > 0 {
@@ -379,7 +379,7 @@ impl<S: Supply> Crew<S> {
 
     /// One worker, to its end.
     fn work(self: &Arc<Self>) {
-        let strategy = &self.prepared.strategy;
+        let strategy = &self.planned.strategy;
         match strategy.backend {
             Backend::Uring => match UringSource::new(Arc::clone(self.files()), strategy.ring_entries()) {
                 Ok(source) => self.work_with(source, Reads::Ring),
@@ -396,7 +396,7 @@ impl<S: Supply> Crew<S> {
                 Ok(runtime) => {
                     let trace = self.read_trace(Reads::Tasks);
                     let (files, depth) = (self.files(), self.depth());
-                    runtime.block_on(crate::crew::tokio::drive(self, files, depth, trace, || {}));
+                    runtime.block_on(crate::runtime::tokio::drive(self, files, depth, trace, || {}));
                 }
                 Err(error) => {
                     let message = format!("tokio's runtime cannot be started: {error}");
@@ -413,25 +413,28 @@ impl<S: Supply> Crew<S> {
     }
 
     fn work_with(self: &Arc<Self>, source: impl ReadSource<Buffer = S::Buffer>, reads: Reads) {
-        match (&self.prepared.faults, self.read_trace(reads)) {
-            (None, None) => Worker::new(source).run(&Member(self), &Member(self)),
-            (None, Some(trace)) => Worker::new(Traced::new(source, trace)).run(&Member(self), &Member(self)),
+        match (&self.planned.faults, self.read_trace(reads)) {
+            (None, None) => Worker::new(source).run(&WorkerHandle(self), &WorkerHandle(self)),
+            (None, Some(trace)) => {
+                Worker::new(Traced::new(source, trace)).run(&WorkerHandle(self), &WorkerHandle(self))
+            }
             (Some(MakeFaults(make)), trace) => {
                 let trace = trace.unwrap_or_else(|| Box::new(()));
-                Worker::new(Traced::new(Faulty::new(source, make()), trace)).run(&Member(self), &Member(self));
+                Worker::new(Traced::new(Faulty::new(source, make()), trace))
+                    .run(&WorkerHandle(self), &WorkerHandle(self));
             }
         }
     }
 
     /// What a worker tells of its reads, if the load is traced.
     pub(crate) fn read_trace(&self, reads: Reads) -> Option<Box<dyn ReadTrace>> {
-        self.prepared.phases.trace().map(|trace| trace.worker(reads))
+        self.planned.phases.trace().map(|trace| trace.worker(reads))
     }
 
     /// A ring that was possible when it was probed and is not now: threads go on, unless the caller insists.
     fn without_ring(self: &Arc<Self>, error: &io::Error) {
         let why = probe::explain_ring_error(error);
-        if self.prepared.strict {
+        if self.planned.strict {
             let message = format!("the backend uring cannot be used here: {why}");
             return self.fail(CoreError::Platform { message });
         }
@@ -449,7 +452,7 @@ impl<S: Supply> Crew<S> {
     /// Whether the finished load brought everything, and what it was to be.
     pub(crate) fn result(&self) -> Result<(), Error> {
         self.with(|engine| engine.result())?;
-        if let Some(verification) = &self.prepared.verification {
+        if let Some(verification) = &self.planned.verification {
             verification.finish()?;
         }
         Ok(())
@@ -458,36 +461,36 @@ impl<S: Supply> Crew<S> {
     /// As [`result`](Self::result), and whether every file is still what it was.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.result()?;
-        Ok(self.prepared.files.iter().try_for_each(OpenFile::check_unchanged)?)
+        Ok(self.planned.files.iter().try_for_each(OpenFile::check_unchanged)?)
     }
 
     /// How a finished load went.
     pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
-        let prepared = &self.prepared;
+        let planned = &self.planned;
         let refused: Vec<FileId> = self.with(|engine| {
             let events = std::iter::from_fn(|| engine.poll_event());
             events.filter_map(|event| if let Event::DirectRefused(file) = event { Some(file) } else { None }).collect()
         });
         for file in refused {
-            let path = prepared.files[file.index()].path().to_string_lossy();
+            let path = planned.files[file.index()].path().to_string_lossy();
             self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
         }
         let notes = self.notes.lock();
         let reasons: Vec<&str> =
-            std::iter::once(&prepared.strategy.reason).chain(notes.iter()).map(String::as_str).collect();
-        let mapped: u64 = prepared.plan.mapped().iter().map(|(_, range)| range.len()).sum();
+            std::iter::once(&planned.strategy.reason).chain(notes.iter()).map(String::as_str).collect();
+        let mapped: u64 = planned.plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let report = Report {
-            format: prepared.catalog.format(),
-            files: prepared.files.len(),
-            tensors: prepared.plan.placements().len(),
-            bytes: prepared.plan.selected_bytes(),
-            read_bytes: prepared.plan.read_bytes() + mapped,
-            elapsed: prepared.started.elapsed(),
-            backend: prepared.strategy.backend,
+            format: planned.catalog.format(),
+            files: planned.files.len(),
+            tensors: planned.plan.placements().len(),
+            bytes: planned.plan.selected_bytes(),
+            read_bytes: planned.plan.read_bytes() + mapped,
+            elapsed: planned.started.elapsed(),
+            backend: planned.strategy.backend,
             reason: reasons.join("; "),
-            warnings: prepared.warnings.iter().cloned().chain(more_warnings).collect(),
+            warnings: planned.warnings.iter().cloned().chain(more_warnings).collect(),
             locked_bytes,
-            verified: prepared.verification.is_some(),
+            verified: planned.verification.is_some(),
             memory_limit: None,
         };
         tracing::debug!(bytes = report.bytes, elapsed = ?report.elapsed, backend = %report.backend, "loaded");
@@ -502,9 +505,9 @@ fn can_spawn() -> bool {
 }
 
 /// Counts a worker off.
-struct Active<'a, S: Supply>(&'a Crew<S>);
+struct WorkerGuard<'a, S: LoadBuffers>(&'a LoadTask<S>);
 
-impl<S: Supply> Drop for Active<'_, S> {
+impl<S: LoadBuffers> Drop for WorkerGuard<'_, S> {
     fn drop(&mut self) {
         let mut active = self.0.active.lock();
         *active -= 1;
@@ -512,7 +515,7 @@ impl<S: Supply> Drop for Active<'_, S> {
         drop(active);
         self.0.idle.notify_all();
         if left == 0 {
-            self.0.supply.over(false);
+            self.0.buffers.over(false);
         }
     }
 }

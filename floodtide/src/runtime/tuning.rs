@@ -1,7 +1,7 @@
 //! What a load learns while it runs: how many reads it keeps in flight, and whether to go on past the page cache. Core decides, from what
 //! lands and when; this carries it out and tells the trace.
 
-use super::{Crew, Supply, as_reads, gathers};
+use super::{LoadBuffers, LoadTask, as_reads, gathers};
 use floodtide_core::detour::{Detour, Detoured, Spans};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::tune::Tuner;
@@ -43,10 +43,10 @@ fn window_bytes(strategy: &Strategy, reads: u32) -> u64 {
     u64::from(reads).saturating_mul(strategy.chunk_bytes.saturating_add(4096))
 }
 
-impl<S: Supply> Crew<S> {
+impl<S: LoadBuffers> LoadTask<S> {
     /// Tells what decides that so much has landed, and does as it says.
     pub(super) fn tune(&self, bytes: u64) {
-        let now = u64::try_from(self.prepared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = u64::try_from(self.planned.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         // Locked until the engine has it, so that two answers do not overtake one another.
         let mut tuning = self.tuning.lock();
         if !tuning.detour.is_over() {
@@ -56,7 +56,7 @@ impl<S: Supply> Crew<S> {
             }
         }
         let Some(window) = tuning.tuner.landed(now, bytes) else { return };
-        let strategy = &self.prepared.strategy;
+        let strategy = &self.planned.strategy;
         let share = match strategy.backend {
             Backend::Uring => window.div_ceil(as_reads(strategy.workers.max(1))) as usize,
             _ => {
@@ -66,14 +66,14 @@ impl<S: Supply> Crew<S> {
         };
         self.with(|engine| engine.set_window(window_bytes(strategy, window), share));
         tracing::debug!(window, "other reads in flight");
-        if let Some(trace) = self.prepared.phases.trace() {
+        if let Some(trace) = self.planned.phases.trace() {
             trace.tuned(window, tuning.tuner.bytes_per_second());
         }
     }
 
     fn turn(&self, turn: Detoured) {
         let rate = HumanBytes;
-        let expected = self.prepared.strategy.expected.unwrap_or(0);
+        let expected = self.planned.strategy.expected.unwrap_or(0);
         let through_cache = !matches!(turn, Detoured::Back(_));
         self.with(|engine| engine.set_through_cache(through_cache));
         if let Detoured::Keep(compared) | Detoured::Back(compared) = turn {
@@ -86,7 +86,7 @@ impl<S: Supply> Crew<S> {
             ));
         }
         tracing::debug!(?turn, "another way to read");
-        if let Some(trace) = self.prepared.phases.trace() {
+        if let Some(trace) = self.planned.phases.trace() {
             trace.turned(turn);
         }
     }

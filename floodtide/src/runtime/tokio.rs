@@ -4,9 +4,9 @@
 //! are planned, large and placed at once. Dropping the future abandons the load: a read that has started owns its
 //! buffer and finishes on its thread.
 
-use crate::crew::{Crew, Supply};
+use crate::runtime::{LoadBuffers, LoadTask};
 use crate::trace::ReadTrace;
-use floodtide_core::{BufferSupply, Completion, Disposition, EngineHandle, Error, ReadOp, land, next_read};
+use floodtide_core::{BufferProvider, Completion, Disposition, EngineHandle, Error, ReadOp, land, next_read};
 use floodtide_linux::OpenFile;
 use floodtide_linux::source::read;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 type Traced = Option<Box<dyn ReadTrace>>;
 
 /// Carries the load out with up to `depth` reads at a time. `tick` is called after every completion.
-pub(crate) async fn drive<S: Supply>(
-    shared: &Arc<Crew<S>>,
+pub(crate) async fn drive<S: LoadBuffers>(
+    task: &Arc<LoadTask<S>>,
     files: &Arc<[OpenFile]>,
     depth: usize,
     mut trace: Traced,
@@ -26,7 +26,7 @@ pub(crate) async fn drive<S: Supply>(
     let mut reads = JoinSet::new();
     loop {
         while reads.len() < depth.max(1) {
-            let Some((op, buffer)) = next_read(&**shared, &**shared) else { break };
+            let Some((op, buffer)) = next_read(&**task, &**task) else { break };
             spawn(&mut reads, files, op, buffer, &mut trace);
         }
         match reads.join_next().await {
@@ -36,16 +36,16 @@ pub(crate) async fn drive<S: Supply>(
                     trace.carried_out(id, began, ended);
                     trace.completed(id, outcome);
                 }
-                match shared.with(|engine| engine.complete(id, outcome)) {
-                    Disposition::Landed(chunk) if shared.lands_slowly() => {
+                match task.with(|engine| engine.complete(id, outcome)) {
+                    Disposition::Landed(chunk) if task.completion_is_slow() => {
                         // This thread has other futures to drive.
-                        let shared = Arc::clone(shared);
+                        let task = Arc::clone(task);
                         reads.spawn_blocking(move || {
-                            land(&*shared, &*shared, chunk, buffer);
+                            land(&*task, &*task, chunk, buffer);
                             None
                         });
                     }
-                    Disposition::Landed(chunk) => land(&**shared, &**shared, chunk, buffer),
+                    Disposition::Landed(chunk) => land(&**task, &**task, chunk, buffer),
                     Disposition::Resubmit(op) => spawn(&mut reads, files, op, buffer, &mut trace),
                     Disposition::Abandoned => {}
                 }
@@ -53,10 +53,10 @@ pub(crate) async fn drive<S: Supply>(
             }
             Some(Err(error)) => {
                 let message = format!("a reading task of tokio failed: {error}");
-                shared.with(|engine| engine.fail(Error::Platform { message }));
+                task.with(|engine| engine.fail(Error::Platform { message }));
             }
-            None if shared.with(|engine| engine.is_exhausted()) => return,
-            None => shared.wait_for_room(),
+            None if task.with(|engine| engine.is_exhausted()) => return,
+            None => task.wait_for_capacity(),
         }
     }
 }
