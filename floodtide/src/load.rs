@@ -38,9 +38,9 @@ impl BufferProvider for OwnedLoad {
     }
 
     fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
-        let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
-        let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
-        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
+        let slice = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
+        let slice = slice.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], slice)
     }
 
     fn complete(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) -> Result<(), CoreError> {

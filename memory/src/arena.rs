@@ -4,20 +4,20 @@
 //! kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound before anything is
 //! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
 
-use crate::pieces::{Backing, Piece, Pieces};
 use crate::shelf::ArenaMemory;
+use crate::split_buffer::{BufferSlice, SplitBuffer, StableMemory};
 use std::io;
 use std::ops::Range;
 
 /// An arena whose chunks are being filled. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Arena {
-    pieces: Pieces<ArenaMemory>,
+    memory: SplitBuffer<ArenaMemory>,
     bytes: usize,
 }
 
 /// One slot's bytes, owned until dropped.
-pub type ArenaChunk = Piece<ArenaMemory>;
+pub type ArenaChunk = BufferSlice<ArenaMemory>;
 
 impl Arena {
     /// An arena of `bytes` in `memory`, to be handed out as the given slots.
@@ -28,22 +28,22 @@ impl Arena {
         if bytes > memory.byte_len() || slots.iter().any(|slot| slot.end > bytes) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots pass the arena's end"));
         }
-        Ok(Self { pieces: Pieces::new(memory, slots)?, bytes })
+        Ok(Self { memory: SplitBuffer::new(memory, slots)?, bytes })
     }
 
     /// The memory, for what concerns it as a whole.
     pub fn memory(&self) -> &ArenaMemory {
-        self.pieces.memory()
+        self.memory.memory()
     }
 
     /// Hands out a slot, once.
     pub fn take(&self, slot: usize) -> Option<ArenaChunk> {
-        self.pieces.take(slot)
+        self.memory.take(slot)
     }
 
     /// Freezes the arena when every chunk that was handed out is back (dropped).
     pub fn freeze(&self) -> Option<FrozenArena> {
-        self.pieces.freeze().then(|| FrozenArena { arena: self.clone() })
+        self.memory.freeze().then(|| FrozenArena { arena: self.clone() })
     }
 }
 
@@ -56,7 +56,7 @@ pub struct FrozenArena {
 impl FrozenArena {
     /// All bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        let memory = self.arena.pieces.memory();
+        let memory = self.arena.memory.memory();
         // SAFETY: the memory is mapped and initialised for at least so many bytes; frozen means that no chunk is out and
         // none will be, so nothing writes while the arena lives.
         unsafe { std::slice::from_raw_parts(memory.start().as_ptr(), self.arena.bytes) }

@@ -2,8 +2,8 @@
 //!
 //! Buffers apart are used again and again: there are never more of them than reads in flight.
 
-use crate::pieces::{Backing, Landed, Piece, StableBuffer};
 use crate::region::Region;
+use crate::split_buffer::{BufferSlice, Landed, StableBuffer, StableMemory};
 use crate::sync::Mutex;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
 use std::sync::Arc;
@@ -27,13 +27,18 @@ impl ScratchPool {
         }
     }
 
-    /// What a chunk of the plan is read to, whose place in memory is `piece`.
-    pub fn buffer<M: Backing>(&self, plan: &Plan, chunk: &Chunk, piece: Piece<M>) -> Result<ChunkBuffer<M>, CoreError> {
+    /// What a chunk of the plan is read to, whose place in memory is `slice`.
+    pub fn buffer<M: StableMemory>(
+        &self,
+        plan: &Plan,
+        chunk: &Chunk,
+        slice: BufferSlice<M>,
+    ) -> Result<ChunkBuffer<M>, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
             Some(gather) => Some((self.take(chunk.buffer_range.len())?, gather)),
         };
-        Ok(ChunkBuffer { apart, piece })
+        Ok(ChunkBuffer { apart, slice })
     }
 
     fn take(&self, len: usize) -> Result<Scratch, CoreError> {
@@ -88,36 +93,36 @@ impl Drop for Scratch {
 #[derive(Debug)]
 pub struct ChunkBuffer<M: 'static> {
     apart: Option<(Scratch, Gather)>,
-    piece: Piece<M>,
+    slice: BufferSlice<M>,
 }
 
-impl<M: Backing> ChunkBuffer<M> {
+impl<M: StableMemory> ChunkBuffer<M> {
     /// Brings the chunk, which is whole, to its place, and gives both back.
     pub fn settle(self) {
-        let Self { apart, mut piece } = self;
+        let Self { apart, mut slice } = self;
         if let Some((mut scratch, gather)) = apart {
-            gather.copy(scratch.as_mut_bytes(), &mut piece.memory());
+            gather.copy(scratch.as_mut_bytes(), &mut slice.memory());
         }
     }
 }
 
-impl<M: Backing> Buffer for ChunkBuffer<M> {
+impl<M: StableMemory> Buffer for ChunkBuffer<M> {
     fn memory(&mut self) -> WriteOnly<'_> {
         match &mut self.apart {
             Some((scratch, _)) => WriteOnly::new(scratch.as_mut_bytes()),
-            None => self.piece.memory(),
+            None => self.slice.memory(),
         }
     }
 }
 
-impl<M: Backing> Landed for ChunkBuffer<M> {
+impl<M: StableMemory> Landed for ChunkBuffer<M> {
     fn landed(&self, bytes: usize) -> &[u8] {
         match &self.apart {
             Some((scratch, _)) => &scratch.as_bytes()[..scratch.len.min(bytes)],
-            None => self.piece.landed(bytes),
+            None => self.slice.landed(bytes),
         }
     }
 }
 
 // SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before it is dropped; or a piece's.
-unsafe impl<M: Backing> StableBuffer for ChunkBuffer<M> {}
+unsafe impl<M: StableMemory> StableBuffer for ChunkBuffer<M> {}

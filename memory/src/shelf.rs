@@ -2,8 +2,8 @@
 //! be zeroed and mapped one by one.
 
 use crate::limits;
-use crate::pieces::Backing;
 use crate::region::Region;
+use crate::split_buffer::StableMemory;
 use crate::sync::{Mutex, MutexGuard};
 use floodtide_core::Alignment;
 use std::io;
@@ -172,13 +172,13 @@ impl ArenaMemory {
     /// Returns all bytes. Those that were not written to since the memory was taken are zero, or what an earlier load left there.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: by `Backing` the bytes are initialised and ours alone; writing to them borrows `self` mutably.
+        // SAFETY: by `StableMemory` the bytes are initialised and ours alone; writing to them borrows `self` mutably.
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.byte_len()) }
     }
 
     /// As [`as_bytes`](Self::as_bytes), to be written to.
     pub fn as_mut_bytes(&mut self) -> &mut [u8] {
-        // SAFETY: by `Backing` the bytes are initialised, writable and ours alone; the slice borrows `self` mutably.
+        // SAFETY: by `StableMemory` the bytes are initialised, writable and ours alone; the slice borrows `self` mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.byte_len()) }
     }
 
@@ -189,7 +189,7 @@ impl ArenaMemory {
 }
 
 // SAFETY: all is the region's, which is there until the drop.
-unsafe impl Backing for ArenaMemory {
+unsafe impl StableMemory for ArenaMemory {
     fn start(&self) -> NonNull<u8> {
         self.region.as_ref().map_or(NonNull::dangling(), Region::start)
     }

@@ -3,7 +3,7 @@
 use crate::runtime::{LoadBuffers, LoadTask};
 use floodtide_core::stream::{Outbox, Stages};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
-use floodtide_memory::Pieces;
+use floodtide_memory::SplitBuffer;
 use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
 use floodtide_memory::sync::Ordering;
 use floodtide_memory::sync::{Condvar, Mutex};
@@ -38,7 +38,7 @@ struct State {
     asked: Asked,
     /// The bytes of buffers that were provided and not taken.
     ahead: usize,
-    stages: Stages<Pieces<PoolBuffer>>,
+    stages: Stages<SplitBuffer<PoolBuffer>>,
     outbox: Outbox<PoolBuffer>,
     /// Nothing more will land.
     over: bool,
@@ -183,10 +183,10 @@ impl Staging {
     }
 
     /// The chunks' places in their extent's buffer.
-    fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<Pieces<PoolBuffer>, CoreError> {
+    fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<SplitBuffer<PoolBuffer>, CoreError> {
         let chunks = state.stages.chunks(extent);
         let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
-        Pieces::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
+        SplitBuffer::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
             .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
     }
 
@@ -239,9 +239,9 @@ impl BufferProvider for Staging {
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
-                let pieces = self.cut(&state, extent, buffer)?;
+                let split = self.cut(&state, extent, buffer)?;
                 state.ahead += bytes;
-                state.stages.open(pieces);
+                state.stages.open(split);
                 Ok(true)
             }
             // The system may have more when what is lent has come back; it is asked again before long.
@@ -251,18 +251,18 @@ impl BufferProvider for Staging {
     }
 
     fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer<PoolBuffer>, CoreError> {
-        let piece = self.state.lock().stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
+        let slice = self.state.lock().stages.find(chunk).and_then(|(split, slot)| split.take(slot));
         let what = "a chunk was taken twice, or before its extent had a buffer";
-        let piece = piece.ok_or(CoreError::Contract { what })?;
-        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
+        let slice = slice.ok_or(CoreError::Contract { what })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], slice)
     }
 
     fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) -> Result<(), CoreError> {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
         buffer.settle();
         let mut state = self.state.lock();
-        let Some((extent, pieces)) = state.stages.land(chunk) else { return Ok(()) };
-        let Some(buffer) = pieces.into_filled(self.written(&state, extent)) else { return Ok(()) };
+        let Some((extent, split)) = state.stages.land(chunk) else { return Ok(()) };
+        let Some(buffer) = split.into_filled(self.written(&state, extent)) else { return Ok(()) };
         if state.outbox.land(extent, buffer) {
             self.notify(state);
         }
