@@ -11,7 +11,7 @@ use floodtide_memory::lock_memory;
 use floodtide_memory::node_of_caller;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use floodtide_memory::{Arena, FrozenArena};
-use floodtide_memory::{ArenaMemory, Shelf};
+use floodtide_memory::{ArenaCache, ArenaMemory};
 use floodtide_memory::{ChunkBuffer, ScratchPool};
 use std::sync::Arc;
 
@@ -55,11 +55,11 @@ impl LoadBuffers for OwnedLoad {}
 pub(crate) type OwnedLoadTask = LoadTask<OwnedLoad>;
 
 impl OwnedLoadTask {
-    /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
+    /// Gets the memory, which comes from `arena_cache` and goes back there, unless it is to be locked. `populate`: whether what is
     /// mapped is made resident, as it is when it is to be verified. `image`: the only file's bytes, if they are there already and take the mapping's place.
     pub(crate) fn allocate(
         mut planned: PlannedLoad,
-        arenas: &Arc<Shelf>,
+        arena_cache: &Arc<ArenaCache>,
         image: Option<Image>,
         populate: bool,
         mlock: bool,
@@ -82,7 +82,7 @@ impl OwnedLoadTask {
         } else {
             let slots = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
             let bytes = plan.arena_bytes();
-            let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
+            let memory = if mlock { ArenaCache::allocate_uncached(bytes) } else { arena_cache.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
             let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
             let huge_pages = planned.strategy.huge_pages;

@@ -12,7 +12,7 @@ use floodtide_core::format::serverlessllm::{self, count_partitions, is_partition
 use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_linux::FirstFile;
 use floodtide_linux::OpenFile;
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -57,15 +57,15 @@ pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
     locate_for(path, None)
 }
 
-/// Finds the files. `images`: where memory comes from, if a small file, should it be the only one, is to be read whole.
-pub(crate) fn locate_for(path: &Path, images: Option<&Arc<Shelf>>) -> Result<Located, Error> {
+/// Finds the files. `arena_cache`: where memory comes from, if a small file, should it be the only one, is to be read whole.
+pub(crate) fn locate_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> Result<Located, Error> {
     let opened = OpenFile::open_unless_folder(path).map_err(|error| match error.into() {
         Error::Io { path, source, .. } => io_error(&path, "open the checkpoint", source),
         error => error,
     })?;
     let Some(file) = opened else { return locate_in_folder(&snapshot_of(path)) };
     let is_named_json = path.extension() == Some(OsStr::new("json"));
-    let first = FirstFile::of(file, images.filter(|_| !is_named_json));
+    let first = FirstFile::of(file, arena_cache.filter(|_| !is_named_json));
     match first.file.content()? {
         Content::Pickle => return Err(Error::Pickle { path: path.to_owned() }),
         Content::Json => return by_index(path),

@@ -4,7 +4,7 @@
 //! kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound before anything is
 //! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
 
-use crate::shelf::ArenaMemory;
+use crate::arena_cache::ArenaMemory;
 use crate::split_buffer::{BufferSlice, SplitBuffer, StableMemory};
 use std::io;
 use std::ops::Range;
@@ -66,11 +66,11 @@ impl FrozenArena {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shelf::Shelf;
+    use crate::arena_cache::ArenaCache;
     use floodtide_core::Buffer;
 
     fn arena(bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Arena> {
-        Arena::new(Shelf::unkept(bytes).expect("maps"), bytes, slots)
+        Arena::new(ArenaCache::allocate_uncached(bytes).expect("maps"), bytes, slots)
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
     fn slots_past_the_end_are_refused() {
         assert_eq!(arena(10, vec![0..5, 5..11]).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
         assert!(arena(0, vec![]).is_ok());
-        let short = Shelf::unkept(10).expect("maps");
+        let short = ArenaCache::allocate_uncached(10).expect("maps");
         assert!(Arena::new(short, (2 << 20) + 1, vec![]).is_err());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A `region` is memory from the kernel. A `split_buffer` hands any stable memory out as disjoint owned slices; the ledger of
 //! that is in `ledger`. An [`Arena`] is the memory of one load, split over its chunks and frozen when all are back; the
-//! [`Shelf`] keeps arenas for the next load. A [`pool`] lends buffers under a hard limit of bytes. A [`ChunkBuffer`] is what a
+//! [`ArenaCache`] keeps arenas for the next load. A [`pool`] lends buffers under a hard limit of bytes. A [`ChunkBuffer`] is what a
 //! read fills: its slice, or a buffer apart from which it is gathered.
 //!
 //! Locks and atomics come from [`sync`] and from nowhere else, here and in the crates above, so that loom can replace them.
@@ -11,19 +11,19 @@ pub mod pool;
 pub mod sync;
 
 mod arena;
+mod arena_cache;
 mod limits;
 mod numa;
 mod region;
 mod scratch;
-mod shelf;
 #[doc(hidden)]
 pub mod slot_ledger;
 mod split_buffer;
 
 pub use arena::{Arena, ArenaChunk, FrozenArena};
+pub use arena_cache::{ArenaCache, ArenaMemory};
 pub use limits::{memory_limit, memory_limits, no_limit, resource_limit};
 pub use numa::node_of_caller;
 pub use region::{Region, lock_memory};
 pub use scratch::{ChunkBuffer, ScratchPool};
-pub use shelf::{ArenaMemory, Shelf};
 pub use split_buffer::{BufferSlice, Landed, SplitBuffer, StableBuffer, StableMemory};

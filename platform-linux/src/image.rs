@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::files::OpenFile;
 use floodtide_core::strategy::HUGE_PAGES_FROM;
-use floodtide_memory::{ArenaMemory, Shelf};
+use floodtide_memory::{ArenaCache, ArenaMemory};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ pub struct FirstFile {
 }
 
 impl FirstFile {
-    /// Opens it. `images`: where memory comes from, if a small file is to be read whole.
-    pub fn open(path: &Path, images: Option<&Arc<Shelf>>) -> Result<Self, Error> {
-        Ok(Self::of(OpenFile::open(path)?, images))
+    /// Opens it. `arena_cache`: where memory comes from, if a small file is to be read whole.
+    pub fn open(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> Result<Self, Error> {
+        Ok(Self::of(OpenFile::open(path)?, arena_cache))
     }
 
     /// As [`open`](Self::open), of a file that is open.
-    pub fn of(file: OpenFile, images: Option<&Arc<Shelf>>) -> Self {
-        let image = images.and_then(|arenas| Image::read(&file, arenas));
+    pub fn of(file: OpenFile, arena_cache: Option<&Arc<ArenaCache>>) -> Self {
+        let image = arena_cache.and_then(|arena_cache| Image::read(&file, arena_cache));
         if let Some(image) = &image {
             file.has_content(image.as_bytes());
         }
@@ -43,12 +43,12 @@ pub struct Image {
 impl Image {
     /// Reads a small file. `None` when it is not small, or one read does not bring all of it, or it changed meanwhile: it is then for others
     /// to find out why.
-    pub fn read(file: &OpenFile, arenas: &Arc<Shelf>) -> Option<Self> {
+    pub fn read(file: &OpenFile, arena_cache: &Arc<ArenaCache>) -> Option<Self> {
         if file.byte_len() > MAX_BYTES {
             return None;
         }
         let bytes = file.byte_len() as usize;
-        let mut memory = arenas.take(bytes).ok()?;
+        let mut memory = arena_cache.take(bytes).ok()?;
         if file.byte_len() >= HUGE_PAGES_FROM {
             // Without them it only takes longer.
             let _ = memory.advise_huge_pages(bytes);

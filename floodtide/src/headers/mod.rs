@@ -10,7 +10,7 @@ use floodtide_core::format::content::Content;
 use floodtide_core::{Catalog, MetadataValue};
 use floodtide_linux::OpenFile;
 use floodtide_linux::{FirstFile, Image};
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -29,15 +29,15 @@ pub(crate) struct Opened {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Opens the files and reads their headers. A single small file is read whole, into memory of `images`, if that is given.
-pub(crate) fn open(located: Located, images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
+/// Opens the files and reads their headers. A single small file is read whole, into memory of `arena_cache`, if that is given.
+pub(crate) fn open(located: Located, arena_cache: Option<&Arc<ArenaCache>>) -> Result<Opened, Error> {
     let Located { files, first, index } = located;
-    let images = images.filter(|_| files.len() == 1);
+    let arena_cache = arena_cache.filter(|_| files.len() == 1);
     if let Some(Index::Store(path, json)) = index {
-        return serverlessllm::open(&files, &path, &json, images);
+        return serverlessllm::open(&files, &path, &json, arena_cache);
     }
     let first = match (first, &files[..]) {
-        (None, [first, ..]) => Some(FirstFile::open(first, images)?),
+        (None, [first, ..]) => Some(FirstFile::open(first, arena_cache)?),
         (first, _) => first,
     };
     match index {

@@ -6,12 +6,17 @@ use floodtide_core::format::serverlessllm::StoreIndex;
 use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
 use floodtide_linux::Image;
 use floodtide_linux::OpenFile;
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Opens these partitions, of which `json`, read from `index`, tells what lies in them.
-pub(super) fn open(paths: &[PathBuf], index: &Path, json: &[u8], images: Option<&Arc<Shelf>>) -> Result<Opened, Error> {
+pub(super) fn open(
+    paths: &[PathBuf],
+    index: &Path,
+    json: &[u8],
+    arena_cache: Option<&Arc<ArenaCache>>,
+) -> Result<Opened, Error> {
     let files = paths.iter().map(|path| OpenFile::open(path)).collect::<Result<Vec<_>, _>>()?;
     let lengths: Vec<u64> = files.iter().map(OpenFile::byte_len).collect();
     let invalid = |source| CoreError::Store { file: index.display().to_string(), source };
@@ -20,7 +25,7 @@ pub(super) fn open(paths: &[PathBuf], index: &Path, json: &[u8], images: Option<
     let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
     builder.add_serverlessllm(names.iter().map(String::as_str).zip(lengths), &parsed)?;
     let image = match &files[..] {
-        [only] => images.and_then(|arenas| Image::read(only, arenas)),
+        [only] => arena_cache.and_then(|arena_cache| Image::read(only, arena_cache)),
         _ => None,
     };
     Ok(Opened { files, image, catalog: builder.finish()?, metadata: Vec::new(), warnings: Vec::new() })

@@ -13,7 +13,7 @@ use crate::trace::Traces;
 use floodtide_core::manifest::Manifest;
 use floodtide_core::strategy::{Backend, Signals, Strategy};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Plan, Selection, Verification};
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub struct Loader {
     stream: StreamOptions,
     trace: Option<Traces>,
     faults: Option<MakeFaults>,
-    arenas: Arc<Shelf>,
+    arena_cache: Arc<ArenaCache>,
 }
 
 /// What a checkpoint's headers say.

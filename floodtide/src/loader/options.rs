@@ -106,19 +106,19 @@ impl Loader {
     /// [`trim`](Self::trim) gives it back, and so does the drop of the last clone.
     #[must_use]
     pub fn keep_memory(self, bytes: u64) -> Self {
-        self.arenas.set_limit(bytes);
+        self.arena_cache.set_limit(bytes);
         self
     }
 
     /// The bytes of memory that are kept for the next load.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        self.arenas.byte_len()
+        self.arena_cache.byte_len()
     }
 
     /// Gives the memory that is kept for the next load back to the system.
     pub fn trim(&self) {
-        self.arenas.trim();
+        self.arena_cache.clear();
     }
 
     /// Does without io_uring, as if the system refused it with this reason.

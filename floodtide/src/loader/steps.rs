@@ -82,10 +82,10 @@ impl Loader {
         let watched = self.trace.is_some() || self.faults.is_some();
         let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
         let waits = matches!(purpose, Purpose::Whole { waits: true, .. });
-        let images = (waits && !as_usual).then_some(&self.arenas);
+        let arena_cache = (waits && !as_usual).then_some(&self.arena_cache);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let opened = headers::open(locate_for(path, images)?, images)?;
+        let opened = headers::open(locate_for(path, arena_cache)?, arena_cache)?;
         self.decide_how(opened, purpose, phases)
     }
 
@@ -127,7 +127,7 @@ impl Loader {
         let mut memory = if little { floodtide_memory::no_limit() } else { probe::memory_limit() };
         if matches!(purpose, Purpose::Whole { .. }) {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
-            memory.available = memory.available.saturating_add(self.arenas.byte_len());
+            memory.available = memory.available.saturating_add(self.arena_cache.byte_len());
         }
         signals.verified = self.manifest.is_some();
         (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);
@@ -166,7 +166,7 @@ impl Loader {
             faults: self.injected_faults(),
             phases,
         };
-        OwnedLoadTask::allocate(planned, &self.arenas, image, access == Access::Map { resident: true }, self.mlock)
+        OwnedLoadTask::allocate(planned, &self.arena_cache, image, access == Access::Map { resident: true }, self.mlock)
     }
 
     /// The stored profile of the device, if all files lie on one and it has one; one that cannot be used is a warning.
@@ -217,7 +217,7 @@ mod tests {
         const KEPT: u64 = 1 << 40;
         let loader = Loader::new().keep_memory(u64::MAX);
         // Mapped, but never touched.
-        drop(loader.arenas.take(KEPT as usize).expect("maps"));
+        drop(loader.arena_cache.take(KEPT as usize).expect("maps"));
         assert_eq!(loader.kept_bytes(), KEPT);
         let available = |purpose, consumer| {
             let opened = loader.open_checkpoint(&path, purpose).expect("opens");
