@@ -5,7 +5,7 @@ use crate::runtime::{LoadBuffers, LoadTask, PlannedLoad};
 use crate::tensors::{Storage, Tensors};
 use crate::trace::{Phase, Populated};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
-use floodtide_linux::Image;
+use floodtide_linux::SmallFile;
 use floodtide_linux::{Mappings, PopulateError};
 use floodtide_memory::lock_memory;
 use floodtide_memory::node_of_caller;
@@ -56,11 +56,11 @@ pub(crate) type OwnedLoadTask = LoadTask<OwnedLoad>;
 
 impl OwnedLoadTask {
     /// Gets the memory, which comes from `arena_cache` and goes back there, unless it is to be locked. `populate`: whether what is
-    /// mapped is made resident, as it is when it is to be verified. `image`: the only file's bytes, if they are there already and take the mapping's place.
+    /// mapped is made resident, as it is when it is to be verified. `small_file`: the only file's bytes, if they are there already and take the mapping's place.
     pub(crate) fn allocate(
         mut planned: PlannedLoad,
         arena_cache: &Arc<ArenaCache>,
-        image: Option<Image>,
+        small_file: Option<SmallFile>,
         populate: bool,
         mlock: bool,
     ) -> Result<Self, Error> {
@@ -69,11 +69,11 @@ impl OwnedLoadTask {
         let verifies = planned.verification.is_some();
         let mapped_total = if populate || verifies { mapped_bytes() } else { 0 };
         let mapped_done = AtomicU64::new(0);
-        let mappings = match image {
-            Some(image) if verifies => Mappings::of_image(image, plan.mapped()),
-            Some(image) => {
+        let mappings = match small_file {
+            Some(small_file) if verifies => Mappings::of_small_file(small_file, plan.mapped()),
+            Some(small_file) => {
                 mapped_done.store(mapped_bytes(), Ordering::Relaxed);
-                Mappings::of_image(image, &[])
+                Mappings::of_small_file(small_file, &[])
             }
             None => Mappings::new(&planned.files, plan.mapped())?,
         };
@@ -140,7 +140,7 @@ impl OwnedLoadTask {
         if !self.populates() {
             return;
         }
-        if self.buffers.mappings.is_image() {
+        if self.buffers.mappings.is_small_file() {
             return self.populate();
         }
         if let Err(error) = self.spawn(|task| task.populate()) {
@@ -285,7 +285,7 @@ pub(crate) fn run_here(task: OwnedLoadTask) -> Result<Tensors, Error> {
 pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     task.planned.phases.enter(Some(Phase::Settle));
     let load = &task.buffers;
-    if load.mappings.is_image() && load.arena.is_none() {
+    if load.mappings.is_small_file() && load.arena.is_none() {
         // One call has read it all, after which the file was still the same: what its path means by now does not matter.
         task.result()?;
     } else {
@@ -293,7 +293,7 @@ pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     }
     let (arena, warnings, locked_bytes) = task.settle()?;
     let mut report = task.report(warnings, locked_bytes);
-    if let Some(bytes) = task.buffers.mappings.image_bytes() {
+    if let Some(bytes) = task.buffers.mappings.small_file_len() {
         // In place of what is viewed of it.
         report.read_bytes = task.planned.plan.read_bytes() + bytes;
     }

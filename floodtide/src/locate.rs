@@ -10,8 +10,8 @@ use crate::error::Error;
 use floodtide_core::format::content::{Content, IndexKind, index_kind};
 use floodtide_core::format::serverlessllm::{self, count_partitions, is_partition_name, partition_name};
 use floodtide_core::format::shard_index::ShardIndex;
-use floodtide_linux::FirstFile;
 use floodtide_linux::OpenFile;
+use floodtide_linux::ProbedFile;
 use floodtide_memory::ArenaCache;
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(crate) struct Located {
     pub(crate) files: Vec<PathBuf>,
     /// The only file, if it had to be opened to know that it is one.
-    pub(crate) first: Option<FirstFile>,
+    pub(crate) first: Option<ProbedFile>,
     pub(crate) index: Option<Index>,
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn locate_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> 
     })?;
     let Some(file) = opened else { return locate_in_folder(&snapshot_of(path)) };
     let is_named_json = path.extension() == Some(OsStr::new("json"));
-    let first = FirstFile::of(file, arena_cache.filter(|_| !is_named_json));
+    let first = ProbedFile::of(file, arena_cache.filter(|_| !is_named_json));
     match first.file.content()? {
         Content::Pickle => return Err(Error::Pickle { path: path.to_owned() }),
         Content::Json => return by_index(path),

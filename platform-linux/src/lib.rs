@@ -7,16 +7,16 @@ pub mod source;
 
 mod error;
 mod files;
-mod image;
 mod mapping;
 mod process;
 mod signals;
+mod small_file;
 mod write_back;
 
 pub use error::{Error, Shown, hint};
 pub use files::{OpenFile, describe};
-pub use image::{FirstFile, Image};
 pub use mapping::{Mappings, PopulateError, Populated};
 pub use process::{raise_open_file_limit, report_file_size_limit};
 pub use signals::{Asked, Purpose};
+pub use small_file::{ProbedFile, SmallFile};
 pub use write_back::{WriteBack, sync_range};

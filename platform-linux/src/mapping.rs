@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::files::OpenFile;
-use crate::image::Image;
+use crate::small_file::SmallFile;
 use floodtide_core::{ByteRange, Error as CoreError, FileId};
 use floodtide_memory::lock_memory;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,16 +19,16 @@ const STEP: usize = 8 << 20;
 pub struct Mappings {
     maps: Vec<Option<Mmap>>,
     /// In place of them all: the only file, read whole.
-    image: Option<Image>,
+    small_file: Option<SmallFile>,
     ranges: Vec<(usize, usize, usize)>,
 }
 
 impl Mappings {
     /// No mapping, but the bytes of the only file. `ranges`: what of it is looked at by [`populate`](Self::populate).
-    pub fn of_image(image: Image, ranges: &[(FileId, ByteRange)]) -> Self {
-        // Inside the image, so both ends fit in usize.
+    pub fn of_small_file(small_file: SmallFile, ranges: &[(FileId, ByteRange)]) -> Self {
+        // Inside the small file, so both ends fit in usize.
         let ranges = ranges.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
-        Self { image: Some(image), ranges: ranges.collect(), ..Self::default() }
+        Self { small_file: Some(small_file), ranges: ranges.collect(), ..Self::default() }
     }
 
     /// Maps the files of `ranges`; nothing is read yet.
@@ -59,18 +59,18 @@ impl Mappings {
     }
 
     /// Whether all is there already, read by one call.
-    pub fn is_image(&self) -> bool {
-        self.image.is_some()
+    pub fn is_small_file(&self) -> bool {
+        self.small_file.is_some()
     }
 
     /// The bytes that this call has read.
-    pub fn image_bytes(&self) -> Option<u64> {
-        self.image.as_ref().map(|image| image.as_bytes().len() as u64)
+    pub fn small_file_len(&self) -> Option<u64> {
+        self.small_file.as_ref().map(|small_file| small_file.as_bytes().len() as u64)
     }
 
     pub fn file_bytes(&self, file: FileId) -> &[u8] {
-        match &self.image {
-            Some(image) => image.as_bytes(),
+        match &self.small_file {
+            Some(small_file) => small_file.as_bytes(),
             None => self.maps.get(file.index()).and_then(Option::as_ref).map_or(&[], |map| map),
         }
     }

@@ -4,21 +4,21 @@ use super::{Opened, first_read, merge_metadata};
 use crate::error::Error;
 use floodtide_core::format::gguf::{MAX_HEADER_BYTES, Parsed, Split, check_split, parse};
 use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
-use floodtide_linux::FirstFile;
 use floodtide_linux::OpenFile;
+use floodtide_linux::ProbedFile;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Opens these files, which are one model or all of its shards. `already`: the first one, if it is open.
-pub(super) fn open(paths: &[PathBuf], mut already: Option<FirstFile>) -> Result<Opened, Error> {
-    let mut image = None;
+pub(super) fn open(paths: &[PathBuf], mut already: Option<ProbedFile>) -> Result<Opened, Error> {
+    let mut small_file = None;
     let mut files = Vec::with_capacity(paths.len());
     let (mut builder, mut splits) = (CatalogBuilder::new(Format::Gguf), Splits::default());
     for path in paths {
-        let FirstFile { file, image: whole } = already.take().map_or_else(|| FirstFile::open(path, None), Ok)?;
-        image = image.or(whole);
-        let start = match &image {
-            Some(image) => Cow::Borrowed(image.as_bytes()),
+        let ProbedFile { file, small_file: whole } = already.take().map_or_else(|| ProbedFile::open(path, None), Ok)?;
+        small_file = small_file.or(whole);
+        let start = match &small_file {
+            Some(small_file) => Cow::Borrowed(small_file.as_bytes()),
             None => Cow::Owned(file.read_exact(0, first_read(file.byte_len(), FIRST_READ))?),
         };
         splits.add(&mut builder, &file, start)?;
@@ -27,7 +27,7 @@ pub(super) fn open(paths: &[PathBuf], mut already: Option<FirstFile>) -> Result<
     splits.check(&files)?;
     let catalog = builder.finish()?;
     let metadata = merge_metadata(&[], catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
-    Ok(Opened { files, image, catalog, metadata, warnings: Vec::new() })
+    Ok(Opened { files, small_file, catalog, metadata, warnings: Vec::new() })
 }
 
 /// Headers begin with metadata, which often is longer; what is parsed of them in vain is little.

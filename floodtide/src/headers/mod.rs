@@ -9,7 +9,7 @@ use crate::locate::{Index, Located};
 use floodtide_core::format::content::Content;
 use floodtide_core::{Catalog, MetadataValue};
 use floodtide_linux::OpenFile;
-use floodtide_linux::{FirstFile, Image};
+use floodtide_linux::{ProbedFile, SmallFile};
 use floodtide_memory::ArenaCache;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub(crate) struct Opened {
     pub(crate) files: Vec<OpenFile>,
     /// The only file's bytes, if that was wanted and is small.
-    pub(crate) image: Option<Image>,
+    pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Catalog,
     /// What [`merge_metadata`] makes of the index's metadata and the files'.
     pub(crate) metadata: Vec<(String, MetadataValue)>,
@@ -37,7 +37,7 @@ pub(crate) fn open(located: Located, arena_cache: Option<&Arc<ArenaCache>>) -> R
         return serverlessllm::open(&files, &path, &json, arena_cache);
     }
     let first = match (first, &files[..]) {
-        (None, [first, ..]) => Some(FirstFile::open(first, arena_cache)?),
+        (None, [first, ..]) => Some(ProbedFile::open(first, arena_cache)?),
         (first, _) => first,
     };
     match index {
@@ -47,7 +47,7 @@ pub(crate) fn open(located: Located, arena_cache: Option<&Arc<ArenaCache>>) -> R
 }
 
 /// Opens files without an index; what the first one is, all have to be.
-fn by_content(paths: &[PathBuf], first: Option<FirstFile>) -> Result<Opened, Error> {
+fn by_content(paths: &[PathBuf], first: Option<ProbedFile>) -> Result<Opened, Error> {
     let content = first.as_ref().map_or(Ok(Content::Unknown), |first| first.file.content())?;
     // Of what is neither, the parser of the format that it is named as says best what is wrong.
     let is_named_so = || paths.first().is_some_and(|path| path.extension() == Some(OsStr::new("gguf")));
@@ -73,7 +73,7 @@ pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
         let file = OpenFile::open(path).and_then(|file| Ok((file.content()?, file)));
         match file {
             Ok((Content::Gguf, _)) => None,
-            Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(FirstFile::of(file, None)), None).err(),
+            Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(ProbedFile::of(file, None)), None).err(),
             Err(error) => Some(error.into()),
         }
     };

@@ -7,7 +7,7 @@ use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_core::{CatalogBuilder, Error as CoreError, Escaped, Format};
 use floodtide_linux::OpenFile;
 use floodtide_linux::probe;
-use floodtide_linux::{FirstFile, Image};
+use floodtide_linux::{ProbedFile, SmallFile};
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Ordering};
 use std::path::{Path, PathBuf};
 
@@ -22,15 +22,15 @@ const MAX_THREADS: usize = 16;
 /// Opens these files. `already`: the first one, if it is open.
 pub(super) fn open(
     paths: &[PathBuf],
-    already: Option<FirstFile>,
+    already: Option<ProbedFile>,
     index: Option<(&Path, &ShardIndex)>,
 ) -> Result<Opened, Error> {
     let mut headers = Headers::new();
-    let (mut image, mut rest) = (None, paths);
+    let (mut small_file, mut rest) = (None, paths);
     if let Some((path, others)) = paths.split_first() {
-        let FirstFile { file, image: whole } = already.map_or_else(|| FirstFile::open(path, None), Ok)?;
+        let ProbedFile { file, small_file: whole } = already.map_or_else(|| ProbedFile::open(path, None), Ok)?;
         let first = headers.add(path, file, whole.as_ref())?;
-        (image, rest) = (whole, others);
+        (small_file, rest) = (whole, others);
         if paths.len() >= MANY_FILES || first.saturating_mul(paths.len()) >= MANY_BYTES {
             for more in side_by_side(others)? {
                 headers.append(more)?;
@@ -56,7 +56,7 @@ pub(super) fn open(
     }
     let index = index.map_or(&[][..], |(_, index)| index.metadata());
     let metadata = merge_metadata(index, catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
-    Ok(Opened { files: headers.files, image, catalog, metadata, warnings })
+    Ok(Opened { files: headers.files, small_file, catalog, metadata, warnings })
 }
 
 /// Files whose headers have been read.
@@ -80,12 +80,12 @@ impl Headers {
         Ok(headers)
     }
 
-    /// Reads and parses a file's header, or takes it from `image`, the whole file; answers how long it is.
-    fn add(&mut self, path: &Path, file: OpenFile, image: Option<&Image>) -> Result<usize, Error> {
+    /// Reads and parses a file's header, or takes it from `small_file`, the whole file; answers how long it is.
+    fn add(&mut self, path: &Path, file: OpenFile, small_file: Option<&SmallFile>) -> Result<usize, Error> {
         let name = path.display().to_string();
         let invalid = |source| CoreError::Header { file: name.clone(), source };
-        let mut bytes = match image {
-            Some(image) => image.as_bytes(),
+        let mut bytes = match small_file {
+            Some(small_file) => small_file.as_bytes(),
             None => {
                 file.read_exact_into(&mut self.buffer, 0, first_read(file.byte_len(), FIRST_READ))?;
                 &self.buffer

@@ -4,8 +4,8 @@ use super::Opened;
 use crate::error::Error;
 use floodtide_core::format::serverlessllm::StoreIndex;
 use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
-use floodtide_linux::Image;
 use floodtide_linux::OpenFile;
+use floodtide_linux::SmallFile;
 use floodtide_memory::ArenaCache;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,9 +24,9 @@ pub(super) fn open(
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
     builder.add_serverlessllm(names.iter().map(String::as_str).zip(lengths), &parsed)?;
-    let image = match &files[..] {
-        [only] => arena_cache.and_then(|arena_cache| Image::read(only, arena_cache)),
+    let small_file = match &files[..] {
+        [only] => arena_cache.and_then(|arena_cache| SmallFile::read(only, arena_cache)),
         _ => None,
     };
-    Ok(Opened { files, image, catalog: builder.finish()?, metadata: Vec::new(), warnings: Vec::new() })
+    Ok(Opened { files, small_file, catalog: builder.finish()?, metadata: Vec::new(), warnings: Vec::new() })
 }

@@ -12,8 +12,8 @@ use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
 use floodtide_core::{
     Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, TensorSlice,
 };
-use floodtide_linux::Image;
 use floodtide_linux::OpenFile;
+use floodtide_linux::SmallFile;
 use floodtide_linux::probe;
 use floodtide_linux::probe::device::Device;
 use floodtide_linux::{Asked, Purpose};
@@ -26,7 +26,7 @@ use std::time::Instant;
 pub(crate) struct Checkpoint {
     pub(crate) files: Vec<OpenFile>,
     /// The only file's bytes, where they came along with the header.
-    pub(crate) image: Option<Image>,
+    pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Arc<Catalog>,
     /// What is wanted of it, in the order of the files.
     pub(crate) selected: Vec<TensorSlice>,
@@ -62,13 +62,13 @@ impl Loader {
         path: &Path,
         access: Access,
         waits: bool,
-    ) -> Result<(Planned, Vec<OpenFile>, Option<Image>, Phases), Error> {
+    ) -> Result<(Planned, Vec<OpenFile>, Option<SmallFile>, Phases), Error> {
         let opened = self.open_checkpoint(path, Purpose::Whole { access, waits })?;
-        // What is in an image is used where it lies, as in a mapping.
-        let access = if opened.image.is_some() { Access::Map { resident: false } } else { access };
+        // What is in a small file is used where it lies, as in a mapping.
+        let access = if opened.small_file.is_some() { Access::Map { resident: false } } else { access };
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &opened.selected)?);
-        let Checkpoint { files, image, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
-        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, image, phases))
+        let Checkpoint { files, small_file, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
+        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, small_file, phases))
     }
 
     /// Reads the headers, measures, and decides how to read.
@@ -111,12 +111,12 @@ impl Loader {
 
     /// Measures, and decides how to read.
     fn decide_how(&self, opened: Opened, purpose: Purpose, phases: Phases) -> Result<Checkpoint, Error> {
-        let Opened { mut files, image, catalog, metadata, mut warnings, .. } = opened;
+        let Opened { mut files, small_file, catalog, metadata, mut warnings, .. } = opened;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         warnings.extend(self.selection.warning(&catalog));
         let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
-        let (mut signals, little) = asked.measure(&mut files, image.is_some(), &catalog, &selected);
+        let (mut signals, little) = asked.measure(&mut files, small_file.is_some(), &catalog, &selected);
         if let Some(why) = &self.uring_refused {
             signals.uring_refused = Some(why.clone());
         }
@@ -143,12 +143,12 @@ impl Loader {
             }
         }
         let catalog = Arc::new(catalog);
-        Ok(Checkpoint { files, image, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
+        Ok(Checkpoint { files, small_file, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
     }
 
     pub(super) fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<OwnedLoadTask, Error> {
         let started = Instant::now();
-        let (Planned { catalog, plan, strategy, warnings, .. }, files, image, phases) =
+        let (Planned { catalog, plan, strategy, warnings, .. }, files, small_file, phases) =
             self.decide(path, access, waits)?;
         let verification = self.verification(&catalog, &plan)?;
         let strict = self.backend.is_some();
@@ -166,7 +166,13 @@ impl Loader {
             faults: self.injected_faults(),
             phases,
         };
-        OwnedLoadTask::allocate(planned, &self.arena_cache, image, access == Access::Map { resident: true }, self.mlock)
+        OwnedLoadTask::allocate(
+            planned,
+            &self.arena_cache,
+            small_file,
+            access == Access::Map { resident: true },
+            self.mlock,
+        )
     }
 
     /// The stored profile of the device, if all files lie on one and it has one; one that cannot be used is a warning.

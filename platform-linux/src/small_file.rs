@@ -12,12 +12,12 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// A checkpoint's first file, and its bytes, if they are wanted and few.
 #[derive(Debug)]
-pub struct FirstFile {
+pub struct ProbedFile {
     pub file: OpenFile,
-    pub image: Option<Image>,
+    pub small_file: Option<SmallFile>,
 }
 
-impl FirstFile {
+impl ProbedFile {
     /// Opens it. `arena_cache`: where memory comes from, if a small file is to be read whole.
     pub fn open(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> Result<Self, Error> {
         Ok(Self::of(OpenFile::open(path)?, arena_cache))
@@ -25,22 +25,22 @@ impl FirstFile {
 
     /// As [`open`](Self::open), of a file that is open.
     pub fn of(file: OpenFile, arena_cache: Option<&Arc<ArenaCache>>) -> Self {
-        let image = arena_cache.and_then(|arena_cache| Image::read(&file, arena_cache));
-        if let Some(image) = &image {
-            file.has_content(image.as_bytes());
+        let small_file = arena_cache.and_then(|arena_cache| SmallFile::read(&file, arena_cache));
+        if let Some(small_file) = &small_file {
+            file.has_content(small_file.as_bytes());
         }
-        Self { file, image }
+        Self { file, small_file }
     }
 }
 
 /// A file's bytes, owned.
 #[derive(Debug)]
-pub struct Image {
+pub struct SmallFile {
     memory: ArenaMemory,
     bytes: usize,
 }
 
-impl Image {
+impl SmallFile {
     /// Reads a small file. `None` when it is not small, or one read does not bring all of it, or it changed meanwhile: it is then for others
     /// to find out why.
     pub fn read(file: &OpenFile, arena_cache: &Arc<ArenaCache>) -> Option<Self> {
