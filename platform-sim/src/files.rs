@@ -4,7 +4,7 @@ use crate::draw::scramble;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use floodtide_core::Stamp;
+use floodtide_core::FileVersion;
 
 /// What befalls a file during a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +26,16 @@ pub struct SimFile {
     pub head: Vec<u8>,
     seed: u64,
     bytes: Cell<u64>,
-    version: Cell<u64>,
-    stamp: Cell<Stamp>,
+    generation: Cell<u64>,
+    version: Cell<FileVersion>,
 }
 
 impl SimFile {
     /// A file of so many bytes, that many of which are given.
     #[must_use]
     pub fn new(path: String, head: Vec<u8>, bytes: u64, number: u64, seed: u64) -> Self {
-        let stamp = Stamp { device: 1, inode: number, bytes, modified: (0, 0) };
-        Self { path, head, seed, bytes: Cell::new(bytes), version: Cell::new(0), stamp: Cell::new(stamp) }
+        let version = FileVersion { device: 1, inode: number, len: bytes, modified: (0, 0) };
+        Self { path, head, seed, bytes: Cell::new(bytes), generation: Cell::new(0), version: Cell::new(version) }
     }
 
     /// Its length now.
@@ -46,29 +46,29 @@ impl SimFile {
 
     /// How it looks from outside now.
     #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        self.stamp.get()
+    pub fn version(&self) -> FileVersion {
+        self.version.get()
     }
 
     /// Lets something befall it at that time.
     pub fn change(&self, change: Change, time: u64) {
-        let mut stamp = self.stamp.get();
-        stamp.modified = ((time / 1_000_000_000) as i64, (time % 1_000_000_000) as i64 + 1);
+        let mut version = self.version.get();
+        version.modified = ((time / 1_000_000_000) as i64, (time % 1_000_000_000) as i64 + 1);
         match change {
             Change::Truncated(bytes) => {
-                stamp.bytes = bytes.min(stamp.bytes);
+                version.len = bytes.min(version.len);
                 self.bytes.set(self.bytes.get().min(bytes));
             }
-            Change::Replaced => stamp.inode += 1 << 32,
-            Change::Written => self.version.set(self.version.get() + 1),
+            Change::Replaced => version.inode += 1 << 32,
+            Change::Written => self.generation.set(self.generation.get() + 1),
         }
-        self.stamp.set(stamp);
+        self.version.set(version);
     }
 
     /// Reads from `offset` on into `out`; says how many bytes there were.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> usize {
         let there = self.bytes.get().saturating_sub(offset).min(out.len() as u64) as usize;
-        self.fill(self.version.get(), offset, &mut out[..there]);
+        self.fill(self.generation.get(), offset, &mut out[..there]);
         there
     }
 
@@ -77,13 +77,13 @@ impl SimFile {
         self.fill(0, offset, out);
     }
 
-    fn fill(&self, version: u64, offset: u64, out: &mut [u8]) {
+    fn fill(&self, generation: u64, offset: u64, out: &mut [u8]) {
         let given = (self.head.len() as u64).saturating_sub(offset).min(out.len() as u64) as usize;
         if given > 0 {
             let start = offset as usize;
             out[..given].copy_from_slice(&self.head[start..start + given]);
         }
-        let key = scramble(self.seed ^ version.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let key = scramble(self.seed ^ generation.wrapping_mul(0xd6e8_feb8_6659_fd93));
         let word = |at: u64| scramble(key ^ (at / 8)).to_le_bytes();
         let (mut at, mut out) = (offset + given as u64, &mut out[given..]);
         // The rest of a word that begins earlier, then words, then the start of one that ends later.
@@ -120,7 +120,7 @@ mod tests {
         }
         file.change(Change::Truncated(50), 5);
         assert_eq!(file.read(40, &mut [0; 20]), 10);
-        assert!(file.stamp().bytes == 50 && file.stamp().modified != (0, 0));
+        assert!(file.version().len == 50 && file.version().modified != (0, 0));
         file.change(Change::Written, 6);
         let mut changed = [0; 50];
         file.read(0, &mut changed);

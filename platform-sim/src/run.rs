@@ -404,7 +404,7 @@ fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64)
     }
     world.with(|engine| engine.result())?;
     world.verification.as_ref().map_or(Ok(()), Verification::finish)?;
-    world.check_stamps()?;
+    world.check_versions()?;
     let whole = world.check_arena(alignment).and_then(|()| match world.staging() {
         Some(_) => world.check_delivered(),
         None => Ok(()),

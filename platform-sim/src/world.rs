@@ -27,8 +27,8 @@ use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan,
-    ReadId, ReadOp, Stamp, Verification, WriteOnly,
+    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
+    Outcome, Plan, ReadId, ReadOp, Verification, WriteOnly,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -50,7 +50,7 @@ pub(crate) struct World {
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
     pub(crate) memory: Memory,
     /// The files as they were when they were opened.
-    pub(crate) stamps: Vec<Stamp>,
+    pub(crate) versions: Vec<FileVersion>,
     /// Rules that were broken: each is a defect.
     pub(crate) violations: RefCell<Vec<String>>,
     /// The chunks that were taken, and those that landed.
@@ -119,7 +119,7 @@ impl World {
         history: Rc<RefCell<History>>,
         catalog: Catalog,
         plan: Plan,
-        stamps: Vec<Stamp>,
+        versions: Vec<FileVersion>,
     ) -> Result<Self, Error> {
         let (catalog, plan) = (Arc::new(catalog), Arc::new(plan));
         let verification = if case.verify {
@@ -175,7 +175,7 @@ impl World {
             scratch: Cell::new(SCRATCH),
             gathered: Cell::new(0),
             memory,
-            stamps,
+            versions,
             violations: RefCell::default(),
             taken: RefCell::default(),
             landed: RefCell::default(),
@@ -244,9 +244,9 @@ impl World {
     }
 
     /// Whether every file is what it was when it was opened.
-    pub(crate) fn check_stamps(&self) -> Result<(), Error> {
-        for (file, stamp) in self.storage.files.iter().zip(&self.stamps) {
-            if let Some(what) = stamp.difference(file.stamp()) {
+    pub(crate) fn check_versions(&self) -> Result<(), Error> {
+        for (file, version) in self.storage.files.iter().zip(&self.versions) {
+            if let Some(what) = version.difference(file.version()) {
                 self.note("change detected", &[]);
                 return Err(Error::Platform { message: format!("{}: the file changed ({what})", file.path) });
             }

@@ -1,14 +1,14 @@
 //! Whether the files are still those that the bench began with: rates of other bytes compare nothing.
 
 use crate::output::Failure;
-use floodtide::core::{Escaped, Stamp};
+use floodtide::core::{Escaped, FileVersion};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What the files were when the bench began.
 #[derive(Debug)]
 pub(super) struct Unchanged {
-    files: Vec<(PathBuf, Stamp)>,
+    files: Vec<(PathBuf, FileVersion)>,
 }
 
 impl Unchanged {
@@ -32,14 +32,14 @@ impl Unchanged {
     }
 }
 
-fn stamp(path: &Path) -> Result<Stamp, Failure> {
+fn stamp(path: &Path) -> Result<FileVersion, Failure> {
     let metadata = path.metadata().map_err(|error| {
         Failure::Failed(format!("{}: cannot examine the file: {error}", Escaped(&path.to_string_lossy())))
     })?;
-    Ok(Stamp {
+    Ok(FileVersion {
         device: metadata.dev(),
         inode: metadata.ino(),
-        bytes: metadata.len(),
+        len: metadata.len(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
     })
 }
