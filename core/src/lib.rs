@@ -18,7 +18,7 @@ extern crate std;
 
 pub mod checksum;
 pub mod convert;
-pub mod detour;
+pub mod direct_io_fallback;
 pub mod format;
 pub mod manifest;
 pub mod middleware;

@@ -129,10 +129,10 @@ pub struct Strategy {
     /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
     /// is to be tuned.
     pub most_in_flight: usize,
-    /// The bytes per second that direct reads brought when the device was measured, for a [`Detour`](crate::detour::Detour); `None` where it
+    /// The bytes per second that direct reads brought when the device was measured, for a [`DirectIoFallback`](crate::detour::DirectIoFallback); `None` where it
     /// was not, or none are to be made, or the reads are to be these and no others, or where not the device may set the pace, but a
     /// consumer, checksums, or copies from the page cache.
-    pub expected: Option<u64>,
+    pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
     pub uncached: bool,
     /// Whether the tensors' own memory is asked for in huge pages.
@@ -231,7 +231,7 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
         chunk_bytes,
         depth,
         most_in_flight,
-        expected: None,
+        profiled_direct_rate: None,
         uncached,
         huge_pages,
         workers,
@@ -240,9 +240,9 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
     profile::adjust(&mut strategy, signals);
     if requested_backend == Some(Backend::Uring) {
         // Whoever wants the ring wants the direct reads that it is for.
-        strategy.expected = None;
+        strategy.profiled_direct_rate = None;
     }
-    if strategy.expected.is_some() && !signals.leave_cached {
+    if strategy.profiled_direct_rate.is_some() && !signals.leave_cached {
         // Should they be given up, what is read in their place.
         strategy.uncached |= floods_the_cache(signals, &vec![false; signals.files.len()]);
     }

@@ -99,7 +99,7 @@ impl Loader {
         let mut warnings = a.warnings;
         warnings.extend(b.warnings);
         let (mut tensors, common) = kinds(&a.catalog, &b.catalog);
-        let compared = Compared { names: &common, ..Compared::default() };
+        let compared = Comparison { names: &common, ..Comparison::default() };
         let compared = if common.is_empty() { compared } else { compared.run(self, first, second)? };
         let total = tensors.len() + compared.changed.len();
         tensors.extend(compared.changed);
@@ -139,14 +139,14 @@ fn kinds(a: &Catalog, b: &Catalog) -> (Vec<TensorDiff>, Vec<String>) {
 
 /// What comparing bytes has brought so far.
 #[derive(Debug, Default)]
-struct Compared<'a> {
+struct Comparison<'a> {
     /// What is compared, in its order.
     names: &'a [String],
     changed: Vec<TensorDiff>,
     bytes: u64,
 }
 
-impl Compared<'_> {
+impl Comparison<'_> {
     fn run(mut self, loader: &Loader, first: &Path, second: &Path) -> Result<Self, Error> {
         let loader = loader.passing(LIMIT, 2, PART)?.order(Order::Listed);
         let loader = loader.selection(Selection::names(self.names));

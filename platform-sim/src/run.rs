@@ -57,7 +57,7 @@ pub struct Report {
     /// How often the number of reads in flight was changed.
     pub retuned: u64,
     /// How often reads went on through the page cache, or back past it, for their rate.
-    pub turned: u64,
+    pub fallbacks: u64,
     /// Reads of what is cached, beside direct reads of the same run of bytes.
     pub cached_reads: u64,
     /// Those of them that go over pieces of slices.
@@ -161,7 +161,7 @@ pub fn run(case: &Case, keep: bool) -> Report {
         pool: Stats::default(),
         sizes: SizeCounts::default(),
         retuned: 0,
-        turned: 0,
+        fallbacks: 0,
         cached_reads: 0,
         cached_gathered: 0,
         tied: 0,
@@ -360,7 +360,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
         own_buffers: delivered.own_buffers,
     };
     report.retuned = world.retuned.get();
-    report.turned = world.turned.get();
+    report.fallbacks = world.fallbacks.get();
     let beside = |chunk: &&Chunk| {
         chunk.method == Method::Buffered && world.plan.extents()[chunk.extent.index()].method == Method::Direct
     };

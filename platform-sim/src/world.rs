@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
 use floodtide_core::checksum::Checksum;
-use floodtide_core::detour::{Detour, Detoured};
+use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision};
 use floodtide_core::manifest::{Manifest, ManifestTensor};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::pool::{TakeError, Turn};
@@ -59,9 +59,9 @@ pub(crate) struct World {
     /// How many reads are in flight, if that is tuned; how often it was changed.
     tuner: Option<RefCell<Tuner>>,
     pub(crate) retuned: Cell<u64>,
-    detour: RefCell<Detour>,
+    fallback: RefCell<DirectIoFallback>,
     /// How often reads went on through the page cache, or back past it.
-    pub(crate) turned: Cell<u64>,
+    pub(crate) fallbacks: Cell<u64>,
     workers: u32,
     in_flight_limit: u64,
     /// Where the next buffer is that slices are gathered from.
@@ -160,11 +160,11 @@ impl World {
                 RefCell::new(Tuner::new(workers * depth, workers, most))
             }),
             retuned: Cell::new(0),
-            detour: RefCell::new(Detour::new(
-                case.expected.map(|(expected, _)| expected),
-                case.expected.map(|(_, spans)| spans).unwrap_or_default(),
+            fallback: RefCell::new(DirectIoFallback::new(
+                case.profiled_direct_rate.map(|(expected, _)| expected),
+                case.profiled_direct_rate.map(|(_, window)| window).unwrap_or_default(),
             )),
-            turned: Cell::new(0),
+            fallbacks: Cell::new(0),
             workers: case.workers as u32,
             in_flight_limit: case.in_flight_limit,
             catalog,
@@ -227,11 +227,11 @@ impl World {
     fn tune(&self, chunk: ChunkId) {
         let chunk = &self.plan.chunks()[chunk.index()];
         let in_flight = self.engine.borrow().in_flight_bytes();
-        if let Some(turn) = self.detour.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
-            let through_cache = !matches!(turn, Detoured::Back(_));
-            self.note("through the page cache", &[through_cache.into()]);
-            self.turned.set(self.turned.get() + 1);
-            self.engine.borrow_mut().set_through_cache(through_cache);
+        if let Some(turn) = self.fallback.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
+            let buffered = !matches!(turn, FallbackDecision::Back(_));
+            self.note("through the page cache", &[buffered.into()]);
+            self.fallbacks.set(self.fallbacks.get() + 1);
+            self.engine.borrow_mut().set_buffered(buffered);
         }
         let Some(tuner) = &self.tuner else { return };
         if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.payload_len as u64) {

@@ -123,8 +123,8 @@ pub struct Engine {
     reads_per_worker: usize,
     /// By file: whether direct reads of it were refused.
     demoted: Vec<bool>,
-    /// See [`Engine::set_through_cache`].
-    through_cache: bool,
+    /// See [`Engine::set_buffered`].
+    buffered: bool,
     /// By placement: the bytes still to come.
     missing: Vec<u64>,
     events: VecDeque<Event>,
@@ -164,7 +164,7 @@ impl Engine {
             free: Vec::new(),
             in_flight: 0,
             in_flight_bytes: 0,
-            through_cache: false,
+            buffered: false,
             max_in_flight_bytes,
             reads_per_worker: usize::MAX,
             missing,
@@ -184,8 +184,8 @@ impl Engine {
 
     /// Whether reads that are handed out from now on go through the page cache, also where the plan has direct ones. What is in flight
     /// goes on as it is.
-    pub fn set_through_cache(&mut self, through_cache: bool) {
-        self.through_cache = through_cache;
+    pub fn set_buffered(&mut self, buffered: bool) {
+        self.buffered = buffered;
     }
 
     /// How many reads a worker keeps in flight at most.
@@ -215,7 +215,7 @@ impl Engine {
         let id = ChunkId(self.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
         let bytes = chunk.buffer_range.len() as u64;
-        let direct = chunk.method == Method::Direct && !self.through_cache && !self.demoted[chunk.file.index()];
+        let direct = chunk.method == Method::Direct && !self.buffered && !self.demoted[chunk.file.index()];
         let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
         let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
         self.next_chunk += 1;

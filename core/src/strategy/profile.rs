@@ -131,7 +131,8 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
         chunk_bytes /= 2;
     }
     strategy.chunk_bytes = chunk_bytes;
-    strategy.expected = (any_direct && sets_the_pace(signals, &strategy.direct)).then_some(best.bytes_per_second);
+    strategy.profiled_direct_rate =
+        (any_direct && sets_the_pace(signals, &strategy.direct)).then_some(best.bytes_per_second);
     // A tuner goes on from there.
     if ring {
         strategy.workers = cpus;
@@ -220,11 +221,11 @@ mod tests {
     #[test]
     fn direct_reads_are_expected_to_be_as_measured_only_where_nothing_else_sets_the_pace() {
         let cold = signals(0.0, vec![reads(true, true, 4, 24, 3000)]);
-        let expected = |signals: &Signals| decide(signals, None).expected;
+        let expected = |signals: &Signals| decide(signals, None).profiled_direct_rate;
         assert_eq!(expected(&cold), Some(3000 * MIB));
         assert_eq!(expected(&Signals { consumer: Consumer::Stream, ..cold.clone() }), None);
         assert_eq!(expected(&Signals { verified: true, ..cold.clone() }), None);
-        assert_eq!(decide(&cold, Some(Backend::Uring)).expected, None, "these reads and no others");
+        assert_eq!(decide(&cold, Some(Backend::Uring)).profiled_direct_rate, None, "these reads and no others");
         // One file of two partly cached: a little, as the header's reading leaves it, and half.
         for (mib, pace) in [(64, true), (512, false)] {
             let mut partly = cold.clone();

@@ -136,7 +136,7 @@ impl Loader {
         if let Some(threads) = self.threads {
             strategy.workers = threads.get();
             // So many may be fewer than the device asks for.
-            strategy.expected = None;
+            strategy.profiled_direct_rate = None;
             if strategy.backend != Backend::Uring {
                 // Each reads one thing at a time, and there are to be no more.
                 strategy.most_in_flight = threads.get();

@@ -2,7 +2,7 @@
 //! lands and when; this carries it out and tells the trace.
 
 use super::{LoadBuffers, LoadTask, as_reads, gathers};
-use floodtide_core::detour::{Detour, Detoured, Spans};
+use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision, ProbeWindow};
 use floodtide_core::strategy::{Backend, Strategy};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{Engine, EngineHandle, HumanBytes, Plan};
@@ -13,7 +13,7 @@ use floodtide_memory::sync::Ordering;
 #[derive(Debug)]
 pub(super) struct Tuning {
     tuner: Tuner,
-    detour: Detour,
+    fallback: DirectIoFallback,
 }
 
 impl Tuning {
@@ -22,7 +22,7 @@ impl Tuning {
         let (start, most) = strategy.in_flight(gathers(plan));
         let least = if most > start { strategy.workers.max(1).min(probe::cpus()) } else { start };
         let tuner = Tuner::new(as_reads(start), as_reads(least), as_reads(most));
-        Self { tuner, detour: Detour::new(strategy.expected, Spans::default()) }
+        Self { tuner, fallback: DirectIoFallback::new(strategy.profiled_direct_rate, ProbeWindow::default()) }
     }
 
     /// Gives an engine the first number of reads in flight.
@@ -49,10 +49,10 @@ impl<S: LoadBuffers> LoadTask<S> {
         let now = u64::try_from(self.planned.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         // Locked until the engine has it, so that two answers do not overtake one another.
         let mut tuning = self.tuning.lock();
-        if !tuning.detour.is_over() {
+        if !tuning.fallback.is_over() {
             let in_flight = self.with(|engine| engine.in_flight_bytes());
-            if let Some(turn) = tuning.detour.landed(now, bytes, in_flight) {
-                self.turn(turn);
+            if let Some(decision) = tuning.fallback.landed(now, bytes, in_flight) {
+                self.follow(decision);
             }
         }
         let Some(window) = tuning.tuner.landed(now, bytes) else { return };
@@ -71,13 +71,13 @@ impl<S: LoadBuffers> LoadTask<S> {
         }
     }
 
-    fn turn(&self, turn: Detoured) {
+    fn follow(&self, decision: FallbackDecision) {
         let rate = HumanBytes;
-        let expected = self.planned.strategy.expected.unwrap_or(0);
-        let through_cache = !matches!(turn, Detoured::Back(_));
-        self.with(|engine| engine.set_through_cache(through_cache));
-        if let Detoured::Keep(compared) | Detoured::Back(compared) = turn {
-            let then = if through_cache { "so the rest was read so" } else { "so the rest was read past it again" };
+        let expected = self.planned.strategy.profiled_direct_rate.unwrap_or(0);
+        let buffered = !matches!(decision, FallbackDecision::Back(_));
+        self.with(|engine| engine.set_buffered(buffered));
+        if let FallbackDecision::Keep(compared) | FallbackDecision::Back(compared) = decision {
+            let then = if buffered { "so the rest was read so" } else { "so the rest was read past it again" };
             self.note(format!(
                 "direct reads brought {}/s, where the profile has {}/s; through the page cache it was {}/s, {then}",
                 rate(compared.direct),
@@ -85,9 +85,9 @@ impl<S: LoadBuffers> LoadTask<S> {
                 rate(compared.buffered)
             ));
         }
-        tracing::debug!(?turn, "another way to read");
+        tracing::debug!(?decision, "another way to read");
         if let Some(trace) = self.planned.phases.trace() {
-            trace.turned(turn);
+            trace.fell_back(decision);
         }
     }
 }

@@ -12,7 +12,7 @@ pub use file::TraceFile;
 pub use floodtide_linux::Populated;
 
 use floodtide_core::ReadId;
-use floodtide_core::detour::Detoured;
+use floodtide_core::direct_io_fallback::FallbackDecision;
 use floodtide_core::middleware::Tracer;
 use floodtide_core::strategy::Strategy;
 use floodtide_memory::sync::Mutex;
@@ -45,8 +45,8 @@ pub trait LoadTrace: Send + Sync {
     }
 
     /// A load takes another way to read, as direct reads bring far less than the profile says.
-    fn turned(&self, turn: Detoured) {
-        let _ = turn;
+    fn fell_back(&self, decision: FallbackDecision) {
+        let _ = decision;
     }
 
     /// A part of a mapped file has been made resident.
