@@ -65,8 +65,8 @@ pub use format::Format;
 pub use glob::{Glob, GlobError};
 pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
-    Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
-    PlanOptions, Planner, ReadMode, tensor_alignment,
+    Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, PlacedPart, Placement,
+    Plan, PlanOptions, Planner, ReadMode, tensor_alignment,
 };
 pub use selection::Selection;
 pub use shard::{Cut, ShardRules};

@@ -8,7 +8,7 @@
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::stream::TensorStream;
-use floodtide_core::stream::Staged;
+use floodtide_core::stream::FilledBuffer;
 use floodtide_core::{Catalog, ElementType, Error as CoreError, Order, Selection, TensorInfo};
 use floodtide_memory::pool::PoolBuffer;
 use std::ops::Range;
@@ -206,7 +206,7 @@ impl Comparison<'_> {
 /// One of the two streams: its tensors' bytes one after another.
 struct Side {
     stream: TensorStream,
-    staged: Option<Staged<PoolBuffer>>,
+    filled: Option<FilledBuffer<PoolBuffer>>,
     /// The parts of that buffer that are still to come, the present one last: placement, offset in the tensor, place in the buffer.
     parts: Vec<(usize, u64, Range<usize>)>,
     /// How far the present one has been looked at.
@@ -215,10 +215,10 @@ struct Side {
 
 impl Side {
     fn open(loader: &Loader, path: &Path) -> Result<Self, Error> {
-        Ok(Self { stream: loader.stream(path)?, staged: None, parts: Vec::new(), at: 0 })
+        Ok(Self { stream: loader.stream(path)?, filled: None, parts: Vec::new(), at: 0 })
     }
 
-    /// WorkerState for the next bytes when those that are there have been looked at.
+    /// Waits for the next bytes when those that are there have been looked at.
     fn fill(&mut self) -> Result<(), Error> {
         while self.parts.last().is_none_or(|(_, _, bytes)| bytes.len() == self.at) {
             self.at = 0;
@@ -226,12 +226,12 @@ impl Side {
                 continue;
             }
             // Before the next is waited for, which may need its memory.
-            self.staged = None;
-            let Some(staged) = self.stream.next_buffer() else { return Ok(()) };
-            let staged = staged?;
-            self.parts.extend(staged.placed_parts().map(|part| (part.placement, part.offset, part.bytes)));
+            self.filled = None;
+            let Some(filled) = self.stream.next_buffer() else { return Ok(()) };
+            let filled = filled?;
+            self.parts.extend(filled.placed_parts().map(|part| (part.placement, part.offset, part.bytes)));
             self.parts.reverse();
-            self.staged = Some(staged);
+            self.filled = Some(filled);
         }
         Ok(())
     }
@@ -239,12 +239,12 @@ impl Side {
     /// What comes next, as far as it lies in one piece; `None` at the end.
     fn remaining_bytes(&self) -> Option<&[u8]> {
         let (_, _, bytes) = self.parts.last()?;
-        Some(&self.staged.as_ref()?.buffer()[bytes.clone()][self.at..])
+        Some(&self.filled.as_ref()?.buffer()[bytes.clone()][self.at..])
     }
 
     /// Which tensor that is of, and where in it.
     fn place(&self) -> Option<(TensorInfo<'_>, u64)> {
-        let ((placement, offset, _), staged) = (self.parts.last()?, self.staged.as_ref()?);
-        Some((staged.plan().tensor(staged.catalog(), *placement), offset + self.at as u64))
+        let ((placement, offset, _), filled) = (self.parts.last()?, self.filled.as_ref()?);
+        Some((filled.plan().tensor(filled.catalog(), *placement), offset + self.at as u64))
     }
 }

@@ -240,7 +240,7 @@ impl Load {
         }
     }
 
-    /// WorkerState for the end, reporting progress meanwhile.
+    /// Waits for the end, reporting progress meanwhile.
     ///
     /// # Errors
     /// What made the load fail.

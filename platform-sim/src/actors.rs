@@ -5,14 +5,14 @@ use crate::draw::Draw;
 use crate::faults::FaultKind;
 use crate::memory::{Block, Flag, SimBuffer};
 use crate::upload::DeviceSink;
-use crate::world::{Source, World};
+use crate::world::{World, WorldStream};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 use floodtide_core::pool::Turn;
-use floodtide_core::stream::{Pour, PourError, Staged, StagedSource};
+use floodtide_core::stream::{FilledBuffer, FilledBufferStream, SinkPump, SinkPumpError};
 use floodtide_core::{EngineHandle, Error};
 
 /// The consumer of a stream.
@@ -27,7 +27,7 @@ pub(crate) struct ConsumerActor<'w> {
 }
 
 /// Sees each buffer that a device gets.
-type Watching<'w> = Box<dyn FnMut(&Staged<SimBuffer>) + 'w>;
+type Watching<'w> = Box<dyn FnMut(&FilledBuffer<SimBuffer>) + 'w>;
 
 enum Way<'w> {
     Holds {
@@ -35,11 +35,11 @@ enum Way<'w> {
         time: u64,
         stops: Option<u64>,
         draw: Draw,
-        held: VecDeque<(u64, Staged<SimBuffer>)>,
+        held: VecDeque<(u64, FilledBuffer<SimBuffer>)>,
         taken: u64,
     },
     Device {
-        pour: Pour<Error, core::convert::Infallible>,
+        pump: SinkPump<Error, core::convert::Infallible>,
         sink: DeviceSink<SimBuffer, Watching<'w>>,
     },
 }
@@ -52,12 +52,12 @@ impl<'w> ConsumerActor<'w> {
                 Way::Holds { most: buffers, time, stops, draw, held: VecDeque::new(), taken: 0 }
             }
             Consumer::Device { link, depth } => Way::Device {
-                pour: Pour::new(),
+                pump: SinkPump::new(),
                 sink: DeviceSink::new(
                     world.storage.clock.clone(),
                     link,
                     depth,
-                    Box::new(move |staged| world.receive(staged, alignment)),
+                    Box::new(move |filled| world.receive(filled, alignment)),
                 ),
             },
         };
@@ -116,23 +116,23 @@ impl<'w> ConsumerActor<'w> {
                 }
                 // Awake as long as there is something: only a look that finds nothing lets it sleep.
                 woken.take();
-                match Source(world).poll_staged(context) {
+                match WorldStream(world).poll_filled(context) {
                     Poll::Pending => {}
                     Poll::Ready(None) => *end = Some(Ok(())),
                     Poll::Ready(Some(Err(error))) => *end = Some(Err(error)),
-                    Poll::Ready(Some(Ok(staged))) => {
+                    Poll::Ready(Some(Ok(filled))) => {
                         woken.raise();
                         *taken += 1;
-                        world.receive(&staged, *alignment);
+                        world.receive(&filled, *alignment);
                         if *most > 0 {
                             let until = world.now() + draw.number(0..=*time);
                             let last = held.back().map_or(0, |(until, _)| *until);
-                            held.push_back((until.max(last), staged));
+                            held.push_back((until.max(last), filled));
                         }
                     }
                 }
             }
-            Way::Device { pour, sink } => {
+            Way::Device { pump, sink } => {
                 if sink.next_due().is_some_and(|due| due <= world.now()) {
                     sink.wake();
                 }
@@ -140,11 +140,11 @@ impl<'w> ConsumerActor<'w> {
                 if !woken.take() {
                     return;
                 }
-                match pour.poll(&mut Source(world), sink, context) {
+                match pump.poll(&mut WorldStream(world), sink, context) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => *end = Some(Ok(())),
-                    Poll::Ready(Err(PourError::Stream(error))) => *end = Some(Err(error)),
-                    Poll::Ready(Err(PourError::Sink(never))) => match never {},
+                    Poll::Ready(Err(SinkPumpError::Stream(error))) => *end = Some(Err(error)),
+                    Poll::Ready(Err(SinkPumpError::Sink(never))) => match never {},
                 }
             }
         }
@@ -169,7 +169,7 @@ pub(crate) struct Competitor<'w> {
 
 enum Borrowing {
     Idle { until: u64 },
-    WorkerState { turn: Turn, bytes: usize, woken: Arc<Flag>, until: u64 },
+    Waiting { turn: Turn, bytes: usize, woken: Arc<Flag>, until: u64 },
     Has { block: Option<Block>, until: u64 },
     Done,
 }
@@ -182,15 +182,13 @@ impl<'w> Competitor<'w> {
 
     pub(crate) fn next_due(&self) -> Option<u64> {
         match self.state {
-            Borrowing::Idle { until } | Borrowing::WorkerState { until, .. } | Borrowing::Has { until, .. } => {
-                Some(until)
-            }
+            Borrowing::Idle { until } | Borrowing::Waiting { until, .. } | Borrowing::Has { until, .. } => Some(until),
             Borrowing::Done => None,
         }
     }
 
     pub(crate) fn can_act(&self) -> bool {
-        let woken = matches!(&self.state, Borrowing::WorkerState { woken, .. } if woken.is_up());
+        let woken = matches!(&self.state, Borrowing::Waiting { woken, .. } if woken.is_up());
         woken || self.next_due().is_some_and(|due| due <= self.world.now())
     }
 
@@ -208,7 +206,7 @@ impl<'w> Competitor<'w> {
                 let bytes = self.draw.magnitude(1..=limit) as usize;
                 self.ask(&pool, Turn::new(), bytes, Arc::default(), soon);
             }
-            Borrowing::WorkerState { mut turn, bytes, woken, until } => {
+            Borrowing::Waiting { mut turn, bytes, woken, until } => {
                 let gives_up = self.world.faults.borrow_mut().strikes(FaultKind::WaiterCancelled, &mut self.draw);
                 if until <= now && gives_up {
                     self.world.note("waiter gives up", &[self.who as u64]);
@@ -239,7 +237,7 @@ impl<'w> Competitor<'w> {
         self.state = match answer {
             Poll::Pending => {
                 self.looks += 1;
-                Borrowing::WorkerState { turn, bytes, woken, until }
+                Borrowing::Waiting { turn, bytes, woken, until }
             }
             Poll::Ready(Ok(block)) => {
                 self.world.note("borrows", &[self.who as u64, bytes as u64]);
@@ -256,7 +254,7 @@ impl<'w> Competitor<'w> {
     pub(crate) fn end(&mut self) {
         let Some(staging) = self.world.staging() else { return };
         match core::mem::replace(&mut self.state, Borrowing::Done) {
-            Borrowing::WorkerState { mut turn, .. } => {
+            Borrowing::Waiting { mut turn, .. } => {
                 self.world.book_turn(self.who, true, false, false);
                 staging.pool.cancel(&mut turn);
             }

@@ -4,7 +4,7 @@ use crate::clock::{Clock, Link};
 use alloc::collections::BTreeMap;
 use core::convert::Infallible;
 use core::task::{Context, Poll, Waker};
-use floodtide_core::stream::{Sink, Staged, Ticket};
+use floodtide_core::stream::{FilledBuffer, Sink, Ticket};
 
 /// An upload that is under way.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct DeviceSink<B, W> {
     watch: W,
 }
 
-impl<B, W: FnMut(&Staged<B>)> DeviceSink<B, W> {
+impl<B, W: FnMut(&FilledBuffer<B>)> DeviceSink<B, W> {
     /// A device at the end of `link`, with `depth` uploads at a time; `watch` sees each buffer that it gets.
     pub fn new(clock: Clock, link: Link, depth: usize, watch: W) -> Self {
         Self { clock, link, depth, uploads: BTreeMap::new(), next: 0, waker: None, watch }
@@ -45,14 +45,14 @@ impl<B, W: FnMut(&Staged<B>)> DeviceSink<B, W> {
     }
 }
 
-impl<B, W: FnMut(&Staged<B>)> Sink<B> for DeviceSink<B, W> {
+impl<B, W: FnMut(&FilledBuffer<B>)> Sink<B> for DeviceSink<B, W> {
     type Error = Infallible;
 
     fn depth(&self) -> usize {
         self.depth
     }
 
-    fn submit(&mut self, chunk: Staged<B>) -> Result<Ticket, Infallible> {
+    fn submit(&mut self, chunk: FilledBuffer<B>) -> Result<Ticket, Infallible> {
         (self.watch)(&chunk);
         let bytes = chunk.parts().map(|part| part.bytes.len() as u64).sum();
         let ticket = Ticket(self.next);

@@ -24,7 +24,7 @@ use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision};
 use floodtide_core::manifest::{Manifest, ManifestTensor};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::pool::{TakeError, Turn};
-use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
+use floodtide_core::stream::{FilledBuffer, FilledBufferStream, FillingBuffers, ReorderBuffer};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
@@ -87,8 +87,8 @@ pub(crate) struct Staging {
     turn: RefCell<Turn>,
     /// Memory may have come back.
     pub(crate) came_back: Arc<Flag>,
-    stages: RefCell<Stages<SimBuffer>>,
-    outbox: RefCell<Outbox<SimBuffer>>,
+    filling: RefCell<FillingBuffers<SimBuffer>>,
+    reorder: RefCell<ReorderBuffer<SimBuffer>>,
     consumer: RefCell<Option<Waker>>,
     /// The consumer has enough.
     closed: Cell<bool>,
@@ -141,8 +141,8 @@ impl World {
                     buffer_bytes: buffers.buffer_bytes,
                     turn: RefCell::default(),
                     came_back: Arc::default(),
-                    stages: RefCell::new(Stages::new(Arc::clone(&plan))),
-                    outbox: RefCell::new(Outbox::new(buffers.order, plan.extents().len())),
+                    filling: RefCell::new(FillingBuffers::new(Arc::clone(&plan))),
+                    reorder: RefCell::new(ReorderBuffer::new(buffers.order, plan.extents().len())),
                     consumer: RefCell::default(),
                     closed: Cell::new(false),
                     queue: RefCell::default(),
@@ -267,8 +267,8 @@ impl World {
         staging.pool.cancel(&mut staging.turn.borrow_mut());
         staging.queue.borrow_mut().retain(|&who| who != STREAM);
         // What is dropped may wake others, who may look here.
-        let (stages, outbox) = (Stages::new(Arc::clone(&self.plan)), Outbox::new(staging.order, 0));
-        drop((staging.stages.replace(stages), staging.outbox.replace(outbox)));
+        let (filling, reorder) = (FillingBuffers::new(Arc::clone(&self.plan)), ReorderBuffer::new(staging.order, 0));
+        drop((staging.filling.replace(filling), staging.reorder.replace(reorder)));
     }
 
     /// Books who waits for the pool, and that nobody overtakes.
@@ -309,7 +309,7 @@ impl BufferProvider for World {
 
     fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
         let Some(staging) = self.staging() else { return Ok(true) };
-        match staging.stages.borrow().next() {
+        match staging.filling.borrow().next() {
             _ if staging.closed.get() => return Ok(false),
             Some(next) if extent < next => return Ok(true),
             None => return Ok(true),
@@ -329,7 +329,7 @@ impl BufferProvider for World {
                 if buffer.is_in_flight(&self.storage.flight.borrow()) {
                     self.violated("a buffer was lent while a read into it was in flight");
                 }
-                staging.stages.borrow_mut().open(buffer);
+                staging.filling.borrow_mut().open(buffer);
                 Ok(true)
             }
             Poll::Ready(Err(TakeError::Provider(()))) => {
@@ -349,7 +349,7 @@ impl BufferProvider for World {
         let planned = &self.plan.chunks()[chunk.index()];
         let base = match self.staging() {
             None => Some(ARENA),
-            Some(staging) => staging.stages.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
+            Some(staging) => staging.filling.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
         };
         let base = base.ok_or(Error::Contract { what: "a chunk was taken before its extent had a buffer" })?;
         if planned.gathered {
@@ -383,14 +383,14 @@ impl BufferProvider for World {
         match &self.memory {
             Memory::Whole(arena) => settle(&mut arena.borrow_mut()),
             Memory::Stream(staging) => {
-                let mut stages = staging.stages.borrow_mut();
-                if let Some(memory) = stages.find_mut(chunk) {
+                let mut filling = staging.filling.borrow_mut();
+                if let Some(memory) = filling.find_mut(chunk) {
                     settle(memory.as_mut_bytes());
                 }
-                let whole = stages.land(chunk);
-                drop(stages);
+                let whole = filling.land(chunk);
+                drop(filling);
                 if let Some((extent, memory)) = whole
-                    && staging.outbox.borrow_mut().land(extent, memory)
+                    && staging.reorder.borrow_mut().land(extent, memory)
                 {
                     self.wake_consumer();
                 }
@@ -421,24 +421,24 @@ fn manifest(checkpoint: &Checkpoint, storage: &Storage, catalog: &Catalog, plan:
 }
 
 /// The consumer's end of a stream.
-pub(crate) struct Source<'w>(pub(crate) &'w World);
+pub(crate) struct WorldStream<'w>(pub(crate) &'w World);
 
-impl StagedSource<SimBuffer> for Source<'_> {
+impl FilledBufferStream<SimBuffer> for WorldStream<'_> {
     type Error = Error;
 
-    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<SimBuffer>, Error>>> {
+    fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<SimBuffer>, Error>>> {
         let world = self.0;
         let Some(staging) = world.staging() else { return Poll::Ready(None) };
         if world.with(|engine| engine.has_failed()) {
             return Poll::Ready(world.with(|engine| engine.result()).err().map(Err));
         }
-        let mut outbox = staging.outbox.borrow_mut();
-        match outbox.take() {
+        let mut reorder = staging.reorder.borrow_mut();
+        match reorder.take() {
             Some((extent, buffer)) => {
                 let (catalog, plan) = (Arc::clone(&world.catalog), Arc::clone(&world.plan));
-                Poll::Ready(Some(Ok(Staged::new(catalog, plan, extent, buffer))))
+                Poll::Ready(Some(Ok(FilledBuffer::new(catalog, plan, extent, buffer))))
             }
-            None if outbox.is_done() => Poll::Ready(None),
+            None if reorder.is_done() => Poll::Ready(None),
             None => {
                 *staging.consumer.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending

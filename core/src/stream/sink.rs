@@ -1,6 +1,6 @@
 //! What takes a stream in by itself: an upload to a device, a socket, a quantiser.
 
-use super::Staged;
+use super::FilledBuffer;
 use core::fmt;
 use core::task::{Context, Poll};
 
@@ -24,7 +24,7 @@ pub trait Sink<B> {
     ///
     /// # Errors
     /// When it cannot; the buffer is then dropped, and those that it has are still to be polled.
-    fn submit(&mut self, chunk: Staged<B>) -> Result<Ticket, Self::Error>;
+    fn submit(&mut self, chunk: FilledBuffer<B>) -> Result<Ticket, Self::Error>;
 
     /// The ticket's buffer, once the sink has done with it. Else the waker of `context` is woken when it is worth to ask
     /// again. A ticket for which this was ready is not polled again.

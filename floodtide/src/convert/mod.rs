@@ -26,7 +26,7 @@ use crate::tensors::Report;
 use companions::Companions;
 use files::Files;
 use floodtide_core::convert::{Layout, Options};
-use floodtide_core::stream::PourError;
+use floodtide_core::stream::SinkPumpError;
 use floodtide_core::{Error as CoreError, Escaped, Format, Order};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use folder::Folder;
@@ -155,7 +155,7 @@ impl Converter {
         let (from, to) = (from.as_ref(), to.as_ref());
         let _span = tracing::info_span!("convert", from = %from.display(), to = %to.display()).entered();
         let stream = self.loader().stream(from)?;
-        let source = stream.source()?;
+        let source = stream.input()?;
         let catalog = Arc::clone(&source.catalog);
         let selected = self.loader.selection_choice().resolve(&catalog)?;
         let layout = Layout::new(&catalog, &selected, source.metadata, &self.options).map_err(CoreError::from)?;
@@ -225,7 +225,7 @@ impl Converter {
                 ),
             })?;
             stream.send_to(&mut writers).map_err(|error| match error {
-                PourError::Stream(error) | PourError::Sink(error) => error,
+                SinkPumpError::Stream(error) | SinkPumpError::Sink(error) => error,
             })
         })?;
         work.report();

@@ -4,7 +4,7 @@ use super::files::Files;
 use crate::error::Error;
 use crate::runtime::TICK;
 use floodtide_core::convert::Layout;
-use floodtide_core::stream::{Sink, Staged, Ticket};
+use floodtide_core::stream::{FilledBuffer, Sink, Ticket};
 use floodtide_memory::pool::PoolBuffer;
 use floodtide_memory::sync::Mutex;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Threads that write: one is copying while another waits for the disk.
 const THREADS: usize = 2;
 
-type Job = (Ticket, Staged<PoolBuffer>);
+type Job = (Ticket, FilledBuffer<PoolBuffer>);
 type Ends = BTreeMap<Ticket, Result<PoolBuffer, Error>>;
 
 /// What the threads and the stream's consumer share.
@@ -105,7 +105,7 @@ impl Sink<PoolBuffer> for Writers<'_> {
         self.threads + 1
     }
 
-    fn submit(&mut self, chunk: Staged<PoolBuffer>) -> Result<Ticket, Error> {
+    fn submit(&mut self, chunk: FilledBuffer<PoolBuffer>) -> Result<Ticket, Error> {
         if self.work.cancelled.load(Ordering::Relaxed) {
             return Err(floodtide_core::Error::Cancelled.into());
         }
@@ -138,13 +138,13 @@ fn contract(what: &'static str) -> Error {
 fn run(queue: &Mutex<Receiver<Job>>, state: &WriterState, work: Work<'_>) {
     loop {
         let job = queue.lock().recv();
-        let Ok((ticket, staged)) = job else { return };
+        let Ok((ticket, filled)) = job else { return };
         // A ticket that never ended would be waited for for ever.
-        let written = catch_unwind(AssertUnwindSafe(|| write(&staged, work)));
+        let written = catch_unwind(AssertUnwindSafe(|| write(&filled, work)));
         let end = written.unwrap_or_else(|_| Err(contract("a thread that writes panicked")));
         let waker = {
             let (ends, waker) = &mut *state.ended.lock();
-            ends.insert(ticket, end.map(|()| staged.into_buffer()));
+            ends.insert(ticket, end.map(|()| filled.into_buffer()));
             waker.take()
         };
         if let Some(waker) = waker {
@@ -161,21 +161,21 @@ struct Run {
     bytes: Range<usize>,
 }
 
-fn write(staged: &Staged<PoolBuffer>, work: Work<'_>) -> Result<(), Error> {
+fn write(filled: &FilledBuffer<PoolBuffer>, work: Work<'_>) -> Result<(), Error> {
     let mut run: Option<Run> = None;
-    for part in staged.parts() {
+    for part in filled.parts() {
         // What shares its bytes with another is written as that one.
         let Some(to) = work.layout.destination(part.tensor.id).filter(|_| !part.bytes.is_empty()) else { continue };
         let next = Run { file: to.file, offset: to.offset + part.offset, bytes: part.bytes };
         run = match run {
             Some(run) if run.goes_on_with(&next) => Some(Run { bytes: run.bytes.start..next.bytes.end, ..run }),
             run => {
-                write_run(staged, run, work)?;
+                write_run(filled, run, work)?;
                 Some(next)
             }
         };
     }
-    write_run(staged, run, work)
+    write_run(filled, run, work)
 }
 
 impl Run {
@@ -187,12 +187,12 @@ impl Run {
     }
 }
 
-fn write_run(staged: &Staged<PoolBuffer>, run: Option<Run>, work: Work<'_>) -> Result<(), Error> {
+fn write_run(filled: &FilledBuffer<PoolBuffer>, run: Option<Run>, work: Work<'_>) -> Result<(), Error> {
     let Some(Run { file, offset, bytes }) = run else { return Ok(()) };
     if work.cancelled.load(Ordering::Relaxed) {
         return Err(floodtide_core::Error::Cancelled.into());
     }
-    let bytes = &staged.buffer()[bytes];
+    let bytes = &filled.buffer()[bytes];
     work.files.write(file, offset, bytes)?;
     work.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(())

@@ -90,7 +90,7 @@ impl Loader {
     /// [`Error::StreamLimit`] when that is less than they need.
     pub(crate) fn passing(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
         let limit = match self.stream.memory {
-            Some(stream::Memory::Limit(limit)) => limit,
+            Some(stream::BufferMemory::Limit(limit)) => limit,
             _ => limit,
         };
         stream::check_limit(limit, streams)?;
@@ -98,7 +98,7 @@ impl Loader {
         let mut loader = Self { selection: Selection::All, manifest: None, mlock: false, ..self.clone() };
         loader.backend = self.backend.filter(|&backend| backend != Backend::Mmap);
         loader.tensor_alignment = None;
-        let (memory, buffer_bytes) = (Some(stream::Memory::Limit(limit)), Some(part.min(limit / 8)));
+        let (memory, buffer_bytes) = (Some(stream::BufferMemory::Limit(limit)), Some(part.min(limit / 8)));
         loader.stream = StreamOptions { memory, buffer_bytes, ..StreamOptions::default() };
         Ok(loader)
     }

@@ -60,7 +60,7 @@ impl Loader {
     /// the limit at most (64 KiB each, if that is more).
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.stream.memory = Some(stream::Memory::Limit(bytes));
+        self.stream.memory = Some(stream::BufferMemory::Limit(bytes));
         self
     }
 
@@ -72,7 +72,7 @@ impl Loader {
     /// into a share of it only; each should be consumed by a thread or task of its own.
     #[must_use]
     pub fn stream_pool(mut self, pool: Pool) -> Self {
-        self.stream.memory = Some(stream::Memory::Pool(pool));
+        self.stream.memory = Some(stream::BufferMemory::Pool(pool));
         self
     }
 

@@ -311,7 +311,7 @@ impl<S: LoadBuffers> LoadTask<S> {
         Ok(())
     }
 
-    /// WorkerState for the end of every thread; one that panicked has failed the load.
+    /// Waits for the end of every thread; one that panicked has failed the load.
     pub(crate) fn join(&self) {
         loop {
             let threads = std::mem::take(&mut *self.threads.lock());
@@ -363,7 +363,7 @@ impl<S: LoadBuffers> LoadTask<S> {
         *self.active.lock() > 0
     }
 
-    /// WorkerState until every worker is done; calls `tick` now and then.
+    /// Waits until every worker is done; calls `tick` now and then.
     pub(crate) fn wait_idle(&self, mut tick: impl FnMut()) {
         let mut active = self.active.lock();
         while *active > 0 {

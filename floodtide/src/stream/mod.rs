@@ -21,7 +21,7 @@ use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::strategy::Backend;
-use floodtide_core::stream::{Pour, PourError, Sink, Staged};
+use floodtide_core::stream::{FilledBuffer, Sink, SinkPump, SinkPumpError};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
     tensor_alignment,
@@ -37,7 +37,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// What is known of a checkpoint before its stream begins.
-pub(crate) struct Source<'a> {
+pub(crate) struct StreamInput<'a> {
     pub(crate) catalog: Arc<Catalog>,
     /// The index's metadata and the files', each key once.
     pub(crate) metadata: &'a [(String, MetadataValue)],
@@ -54,13 +54,13 @@ const MIN_BUFFER: u64 = 64 << 10;
 /// Tensors share buffers of this share of the limit, so that some are filled while others are consumed.
 const BUFFERS: u64 = 8;
 /// Larger shared buffers gain nothing.
-const MAX_SHARED: u64 = 64 << 20;
+const MAX_COALESCED_BYTES: u64 = 64 << 20;
 /// How long a consumer may hold everything before it is told so.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a stream's buffers come from.
 #[derive(Debug, Clone)]
-pub(crate) enum Memory {
+pub(crate) enum BufferMemory {
     /// A pool of the stream's own, with so many bytes.
     Limit(u64),
     /// A pool that the caller has.
@@ -70,7 +70,7 @@ pub(crate) enum Memory {
 /// How a loader streams.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StreamOptions {
-    pub(crate) memory: Option<Memory>,
+    pub(crate) memory: Option<BufferMemory>,
     pub(crate) order: Order,
     pub(crate) buffer_bytes: Option<u64>,
     pub(crate) stall_timeout: Option<Duration>,
@@ -137,8 +137,8 @@ impl TensorStream {
         let started = Instant::now();
         let options = loader.stream_options();
         let (limit, alignment) = match &options.memory {
-            Some(Memory::Limit(limit)) => (*limit, None),
-            Some(Memory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
+            Some(BufferMemory::Limit(limit)) => (*limit, None),
+            Some(BufferMemory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
             None => (u64::MAX, None),
         };
         check_limit(limit, 1)?;
@@ -162,7 +162,7 @@ impl TensorStream {
     }
 
     /// The next buffer, in which tensors may come in parts; waits for it. For whoever takes everything so.
-    pub(crate) fn next_buffer(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+    pub(crate) fn next_buffer(&mut self) -> Option<Result<FilledBuffer<PoolBuffer>, Error>> {
         match self.start(true) {
             Ok(running) => running.next_patiently(),
             Err(error) => Some(Err(error)),
@@ -176,11 +176,11 @@ impl TensorStream {
     }
 
     /// What is known of the checkpoint before the stream begins.
-    pub(crate) fn source(&self) -> Result<Source<'_>, Error> {
+    pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
         let Checkpoint { catalog, metadata, files, .. } = &**checkpoint;
         let paths = files.iter().map(|file| file.path().to_owned()).collect();
-        Ok(Source { catalog: Arc::clone(catalog), metadata, paths })
+        Ok(StreamInput { catalog: Arc::clone(catalog), metadata, paths })
     }
 
     /// How far it is; nothing is known before the first tensor was asked for.
@@ -214,10 +214,10 @@ impl TensorStream {
         for index in plan.without_extent() {
             consume(plan.tensor(catalog, index), 0, &[]);
         }
-        while let Some(staged) = running.next_patiently() {
-            let staged = staged?;
-            for part in staged.parts() {
-                consume(part.tensor, part.offset, &staged.buffer()[part.bytes]);
+        while let Some(filled) = running.next_patiently() {
+            let filled = filled?;
+            for part in filled.parts() {
+                consume(part.tensor, part.offset, &filled.buffer()[part.bytes]);
             }
         }
         self.take_report()
@@ -230,13 +230,13 @@ impl TensorStream {
     /// # Errors
     /// What made the stream or the sink fail; everything that the sink had has come back from it by then.
     /// [`Error::StreamBegun`] when tensors have been taken from the stream already.
-    pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PourError<Error, K::Error>> {
-        let running = self.start_in_parts().map_err(PourError::Stream)?;
+    pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, SinkPumpError<Error, K::Error>> {
+        let running = self.start_in_parts().map_err(SinkPumpError::Stream)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut pour = Pour::new();
+        let mut pump = SinkPump::new();
         loop {
-            match pour.poll(running, sink, &mut Context::from_waker(&waker)) {
-                Poll::Ready(Ok(())) => return self.take_report().map_err(PourError::Stream),
+            match pump.poll(running, sink, &mut Context::from_waker(&waker)) {
+                Poll::Ready(Ok(())) => return self.take_report().map_err(SinkPumpError::Stream),
                 Poll::Ready(Err(error)) => return Err(error),
                 // A wake-up between the poll and here makes the park return at once.
                 Poll::Pending if running.reports_progress() => thread::park_timeout(crate::runtime::TICK),
@@ -276,10 +276,10 @@ impl TensorStream {
         let loader = &self.loader;
         let options = loader.stream_options();
         let pool = match &options.memory {
-            Some(Memory::Pool(pool)) => pool.clone(),
+            Some(BufferMemory::Pool(pool)) => pool.clone(),
             memory => {
                 let limit = match memory {
-                    Some(Memory::Limit(limit)) => *limit,
+                    Some(BufferMemory::Limit(limit)) => *limit,
                     _ => default_limit(&checkpoint, split),
                 };
                 self.pool(&checkpoint, usize::try_from(limit).unwrap_or(usize::MAX))
@@ -292,7 +292,7 @@ impl TensorStream {
         if (pool.alignment() as u64) < required_alignment {
             return Err(Error::TensorAlignment { bytes: required_alignment, most: pool.alignment() as u64 });
         }
-        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
+        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
         let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
@@ -316,7 +316,7 @@ impl TensorStream {
             faults: loader.injected_faults(),
             phases,
         };
-        let owned = !matches!(options.memory, Some(Memory::Pool(_)));
+        let owned = !matches!(options.memory, Some(BufferMemory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
         Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
     }
@@ -335,8 +335,8 @@ impl TensorStream {
         self.report().cloned().ok_or_else(|| floodtide_core::Error::Cancelled.into())
     }
 
-    fn queue(&mut self, staged: Staged<PoolBuffer>) {
-        self.queue.extend(Tensor::streamed(staged));
+    fn queue(&mut self, filled: FilledBuffer<PoolBuffer>) {
+        self.queue.extend(Tensor::streamed(filled));
     }
 }
 
@@ -361,8 +361,8 @@ fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
 }
 
 /// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.
-fn shared_bytes(limit: u64) -> u64 {
-    let share = usize::try_from((limit / BUFFERS).min(MAX_SHARED)).unwrap_or(usize::MAX);
+fn coalesced_bytes(limit: u64) -> u64 {
+    let share = usize::try_from((limit / BUFFERS).min(MAX_COALESCED_BYTES)).unwrap_or(usize::MAX);
     SizeClass::within(share).map_or(limit, |class| class.size() as u64)
 }
 
@@ -384,7 +384,7 @@ impl Iterator for TensorStream {
             match running.next() {
                 None if self.queue.is_empty() => return None,
                 None => {}
-                Some(Ok(staged)) => self.queue(staged),
+                Some(Ok(filled)) => self.queue(filled),
                 Some(Err(error)) => return Some(Err(error)),
             }
         }

@@ -1,6 +1,6 @@
 //! A sink that writes.
 
-use floodtide_core::stream::{Sink, Staged, Ticket};
+use floodtide_core::stream::{FilledBuffer, Sink, Ticket};
 use floodtide_memory::pool::PoolBuffer;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -43,7 +43,7 @@ impl<W: Write> Sink<PoolBuffer> for WriterSink<W> {
         1
     }
 
-    fn submit(&mut self, chunk: Staged<PoolBuffer>) -> io::Result<Ticket> {
+    fn submit(&mut self, chunk: FilledBuffer<PoolBuffer>) -> io::Result<Ticket> {
         for part in chunk.parts() {
             let bytes = &chunk.buffer()[part.bytes];
             self.writer.write_all(bytes)?;

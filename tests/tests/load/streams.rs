@@ -1,7 +1,7 @@
 //! Streams: what they deliver, in which order, in which parts and to whom, and how they end.
 
 use floodtide::pool::PoolBuffer;
-use floodtide::sink::{PourError, Sink, Staged, Ticket, WriterSink};
+use floodtide::sink::{FilledBuffer, Sink, SinkPumpError, Ticket, WriterSink};
 use floodtide::{Alignment, Error, Loader, Order, Selection, Tensor};
 use floodtide_core::Error as CoreError;
 use floodtide_tests::by_backend::{MB, STREAMED};
@@ -158,7 +158,7 @@ impl Sink<PoolBuffer> for Slow {
         3
     }
 
-    fn submit(&mut self, chunk: Staged<PoolBuffer>) -> Result<Ticket, String> {
+    fn submit(&mut self, chunk: FilledBuffer<PoolBuffer>) -> Result<Ticket, String> {
         self.bytes += chunk.parts().map(|part| part.bytes.len()).sum::<usize>();
         let ticket = Ticket(self.next);
         self.next += 1;
@@ -198,7 +198,7 @@ fn a_sink_gets_everything_and_no_more_at_a_time_than_it_takes() {
     assert!((2..=3).contains(&sink.most), "{}", sink.most);
     let mut sink = Slow { fails_at: Some(5), ..Slow::default() };
     let error = loader.stream(&path).expect("opens").send_to(&mut sink).expect_err("fails");
-    assert!(matches!(&error, PourError::Sink(why) if why == "the device is gone"), "{error}");
+    assert!(matches!(&error, SinkPumpError::Sink(why) if why == "the device is gone"), "{error}");
     assert!(sink.held.is_empty(), "everything has come back by then");
 }
 
@@ -275,7 +275,7 @@ fn a_stream_that_was_begun_one_by_one_is_not_taken_in_parts() {
     assert!(matches!(error, Error::StreamBegun) && error.is_bad_request(), "{error}");
     let mut stream = Loader::new().stream(&path).expect("opens");
     stream.next().expect("one").expect("streams");
-    assert!(matches!(stream.send_to(&mut Slow::default()), Err(PourError::Stream(Error::StreamBegun))));
+    assert!(matches!(stream.send_to(&mut Slow::default()), Err(SinkPumpError::Stream(Error::StreamBegun))));
 }
 
 #[test]

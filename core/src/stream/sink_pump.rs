@@ -1,30 +1,30 @@
 //! Couples a stream with a sink.
 
-use super::{Sink, Staged, Ticket};
+use super::{FilledBuffer, Sink, Ticket};
 use alloc::vec::Vec;
 use core::fmt;
 use core::task::{Context, Poll};
 
 /// Where whole buffers come from.
-pub trait StagedSource<B> {
+pub trait FilledBufferStream<B> {
     /// Why the stream failed.
     type Error: fmt::Display;
 
     /// The next whole buffer; `None` when there are no more. Else the waker of `context` is woken when it is worth to ask
     /// again.
-    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<B>, Self::Error>>>;
+    fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<B>, Self::Error>>>;
 }
 
 /// Why not everything was poured.
 #[derive(Debug, PartialEq, Eq)]
-pub enum PourError<S, K> {
+pub enum SinkPumpError<S, K> {
     /// The stream failed.
     Stream(S),
     /// The sink failed.
     Sink(K),
 }
 
-impl<S: fmt::Display, K: fmt::Display> fmt::Display for PourError<S, K> {
+impl<S: fmt::Display, K: fmt::Display> fmt::Display for SinkPumpError<S, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stream(error) => error.fmt(f),
@@ -33,25 +33,25 @@ impl<S: fmt::Display, K: fmt::Display> fmt::Display for PourError<S, K> {
     }
 }
 
-impl<S: fmt::Debug + fmt::Display, K: fmt::Debug + fmt::Display> core::error::Error for PourError<S, K> {}
+impl<S: fmt::Debug + fmt::Display, K: fmt::Debug + fmt::Display> core::error::Error for SinkPumpError<S, K> {}
 
 /// Passes every buffer of a stream to a sink, as many at a time as the sink takes, and gives each back to its pool when the
 /// sink has done with it. Meanwhile the stream reads on into the buffers that are free: reading and the sink's work overlap.
 #[derive(Debug)]
-pub struct Pour<S, K> {
+pub struct SinkPump<S, K> {
     tickets: Vec<Ticket>,
     /// No more is submitted.
     ended: bool,
-    failure: Option<PourError<S, K>>,
+    failure: Option<SinkPumpError<S, K>>,
 }
 
-impl<S, K> Default for Pour<S, K> {
+impl<S, K> Default for SinkPump<S, K> {
     fn default() -> Self {
         Self { tickets: Vec::new(), ended: false, failure: None }
     }
 }
 
-impl<S, K> Pour<S, K> {
+impl<S, K> SinkPump<S, K> {
     /// Nothing poured yet.
     #[must_use]
     pub fn new() -> Self {
@@ -65,10 +65,10 @@ impl<S, K> Pour<S, K> {
     /// The first failure, of the stream or of the sink.
     pub fn poll<B>(
         &mut self,
-        source: &mut impl StagedSource<B, Error = S>,
+        source: &mut impl FilledBufferStream<B, Error = S>,
         sink: &mut impl Sink<B, Error = K>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), PourError<S, K>>> {
+    ) -> Poll<Result<(), SinkPumpError<S, K>>> {
         loop {
             self.reap(sink, context);
             if self.ended {
@@ -84,13 +84,13 @@ impl<S, K> Pour<S, K> {
             if self.tickets.len() >= sink.depth().max(1) {
                 return Poll::Pending;
             }
-            match source.poll_staged(context) {
+            match source.poll_filled(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => self.ended = true,
-                Poll::Ready(Some(Err(error))) => self.fail(PourError::Stream(error)),
+                Poll::Ready(Some(Err(error))) => self.fail(SinkPumpError::Stream(error)),
                 Poll::Ready(Some(Ok(chunk))) => match sink.submit(chunk) {
                     Ok(ticket) => self.tickets.push(ticket),
-                    Err(error) => self.fail(PourError::Sink(error)),
+                    Err(error) => self.fail(SinkPumpError::Sink(error)),
                 },
             }
         }
@@ -108,11 +108,11 @@ impl<S, K> Pour<S, K> {
             }
         });
         if let Some(error) = failure {
-            self.fail(PourError::Sink(error));
+            self.fail(SinkPumpError::Sink(error));
         }
     }
 
-    fn fail(&mut self, failure: PourError<S, K>) {
+    fn fail(&mut self, failure: SinkPumpError<S, K>) {
         self.ended = true;
         self.failure.get_or_insert(failure);
     }
