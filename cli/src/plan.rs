@@ -219,7 +219,7 @@ fn document(planned: &Planned) -> Value {
         "depth": strategy.depth,
         "chunk_bytes": strategy.chunk_bytes,
         "most_in_flight": strategy.most_in_flight,
-        "uncached": strategy.uncached,
+        "uncached": strategy.dont_cache,
         "huge_pages": strategy.huge_pages,
         "tensors": plan.placements().len(),
         "selected_bytes": plan.selected_bytes(),

@@ -55,7 +55,7 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
-    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Worker, WorkerState,
+    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, RetryStats, Worker, WorkerState,
     land, next_read,
 };
 pub use error::Error;

@@ -134,7 +134,7 @@ pub struct Strategy {
     /// consumer, checksums, or copies from the page cache.
     pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
-    pub uncached: bool,
+    pub dont_cache: bool,
     /// Whether the tensors' own memory is asked for in huge pages.
     pub huge_pages: bool,
     /// Rings or threads; 0 means that the caller's own thread does it all.
@@ -203,8 +203,8 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
         _ if small => {}
         _ => reasons.push(files::explain(signals, &direct)),
     }
-    let uncached = backend != Backend::Mmap && !small && !signals.leave_cached && floods_the_cache(signals, &direct);
-    if uncached {
+    let dont_cache = backend != Backend::Mmap && !small && !signals.leave_cached && floods_the_cache(signals, &direct);
+    if dont_cache {
         reasons.push("the page cache has no room for them, so what is read is not left there".to_string());
     }
     let cpus = signals.cpus.clamp(1, MAX_WORKERS);
@@ -232,7 +232,7 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
         depth,
         most_in_flight,
         profiled_direct_rate: None,
-        uncached,
+        dont_cache,
         huge_pages,
         workers,
         reason: reasons.join("; "),
@@ -244,7 +244,7 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
     }
     if strategy.profiled_direct_rate.is_some() && !signals.leave_cached {
         // Should they be given up, what is read in their place.
-        strategy.uncached |= floods_the_cache(signals, &vec![false; signals.files.len()]);
+        strategy.dont_cache |= floods_the_cache(signals, &vec![false; signals.files.len()]);
     }
     strategy
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// `RWF_DONTCACHE` (Linux 6.14): what a read brings into the page cache is dropped again; what was there stays. File systems and kernels
 /// that cannot do that say EOPNOTSUPP.
-pub(crate) const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+pub(crate) const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Returns a file's version, from its metadata.
 fn version_of(metadata: &std::fs::Metadata) -> FileVersion {
@@ -34,7 +34,7 @@ pub struct OpenFile {
     buffered: File,
     direct: Option<(File, DirectLimits)>,
     /// Whether buffered reads are to leave nothing behind in the page cache, as far as the file system can do that.
-    uncached: AtomicBool,
+    dont_cache: AtomicBool,
     /// What it is, once that was asked.
     content: OnceLock<Content>,
     version: FileVersion,
@@ -62,7 +62,7 @@ impl OpenFile {
             path: path.to_owned(),
             buffered,
             direct: None,
-            uncached: AtomicBool::new(false),
+            dont_cache: AtomicBool::new(false),
             content: OnceLock::new(),
             version,
         }))
@@ -108,13 +108,13 @@ impl OpenFile {
     }
 
     /// Has buffered reads leave nothing behind in the page cache from now on, or, where that proves impossible, lets them.
-    pub fn set_uncached(&self, uncached: bool) {
-        self.uncached.store(uncached, Ordering::Relaxed);
+    pub fn set_dont_cache(&self, dont_cache: bool) {
+        self.dont_cache.store(dont_cache, Ordering::Relaxed);
     }
 
     /// The flags of a read of this kind.
     pub fn read_flags(&self, direct: bool) -> ReadWriteFlags {
-        if !direct && self.uncached.load(Ordering::Relaxed) { DONTCACHE } else { ReadWriteFlags::empty() }
+        if !direct && self.dont_cache.load(Ordering::Relaxed) { DONT_CACHE } else { ReadWriteFlags::empty() }
     }
 
     /// Reads exactly `bytes` from `offset` on; for headers.

@@ -83,7 +83,7 @@ fn a_script_is_followed_to_the_letter() {
     };
     let short = run(&case(3, Injection::Short(17)), true);
     assert_holds(0, &short);
-    assert_eq!((short.result, short.recoveries.resumed), (Ok(()), 1));
+    assert_eq!((short.result, short.retry_stats.resumed), (Ok(()), 1));
     assert!(short.history.lines().iter().any(|line| line.contains("completed") && line.contains(", 17]")));
     let broken = run(&case(2, Injection::Answer(Outcome::Failed(Fault::Os(5)))), false);
     assert_holds(0, &broken);

@@ -71,7 +71,7 @@ pub struct Progress {
 
 /// How often the engine had to make good for what went wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Recoveries {
+pub struct RetryStats {
     /// Short reads that were read on.
     pub resumed: u64,
     /// Direct reads that went on from an earlier, aligned byte.
@@ -81,7 +81,7 @@ pub struct Recoveries {
     /// Reads that went on through the page cache.
     pub buffered: u64,
     /// Files of which direct reads were refused.
-    pub demoted: u64,
+    pub direct_disabled: u64,
     /// Files that ended early.
     pub truncated: u64,
 }
@@ -122,14 +122,14 @@ pub struct Engine {
     /// See [`Engine::set_window`].
     reads_per_worker: usize,
     /// By file: whether direct reads of it were refused.
-    demoted: Vec<bool>,
+    direct_disabled: Vec<bool>,
     /// See [`Engine::set_buffered`].
     buffered: bool,
     /// By placement: the bytes still to come.
     missing: Vec<u64>,
     events: VecDeque<Event>,
     progress: Progress,
-    recoveries: Recoveries,
+    retry_stats: RetryStats,
     failure: Option<Error>,
 }
 
@@ -155,7 +155,7 @@ impl Engine {
             tensors_total: missing.len(),
         };
         Self {
-            demoted: alloc::vec![false; catalog.files().len()],
+            direct_disabled: alloc::vec![false; catalog.files().len()],
             admitted: if plan.is_streamed() { 0 } else { u32::MAX },
             plan,
             catalog,
@@ -170,7 +170,7 @@ impl Engine {
             missing,
             events,
             progress,
-            recoveries: Recoveries::default(),
+            retry_stats: RetryStats::default(),
             failure: None,
         }
     }
@@ -215,12 +215,12 @@ impl Engine {
         let id = ChunkId(self.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
         let bytes = chunk.buffer_range.len() as u64;
-        let direct = chunk.method == Method::Direct && !self.buffered && !self.demoted[chunk.file.index()];
+        let direct = chunk.method == Method::Direct && !self.buffered && !self.direct_disabled[chunk.file.index()];
         let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
         let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
         self.next_chunk += 1;
         self.in_flight_bytes += bytes;
-        let read_id = self.occupy(read);
+        let read_id = self.alloc_slot(read);
         Some(self.op(read_id, &read))
     }
 
@@ -259,21 +259,21 @@ impl Engine {
             self.fail(Error::Contract { what: "a completion came for a read that is not in flight" });
             return Disposition::Abandoned;
         };
-        self.vacate(id);
+        self.free_slot(id);
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let bytes = chunk.buffer_range.len() as u64;
         if self.failure.is_some() {
             self.in_flight_bytes -= bytes;
             return Disposition::Abandoned;
         }
-        match self.judge(&mut read, outcome) {
+        match self.classify(&mut read, outcome) {
             Ok(true) => {
                 self.in_flight_bytes -= if seeded_bug!(BudgetLeaked) { 0 } else { bytes };
                 self.land(read.chunk);
                 Disposition::Landed(read.chunk)
             }
             Ok(false) => {
-                let id = self.occupy(read);
+                let id = self.alloc_slot(read);
                 Disposition::Resubmit(self.op(id, &read))
             }
             Err(error) => {
@@ -343,8 +343,8 @@ impl Engine {
 
     /// How often it had to make good for what went wrong.
     #[must_use]
-    pub fn recoveries(&self) -> Recoveries {
-        self.recoveries
+    pub fn retry_stats(&self) -> RetryStats {
+        self.retry_stats
     }
 
     /// The bytes of the chunks in flight.
@@ -359,7 +359,7 @@ impl Engine {
         self.in_flight
     }
 
-    fn occupy(&mut self, read: InFlight) -> ReadId {
+    fn alloc_slot(&mut self, read: InFlight) -> ReadId {
         self.in_flight += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
@@ -370,7 +370,7 @@ impl Engine {
         ReadId { slot, generation: entry.generation }
     }
 
-    fn vacate(&mut self, id: ReadId) {
+    fn free_slot(&mut self, id: ReadId) {
         let entry = &mut self.slots[id.slot as usize];
         entry.read = None;
         entry.generation = entry.generation.wrapping_add(1);

@@ -221,7 +221,7 @@ impl<S: LoadBuffers> LoadTask<S> {
             let files: Vec<_> = planned.files.iter().map(OpenFile::path).collect();
             trace.decided(&files, strategy);
         }
-        planned.files.iter().for_each(|file| file.set_uncached(strategy.uncached));
+        planned.files.iter().for_each(|file| file.set_dont_cache(strategy.dont_cache));
         planned.phases.enter(Some(Phase::Load));
         let tuning = Tuning::new(strategy, &planned.plan);
         let mut engine = Engine::new(Arc::clone(&planned.catalog), Arc::clone(&planned.plan), 0);

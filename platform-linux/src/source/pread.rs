@@ -36,7 +36,7 @@ pub fn read<B: Buffer>(files: &[OpenFile], op: &ReadOp, buffer: &mut B) -> Outco
         if !matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
             return outcome(read);
         }
-        file.set_uncached(false);
+        file.set_dont_cache(false);
     }
     outcome(rustix::io::pread(descriptor, memory, op.offset))
 }
@@ -74,7 +74,7 @@ impl<B: Buffer> ReadSource for PreadSource<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::DONTCACHE;
+    use crate::files::DONT_CACHE;
     use crate::probe::resident_share;
     use floodtide_core::{ChunkId, FileId, ReadId, WriteOnly};
     use std::path::Path;
@@ -96,14 +96,14 @@ mod tests {
     }
 
     /// Reads all of a file that is cold, uncached if asked, and tells what is cached of it then; `None` if it cannot be made cold.
-    fn cached_after(folder: &Path, uncached: bool) -> Option<(f32, OpenFile)> {
+    fn cached_after(folder: &Path, dont_cache: bool) -> Option<(f32, OpenFile)> {
         let path = folder.join("model.safetensors");
         std::fs::write(&path, vec![7; BYTES]).expect("writes");
         let file = OpenFile::open(&path).expect("opens");
         file.buffered().sync_all().expect("syncs");
         rustix::fs::fadvise(file.buffered(), 0, None, rustix::fs::Advice::DontNeed).expect("advises");
         let cold = resident_share(file.buffered()) == Some(0.0);
-        file.set_uncached(uncached);
+        file.set_dont_cache(dont_cache);
         let files = [file];
         let mut memory = Memory(vec![0; BYTES]);
         assert_eq!(read(&files, &buffered(BYTES), &mut memory), Outcome::Read(BYTES));
@@ -134,14 +134,14 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, "bytes").expect("writes");
         let file = OpenFile::open(&path).expect("opens");
-        if rustix::io::preadv2(file.buffered(), &mut [std::io::IoSliceMut::new(&mut [0])], 0, DONTCACHE).is_ok() {
+        if rustix::io::preadv2(file.buffered(), &mut [std::io::IoSliceMut::new(&mut [0])], 0, DONT_CACHE).is_ok() {
             return println!("skipped: it has them");
         }
         // Nothing of it can be cold, but all of it must be right.
         assert!(cached_after(folder.path(), true).is_none());
         let file = OpenFile::open(&path).expect("opens");
-        file.set_uncached(true);
-        assert_eq!(file.read_flags(false), DONTCACHE);
+        file.set_dont_cache(true);
+        assert_eq!(file.read_flags(false), DONT_CACHE);
         let files = [file];
         let mut memory = Memory(vec![0; 5]);
         assert_eq!(read(&files, &buffered(5), &mut memory), Outcome::Read(5));

@@ -16,7 +16,7 @@ struct Pending<B> {
     id: ReadId,
     buffer: B,
     /// The file, if it was asked to leave nothing in the page cache.
-    uncached: Option<FileId>,
+    dont_cache: Option<FileId>,
 }
 
 /// A ring of one thread.
@@ -87,7 +87,7 @@ impl<B: StableBuffer> UringSource<B> {
         }
         for entry in self.ring.completion() {
             let slot = entry.user_data() as u32;
-            let Some(Pending { id, buffer, uncached }) = self.pending.get_mut(slot as usize).and_then(Option::take)
+            let Some(Pending { id, buffer, dont_cache }) = self.pending.get_mut(slot as usize).and_then(Option::take)
             else {
                 continue;
             };
@@ -95,8 +95,8 @@ impl<B: StableBuffer> UringSource<B> {
             self.in_flight -= 1;
             let outcome = match entry.result() {
                 bytes if bytes >= 0 => Outcome::Read(bytes as usize),
-                errno if -errno == libc::EOPNOTSUPP && uncached.is_some() => {
-                    uncached.iter().for_each(|file| self.files[file.index()].set_uncached(false));
+                errno if -errno == libc::EOPNOTSUPP && dont_cache.is_some() => {
+                    dont_cache.iter().for_each(|file| self.files[file.index()].set_dont_cache(false));
                     // Asked for again at once, without the flag.
                     Outcome::Failed(Fault::Interrupted)
                 }
@@ -137,7 +137,7 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
             return Err(Rejected { buffer, fault: Fault::Again });
         }
         self.pending[slot as usize] =
-            Some(Pending { id: op.id, buffer, uncached: (!flags.is_empty()).then_some(op.file) });
+            Some(Pending { id: op.id, buffer, dont_cache: (!flags.is_empty()).then_some(op.file) });
         self.in_flight += 1;
         Ok(())
     }
