@@ -23,7 +23,7 @@ mod runtime;
 mod stream;
 mod tensors;
 
-pub use checksums::{Difference, Verdict, read_manifest};
+pub use checksums::{Mismatch, VerifyReport, read_manifest};
 pub use diff::{Change, Diff, Place, TensorDiff};
 pub use error::Error;
 pub use floodtide_core as core;

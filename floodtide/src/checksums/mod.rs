@@ -1,12 +1,12 @@
 //! The checksums of a checkpoint, in one pass over its files: what a manifest is made of, and compared with.
 //!
 //! The files are read as they are, headers and all, as one tensor each: by the same plan, engine and buffers as any stream, side by
-//! side, in bounded memory. Threads hash what passes through (`hashers`). `verdict` is what a manifest says of it.
+//! side, in bounded memory. Threads hash what passes through (`hashers`). `verify_report` is what a manifest says of it.
 
 mod hashers;
-mod verdict;
+mod verify_report;
 
-pub use verdict::{Difference, Verdict};
+pub use verify_report::{Mismatch, VerifyReport};
 
 use crate::error::Error;
 use crate::loader::Loader;
@@ -173,9 +173,9 @@ impl Loader {
     /// [`inspect`](Self::inspect): what breaks a rule of its format is an error.
     ///
     /// # Errors
-    /// As [`load`](Self::load); not for what differs, which is in the [`Verdict`].
-    pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<Verdict, Error> {
-        Ok(Verdict::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
+    /// As [`load`](Self::load); not for what differs, which is in the [`VerifyReport`].
+    pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<VerifyReport, Error> {
+        Ok(VerifyReport::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
     }
 }
 
