@@ -69,7 +69,7 @@ pub use plan::{
     Plan, PlanOptions, Planner, ReadMode, tensor_alignment,
 };
 pub use selection::Selection;
-pub use shard::{Cut, ShardRules};
+pub use shard::{Partition, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
 pub use strided_range::StridedRange;
 pub use tensor_slice::{Slice, TensorSlice};

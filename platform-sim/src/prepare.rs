@@ -51,7 +51,7 @@ pub(crate) fn prepare(
     let selected = selection.resolve(&catalog)?;
     let direct = directs(case, &catalog, &selected);
     let listed = match &case.job {
-        Job::Stream { buffers, .. } if buffers.order == Order::Listed => selection.resolve_listed(&catalog)?,
+        Job::Stream { buffers, .. } if buffers.order == Order::Selection => selection.resolve_in_order(&catalog)?,
         _ => selected,
     };
     let access = match &case.job {

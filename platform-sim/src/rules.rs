@@ -101,7 +101,7 @@ impl World {
             if !staging.split && !whole {
                 self.violated("a tensor came in parts although it should be whole");
             }
-            if staging.order != Order::Arrival && part.placement < delivered.last {
+            if staging.order != Order::Completion && part.placement < delivered.last {
                 self.violated("tensors came in another order than was asked for");
             }
             delivered.last = part.placement;

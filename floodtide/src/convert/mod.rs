@@ -190,7 +190,7 @@ impl Converter {
 
     /// The loader as a conversion needs it.
     fn loader(&self) -> Loader {
-        let loader = self.loader.clone().order(Order::Arrival);
+        let loader = self.loader.clone().order(Order::Completion);
         // What is read is not safe yet, so it is not told; but a stream that tells progress looks up now and then.
         if self.on_progress.is_some() { loader.on_progress(|_| {}) } else { loader }
     }

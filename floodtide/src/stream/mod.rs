@@ -203,7 +203,7 @@ impl TensorStream {
 
     /// Calls `consume` with every tensor's bytes, as they land: with the tensor, the offset of these bytes in it, and the bytes.
     /// Tensors that are larger than a buffer come in parts, each a whole number of elements. In the orders [`Order::File`] and
-    /// [`Order::Listed`] the parts of a tensor come one after another, ascending; as they land, they come in any order. Every
+    /// [`Order::Selection`] the parts of a tensor come one after another, ascending; as they land, they come in any order. Every
     /// tensor comes, also one without a byte.
     ///
     /// # Errors
@@ -296,8 +296,8 @@ impl TensorStream {
         let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
-            Order::Listed => Some(loader.selection_choice().resolve_listed(&checkpoint.catalog)?),
-            Order::Arrival | Order::File => None,
+            Order::Selection => Some(loader.selection_choice().resolve_in_order(&checkpoint.catalog)?),
+            Order::Completion | Order::File => None,
         };
         let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
         let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);

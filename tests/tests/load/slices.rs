@@ -2,7 +2,7 @@
 //! out, and no more is read than must be.
 
 use floodtide::{Backend, Loader, Order, Tensor};
-use floodtide_core::{Cut, DType, Glob, Selection, ShardRules};
+use floodtide_core::{DType, Glob, Partition, Selection, ShardRules};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -146,7 +146,7 @@ proptest! {
         // A dimension that a tensor does not have would be refused.
         let deep = |number: usize| shapes[number].1.len() > dim as usize;
         let rules = (0..shapes.len()).map(|number| {
-            let cut = if deep(number) { Cut::Dim(dim) } else { Cut::Whole };
+            let cut = if deep(number) { Partition::Shard(dim) } else { Partition::Replicate };
             (Glob::new(&format!("t{number}")).expect("closed"), cut)
         });
         let rules = ShardRules::new(rules);
