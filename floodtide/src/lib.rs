@@ -1,6 +1,6 @@
 //! Loads LLM checkpoints at the speed of the hardware.
 //!
-//! [`Loader`] is the way in. A load finds the checkpoint's files (`locate`), reads their headers (`headers`), asks the system
+//! [`Loader`] is the way in. A load finds the checkpoint's files (`discover`), reads their headers (`open`), asks the system
 //! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`runtime`), each with a source of
 //! reads, fill one arena of huge pages in place; or the files are mapped. What comes back are [`Tensors`]: views that stay valid
 //! as long as anyone holds one. Or they pass one after another through the buffers of a [`pool`] (`stream`), from where
@@ -13,12 +13,12 @@ pub mod trace;
 
 mod checksums;
 mod diff;
+mod discover;
 mod error;
-mod headers;
 mod load;
 mod loader;
-mod locate;
 mod machine;
+mod open;
 mod runtime;
 mod stream;
 mod tensors;

@@ -1,7 +1,7 @@
 //! The machine and a path, examined and measured: probes of the platform that are told which files a checkpoint has.
 
+use crate::discover::discover;
 use crate::error::Error;
-use crate::locate::locate;
 use floodtide_linux::Error as FileError;
 use floodtide_linux::probe::doctor::{self, Finding};
 use floodtide_linux::probe::roofline::{self, ProbeError, Roofline};
@@ -13,8 +13,8 @@ use std::time::Duration;
 /// # Errors
 /// When the path cannot be examined.
 pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
-    let (files, refused) = match locate(path) {
-        Ok(located) => (located.files, Vec::new()),
+    let (files, refused) = match discover(path) {
+        Ok(discovered) => (discovered.files, Vec::new()),
         Err(Error::Io { path, action, source }) => (Vec::new(), vec![FileError::Io { path, action, source }]),
         Err(_) => (Vec::new(), Vec::new()),
     };
@@ -26,6 +26,6 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
 /// # Errors
 /// When there is nothing to read and nothing can be written, or the system gives no memory.
 pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<Roofline, ProbeError> {
-    let files = locate(folder).ok().map(|located| located.files);
+    let files = discover(folder).ok().map(|discovered| discovered.files);
     roofline::measure(folder, files, budget, told)
 }

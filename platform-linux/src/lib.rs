@@ -17,6 +17,6 @@ pub use error::{Error, Shown, hint};
 pub use files::{OpenFile, describe};
 pub use mapping::{Mappings, PopulateError, Populated};
 pub use process::{raise_open_file_limit, report_file_size_limit};
-pub use signals::{Asked, Purpose};
+pub use signals::{LoadMode, ProbeRequest};
 pub use small_file::{ProbedFile, SmallFile};
 pub use write_back::{WriteBack, sync_range};

@@ -7,7 +7,7 @@ use floodtide_core::{Access, Alignment, Catalog, PlanOptions, StridedRange, Tens
 
 /// What a checkpoint is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum LoadMode {
     /// All of it, at once. `waits`: its caller does nothing meanwhile, so that a small file may be read along with its header.
     Whole { access: Access, waits: bool },
     /// One part after another, through memory of that alignment if it is given.
@@ -16,8 +16,8 @@ pub enum Purpose {
 
 /// What a load wants, as far as it decides what must be known.
 #[derive(Debug)]
-pub struct Asked {
-    pub purpose: Purpose,
+pub struct ProbeRequest {
+    pub mode: LoadMode,
     pub backend: Option<Backend>,
     /// What tensors are aligned to at least.
     pub alignment: Alignment,
@@ -27,17 +27,17 @@ pub struct Asked {
 /// then goes on with a short one at the place where it began, and fills memory with wrong bytes (seen on Linux 6.18).
 const RING_ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at the wrong place when io_uring makes it";
 
-impl Asked {
-    /// Measures. True if so little is copied that the files were not looked at, nor need the memory be. `there`: whether the files' bytes
+impl ProbeRequest {
+    /// Measures. True if so little is copied that the files were not looked at, nor need the memory be. `already_read`: whether the files' bytes
     /// have been read already, so that nothing depends on where they come from.
     pub fn measure(
         &self,
         files: &mut [OpenFile],
-        there: bool,
+        already_read: bool,
         catalog: &Catalog,
         selected: &[TensorSlice],
     ) -> (Signals, bool) {
-        let lazy = matches!(self.purpose, Purpose::Whole { access: Access::Map { resident: false }, .. });
+        let lazy = matches!(self.mode, LoadMode::Whole { access: Access::Map { resident: false }, .. });
         let (mut aligned, mut selected_of) = (vec![false; files.len()], vec![0_u64; files.len()]);
         let (mut selected_bytes, mut copied) = (0_u64, 0_u64);
         let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
@@ -59,13 +59,13 @@ impl Asked {
             let mapped = lazy && in_place && tensor_alignment(&tensor, self.alignment) <= Alignment::PAGE;
             copied = copied.saturating_add(if mapped { 0 } else { bytes });
         }
-        let little = is_small(copied, self.backend.filter(|_| !lazy));
+        let is_small = is_small(copied, self.backend.filter(|_| !lazy));
         let mut signals = Signals {
             files: Vec::with_capacity(files.len()),
             selected_bytes,
-            consumer: match self.purpose {
-                Purpose::Whole { .. } => Consumer::Whole,
-                Purpose::Stream { .. } => Consumer::Stream,
+            consumer: match self.mode {
+                LoadMode::Whole { .. } => Consumer::Whole,
+                LoadMode::Stream { .. } => Consumer::Stream,
             },
             verified: false,
             file_system: String::new(),
@@ -74,12 +74,12 @@ impl Asked {
             direct_refused: None,
             leave_cached: false,
             memory: u64::MAX,
-            cpus: if little { 1 } else { probe::cpus() },
+            cpus: if is_small { 1 } else { probe::cpus() },
             profile: None,
         };
         for ((file, aligned), selected_bytes) in files.iter_mut().zip(aligned).zip(selected_of) {
             let mut residency = Residency::default();
-            if !little {
+            if !is_small {
                 file.open_direct();
                 residency = probe::residency(file.buffered());
             }
@@ -92,16 +92,16 @@ impl Asked {
                 selected_bytes,
             });
         }
-        if !there {
+        if !already_read {
             look_at_file_systems(&mut signals, files);
         }
-        if signals.uring_refused.is_none() && !little && matches!(self.backend, None | Some(Backend::Uring)) {
+        if signals.uring_refused.is_none() && !is_small && matches!(self.backend, None | Some(Backend::Uring)) {
             signals.uring_refused = probe::uring_refusal();
         }
-        if let Purpose::Stream { memory_alignment: Some(alignment) } = self.purpose {
+        if let LoadMode::Stream { memory_alignment: Some(alignment) } = self.mode {
             keep_to_memory(&mut signals, files, alignment as u64);
         }
-        (signals, little)
+        (signals, is_small)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The model's other files: its configuration and tokenizer, copied along.
 
+use crate::discover::check_symlink;
 use crate::error::Error;
-use crate::locate::confine;
 use floodtide_core::convert::{Layout, is_companion};
 use floodtide_linux::OpenFile;
 use floodtide_linux::Shown;
@@ -83,7 +83,7 @@ fn is_written(layout: &Layout, name: &str) -> bool {
 fn open(folder: &Path, path: &Path) -> Result<Option<OpenFile>, Error> {
     let io = |source| Error::Io { path: path.to_owned(), action: "examine the file", source };
     if fs::symlink_metadata(path).map_err(io)?.is_symlink() {
-        confine(folder, path)?;
+        check_symlink(folder, path)?;
     }
     Ok(OpenFile::open_unless_folder(path)?)
 }

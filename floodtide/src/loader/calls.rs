@@ -1,10 +1,10 @@
 //! The calls of a loader: load, open, stream, inspect, plan; and those that an async program awaits.
 
 use super::{Inspected, Loader, Planned};
+use crate::discover::discover;
 use crate::error::Error;
-use crate::headers::{self, Opened};
 use crate::load::{Load, run_here};
-use crate::locate::locate;
+use crate::open::{self, OpenCheckpoint};
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::TensorStream;
@@ -117,7 +117,7 @@ impl Loader {
     /// # Errors
     /// When the checkpoint cannot be found or breaks a rule of its format.
     pub fn inspect(&self, path: impl AsRef<Path>) -> Result<Inspected, Error> {
-        let Opened { catalog, metadata, warnings, .. } = headers::open(locate(path.as_ref())?, None)?;
+        let OpenCheckpoint { catalog, metadata, warnings, .. } = open::open(discover(path.as_ref())?, None)?;
         Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
     }
 
@@ -128,7 +128,7 @@ impl Loader {
     pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
         let path = path.as_ref();
         self.inspect(path).map_err(|first| {
-            let broken = locate(path).map(|located| headers::broken_files(&located)).unwrap_or_default();
+            let broken = discover(path).map(|discovered| open::broken_files(&discovered)).unwrap_or_default();
             // What is wrong between files is seen only where each for itself is well.
             if broken.is_empty() { vec![first] } else { broken }
         })

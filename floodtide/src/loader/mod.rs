@@ -4,7 +4,7 @@ mod calls;
 mod options;
 mod steps;
 
-pub(crate) use steps::Checkpoint;
+pub(crate) use steps::DecidedLoad;
 
 use crate::error::Error;
 use crate::runtime::{MakeFaults, ProgressCallback};

@@ -2,10 +2,10 @@
 //! load is made of.
 
 use super::{Loader, Planned};
+use crate::discover::{discover, discover_for};
 use crate::error::Error;
-use crate::headers::{self, Opened};
 use crate::load::OwnedLoadTask;
-use crate::locate::{locate, locate_for};
+use crate::open::{self, OpenCheckpoint};
 use crate::runtime::PlannedLoad;
 use crate::trace::{Phase, Phases};
 use floodtide_core::strategy::{Backend, Profile, Signals, Strategy, decide};
@@ -16,14 +16,14 @@ use floodtide_linux::OpenFile;
 use floodtide_linux::SmallFile;
 use floodtide_linux::probe;
 use floodtide_linux::probe::device::Device;
-use floodtide_linux::{Asked, Purpose};
+use floodtide_linux::{LoadMode, ProbeRequest};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// A checkpoint whose headers are read and whose way of reading is decided.
 #[derive(Debug)]
-pub(crate) struct Checkpoint {
+pub(crate) struct DecidedLoad {
     pub(crate) files: Vec<OpenFile>,
     /// The only file's bytes, where they came along with the header.
     pub(crate) small_file: Option<SmallFile>,
@@ -39,7 +39,7 @@ pub(crate) struct Checkpoint {
     pub(crate) phases: Phases,
 }
 
-impl Checkpoint {
+impl DecidedLoad {
     /// What the planner is told.
     pub(crate) fn options(&self, access: Access, loader: &Loader) -> PlanOptions {
         let direct = |(file, direct): (&OpenFile, &bool)| file.direct_limits().filter(|_| *direct);
@@ -63,16 +63,16 @@ impl Loader {
         access: Access,
         waits: bool,
     ) -> Result<(Planned, Vec<OpenFile>, Option<SmallFile>, Phases), Error> {
-        let opened = self.open_checkpoint(path, Purpose::Whole { access, waits })?;
+        let opened = self.open_checkpoint(path, LoadMode::Whole { access, waits })?;
         // What is in a small file is used where it lies, as in a mapping.
         let access = if opened.small_file.is_some() { Access::Map { resident: false } } else { access };
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &opened.selected)?);
-        let Checkpoint { files, small_file, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
+        let DecidedLoad { files, small_file, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
         Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, small_file, phases))
     }
 
     /// Reads the headers, measures, and decides how to read.
-    pub(crate) fn open_checkpoint(&self, path: &Path, purpose: Purpose) -> Result<Checkpoint, Error> {
+    pub(crate) fn open_checkpoint(&self, path: &Path, mode: LoadMode) -> Result<DecidedLoad, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
             let most = Alignment::HUGE_PAGE.as_u64();
             return Err(Error::TensorAlignment { bytes: alignment.as_u64(), most });
@@ -81,22 +81,22 @@ impl Loader {
         // What was asked for is done, and what is watched is done read by read.
         let watched = self.trace.is_some() || self.faults.is_some();
         let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
-        let waits = matches!(purpose, Purpose::Whole { waits: true, .. });
+        let waits = matches!(mode, LoadMode::Whole { waits: true, .. });
         let arena_cache = (waits && !as_usual).then_some(&self.arena_cache);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let opened = headers::open(locate_for(path, arena_cache)?, arena_cache)?;
-        self.decide_how(opened, purpose, phases)
+        let opened = open::open(discover_for(path, arena_cache)?, arena_cache)?;
+        self.decide_how(opened, mode, phases)
     }
 
     /// The files of a checkpoint, its index among them, each to be taken as one tensor of all its bytes; and the catalog of the tensors that
     /// are in them, in which the files have the same numbers.
-    pub(crate) fn open_whole_files(&self, path: &Path) -> Result<(Arc<Catalog>, Checkpoint), Error> {
+    pub(crate) fn open_whole_files(&self, path: &Path) -> Result<(Arc<Catalog>, DecidedLoad), Error> {
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
-        let located = locate(path)?;
-        let index = located.index.as_ref().map(|index| index.path().to_owned());
-        let mut opened = headers::open(located, None)?;
+        let discovered = discover(path)?;
+        let index = discovered.index.as_ref().map(|index| index.path().to_owned());
+        let mut opened = open::open(discovered, None)?;
         if let Some(index) = index {
             opened.files.push(OpenFile::open(&index)?);
         }
@@ -105,32 +105,32 @@ impl Loader {
             builder.add_whole_file(&file.path().display().to_string(), file.byte_len())?;
         }
         let catalog = std::mem::replace(&mut opened.catalog, builder.finish()?);
-        let checkpoint = self.decide_how(opened, Purpose::Stream { memory_alignment: None }, phases)?;
+        let checkpoint = self.decide_how(opened, LoadMode::Stream { memory_alignment: None }, phases)?;
         Ok((Arc::new(catalog), checkpoint))
     }
 
     /// Measures, and decides how to read.
-    fn decide_how(&self, opened: Opened, purpose: Purpose, phases: Phases) -> Result<Checkpoint, Error> {
-        let Opened { mut files, small_file, catalog, metadata, mut warnings, .. } = opened;
+    fn decide_how(&self, opened: OpenCheckpoint, mode: LoadMode, phases: Phases) -> Result<DecidedLoad, Error> {
+        let OpenCheckpoint { mut files, small_file, catalog, metadata, mut warnings, .. } = opened;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         warnings.extend(self.selection.warning(&catalog));
-        let asked = Asked { purpose, backend: self.backend, alignment: self.least_alignment() };
-        let (mut signals, little) = asked.measure(&mut files, small_file.is_some(), &catalog, &selected);
+        let request = ProbeRequest { mode, backend: self.backend, alignment: self.least_alignment() };
+        let (mut signals, is_small) = request.measure(&mut files, small_file.is_some(), &catalog, &selected);
         if let Some(why) = &self.uring_refused {
             signals.uring_refused = Some(why.clone());
         }
-        if !little {
+        if !is_small {
             signals.profile = self.profile(&files, &mut warnings);
         }
         // So little fits, or the system says so when it is mapped.
-        let mut memory = if little { floodtide_memory::no_limit() } else { probe::memory_limit() };
-        if matches!(purpose, Purpose::Whole { .. }) {
+        let mut memory = if is_small { floodtide_memory::no_limit() } else { probe::memory_limit() };
+        if matches!(mode, LoadMode::Whole { .. }) {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
             memory.available = memory.available.saturating_add(self.arena_cache.byte_len());
         }
         signals.verified = self.manifest.is_some();
-        (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);
+        (signals.leave_cached, signals.memory) = (self.leave_cached && !is_small, memory.available);
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
@@ -143,7 +143,7 @@ impl Loader {
             }
         }
         let catalog = Arc::new(catalog);
-        Ok(Checkpoint { files, small_file, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
+        Ok(DecidedLoad { files, small_file, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
     }
 
     pub(super) fn prepare(&self, path: &Path, access: Access, waits: bool) -> Result<OwnedLoadTask, Error> {
@@ -225,13 +225,13 @@ mod tests {
         // Mapped, but never touched.
         drop(loader.arena_cache.take(KEPT as usize).expect("maps"));
         assert_eq!(loader.kept_bytes(), KEPT);
-        let available = |purpose, consumer| {
-            let opened = loader.open_checkpoint(&path, purpose).expect("opens");
+        let available = |mode, consumer| {
+            let opened = loader.open_checkpoint(&path, mode).expect("opens");
             assert_eq!(opened.signals.consumer, consumer);
             opened.memory.available
         };
-        let whole = Purpose::Whole { access: Access::Copy, waits: false };
+        let whole = LoadMode::Whole { access: Access::Copy, waits: false };
         assert!(available(whole, Consumer::Whole) > KEPT);
-        assert!(available(Purpose::Stream { memory_alignment: None }, Consumer::Stream) < KEPT);
+        assert!(available(LoadMode::Stream { memory_alignment: None }, Consumer::Stream) < KEPT);
     }
 }

@@ -15,7 +15,7 @@ pub use awaited::AsyncTensorStream;
 pub use writer::WriterSink;
 
 use crate::error::Error;
-use crate::loader::{Checkpoint, Loader};
+use crate::loader::{DecidedLoad, Loader};
 use crate::runtime::PlannedLoad;
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
@@ -26,7 +26,7 @@ use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
     tensor_alignment,
 };
-use floodtide_linux::Purpose;
+use floodtide_linux::LoadMode;
 use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
@@ -122,7 +122,7 @@ impl std::fmt::Debug for TensorStream {
 
 enum State {
     /// The headers are read.
-    Opened(Box<Checkpoint>),
+    Opened(Box<DecidedLoad>),
     Running(Running),
     /// It could not be started.
     Failed,
@@ -145,12 +145,12 @@ impl TensorStream {
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
-        let checkpoint = loader.open_checkpoint(path, Purpose::Stream { memory_alignment: alignment })?;
+        let checkpoint = loader.open_checkpoint(path, LoadMode::Stream { memory_alignment: alignment })?;
         Ok(Self::of(loader, checkpoint, started))
     }
 
     /// Of a checkpoint that is open already.
-    pub(crate) fn of(loader: &Loader, checkpoint: Checkpoint, started: Instant) -> Self {
+    pub(crate) fn of(loader: &Loader, checkpoint: DecidedLoad, started: Instant) -> Self {
         checkpoint.phases.enter(None);
         Self {
             loader: loader.clone(),
@@ -178,7 +178,7 @@ impl TensorStream {
     /// What is known of the checkpoint before the stream begins.
     pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
-        let Checkpoint { catalog, metadata, files, .. } = &**checkpoint;
+        let DecidedLoad { catalog, metadata, files, .. } = &**checkpoint;
         let paths = files.iter().map(|file| file.path().to_owned()).collect();
         Ok(StreamInput { catalog: Arc::clone(catalog), metadata, paths })
     }
@@ -271,7 +271,7 @@ impl TensorStream {
         }
     }
 
-    fn begin(&self, checkpoint: Checkpoint, split: bool) -> Result<Running, Error> {
+    fn begin(&self, checkpoint: DecidedLoad, split: bool) -> Result<Running, Error> {
         checkpoint.phases.enter(Some(Phase::Plan));
         let loader = &self.loader;
         let options = loader.stream_options();
@@ -302,7 +302,7 @@ impl TensorStream {
         let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
         let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
         let verification = loader.verification(&checkpoint.catalog, &plan)?;
-        let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
+        let DecidedLoad { files, catalog, strategy, warnings, phases, .. } = checkpoint;
         let planned = PlannedLoad {
             started: self.started,
             catalog,
@@ -322,7 +322,7 @@ impl TensorStream {
     }
 
     /// A pool for this stream alone.
-    fn pool(&self, checkpoint: &Checkpoint, limit: usize) -> Pool {
+    fn pool(&self, checkpoint: &DecidedLoad, limit: usize) -> Pool {
         let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
         let alignment = direct.fold(self.loader.least_alignment(), Alignment::max);
         let memory =
@@ -348,7 +348,7 @@ pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
 
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be
 /// whole; but half of the memory there is at most.
-fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
+fn default_limit(checkpoint: &DecidedLoad, split: bool) -> u64 {
     let mut limit = DEFAULT_LIMIT;
     if !split {
         let catalog = &checkpoint.catalog;

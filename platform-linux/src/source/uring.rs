@@ -97,7 +97,7 @@ impl<B: StableBuffer> UringSource<B> {
                 bytes if bytes >= 0 => Outcome::Read(bytes as usize),
                 errno if -errno == libc::EOPNOTSUPP && dont_cache.is_some() => {
                     dont_cache.iter().for_each(|file| self.files[file.index()].set_dont_cache(false));
-                    // Asked for again at once, without the flag.
+                    // ProbeRequest for again at once, without the flag.
                     Outcome::Failed(Fault::Interrupted)
                 }
                 errno => Outcome::Failed(fault(-errno)),

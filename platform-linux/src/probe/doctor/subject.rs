@@ -27,12 +27,12 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn open(path: &Path, located: Vec<PathBuf>, mut refused: Vec<Error>) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, discovered: Vec<PathBuf>, mut refused: Vec<Error>) -> Result<Self, Error> {
         let failed = |action| move |source: io::Error| Error::Io { path: path.to_owned(), action, source };
         let metadata = fs::metadata(path).map_err(failed("look at the path"))?;
-        refused.extend(located.iter().filter_map(|file| OpenFile::open(file).err()));
-        let bytes = located.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
-        let checkpoint = (!located.is_empty()).then_some((located.len(), bytes));
+        refused.extend(discovered.iter().filter_map(|file| OpenFile::open(file).err()));
+        let bytes = discovered.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
+        let checkpoint = (!discovered.is_empty()).then_some((discovered.len(), bytes));
         if !metadata.is_file() && !metadata.is_dir() {
             return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
         }
@@ -51,7 +51,7 @@ impl Subject {
         }
         let path = &*folder;
         let readable = |path: &PathBuf| OpenFile::open(path).ok();
-        let existing = located.iter().find_map(readable).or_else(|| largest(path).as_ref().and_then(readable));
+        let existing = discovered.iter().find_map(readable).or_else(|| largest(path).as_ref().and_then(readable));
         let (file, temporary) = match existing {
             Some(file) => (Ok(file), None),
             None => match temporary(path) {

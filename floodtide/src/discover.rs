@@ -2,7 +2,7 @@
 //!
 //! A path may be a file, an index, a folder of files with or without an index, a Hugging Face cache snapshot, or the
 //! `models--…` folder above it. What a file is, its first bytes tell; in a folder, names tell which are looked at, and where none does, all
-//! are. Any shard of a split GGUF model means all of them. Names that an index gives are not trusted: see [`confine`].
+//! are. Any shard of a split GGUF model means all of them. Names that an index gives are not trusted: see [`check_symlink`].
 
 mod gguf;
 
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// The files to open, in order, and the index that lists them.
 #[derive(Debug)]
-pub(crate) struct Located {
+pub(crate) struct CheckpointFiles {
     pub(crate) files: Vec<PathBuf>,
     /// The only file, if it had to be opened to know that it is one.
     pub(crate) first: Option<ProbedFile>,
@@ -53,17 +53,17 @@ const INDEX_NAME: &str = "model.safetensors.index.json";
 const PICKLES: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
 
 /// Finds the files.
-pub(crate) fn locate(path: &Path) -> Result<Located, Error> {
-    locate_for(path, None)
+pub(crate) fn discover(path: &Path) -> Result<CheckpointFiles, Error> {
+    discover_for(path, None)
 }
 
 /// Finds the files. `arena_cache`: where memory comes from, if a small file, should it be the only one, is to be read whole.
-pub(crate) fn locate_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> Result<Located, Error> {
+pub(crate) fn discover_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> Result<CheckpointFiles, Error> {
     let opened = OpenFile::open_unless_folder(path).map_err(|error| match error.into() {
         Error::Io { path, source, .. } => io_error(&path, "open the checkpoint", source),
         error => error,
     })?;
-    let Some(file) = opened else { return locate_in_folder(&snapshot_of(path)) };
+    let Some(file) = opened else { return discover_in_folder(&snapshot_of(path)) };
     let is_named_json = path.extension() == Some(OsStr::new("json"));
     let first = ProbedFile::of(file, arena_cache.filter(|_| !is_named_json));
     match first.file.content()? {
@@ -71,7 +71,7 @@ pub(crate) fn locate_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> 
         Content::Json => return by_index(path),
         Content::Gguf => {
             if let Some(files) = gguf::shards_of(path)? {
-                return Ok(Located { files, first: None, index: None });
+                return Ok(CheckpointFiles { files, first: None, index: None });
             }
         }
         Content::Unknown if is_named_json => return by_index(path),
@@ -79,7 +79,7 @@ pub(crate) fn locate_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -> 
         // Its header's parser says what is wrong with what is unknown.
         _ => {}
     }
-    Ok(Located { files: vec![path.to_owned()], first: Some(first), index: None })
+    Ok(CheckpointFiles { files: vec![path.to_owned()], first: Some(first), index: None })
 }
 
 /// Whether a file is named as a partition of a store, and an index is beside it.
@@ -107,7 +107,7 @@ fn snapshot_of(folder: &Path) -> PathBuf {
     }
 }
 
-fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
+fn discover_in_folder(folder: &Path) -> Result<CheckpointFiles, Error> {
     let names = list(folder)?;
     let with_extension = |extension: &str| -> Vec<&OsString> {
         names.iter().filter(|name| Path::new(name).extension() == Some(OsStr::new(extension))).collect()
@@ -134,7 +134,7 @@ fn locate_in_folder(folder: &Path) -> Result<Located, Error> {
     }
     let files: Vec<PathBuf> = safetensors.into_iter().map(|name| folder.join(name)).collect();
     if !files.is_empty() {
-        return Ok(Located { files, first: None, index: None });
+        return Ok(CheckpointFiles { files, first: None, index: None });
     }
     by_content(folder, &names)
 }
@@ -159,7 +159,7 @@ fn one_format(folder: &Path, found: [Option<&OsString>; 3]) -> Result<(), Error>
 }
 
 /// The files of a folder in which no name says anything, as in a store of files that are named by their hashes.
-fn by_content(folder: &Path, names: &[OsString]) -> Result<Located, Error> {
+fn by_content(folder: &Path, names: &[OsString]) -> Result<CheckpointFiles, Error> {
     let (mut safetensors, mut gguf, mut pickle) = (Vec::new(), Vec::new(), None);
     for name in names {
         let path = folder.join(name);
@@ -182,7 +182,7 @@ fn by_content(folder: &Path, names: &[OsString]) -> Result<Located, Error> {
     }
     let files: Vec<PathBuf> = safetensors.into_iter().map(|name| folder.join(name)).collect();
     match pickle {
-        _ if !files.is_empty() => Ok(Located { files, first: None, index: None }),
+        _ if !files.is_empty() => Ok(CheckpointFiles { files, first: None, index: None }),
         Some(path) => Err(Error::Pickle { path }),
         None => Err(Error::NoCheckpoint { path: folder.to_owned() }),
     }
@@ -194,7 +194,7 @@ fn is_index_name(name: &OsStr) -> bool {
     name.ends_with(".json") && name.contains(".safetensors.index.")
 }
 
-fn by_index(path: &Path) -> Result<Located, Error> {
+fn by_index(path: &Path) -> Result<CheckpointFiles, Error> {
     let file = OpenFile::open(path)?;
     if file.byte_len() > MAX_INDEX_BYTES {
         let source = io::Error::other(format!("it has {} bytes, and no index is that large", file.byte_len()));
@@ -208,7 +208,7 @@ fn by_index(path: &Path) -> Result<Located, Error> {
     let folder = folder_of(path);
     if is_store {
         let files = partitions(path, folder)?;
-        return Ok(Located { files, first: None, index: Some(Index::Store(path.to_owned(), json)) });
+        return Ok(CheckpointFiles { files, first: None, index: Some(Index::Store(path.to_owned(), json)) });
     }
     let index = ShardIndex::parse(&json)
         .map_err(|source| floodtide_core::Error::Index { file: path.display().to_string(), source })?;
@@ -220,7 +220,7 @@ fn by_index(path: &Path) -> Result<Located, Error> {
     for name in index.shards() {
         let shard = folder.join(name);
         match fs::symlink_metadata(&shard) {
-            Ok(metadata) if metadata.is_symlink() => confine(folder, &shard)?,
+            Ok(metadata) if metadata.is_symlink() => check_symlink(folder, &shard)?,
             Ok(_) => {}
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename) => {
                 return Err(Error::MissingShard { index: path.to_owned(), shard: name.clone() });
@@ -229,7 +229,7 @@ fn by_index(path: &Path) -> Result<Located, Error> {
         }
         files.push(shard);
     }
-    Ok(Located { files, first: None, index: Some(Index::Shards(path.to_owned(), index)) })
+    Ok(CheckpointFiles { files, first: None, index: Some(Index::Shards(path.to_owned(), index)) })
 }
 
 /// The folder that a file is in.
@@ -251,7 +251,7 @@ fn partitions(index: &Path, folder: &Path) -> Result<Vec<PathBuf>, Error> {
 /// Lets a shard be a link only to a file of its own folder, or, in a Hugging Face cache snapshot
 /// (`models--…/snapshots/REVISION`) or a folder below one (`transformer/`, as pipelines have them), to one of that
 /// model's `blobs`.
-pub(crate) fn confine(folder: &Path, shard: &Path) -> Result<(), Error> {
+pub(crate) fn check_symlink(folder: &Path, shard: &Path) -> Result<(), Error> {
     let resolve = |path: &Path| fs::canonicalize(path).map_err(|source| io_error(path, "follow the link", source));
     let (home, target) = (resolve(folder)?, resolve(shard)?);
     let parent = target.parent().unwrap_or(Path::new("/"));

@@ -1,6 +1,6 @@
 //! Reads the header of a GGUF file, which does not say how long it is: more and more of it, until it is all there.
 
-use super::{Opened, first_read, merge_metadata};
+use super::{OpenCheckpoint, first_read, merge_metadata};
 use crate::error::Error;
 use floodtide_core::format::gguf::{MAX_HEADER_BYTES, Parsed, Split, check_split, parse};
 use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Opens these files, which are one model or all of its shards. `already`: the first one, if it is open.
-pub(super) fn open(paths: &[PathBuf], mut already: Option<ProbedFile>) -> Result<Opened, Error> {
+pub(super) fn open(paths: &[PathBuf], mut already: Option<ProbedFile>) -> Result<OpenCheckpoint, Error> {
     let mut small_file = None;
     let mut files = Vec::with_capacity(paths.len());
     let (mut builder, mut splits) = (CatalogBuilder::new(Format::Gguf), Splits::default());
@@ -27,7 +27,7 @@ pub(super) fn open(paths: &[PathBuf], mut already: Option<ProbedFile>) -> Result
     splits.check(&files)?;
     let catalog = builder.finish()?;
     let metadata = merge_metadata(&[], catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
-    Ok(Opened { files, small_file, catalog, metadata, warnings: Vec::new() })
+    Ok(OpenCheckpoint { files, small_file, catalog, metadata, warnings: Vec::new() })
 }
 
 /// Headers begin with metadata, which often is longer; what is parsed of them in vain is little.

@@ -1,6 +1,6 @@
 //! A ServerlessLLM store: its index, and the partitions beside it.
 
-use super::Opened;
+use super::OpenCheckpoint;
 use crate::error::Error;
 use floodtide_core::format::serverlessllm::StoreIndex;
 use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
@@ -16,7 +16,7 @@ pub(super) fn open(
     index: &Path,
     json: &[u8],
     arena_cache: Option<&Arc<ArenaCache>>,
-) -> Result<Opened, Error> {
+) -> Result<OpenCheckpoint, Error> {
     let files = paths.iter().map(|path| OpenFile::open(path)).collect::<Result<Vec<_>, _>>()?;
     let lengths: Vec<u64> = files.iter().map(OpenFile::byte_len).collect();
     let invalid = |source| CoreError::Store { file: index.display().to_string(), source };
@@ -28,5 +28,5 @@ pub(super) fn open(
         [only] => arena_cache.and_then(|arena_cache| SmallFile::read(only, arena_cache)),
         _ => None,
     };
-    Ok(Opened { files, small_file, catalog: builder.finish()?, metadata: Vec::new(), warnings: Vec::new() })
+    Ok(OpenCheckpoint { files, small_file, catalog: builder.finish()?, metadata: Vec::new(), warnings: Vec::new() })
 }

@@ -1,6 +1,6 @@
 //! Safetensors files, and the index that may list them.
 
-use super::{Opened, first_read, merge_metadata};
+use super::{OpenCheckpoint, first_read, merge_metadata};
 use crate::error::Error;
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::format::shard_index::ShardIndex;
@@ -24,7 +24,7 @@ pub(super) fn open(
     paths: &[PathBuf],
     already: Option<ProbedFile>,
     index: Option<(&Path, &ShardIndex)>,
-) -> Result<Opened, Error> {
+) -> Result<OpenCheckpoint, Error> {
     let mut headers = Headers::new();
     let (mut small_file, mut rest) = (None, paths);
     if let Some((path, others)) = paths.split_first() {
@@ -56,7 +56,7 @@ pub(super) fn open(
     }
     let index = index.map_or(&[][..], |(_, index)| index.metadata());
     let metadata = merge_metadata(index, catalog.metadata().map(|(file, key, value)| (file.index(), key, value)));
-    Ok(Opened { files: headers.files, small_file, catalog, metadata, warnings })
+    Ok(OpenCheckpoint { files: headers.files, small_file, catalog, metadata, warnings })
 }
 
 /// Files whose headers have been read.

@@ -4,8 +4,8 @@ mod gguf;
 mod safetensors;
 mod serverlessllm;
 
+use crate::discover::{CheckpointFiles, Index};
 use crate::error::Error;
-use crate::locate::{Index, Located};
 use floodtide_core::format::content::Content;
 use floodtide_core::{Catalog, MetadataValue};
 use floodtide_linux::OpenFile;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// The files of a checkpoint and what is in them.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenCheckpoint {
     pub(crate) files: Vec<OpenFile>,
     /// The only file's bytes, if that was wanted and is small.
     pub(crate) small_file: Option<SmallFile>,
@@ -30,8 +30,11 @@ pub(crate) struct Opened {
 }
 
 /// Opens the files and reads their headers. A single small file is read whole, into memory of `arena_cache`, if that is given.
-pub(crate) fn open(located: Located, arena_cache: Option<&Arc<ArenaCache>>) -> Result<Opened, Error> {
-    let Located { files, first, index } = located;
+pub(crate) fn open(
+    discovered: CheckpointFiles,
+    arena_cache: Option<&Arc<ArenaCache>>,
+) -> Result<OpenCheckpoint, Error> {
+    let CheckpointFiles { files, first, index } = discovered;
     let arena_cache = arena_cache.filter(|_| files.len() == 1);
     if let Some(Index::Store(path, json)) = index {
         return serverlessllm::open(&files, &path, &json, arena_cache);
@@ -47,7 +50,7 @@ pub(crate) fn open(located: Located, arena_cache: Option<&Arc<ArenaCache>>) -> R
 }
 
 /// Opens files without an index; what the first one is, all have to be.
-fn by_content(paths: &[PathBuf], first: Option<ProbedFile>) -> Result<Opened, Error> {
+fn by_content(paths: &[PathBuf], first: Option<ProbedFile>) -> Result<OpenCheckpoint, Error> {
     let content = first.as_ref().map_or(Ok(Content::Unknown), |first| first.file.content())?;
     // Of what is neither, the parser of the format that it is named as says best what is wrong.
     let is_named_so = || paths.first().is_some_and(|path| path.extension() == Some(OsStr::new("gguf")));
@@ -65,8 +68,8 @@ fn first_read(file_bytes: u64, most: u64) -> usize {
 
 /// What is wrong with each of several safetensors files, looked at for itself. Nothing is said of other formats, in which a file may be of
 /// no use without the others.
-pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
-    if located.files.len() < 2 || matches!(located.index, Some(Index::Store(..))) {
+pub(crate) fn broken_files(discovered: &CheckpointFiles) -> Vec<Error> {
+    if discovered.files.len() < 2 || matches!(discovered.index, Some(Index::Store(..))) {
         return Vec::new();
     }
     let broken = |path: &PathBuf| {
@@ -77,7 +80,7 @@ pub(crate) fn broken_files(located: &Located) -> Vec<Error> {
             Err(error) => Some(error.into()),
         }
     };
-    located.files.iter().filter_map(broken).collect()
+    discovered.files.iter().filter_map(broken).collect()
 }
 
 /// Each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the

@@ -1,6 +1,6 @@
 //! The shards of a split GGUF model, found by any of their names.
 
-use super::Located;
+use super::CheckpointFiles;
 use crate::error::Error;
 use floodtide_core::format::gguf::ShardName;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub(super) fn shards_of(path: &Path) -> Result<Option<Vec<PathBuf>>, Error> {
 }
 
 /// The one model that a folder's GGUF files are, which may be split.
-pub(super) fn one_model(folder: &Path, names: &[&OsString]) -> Result<Located, Error> {
+pub(super) fn one_model(folder: &Path, names: &[&OsString]) -> Result<CheckpointFiles, Error> {
     // The first file of each model.
     let mut models: BTreeMap<(&[u8], u32), &OsStr> = BTreeMap::new();
     for name in names {
@@ -46,7 +46,7 @@ pub(super) fn one_model(folder: &Path, names: &[&OsString]) -> Result<Located, E
         [first] => {
             let path = folder.join(first);
             let files = shards_of(&path)?.unwrap_or_else(|| vec![path]);
-            Ok(Located { files, first: None, index: None })
+            Ok(CheckpointFiles { files, first: None, index: None })
         }
         _ => {
             let names: Vec<_> = firsts.iter().map(|name| name.to_string_lossy()).collect();
