@@ -7,7 +7,7 @@
 mod gguf;
 
 use crate::error::Error;
-use floodtide_core::format::content::{Content, IndexKind, index_kind};
+use floodtide_core::format::file_kind::{FileKind, IndexKind, index_kind};
 use floodtide_core::format::serverlessllm::{self, count_partitions, is_partition_name, partition_name};
 use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_linux::OpenFile;
@@ -66,16 +66,16 @@ pub(crate) fn discover_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -
     let Some(file) = opened else { return discover_in_folder(&snapshot_of(path)) };
     let is_named_json = path.extension() == Some(OsStr::new("json"));
     let first = ProbedFile::of(file, arena_cache.filter(|_| !is_named_json));
-    match first.file.content()? {
-        Content::Pickle => return Err(Error::Pickle { path: path.to_owned() }),
-        Content::Json => return by_index(path),
-        Content::Gguf => {
+    match first.file.kind()? {
+        FileKind::Pickle => return Err(Error::Pickle { path: path.to_owned() }),
+        FileKind::Json => return by_index(path),
+        FileKind::Gguf => {
             if let Some(files) = gguf::shards_of(path)? {
                 return Ok(CheckpointFiles { files, first: None, index: None });
             }
         }
-        Content::Unknown if is_named_json => return by_index(path),
-        Content::Unknown if is_partition(path) => return Err(Error::Partition { path: path.to_owned() }),
+        FileKind::Unknown if is_named_json => return by_index(path),
+        FileKind::Unknown if is_partition(path) => return Err(Error::Partition { path: path.to_owned() }),
         // Its header's parser says what is wrong with what is unknown.
         _ => {}
     }
@@ -136,7 +136,7 @@ fn discover_in_folder(folder: &Path) -> Result<CheckpointFiles, Error> {
     if !files.is_empty() {
         return Ok(CheckpointFiles { files, first: None, index: None });
     }
-    by_content(folder, &names)
+    by_kind(folder, &names)
 }
 
 /// The names in a folder, sorted.
@@ -159,7 +159,7 @@ fn one_format(folder: &Path, found: [Option<&OsString>; 3]) -> Result<(), Error>
 }
 
 /// The files of a folder in which no name says anything, as in a store of files that are named by their hashes.
-fn by_content(folder: &Path, names: &[OsString]) -> Result<CheckpointFiles, Error> {
+fn by_kind(folder: &Path, names: &[OsString]) -> Result<CheckpointFiles, Error> {
     let (mut safetensors, mut gguf, mut pickle) = (Vec::new(), Vec::new(), None);
     for name in names {
         let path = folder.join(name);
@@ -167,10 +167,10 @@ fn by_content(folder: &Path, names: &[OsString]) -> Result<CheckpointFiles, Erro
         if !fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
             continue;
         }
-        let content = OpenFile::open(&path).and_then(|file| file.content()).unwrap_or(Content::Unknown);
-        match content {
-            Content::Safetensors => safetensors.push(name),
-            Content::Gguf => gguf.push(name),
+        let kind = OpenFile::open(&path).and_then(|file| file.kind()).unwrap_or(FileKind::Unknown);
+        match kind {
+            FileKind::Safetensors => safetensors.push(name),
+            FileKind::Gguf => gguf.push(name),
             // Not every archive is one.
             _ if has_pickle_extension(&path) => _ = pickle.get_or_insert(path),
             _ => {}

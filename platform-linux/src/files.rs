@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::probe;
-use floodtide_core::format::content::{Content, START_BYTES};
+use floodtide_core::format::file_kind::{FileKind, SNIFF_BYTES};
 use floodtide_core::{DirectLimits, FileVersion};
 use floodtide_memory::sync::OnceLock;
 use floodtide_memory::sync::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ pub struct OpenFile {
     /// Whether buffered reads are to leave nothing behind in the page cache, as far as the file system can do that.
     dont_cache: AtomicBool,
     /// What it is, once that was asked.
-    content: OnceLock<Content>,
+    kind: OnceLock<FileKind>,
     version: FileVersion,
 }
 
@@ -63,7 +63,7 @@ impl OpenFile {
             buffered,
             direct: None,
             dont_cache: AtomicBool::new(false),
-            content: OnceLock::new(),
+            kind: OnceLock::new(),
             version,
         }))
     }
@@ -130,20 +130,20 @@ impl OpenFile {
         self.fill(buffer, offset)
     }
 
-    /// Lets [`content`](Self::content) know the first bytes, or all, without a read.
-    pub fn has_content(&self, bytes: &[u8]) {
-        self.content.get_or_init(|| Content::of(&bytes[..bytes.len().min(START_BYTES)]));
+    /// Lets [`kind`](Self::content) know the first bytes, or all, without a read.
+    pub fn sniff(&self, bytes: &[u8]) {
+        self.kind.get_or_init(|| FileKind::sniff(&bytes[..bytes.len().min(SNIFF_BYTES)]));
     }
 
     /// What it is by its first bytes.
-    pub fn content(&self) -> Result<Content, Error> {
-        if let Some(content) = self.content.get() {
-            return Ok(*content);
+    pub fn kind(&self) -> Result<FileKind, Error> {
+        if let Some(kind) = self.kind.get() {
+            return Ok(*kind);
         }
-        let mut start = [0; START_BYTES];
-        let bytes = self.byte_len().min(START_BYTES as u64) as usize;
+        let mut start = [0; SNIFF_BYTES];
+        let bytes = self.byte_len().min(SNIFF_BYTES as u64) as usize;
         self.fill(&mut start[..bytes], 0)?;
-        Ok(*self.content.get_or_init(|| Content::of(&start[..bytes])))
+        Ok(*self.kind.get_or_init(|| FileKind::sniff(&start[..bytes])))
     }
 
     /// Makes what was read from the file's start `bytes` long, by reading on.

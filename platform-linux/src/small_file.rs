@@ -27,7 +27,7 @@ impl ProbedFile {
     pub fn of(file: OpenFile, arena_cache: Option<&Arc<ArenaCache>>) -> Self {
         let small_file = arena_cache.and_then(|arena_cache| SmallFile::read(&file, arena_cache));
         if let Some(small_file) = &small_file {
-            file.has_content(small_file.as_bytes());
+            file.sniff(small_file.as_bytes());
         }
         Self { file, small_file }
     }

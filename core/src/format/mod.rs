@@ -3,8 +3,8 @@
 //! To add a format: one module here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
 //! parses to, a variant of [`Format`], and in [`content`] what tells its files from others.
 
-pub mod content;
 mod dims;
+pub mod file_kind;
 pub mod gguf;
 mod numbers;
 pub mod safetensors;

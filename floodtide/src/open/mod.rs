@@ -6,7 +6,7 @@ mod serverlessllm;
 
 use crate::discover::{CheckpointFiles, Index};
 use crate::error::Error;
-use floodtide_core::format::content::Content;
+use floodtide_core::format::file_kind::FileKind;
 use floodtide_core::{Catalog, MetadataValue};
 use floodtide_linux::OpenFile;
 use floodtide_linux::{ProbedFile, SmallFile};
@@ -45,18 +45,18 @@ pub(crate) fn open(
     };
     match index {
         Some(Index::Shards(path, index)) => safetensors::open(&files, first, Some((&path, &index))),
-        _ => by_content(&files, first),
+        _ => by_kind(&files, first),
     }
 }
 
 /// Opens files without an index; what the first one is, all have to be.
-fn by_content(paths: &[PathBuf], first: Option<ProbedFile>) -> Result<OpenCheckpoint, Error> {
-    let content = first.as_ref().map_or(Ok(Content::Unknown), |first| first.file.content())?;
+fn by_kind(paths: &[PathBuf], first: Option<ProbedFile>) -> Result<OpenCheckpoint, Error> {
+    let kind = first.as_ref().map_or(Ok(FileKind::Unknown), |first| first.file.kind())?;
     // Of what is neither, the parser of the format that it is named as says best what is wrong.
     let is_named_so = || paths.first().is_some_and(|path| path.extension() == Some(OsStr::new("gguf")));
-    match content {
-        Content::Gguf => gguf::open(paths, first),
-        Content::Unknown if is_named_so() => gguf::open(paths, first),
+    match kind {
+        FileKind::Gguf => gguf::open(paths, first),
+        FileKind::Unknown if is_named_so() => gguf::open(paths, first),
         _ => safetensors::open(paths, first, None),
     }
 }
@@ -73,9 +73,9 @@ pub(crate) fn broken_files(discovered: &CheckpointFiles) -> Vec<Error> {
         return Vec::new();
     }
     let broken = |path: &PathBuf| {
-        let file = OpenFile::open(path).and_then(|file| Ok((file.content()?, file)));
+        let file = OpenFile::open(path).and_then(|file| Ok((file.kind()?, file)));
         match file {
-            Ok((Content::Gguf, _)) => None,
+            Ok((FileKind::Gguf, _)) => None,
             Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(ProbedFile::of(file, None)), None).err(),
             Err(error) => Some(error.into()),
         }

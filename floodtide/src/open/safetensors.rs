@@ -157,8 +157,8 @@ mod tests {
             let json = format!("{{{}}}", (0..tensors).map(entry).collect::<Vec<_>>().join(","));
             let path = folder.join(format!("{file:03}.safetensors"));
             let data = vec![file as u8; tensors];
-            let content = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &data].concat();
-            fs::write(&path, content).expect("writes");
+            let kind = [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &data].concat();
+            fs::write(&path, kind).expect("writes");
             path
         };
         (0..files).map(write).collect()

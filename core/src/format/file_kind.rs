@@ -7,12 +7,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::Value;
 
 /// So many of a file's first bytes tell what it is.
-pub const START_BYTES: usize = 16;
+pub const SNIFF_BYTES: usize = 16;
 
 /// What a file's first bytes say it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Content {
+pub enum FileKind {
     /// The length of a header, and the beginning of its JSON.
     Safetensors,
     /// The magic `GGUF`.
@@ -25,10 +25,10 @@ pub enum Content {
     Unknown,
 }
 
-impl Content {
-    /// What a file is that starts with these bytes: [`START_BYTES`] of them, or all where there are fewer.
+impl FileKind {
+    /// What a file is that starts with these bytes: [`SNIFF_BYTES`] of them, or all where there are fewer.
     #[must_use]
-    pub fn of(start: &[u8]) -> Self {
+    pub fn sniff(start: &[u8]) -> Self {
         // First, as the length of a header can be any bytes: 898 looks like a pickle, 0x7b like an object.
         if is_header(start) {
             return Self::Safetensors;
@@ -176,30 +176,30 @@ mod tests {
     fn files_are_told_by_their_first_bytes() {
         let header = |length: u64, text: &str| [&length.to_le_bytes()[..], text.as_bytes()].concat();
         for (start, content) in [
-            (header(2, "{}"), Content::Safetensors),
-            (header(9, "   {}    "), Content::Safetensors),
+            (header(2, "{}"), FileKind::Safetensors),
+            (header(9, "   {}    "), FileKind::Safetensors),
             // Lengths that look like something else.
-            (header(0x7b, "{\"a\":{\"d"), Content::Safetensors),
-            (header(0x0382, "{\"a\":{\"d"), Content::Safetensors),
-            (header(u64::from(u32::from_le_bytes(*b"PK\x03\x04")), "{"), Content::Safetensors),
-            (header(MAX_HEADER_BYTES + 1, "{}"), Content::Unknown),
-            (header(2, "[]"), Content::Unknown),
-            (b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0".to_vec(), Content::Gguf),
-            (b"GGUF".to_vec(), Content::Gguf),
-            (b"FUGG\0\0\0\x03".to_vec(), Content::Unknown),
-            (b"{\"a\": [0, 4,".to_vec(), Content::Json),
-            (b"\xef\xbb\xbf\n\t {".to_vec(), Content::Json),
-            (b"{".to_vec(), Content::Json),
-            (b"[1]".to_vec(), Content::Unknown),
-            (b"PK\x03\x04\x14\0\0\0".to_vec(), Content::Pickle),
+            (header(0x7b, "{\"a\":{\"d"), FileKind::Safetensors),
+            (header(0x0382, "{\"a\":{\"d"), FileKind::Safetensors),
+            (header(u64::from(u32::from_le_bytes(*b"PK\x03\x04")), "{"), FileKind::Safetensors),
+            (header(MAX_HEADER_BYTES + 1, "{}"), FileKind::Unknown),
+            (header(2, "[]"), FileKind::Unknown),
+            (b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0".to_vec(), FileKind::Gguf),
+            (b"GGUF".to_vec(), FileKind::Gguf),
+            (b"FUGG\0\0\0\x03".to_vec(), FileKind::Unknown),
+            (b"{\"a\": [0, 4,".to_vec(), FileKind::Json),
+            (b"\xef\xbb\xbf\n\t {".to_vec(), FileKind::Json),
+            (b"{".to_vec(), FileKind::Json),
+            (b"[1]".to_vec(), FileKind::Unknown),
+            (b"PK\x03\x04\x14\0\0\0".to_vec(), FileKind::Pickle),
             // Protocol 4 begins with the length of a frame.
-            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c".to_vec(), Content::Pickle),
-            (b"\x80\x02\x8a\nl\xfc\x9cF".to_vec(), Content::Pickle),
-            (b"\x80\x06".to_vec(), Content::Unknown),
-            (b"".to_vec(), Content::Unknown),
-            (b" ".to_vec(), Content::Unknown),
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c".to_vec(), FileKind::Pickle),
+            (b"\x80\x02\x8a\nl\xfc\x9cF".to_vec(), FileKind::Pickle),
+            (b"\x80\x06".to_vec(), FileKind::Unknown),
+            (b"".to_vec(), FileKind::Unknown),
+            (b" ".to_vec(), FileKind::Unknown),
         ] {
-            assert_eq!(Content::of(&start[..start.len().min(START_BYTES)]), content, "{start:?}");
+            assert_eq!(FileKind::sniff(&start[..start.len().min(SNIFF_BYTES)]), content, "{start:?}");
         }
     }
 
