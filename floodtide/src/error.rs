@@ -97,7 +97,7 @@ pub enum Error {
     BackendUnavailable { backend: Backend, why: String },
     /// The system gave no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
-    Memory { bytes: u64, source: io::Error },
+    Allocation { bytes: u64, source: io::Error },
     /// A trace is to be written where something else is.
     #[error(
         "{}: a file is here that is not a trace, so it is not overwritten; name another file for the trace, or remove this one",
@@ -201,7 +201,7 @@ impl From<floodtide_linux::Error> for Error {
             File::NotAFile { path, found } => Self::NotAFile { path, found },
             File::FolderForFile { path } => Self::FolderForFile { path },
             File::Changed { path, what } => Self::Changed { path, what },
-            File::Memory { bytes, source } => Self::Memory { bytes, source },
+            File::Allocation { bytes, source } => Self::Allocation { bytes, source },
             error => Self::Core(CoreError::Platform { message: error.to_string() }),
         }
     }

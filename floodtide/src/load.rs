@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::runtime::{LoadBuffers, LoadTask, PlannedLoad};
-use crate::tensors::{Storage, Tensors};
+use crate::tensors::{LoadedMemory, Tensors};
 use crate::trace::{Phase, Populated};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use floodtide_linux::SmallFile;
@@ -84,7 +84,7 @@ impl OwnedLoadTask {
             let bytes = plan.arena_bytes();
             let memory = if mlock { ArenaCache::allocate_uncached(bytes) } else { arena_cache.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
-            let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
+            let arena = arena.map_err(|source| Error::Allocation { bytes: bytes as u64, source })?;
             let huge_pages = planned.strategy.huge_pages;
             let reason = &mut planned.strategy.reason;
             if arena.memory().reused() > 0 {
@@ -302,5 +302,5 @@ pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     let task = Arc::into_inner(task)
         .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;
     let PlannedLoad { catalog, plan, .. } = task.planned;
-    Ok(Tensors::new(catalog, plan, Storage { arena, mappings: task.buffers.mappings }, report))
+    Ok(Tensors::new(catalog, plan, LoadedMemory { arena, mappings: task.buffers.mappings }, report))
 }

@@ -30,7 +30,7 @@ pub enum Error {
     Changed { path: PathBuf, what: &'static str },
     /// The system gave no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", HumanBytes(*bytes))]
-    Memory { bytes: u64, source: io::Error },
+    Allocation { bytes: u64, source: io::Error },
 }
 
 /// A path with its control characters escaped, cut where no path goes on that a system takes (`PATH_MAX`, 4096 bytes): one

@@ -43,14 +43,14 @@ impl Mappings {
                 // SAFETY: the bytes are only ever handed out as `&[u8]` for data, never as values with invariants. That
                 // nobody changes the file underneath is what every user of a mapping promises; `Loader` documents it.
                 let mapped = unsafe { Mmap::map(file.buffered()) };
-                let mapped = mapped.map_err(|source| Error::Memory { bytes: file.byte_len(), source })?;
+                let mapped = mapped.map_err(|source| Error::Allocation { bytes: file.byte_len(), source })?;
                 map.insert(mapped).len()
             };
             if range.end() > mapped as u64 {
                 // It has been cut off since its header was read.
                 file.check_unchanged()?;
                 let source = io::ErrorKind::UnexpectedEof.into();
-                return Err(Error::Memory { bytes: file.byte_len(), source });
+                return Err(Error::Allocation { bytes: file.byte_len(), source });
             }
             // Inside the mapping, so both ends fit in usize.
             mappings.ranges.push((id.index(), range.start() as usize, range.end() as usize));

@@ -1,7 +1,7 @@
 //! Everything before the first read: headers, index, selection, strategy, plan.
 
 use crate::case::{Case, Job};
-use crate::device::Storage;
+use crate::device::SimStorage;
 use crate::draw::Draw;
 use crate::faults::{FaultKind, FaultState};
 use crate::history::History;
@@ -26,7 +26,7 @@ use floodtide_core::{
 /// describes another checkpoint, of which nothing is known.
 pub(crate) fn prepare(
     case: &Case,
-    storage: &Rc<Storage>,
+    storage: &Rc<SimStorage>,
     faults: &Rc<RefCell<FaultState>>,
     history: &Rc<RefCell<History>>,
     draw: &mut Draw,
@@ -79,7 +79,7 @@ pub(crate) fn prepare(
 }
 
 /// Reads and parses the headers, one of which may be damaged.
-fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
+fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error> {
     let mut builder = CatalogBuilder::new(Format::Safetensors);
     let victim = damage.map(|mut draw| (draw.index(storage.files.len()), draw));
     let mut victim = victim;
@@ -107,7 +107,7 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
 }
 
 /// Parses the index of a store, which may be damaged.
-fn store(case: &Case, storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
+fn store(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error> {
     let mut json = case.checkpoint.index().into_bytes();
     if let Some(mut draw) = damage {
         for _ in 0..draw.number(1..=4) {

@@ -3,7 +3,7 @@
 
 use crate::faults::FaultKind;
 use crate::memory::{ARENA, SimBuffer};
-use crate::world::{Memory, World};
+use crate::world::{World, WorldMemory};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -60,7 +60,7 @@ impl World {
 
     /// What a finished whole load has brought.
     pub(crate) fn check_arena(&self, alignment: u64) -> Result<(), String> {
-        let Memory::Whole(arena) = &self.memory else { return Ok(()) };
+        let WorldMemory::Whole(arena) = &self.memory else { return Ok(()) };
         let arena = arena.borrow();
         for (index, placement) in self.plan.placements().iter().enumerate() {
             let Location::Arena(place) = placement.location else {

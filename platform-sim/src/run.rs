@@ -3,7 +3,7 @@
 use crate::actors::{Competitor, ConsumerActor};
 use crate::case::{Case, HUGE, SECOND};
 use crate::checkpoint::KnownTensor;
-use crate::device::{SimSource, Storage};
+use crate::device::{SimSource, SimStorage};
 use crate::draw::Draw;
 use crate::faults::{FaultCounts, FaultKind, FaultState, SimFaults};
 use crate::files::Change;
@@ -137,7 +137,7 @@ pub fn run(case: &Case, keep: bool) -> Report {
     let mut draw = Draw::new(case.seed ^ 0x5851_f42d_4c95_7f2d);
     let history = Rc::new(RefCell::new(History::new(keep)));
     let faults = FaultState::new(case.swarm.clone(), case.script.clone());
-    let storage = Rc::new(Storage {
+    let storage = Rc::new(SimStorage {
         files: Rc::clone(&case.checkpoint.files),
         devices: case.devices.clone(),
         link: RefCell::new(case.link.clone()),

@@ -261,7 +261,7 @@ impl TensorStream {
             let running = self.begin(*checkpoint, split)?;
             if !split {
                 let PlannedLoad { catalog, plan, .. } = running.planned();
-                self.queue.extend(Tensor::nowhere(catalog, plan));
+                self.queue.extend(Tensor::empty(catalog, plan));
             }
             self.state = State::Running(running);
         }
