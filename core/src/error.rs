@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::element::{ElementType, GgmlType};
 use crate::escape::{Escaped, Quoted};
 use crate::format::gguf::{GgufError, SplitError};
-use crate::format::{safetensors::HeaderError, serverlessllm::StoreError, shard_index::IndexError};
+use crate::format::{safetensors::HeaderError, serverlessllm::ServerlessLlmError, shard_index::IndexError};
 use crate::glob::GlobError;
 use crate::manifest::ManifestError;
 use crate::source::Fault;
@@ -34,9 +34,9 @@ pub enum Error {
     /// An index breaks a rule, or disagrees with its shards.
     #[error("{}: {source}", Escaped(file))]
     Index { file: String, source: IndexError },
-    /// The index of a ServerlessLLM store breaks a rule, or disagrees with its partitions. `file` is the index.
+    /// The index of a ServerlessLLM checkpoint breaks a rule, or disagrees with its partitions. `file` is the index.
     #[error("{}: {source}", Escaped(file))]
-    Store { file: String, source: StoreError },
+    ServerlessLlm { file: String, source: ServerlessLlmError },
     /// Two files of one checkpoint hold the same name.
     #[error(
         "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, name one of the files instead",

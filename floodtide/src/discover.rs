@@ -34,15 +34,15 @@ pub(crate) struct CheckpointFiles {
 pub(crate) enum Index {
     /// The shards of a safetensors checkpoint; they are the files.
     Shards(PathBuf, ShardIndex),
-    /// The JSON of a ServerlessLLM store's index; the files are the partitions, whose lengths it takes to parse it.
-    Store(PathBuf, Vec<u8>),
+    /// The JSON of a ServerlessLLM checkpoint's index; the files are the partitions, whose lengths it takes to parse it.
+    ServerlessLlm(PathBuf, Vec<u8>),
 }
 
 impl Index {
     /// Where it was read from.
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Shards(path, _) | Self::Store(path, _) => path,
+            Self::Shards(path, _) | Self::ServerlessLlm(path, _) => path,
         }
     }
 }
@@ -82,7 +82,7 @@ pub(crate) fn discover_for(path: &Path, arena_cache: Option<&Arc<ArenaCache>>) -
     Ok(CheckpointFiles { files: vec![path.to_owned()], first: Some(first), index: None })
 }
 
-/// Whether a file is named as a partition of a store, and an index is beside it.
+/// Whether a file is named as a partition of a ServerlessLLM checkpoint, and an index is beside it.
 fn is_partition(path: &Path) -> bool {
     path.file_name().and_then(OsStr::to_str).is_some_and(is_partition_name)
         && path.with_file_name(serverlessllm::INDEX_NAME).is_file()
@@ -113,10 +113,10 @@ fn discover_in_folder(folder: &Path) -> Result<CheckpointFiles, Error> {
         names.iter().filter(|name| Path::new(name).extension() == Some(OsStr::new(extension))).collect()
     };
     let indexes: Vec<&OsString> = names.iter().filter(|name| is_index_name(name)).collect();
-    let store = names.iter().find(|name| *name == serverlessllm::INDEX_NAME);
+    let serverlessllm = names.iter().find(|name| *name == serverlessllm::INDEX_NAME);
     let (safetensors, gguf) = (with_extension("safetensors"), with_extension("gguf"));
     let first = indexes.first().or(safetensors.first()).copied();
-    one_format(folder, [first, store, gguf.first().copied()])?;
+    one_format(folder, [first, serverlessllm, gguf.first().copied()])?;
     match indexes[..] {
         [] => {}
         [only] => return by_index(&folder.join(only)),
@@ -126,8 +126,8 @@ fn discover_in_folder(folder: &Path) -> Result<CheckpointFiles, Error> {
             return Err(Error::SeveralIndexes { path: folder.to_owned(), names: names.join(", ") });
         }
     }
-    if let Some(store) = store {
-        return by_index(&folder.join(store));
+    if let Some(serverlessllm) = serverlessllm {
+        return by_index(&folder.join(serverlessllm));
     }
     if !gguf.is_empty() {
         return gguf::one_model(folder, &gguf);
@@ -201,14 +201,14 @@ fn by_index(path: &Path) -> Result<CheckpointFiles, Error> {
         return Err(io_error(path, "read the index", source));
     }
     let json = file.read_exact(0, file.byte_len() as usize)?;
-    let is_store = match index_kind(&json) {
+    let is_serverlessllm = match index_kind(&json) {
         Some(kind) => kind == IndexKind::ServerlessLlm,
         None => path.file_name() == Some(OsStr::new(serverlessllm::INDEX_NAME)),
     };
     let folder = folder_of(path);
-    if is_store {
+    if is_serverlessllm {
         let files = partitions(path, folder)?;
-        return Ok(CheckpointFiles { files, first: None, index: Some(Index::Store(path.to_owned(), json)) });
+        return Ok(CheckpointFiles { files, first: None, index: Some(Index::ServerlessLlm(path.to_owned(), json)) });
     }
     let index = ShardIndex::parse(&json)
         .map_err(|source| floodtide_core::Error::Index { file: path.display().to_string(), source })?;
@@ -240,11 +240,11 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// The partitions beside a store's index.
+/// The partitions beside a ServerlessLLM checkpoint's index.
 fn partitions(index: &Path, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let names = list(folder)?;
     let count = count_partitions(names.iter().filter_map(|name| name.to_str()))
-        .map_err(|source| floodtide_core::Error::Store { file: index.display().to_string(), source })?;
+        .map_err(|source| floodtide_core::Error::ServerlessLlm { file: index.display().to_string(), source })?;
     Ok((0..count).map(|number| folder.join(partition_name(number))).collect())
 }
 

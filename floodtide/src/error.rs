@@ -48,9 +48,9 @@ pub enum Error {
         Quoted(names)
     )]
     SeveralFormats { path: PathBuf, names: String },
-    /// A part of a store, which alone says nothing.
+    /// A part of a ServerlessLLM checkpoint, which alone says nothing.
     #[error(
-        "{}: this is a partition of a ServerlessLLM store, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
+        "{}: this is a partition of a ServerlessLLM checkpoint, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
         Shown(path)
     )]
     Partition { path: PathBuf },

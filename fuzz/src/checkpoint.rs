@@ -43,7 +43,7 @@ pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
     Ok(builder.finish().expect("no name occurs twice"))
 }
 
-/// Adds a file as a ServerlessLLM store may have it, in which tensors are the same bytes: of the same type and shape, and as bytes. Nothing is
+/// Adds a file as a ServerlessLLM checkpoint may have it, in which tensors are the same bytes: of the same type and shape, and as bytes. Nothing is
 /// drawn for that, as for shapes.
 fn add_tied(builder: &mut CatalogBuilder, number: usize, bytes: u64, header: &Header<'_>) {
     let id = builder.add_file(&format!("file{number}"), bytes).expect("a few files");

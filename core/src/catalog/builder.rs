@@ -9,7 +9,7 @@ use super::{Catalog, FileInfo, Record};
 use crate::dtype::DType;
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::format::{Format, gguf, safetensors::Header, serverlessllm::StoreIndex};
+use crate::format::{Format, gguf, safetensors::Header, serverlessllm::TensorIndex};
 use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
 use crate::units::{ByteRange, FileId, TensorId};
@@ -162,14 +162,14 @@ impl CatalogBuilder {
         Ok(file)
     }
 
-    /// Adds a ServerlessLLM store: all its partitions, as paths and lengths in their order, and what their index says.
+    /// Adds a ServerlessLLM checkpoint: all its partitions, as paths and lengths in their order, and what their index says.
     ///
     /// # Errors
     /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
     pub fn add_serverlessllm<'p>(
         &mut self,
         partitions: impl IntoIterator<Item = (&'p str, u64)>,
-        index: &StoreIndex<'_>,
+        index: &TensorIndex<'_>,
     ) -> Result<(), Error> {
         let first = self.catalog.files.len() as u32;
         for (path, bytes) in partitions {

@@ -38,7 +38,7 @@ impl<'a> Kept<'a> {
                 None => kept.arrays.push(key),
             }
         }
-        // A store is of torch, and what comes of a GGUF file is read by it.
+        // A ServerlessLLM checkpoint is of torch, and what comes of a GGUF file is read by it.
         if format != Format::Safetensors && kept.pairs.iter().all(|(key, _)| *key != FORMAT) {
             kept.pairs.push((FORMAT, "pt".into()));
         }

@@ -46,7 +46,7 @@ use core::fmt;
 pub enum Target {
     /// One safetensors file, or several with an index, named as Hugging Face names them.
     Safetensors,
-    /// A ServerlessLLM store, in the original dialect.
+    /// A ServerlessLLM checkpoint, in the original dialect.
     ServerlessLlm,
 }
 

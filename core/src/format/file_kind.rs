@@ -64,7 +64,7 @@ fn is_space(byte: u8) -> bool {
 pub enum IndexKind {
     /// Shards of safetensors: it has a `weight_map`.
     Shards,
-    /// A ServerlessLLM store: it has records, which are arrays.
+    /// A ServerlessLLM checkpoint: it has records, which are arrays.
     ServerlessLlm,
 }
 

@@ -25,7 +25,7 @@ pub enum Format {
     Safetensors,
     /// One or several GGUF files.
     Gguf,
-    /// A ServerlessLLM store: an index, and the partitions beside it.
+    /// A ServerlessLLM checkpoint: an index, and the partitions beside it.
     ServerlessLlm,
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn open(
 ) -> Result<OpenCheckpoint, Error> {
     let CheckpointFiles { files, first, index } = discovered;
     let arena_cache = arena_cache.filter(|_| files.len() == 1);
-    if let Some(Index::Store(path, json)) = index {
+    if let Some(Index::ServerlessLlm(path, json)) = index {
         return serverlessllm::open(&files, &path, &json, arena_cache);
     }
     let first = match (first, &files[..]) {
@@ -69,7 +69,7 @@ fn first_read(file_bytes: u64, most: u64) -> usize {
 /// What is wrong with each of several safetensors files, looked at for itself. Nothing is said of other formats, in which a file may be of
 /// no use without the others.
 pub(crate) fn broken_files(discovered: &CheckpointFiles) -> Vec<Error> {
-    if discovered.files.len() < 2 || matches!(discovered.index, Some(Index::Store(..))) {
+    if discovered.files.len() < 2 || matches!(discovered.index, Some(Index::ServerlessLlm(..))) {
         return Vec::new();
     }
     let broken = |path: &PathBuf| {

@@ -1,8 +1,8 @@
-//! A ServerlessLLM store: its index, and the partitions beside it.
+//! A ServerlessLLM checkpoint: its index, and the partitions beside it.
 
 use super::OpenCheckpoint;
 use crate::error::Error;
-use floodtide_core::format::serverlessllm::StoreIndex;
+use floodtide_core::format::serverlessllm::TensorIndex;
 use floodtide_core::{CatalogBuilder, Error as CoreError, Format};
 use floodtide_linux::OpenFile;
 use floodtide_linux::SmallFile;
@@ -19,8 +19,8 @@ pub(super) fn open(
 ) -> Result<OpenCheckpoint, Error> {
     let files = paths.iter().map(|path| OpenFile::open(path)).collect::<Result<Vec<_>, _>>()?;
     let lengths: Vec<u64> = files.iter().map(OpenFile::byte_len).collect();
-    let invalid = |source| CoreError::Store { file: index.display().to_string(), source };
-    let parsed = StoreIndex::parse(json, &lengths).map_err(invalid)?;
+    let invalid = |source| CoreError::ServerlessLlm { file: index.display().to_string(), source };
+    let parsed = TensorIndex::parse(json, &lengths).map_err(invalid)?;
     let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
     builder.add_serverlessllm(names.iter().map(String::as_str).zip(lengths), &parsed)?;

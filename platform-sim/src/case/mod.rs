@@ -165,7 +165,7 @@ impl Case {
         // Drawn apart, so that a seed whose checkpoint is no store means the same with and without them.
         let mut apart = Draw::new(seed ^ 0x6a09_e667_f3bc_c908);
         if apart.chance(80_000) {
-            checkpoint = checkpoint.into_store(&mut apart);
+            checkpoint = checkpoint.into_serverlessllm(&mut apart);
         }
         let mut case = Self::draw_with(seed, &mut draw, checkpoint, swarm);
         sizes.apply(&mut case);

@@ -93,7 +93,7 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
             u64::from(matches!(report.result, Err(Error::Mismatch { .. }))),
             u64::from(matches!(report.result, Err(Error::SliceUnverifiable { .. }))),
-            u64::from(matches!(report.result, Err(Error::Store { .. }))),
+            u64::from(matches!(report.result, Err(Error::ServerlessLlm { .. }))),
             report.tied,
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);

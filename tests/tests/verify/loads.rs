@@ -12,7 +12,7 @@ use floodtide_tests::checkpoint::{folder, small, sparse};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::VICTIM;
 use floodtide_tests::layout::drop_cache;
-use floodtide_tests::store_writer;
+use floodtide_tests::serverlessllm_writer;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -248,7 +248,10 @@ fn tied_tensors_are_verified_each_by_its_name() {
     // Two names of one record, as PyTorch's tied weights are stored.
     let bytes: Vec<u8> = (0..3 * MB).map(|at| (at / 3) as u8).collect();
     let shape = [3 * MB as u64];
-    store_writer::write_tensors(folder.path(), &[("head", "uint8", &shape, &bytes), ("other", "uint8", &[5], &[9; 5])]);
+    serverlessllm_writer::write_tensors(
+        folder.path(),
+        &[("head", "uint8", &shape, &bytes), ("other", "uint8", &[5], &[9; 5])],
+    );
     let index = folder.path().join("tensor_index.json");
     let mut json: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(&fs::read(&index).expect("reads")).expect("JSON");
