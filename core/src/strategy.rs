@@ -106,7 +106,7 @@ pub struct Signals {
     /// Why direct reads cannot be used although files take them, if so.
     pub direct_refused: Option<String>,
     /// Whether the caller wants the files in the page cache afterwards, for others that will load them.
-    pub leave_cached: bool,
+    pub populate_page_cache: bool,
     /// The bytes of memory that can be had, what the page cache would give up included.
     pub memory: u64,
     /// The processors this process may run on.
@@ -203,7 +203,8 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
         _ if small => {}
         _ => reasons.push(files::explain(signals, &direct)),
     }
-    let dont_cache = backend != Backend::Mmap && !small && !signals.leave_cached && floods_the_cache(signals, &direct);
+    let dont_cache =
+        backend != Backend::Mmap && !small && !signals.populate_page_cache && floods_the_cache(signals, &direct);
     if dont_cache {
         reasons.push("the page cache has no room for them, so what is read is not left there".to_string());
     }
@@ -242,7 +243,7 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
         // Whoever wants the ring wants the direct reads that it is for.
         strategy.profiled_direct_rate = None;
     }
-    if strategy.profiled_direct_rate.is_some() && !signals.leave_cached {
+    if strategy.profiled_direct_rate.is_some() && !signals.populate_page_cache {
         // Should they be given up, what is read in their place.
         strategy.dont_cache |= floods_the_cache(signals, &vec![false; signals.files.len()]);
     }
@@ -251,7 +252,7 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
 
 /// The signals as they are, or, where the files are to stay in the page cache, as if none took direct reads.
 fn without_direct(signals: &Signals) -> Cow<'_, Signals> {
-    if !signals.leave_cached {
+    if !signals.populate_page_cache {
         return Cow::Borrowed(signals);
     }
     let mut signals = signals.clone();

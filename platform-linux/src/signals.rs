@@ -72,7 +72,7 @@ impl ProbeRequest {
             network: false,
             uring_refused: None,
             direct_refused: None,
-            leave_cached: false,
+            populate_page_cache: false,
             memory: u64::MAX,
             cpus: if is_small { 1 } else { probe::cpus() },
             profile: None,

@@ -178,7 +178,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Opti
         network: false,
         uring_refused: None,
         direct_refused: None,
-        leave_cached: false,
+        populate_page_cache: false,
         memory: u64::MAX,
         cpus: case.workers,
         profile: None,

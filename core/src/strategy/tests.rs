@@ -13,7 +13,7 @@ pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
         network: false,
         uring_refused: None,
         direct_refused: None,
-        leave_cached: false,
+        populate_page_cache: false,
         memory: u64::MAX,
         cpus: 2,
         profile: None,
@@ -252,7 +252,7 @@ fn what_the_page_cache_cannot_hold_is_not_left_there() {
 
 #[test]
 fn files_that_are_to_stay_cached_are_read_through_the_cache() {
-    let kept = Signals { leave_cached: true, memory: 0, ..signals(Some(0.0), true) };
+    let kept = Signals { populate_page_cache: true, memory: 0, ..signals(Some(0.0), true) };
     let strategy = decide(&kept, None);
     assert_eq!((strategy.backend, strategy.direct, strategy.dont_cache), (Backend::Pread, vec![false, false], false));
     assert!(strategy.reason.ends_with("the files are to stay in the page cache, so the reads are buffered"));

@@ -47,7 +47,7 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
+    pub fn map(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
         let mapped = Self { backend: Some(Backend::Mmap), ..self.clone() };
         run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false }, true)?)
     }

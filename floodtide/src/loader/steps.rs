@@ -47,7 +47,7 @@ impl DecidedLoad {
             access,
             direct: self.files.iter().zip(&self.strategy.direct).map(direct).collect(),
             cached: self.signals.files.iter().map(|file| file.cached.clone()).collect(),
-            tensor_alignment: loader.least_alignment(),
+            tensor_alignment: loader.min_alignment(),
             chunk_bytes: self.strategy.chunk_bytes,
             max_gather_reads: self.strategy.in_flight(true).1 as u64,
             memory: Some(self.memory.clone()),
@@ -115,7 +115,7 @@ impl Loader {
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         warnings.extend(self.selection.warning(&catalog));
-        let request = ProbeRequest { mode, backend: self.backend, alignment: self.least_alignment() };
+        let request = ProbeRequest { mode, backend: self.backend, alignment: self.min_alignment() };
         let (mut signals, is_small) = request.measure(&mut files, small_file.is_some(), &catalog, &selected);
         if let Some(why) = &self.uring_refused {
             signals.uring_refused = Some(why.clone());
@@ -130,7 +130,7 @@ impl Loader {
             memory.available = memory.available.saturating_add(self.arena_cache.byte_len());
         }
         signals.verified = self.manifest.is_some();
-        (signals.leave_cached, signals.memory) = (self.leave_cached && !is_small, memory.available);
+        (signals.populate_page_cache, signals.memory) = (self.populate_page_cache && !is_small, memory.available);
         self.check_backend(&signals)?;
         let mut strategy = decide(&signals, self.backend);
         if let Some(threads) = self.threads {
@@ -178,7 +178,7 @@ impl Loader {
     /// The stored profile of the device, if all files lie on one and it has one; one that cannot be used is a warning.
     fn profile(&self, files: &[OpenFile], warnings: &mut Vec<String>) -> Option<Profile> {
         let (first, rest) = files.split_first()?;
-        if self.without_profile || rest.iter().any(|file| file.device() != first.device()) {
+        if self.ignore_device_profile || rest.iter().any(|file| file.device() != first.device()) {
             return None;
         }
         match probe::profile::find(&Device::of(first.buffered()).ok()?) {
@@ -221,10 +221,10 @@ mod tests {
         file.resize(file.len() + (8 << 20), 0);
         std::fs::write(&path, file).expect("writes");
         const KEPT: u64 = 1 << 40;
-        let loader = Loader::new().keep_memory(u64::MAX);
+        let loader = Loader::new().arena_cache_limit(u64::MAX);
         // Mapped, but never touched.
         drop(loader.arena_cache.take(KEPT as usize).expect("maps"));
-        assert_eq!(loader.kept_bytes(), KEPT);
+        assert_eq!(loader.arena_cache_len(), KEPT);
         let available = |mode, consumer| {
             let opened = loader.open_checkpoint(&path, mode).expect("opens");
             assert_eq!(opened.signals.consumer, consumer);

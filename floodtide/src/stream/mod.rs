@@ -287,7 +287,7 @@ impl TensorStream {
         };
         let limit = pool.stats().limit as u64;
         let tensors = checkpoint.selected.iter().map(|slice| checkpoint.catalog.tensor(slice.tensor()));
-        let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).as_u64());
+        let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.min_alignment()).as_u64());
         let required_alignment = alignments.max().unwrap_or(1);
         if (pool.alignment() as u64) < required_alignment {
             return Err(Error::TensorAlignment { bytes: required_alignment, most: pool.alignment() as u64 });
@@ -324,7 +324,7 @@ impl TensorStream {
     /// A pool for this stream alone.
     fn pool(&self, checkpoint: &DecidedLoad, limit: usize) -> Pool {
         let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
-        let alignment = direct.fold(self.loader.least_alignment(), Alignment::max);
+        let alignment = direct.fold(self.loader.min_alignment(), Alignment::max);
         let memory =
             if self.loader.locks_memory() { MappedMemory::locked(LockPolicy::BestEffort) } else { MappedMemory::new() };
         Pool::builder().limit(limit).memory(memory.aligned(alignment)).build()

@@ -77,7 +77,7 @@ fn what_is_as_it_was_loads_by_every_backend_warm_and_cold() {
     let tensors = Loader::new().verify(manifest.clone()).load(folder.path()).expect("loads");
     assert!(tensors.report().verified);
     assert!(!Loader::new().load(folder.path()).expect("loads").report().verified);
-    let mapped = Loader::new().verify(manifest).open(folder.path()).expect("opens");
+    let mapped = Loader::new().verify(manifest).map(folder.path()).expect("opens");
     assert!(mapped.report().verified && mapped.get("t3").expect("is there").as_bytes() == expected["t3"]);
 }
 
@@ -110,7 +110,7 @@ fn a_byte_that_is_another_fails_the_load_by_every_backend() {
                 }
             }
         }
-        let error = Loader::new().verify(manifest.clone()).open(folder.path()).expect_err("differs");
+        let error = Loader::new().verify(manifest.clone()).map(folder.path()).expect_err("differs");
         assert_mismatch(&error, folder.path(), tensor, "mapped");
         flip(&folder.path().join(VICTIM), victim);
     }

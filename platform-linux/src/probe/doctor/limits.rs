@@ -37,7 +37,7 @@ pub(super) fn memory(subject: &Subject) -> Finding {
     let needed = subject.checkpoint.map_or(0, |(_, bytes)| bytes);
     let ulimit = |option| tightest.limit.contains(option);
     let remedy = format!(
-        "floodtide load --stream or --select, or Loader::open in a program; or lift what is tightest: {}",
+        "floodtide load --stream or --select, or Loader::map in a program; or lift what is tightest: {}",
         if tightest.limit.contains("cgroup") {
             "memory.max of the control group (docker run --memory)"
         } else if ulimit("ulimit -v") {
