@@ -8,11 +8,11 @@
 //! Names are borrowed from the header where it writes them without escapes, and all shapes share one vector: parsing
 //! makes no allocation for a tensor. Nothing is ever allocated from a length that the file merely claims.
 
-mod invalid;
+mod error;
 mod json;
 pub mod write;
 
-pub use invalid::HeaderError;
+pub use error::HeaderError;
 
 use crate::dtype::DType;
 use crate::units::ByteRange;

@@ -4,7 +4,7 @@
 //! nothing is. No length that the file claims is used before it is held against both.
 
 use super::MAX_HEADER_BYTES;
-use super::invalid::{GgufError, Place};
+use super::error::{GgufError, Place};
 use crate::units::ByteRange;
 
 /// Why parsing could not go on.

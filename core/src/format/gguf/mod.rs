@@ -10,12 +10,12 @@
 //! says how much it needs when that is not enough. It allocates in proportion to what is there; metadata and names are borrowed.
 
 mod cursor;
-mod invalid;
+mod error;
 mod split;
 mod tensor;
 mod value;
 
-pub use invalid::{GgufError, Place};
+pub use error::{GgufError, Place};
 pub use split::{ShardName, Split, SplitError, check_split};
 pub use tensor::Entry;
 pub use value::{Array, Value, ValueType};

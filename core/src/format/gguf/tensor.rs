@@ -1,7 +1,7 @@
 //! The tensors of a header: what each is, and where it lies.
 
 use super::cursor::{Cursor, Stop};
-use super::invalid::{GgufError, Place};
+use super::error::{GgufError, Place};
 use super::{MAX_DIMS, MAX_NAME_BYTES};
 use crate::element::GgmlType;
 use crate::units::{Alignment, ByteRange};

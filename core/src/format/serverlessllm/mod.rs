@@ -13,12 +13,12 @@
 //!
 //! Names and dtypes are borrowed from the JSON, all shapes share one vector, and nothing is allocated from a number that the index claims.
 
-mod invalid;
+mod error;
 mod json;
 mod partitions;
 pub mod write;
 
-pub use invalid::ServerlessLlmError;
+pub use error::ServerlessLlmError;
 pub use partitions::{count_partitions, is_partition_name, partition_name};
 
 use crate::dtype::DType;
