@@ -24,7 +24,7 @@ mod stream;
 mod tensors;
 
 pub use checksums::{Mismatch, VerifyReport, read_manifest};
-pub use diff::{Change, Diff, Place, TensorDiff};
+pub use diff::{ByteLocation, Change, Diff, TensorDiff};
 pub use error::Error;
 pub use floodtide_core as core;
 pub use floodtide_core::checksum::Checksum;

@@ -61,7 +61,7 @@ pub struct Extra {
     /// The file that it is in, modulo their number.
     pub file: u64,
     /// Its place among the file's tensors; the last one if there are fewer.
-    pub place: usize,
+    pub index: usize,
     /// The tensor.
     pub tensor: NewTensor,
 }
@@ -168,7 +168,7 @@ impl Checkpoint {
                 tensors.push(NewTensor { name, dtype, bytes, shape, tied: false });
             }
             for extra in shape.extra.iter().filter(|extra| extra.file % count == number) {
-                tensors.insert(extra.place.min(tensors.len()), extra.tensor.clone());
+                tensors.insert(extra.index.min(tensors.len()), extra.tensor.clone());
             }
             shards.push(shard(draw, tensors));
         }

@@ -75,18 +75,18 @@ impl Sizes {
                 let mut extra: Vec<Extra> = (0..self.draw.number(1..=3)).map(|i| self.huge(i, HUGE, LONGEST)).collect();
                 // At the end of the first one's file, so that something lies behind it.
                 let behind = self.tensor("behind.weight".into(), 1, 200_000);
-                extra.push(Extra { file: extra[0].file, place: usize::MAX, tensor: behind });
+                extra.push(Extra { file: extra[0].file, index: usize::MAX, tensor: behind });
                 extra
             }
             About::Long => {
                 let tensor = self.tensor("long.weight".into(), 1 << 20, 8 << 20);
-                vec![Extra { file: self.draw.number(0..=99), place: self.draw.index(8), tensor }]
+                vec![Extra { file: self.draw.number(0..=99), index: self.draw.index(8), tensor }]
             }
             // What lies before it is not asked for, so that it begins beyond 32 bits.
             About::SoonEnough => {
                 let (before, mut selected) = (self.huge(1, HUGE, LONGEST), self.huge(0, HUGE, 2 * HUGE));
                 selected.file = before.file;
-                selected.place = usize::MAX;
+                selected.index = usize::MAX;
                 vec![before, selected]
             }
             // Planned before the memory is missed, so not too long.
@@ -99,7 +99,7 @@ impl Sizes {
 
     fn huge(&mut self, number: u64, least: u64, most: u64) -> Extra {
         let tensor = self.tensor(format!("huge.{number}"), least, most);
-        Extra { file: self.draw.number(0..=99), place: self.draw.index(8), tensor }
+        Extra { file: self.draw.number(0..=99), index: self.draw.index(8), tensor }
     }
 
     fn tensor(&mut self, name: String, least: u64, most: u64) -> NewTensor {

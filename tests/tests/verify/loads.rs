@@ -7,7 +7,7 @@ use floodtide_core::middleware::Injection;
 use floodtide_core::{Error as CoreError, Selection};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultState, Scripted, SimFaults, Swarm};
-use floodtide_tests::by_backend::{LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, place, stream};
+use floodtide_tests::by_backend::{LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, stream, tensor_range};
 use floodtide_tests::checkpoint::{folder, small, sparse};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::VICTIM;
@@ -36,7 +36,7 @@ fn assert_mismatch(error: &Error, folder: &Path, tensor: usize, what: &str) {
     };
     assert_eq!(*name, format!("t{tensor}"), "{what}");
     assert!(file.ends_with(VICTIM) && expected != found, "{what}: {error}");
-    assert_eq!(*start..*end, place(folder, tensor), "{what}");
+    assert_eq!(*start..*end, tensor_range(folder, tensor), "{what}");
 }
 
 /// Without a ring where there is none.
@@ -88,7 +88,7 @@ fn a_byte_that_is_another_fails_the_load_by_every_backend() {
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
     // The first byte of all, one in the middle of a read, one at a read's end, the last.
     for (tensor, at) in [(0, 0), (3, 777_777), (5, TENSORS[5] - 1), (7, TENSORS[7] - 1)] {
-        let victim = place(folder.path(), tensor).start + at as u64;
+        let victim = tensor_range(folder.path(), tensor).start + at as u64;
         flip(&folder.path().join(VICTIM), victim);
         for cold in [true, false] {
             for backend in LOADED {
@@ -122,7 +122,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
     let folder = folder();
     let expected = checkpoint(folder.path());
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
-    flip(&folder.path().join(VICTIM), place(folder.path(), 4).end - 1);
+    flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 4).end - 1);
     for order in [Order::Completion, Order::File, Order::Selection] {
         for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
             let loader = loader(None).order(order).stream_buffer(buffer).verify(manifest.clone());
@@ -287,10 +287,10 @@ fn the_command_verifies_while_it_loads() {
     }
     let shard = command::run(["load", path, "--verify", manifest, "--shard", "0/2"]);
     shard.assert_error(2, &["in part", "cannot be verified"]);
-    flip(&folder.path().join(VICTIM), place(folder.path(), 2).start + 5);
+    flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 2).start + 5);
     for extra in [&[][..], &["--stream"], &["--backend", "mmap"], &["--json"]] {
         let run = command::run([&["load", path, "--verify", manifest][..], extra].concat());
-        let range = place(folder.path(), 2);
+        let range = tensor_range(folder.path(), 2);
         run.assert_error(1, &[VICTIM, "\"t2\"", &format!("{}..{}", range.start, range.end), "BLAKE3"]);
     }
 }
@@ -310,7 +310,7 @@ mod asynchronous {
         assert!(tensors.report().verified);
         assert!(tensors.iter().all(|tensor| tensor.as_bytes() == expected[tensor.name()]));
         drop(tensors);
-        flip(&folder.path().join(VICTIM), place(folder.path(), 6).start);
+        flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 6).start);
         assert_mismatch(&load().expect_err("differs"), folder.path(), 6, "async");
     }
 }

@@ -15,7 +15,7 @@ mod split;
 mod tensor;
 mod value;
 
-pub use error::{GgufError, Place};
+pub use error::{GgufError, HeaderPosition};
 pub use split::{ShardName, Split, SplitError, check_split};
 pub use tensor::Entry;
 pub use value::{Array, Value, ValueType};
@@ -83,7 +83,9 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Parsed<'_>, GgufError> {
     match parser.header() {
         Ok(header) => Ok(Parsed::Header(header)),
         Err(Stop::Invalid(error)) => Err(error),
-        Err(Stop::PastEnd { at, needed }) => Err(GgufError::PastEnd { place: Place::Start, at, needed, file_len }),
+        Err(Stop::PastEnd { at, needed }) => {
+            Err(GgufError::PastEnd { position: HeaderPosition::Start, at, needed, file_len })
+        }
         Err(Stop::Short { end }) => {
             let rest = least_bytes(parser.keys_left, parser.tensors_left);
             let end = u64::try_from(u128::from(end) + rest).unwrap_or(u64::MAX).min(file_len);
@@ -186,7 +188,8 @@ impl<'a> Parser<'a> {
             self.keys_left -= 1;
             let key = self.key(number)?;
             let file_len = self.cursor.file_len();
-            let value = self.value(key).map_err(|stop| stop.within(file_len, || Place::Value(key.to_owned())))?;
+            let value =
+                self.value(key).map_err(|stop| stop.within(file_len, || HeaderPosition::Value(key.to_owned())))?;
             metadata.push((key, value));
         }
         match first_duplicate(metadata.iter().map(|(key, _)| *key)) {
@@ -198,10 +201,10 @@ impl<'a> Parser<'a> {
     fn key(&mut self, number: u64) -> Result<&'a str, Stop> {
         let cursor = &mut self.cursor;
         let file_len = cursor.file_len();
-        let place = |stop: Stop| stop.within(file_len, || Place::Key(number));
-        match cursor.u64().map_err(place)? {
+        let position = |stop: Stop| stop.within(file_len, || HeaderPosition::Key(number));
+        match cursor.u64().map_err(position)? {
             0 => Err(GgufError::EmptyKey { number }.into()),
-            len @ ..=MAX_KEY_BYTES => core::str::from_utf8(cursor.take(len).map_err(place)?)
+            len @ ..=MAX_KEY_BYTES => core::str::from_utf8(cursor.take(len).map_err(position)?)
                 .map_err(|error| GgufError::KeyNotUtf8 { number, at: error.valid_up_to() as u64 }.into()),
             len => Err(GgufError::KeyTooLong { number, len }.into()),
         }
@@ -231,7 +234,7 @@ impl<'a> Parser<'a> {
         for number in 0..tensors {
             self.tensors_left -= 1;
             let (mut entry, offset) = Entry::read(&mut self.cursor, number)?;
-            entry.range = layout.place(&entry, offset)?;
+            entry.range = layout.position(&entry, offset)?;
             entries.push(entry);
         }
         if let Some(name) = first_duplicate(entries.iter().map(|entry| entry.name)) {

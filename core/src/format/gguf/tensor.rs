@@ -1,7 +1,7 @@
 //! The tensors of a header: what each is, and where it lies.
 
 use super::cursor::{Cursor, Stop};
-use super::error::{GgufError, Place};
+use super::error::{GgufError, HeaderPosition};
 use super::{MAX_DIMS, MAX_NAME_BYTES};
 use crate::element::GgmlType;
 use crate::units::{Alignment, ByteRange};
@@ -36,8 +36,8 @@ impl<'a> Entry<'a> {
     /// Reads the description of tensor `number`. What it returns has no place yet; with it comes the offset that the file gives.
     pub(super) fn read(cursor: &mut Cursor<'a>, number: u64) -> Result<(Self, u64), Stop> {
         let file_len = cursor.file_len();
-        let name = name(cursor, number).map_err(|stop| stop.within(file_len, || Place::Name(number)))?;
-        Self::describe(cursor, name).map_err(|stop| stop.within(file_len, || Place::Tensor(name.to_owned())))
+        let name = name(cursor, number).map_err(|stop| stop.within(file_len, || HeaderPosition::Name(number)))?;
+        Self::describe(cursor, name).map_err(|stop| stop.within(file_len, || HeaderPosition::Tensor(name.to_owned())))
     }
 
     fn describe(cursor: &mut Cursor<'a>, name: &'a str) -> Result<(Self, u64), Stop> {
