@@ -218,7 +218,7 @@ fn document(planned: &Planned) -> Value {
         "workers": strategy.workers,
         "depth": strategy.depth,
         "chunk_bytes": strategy.chunk_bytes,
-        "most_in_flight": strategy.most_in_flight,
+        "most_in_flight": strategy.max_in_flight,
         "uncached": strategy.dont_cache,
         "huge_pages": strategy.huge_pages,
         "tensors": plan.placements().len(),

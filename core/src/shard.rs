@@ -41,12 +41,7 @@ impl ShardRules {
     /// mistyped, and would leave whole what it was to cut.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = (Glob, Partition)>) -> Self {
-        Self {
-            rules: rules
-                .into_iter()
-                .map(|(glob, partition)| Rule { glob, partition: partition, optional: false })
-                .collect(),
-        }
+        Self { rules: rules.into_iter().map(|(glob, partition)| Rule { glob, partition, optional: false }).collect() }
     }
 
     /// The same rules, of which some may match nothing: a set for models that do not all have the same tensors.
@@ -291,9 +286,9 @@ mod tests {
         let catalog = builder.finish().expect("unique");
         let rules = ShardRules::new([(Glob::new("*").expect("closed"), Partition::Shard(1))]);
         for rank in [0, 6] {
-            let slice = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
-            let tensor = catalog.tensor(slice[0].tensor());
-            assert_eq!((slice[0].byte_len(&tensor), slice[0].strided(&tensor)), (0, None::<StridedRange>));
+            let selected = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
+            let tensor = catalog.tensor(selected[0].tensor());
+            assert_eq!((selected[0].byte_len(&tensor), selected[0].strided(&tensor)), (0, None::<StridedRange>));
         }
     }
 }

@@ -128,7 +128,7 @@ pub struct Strategy {
     pub depth: usize,
     /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
     /// is to be tuned.
-    pub most_in_flight: usize,
+    pub max_in_flight: usize,
     /// The bytes per second that direct reads brought when the device was measured, for a [`DirectIoFallback`](crate::detour::DirectIoFallback); `None` where it
     /// was not, or none are to be made, or the reads are to be these and no others, or where not the device may set the pace, but a
     /// consumer, checksums, or copies from the page cache.
@@ -147,7 +147,7 @@ impl Strategy {
     /// How many reads each worker's source must be able to hold.
     #[must_use]
     pub fn ring_entries(&self) -> usize {
-        self.depth.max(self.most_in_flight.div_ceil(self.workers.max(1)))
+        self.depth.max(self.max_in_flight.div_ceil(self.workers.max(1)))
     }
 
     /// How many reads are in flight to begin with, and at most. `gathers`: whether the plan has reads that slices are gathered from, each of
@@ -157,7 +157,7 @@ impl Strategy {
         let workers = self.workers.max(1);
         let start = workers.saturating_mul(self.depth.max(1));
         let bound = if gathers { MAX_GATHER_READS.max(workers) } else { usize::MAX };
-        (start.min(bound), self.most_in_flight.max(start).min(bound))
+        (start.min(bound), self.max_in_flight.max(start).min(bound))
     }
 }
 
@@ -219,7 +219,7 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
         _ if any_direct => (2 << 20, 1, 2 * cpus),
         _ => (2 << 20, 1, cpus),
     };
-    let most_in_flight = match backend {
+    let max_in_flight = match backend {
         Backend::Uring if waits => MAX_IN_FLIGHT,
         // Each is a thread. Copies from the page cache keep a processor busy, and there are no more of those.
         Backend::Pread if waits && !small => MAX_THREADS,
@@ -231,7 +231,7 @@ pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy
         direct,
         chunk_bytes,
         depth,
-        most_in_flight,
+        max_in_flight,
         profiled_direct_rate: None,
         dont_cache,
         huge_pages,

@@ -183,9 +183,7 @@ impl Comparison<'_> {
         let count = here.iter().zip(there).filter(|&pair| differs(pair)).count() as u64;
         let (start, end) = (offset + first, offset + last + 1);
         match self.changed.last_mut() {
-            Some(TensorDiff { name, change: Change::Content { range, bytes, locations: locations } })
-                if name == of_a.name =>
-            {
+            Some(TensorDiff { name, change: Change::Content { range, bytes, locations } }) if name == of_a.name => {
                 range.end = end;
                 *bytes += count;
                 locations[0].range.end = of_a.range.start() + end;
@@ -197,7 +195,7 @@ impl Comparison<'_> {
                     range: tensor.range.start() + start..tensor.range.start() + end,
                 };
                 let locations = [place(a, &of_a), place(b, &of_b)];
-                let change = Change::Content { range: start..end, bytes: count, locations: locations };
+                let change = Change::Content { range: start..end, bytes: count, locations };
                 self.changed.push(TensorDiff { name: of_a.name.to_owned(), change });
             }
         }

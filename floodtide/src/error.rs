@@ -112,17 +112,17 @@ pub enum Error {
     UnlistableName { path: PathBuf, why: &'static str },
     /// The alignment that was asked for is larger than the memory's.
     #[error(
-        "tensors are to be aligned to {bytes} bytes, but the memory is to {most}; ask for less, or give memory that is"
+        "tensors are to be aligned to {bytes} bytes, but the memory is to {max}; ask for less, or give memory that is"
     )]
-    TensorAlignment { bytes: u64, most: u64 },
+    TensorAlignment { bytes: u64, max: u64 },
     /// A stream cannot do with so little.
-    #[error("a stream was to do with {limit} bytes of memory; it needs at least {least}: raise the memory limit")]
-    StreamLimit { limit: u64, least: u64 },
+    #[error("a stream was to do with {limit} bytes of memory; it needs at least {min}: raise the memory limit")]
+    StreamLimit { limit: u64, min: u64 },
     /// Tensors share too small or too large a buffer.
     #[error(
-        "buffers of {bytes} bytes were asked for; a stream of {limit} bytes can have any from {least} bytes to all of that"
+        "buffers of {bytes} bytes were asked for; a stream of {limit} bytes can have any from {min} bytes to all of that"
     )]
-    StreamBuffer { bytes: u64, least: u64, limit: u64 },
+    StreamBuffer { bytes: u64, min: u64, limit: u64 },
     /// A stream is to be taken in parts although tensors have been taken from it.
     #[error("tensors have been taken from this stream one by one already; open another stream to take it in parts")]
     StreamBegun,

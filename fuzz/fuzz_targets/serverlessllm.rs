@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use floodtide_core::format::content::{IndexKind, index_kind};
+use floodtide_core::format::file_kind::{IndexKind, index_kind};
 use floodtide_core::format::serverlessllm::{Dialect, TensorIndex};
 use floodtide_core::{Catalog, CatalogBuilder, Format, PlanOptions, Planner, Selection};
 use libfuzzer_sys::fuzz_target;
@@ -71,8 +71,8 @@ fuzz_target!(|bytes: &[u8]| {
     builder.add_serverlessllm(lengths.iter().map(|&bytes| ("partition", bytes)), &index).expect("a few");
     let catalog = builder.finish().expect("names are unique");
     check_ties(&catalog);
-    let slice = Selection::All.resolve(&catalog).expect("all of them");
-    let plan = Planner::new(PlanOptions::default()).plan(&catalog, &slice).expect("little");
+    let selected = Selection::All.resolve(&catalog).expect("all of them");
+    let plan = Planner::new(PlanOptions::default()).plan(&catalog, &selected).expect("little");
     assert_eq!(plan.selected_bytes(), catalog.tensor_bytes());
     assert!(plan.selected_bytes() <= lengths.iter().sum());
 });

@@ -90,7 +90,7 @@ fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<Fil
 
 /// Up to three dimensions, by what divides the elements; nothing is drawn, so that inputs mean the same checkpoints as without.
 fn shape(elements: u64, index: usize) -> Vec<u64> {
-    let divisor = |n: u64, most: u32| 1 << n.trailing_zeros().min(most);
+    let divisor = |n: u64, max: u32| 1 << n.trailing_zeros().min(max);
     let (inner, middle) = match index % 3 {
         0 => (1, 1),
         1 => (divisor(elements, 10), 1),
@@ -120,8 +120,8 @@ fn elements(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<u64> {
 /// As [`Unstructured`] does.
 pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<TensorSlice>> {
     let left_out = u64::arbitrary(u)? & u64::arbitrary(u)?;
-    let slice = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
-    let mut selected: Vec<TensorSlice> = slice.map(TensorSlice::whole).collect();
+    let kept = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
+    let mut selected: Vec<TensorSlice> = kept.map(TensorSlice::whole).collect();
     if listed {
         for last in (1..selected.len()).rev() {
             selected.swap(last, u.int_in_range(0..=last)?);

@@ -130,7 +130,7 @@ impl OpenFile {
         self.fill(buffer, offset)
     }
 
-    /// Lets [`kind`](Self::content) know the first bytes, or all, without a read.
+    /// Lets [`kind`](Self::kind) know the first bytes, or all, without a read.
     pub fn sniff(&self, bytes: &[u8]) {
         self.kind.get_or_init(|| FileKind::sniff(&bytes[..bytes.len().min(SNIFF_BYTES)]));
     }

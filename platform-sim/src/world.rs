@@ -155,9 +155,9 @@ impl World {
             history,
             verification,
             engine: RefCell::new(Engine::new(Arc::clone(&catalog), Arc::clone(&plan), case.in_flight_limit)),
-            tuner: case.most_in_flight.map(|most| {
+            tuner: case.max_in_flight.map(|max| {
                 let (workers, depth) = (case.workers as u32, case.depth as u32);
-                RefCell::new(Tuner::new(workers * depth, workers, most))
+                RefCell::new(Tuner::new(workers * depth, workers, max))
             }),
             retuned: Cell::new(0),
             fallback: RefCell::new(DirectIoFallback::new(
@@ -227,8 +227,8 @@ impl World {
     fn tune(&self, chunk: ChunkId) {
         let chunk = &self.plan.chunks()[chunk.index()];
         let in_flight = self.engine.borrow().in_flight_bytes();
-        if let Some(turn) = self.fallback.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
-            let buffered = !matches!(turn, FallbackDecision::Back(_));
+        if let Some(decision) = self.fallback.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
+            let buffered = !matches!(decision, FallbackDecision::Back(_));
             self.note("through the page cache", &[buffered.into()]);
             self.fallbacks.set(self.fallbacks.get() + 1);
             self.engine.borrow_mut().set_buffered(buffered);

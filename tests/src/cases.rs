@@ -4,7 +4,7 @@
 use floodtide_core::{Alignment, Buffers, DType, Order};
 use floodtide_sim::case::{Consumer, Job};
 use floodtide_sim::checkpoint::Checkpoint;
-use floodtide_sim::cuts::{KnownCut, MOST_COUNTED};
+use floodtide_sim::cuts::{KnownCut, MAX_COUNTED_BYTES};
 use floodtide_sim::faults::{FaultKind, Swarm};
 use floodtide_sim::selection::KnownSelection;
 use floodtide_sim::shard::{NewTensor, Padding, Shard, elements};
@@ -124,8 +124,8 @@ impl CaseData {
         let checkpoint = Checkpoint::new(shards.collect());
         let job = match self.stream {
             None => Job::Load,
-            Some(StreamData { buffer_bytes: buffer_bytes, buffers, split, order, holds }) => Job::Stream {
-                buffers: Buffers { buffer_bytes: buffer_bytes, limit: buffer_bytes * buffers, split, order },
+            Some(StreamData { buffer_bytes, buffers, split, order, holds }) => Job::Stream {
+                buffers: Buffers { buffer_bytes, limit: buffer_bytes * buffers, split, order },
                 consumer: Consumer::Holds { buffers: holds, time: 1_000_000, stops: None },
             },
         };
@@ -158,7 +158,7 @@ impl TensorData {
     }
 
     fn cut(&self, made: &NewTensor) -> Option<KnownCut> {
-        let (a, b) = self.part.filter(|_| made.shape.len() == 2 && made.bytes <= MOST_COUNTED)?;
+        let (a, b) = self.part.filter(|_| made.shape.len() == 2 && made.bytes <= MAX_COUNTED_BYTES)?;
         let (a, b) = (a % (self.columns + 1), b % (self.columns + 1));
         let group = elements(self.dtype, self.dtype.whole_bytes());
         Some(KnownCut { dim: 1, start: a.min(b) * group, end: a.max(b) * group })
@@ -228,19 +228,13 @@ fn tensors() -> impl Strategy<Value = TensorData> {
     // Fewer columns first, so that fewer bytes are then enough for several rows.
     (select(DType::ALL), columns, part, bytes, 0_u8..20).prop_map(|(dtype, columns, part, bytes, selected)| {
         let selected = if bytes < 1 << 32 { selected < 15 } else { selected == 0 };
-        TensorData { dtype, bytes, columns, selected: selected, part }
+        TensorData { dtype, bytes, columns, selected, part }
     })
 }
 
 fn streams() -> impl Strategy<Value = StreamData> {
     let orders = select(vec![Order::Completion, Order::File, Order::Selection]);
     (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), 1_u64..8, any::<bool>(), orders, 0_usize..3).prop_map(
-        |(buffer_bytes, buffers, split, order, holds)| StreamData {
-            buffer_bytes: buffer_bytes,
-            buffers,
-            split,
-            order,
-            holds,
-        },
+        |(buffer_bytes, buffers, split, order, holds)| StreamData { buffer_bytes, buffers, split, order, holds },
     )
 }

@@ -276,7 +276,7 @@ impl Layout<'_> {
         }
         self.count(run.end - run.start, (run.end - run.start) / (buffer_bytes / 8 * 7) + 1)?;
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
-        let (whole, alignment) = self.least(long);
+        let (whole, alignment) = self.min(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
         // Partition at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
@@ -299,7 +299,7 @@ impl Layout<'_> {
 
     /// What may be cut of placements that are the same bytes, and what its place is aligned to: the largest of their blocks, and of what their
     /// elements need.
-    fn least(&self, placements: Range<usize>) -> (u64, Alignment) {
+    fn min(&self, placements: Range<usize>) -> (u64, Alignment) {
         self.out.placements[placements].iter().fold((1, Alignment::ONE), |(whole, alignment), placement| {
             let tensor = self.catalog.tensor(placement.tensor);
             (whole.max(tensor.dtype.block_bytes()), tensor_alignment(&tensor, alignment))
@@ -326,7 +326,7 @@ impl Layout<'_> {
                     let tensor = self.catalog.tensor(self.out.placements[sliced.start].tensor).name.to_owned();
                     return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
                 }
-                let (whole, _) = self.least(sliced.clone());
+                let (whole, _) = self.min(sliced.clone());
                 let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
                 let reads = if by_block { strided.count() } else { span / max_gather_read(self.options, 0) };
                 self.plan_entries = self.plan_entries.saturating_add(reads);
@@ -411,7 +411,7 @@ impl Layout<'_> {
         self.plan_entries =
             self.plan_entries.saturating_add(buffers).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
         if self.plan_entries > max_plan_entries(limit) {
-            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes: buffer_bytes, limit });
+            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes, limit });
         }
         Ok(())
     }

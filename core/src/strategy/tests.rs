@@ -22,9 +22,9 @@ pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
 
 #[test]
 fn what_is_gathered_has_fewer_reads_in_flight() {
-    let bounds = |workers, depth, most_in_flight, gathers| {
+    let bounds = |workers, depth, max_in_flight, gathers| {
         let strategy = decide(&signals(Some(0.0), true), None);
-        Strategy { workers, depth, most_in_flight, ..strategy }.in_flight(gathers)
+        Strategy { workers, depth, max_in_flight, ..strategy }.in_flight(gathers)
     };
     assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
     assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");

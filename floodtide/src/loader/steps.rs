@@ -74,8 +74,8 @@ impl Loader {
     /// Reads the headers, measures, and decides how to read.
     pub(crate) fn open_checkpoint(&self, path: &Path, mode: LoadMode) -> Result<DecidedLoad, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
-            let most = Alignment::HUGE_PAGE.as_u64();
-            return Err(Error::TensorAlignment { bytes: alignment.as_u64(), most });
+            let max = Alignment::HUGE_PAGE.as_u64();
+            return Err(Error::TensorAlignment { bytes: alignment.as_u64(), max });
         }
         let _span = tracing::debug_span!("plan", path = %path.display()).entered();
         // What was asked for is done, and what is watched is done read by read.
@@ -139,7 +139,7 @@ impl Loader {
             strategy.profiled_direct_rate = None;
             if strategy.backend != Backend::Uring {
                 // Each reads one thing at a time, and there are to be no more.
-                strategy.most_in_flight = threads.get();
+                strategy.max_in_flight = threads.get();
             }
         }
         let catalog = Arc::new(catalog);

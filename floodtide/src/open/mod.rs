@@ -61,9 +61,9 @@ fn by_kind(paths: &[PathBuf], first: Option<ProbedFile>) -> Result<OpenCheckpoin
     }
 }
 
-/// How much of a file is read first, no more than `most`. A small file has a small header, and what is read along is copied for nothing.
-fn first_read(file_bytes: u64, most: u64) -> usize {
-    (file_bytes / 64).clamp(4096, most).min(file_bytes) as usize
+/// How much of a file is read first, no more than `max`. A small file has a small header, and what is read along is copied for nothing.
+fn first_read(file_bytes: u64, max: u64) -> usize {
+    (file_bytes / 64).clamp(4096, max).min(file_bytes) as usize
 }
 
 /// What is wrong with each of several safetensors files, looked at for itself. Nothing is said of other formats, in which a file may be of

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 const FIRST_READ: u64 = 16 << 10;
 /// From so many files on, or so many bytes of headers if all are as long as the first one's, threads read and parse them: a header is parsed
 /// at about 100 MB/s, and each file takes the time of an open and a read that wait for the file system.
-const MANY_FILES: usize = 16;
-const MANY_BYTES: usize = 512 << 10;
+const PARALLEL_MIN_FILES: usize = 16;
+const PARALLEL_MIN_HEADER_BYTES: usize = 512 << 10;
 const MAX_THREADS: usize = 16;
 
 /// Opens these files. `already`: the first one, if it is open.
@@ -31,7 +31,7 @@ pub(super) fn open(
         let ProbedFile { file, small_file: whole } = already.map_or_else(|| ProbedFile::open(path, None), Ok)?;
         let first = headers.add(path, file, whole.as_ref())?;
         (small_file, rest) = (whole, others);
-        if paths.len() >= MANY_FILES || first.saturating_mul(paths.len()) >= MANY_BYTES {
+        if paths.len() >= PARALLEL_MIN_FILES || first.saturating_mul(paths.len()) >= PARALLEL_MIN_HEADER_BYTES {
             for more in side_by_side(others)? {
                 headers.append(more)?;
             }
@@ -168,7 +168,7 @@ mod tests {
     fn many_headers_are_read_side_by_side_and_are_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
         // Few and short, many and short, few and long.
-        for (files, header) in [(3, 100), (MANY_FILES, 100), (50, 1000), (3, MANY_BYTES / 2)] {
+        for (files, header) in [(3, 100), (PARALLEL_MIN_FILES, 100), (50, 1000), (3, PARALLEL_MIN_HEADER_BYTES / 2)] {
             let paths = write(folder.path(), files, header);
             let opened = open(&paths, None, None).expect("opens");
             let found: Vec<_> = opened.files.iter().map(OpenFile::path).collect();

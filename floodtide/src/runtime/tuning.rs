@@ -19,9 +19,9 @@ pub(super) struct Tuning {
 impl Tuning {
     /// Begins with what the strategy says.
     pub(super) fn new(strategy: &Strategy, plan: &Plan) -> Self {
-        let (start, most) = strategy.in_flight(gathers(plan));
-        let least = if most > start { strategy.workers.max(1).min(probe::cpus()) } else { start };
-        let tuner = Tuner::new(as_reads(start), as_reads(least), as_reads(most));
+        let (start, max) = strategy.in_flight(gathers(plan));
+        let min = if max > start { strategy.workers.max(1).min(probe::cpus()) } else { start };
+        let tuner = Tuner::new(as_reads(start), as_reads(min), as_reads(max));
         Self { tuner, fallback: DirectIoFallback::new(strategy.profiled_direct_rate, ProbeWindow::default()) }
     }
 

@@ -143,7 +143,7 @@ impl TensorStream {
         };
         check_limit(limit, 1)?;
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
-            return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
+            return Err(Error::StreamBuffer { bytes, min: MIN_BUFFER, limit });
         }
         let checkpoint = loader.open_checkpoint(path, LoadMode::Stream { memory_alignment: alignment })?;
         Ok(Self::of(loader, checkpoint, started))
@@ -290,10 +290,10 @@ impl TensorStream {
         let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.min_alignment()).as_u64());
         let required_alignment = alignments.max().unwrap_or(1);
         if (pool.alignment() as u64) < required_alignment {
-            return Err(Error::TensorAlignment { bytes: required_alignment, most: pool.alignment() as u64 });
+            return Err(Error::TensorAlignment { bytes: required_alignment, max: pool.alignment() as u64 });
         }
         let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
-        let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
+        let buffers = Buffers { buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
             Order::Selection => Some(loader.selection_choice().resolve_in_order(&checkpoint.catalog)?),
@@ -342,8 +342,8 @@ impl TensorStream {
 
 /// Refuses a limit that so many streams together cannot do with.
 pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
-    let least = streams * MIN_LIMIT;
-    if limit < least { Err(Error::StreamLimit { limit, least }) } else { Ok(()) }
+    let min = streams * MIN_LIMIT;
+    if limit < min { Err(Error::StreamLimit { limit, min }) } else { Ok(()) }
 }
 
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be

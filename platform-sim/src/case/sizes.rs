@@ -97,14 +97,14 @@ impl Sizes {
         }
     }
 
-    fn huge(&mut self, number: u64, least: u64, most: u64) -> Extra {
-        let tensor = self.tensor(format!("huge.{number}"), least, most);
+    fn huge(&mut self, number: u64, min: u64, max: u64) -> Extra {
+        let tensor = self.tensor(format!("huge.{number}"), min, max);
         Extra { file: self.draw.number(0..=99), index: self.draw.index(8), tensor }
     }
 
-    fn tensor(&mut self, name: String, least: u64, most: u64) -> NewTensor {
+    fn tensor(&mut self, name: String, min: u64, max: u64) -> NewTensor {
         let dtype = *self.draw.of(DType::ALL);
-        let bytes = self.draw.magnitude(least..=most).next_multiple_of(dtype.whole_bytes());
+        let bytes = self.draw.magnitude(min..=max).next_multiple_of(dtype.whole_bytes());
         let shape = shape_of(&mut self.draw, elements(dtype, bytes));
         NewTensor { name, dtype, bytes, shape, tied: false }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Memory that is counted, and may not be more than `most`.
+/// Memory that is counted, and may not be more than `max`.
 #[derive(Debug, Clone)]
 struct Counted {
     live: Arc<AtomicUsize>,
@@ -154,7 +154,7 @@ fn bad_options_are_refused() {
     let pool = Pool::builder().limit(MB).memory(HeapMemory::aligned(Alignment::ONE)).build();
     let loader = Loader::new().stream_pool(pool).tensor_alignment(Alignment::PAGE);
     let error = loader.stream(&path).expect("opens").next().expect("an error").expect_err("unaligned memory");
-    assert!(matches!(error, Error::TensorAlignment { bytes: 4096, most: 1 }), "{error}");
+    assert!(matches!(error, Error::TensorAlignment { bytes: 4096, max: 1 }), "{error}");
 }
 
 #[test]
@@ -228,9 +228,9 @@ fn buffers_are_of_the_size_that_was_asked_for() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 16]);
     let loader = Loader::new().memory_limit(4 * MB as u64).stream_buffer(MB as u64);
-    let mut most = 0;
-    loader.stream(&path).expect("opens").for_each_chunk(|_, _, bytes| most = most.max(bytes.len())).expect("streams");
-    assert!((MB / 2..=MB).contains(&most), "{most}");
+    let mut max = 0;
+    loader.stream(&path).expect("opens").for_each_chunk(|_, _, bytes| max = max.max(bytes.len())).expect("streams");
+    assert!((MB / 2..=MB).contains(&max), "{max}");
     for wrong in [1000, 5 * MB as u64] {
         let error = loader.clone().stream_buffer(wrong).stream(&path).expect_err("refused");
         assert!(matches!(error, Error::StreamBuffer { .. }) && error.is_bad_request(), "{error}");

@@ -147,7 +147,7 @@ struct Slow {
     fails_at: Option<u64>,
     next: u64,
     held: BTreeMap<Ticket, (u32, PoolBuffer)>,
-    most: usize,
+    max: usize,
     bytes: usize,
 }
 
@@ -163,7 +163,7 @@ impl Sink<PoolBuffer> for Slow {
         let ticket = Ticket(self.next);
         self.next += 1;
         self.held.insert(ticket, (0, chunk.into_buffer()));
-        self.most = self.most.max(self.held.len());
+        self.max = self.max.max(self.held.len());
         Ok(ticket)
     }
 
@@ -195,7 +195,7 @@ fn a_sink_gets_everything_and_no_more_at_a_time_than_it_takes() {
     let mut sink = Slow::default();
     loader.stream(&path).expect("opens").send_to(&mut sink).expect("streams");
     assert_eq!((sink.bytes, sink.held.len()), (40 * MB, 0));
-    assert!((2..=3).contains(&sink.most), "{}", sink.most);
+    assert!((2..=3).contains(&sink.max), "{}", sink.max);
     let mut sink = Slow { fails_at: Some(5), ..Slow::default() };
     let error = loader.stream(&path).expect("opens").send_to(&mut sink).expect_err("fails");
     assert!(matches!(&error, SinkPumpError::Sink(why) if why == "the device is gone"), "{error}");

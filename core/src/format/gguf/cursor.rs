@@ -66,9 +66,9 @@ impl<'a> Cursor<'a> {
         self.file_len - self.at as u64
     }
 
-    /// How many of `count` things, of which each takes `least` bytes at least, can lie in the bytes that are there.
-    pub(super) fn room_for(&self, count: u64, least: u64) -> usize {
-        count.min((self.bytes.len() - self.at) as u64 / least) as usize
+    /// How many of `count` things, of which each takes `min` bytes at least, can lie in the bytes that are there.
+    pub(super) fn room_for(&self, count: u64, min: u64) -> usize {
+        count.min((self.bytes.len() - self.at) as u64 / min) as usize
     }
 
     /// The next `needed` bytes.

@@ -39,10 +39,10 @@ pub enum GgufError {
     NegativeCount { what: &'static str, count: i64 },
     /// More keys and tensors than the file has room for.
     #[error(
-        "the header claims {tensors} tensors and {keys} metadata values, which take {least} bytes at least, but the file has \
+        "the header claims {tensors} tensors and {keys} metadata values, which take {min} bytes at least, but the file has \
          {file_len}; it is cut off or damaged"
     )]
-    Counts { tensors: u64, keys: u64, least: u128, file_len: u64 },
+    Counts { tensors: u64, keys: u64, min: u128, file_len: u64 },
     /// A header beyond every real one.
     #[error(
         "the header goes on to byte {end} at least, but at most {MAX_HEADER_BYTES} bytes are read of one; the file is damaged"

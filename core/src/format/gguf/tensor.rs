@@ -64,12 +64,12 @@ impl<'a> Entry<'a> {
         if !row.is_multiple_of(ggml.block_elements()) {
             return Err(GgufError::PartialBlock { name: name(), ggml, len: row });
         }
-        let most = i64::MAX as u64;
+        let max = i64::MAX as u64;
         let elements = self.ggml_shape().iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim.max(1)));
         elements
-            .filter(|&elements| elements <= most)
+            .filter(|&elements| elements <= max)
             .and_then(|elements| elements.div_ceil(ggml.block_elements()).checked_mul(ggml.block_bytes()))
-            .filter(|&bytes| bytes <= most)
+            .filter(|&bytes| bytes <= max)
             .map(drop)
             .ok_or_else(|| GgufError::Overflow { name: name(), ggml, shape: self.ggml_shape().to_vec() })
     }
