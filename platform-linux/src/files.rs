@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::probe;
 use floodtide_core::format::content::{Content, START_BYTES};
-use floodtide_core::{DirectLimits, Stamp};
+use floodtide_core::{DirectLimits, FileVersion};
 use floodtide_memory::sync::OnceLock;
 use floodtide_memory::sync::{AtomicBool, Ordering};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 pub(crate) const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// A file's stamp as its metadata tell it.
-fn stamp_of(metadata: &std::fs::Metadata) -> Stamp {
-    Stamp {
+fn stamp_of(metadata: &std::fs::Metadata) -> FileVersion {
+    FileVersion::Local {
         device: metadata.dev(),
         inode: metadata.ino(),
-        bytes: metadata.size(),
+        len: metadata.size(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
     }
 }
@@ -37,7 +37,7 @@ pub struct OpenFile {
     uncached: AtomicBool,
     /// What it is, once that was asked.
     content: OnceLock<Content>,
-    stamp: Stamp,
+    stamp: FileVersion,
 }
 
 impl OpenFile {
@@ -73,7 +73,7 @@ impl OpenFile {
         let Some(limits) = probe::direct_limits(&self.buffered) else { return };
         let Ok(direct) = open(&self.path, OFlags::DIRECT | OFlags::NONBLOCK) else { return };
         // The path may mean another file by now; that is reported at the end of the load, not read here.
-        if direct.metadata().is_ok_and(|m| self.stamp.difference(stamp_of(&m)).is_none()) {
+        if direct.metadata().is_ok_and(|m| self.stamp.difference(&stamp_of(&m)).is_none()) {
             self.direct = Some((direct, limits));
         }
     }
@@ -83,12 +83,15 @@ impl OpenFile {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.stamp.bytes
+        self.stamp.len()
     }
 
     /// The number of the device that it lies on.
     pub fn device(&self) -> u64 {
-        self.stamp.device
+        match self.stamp {
+            FileVersion::Local { device, .. } => device,
+            _ => 0,
+        }
     }
 
     pub fn buffered(&self) -> &File {
@@ -157,27 +160,27 @@ impl OpenFile {
 
     fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
         self.buffered.read_exact_at(buffer, offset).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone(), what: "its length is another" },
+            io::ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone(), what: "its length changed" },
             _ => Error::Io { path: self.path.clone(), action: "read the header", source },
         })
     }
 
     /// Whether the open file is still what it was when it was opened, whatever its path means now.
     pub fn is_unchanged(&self) -> bool {
-        self.buffered.metadata().is_ok_and(|metadata| self.stamp.difference(stamp_of(&metadata)).is_none())
+        self.buffered.metadata().is_ok_and(|metadata| self.stamp.difference(&stamp_of(&metadata)).is_none())
     }
 
     /// Fails if the file, or what its path means, is not what it was when it was opened.
     pub fn check_unchanged(&self) -> Result<(), Error> {
         let changed = |what| Error::Changed { path: self.path.clone(), what };
         let named = std::fs::metadata(&self.path).map_err(|_| changed("it was removed"))?;
-        if self.stamp.difference(stamp_of(&named)).is_none() {
+        if self.stamp.difference(&stamp_of(&named)).is_none() {
             // The same inode, so this is the open file too.
             return Ok(());
         }
         let open = self.buffered.metadata();
         for now in [open.as_ref().unwrap_or(&named), &named] {
-            if let Some(what) = self.stamp.difference(stamp_of(now)) {
+            if let Some(what) = self.stamp.difference(&stamp_of(now)) {
                 return Err(changed(what));
             }
         }

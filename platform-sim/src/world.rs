@@ -27,8 +27,8 @@ use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, Order, Outcome, Plan, ReadId,
-    ReadOp, Stamp, Verification, WriteOnly,
+    BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order, Outcome,
+    Plan, ReadId, ReadOp, Verification, WriteOnly,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -50,7 +50,7 @@ pub(crate) struct World {
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
     pub(crate) memory: Memory,
     /// The files as they were when they were opened.
-    pub(crate) stamps: Vec<Stamp>,
+    pub(crate) stamps: Vec<FileVersion>,
     /// Rules that were broken: each is a defect.
     pub(crate) violations: RefCell<Vec<String>>,
     /// The chunks that were taken, and those that landed.
@@ -119,7 +119,7 @@ impl World {
         history: Rc<RefCell<History>>,
         catalog: Catalog,
         plan: Plan,
-        stamps: Vec<Stamp>,
+        stamps: Vec<FileVersion>,
     ) -> Result<Self, Error> {
         let (catalog, plan) = (Arc::new(catalog), Arc::new(plan));
         let verification = if case.verify {
@@ -246,7 +246,7 @@ impl World {
     /// Whether every file is what it was when it was opened.
     pub(crate) fn check_stamps(&self) -> Result<(), Error> {
         for (file, stamp) in self.storage.files.iter().zip(&self.stamps) {
-            if let Some(what) = stamp.difference(file.stamp()) {
+            if let Some(what) = stamp.difference(&file.stamp()) {
                 self.note("change detected", &[]);
                 return Err(Error::Platform { message: format!("{}: the file changed ({what})", file.path) });
             }

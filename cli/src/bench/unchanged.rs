@@ -1,26 +1,26 @@
 //! Whether the files are still those that the bench began with: rates of other bytes compare nothing.
 
 use crate::output::Failure;
-use floodtide::core::{Escaped, Stamp};
+use floodtide::core::{Escaped, FileVersion};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What the files were when the bench began.
 #[derive(Debug)]
 pub(super) struct Unchanged {
-    files: Vec<(PathBuf, Stamp)>,
+    files: Vec<(PathBuf, FileVersion)>,
 }
 
 impl Unchanged {
     pub(super) fn new(files: &[PathBuf]) -> Result<Self, Failure> {
-        let files = files.iter().map(|path| Ok((path.clone(), stamp(path)?)));
+        let files = files.iter().map(|path| Ok((path.clone(), version(path)?)));
         Ok(Self { files: files.collect::<Result<_, Failure>>()? })
     }
 
     /// Fails if one is another by now.
     pub(super) fn check(&self) -> Result<(), Failure> {
         for (path, before) in &self.files {
-            if let Some(what) = before.difference(stamp(path)?) {
+            if let Some(what) = before.difference(&version(path)?) {
                 let (path, advice) = (path.to_string_lossy(), "measure again when nobody writes to the checkpoint");
                 return Err(Failure::Failed(format!(
                     "{}: the file has changed since the bench began ({what}); {advice}",
@@ -32,14 +32,14 @@ impl Unchanged {
     }
 }
 
-fn stamp(path: &Path) -> Result<Stamp, Failure> {
+fn version(path: &Path) -> Result<FileVersion, Failure> {
     let metadata = path.metadata().map_err(|error| {
         Failure::Failed(format!("{}: cannot examine the file: {error}", Escaped(&path.to_string_lossy())))
     })?;
-    Ok(Stamp {
+    Ok(FileVersion::Local {
         device: metadata.dev(),
         inode: metadata.ino(),
-        bytes: metadata.len(),
+        len: metadata.len(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
     })
 }

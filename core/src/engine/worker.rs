@@ -3,9 +3,8 @@
 use super::{Disposition, Engine, Readiness};
 use crate::error::Error;
 use crate::planted::planted;
-use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource};
+use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource, SourceError};
 use crate::units::{ChunkId, ExtentId};
-use alloc::string::ToString;
 use alloc::vec::Vec;
 
 /// An engine shared by workers: a mutex on a platform with threads, a cell in a simulator.
@@ -152,10 +151,10 @@ impl<S: ReadSource> Worker<S> {
         &mut self,
         engine: &H,
         buffers: &P,
-    ) -> Result<(), S::Error> {
+    ) -> Result<(), SourceError> {
         let completed = &mut self.completed;
         if let Err(error) = self.source.wait(&mut |completion| completed.push(completion)) {
-            let message = error.to_string();
+            let message = error.0.clone();
             engine.with(|e| e.fail(Error::Platform { message }));
             return Err(error);
         }

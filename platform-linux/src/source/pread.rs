@@ -2,9 +2,8 @@
 
 use super::{fault, pause};
 use crate::files::OpenFile;
-use floodtide_core::{Buffer, Completion, Outcome, ReadOp, ReadSource, Rejected};
+use floodtide_core::{Buffer, Completion, Outcome, ReadOp, ReadSource, Rejected, SourceError};
 use rustix::io::Errno;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 /// A source that has read by the time it is asked.
@@ -47,7 +46,6 @@ fn outcome(read: rustix::io::Result<usize>) -> Outcome {
 
 impl<B: Buffer> ReadSource for PreadSource<B> {
     type Buffer = B;
-    type Error = Infallible;
 
     fn capacity(&self) -> usize {
         1
@@ -63,7 +61,7 @@ impl<B: Buffer> ReadSource for PreadSource<B> {
         Ok(())
     }
 
-    fn wait(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> Result<(), Infallible> {
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> Result<(), SourceError> {
         if let Some(completion) = self.done.take() {
             completed(completion);
         }

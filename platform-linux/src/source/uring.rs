@@ -2,7 +2,9 @@
 
 use super::{fault, pause};
 use crate::files::OpenFile;
-use floodtide_core::{Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, Rejected, WriteOnly};
+use floodtide_core::{
+    Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError, WriteOnly,
+};
 use floodtide_memory::StableBuffer;
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::io::ReadWriteFlags;
@@ -110,7 +112,6 @@ impl<B: StableBuffer> UringSource<B> {
 
 impl<B: StableBuffer> ReadSource for UringSource<B> {
     type Buffer = B;
-    type Error = io::Error;
 
     fn capacity(&self) -> usize {
         self.pending.len()
@@ -149,8 +150,8 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
         }
     }
 
-    fn wait(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> io::Result<()> {
-        if self.in_flight == 0 { Ok(()) } else { self.reap(completed) }
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> Result<(), SourceError> {
+        if self.in_flight == 0 { Ok(()) } else { self.reap(completed).map_err(|error| SourceError(error.to_string())) }
     }
 }
 

@@ -174,7 +174,7 @@ fn direct_reads_refused_only_when_they_are_made_go_through_the_page_cache() {
 const CHANGES: [(OnPath, &[&str]); 4] = [
     (
         |path| fs::File::options().write(true).open(path).expect("opens").set_len(5 * MB as u64).expect("cuts"),
-        &["its length is another", "the file ends at byte", "shorter than when it was opened"],
+        &["its length changed", "the file ends at byte", "shorter than when it was opened"],
     ),
     (|path| fs::remove_file(path).expect("removes"), &["it was removed"]),
     (

@@ -1,7 +1,7 @@
 //! The worker over a scripted source: what it asks for, where buffers go, and how it ends.
 
 use super::*;
-use crate::source::{Buffer, Completion, ReadSource, Rejected};
+use crate::source::{Buffer, Completion, ReadSource, Rejected, SourceError};
 use crate::write_only::WriteOnly;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
@@ -33,7 +33,6 @@ struct Source {
 
 impl ReadSource for Source {
     type Buffer = Memory;
-    type Error = &'static str;
 
     fn capacity(&self) -> usize {
         self.capacity
@@ -59,10 +58,10 @@ impl ReadSource for Source {
         self.flushes.set(self.flushes.get() + 1);
     }
 
-    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Memory>)) -> Result<(), &'static str> {
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Memory>)) -> Result<(), SourceError> {
         assert!(!self.in_flight.is_empty(), "there is something to wait for");
         if let Some(left) = &mut self.waits {
-            *left = left.checked_sub(1).ok_or("the ring is gone")?;
+            *left = left.checked_sub(1).ok_or_else(|| SourceError("the ring is gone".to_string()))?;
         }
         for (op, buffer) in self.in_flight.drain(..) {
             let outcome = self.script.pop_front().unwrap_or(Outcome::Read(op.len));

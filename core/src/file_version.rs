@@ -1,0 +1,99 @@
+//! Tells one state of a file from another.
+
+use crate::planted::planted;
+use alloc::string::String;
+
+/// The version of a file, as its storage knows it before and after a load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileVersion {
+    /// A local file: its identity, and the marks that a write leaves on it.
+    Local {
+        /// The device that it is on.
+        device: u64,
+        /// Its number there.
+        inode: u64,
+        /// Its length in bytes.
+        len: u64,
+        /// When it was last written to: seconds, and nanoseconds.
+        modified: (i64, i64),
+    },
+    /// An object that a server tags (`ETag`), or a file of a commit.
+    Tag {
+        /// Its length in bytes.
+        len: u64,
+        /// The tag, as the server writes it.
+        tag: String,
+    },
+    /// An object whose writes are numbered.
+    Generation {
+        /// Its length in bytes.
+        len: u64,
+        /// The number of the write that made it.
+        generation: u64,
+    },
+}
+
+impl FileVersion {
+    /// Returns the length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        match self {
+            Self::Local { len, .. } | Self::Tag { len, .. } | Self::Generation { len, .. } => *len,
+        }
+    }
+
+    /// Returns true when the file has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns how `now` differs, in words; `None` when it does not.
+    #[must_use]
+    pub fn difference(&self, now: &Self) -> Option<&'static str> {
+        if planted!(ChangeUnnoticed) || self == now {
+            return None;
+        }
+        let identity = |version: &Self| match version {
+            Self::Local { device, inode, .. } => Some((*device, *inode)),
+            _ => None,
+        };
+        Some(if identity(self) != identity(now) {
+            "another file has taken its place"
+        } else if self.len() != now.len() {
+            "its length changed"
+        } else {
+            "it was written to"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mark_counts() {
+        let local = |device, inode, len, modified| FileVersion::Local { device, inode, len, modified };
+        let (tag, number) = (
+            |len, tag: &str| FileVersion::Tag { len, tag: tag.into() },
+            |len, generation| FileVersion::Generation { len, generation },
+        );
+        let version = local(1, 2, 3, (4, 5));
+        assert_eq!(version.difference(&version.clone()), None);
+        for (before, now, word) in [
+            (&version, local(9, 2, 3, (4, 5)), "another file"),
+            (&version, local(1, 9, 3, (4, 5)), "another file"),
+            (&version, local(1, 2, 9, (4, 5)), "length"),
+            (&version, local(1, 2, 3, (9, 5)), "written"),
+            (&version, local(1, 2, 3, (4, 9)), "written"),
+            (&version, tag(3, "a"), "another file"),
+            (&tag(3, "a"), tag(3, "b"), "written"),
+            (&tag(3, "a"), tag(4, "b"), "length"),
+            (&number(3, 1), number(3, 2), "written"),
+        ] {
+            assert!(before.difference(&now).is_some_and(|what| what.contains(word)), "{now:?}");
+        }
+    }
+}
