@@ -139,7 +139,7 @@ fn engine(c: &mut Criterion) {
                 let mut in_flight = std::collections::VecDeque::with_capacity(8);
                 loop {
                     while in_flight.len() < 8
-                        && let Some(op) = engine.next_read()
+                        && let Some(op) = engine.next_read(RouteId(0))
                     {
                         in_flight.push_back(op);
                     }

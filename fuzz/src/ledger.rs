@@ -65,8 +65,8 @@ impl Ledger {
 
     /// Asks for a read; whether there was one.
     pub fn issue(&mut self) -> bool {
-        let readiness = self.engine.readiness();
-        let next = self.engine.next_read();
+        let readiness = self.engine.readiness(RouteId(0));
+        let next = self.engine.next_read(RouteId(0));
         assert_eq!(next.is_some(), readiness == Readiness::Ready, "it does as it says");
         let Some(op) = next else {
             match readiness {
@@ -170,7 +170,7 @@ impl Ledger {
             if self.issue() {
                 continue;
             }
-            if let Readiness::Starved(extent) = self.engine.readiness() {
+            if let Readiness::Starved(extent) = self.engine.readiness(RouteId(0)) {
                 self.admit(extent.0);
             } else {
                 assert!(!self.in_flight.is_empty(), "nothing in flight, and yet it is not finished");
