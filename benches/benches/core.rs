@@ -6,7 +6,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use floodtide_core::format::gguf::{Parsed, parse};
 use floodtide_core::format::safetensors::Header;
 use floodtide_core::{
-    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, Selection,
+    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, RouteId,
+    Selection,
 };
 use safetensors::SafeTensors;
 use std::hint::black_box;

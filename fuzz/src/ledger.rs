@@ -1,7 +1,7 @@
 //! A reference of the engine's state: what must be so after every step, whatever the platform did.
 
 use crate::device::Device;
-use floodtide_core::{
+use floodtide_core::{RouteId, 
     Catalog, Disposition, Engine, Error, Event, ExtentId, Fault, FileId, Outcome, Plan, ReadId, ReadOp, Readiness,
     TensorId, TensorInfo,
 };

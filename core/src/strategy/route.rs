@@ -128,7 +128,8 @@ impl<'a> Group<'a> {
             _ => (2 << 20, 1, cpus),
         };
         // One worker hands out all reads of a runtime.
-        let (depth, workers) = if style == ReadStyle::Tasks { (depth * workers.max(1), workers.min(1)) } else { (depth, workers) };
+        let (depth, workers) =
+            if style == ReadStyle::Tasks { (depth * workers.max(1), workers.min(1)) } else { (depth, workers) };
         let most_in_flight = match style {
             ReadStyle::Queue if waits => MAX_IN_FLIGHT,
             // Each is a thread. Copies from the page cache keep a processor busy, and there are no more of those.

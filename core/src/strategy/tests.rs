@@ -44,7 +44,15 @@ pub(super) fn device() -> Device {
 
 /// Two files of 1 GiB, all of them selected.
 pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
-    let file = FileSignals { bytes: 1 << 30, resident, cached: vec![], direct, aligned: true, wanted_bytes: 1 << 30, device: 0 };
+    let file = FileSignals {
+        bytes: 1 << 30,
+        resident,
+        cached: vec![],
+        direct,
+        aligned: true,
+        wanted_bytes: 1 << 30,
+        device: 0,
+    };
     Signals {
         files: vec![file.clone(), file],
         selected_bytes: 2 << 30,

@@ -195,7 +195,8 @@ fn each_recovery_is_counted() {
 #[test]
 fn a_read_in_flight_learns_from_a_fault_that_its_file_was_demoted() {
     let (mut engine, _) = load(200_000, 100, true);
-    let (first, second) = (engine.next_read(RouteId(0)).expect("a read"), engine.next_read(RouteId(0)).expect("a read"));
+    let (first, second) =
+        (engine.next_read(RouteId(0)).expect("a read"), engine.next_read(RouteId(0)).expect("a read"));
     assert!(!resubmitted(&mut engine, &first, Outcome::Failed(Fault::Invalid)).direct);
     assert!(!resubmitted(&mut engine, &second, Outcome::Failed(Fault::Again)).direct);
     assert_eq!(engine.recoveries(), Recoveries { retried: 1, buffered: 2, demoted: 1, ..Recoveries::default() });
