@@ -6,7 +6,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use floodtide_core::format::gguf::{Parsed, parse};
 use floodtide_core::format::safetensors::Header;
 use floodtide_core::{
-    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, Selection,
+    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, RouteId,
+    Selection,
 };
 use safetensors::SafeTensors;
 use std::hint::black_box;
@@ -139,7 +140,7 @@ fn engine(c: &mut Criterion) {
                 let mut in_flight = std::collections::VecDeque::with_capacity(8);
                 loop {
                     while in_flight.len() < 8
-                        && let Some(op) = engine.next_read()
+                        && let Some(op) = engine.next_read(RouteId(0))
                     {
                         in_flight.push_back(op);
                     }

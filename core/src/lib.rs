@@ -59,7 +59,7 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
-    BufferSupply, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, land,
+    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, land,
     next_read,
 };
 pub use error::{Error, FormatError};
@@ -76,7 +76,7 @@ pub use selection::Selection;
 pub use shard::{Cut, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 pub use strided::Strided;
-pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
+pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, RouteId, TensorId};
 pub use verify::{ContentHashes, Verification};
 pub use wanted::{Slice, Wanted};
 pub use write_only::WriteOnly;

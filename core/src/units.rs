@@ -38,6 +38,11 @@ id! {
     ChunkId
 }
 
+id! {
+    /// A route of a [`Strategy`](crate::strategy::Strategy): how the files of one device are read.
+    RouteId
+}
+
 /// A power of two, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alignment(u64);

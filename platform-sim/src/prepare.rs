@@ -17,9 +17,11 @@ use core::cell::RefCell;
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::format::serverlessllm::StoreIndex;
 use floodtide_core::format::shard_index::ShardIndex;
-use floodtide_core::strategy::{Backend, Consumer as StrategyConsumer, FileSignals, Signals, decide};
+use floodtide_core::storage::DeviceSignals;
+use floodtide_core::strategy::{Consumer as StrategyConsumer, Device, FileSignals, Signals, decide};
 use floodtide_core::{
-    Access, Catalog, CatalogBuilder, DirectLimits, Error, Format, MemoryLimit, Order, PlanOptions, Planner, Wanted,
+    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, Format, MemoryLimit, Order, PlanOptions, Planner,
+    ReadStyle, Wanted,
 };
 
 /// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it
@@ -163,7 +165,14 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         direct: device.says.is_some(),
         aligned,
         wanted_bytes: 1,
+        device: 0,
     });
+    let ring = Backend::new("ring", ReadStyle::Queue);
+    let device = Device {
+        signals: DeviceSignals { file_system: "the world".to_owned(), ..DeviceSignals::default() },
+        backends: vec![ring, Backend::new("threads", ReadStyle::Blocking)],
+        requested: case.strict.then_some(ring),
+    };
     let signals = Signals {
         files: files.collect(),
         // The world's checkpoints stand for larger ones, which are not read in one go.
@@ -174,15 +183,12 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
             .saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
         verified: false,
-        file_system: "the world".to_owned(),
-        network: false,
-        uring_refused: None,
+        devices: vec![device],
         direct_refused: None,
         leave_cached: false,
         memory: u64::MAX,
         cpus: case.workers,
-        profile: None,
     };
-    let strategy = decide(&signals, case.strict.then_some(Backend::Uring));
+    let strategy = decide(&signals);
     case.devices.iter().zip(strategy.direct).map(|(device, direct)| device.says.filter(|_| direct)).collect()
 }

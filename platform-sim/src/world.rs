@@ -27,8 +27,8 @@ use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferSupply, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order, Outcome,
-    Plan, ReadId, ReadOp, Verification, WriteOnly,
+    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
+    Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -231,7 +231,7 @@ impl World {
             let through_cache = !matches!(turn, Detoured::Back(_));
             self.note("through the page cache", &[through_cache.into()]);
             self.turned.set(self.turned.get() + 1);
-            self.engine.borrow_mut().set_through_cache(through_cache);
+            self.engine.borrow_mut().set_through_cache(RouteId(0), through_cache);
         }
         let Some(tuner) = &self.tuner else { return };
         if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.want as u64) {
@@ -239,7 +239,7 @@ impl World {
             self.retuned.set(self.retuned.get() + 1);
             let longest = self.plan.chunks().iter().map(|chunk| chunk.slot.len()).max().unwrap_or(0) as u64;
             let bytes = longest.saturating_mul(window.into()).min(self.in_flight_limit);
-            self.engine.borrow_mut().set_window(bytes, window.div_ceil(self.workers) as usize);
+            self.engine.borrow_mut().set_window(RouteId(0), bytes, window.div_ceil(self.workers) as usize);
         }
     }
 
@@ -299,15 +299,15 @@ impl EngineHandle for World {
         result
     }
 
-    fn wait_for_room(&self) {
+    fn wait_for_room(&self, _: RouteId) {
         self.violated("a simulated worker waited by itself");
     }
 }
 
-impl BufferSupply for World {
+impl BufferProvider for World {
     type Buffer = SimChunk;
 
-    fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
+    fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
         let Some(staging) = self.staging() else { return Ok(true) };
         match staging.stages.borrow().next() {
             _ if staging.closed.get() => return Ok(false),
@@ -342,7 +342,7 @@ impl BufferSupply for World {
         }
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<SimChunk, Error> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<SimChunk, Error> {
         if !self.taken.borrow_mut().insert(chunk.0) {
             self.violated("a chunk's memory was taken twice");
         }
@@ -361,7 +361,7 @@ impl BufferSupply for World {
         Ok(SimChunk { address: base + planned.slot.start as u64, bytes: vec![0xee; planned.slot.len()] })
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: SimChunk) -> Result<(), Error> {
+    fn complete(&self, chunk: ChunkId, buffer: SimChunk) -> Result<(), Error> {
         self.note("landed", &[u64::from(chunk.0)]);
         if !self.landed.borrow_mut().insert(chunk.0) {
             self.violated("a chunk landed twice");
@@ -396,7 +396,7 @@ impl BufferSupply for World {
         Ok(())
     }
 
-    fn lands_slowly(&self) -> bool {
+    fn completion_is_slow(&self) -> bool {
         self.verification.is_some()
     }
 }

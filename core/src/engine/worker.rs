@@ -4,7 +4,7 @@ use super::{Disposition, Engine, Readiness};
 use crate::error::Error;
 use crate::planted::planted;
 use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource, SourceError};
-use crate::units::{ChunkId, ExtentId};
+use crate::units::{ChunkId, ExtentId, RouteId};
 use alloc::vec::Vec;
 
 /// An engine shared by workers: a mutex on a platform with threads, a cell in a simulator.
@@ -12,55 +12,64 @@ pub trait EngineHandle {
     /// Runs `f` with the engine to itself.
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R;
 
-    /// Waits until the engine may have a read to hand out, or a buffer that [`BufferSupply::provide`] did not have. Called by a
-    /// worker that has nothing in flight itself. May return early.
-    fn wait_for_room(&self);
+    /// Waits until the engine may have a read of a route to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called
+    /// by a worker that has nothing in flight itself. May return early.
+    fn wait_for_room(&self, route: RouteId);
 }
 
-/// Where chunks' buffers come from and go to.
-pub trait BufferSupply {
+/// Gives each chunk the buffer that it is read into, and takes the buffer back when the chunk is whole.
+pub trait BufferProvider {
     /// The memory.
     type Buffer: Buffer;
 
-    /// Gets the memory of an extent of a stream, so that its chunks can be [taken](Self::take). False when there is none just
-    /// now; it is then asked for again, by any worker. It must not wait: reads in flight may be what brings memory back.
+    /// Gets the memory of an extent of a stream, so that [`buffer_for`](Self::buffer_for) can give buffers to its chunks. Returns false when
+    /// there is none just now; it is then asked for again, by any worker. Must not wait: reads in flight may be what brings memory back.
     ///
     /// # Errors
     /// When there will never be any, which ends the load.
-    fn provide(&self, extent: ExtentId) -> Result<bool, Error>;
+    fn reserve(&self, extent: ExtentId) -> Result<bool, Error>;
 
-    /// The buffer of a chunk, as long as its slot. Asked for once per chunk.
+    /// Returns the buffer of a chunk, as long as its slot. Called once per chunk.
     ///
     /// # Errors
     /// When there is none, which ends the load.
-    fn take(&self, chunk: ChunkId) -> Result<Self::Buffer, Error>;
+    fn buffer_for(&self, chunk: ChunkId) -> Result<Self::Buffer, Error>;
 
     /// Takes back the buffer of a chunk that is whole.
     ///
     /// # Errors
-    /// When what has landed is not what it should be, which ends the load.
-    fn landed(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
+    /// When what was read is not what it should be, which ends the load.
+    fn complete(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
 
-    /// Whether [`landed`](Self::landed) is work that takes its time. A worker then submits what it can before each, so that the device has
-    /// something to do meanwhile; what has not landed yet is memory on top of what is in flight.
-    fn lands_slowly(&self) -> bool {
+    /// Returns true when [`complete`](Self::complete) is work that takes its time. A worker then submits what it can before each, so that
+    /// the device has something to do meanwhile; what is not complete yet is memory on top of what is in flight.
+    fn completion_is_slow(&self) -> bool {
         false
+    }
+
+    /// Learns that nothing more will complete: the load has failed, or else every worker is gone. May come more than once.
+    fn finish(&self, failed: bool) {
+        let _ = failed;
     }
 }
 
-/// The engine's next read with its buffer; `None` when there is nothing to do now.
-pub fn next_read<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P) -> Option<(ReadOp, P::Buffer)> {
+/// The engine's next read of a route with its buffer; `None` when there is nothing to do now.
+pub fn next_read<H: EngineHandle, P: BufferProvider>(
+    engine: &H,
+    buffers: &P,
+    route: RouteId,
+) -> Option<(ReadOp, P::Buffer)> {
     loop {
-        let next = engine.with(|e| e.next_read().ok_or_else(|| e.readiness()));
+        let next = engine.with(|e| e.next_read(route).ok_or_else(|| e.readiness(route)));
         match next {
-            Ok(op) => match buffers.take(op.chunk) {
+            Ok(op) => match buffers.buffer_for(op.chunk) {
                 Ok(buffer) => return Some((op, buffer)),
                 Err(error) => engine.with(|e| {
                     e.fail(error);
                     let _ = e.complete(op.id, Outcome::Read(0));
                 }),
             },
-            Err(Readiness::Starved(extent)) => match buffers.provide(extent) {
+            Err(Readiness::Starved(extent)) => match buffers.reserve(extent) {
                 Ok(true) => engine.with(|e| e.admit(extent)),
                 Ok(false) => return None,
                 Err(error) => engine.with(|e| e.fail(error)),
@@ -70,9 +79,9 @@ pub fn next_read<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P) -> O
     }
 }
 
-/// Gives a whole chunk to the supply; what that finds wrong ends the load.
-pub fn land<H: EngineHandle, P: BufferSupply>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
-    if let Err(error) = buffers.landed(chunk, buffer) {
+/// Gives a whole chunk to its provider; what that finds wrong ends the load.
+pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
+    if let Err(error) = buffers.complete(chunk, buffer) {
         engine.with(|e| e.fail(error));
     }
 }
@@ -93,16 +102,17 @@ pub enum Waits {
 #[derive(Debug)]
 pub struct Worker<S: ReadSource> {
     source: S,
+    route: RouteId,
     completed: Vec<Completion<S::Buffer>>,
     /// Chunks that are whole and not given back yet; empty between two calls.
     whole: Vec<(ChunkId, S::Buffer)>,
 }
 
 impl<S: ReadSource> Worker<S> {
-    /// A worker with its source.
-    pub fn new(source: S) -> Self {
+    /// A worker of a route with its source.
+    pub fn new(source: S, route: RouteId) -> Self {
         let completed = Vec::with_capacity(source.capacity());
-        Self { source, completed, whole: Vec::new() }
+        Self { source, route, completed, whole: Vec::new() }
     }
 
     /// Its source.
@@ -112,33 +122,33 @@ impl<S: ReadSource> Worker<S> {
 
     /// Works until nothing is left for this source: everything is issued or the load is over, and nothing of its own is
     /// in flight. How the load ended is the engine's [`result`](Engine::result).
-    pub fn run<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(mut self, engine: &H, buffers: &P) {
+    pub fn run<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(mut self, engine: &H, buffers: &P) {
         loop {
             match self.fill(engine, buffers) {
                 Waits::ForCompletion if self.collect(engine, buffers).is_err() => return,
                 Waits::ForCompletion => {}
-                Waits::ForRoom => engine.wait_for_room(),
+                Waits::ForRoom => engine.wait_for_room(self.route),
                 Waits::Done => return,
             }
         }
     }
 
     /// Submits reads until the source is full or the engine gives none. Never waits.
-    pub fn fill<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) -> Waits {
+    pub fn fill<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) -> Waits {
         self.submit_all(engine, buffers);
         if self.source.in_flight() > 0 {
             Waits::ForCompletion
-        } else if engine.with(|e| e.is_exhausted()) {
+        } else if engine.with(|e| e.readiness(self.route) == Readiness::Exhausted) {
             Waits::Done
         } else {
             Waits::ForRoom
         }
     }
 
-    fn submit_all<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
-        let most = self.source.capacity().min(engine.with(|e| e.reads_per_worker()));
+    fn submit_all<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
+        let most = self.source.capacity().min(engine.with(|e| e.reads_per_worker(self.route)));
         while self.source.in_flight() < most {
-            let Some((op, buffer)) = next_read(engine, buffers) else { break };
+            let Some((op, buffer)) = next_read(engine, buffers, self.route) else { break };
             self.submit(engine, buffers, op, buffer);
         }
     }
@@ -147,7 +157,7 @@ impl<S: ReadSource> Worker<S> {
     ///
     /// # Errors
     /// When the source can go on no more. What is in flight stays with it: it waits for that or leaks it when it is dropped.
-    pub fn collect<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(
+    pub fn collect<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
         buffers: &P,
@@ -170,7 +180,7 @@ impl<S: ReadSource> Worker<S> {
     }
 
     /// Submits one read; a refusal is an outcome like any other, and may bring the same chunk's next read.
-    fn submit<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(
+    fn submit<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
         buffers: &P,
@@ -187,7 +197,7 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    fn absorb<H: EngineHandle, P: BufferSupply<Buffer = S::Buffer>>(
+    fn absorb<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
         buffers: &P,
@@ -197,7 +207,7 @@ impl<S: ReadSource> Worker<S> {
             let _ = engine.with(|e| e.complete(completion.id, completion.outcome));
         }
         match engine.with(|e| e.complete(completion.id, completion.outcome)) {
-            Disposition::Landed(chunk) if buffers.lands_slowly() => self.whole.push((chunk, completion.buffer)),
+            Disposition::Landed(chunk) if buffers.completion_is_slow() => self.whole.push((chunk, completion.buffer)),
             Disposition::Landed(chunk) => land(engine, buffers, chunk, completion.buffer),
             Disposition::Resubmit(op) => self.submit(engine, buffers, op, completion.buffer),
             Disposition::Abandoned => {}

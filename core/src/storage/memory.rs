@@ -13,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt;
@@ -97,8 +98,8 @@ impl<B: Buffer> Storage<B> for MemoryStorage {
         "memory"
     }
 
-    fn backends(&self) -> &'static [Backend] {
-        &[VIEW, COPY]
+    fn backends(&self) -> Vec<Backend> {
+        vec![VIEW, COPY]
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Entry>, StorageError> {
@@ -140,7 +141,7 @@ impl<B: Buffer> Storage<B> for MemoryStorage {
     fn source(&self, files: &[Arc<dyn StorageFile>], options: SourceOptions) -> Result<BoxedSource<B>, String> {
         let _ = options;
         let bytes = |file: &Arc<dyn StorageFile>| {
-            file.as_any().downcast_ref::<MemoryFile>().map(|file| Arc::clone(&file.bytes))
+            (&**file as &dyn Any).downcast_ref::<MemoryFile>().map(|file| Arc::clone(&file.bytes))
         };
         Ok(Box::new(CopySource { files: files.iter().map(bytes).collect(), done: None }))
     }
@@ -202,9 +203,6 @@ impl StorageFile for MemoryFile {
         Ok(Some(Box::new(MemoryView(Arc::clone(&self.bytes)))))
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
 }
 
 /// Up to `len` bytes from `offset` on; `None` when that is past the end.

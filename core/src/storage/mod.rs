@@ -38,7 +38,7 @@ pub trait Storage<B: Buffer>: fmt::Debug + Send + Sync {
     fn name(&self) -> &str;
 
     /// Returns the storage's ways of reading, the one to fall back to last.
-    fn backends(&self) -> &'static [Backend];
+    fn backends(&self) -> Vec<Backend>;
 
     /// Lists a folder, sorted by name.
     ///
@@ -115,8 +115,9 @@ pub enum Opened {
     Folder,
 }
 
-/// An open file, pinned to the version that it had when it was opened.
-pub trait StorageFile: fmt::Debug + Send + Sync {
+/// An open file, pinned to the version that it had when it was opened. It is [`Any`] for the storage that opened it, which has it
+/// as its own type.
+pub trait StorageFile: Any + fmt::Debug + Send + Sync {
     /// Returns its name in the storage.
     fn name(&self) -> &str;
 
@@ -171,8 +172,6 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Returns the file as its own type, for the storage that opened it.
-    fn as_any(&self) -> &dyn Any;
 }
 
 /// A file's bytes where they are.

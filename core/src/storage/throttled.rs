@@ -109,7 +109,7 @@ impl<B: Buffer, S: Storage<B>, T: Timer> Storage<B> for Throttled<S, T> {
         self.inner.name()
     }
 
-    fn backends(&self) -> &'static [Backend] {
+    fn backends(&self) -> Vec<Backend> {
         self.inner.backends()
     }
 
@@ -131,12 +131,12 @@ impl<B: Buffer, S: Storage<B>, T: Timer> Storage<B> for Throttled<S, T> {
     }
 
     fn device_signals(&self, file: &dyn StorageFile, backends: &[Backend]) -> DeviceSignals {
-        let file = file.as_any().downcast_ref::<ThrottledFile<T>>().map_or(file, |file| &*file.inner);
+        let file = (file as &dyn Any).downcast_ref::<ThrottledFile<T>>().map_or(file, |file| &*file.inner);
         DeviceSignals { latency: self.class, ..self.inner.device_signals(file, backends) }
     }
 
     fn source(&self, files: &[Arc<dyn StorageFile>], options: SourceOptions) -> Result<BoxedSource<B>, String> {
-        let inner = |file: &Arc<dyn StorageFile>| match file.as_any().downcast_ref::<ThrottledFile<T>>() {
+        let inner = |file: &Arc<dyn StorageFile>| match (&**file as &dyn Any).downcast_ref::<ThrottledFile<T>>() {
             Some(file) => Arc::clone(&file.inner),
             None => Arc::clone(file),
         };
@@ -191,9 +191,6 @@ impl<T: Timer> StorageFile for ThrottledFile<T> {
         self.inner.view()
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
 }
 
 /// A source whose reads complete no earlier than they are due.

@@ -10,7 +10,8 @@ mod residency;
 
 pub use floodtide_memory::memory_limit;
 
-pub use residency::{Residency, residency, resident_share};
+pub use floodtide_core::storage::Residency;
+pub use residency::{residency, resident_share};
 
 use floodtide_core::{Alignment, DirectLimits};
 use io_uring::{IoUring, opcode};

@@ -1,6 +1,7 @@
 //! How much of a file is in the page cache, without touching it.
 
 use floodtide_core::ByteRange;
+use floodtide_core::storage::Residency;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsRawFd;
@@ -27,15 +28,6 @@ struct CacheStat {
 const SYS_CACHESTAT: libc::c_long = 451;
 /// How many places of a file are sampled where the kernel tells nothing else.
 const SAMPLES: u64 = 32;
-
-/// What of a file is in the page cache.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Residency {
-    /// The share, 0 to 1; `None` when nothing tells.
-    pub share: Option<f32>,
-    /// Where, if it is a part of the file and the kernel says which: whole windows of at least 1 MiB, ascending, joined.
-    pub ranges: Vec<ByteRange>,
-}
 
 /// Windows are at least so long, and at most so many a file.
 const WINDOW: u64 = 1 << 20;

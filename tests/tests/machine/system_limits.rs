@@ -45,7 +45,7 @@ fn loads_more_than_before(folder: &Path) {
 fn memory_that_is_kept_is_given_up_where_it_is_in_the_way() {
     let folder = folder();
     in_process(module_path!(), "loads more than before", folder.path(), |program| {
-        limit_address_space(program, 1280 << 20)
+        limit_address_space(program, 1280 << 20);
     });
 }
 

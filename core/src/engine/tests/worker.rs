@@ -81,7 +81,7 @@ impl EngineHandle for Shared {
         f(&mut self.engine.borrow_mut())
     }
 
-    fn wait_for_room(&self) {
+    fn wait_for_room(&self, _: RouteId) {
         self.waited.set(self.waited.get() + 1);
     }
 }
@@ -100,10 +100,10 @@ struct Supply {
     provided: RefCell<Vec<ExtentId>>,
 }
 
-impl BufferSupply for Supply {
+impl BufferProvider for Supply {
     type Buffer = Memory;
 
-    fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
+    fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
         let answer = self.provides.borrow_mut().pop_front().unwrap_or(Ok(true));
         if answer == Ok(true) {
             self.provided.borrow_mut().push(extent);
@@ -111,7 +111,7 @@ impl BufferSupply for Supply {
         answer
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<Memory, Error> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<Memory, Error> {
         if self.takes.is_some_and(|end| chunk.0 >= end) {
             return Err(Error::Platform { message: "no buffer".to_string() });
         }
@@ -119,7 +119,7 @@ impl BufferSupply for Supply {
         Ok(Memory(chunk))
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
+    fn complete(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
         assert_eq!(buffer, Memory(chunk));
         self.landed.borrow_mut().push(chunk);
         match self.refuses.filter(|&refused| refused == chunk) {
@@ -128,7 +128,7 @@ impl BufferSupply for Supply {
         }
     }
 
-    fn lands_slowly(&self) -> bool {
+    fn completion_is_slow(&self) -> bool {
         self.slowly
     }
 }
@@ -168,7 +168,7 @@ fn every_chunk_is_taken_once_and_lands() {
                 Engine::new(shared.with(|e| Arc::clone(&e.catalog)), shared.with(|e| Arc::clone(&e.plan)), u64::MAX);
             let shared = Shared { engine: RefCell::new(engine), waited: Cell::new(0) };
             let supply = Supply::default();
-            Worker::new(Source { capacity, ..Source::default() }).run(&shared, &supply);
+            Worker::new(Source { capacity, ..Source::default() }, RouteId(0)).run(&shared, &supply);
             assert_eq!(result(&shared), Ok(()));
             assert_eq!(*supply.taken.borrow(), chunks(&shared));
             let mut landed = supply.landed.take();
@@ -188,7 +188,7 @@ fn what_lands_and_is_wrong_ends_the_load_also_when_it_is_the_last() {
     let count = chunks(&shared()).len() as u32;
     for refused in [0, 3, count - 1] {
         let (shared, supply) = (shared(), Supply { refuses: Some(ChunkId(refused)), ..Supply::default() });
-        Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+        Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
         assert_eq!(result(&shared), Err(Error::Platform { message: "it is wrong".to_string() }));
         assert!(supply.landed.borrow().len() as u32 <= refused + 3, "nothing more is read");
     }
@@ -202,24 +202,24 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
         shared: &'a Shared,
         in_flight: RefCell<Vec<usize>>,
     }
-    impl BufferSupply for Watching<'_> {
+    impl BufferProvider for Watching<'_> {
         type Buffer = Memory;
 
-        fn provide(&self, extent: ExtentId) -> Result<bool, Error> {
-            self.supply.provide(extent)
+        fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
+            self.supply.reserve(extent)
         }
 
-        fn take(&self, chunk: ChunkId) -> Result<Memory, Error> {
-            self.supply.take(chunk)
+        fn buffer_for(&self, chunk: ChunkId) -> Result<Memory, Error> {
+            self.supply.buffer_for(chunk)
         }
 
-        fn landed(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
+        fn complete(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
             self.in_flight.borrow_mut().push(self.shared.with(|e| e.in_flight()));
-            self.supply.landed(chunk, buffer)
+            self.supply.complete(chunk, buffer)
         }
 
-        fn lands_slowly(&self) -> bool {
-            self.supply.lands_slowly()
+        fn completion_is_slow(&self) -> bool {
+            self.supply.completion_is_slow()
         }
     }
     let landed = |slowly| {
@@ -228,7 +228,7 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
         let watching = Watching { supply, shared: &shared, in_flight: RefCell::default() };
         let flushes = Rc::default();
         let source = Source { capacity: 3, flushes: Rc::clone(&flushes), ..Source::default() };
-        Worker::new(source).run(&shared, &watching);
+        Worker::new(source, RouteId(0)).run(&shared, &watching);
         assert_eq!(result(&shared), Ok(()));
         // Before each landing, or never.
         assert_eq!(flushes.get(), if slowly { chunks(&shared).len() } else { 0 });
@@ -247,16 +247,16 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
 #[test]
 fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 8, ..Source::default() });
-    shared.with(|e| e.set_window(u64::MAX, 2));
+    let mut worker = Worker::new(Source { capacity: 8, ..Source::default() }, RouteId(0));
+    shared.with(|e| e.set_window(RouteId(0), u64::MAX, 2));
     assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
     assert_eq!(worker.source().in_flight(), 2);
     // More of them, but not so many bytes.
-    shared.with(|e| e.set_window(5 * (64 << 10), 8));
+    shared.with(|e| e.set_window(RouteId(0), 5 * (64 << 10), 8));
     assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
     assert_eq!(worker.source().in_flight(), 5);
     // Fewer: what is in flight stays, and one is always allowed.
-    shared.with(|e| e.set_window(0, 0));
+    shared.with(|e| e.set_window(RouteId(0), 0, 0));
     assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (Waits::ForCompletion, 5));
     worker.run(&shared, &supply);
     assert_eq!(result(&shared), Ok(()));
@@ -265,7 +265,7 @@ fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
 #[test]
 fn a_source_is_filled_to_its_capacity() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 4, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 4, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
     assert_eq!(worker.source().in_flight(), 4);
     worker.collect(&shared, &supply).expect("the source is well");
@@ -276,8 +276,8 @@ fn a_source_is_filled_to_its_capacity() {
 #[test]
 fn a_worker_says_what_it_waits_for() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut first = Worker::new(Source { capacity: 100, ..Source::default() });
-    let mut second = Worker::new(Source { capacity: 100, ..Source::default() });
+    let mut first = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
+    let mut second = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
     assert_eq!(first.fill(&shared, &supply), Waits::ForCompletion);
     assert_eq!(second.fill(&shared, &supply), Waits::Done, "the other has it all");
     first.collect(&shared, &supply).expect("the source is well");
@@ -295,7 +295,7 @@ fn a_worker_says_what_it_waits_for() {
 fn a_worker_with_nothing_in_flight_waits_for_room() {
     let (shared, supply) = (streamed(), Supply::default());
     supply.provides.borrow_mut().extend([Ok(false), Ok(false)]);
-    Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
     assert_eq!((shared.waited.get(), result(&shared)), (2, Ok(())));
 }
 
@@ -304,7 +304,7 @@ fn memory_that_will_never_come_ends_the_load() {
     let (shared, supply) = (streamed(), Supply::default());
     let error = Error::Platform { message: "no memory".to_string() };
     supply.provides.borrow_mut().extend([Ok(true), Err(error.clone())]);
-    Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
     assert_eq!(result(&shared), Err(error));
     assert_eq!(shared.with(|e| (e.admitted(), e.in_flight())), (1, 0));
 }
@@ -312,7 +312,7 @@ fn memory_that_will_never_come_ends_the_load() {
 #[test]
 fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
     let (shared, supply) = (shared(), Supply { takes: Some(3), ..Supply::default() });
-    let mut worker = Worker::new(Source { capacity: 100, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
     assert_eq!((worker.source().in_flight(), shared.with(|e| e.in_flight())), (3, 3));
     worker.run(&shared, &supply);
@@ -323,7 +323,7 @@ fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
 #[test]
 fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
     let tries: Vec<(ChunkId, u32)> = worker.source().submitted.iter().map(|op| (op.chunk, op.attempt)).collect();
     assert_eq!(tries, [(ChunkId(0), 0), (ChunkId(0), 1), (ChunkId(0), 2)]);
@@ -335,7 +335,7 @@ fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
 #[test]
 fn a_source_that_takes_nothing_ends_the_load() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), Waits::Done);
     assert!(matches!(result(&shared), Err(Error::Read { fault: Fault::Again, .. })));
     assert!(supply.landed.borrow().is_empty());
@@ -345,7 +345,7 @@ fn a_source_that_takes_nothing_ends_the_load() {
 fn a_short_read_goes_on_in_the_same_buffer() {
     let (shared, supply) = (shared(), Supply::default());
     let script = VecDeque::from([Outcome::Read(100), Outcome::Failed(Fault::Io)]);
-    let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() }, RouteId(0));
     for ats in [vec![0, 100], vec![0, 100, 100]] {
         assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
         worker.collect(&shared, &supply).expect("the source is well");
@@ -359,7 +359,7 @@ fn a_short_read_goes_on_in_the_same_buffer() {
 #[test]
 fn a_source_that_cannot_go_on_ends_the_load_and_the_worker() {
     let (shared, supply) = (shared(), Supply::default());
-    Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }).run(&shared, &supply);
+    Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }, RouteId(0)).run(&shared, &supply);
     assert_eq!(result(&shared), Err(Error::Platform { message: "the ring is gone".to_string() }));
     assert_eq!(supply.landed.borrow().len(), 4);
     assert_eq!(shared.with(|e| e.in_flight()), 2, "they stay with the source");

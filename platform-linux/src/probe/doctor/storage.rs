@@ -2,7 +2,8 @@
 
 use super::subject::Subject;
 use super::{Finding, Status};
-use crate::files::OpenFile;
+use crate::storage::LocalFile;
+use floodtide_core::storage::StorageFile;
 use crate::probe::device::Device;
 use crate::probe::{FUSE, is_memory, profile as stored, residency};
 use memmap2::MmapMut;
@@ -68,7 +69,7 @@ pub(super) fn direct_reads(subject: &Subject) -> Finding {
 }
 
 /// Reads once, past the page cache: that a file opens for it, and that the system names an alignment, proves nothing.
-fn try_direct(file: &OpenFile) -> Result<String, String> {
+fn try_direct(file: &LocalFile) -> Result<String, String> {
     let Some(limits) = file.direct_limits() else {
         return Err("the file system names no alignment for them, or refuses to open the file".to_owned());
     };

@@ -1,7 +1,8 @@
 //! What a measurement reads: large files that are there, or a temporary one without a name.
 
 use super::ProbeError;
-use crate::files::OpenFile;
+use crate::storage::LocalFile;
+use floodtide_core::storage::StorageFile;
 use crate::probe::{file_system, is_memory, resident_share};
 use floodtide_core::{FileId, HumanBytes};
 use floodtide_memory::sync::{AtomicU64, Ordering};
@@ -28,7 +29,7 @@ const COLD: f32 = 0.02;
 /// Files to read from, piece after piece.
 #[derive(Debug)]
 pub(super) struct Bytes {
-    pub(super) files: Arc<[OpenFile]>,
+    pub(super) files: Vec<Arc<LocalFile>>,
     /// Where they come from, in words.
     pub(super) origin: String,
     /// Why cold buffered reads cannot be measured with them, if so.
@@ -66,7 +67,7 @@ impl Bytes {
             Ok((file, bytes)) => {
                 let opened = reopen(&file).map_err(|source| ProbeError::folder(folder, source))?;
                 let origin = format!("a temporary file of {}, removed afterwards", HumanBytes(bytes));
-                Ok(Self::new(vec![opened], origin, None, Some(file)))
+                Ok(Self::new(vec![Arc::new(opened)], origin, None, Some(file)))
             }
             // Nothing can be written, as on a read-only mount of models, but there is something to read.
             Err(error) if total(&cold) + total(&cached) >= wanted => {
@@ -88,17 +89,20 @@ impl Bytes {
     }
 
     fn new(
-        mut files: Vec<OpenFile>,
+        files: Vec<Arc<LocalFile>>,
         origin: String,
         buffered_refused: Option<String>,
         temporary: Option<File>,
     ) -> Self {
-        files.iter_mut().for_each(OpenFile::open_direct);
+        files.iter().for_each(|file| {
+            // Opens it for direct reads.
+            let _ = file.direct_limits();
+        });
         let pieces = files.iter().enumerate().flat_map(|(index, file)| {
-            (0..file.bytes() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE))
+            (0..file.len() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE))
         });
         let pieces = pieces.collect();
-        Self { files: files.into(), origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
+        Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
     }
 
     /// How many bytes there are to read.
@@ -143,15 +147,15 @@ impl Bytes {
     }
 }
 
-fn total(files: &[OpenFile]) -> u64 {
-    files.iter().map(|file| file.bytes() / PIECE * PIECE).sum()
+fn total(files: &[Arc<LocalFile>]) -> u64 {
+    files.iter().map(|file| file.len() / PIECE * PIECE).sum()
 }
 
 /// What a folder has to measure its device with.
 struct Existing {
     /// Large regular files, links followed, that lie on one device and are out of the page cache; and those that are not.
-    cold: Vec<OpenFile>,
-    cached: Vec<OpenFile>,
+    cold: Vec<Arc<LocalFile>>,
+    cached: Vec<Arc<LocalFile>>,
     /// Where a file of one's own lies on that device.
     home: PathBuf,
 }
@@ -177,11 +181,11 @@ fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> E
     // By size and name, so that the same folder gives the same measurement.
     paths.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     let on_a_device =
-        |path: &Path| OpenFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file));
-    let mut opened: Vec<OpenFile> = paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
-    let device = opened.first().map(OpenFile::device);
+        |path: &Path| LocalFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file)).map(Arc::new);
+    let mut opened: Vec<Arc<LocalFile>> = paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
+    let device = opened.first().map(|file| file.device());
     opened.retain(|file| Some(file.device()) == device);
-    let is_cold = |file: &OpenFile| resident_share(file.buffered()).is_some_and(|share| share <= COLD);
+    let is_cold = |file: &Arc<LocalFile>| resident_share(file.buffered()).is_some_and(|share| share <= COLD);
     let (cold, cached) = opened.into_iter().partition(is_cold);
     Existing { cold, cached, home }
 }
@@ -200,8 +204,8 @@ fn same_file_system(a: &File, b: &File) -> bool {
 }
 
 /// Whether it has no holes, which are not read from the device. Not by its blocks, of which many file systems without a device tell none.
-fn is_dense(file: &OpenFile) -> bool {
-    rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.bytes())
+fn is_dense(file: &LocalFile) -> bool {
+    rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.len())
 }
 
 /// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.
@@ -243,8 +247,8 @@ fn that_fits(wanted: u64, free: u64) -> Option<u64> {
     (room >= LEAST.min(wanted)).then_some(wanted.min(room))
 }
 
-fn reopen(file: &File) -> std::io::Result<OpenFile> {
-    OpenFile::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))).map_err(std::io::Error::other)
+fn reopen(file: &File) -> std::io::Result<LocalFile> {
+    LocalFile::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))).map_err(std::io::Error::other)
 }
 
 #[cfg(test)]
@@ -306,7 +310,7 @@ mod tests {
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
             let Existing { cold, cached, .. } =
                 existing(folder.path(), None, &File::open(folder.path()).expect("opens"));
-            assert_eq!(cold.iter().chain(&cached).map(OpenFile::bytes).collect::<Vec<_>>(), [4 * PIECE]);
+            assert_eq!(cold.iter().chain(&cached).map(|file| file.len()).collect::<Vec<_>>(), [4 * PIECE]);
             std::fs::remove_file(folder.path().join("link")).expect("removes");
         }
         // Holes are not read from a device.

@@ -2,7 +2,7 @@
 
 use super::Way;
 use super::bytes::Bytes;
-use crate::source::{PreadSource, UringSource};
+use crate::backend::{PreadSource, UringSource};
 use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource};
 use floodtide_memory::Region;
 use floodtide_memory::sync::{Barrier, Mutex, RwLock};
@@ -166,10 +166,10 @@ enum Source {
 
 impl Source {
     fn new(ring: bool, bytes: &Bytes, depth: usize) -> io::Result<Self> {
-        let files = Arc::clone(&bytes.files);
+        let files: Arc<[_]> = bytes.files.iter().cloned().map(Some).collect();
         Ok(match ring {
-            true => Self::Ring(Box::new(UringSource::new(files, depth)?)),
-            false => Self::Thread(PreadSource::new(files)),
+            true => Self::Ring(Box::new(UringSource::new(files, depth, false)?)),
+            false => Self::Thread(PreadSource::new(files, false)),
         })
     }
 }

@@ -1,41 +1,55 @@
 //! Reads by `pread(2)` on the worker's own thread: one at a time, on any kernel, in any sandbox.
 
-use super::{fault, pause};
-use crate::files::OpenFile;
-use floodtide_core::{Buffer, Completion, Outcome, ReadOp, ReadSource, Rejected, SourceError};
+use super::{LocalFiles, Registration, fault, file_of, pause};
+use floodtide_core::{Backend, Buffer, Completion, Outcome, ReadOp, ReadSource, ReadStyle, Rejected, SourceError};
+use floodtide_memory::StableBuffer;
 use rustix::io::Errno;
-use std::sync::Arc;
+
+/// Worker threads that call `pread`.
+pub const PREAD: Backend = Backend::new("pread", ReadStyle::Blocking);
+
+pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
+    Registration {
+        backend: PREAD,
+        refusal: |_| None,
+        source: |files, options| Ok(Box::new(PreadSource::new(files, options.dont_cache))),
+    }
+}
 
 /// A source that has read by the time it is asked.
 #[derive(Debug)]
-pub struct PreadSource<B> {
-    files: Arc<[OpenFile]>,
+pub(crate) struct PreadSource<B> {
+    files: LocalFiles,
+    dont_cache: bool,
     done: Option<Completion<B>>,
 }
 
 impl<B: Buffer> PreadSource<B> {
-    pub fn new(files: Arc<[OpenFile]>) -> Self {
-        Self { files, done: None }
+    pub(crate) fn new(files: LocalFiles, dont_cache: bool) -> Self {
+        Self { files, dont_cache, done: None }
     }
 }
 
 /// Carries out one read, into the part of the buffer that it names.
-pub fn read<B: Buffer>(files: &[OpenFile], op: &ReadOp, buffer: &mut B) -> Outcome {
+pub(super) fn read<B: Buffer>(files: &LocalFiles, op: &ReadOp, buffer: &mut B, dont_cache: bool) -> Outcome {
     if let Some(pause) = pause(op) {
         std::thread::sleep(pause);
     }
-    let file = &files[op.file.index()];
+    let file = match file_of(files, op.file) {
+        Ok(file) => file,
+        Err(fault) => return Outcome::Failed(fault),
+    };
     let mut memory = buffer.memory().part(op.at..op.at + op.len);
     // SAFETY: the bytes are initialised, whatever they hold, and ours alone while `memory` lives; the kernel only writes.
     let memory = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr(), memory.len()) };
-    let (descriptor, flags) = (file.descriptor(op.direct), file.read_flags(op.direct));
+    let (descriptor, flags) = (file.descriptor(op.direct), file.read_flags(op.direct, dont_cache));
     if !flags.is_empty() {
         let read = rustix::io::preadv2(descriptor, &mut [std::io::IoSliceMut::new(memory)], op.offset, flags);
         // Neither of the two knows the flags where this comes from an older kernel.
         if !matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
             return outcome(read);
         }
-        file.set_uncached(false);
+        file.refuse_dont_cache();
     }
     outcome(rustix::io::pread(descriptor, memory, op.offset))
 }
@@ -56,7 +70,7 @@ impl<B: Buffer> ReadSource for PreadSource<B> {
     }
 
     fn submit(&mut self, op: ReadOp, mut buffer: B) -> Result<(), Rejected<B>> {
-        let outcome = read(&self.files, &op, &mut buffer);
+        let outcome = read(&self.files, &op, &mut buffer, self.dont_cache);
         self.done = Some(Completion { id: op.id, buffer, outcome });
         Ok(())
     }
@@ -72,10 +86,11 @@ impl<B: Buffer> ReadSource for PreadSource<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::DONTCACHE;
     use crate::probe::resident_share;
+    use crate::storage::{DONTCACHE, LocalFile};
     use floodtide_core::{ChunkId, FileId, ReadId, WriteOnly};
     use std::path::Path;
+    use std::sync::Arc;
 
     struct Memory(Vec<u8>);
 
@@ -94,19 +109,18 @@ mod tests {
     }
 
     /// Reads all of a file that is cold, uncached if asked, and tells what is cached of it then; `None` if it cannot be made cold.
-    fn cached_after(folder: &Path, uncached: bool) -> Option<(f32, OpenFile)> {
+    fn cached_after(folder: &Path, uncached: bool) -> Option<(f32, Arc<LocalFile>)> {
         let path = folder.join("model.safetensors");
         std::fs::write(&path, vec![7; BYTES]).expect("writes");
-        let file = OpenFile::open(&path).expect("opens");
+        let file = LocalFile::open(&path).expect("opens");
         file.buffered().sync_all().expect("syncs");
         rustix::fs::fadvise(file.buffered(), 0, None, rustix::fs::Advice::DontNeed).expect("advises");
         let cold = resident_share(file.buffered()) == Some(0.0);
-        file.set_uncached(uncached);
-        let files = [file];
+        let file = Arc::new(file);
+        let files: LocalFiles = [Some(Arc::clone(&file))].into();
         let mut memory = Memory(vec![0; BYTES]);
-        assert_eq!(read(&files, &buffered(BYTES), &mut memory), Outcome::Read(BYTES));
+        assert_eq!(read(&files, &buffered(BYTES), &mut memory, uncached), Outcome::Read(BYTES));
         assert!(memory.0.iter().all(|&byte| byte == 7));
-        let [file] = files;
         Some((resident_share(file.buffered())?, file)).filter(|_| cold)
     }
 
@@ -116,11 +130,11 @@ mod tests {
         let Some((left, file)) = cached_after(folder.path(), true) else {
             return println!("skipped: files cannot be made cold here");
         };
-        if file.read_flags(false).is_empty() {
+        if file.read_flags(false, true).is_empty() {
             return println!("skipped: no RWF_DONTCACHE here");
         }
         assert!(left < 0.1, "{left} of it is cached");
-        assert!(file.read_flags(true).is_empty(), "a direct read leaves nothing anyhow");
+        assert!(file.read_flags(true, true).is_empty(), "a direct read leaves nothing anyhow");
         let (left, _) = cached_after(folder.path(), false).expect("it was possible before");
         assert!(left > 0.9, "{left} of it is cached");
     }
@@ -131,19 +145,19 @@ mod tests {
         let Ok(folder) = tempfile::tempdir_in(shared) else { return println!("skipped: no tmpfs here") };
         let path = folder.path().join("file");
         std::fs::write(&path, "bytes").expect("writes");
-        let file = OpenFile::open(&path).expect("opens");
+        let file = LocalFile::open(&path).expect("opens");
         if rustix::io::preadv2(file.buffered(), &mut [std::io::IoSliceMut::new(&mut [0])], 0, DONTCACHE).is_ok() {
             return println!("skipped: it has them");
         }
         // Nothing of it can be cold, but all of it must be right.
         assert!(cached_after(folder.path(), true).is_none());
-        let file = OpenFile::open(&path).expect("opens");
-        file.set_uncached(true);
-        assert_eq!(file.read_flags(false), DONTCACHE);
-        let files = [file];
+        let file = LocalFile::open(&path).expect("opens");
+        assert_eq!(file.read_flags(false, true), DONTCACHE);
+        let file = Arc::new(file);
+        let files: LocalFiles = [Some(Arc::clone(&file))].into();
         let mut memory = Memory(vec![0; 5]);
-        assert_eq!(read(&files, &buffered(5), &mut memory), Outcome::Read(5));
+        assert_eq!(read(&files, &buffered(5), &mut memory, true), Outcome::Read(5));
         assert_eq!(memory.0, b"bytes");
-        assert!(files[0].read_flags(false).is_empty(), "it is not asked again");
+        assert!(file.read_flags(false, true).is_empty(), "it is not asked again");
     }
 }

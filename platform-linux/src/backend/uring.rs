@@ -1,16 +1,34 @@
 //! Reads by io_uring: one ring per worker, files registered, buffers owned until their completion.
 
-use super::{fault, pause};
-use crate::files::OpenFile;
+use super::{LocalFiles, Registration, fault, file_of, pause};
+use crate::probe;
+use crate::storage::LocalFile;
 use floodtide_core::{
-    Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError, WriteOnly,
+    Backend, Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, ReadStyle, Rejected, SourceError, WriteOnly,
 };
 use floodtide_memory::StableBuffer;
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::io::ReadWriteFlags;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+
+/// io_uring, one ring a worker.
+pub const URING: Backend = Backend::new("uring", ReadStyle::Queue);
+
+/// A FUSE mount that does without the page cache, but not asynchronously, does not tell io_uring how far a read came; the kernel
+/// then goes on with a short one at the place where it began, and fills memory with wrong bytes (seen on Linux 6.18).
+const ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at the wrong place when io_uring makes it";
+
+pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
+    Registration {
+        backend: URING,
+        refusal: |on_fuse| if on_fuse { Some(ON_FUSE.to_owned()) } else { probe::uring_refusal() },
+        source: |files, options| match UringSource::new(files, options.capacity, options.dont_cache) {
+            Ok(source) => Ok(Box::new(source)),
+            Err(error) => Err(probe::explain_ring_error(&error)),
+        },
+    }
+}
 
 /// A read that the kernel has.
 #[derive(Debug)]
@@ -22,9 +40,10 @@ struct Pending<B> {
 }
 
 /// A ring of one thread.
-pub struct UringSource<B: StableBuffer> {
+pub(crate) struct UringSource<B: StableBuffer> {
     ring: IoUring,
-    files: Arc<[OpenFile]>,
+    files: LocalFiles,
+    dont_cache: bool,
     /// Whether the files are registered: `2 i` is file i for buffered reads, `2 i + 1` for direct ones.
     registered: bool,
     /// By `user_data`.
@@ -35,7 +54,7 @@ pub struct UringSource<B: StableBuffer> {
 
 impl<B: StableBuffer> UringSource<B> {
     /// A ring for the calling thread, which alone may use it.
-    pub fn new(files: Arc<[OpenFile]>, depth: usize) -> io::Result<Self> {
+    pub(crate) fn new(files: LocalFiles, depth: usize, dont_cache: bool) -> io::Result<Self> {
         let depth = depth.clamp(1, 4096) as u32;
         // Completions are worked off when this thread waits for them: no interrupts of its other work (Linux 6.1). Older
         // kernels refuse the flags and get a plain ring.
@@ -44,13 +63,18 @@ impl<B: StableBuffer> UringSource<B> {
         })?;
         let descriptors: Vec<i32> = files
             .iter()
-            .flat_map(|file| [file.descriptor(false).as_raw_fd(), file.descriptor(true).as_raw_fd()])
+            .flat_map(|file| match file {
+                Some(file) => [file.descriptor(false).as_raw_fd(), file.descriptor(true).as_raw_fd()],
+                // The entry stays empty.
+                None => [-1, -1],
+            })
             .collect();
         // Registration saves a reference count per read; a limit that forbids it costs only that.
         let registered = ring.submitter().register_files(&descriptors).is_ok();
         Ok(Self {
             ring,
             files,
+            dont_cache,
             registered,
             pending: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
@@ -58,14 +82,21 @@ impl<B: StableBuffer> UringSource<B> {
         })
     }
 
-    fn entry(&self, op: &ReadOp, flags: ReadWriteFlags, mut memory: WriteOnly<'_>, slot: u32) -> squeue::Entry {
+    fn entry(
+        &self,
+        op: &ReadOp,
+        file: &LocalFile,
+        flags: ReadWriteFlags,
+        mut memory: WriteOnly<'_>,
+        slot: u32,
+    ) -> squeue::Entry {
         // One read moves at most 2^31 − 4096 bytes, and chunks are at most 1 GiB.
         let (address, len) = (memory.as_mut_ptr(), memory.len() as u32);
         let read = if self.registered {
             let index = 2 * op.file.0 + u32::from(op.direct);
             opcode::Read::new(types::Fixed(index), address, len)
         } else {
-            let fd = self.files[op.file.index()].descriptor(op.direct).as_raw_fd();
+            let fd = file.descriptor(op.direct).as_raw_fd();
             opcode::Read::new(types::Fd(fd), address, len)
         };
         read.offset(op.offset).rw_flags(flags.bits().cast_signed()).build().user_data(u64::from(slot))
@@ -98,7 +129,7 @@ impl<B: StableBuffer> UringSource<B> {
             let outcome = match entry.result() {
                 bytes if bytes >= 0 => Outcome::Read(bytes as usize),
                 errno if -errno == libc::EOPNOTSUPP && uncached.is_some() => {
-                    uncached.iter().for_each(|file| self.files[file.index()].set_uncached(false));
+                    uncached.and_then(|file| file_of(&self.files, file).ok()).inspect(|file| file.refuse_dont_cache());
                     // Asked for again at once, without the flag.
                     Outcome::Failed(Fault::Interrupted)
                 }
@@ -128,8 +159,15 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
         let Some(slot) = self.free.pop() else {
             return Err(Rejected { buffer, fault: Fault::Again });
         };
-        let flags = self.files[op.file.index()].read_flags(op.direct);
-        let entry = self.entry(&op, flags, buffer.memory().part(op.at..op.at + op.len), slot);
+        let file = match file_of(&self.files, op.file) {
+            Ok(file) => file,
+            Err(fault) => {
+                self.free.push(slot);
+                return Err(Rejected { buffer, fault });
+            }
+        };
+        let flags = file.read_flags(op.direct, self.dont_cache);
+        let entry = self.entry(&op, file, flags, buffer.memory().part(op.at..op.at + op.len), slot);
         // SAFETY: the entry points into `buffer`, which goes to `pending` below and stays there until the kernel has
         // completed the read; `StableBuffer` promises that moving it does not move its memory. The descriptors are open as long
         // as `files` is, which `self` holds.
