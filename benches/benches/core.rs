@@ -50,8 +50,8 @@ fn parsing(c: &mut Criterion) {
 }
 
 fn catalog(header: &Header<'_>, file_len: u64) -> Catalog {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model.safetensors", file_len, header).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    header.add_to(&mut builder, "model.safetensors", file_len).expect("adds");
     builder.finish().expect("unique")
 }
 

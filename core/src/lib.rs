@@ -37,6 +37,7 @@ mod engine;
 mod error;
 mod escape;
 mod file_version;
+mod format_id;
 mod glob;
 mod metadata;
 mod names;
@@ -61,10 +62,10 @@ pub use engine::{
     BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, land,
     next_read,
 };
-pub use error::Error;
+pub use error::{Error, FormatError};
 pub use escape::{Escaped, Quoted};
 pub use file_version::FileVersion;
-pub use format::Format;
+pub use format_id::FormatId;
 pub use glob::{Glob, GlobError};
 pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{

@@ -124,7 +124,7 @@ impl ShardRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{Format, safetensors::Header};
+    use crate::format::{SAFETENSORS, safetensors::Header};
     use crate::{Catalog, CatalogBuilder, Selection, Slice, Strided};
     use alloc::string::ToString;
     use core::ops::Range;
@@ -144,8 +144,8 @@ mod tests {
         }
         let json = alloc::format!("{{{entries}}}");
         let bytes = 8 + json.len() as u64 + at;
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("f", bytes, &Header::parse(json.as_bytes(), bytes).expect("valid")).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        Header::parse(json.as_bytes(), bytes).expect("valid").add_to(&mut builder, "f", bytes).expect("adds");
         builder.finish().expect("unique names")
     }
 
@@ -275,8 +275,8 @@ mod tests {
         let json = r#"{"a":{"dtype":"U8","shape":[0,18446744073709551615,18446744073709551615],"data_offsets":[0,0]}}"#;
         let bytes = 8 + json.len() as u64;
         let Ok(header) = Header::parse(json.as_bytes(), bytes) else { return };
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("f", bytes, &header).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        header.add_to(&mut builder, "f", bytes).expect("adds");
         let catalog = builder.finish().expect("unique");
         let rules = ShardRules::new([(Glob::new("*").expect("closed"), Cut::Dim(1))]);
         for rank in [0, 6] {

@@ -67,7 +67,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(kind, (!records.is_empty()).then_some(IndexKind::ServerlessLlm));
     compare(&index, &records, &lengths).expect("each record is of the right form");
 
-    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
+    let mut builder = CatalogBuilder::new(SERVERLESSLLM);
     builder.add_serverlessllm(lengths.iter().map(|&bytes| ("partition", bytes)), &index).expect("a few");
     let catalog = builder.finish().expect("names are unique");
     check_ties(&catalog);

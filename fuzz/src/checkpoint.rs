@@ -30,12 +30,12 @@ struct File {
 /// # Errors
 /// As [`Unstructured`] does.
 pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     for number in 0..u.int_in_range(1..=MAX_FILES)? {
         let file = file(u, number, lengths)?;
         let header = Header::parse(file.json.as_bytes(), file.bytes).expect("it follows the format's rules");
         if number % 2 == 0 {
-            builder.add_safetensors(&format!("file{number}"), file.bytes, &header).expect("a few tensors");
+            header.add_to(&mut builder, &format!("file{number}"), file.bytes).expect("a few tensors");
         } else {
             add_tied(&mut builder, number, file.bytes, &header);
         }

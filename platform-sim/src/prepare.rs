@@ -82,7 +82,7 @@ pub(crate) fn prepare(
 
 /// Reads and parses the headers, one of which may be damaged.
 fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     let victim = damage.map(|mut draw| (draw.index(storage.files.len()), draw));
     let mut victim = victim;
     for (number, file) in storage.files.iter().enumerate() {
@@ -103,7 +103,7 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
             file.read(0, &mut head);
         }
         let header = Header::parse(&head[start..end], file.bytes()).map_err(invalid)?;
-        builder.add_safetensors(&file.path, file.bytes(), &header)?;
+        header.add_to(&mut builder, &file.path, file.bytes())?;
     }
     builder.finish()
 }
@@ -120,7 +120,7 @@ fn store(case: &Case, storage: &Storage, damage: Option<Draw>) -> Result<Catalog
     let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::bytes).collect();
     let invalid = |source| Error::Store { file: "the index".to_owned(), source };
     let index = StoreIndex::parse(&json, &lengths).map_err(invalid)?;
-    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
+    let mut builder = CatalogBuilder::new(SERVERLESSLLM);
     builder.add_serverlessllm(storage.files.iter().map(|file| file.path.as_str()).zip(lengths), &index)?;
     builder.finish()
 }

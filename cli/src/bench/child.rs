@@ -123,7 +123,7 @@ fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     };
     let catalog = Loader::new().inspect(path).map_err(|error| error.to_string())?.catalog;
     let mut checksums = Checksums::new();
-    if catalog.format() == Format::Safetensors {
+    if catalog.format() == SAFETENSORS {
         for file in files {
             let tensors = SafeTensors::deserialize(file).map_err(|error| format!("the reference library: {error}"))?;
             checksums.extend(tensors.iter().map(|(name, view)| (name.to_owned(), checksum(view.data()))));

@@ -1,7 +1,7 @@
 //! The engine against scripted and arbitrary outcomes, with a reference of what is in the file.
 
 use super::*;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{SAFETENSORS, safetensors::Header};
 use crate::plan::{Access, Buffers, DirectLimits, Order, PlanOptions, Planner};
 use crate::source::Fault;
 use crate::units::{Alignment, ExtentId, FileId};
@@ -21,8 +21,8 @@ fn load(first: u64, second: u64, direct: bool) -> (Engine, Vec<u8>) {
     );
     let len = 8 + json.len() as u64 + first + second;
     let header = Header::parse(json.as_bytes(), len).expect("valid");
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model", len, &header).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    header.add_to(&mut builder, "model", len).expect("adds");
     let catalog = builder.finish().expect("unique");
     let alignment = Alignment::new(ALIGNMENT).expect("a power of two");
     let limits = direct.then_some(DirectLimits { offset: alignment, memory: alignment });
@@ -324,8 +324,8 @@ fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
     let json = r#"{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]},"b":{"dtype":"U8","shape":[131072],"data_offsets":[65536,196608]},"c":{"dtype":"U8","shape":[65536],"data_offsets":[196608,262144]}}"#;
     let len = 8 + json.len() as u64 + 262_144;
     for outcome in [Outcome::Failed(Fault::Os(5000)), Outcome::Read(0)] {
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
         let catalog = builder.finish().expect("unique");
         let selected = Selection::names(["a", "c"]).resolve(&catalog).expect("there");
         let options = PlanOptions { chunk_bytes: 64 << 10, ..PlanOptions::default() };
@@ -353,8 +353,8 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
         bytes + 1
     );
     let len = 8 + json.len() as u64 + bytes + 1;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("six", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "six", len).expect("adds");
     let catalog = builder.finish().expect("unique");
     let alignment = Alignment::new(ALIGNMENT).expect("a power of two");
     let buffers = Buffers { gather: 80_000, limit: 1 << 20, split: true, order: Order::File };

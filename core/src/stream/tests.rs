@@ -1,7 +1,7 @@
 //! Streams whose memory is only a number: which buffer is whole when, what it holds, and what a sink has.
 
 use super::*;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{SAFETENSORS, safetensors::Header};
 use crate::plan::{Access, Buffers, Order, Plan, PlanOptions, Planner};
 use crate::units::{ChunkId, ExtentId};
 use crate::{Catalog, CatalogBuilder, Selection};
@@ -25,8 +25,8 @@ fn plan(sizes: &[usize]) -> (Arc<Catalog>, Arc<Plan>) {
     };
     let json = format!("{{{}}}", sizes.iter().enumerate().map(entry).collect::<Vec<String>>().join(","));
     let len = (8 + json.len() + at) as u64;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
     let catalog = builder.finish().expect("unique names");
     let access = Access::Stream(Buffers { gather: 64 << 10, limit: 1 << 20, split: false, order: Order::File });
     let options = PlanOptions { access, chunk_bytes: 64 << 10, ..PlanOptions::default() };

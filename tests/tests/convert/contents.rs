@@ -161,7 +161,7 @@ proptest! {
             prop_assert_eq!((&tensor.shape, &tensor.bytes), (&checkpoint[name].shape, &checkpoint[name].bytes), "{}", name);
         }
         let back = convert(&at("store"), &at("back"), Target::Safetensors, Split::Usual).expect("converts back");
-        prop_assert_eq!((back.from, back.tensors), (Format::ServerlessLlm, checkpoint.len()));
+        prop_assert_eq!((back.from, back.tensors), (SERVERLESSLLM, checkpoint.len()));
         prop_assert_eq!(reference(&at("back")).0, checkpoint);
         let digests = digest(&at("in"));
         prop_assert_eq!(&digest(&at("store")), &digests);
@@ -379,7 +379,7 @@ fn plain_tensors_of_gguf_are_converted_and_blocks_are_refused() {
     ];
     fs::write(at("model.gguf"), gguf(&plain)).expect("writes");
     let converted = convert(&at("model.gguf"), &at("files"), Target::Safetensors, Split::Usual).expect("converts");
-    assert_eq!((converted.from, converted.tensors), (Format::Gguf, 4));
+    assert_eq!((converted.from, converted.tensors), (GGUF, 4));
     let (found, metadata) = reference(&at("files"));
     for (name, dtype, shape) in
         [("norm", "F32", &[3][..]), ("half", "F16", &[2, 4]), ("brain", "BF16", &[3, 5]), ("count", "I64", &[2])]

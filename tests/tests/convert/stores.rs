@@ -33,7 +33,7 @@ proptest! {
             .map(|(name, view)| (name.to_owned(), view.data().to_vec()))
             .collect();
         prop_assert!(found == all);
-        prop_assert_eq!((converted.from, converted.tensors), (Format::ServerlessLlm, all.len()));
+        prop_assert_eq!((converted.from, converted.tensors), (SERVERLESSLLM, all.len()));
         let bytes: usize = all.values().map(Vec::len).sum();
         prop_assert_eq!(converted.tensor_bytes, bytes as u64, "those of each name");
 

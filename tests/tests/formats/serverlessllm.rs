@@ -63,7 +63,7 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
         let folder = folder();
         let Some(expected) = golden(folder.path(), dialect, limit) else { return };
         let inspected = Loader::new().inspect(folder.path()).expect("inspects");
-        assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (Format::ServerlessLlm, expected.len()));
+        assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (SERVERLESSLLM, expected.len()));
         assert_eq!(inspected.catalog.files().len(), partitions, "{dialect} {limit}");
         let opened = Loader::new().open(folder.path().join("tensor_index.json")).expect("opens");
         opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit}")));

@@ -20,8 +20,8 @@ fn engine(sizes: &[u64], padding: usize, names: &[&str], options: PlanOptions) -
         json.push(' ');
     }
     let len = 8 + json.len() as u64 + at;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
     let catalog = builder.finish().expect("unique");
     let selected = Selection::names(names).resolve(&catalog).expect("they are there");
     let plan = Planner::new(PlanOptions { chunk_bytes: 64 << 10, ..options }).plan(&catalog, &selected).expect("plans");
@@ -256,8 +256,8 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
     for (gather_gap, direct, gathered) in
         [(0, None, false), (0, direct, false), (1 << 20, None, true), (1 << 20, direct, true)]
     {
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
         let catalog = builder.finish().expect("unique");
         let selection = Selection::names(["a", "c"]).and(Selection::slice("b", 1, 1000..34_000));
         let options =

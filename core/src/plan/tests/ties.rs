@@ -6,7 +6,7 @@ use crate::{DType, ElementType, Extent};
 
 /// A file of groups of tensors that are the same bytes, each given by type and shape.
 fn tied(groups: &[Vec<(ElementType, Vec<u64>)>], residue: u64) -> Catalog {
-    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
+    let mut builder = CatalogBuilder::new(crate::format::SERVERLESSLLM);
     let file = builder.add_file("f", 1 << 60).expect("adds");
     let mut at = 8 + residue;
     for (i, group) in groups.iter().enumerate() {
