@@ -165,6 +165,18 @@ impl Strategy {
         &self.routes[self.route_of[file.index()]]
     }
 
+    /// The route that reads the most files.
+    ///
+    /// # Panics
+    /// When there is no route.
+    #[must_use]
+    pub fn main_route(&self) -> &Route {
+        let files = |route: usize| self.route_of.iter().filter(|&&of| of == route).count();
+        // The first of those that are alike.
+        let main = (0..self.routes.len()).rev().max_by_key(|&route| files(route));
+        &self.routes[main.expect("a strategy has a route")]
+    }
+
     /// Whether the caller's own thread does it all.
     #[must_use]
     pub fn runs_inline(&self) -> bool {

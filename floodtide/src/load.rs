@@ -1,18 +1,15 @@
 //! A whole load under way: into one arena, or in mapped files.
 
-use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
+use crate::runtime::{LoadTask, PlannedLoad};
+use crate::small_file::SmallFile;
 use crate::tensors::{Storage, Tensors};
 use crate::trace::{Phase, Populated};
-use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
-use floodtide_linux::Image;
-use floodtide_linux::{Mappings, PopulateError};
-use floodtide_memory::lock_memory;
-use floodtide_memory::node_of_caller;
+use crate::views::{PopulateError, Views};
+use floodtide_core::strategy::Decision;
+use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
-use floodtide_memory::{Arena, FrozenArena};
-use floodtide_memory::{ArenaMemory, Shelf};
-use floodtide_memory::{ChunkBuffer, ScratchPool};
+use floodtide_memory::{Arena, ChunkBuffer, FrozenArena, ScratchPool, Shelf, lock_memory, node_of_caller};
 use std::sync::Arc;
 
 /// The memory of a whole load.
@@ -21,7 +18,7 @@ pub(crate) struct Whole {
     plan: Arc<Plan>,
     arena: Option<Arena>,
     scratch: ScratchPool,
-    mappings: Mappings,
+    views: Views,
     mapped_done: AtomicU64,
     /// The mapped bytes that are to be made resident.
     mapped_total: u64,
@@ -29,53 +26,51 @@ pub(crate) struct Whole {
     mlock: bool,
 }
 
-impl BufferSupply for Whole {
-    type Buffer = ChunkBuffer<ArenaMemory>;
+impl BufferProvider for Whole {
+    type Buffer = ChunkBuffer;
 
-    fn provide(&self, _: ExtentId) -> Result<bool, CoreError> {
+    fn reserve(&self, _: ExtentId) -> Result<bool, CoreError> {
         // The arena is there from the start.
         Ok(true)
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
         let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
         let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) -> Result<(), CoreError> {
+    fn complete(&self, _: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
         buffer.settle();
         Ok(())
     }
 }
 
-impl Supply for Whole {}
-
 /// The workers of a whole load.
-pub(crate) type Shared = Crew<Whole>;
+pub(crate) type Shared = LoadTask<Whole>;
 
 impl Shared {
     /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
-    /// mapped is made resident, as it is when it is to be verified. `image`: the only file's bytes, if they are there already and take the mapping's place.
+    /// mapped is made resident, as it is when it is to be verified. `small_file`: the only file's bytes, if they are there already and take the mapping's place.
     pub(crate) fn whole(
-        mut prepared: Prepared,
+        mut planned: PlannedLoad,
         arenas: &Arc<Shelf>,
-        image: Option<Image>,
+        small_file: Option<SmallFile>,
         populate: bool,
         mlock: bool,
-    ) -> Result<Self, Error> {
-        let plan = &prepared.plan;
+    ) -> Result<Arc<Self>, Error> {
+        let plan = &planned.plan;
         let mapped_bytes = || plan.mapped().iter().map(|(_, range)| range.len()).sum();
-        let verifies = prepared.verification.is_some();
+        let verifies = planned.verification.is_some();
         let mapped_total = if populate || verifies { mapped_bytes() } else { 0 };
         let mapped_done = AtomicU64::new(0);
-        let mappings = match image {
-            Some(image) if verifies => Mappings::of_image(image, plan.mapped()),
-            Some(image) => {
+        let views = match small_file {
+            Some(file) if verifies => Views::of_small_file(file, plan.mapped()),
+            Some(file) => {
                 mapped_done.store(mapped_bytes(), Ordering::Relaxed);
-                Mappings::of_image(image, &[])
+                Views::of_small_file(file, &[])
             }
-            None => Mappings::new(&prepared.files, plan.mapped())?,
+            None => Views::new(&planned.files, plan.mapped())?,
         };
         let arena = if plan.chunks().is_empty() {
             None
@@ -85,51 +80,53 @@ impl Shared {
             let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
             let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
-            let huge_pages = prepared.strategy.huge_pages;
-            let reason = &mut prepared.strategy.reason;
+            let huge_pages = planned.strategy.huge_pages;
+            let decisions = &mut planned.strategy.decisions;
+            let mut decide = |why: String| decisions.push(Decision::new("memory", why));
             if arena.memory().reused() > 0 {
-                *reason += "; into the memory of an earlier load, whose pages are there";
+                decide("into the memory of an earlier load, whose pages are there".to_owned());
             }
             if huge_pages && let Err(error) = arena.memory().advise_huge_pages(bytes) {
-                *reason += &format!("; no huge pages ({error}), so page faults take longer");
+                decide(format!("no huge pages ({error}), so page faults take longer"));
             }
             // The workers run anywhere; the tensors are for whoever waits for them, here.
             if let Some(node) = node_of_caller() {
                 match arena.memory().prefer_node(node) {
                     // What is there already stays where it is.
                     Ok(()) if arena.memory().reused() >= bytes => {}
-                    Ok(()) => *reason += &format!("; in the memory of node {node}, where the caller runs"),
-                    Err(error) => *reason += &format!("; on any node ({error})"),
+                    Ok(()) => decide(format!("in the memory of node {node}, where the caller runs")),
+                    Err(error) => decide(format!("on any node ({error})")),
                 }
             }
             Some(arena)
         };
         let cancelled = AtomicBool::new(false);
         let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
-        Ok(Self::new(prepared, Whole { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock }))
+        let whole = Whole { plan, arena, scratch, views, mapped_done, mapped_total, cancelled, mlock };
+        Ok(Self::new(planned, |_| whole))
     }
 
     pub(crate) fn whole_progress(&self) -> Progress {
         let mut progress = self.progress();
-        let mapped_done = self.supply.mapped_done.load(Ordering::Relaxed);
+        let mapped_done = self.provider.mapped_done.load(Ordering::Relaxed);
         progress.bytes_done += mapped_done;
-        progress.bytes_total += self.supply.mapped_total.max(mapped_done);
+        progress.bytes_total += self.provider.mapped_total.max(mapped_done);
         progress
     }
 
     pub(crate) fn report_progress(&self) {
-        if let Some(callback) = &self.prepared.on_progress {
+        if let Some(callback) = &self.planned.on_progress {
             callback.call(self.whole_progress());
         }
     }
 
     fn cancel(&self) {
-        self.supply.cancelled.store(true, Ordering::Relaxed);
+        self.provider.cancelled.store(true, Ordering::Relaxed);
         self.fail(CoreError::Cancelled);
     }
 
     fn populates(&self) -> bool {
-        self.supply.mapped_total > 0
+        self.provider.mapped_total > 0
     }
 
     /// Has a thread [`populate`](Self::populate), unless there is nothing to be brought in.
@@ -137,7 +134,7 @@ impl Shared {
         if !self.populates() {
             return;
         }
-        if self.supply.mappings.is_image() {
+        if self.provider.views.is_small_file() {
             return self.populate();
         }
         if let Err(error) = self.spawn(|shared| shared.populate()) {
@@ -148,29 +145,29 @@ impl Shared {
 
     /// Makes what is mapped resident, and verifies it if asked.
     fn populate(&self) {
-        let threads = self.prepared.strategy.workers.max(1);
-        let cancelled = || self.supply.cancelled.load(Ordering::Relaxed);
-        let trace = self.prepared.phases.trace().map(|trace| move |step: &Populated| trace.populated(step));
-        let verification = self.prepared.verification.as_ref();
+        let threads = self.planned.strategy.main_route().workers.max(1);
+        let cancelled = || self.provider.cancelled.load(Ordering::Relaxed);
+        let trace = self.planned.phases.trace().map(|trace| move |step: &Populated| trace.populated(step));
+        let verification = self.planned.verification.as_ref();
         let check = |file, start, bytes: &[u8]| match verification {
             Some(verification) => verification.mapped_landed(file, start, bytes),
             None => Ok(()),
         };
-        match self.supply.mappings.populate(
+        match self.provider.views.populate(
             threads,
-            &self.supply.mapped_done,
+            &self.provider.mapped_done,
             &cancelled,
             trace.as_ref().map(|trace| trace as _),
             &check,
         ) {
             Ok(()) => {}
             Err(PopulateError::Check(error)) => self.fail(error),
-            Err(PopulateError::Io(file, error)) => {
-                let path = self.files()[file.index()].path().to_string_lossy();
+            Err(PopulateError::Refused(file, error)) => {
+                let name = self.planned.files.get(file).name();
                 let message = format!(
                     "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
                      another backend",
-                    Escaped(&path)
+                    Escaped(name)
                 );
                 self.fail(CoreError::Platform { message });
             }
@@ -179,7 +176,7 @@ impl Shared {
 
     /// Freezes the arena of a load that has brought everything, and locks it if asked.
     fn settle(&self) -> Result<(Option<FrozenArena>, Vec<String>, u64), Error> {
-        let whole = &self.supply;
+        let whole = &self.provider;
         let arena = match whole.arena.as_ref().map(Arena::freeze) {
             Some(None) => return Err(CoreError::Contract { what: "a chunk is out although every read is done" }.into()),
             Some(frozen) => frozen,
@@ -188,7 +185,7 @@ impl Shared {
         let (mut warnings, mut locked) = (Vec::new(), 0);
         if whole.mlock {
             let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.bytes());
-            if let Err(error) = lock_memory(arena_bytes, &mut locked).and_then(|()| whole.mappings.lock(&mut locked)) {
+            if let Err(error) = lock_memory(arena_bytes, &mut locked).map_err(|error| error.to_string()).and_then(|()| whole.views.lock(&mut locked)) {
                 warnings.push(format!(
                     "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
                 ));
@@ -207,8 +204,7 @@ pub struct Load {
 
 impl Load {
     /// Starts the workers.
-    pub(crate) fn start(shared: Shared) -> Self {
-        let shared = Arc::new(shared);
+    pub(crate) fn start(shared: Arc<Shared>) -> Self {
         if let Err(error) = shared.start() {
             shared.note_thread_shortage(&error);
             shared.work_here();
@@ -271,8 +267,7 @@ impl Drop for Load {
 }
 
 /// Carries a load out on the calling thread, but for what is to be made resident of a mapping.
-pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
-    let shared = Arc::new(shared);
+pub(crate) fn run_here(shared: Arc<Shared>) -> Result<Tensors, Error> {
     shared.work_here();
     shared.populate_beside();
     Load { shared: Some(shared) }.wait()
@@ -280,9 +275,9 @@ pub(crate) fn run_here(shared: Shared) -> Result<Tensors, Error> {
 
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.
 pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
-    shared.prepared.phases.enter(Some(Phase::Settle));
-    let whole = &shared.supply;
-    if whole.mappings.is_image() && whole.arena.is_none() {
+    shared.planned.phases.enter(Some(Phase::Settle));
+    let whole = &shared.provider;
+    if whole.views.is_small_file() && whole.arena.is_none() {
         // One call has read it all, after which the file was still the same: what its path means by now does not matter.
         shared.result()?;
     } else {
@@ -290,14 +285,14 @@ pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
     }
     let (arena, warnings, locked_bytes) = shared.settle()?;
     let mut report = shared.report(warnings, locked_bytes);
-    if let Some(bytes) = shared.supply.mappings.image_bytes() {
+    if let Some(bytes) = shared.provider.views.small_file_len() {
         // In place of what is viewed of it.
-        report.read_bytes = shared.prepared.plan.read_bytes() + bytes;
+        report.read_bytes = shared.planned.plan.read_bytes() + bytes;
     }
-    shared.prepared.phases.enter(None);
+    shared.planned.phases.enter(None);
     shared.report_progress();
     let shared = Arc::into_inner(shared)
         .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;
-    let Prepared { catalog, plan, .. } = shared.prepared;
-    Ok(Tensors::new(catalog, plan, Storage { arena, mappings: shared.supply.mappings }, report))
+    let PlannedLoad { catalog, plan, .. } = shared.planned;
+    Ok(Tensors::new(catalog, plan, Storage { arena, views: shared.provider.views }, report))
 }

@@ -1,10 +1,10 @@
 //! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
 
 use bytemuck::AnyBitPattern;
-use floodtide_core::strategy::Backend;
+use floodtide_core::strategy::{Backend, Decision};
 use floodtide_core::stream::Staged;
 use floodtide_core::{Catalog, DType, ElementType, Format, GgmlType, Location, Part, Plan, TensorInfo};
-use floodtide_linux::Mappings;
+use crate::views::Views;
 use floodtide_memory::FrozenArena;
 use floodtide_memory::pool::PoolBuffer;
 use std::fmt;
@@ -31,8 +31,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// What read.
     pub backend: Backend,
-    /// Why, in words, with everything that was refused on the way.
-    pub reason: String,
+    /// What was decided and why, with everything that was refused on the way.
+    pub decisions: Vec<Decision>,
     /// What a user should know although the load is complete.
     pub warnings: Vec<String>,
     /// The bytes locked in memory; 0 unless that was asked for and granted.
@@ -43,10 +43,19 @@ pub struct Report {
     pub memory_limit: Option<u64>,
 }
 
+impl Report {
+    /// Returns the decisions in one line.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let reasons: Vec<&str> = self.decisions.iter().map(|decision| &*decision.why).collect();
+        reasons.join("; ")
+    }
+}
+
 /// The memory of a load.
 pub(crate) struct Storage {
     pub(crate) arena: Option<FrozenArena>,
-    pub(crate) mappings: Mappings,
+    pub(crate) views: Views,
 }
 
 struct Inner {
@@ -140,7 +149,7 @@ impl Inner {
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
             // The file was at least that long when it was mapped, so the offset fits.
             (Location::Mapped, _) => {
-                (self.storage.mappings.bytes(self.info(index).file), placement.range.start() as usize)
+                (self.storage.views.as_bytes(self.info(index).file), placement.range.start() as usize)
             }
             // No plan of a whole load places a tensor so.
             (Location::Streamed, _) => return &[],

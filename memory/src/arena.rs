@@ -17,7 +17,7 @@ pub struct Arena {
 }
 
 /// One slot's bytes, owned until dropped.
-pub type ArenaChunk = Piece<ArenaMemory>;
+pub type ArenaChunk = Piece;
 
 impl Arena {
     /// An arena of `bytes` in `memory`, to be handed out as the given slots.

@@ -5,6 +5,7 @@
 use crate::handout::Handout;
 use crate::pool::PoolBuffer;
 use floodtide_core::{Buffer, WriteOnly};
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// From [`start`](Self::start) on there are [`bytes`](Self::bytes) bytes, initialised and writable from any thread. They
 /// stay where they are while the value moves, and are its owner's alone: nobody else reads or writes them while it lives,
 /// and the value itself does so only through methods that its owner calls.
-pub unsafe trait Backing: Send + Sync + 'static {
+pub unsafe trait Backing: fmt::Debug + Send + Sync + 'static {
     /// The first byte.
     fn start(&self) -> NonNull<u8>;
     /// How many bytes there are.
@@ -72,8 +73,15 @@ impl<M: Backing> Pieces<M> {
     }
 
     /// Hands out a slot, once.
-    pub fn take(&self, slot: usize) -> Option<Piece<M>> {
-        self.inner.handout.lend(slot).then(|| Piece { inner: Arc::clone(&self.inner), slot })
+    pub fn take(&self, slot: usize) -> Option<Piece> {
+        if !self.inner.handout.lend(slot) {
+            return None;
+        }
+        let range = &self.inner.slots[slot];
+        // SAFETY: `new` checked that the slot lies in the memory.
+        let start = unsafe { self.inner.memory.start().add(range.start) };
+        let inner: Arc<dyn Owner> = Arc::<Inner<M>>::clone(&self.inner);
+        Some(Piece { inner, start, len: range.len() })
     }
 
     /// True when every piece that was handed out is back (dropped); none is handed out from then on.
@@ -109,41 +117,54 @@ impl Pieces<PoolBuffer> {
     }
 }
 
-/// One slot's bytes, owned until dropped.
-#[derive(Debug)]
-pub struct Piece<M: 'static> {
-    inner: Arc<Inner<M>>,
-    slot: usize,
+/// Takes slots back, whatever the memory is.
+trait Owner: fmt::Debug + Send + Sync {
+    fn give_back(&self);
 }
 
-impl<M: Backing> Buffer for Piece<M> {
-    fn memory(&mut self) -> WriteOnly<'_> {
-        let slot = &self.inner.slots[self.slot];
-        // SAFETY: `Pieces::new` checked that the slot lies in the memory.
-        let start = unsafe { self.inner.memory.start().as_ptr().add(slot.start) };
-        // SAFETY: the bytes are initialised and writable by `Backing`. `Handout` lends a slot once, slots are disjoint, and
-        // nothing is frozen or taken out while this piece is here, so this is the only access; it borrows `self` mutably.
-        WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(start, slot.len()) })
+impl<M: fmt::Debug + Send + Sync> Owner for Inner<M> {
+    fn give_back(&self) {
+        self.handout.give_back();
     }
 }
 
-impl<M: Backing> Landed for Piece<M> {
+/// One slot's bytes, owned until dropped. It has one type, whatever memory it is of.
+#[derive(Debug)]
+pub struct Piece {
+    /// Keeps the memory.
+    inner: Arc<dyn Owner>,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the bytes are this piece's alone, and `Backing` lets any thread write to them.
+unsafe impl Send for Piece {}
+// SAFETY: shared access only reads bytes that nobody writes to meanwhile: see `Landed`.
+unsafe impl Sync for Piece {}
+
+impl Buffer for Piece {
+    fn memory(&mut self) -> WriteOnly<'_> {
+        // SAFETY: the bytes are initialised and writable by `Backing`, and `Pieces::new` checked that they lie in the memory. `Handout`
+        // lends a slot once, slots are disjoint, and nothing is frozen or taken out while this piece is here, so this is the only access;
+        // it borrows `self` mutably.
+        WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
+    }
+}
+
+impl Landed for Piece {
     fn landed(&self, bytes: usize) -> &[u8] {
-        let slot = &self.inner.slots[self.slot];
-        // SAFETY: `Pieces::new` checked that the slot lies in the memory.
-        let start = unsafe { self.inner.memory.start().as_ptr().add(slot.start) };
         // SAFETY: the bytes are initialised by `Backing`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
         // it, as a source does until its read is done.
-        unsafe { std::slice::from_raw_parts(start, slot.len().min(bytes)) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(bytes)) }
     }
 }
 
 // SAFETY: the piece points into memory that its `Arc` keeps alive and that, by `Backing`, never moves.
-unsafe impl<M: Backing> StableBuffer for Piece<M> {}
+unsafe impl StableBuffer for Piece {}
 
-impl<M> Drop for Piece<M> {
+impl Drop for Piece {
     fn drop(&mut self) {
-        self.inner.handout.give_back();
+        self.inner.give_back();
     }
 }
 

@@ -28,7 +28,7 @@ impl ScratchPool {
     }
 
     /// What a chunk of the plan is read to, whose place in memory is `piece`.
-    pub fn buffer<M: Backing>(&self, plan: &Plan, chunk: &Chunk, piece: Piece<M>) -> Result<ChunkBuffer<M>, CoreError> {
+    pub fn buffer<M: Backing>(&self, plan: &Plan, chunk: &Chunk, piece: Piece) -> Result<ChunkBuffer, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
             Some(gather) => Some((self.take(chunk.slot.len())?, gather)),
@@ -86,12 +86,12 @@ impl Drop for Scratch {
 
 /// What a chunk is read to, owned until the read is done.
 #[derive(Debug)]
-pub struct ChunkBuffer<M: 'static> {
+pub struct ChunkBuffer {
     apart: Option<(Scratch, Gather)>,
-    piece: Piece<M>,
+    piece: Piece,
 }
 
-impl<M: Backing> ChunkBuffer<M> {
+impl ChunkBuffer {
     /// Brings the chunk, which is whole, to its place, and gives both back.
     pub fn settle(self) {
         let Self { apart, mut piece } = self;
@@ -101,7 +101,7 @@ impl<M: Backing> ChunkBuffer<M> {
     }
 }
 
-impl<M: Backing> Buffer for ChunkBuffer<M> {
+impl Buffer for ChunkBuffer {
     fn memory(&mut self) -> WriteOnly<'_> {
         match &mut self.apart {
             Some((scratch, _)) => WriteOnly::new(scratch.bytes_mut()),
@@ -110,7 +110,7 @@ impl<M: Backing> Buffer for ChunkBuffer<M> {
     }
 }
 
-impl<M: Backing> Landed for ChunkBuffer<M> {
+impl Landed for ChunkBuffer {
     fn landed(&self, bytes: usize) -> &[u8] {
         match &self.apart {
             Some((scratch, _)) => &scratch.bytes()[..scratch.len.min(bytes)],
@@ -120,4 +120,4 @@ impl<M: Backing> Landed for ChunkBuffer<M> {
 }
 
 // SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before it is dropped; or a piece's.
-unsafe impl<M: Backing> StableBuffer for ChunkBuffer<M> {}
+unsafe impl StableBuffer for ChunkBuffer {}

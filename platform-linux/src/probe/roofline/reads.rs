@@ -115,11 +115,11 @@ impl Run {
     }
 
     /// Keeps a source's buffers in flight until the time is up, then waits for them. Every byte counts, and all of the time.
-    fn keep_busy<S: ReadSource<Buffer = Piece<Region>>>(
+    fn keep_busy<S: ReadSource<Buffer = Piece>>(
         &self,
         source: &mut S,
         bytes: &Bytes,
-        mut free: Vec<Piece<Region>>,
+        mut free: Vec<Piece>,
         started: Instant,
     ) -> Result<u64, String> {
         let (mut read, mut asked, mut number, mut failed) = (0_u64, 0_u64, 0_u64, None);
@@ -160,8 +160,8 @@ impl Run {
 }
 
 enum Source {
-    Ring(Box<UringSource<Piece<Region>>>),
-    Thread(PreadSource<Piece<Region>>),
+    Ring(Box<UringSource<Piece>>),
+    Thread(PreadSource<Piece>),
 }
 
 impl Source {

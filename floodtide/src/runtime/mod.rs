@@ -1,0 +1,292 @@
+//! A load under way: what its workers share, and the workers.
+//!
+//! A [`LoadTask`] has the engine, the files, the strategy and a [`BufferProvider`]. Each worker couples the engine with a source of
+//! its own until nothing is left for it; it serves one route, the files of one device. A worker holds its part of the memory
+//! through the chunks it has in flight, so that a load that is dropped can leave its workers to themselves: they are told to
+//! stop, wait for what the kernel still has, and the last one to end frees the memory.
+//!
+//! This file has the shared state; `workers` starts and runs workers, `tuning` carries out what is learned meanwhile, `report` says
+//! how it went.
+
+mod report;
+mod tuning;
+mod workers;
+
+use crate::checkpoint_files::OpenFiles;
+use crate::error::Error;
+use crate::trace::{Phase, Phases};
+use floodtide_core::middleware::Faults;
+use floodtide_core::strategy::{Decision, Strategy};
+use floodtide_core::{
+    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error as CoreError, ExtentId, Plan, Progress, Readiness,
+    RouteId, Verification,
+};
+use floodtide_memory::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
+use floodtide_memory::{ChunkBuffer, Landed};
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tuning::Tuning;
+
+/// How often a thread that waits for a load looks up: to report its progress, or whether a worker has died.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// A caller's progress function.
+#[derive(Clone)]
+pub(crate) struct ProgressCallback(pub(crate) Arc<dyn Fn(Progress) + Send + Sync>);
+
+impl ProgressCallback {
+    pub(crate) fn call(&self, progress: Progress) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for ProgressCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProgressCallback")
+    }
+}
+
+/// The faults that tests put around every worker's source: each worker makes its own, on its own thread.
+#[derive(Clone)]
+pub(crate) struct MakeFaults(pub(crate) Arc<dyn Fn() -> Box<dyn Faults> + Send + Sync>);
+
+impl fmt::Debug for MakeFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MakeFaults")
+    }
+}
+
+/// Everything decided, nothing read yet.
+#[derive(Debug)]
+pub(crate) struct PlannedLoad {
+    pub(crate) started: Instant,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) strategy: Strategy,
+    /// Whether the caller chose the backend, so that another is no answer.
+    pub(crate) strict: bool,
+    pub(crate) files: OpenFiles,
+    pub(crate) warnings: Vec<String>,
+    /// What is checked as it lands, if anything is.
+    pub(crate) verification: Option<Verification>,
+    pub(crate) on_progress: Option<ProgressCallback>,
+    pub(crate) faults: Option<MakeFaults>,
+    pub(crate) phases: Phases,
+}
+
+/// What a load's workers share.
+#[derive(Debug)]
+pub(crate) struct LoadTask<P> {
+    pub(crate) planned: PlannedLoad,
+    pub(crate) provider: P,
+    /// Itself, from which a worker that lands a chunk calls in more threads.
+    me: Weak<Self>,
+    engine: Mutex<Engine>,
+    changed: Condvar,
+    /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
+    waiting: AtomicUsize,
+    /// By route.
+    routes: Vec<RouteTask>,
+    /// The threads that nobody has joined.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Memory may have come back since the provider was last asked.
+    memory: AtomicBool,
+    active: Mutex<usize>,
+    idle: Condvar,
+    /// What was decided on the way.
+    decisions: Mutex<Vec<Decision>>,
+}
+
+/// What the workers of one route share.
+#[derive(Debug)]
+struct RouteTask {
+    /// What is learned while it runs. Locked before the engine, never after.
+    tuning: Mutex<Tuning>,
+    /// Threads that were started, and that there should be, where each keeps one read in flight.
+    started: AtomicUsize,
+    target_threads: AtomicUsize,
+}
+
+impl<P: Provider> LoadTask<P> {
+    /// Makes the task; `provider` is made with a handle to it.
+    pub(crate) fn new(planned: PlannedLoad, provider: impl FnOnce(&Weak<Self>) -> P) -> Arc<Self> {
+        let (strategy, plan) = (&planned.strategy, &planned.plan);
+        if let Some(trace) = planned.phases.trace() {
+            let files: Vec<&str> = planned.files.iter().map(|file| file.name()).collect();
+            trace.decided(&files, strategy);
+        }
+        planned.phases.enter(Some(Phase::Load));
+        let route_of = strategy.route_of.iter().map(|&route| RouteId(route as u32)).collect();
+        let mut engine = Engine::with_routes(Arc::clone(&planned.catalog), Arc::clone(plan), route_of, 0);
+        let mut window = 0;
+        let routes = strategy.routes.iter().enumerate().map(|(number, route)| {
+            let tuning = Tuning::new(route, plan);
+            tuning.begin(RouteId(number as u32), route, &mut engine);
+            window += tuning.window();
+            RouteTask {
+                tuning: Mutex::new(tuning),
+                started: AtomicUsize::new(0),
+                target_threads: AtomicUsize::new(0),
+            }
+        });
+        let routes = routes.collect();
+        if let Some(trace) = planned.phases.trace() {
+            trace.tuned(window, None);
+        }
+        Arc::new_cyclic(|me| Self {
+            engine: Mutex::new(engine),
+            routes,
+            threads: Mutex::default(),
+            changed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            memory: AtomicBool::new(false),
+            active: Mutex::new(0),
+            idle: Condvar::new(),
+            decisions: Mutex::default(),
+            provider: provider(me),
+            me: Weak::clone(me),
+            planned,
+        })
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.engine.lock().progress()
+    }
+
+    pub(crate) fn fail(&self, error: CoreError) {
+        self.with(|engine| engine.fail(error));
+    }
+
+    /// Tells workers that wait for memory to ask the provider again.
+    pub(crate) fn memory_came_back(&self) {
+        self.memory.store(true, Ordering::Relaxed);
+        // Under the lock, so that a worker is either before its look at the flag or asleep.
+        let _engine = self.engine.lock();
+        self.changed.notify_all();
+    }
+
+    /// Whether nothing is in flight, and what could be read next waits for memory.
+    pub(crate) fn is_starved(&self) -> bool {
+        let routes = self.routes.len() as u32;
+        self.with(|engine| {
+            let starved = |route| matches!(engine.readiness(RouteId(route)), Readiness::Starved(_));
+            engine.in_flight() == 0 && (0..routes).any(starved)
+        })
+    }
+
+    /// Waits until every worker is done; calls `tick` now and then.
+    pub(crate) fn wait_idle(&self, mut tick: impl FnMut()) {
+        let mut active = self.active.lock();
+        while *active > 0 {
+            let timed_out;
+            (active, timed_out) = self.idle.wait_timeout(active, TICK);
+            if timed_out {
+                drop(active);
+                tick();
+                active = self.active.lock();
+            }
+        }
+    }
+
+    /// Whether a worker is still at work.
+    pub(crate) fn is_active(&self) -> bool {
+        *self.active.lock() > 0
+    }
+
+    /// Adds a decision that was taken on the way, once.
+    pub(crate) fn note(&self, what: &'static str, why: String) {
+        let decision = Decision::new(what, why);
+        let mut decisions = self.decisions.lock();
+        if !decisions.contains(&decision) {
+            decisions.push(decision);
+        }
+    }
+
+    /// Whether the finished load brought everything, and what it was to be.
+    pub(crate) fn result(&self) -> Result<(), Error> {
+        self.with(|engine| engine.result())?;
+        if let Some(verification) = &self.planned.verification {
+            verification.finish()?;
+        }
+        Ok(())
+    }
+
+    /// As [`result`](Self::result), and whether every file is still what it was.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.result()?;
+        self.planned.files.check_unchanged()
+    }
+}
+
+/// What a load asks of its memory.
+pub(crate) trait Provider: BufferProvider<Buffer = ChunkBuffer> + fmt::Debug + Send + Sync + 'static {}
+
+impl<P: BufferProvider<Buffer = ChunkBuffer> + fmt::Debug + Send + Sync + 'static> Provider for P {}
+
+impl<P: Provider> EngineHandle for LoadTask<P> {
+    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
+        let mut engine = self.engine.lock();
+        let before = (engine.in_flight(), engine.admitted(), engine.max_in_flight_bytes());
+        let result = f(&mut engine);
+        let woken = engine.in_flight() < before.0
+            || engine.admitted() > before.1
+            || engine.max_in_flight_bytes() > before.2
+            || engine.is_exhausted();
+        if woken && self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_all();
+        }
+        let failed = engine.has_failed();
+        drop(engine);
+        if failed {
+            self.provider.finish(true);
+        }
+        result
+    }
+
+    fn wait_for_room(&self, route: RouteId) {
+        let engine = self.engine.lock();
+        let stuck = |engine: &mut Engine| match engine.readiness(route) {
+            Readiness::Full => true,
+            Readiness::Starved(_) => !self.memory.swap(false, Ordering::Relaxed),
+            Readiness::Ready | Readiness::Exhausted => false,
+        };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let engine = self.changed.wait_timeout_while(engine, TICK, stuck);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(engine);
+    }
+}
+
+/// The memory's provider, with what the load does beside it whenever a chunk is whole.
+impl<P: Provider> BufferProvider for LoadTask<P> {
+    type Buffer = ChunkBuffer;
+
+    fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
+        self.provider.reserve(extent)
+    }
+
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
+        self.provider.buffer_for(chunk)
+    }
+
+    fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
+        let (file, want) = {
+            let chunk = &self.planned.plan.chunks()[chunk.index()];
+            (chunk.file, chunk.want)
+        };
+        if let Some(verification) = &self.planned.verification {
+            verification.chunk_landed(chunk, buffer.landed(want))?;
+        }
+        self.provider.complete(chunk, buffer)?;
+        let route = RouteId(self.planned.strategy.route_of[file.index()] as u32);
+        self.tune(route, want as u64);
+        self.call_in_threads(route);
+        Ok(())
+    }
+
+    fn completion_is_slow(&self) -> bool {
+        self.planned.verification.is_some()
+    }
+}

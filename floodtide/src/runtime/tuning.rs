@@ -1,0 +1,101 @@
+//! What a load learns while it runs: how many reads it keeps in flight, and whether to go on past the page cache. Core decides, from what
+//! lands and when; this carries it out and tells the trace.
+
+use super::{LoadTask, Provider};
+use floodtide_core::detour::{Detour, Detoured, Spans};
+use floodtide_core::strategy::Route;
+use floodtide_core::tune::Tuner;
+use floodtide_core::{Engine, EngineHandle, HumanBytes, Plan, RouteId};
+use floodtide_linux::probe;
+use floodtide_memory::sync::Ordering;
+
+fn as_reads(reads: usize) -> u32 {
+    u32::try_from(reads).unwrap_or(u32::MAX)
+}
+
+fn gathers(plan: &Plan) -> bool {
+    plan.chunks().iter().any(|chunk| chunk.gathered)
+}
+
+/// What decides while a load runs.
+#[derive(Debug)]
+pub(super) struct Tuning {
+    tuner: Tuner,
+    detour: Detour,
+}
+
+impl Tuning {
+    /// Begins with what the strategy says.
+    pub(super) fn new(route: &Route, plan: &Plan) -> Self {
+        let (start, most) = route.in_flight(gathers(plan));
+        let least = if most > start { route.workers.max(1).min(probe::cpus()) } else { start };
+        let tuner = Tuner::new(as_reads(start), as_reads(least), as_reads(most));
+        Self { tuner, detour: Detour::new(route.expected, Spans::default()) }
+    }
+
+    /// Gives an engine the first number of reads in flight.
+    pub(super) fn begin(&self, id: RouteId, route: &Route, engine: &mut Engine) {
+        let window = self.window();
+        let share = window.div_ceil(as_reads(route.workers.max(1)));
+        engine.set_window(id, window_bytes(route, window), share as usize);
+    }
+
+    pub(super) fn window(&self) -> u32 {
+        self.tuner.window()
+    }
+}
+
+/// The bytes that so many reads may have in flight. A direct read is up to one alignment longer than a chunk; a page each is more
+/// than enough.
+fn window_bytes(route: &Route, reads: u32) -> u64 {
+    u64::from(reads).saturating_mul(route.chunk_bytes.saturating_add(4096))
+}
+
+impl<P: Provider> LoadTask<P> {
+    /// Tells what decides that so much has landed on a route, and does as it says.
+    pub(super) fn tune(&self, id: RouteId, bytes: u64) {
+        let now = u64::try_from(self.planned.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let (route, state) = (&self.planned.strategy.routes[id.index()], &self.routes[id.index()]);
+        // Locked until the engine has it, so that two answers do not overtake one another.
+        let mut tuning = state.tuning.lock();
+        if !tuning.detour.is_over() {
+            let in_flight = self.with(|engine| engine.in_flight_bytes());
+            if let Some(turn) = tuning.detour.landed(now, bytes, in_flight) {
+                self.turn(id, turn);
+            }
+        }
+        let Some(window) = tuning.tuner.landed(now, bytes) else { return };
+        let share = if route.queues() {
+            window.div_ceil(as_reads(route.workers.max(1))) as usize
+        } else {
+            state.target_threads.fetch_max(window as usize, Ordering::Relaxed);
+            1
+        };
+        self.with(|engine| engine.set_window(id, window_bytes(route, window), share));
+        tracing::debug!(window, "other reads in flight");
+        if let Some(trace) = self.planned.phases.trace() {
+            trace.tuned(window, tuning.tuner.bytes_per_second());
+        }
+    }
+
+    fn turn(&self, id: RouteId, turn: Detoured) {
+        let rate = HumanBytes;
+        let expected = self.planned.strategy.routes[id.index()].expected.unwrap_or(0);
+        let through_cache = !matches!(turn, Detoured::Back(_));
+        self.with(|engine| engine.set_through_cache(id, through_cache));
+        if let Detoured::Keep(compared) | Detoured::Back(compared) = turn {
+            let then = if through_cache { "so the rest was read so" } else { "so the rest was read past it again" };
+            let why = format!(
+                "direct reads brought {}/s, where the profile has {}/s; through the page cache it was {}/s, {then}",
+                rate(compared.direct),
+                rate(expected),
+                rate(compared.buffered)
+            );
+            self.note("fallback", why);
+        }
+        tracing::debug!(?turn, "another way to read");
+        if let Some(trace) = self.planned.phases.trace() {
+            trace.turned(turn);
+        }
+    }
+}
