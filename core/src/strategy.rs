@@ -136,6 +136,21 @@ impl Route {
         (start.min(bound), self.most_in_flight.max(start).min(bound))
     }
 
+    /// Works with that many threads or rings, whatever was measured.
+    pub fn set_workers(&mut self, workers: usize) {
+        // So many may be fewer than the device asks for.
+        self.expected = None;
+        match self.backend.style() {
+            ReadStyle::Tasks => {
+                // One worker hands out all reads.
+                (self.workers, self.depth, self.most_in_flight) = (1, workers, workers);
+            }
+            ReadStyle::Queue => self.workers = workers,
+            // Each reads one thing at a time, and there are to be no more.
+            ReadStyle::Blocking | ReadStyle::Mapped => (self.workers, self.most_in_flight) = (workers, workers),
+        }
+    }
+
     /// Whether each worker keeps many reads in flight by itself.
     #[must_use]
     pub fn queues(&self) -> bool {

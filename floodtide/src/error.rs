@@ -4,8 +4,8 @@ use crate::convert::OutputError;
 use floodtide_core::strategy::Backend;
 use floodtide_core::format::FORMATS;
 use floodtide_core::storage::StorageError;
-use floodtide_core::{Error as CoreError, Fault, FormatId, Quoted};
-use floodtide_linux::{Shown, hint};
+use floodtide_core::{Error as CoreError, Escaped, Fault, FormatId, Quoted};
+use floodtide_linux::storage::hint;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -18,27 +18,21 @@ pub enum Error {
     /// The checkpoint, the selection or the memory there is.
     #[error("{}{}", .0, fault_in_words(.0))]
     Core(#[from] floodtide_core::Error),
-    /// A file or folder of a storage cannot be listed, opened or read.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
     /// A conversion's output cannot be where it is asked for.
     #[error(transparent)]
     Output(#[from] OutputError),
     /// A system call on a path failed.
     #[error("{}: cannot {action}: {source}{}", Shown(path), hint(source))]
     Io { path: PathBuf, action: &'static str, source: io::Error },
-    /// A FIFO, a device, a socket.
-    #[error(
-        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
-        Shown(path)
-    )]
-    NotAFile { path: PathBuf, found: &'static str },
-    /// A folder under the name of one of a checkpoint's files.
-    #[error(
-        "{}: expected a file of the checkpoint, found a directory; put the file there, or name another checkpoint",
-        Shown(path)
-    )]
-    FolderForFile { path: PathBuf },
+    /// A file of a storage cannot be listed, opened, examined, read or viewed, or it changed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A URI of a storage that the loader does not have.
+    #[error("{}: expected a path or a URI of {known}, found another scheme; give the loader a storage for it", Quoted(uri))]
+    UnknownScheme { uri: String, known: String },
+    /// A URI of local files that is not well-formed.
+    #[error("{}: expected file:///ABSOLUTE/PATH with special characters escaped as %XX; correct the URI, or give the path", Quoted(uri))]
+    InvalidUri { uri: String },
     /// A folder without anything to load.
     #[error("{}: no checkpoint here: expected {}, found none; name the folder that holds them", Quoted(name), expected())]
     NoCheckpoint { name: String },
@@ -91,17 +85,6 @@ pub enum Error {
         Quoted(names)
     )]
     SeveralModels { name: String, format: FormatId, names: String },
-    /// A shard is a link to somewhere else.
-    #[error(
-        "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
-         (links are followed in a Hugging Face cache snapshot alone): replace the link by the file, or name the file itself",
-        Shown(shard),
-        Shown(target)
-    )]
-    ShardOutside { shard: PathBuf, target: PathBuf },
-    /// The file is not what it was when the load began.
-    #[error("{}: the file changed while it was loaded ({what}); load it again when nothing writes to it", Shown(path))]
-    Changed { path: PathBuf, what: &'static str },
     /// The backend that was asked for cannot be had.
     #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide (auto)")]
     BackendUnavailable { backend: Backend, why: String },
@@ -210,16 +193,16 @@ fn fault_in_words(error: &CoreError) -> String {
     format!(" ({words}); {advice}")
 }
 
-impl From<floodtide_linux::Error> for Error {
-    fn from(error: floodtide_linux::Error) -> Self {
-        use floodtide_linux::Error as File;
-        match error {
-            File::Io { path, action, source } => Self::Io { path, action, source },
-            File::NotAFile { path, found } => Self::NotAFile { path, found },
-            File::FolderForFile { path } => Self::FolderForFile { path },
-            File::Changed { path, what } => Self::Changed { path, what },
-            File::Memory { bytes, source } => Self::Memory { bytes, source },
-            error => Self::Core(CoreError::Platform { message: error.to_string() }),
+/// A path with its control characters escaped, cut where no path goes on that a system takes (`PATH_MAX`, 4096 bytes): one
+/// that is made with a name from an index may be longer.
+pub(crate) struct Shown<'a>(pub(crate) &'a PathBuf);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.0.to_string_lossy();
+        match path.char_indices().nth(libc::PATH_MAX as usize) {
+            Some((end, _)) => write!(f, "{}…", Escaped(&path[..end])),
+            None => write!(f, "{}", Escaped(&path)),
         }
     }
 }

@@ -11,17 +11,22 @@
 pub mod convert;
 pub mod trace;
 
+mod checkpoint_files;
 mod checksums;
-mod crew;
 mod diff;
+mod discover;
 mod error;
-mod headers;
 mod load;
 mod loader;
-mod locate;
 mod machine;
+mod open;
+mod runtime;
+mod signals;
+mod small_file;
 mod stream;
 mod tensors;
+mod uri;
+mod views;
 
 pub use checksums::{Difference, Verdict, read_manifest};
 pub use diff::{Change, Diff, Place, TensorDiff};

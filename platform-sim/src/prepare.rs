@@ -67,6 +67,7 @@ pub(crate) fn prepare(
         cached: case.devices.iter().map(|device| device.cached.into_iter().collect()).collect(),
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
+        file_chunk_bytes: Vec::new(),
         merge_gap: case.merge_gap,
         gather_gap: case.gather_gap,
         gathered_reads: PlanOptions::default().gathered_reads,

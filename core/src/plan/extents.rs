@@ -1,6 +1,6 @@
 //! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
 
-use super::chunks::{chunk_bytes, gathered_bytes};
+use super::chunks::gathered_bytes;
 use super::{
     Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment, ties,
 };
@@ -395,7 +395,7 @@ impl Layout<'_> {
         let (Access::Stream(Buffers { limit, .. }), Some(gather)) = (self.options.access, self.gather()) else {
             return Ok(());
         };
-        self.pieces = self.pieces.saturating_add(buffers).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
+        self.pieces = self.pieces.saturating_add(buffers).saturating_add(bytes / self.options.shortest_chunk());
         if self.pieces > most_pieces(limit) {
             return Err(Error::TooManyBuffers { bytes: self.selected_bytes, gather, limit });
         }

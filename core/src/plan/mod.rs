@@ -101,6 +101,8 @@ pub struct PlanOptions {
     pub tensor_alignment: Alignment,
     /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
     pub chunk_bytes: u64,
+    /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
+    pub file_chunk_bytes: Vec<u64>,
     /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
     pub merge_gap: u64,
     /// The widest gap between the pieces of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
@@ -122,11 +124,24 @@ impl Default for PlanOptions {
             cached: Vec::new(),
             tensor_alignment: Alignment::ONE,
             chunk_bytes: 4 << 20,
+            file_chunk_bytes: Vec::new(),
             merge_gap: 128 << 10,
             gather_gap: 128 << 10,
             gathered_reads: MOST_GATHERED as u64,
             memory: None,
         }
+    }
+}
+
+impl PlanOptions {
+    /// The size of a read of a file, as a power of two.
+    fn chunk_bytes_of(&self, file: FileId) -> u64 {
+        chunks::chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
+    }
+
+    /// The size of the shortest reads of any file.
+    fn shortest_chunk(&self) -> u64 {
+        chunks::chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
     }
 }
 
@@ -402,7 +417,7 @@ impl Planner {
         }
         // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
         let gathered = chunks::gathered_bytes(&self.options, needed);
-        let reads = laid_out.arena_bytes / chunks::chunk_bytes(self.options.chunk_bytes)
+        let reads = laid_out.arena_bytes / self.options.shortest_chunk()
             + laid_out.gathered_bytes / gathered
             + laid_out.extents.len() as u64;
         if reads > u64::from(u32::MAX / 2) {

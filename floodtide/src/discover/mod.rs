@@ -4,7 +4,7 @@
 //! `models--…` folder above it. Formats are detected from the first bytes of a file. In a folder, names decide which files are
 //! looked at, and where no format claims a name, all are. Any shard of a split model stands for all of them.
 //!
-//! Files that an index lists are not trusted: their names are plain, and the storage [checks](Storage::check_link) that they
+//! Files that an index lists are not trusted: their names are plain, and the storage checks that they
 //! are not links to somewhere else.
 //!
 //! Nothing here knows a format: all of it goes by the registry.
@@ -14,12 +14,12 @@ mod probed;
 
 pub(crate) use probed::{FileBytes, ProbedFile};
 
+use crate::checkpoint_files::LoadStorage;
 use crate::error::Error;
-use floodtide_core::Buffer;
 use floodtide_core::format::{
-    Claim, FileKind, Format, HeaderParser, IndexText, MAX_INDEX_BYTES, index_format, is_pickle_name,
+    Claim, FORMATS, FileKind, Format, HeaderParser, IndexText, MAX_INDEX_BYTES, index_format, is_pickle_name,
 };
-use floodtide_core::storage::{Entry, EntryKind, Opened, Storage, StorageError, StorageFile};
+use floodtide_core::storage::{Entry, EntryKind, Opened, StorageError, StorageFile};
 use floodtide_memory::Shelf;
 use names::{folder_of, join, last_part};
 use std::sync::Arc;
@@ -54,39 +54,41 @@ pub(crate) struct Index {
     pub(crate) parser: Box<dyn HeaderParser>,
 }
 
-/// Finds the files of the checkpoint `name`. `arenas`: where memory comes from when a small file, should it be the only one,
-/// is to be read whole.
+/// Finds the files of the checkpoint `name`. `small_files`: where memory comes from when a small file, should it be the only
+/// one, is to be read whole.
 ///
 /// # Errors
 /// When there is no checkpoint, more than one, or one that misses a file; when the storage fails.
-pub(crate) fn discover<B: Buffer>(
-    storage: &dyn Storage<B>,
-    formats: Formats<'_>,
+pub(crate) fn discover(
+    storage: &LoadStorage,
     name: &str,
-    arenas: Option<&Arc<Shelf>>,
+    small_files: Option<&Arc<Shelf>>,
 ) -> Result<CheckpointFiles, Error> {
-    let search = Search { storage, formats };
-    match storage.open(name)? {
-        Opened::Folder => search.in_folder(name),
-        Opened::File(file) => search.by_file(name, file, arenas),
-    }
+    Search { storage, formats: FORMATS }.run(name, small_files)
 }
 
-struct Search<'s, B> {
-    storage: &'s dyn Storage<B>,
+struct Search<'s> {
+    storage: &'s LoadStorage,
     formats: Formats<'s>,
 }
 
-impl<B: Buffer> Search<'_, B> {
+impl Search<'_> {
+    fn run(&self, name: &str, small_files: Option<&Arc<Shelf>>) -> Result<CheckpointFiles, Error> {
+        match self.storage.open(name)? {
+            Opened::Folder => self.in_folder(name),
+            Opened::File(file) => self.by_file(name, file, small_files),
+        }
+    }
+
     fn by_file(
         &self,
         name: &str,
         file: Arc<dyn StorageFile>,
-        arenas: Option<&Arc<Shelf>>,
+        small_files: Option<&Arc<Shelf>>,
     ) -> Result<CheckpointFiles, Error> {
         let (folder, last) = (folder_of(name), last_part(name));
         let is_named_json = last.ends_with(".json");
-        let first = ProbedFile::read(file, arenas.filter(|_| !is_named_json))?;
+        let first = ProbedFile::read(file, small_files.filter(|_| !is_named_json))?;
         match FileKind::sniff(self.formats, first.start()) {
             FileKind::Pickle => return Err(Error::Pickle { name: name.to_owned() }),
             FileKind::Json => return self.by_index(name, &*first.file),
@@ -306,7 +308,7 @@ fn check_shards(name: &str, shards: &[String], entries: &[Entry]) -> Result<(), 
 }
 
 /// Opens a file of a checkpoint.
-pub(crate) fn open_file<B: Buffer>(storage: &dyn Storage<B>, name: &str) -> Result<Arc<dyn StorageFile>, Error> {
+pub(crate) fn open_file(storage: &LoadStorage, name: &str) -> Result<Arc<dyn StorageFile>, Error> {
     match storage.open(name)? {
         Opened::File(file) => Ok(file),
         Opened::Folder => Err(StorageError::IsFolder { name: name.to_owned() }.into()),

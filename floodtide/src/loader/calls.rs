@@ -1,34 +1,50 @@
 //! The calls of a loader: load, open, stream, inspect, plan; and those that an async program awaits.
 
-use super::{Inspected, Loader, Planned};
+use super::{Input, Inspected, Loader, Planned};
+use crate::discover::discover;
 use crate::error::Error;
-use crate::headers::{self, Opened};
 use crate::load::{Load, run_here};
-use crate::locate::locate;
+use crate::open::{self, OpenedHeaders};
+#[cfg(feature = "tokio")]
+use crate::runtime::TICK;
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::TensorStream;
 use crate::tensors::Tensors;
 use floodtide_core::Access;
-use floodtide_core::strategy::Backend;
-use floodtide_linux::probe;
-use std::path::Path;
+use floodtide_linux::backend::MMAP;
+use floodtide_memory::memory_limit;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 #[cfg(feature = "tokio")]
 use std::time::{Duration, Instant};
 
 impl Loader {
-    /// Loads a checkpoint: afterwards every selected byte is resident. With [`Backend::Mmap`] the tensors are views of the
+    /// Loads a checkpoint: afterwards every selected byte is in memory. With a backend that maps files the tensors are views of the
     /// page cache, else they are owned.
     ///
-    /// `path` is a file, an index, a folder of shards, or a Hugging Face cache snapshot. All shards load together.
+    /// `path` is a file, an index, a folder of shards, a Hugging Face cache snapshot, or the URI of one of these. All shards load
+    /// together.
     ///
     /// # Errors
     /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
     /// cannot be read. Nothing partial is ever returned.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let shared = self.prepare(path.as_ref(), self.access(true), true)?;
-        if shared.prepared.strategy.workers == 0 { run_here(shared) } else { Load::start(shared).wait() }
+        self.load_input(&Input::Path(path.as_ref()))
+    }
+
+    /// Loads files as one checkpoint. They are of one format, and may lie in different folders, on different devices and in different
+    /// storages.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); when there is no file, or two of them have a tensor of the same name.
+    pub fn load_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<Tensors, Error> {
+        self.load_input(&Input::Files(&owned(paths)))
+    }
+
+    fn load_input(&self, input: &Input<'_>) -> Result<Tensors, Error> {
+        let shared = self.prepare(input, self.access(true), true)?;
+        if shared.planned.strategy.runs_inline() { run_here(shared) } else { Load::start(shared).wait() }
     }
 
     /// Starts a load and returns at once, after the headers are read; dropping what it returns cancels it.
@@ -36,7 +52,7 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
     pub fn start(&self, path: impl AsRef<Path>) -> Result<Load, Error> {
-        Ok(Load::start(self.prepare(path.as_ref(), self.access(true), false)?))
+        Ok(Load::start(self.prepare(&Input::Path(path.as_ref()), self.access(true), false)?))
     }
 
     /// Maps a checkpoint and returns at once: tensors come into memory as they are touched. Only those that would not be
@@ -48,8 +64,8 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let mapped = Self { backend: Some(Backend::Mmap), ..self.clone() };
-        run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false }, true)?)
+        let mapped = Self { backend: Some(MMAP), ..self.clone() };
+        run_here(mapped.prepare(&Input::Path(path.as_ref()), Access::Map { resident: false }, true)?)
     }
 
     /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](Self::memory_limit) however large
@@ -58,7 +74,15 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load), as far as the headers go; [`Error::StreamLimit`] when the limit is less than a stream needs.
     pub fn stream(&self, path: impl AsRef<Path>) -> Result<TensorStream, Error> {
-        TensorStream::open(self, path.as_ref())
+        TensorStream::open(self, &Input::Path(path.as_ref()))
+    }
+
+    /// Streams files as one checkpoint, as [`load_files`](Self::load_files) loads them.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream) and [`load_files`](Self::load_files).
+    pub fn stream_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<TensorStream, Error> {
+        TensorStream::open(self, &Input::Files(&owned(paths)))
     }
 
     /// Streams a checkpoint as an async `Stream` of any executor; must be called from within a tokio runtime, on whose blocking
@@ -72,31 +96,14 @@ impl Loader {
         Ok(AsyncTensorStream::new(blocking(move || loader.stream(path)).await?))
     }
 
-    /// Loads a checkpoint from within a tokio runtime, without blocking it. Unless another backend was asked for, the reads
-    /// run on the runtime's blocking threads. Dropping the future cancels the load.
+    /// Loads a checkpoint from within a tokio runtime, without blocking it: the reads run on threads of their own. Dropping the future
+    /// cancels the load.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     #[cfg(feature = "tokio")]
     pub async fn load_async(&self, path: impl AsRef<Path> + Send) -> Result<Tensors, Error> {
-        use crate::crew::TICK;
-        use crate::load::conclude;
-        let loader = Self { backend: Some(self.backend.unwrap_or(Backend::Tokio)), ..self.clone() };
-        let path = path.as_ref().to_owned();
-        if loader.backend == Some(Backend::Tokio) {
-            let prepare = move || loader.prepare(&path, Access::Copy, false);
-            let shared = Arc::new(blocking(prepare).await?);
-            let mut last = Instant::now();
-            let tick = || {
-                if last.elapsed() >= TICK {
-                    last = Instant::now();
-                    shared.report_progress();
-                }
-            };
-            let trace = shared.read_trace(crate::trace::Reads::Tasks);
-            crate::crew::tokio::drive(&shared, shared.files(), shared.depth(), trace, tick).await;
-            return blocking(move || conclude(shared)).await;
-        }
+        let (loader, path) = (self.clone(), path.as_ref().to_owned());
         let mut load = Some(blocking(move || loader.start(path)).await?);
         let mut last = Instant::now();
         while let Some(load) = load.as_ref().filter(|load| !load.is_finished()) {
@@ -117,31 +124,42 @@ impl Loader {
     /// # Errors
     /// When the checkpoint cannot be found or breaks a rule of its format.
     pub fn inspect(&self, path: impl AsRef<Path>) -> Result<Inspected, Error> {
-        let Opened { catalog, metadata, warnings, .. } = headers::open(locate(path.as_ref())?, None)?;
+        let opened = self.open_headers(&Input::Path(path.as_ref()), None)?;
+        let OpenedHeaders { catalog, metadata, warnings, .. } = opened;
         Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
     }
 
-    /// Reads the headers as [`inspect`](Self::inspect) does, but where files are broken, tells of each of them.
+    /// Reads the headers as [`inspect`](Self::inspect) does, but where files are broken, reports each of them.
     ///
     /// # Errors
     /// All that is wrong, at least one thing.
     pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
         let path = path.as_ref();
         self.inspect(path).map_err(|first| {
-            let broken = locate(path).map(|located| headers::broken_files(&located)).unwrap_or_default();
+            let found = self.storages.resolve(path).and_then(|(storage, name)| {
+                let files = discover(&**storage, &name, None)?;
+                Ok(open::broken_files(&**storage, &files))
+            });
             // What is wrong between files is seen only where each for itself is well.
-            if broken.is_empty() { vec![first] } else { broken }
+            match found {
+                Ok(broken) if !broken.is_empty() => broken,
+                _ => vec![first],
+            }
         })
     }
 
-    /// Decides everything that [`load`](Self::load) would do, from the headers and what the system tells.
+    /// Decides everything that [`load`](Self::load) would do, from the headers and what the system reports.
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
-        let (planned, ..) = self.decide(path.as_ref(), self.access(true), false)?;
-        Ok(Planned { memory: probe::memory_limit(), ..planned })
+        let (planned, ..) = self.decide(&Input::Path(path.as_ref()), self.access(true), false)?;
+        Ok(Planned { memory: memory_limit(), ..planned })
     }
+}
+
+fn owned<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Vec<PathBuf> {
+    paths.into_iter().map(|path| path.as_ref().to_owned()).collect()
 }
 
 /// Runs `work` on tokio's blocking threads; a panic in it goes on in the caller.

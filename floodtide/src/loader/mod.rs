@@ -6,7 +6,8 @@ mod steps;
 
 pub(crate) use steps::Checkpoint;
 
-use crate::crew::{MakeFaults, ProgressCallback};
+use crate::runtime::{MakeFaults, ProgressCallback};
+use crate::uri::Storages;
 use crate::error::Error;
 use crate::stream::{self, StreamOptions};
 use crate::trace::Traces;
@@ -14,7 +15,9 @@ use floodtide_core::manifest::Manifest;
 use floodtide_core::strategy::{Backend, Signals, Strategy};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Plan, Selection, Verification};
 use floodtide_memory::Shelf;
+use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Loads checkpoints. Options first, then [`load`](Self::load), [`open`](Self::open), [`start`](Self::start) or
@@ -44,6 +47,25 @@ pub struct Loader {
     trace: Option<Traces>,
     faults: Option<MakeFaults>,
     arenas: Arc<Shelf>,
+    storages: Storages,
+}
+
+/// What is loaded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// What a path or URI leads to.
+    Path(&'a Path),
+    /// Files that are one checkpoint.
+    Files(&'a [PathBuf]),
+}
+
+impl fmt::Display for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Files(paths) => write!(f, "{} files", paths.len()),
+        }
+    }
 }
 
 /// What a checkpoint's headers say.
@@ -96,7 +118,7 @@ impl Loader {
         stream::check_limit(limit, streams)?;
         let limit = limit / streams;
         let mut loader = Self { selection: Selection::All, manifest: None, mlock: false, ..self.clone() };
-        loader.backend = self.backend.filter(|&backend| backend != Backend::Mmap);
+        loader.backend = self.backend.filter(|backend| !backend.is_mapped());
         loader.tensor_alignment = None;
         let (memory, buffer_bytes) = (Some(stream::Memory::Limit(limit)), Some(part.min(limit / 8)));
         loader.stream = StreamOptions { memory, buffer_bytes, ..StreamOptions::default() };
@@ -138,6 +160,6 @@ impl Loader {
     }
 
     fn access(&self, resident: bool) -> Access {
-        if self.backend == Some(Backend::Mmap) { Access::Map { resident } } else { Access::Copy }
+        if self.backend.is_some_and(Backend::is_mapped) { Access::Map { resident } } else { Access::Copy }
     }
 }

@@ -1,14 +1,16 @@
 //! The options of a loader: each is set by one call, and the last one counts.
 
 use super::Loader;
-use crate::crew::{MakeFaults, ProgressCallback};
+use crate::runtime::{MakeFaults, ProgressCallback};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::stream;
 use crate::trace::{Trace, Traces};
 use floodtide_core::manifest::Manifest;
 use floodtide_core::middleware::Faults;
+use floodtide_core::storage::Storage;
 use floodtide_core::strategy::Backend;
+use floodtide_memory::ChunkBuffer as LoadBuffer;
 use floodtide_core::{Alignment, Order, Progress, Selection};
 use floodtide_memory::pool::Pool;
 use std::num::NonZeroUsize;
@@ -20,6 +22,14 @@ impl Loader {
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = Some(backend);
+        self
+    }
+
+    /// Reads URIs of `scheme` from `storage`: `Loader::new().storage("mem", storage).load("mem://model")`. Plain paths and `file://` URIs are
+    /// those of `file`, which is the local files unless it is replaced.
+    #[must_use]
+    pub fn storage(mut self, scheme: impl Into<String>, storage: impl Storage<LoadBuffer> + 'static) -> Self {
+        self.storages.insert(scheme.into(), Arc::new(storage));
         self
     }
 

@@ -5,13 +5,14 @@
 
 mod metadata;
 
+use crate::checkpoint_files::{LoadStorage, OpenFiles};
 use crate::discover::names::last_part;
 use crate::discover::{CheckpointFiles, FileBytes, Formats, Index, ProbedFile, open_file};
 use crate::error::Error;
 use crate::small_file::SmallFile;
-use floodtide_core::format::{Claim, FileKind, FileStart, HeaderParser, HeaderState, Headers};
-use floodtide_core::storage::{FailureKind, Storage, StorageError, StorageFile};
-use floodtide_core::{Buffer, Catalog, CatalogBuilder, Error as CoreError, MetadataValue};
+use floodtide_core::format::{Claim, FORMATS, FileKind, FileStart, HeaderParser, HeaderState, Headers, find};
+use floodtide_core::storage::{FailureKind, StorageError, StorageFile};
+use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, MetadataValue};
 use floodtide_linux::probe;
 use floodtide_memory::Shelf;
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -25,90 +26,136 @@ const MAX_THREADS: usize = 16;
 
 /// The open files of a checkpoint and what is in them.
 #[derive(Debug)]
-pub(crate) struct OpenCheckpoint {
-    pub(crate) files: Vec<Arc<dyn StorageFile>>,
+pub(crate) struct OpenedHeaders {
+    pub(crate) files: OpenFiles,
     /// The only file's bytes, when it was to be read whole and is small.
     pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Catalog,
     /// The metadata of the index and the files, each key once.
     pub(crate) metadata: Vec<(String, MetadataValue)>,
-    /// The name of the index.
-    pub(crate) index: Option<String>,
     pub(crate) warnings: Vec<String>,
+    /// The index and its storage.
+    index: Option<(Arc<LoadStorage>, String)>,
 }
 
-/// Opens the files and reads their headers. `arenas`: where memory comes from when a single small file is to be read whole.
+impl OpenedHeaders {
+    /// Adds the index, if there is one, to the files.
+    pub(crate) fn add_index_file(&mut self) -> Result<(), Error> {
+        if let Some((storage, name)) = &self.index {
+            let file = open_file(&**storage, name)?;
+            self.files.add(storage, [file]);
+        }
+        Ok(())
+    }
+}
+
+/// Opens the files and reads their headers. `small_files`: where memory comes from when a single small file is to be read whole.
 ///
 /// # Errors
 /// When a file cannot be opened or breaks a rule of its format, or files disagree.
-pub(crate) fn open<B: Buffer>(
-    storage: &dyn Storage<B>,
-    formats: Formats<'_>,
+pub(crate) fn open(
+    storage: &Arc<LoadStorage>,
     found: CheckpointFiles,
-    arenas: Option<&Arc<Shelf>>,
-) -> Result<OpenCheckpoint, Error> {
-    let CheckpointFiles { files: names, first, index } = found;
-    let arenas = arenas.filter(|_| names.len() == 1);
-    let Some((name, others)) = names.split_first() else {
-        return Err(CoreError::Contract { what: "a checkpoint without files was opened" }.into());
-    };
-    let index_name = index.as_ref().map(|index| index.name.clone());
-    let opener = Opener { storage, index: index_name.as_deref() };
-    let first = match first {
-        Some(first) => first,
-        None => ProbedFile::read(opener.open(name)?, arenas)?,
-    };
-    let parser = match index {
-        Some(Index { parser, .. }) => parser,
-        None => parser_for(formats, name, first.start())?,
-    };
-    let reader = Reader { opener, parser: &*parser };
-    let mut headers = OpenFiles::new(&*parser);
-    let (small_file, header_len) = headers.add_first(&reader, first)?;
-    if names.len() >= PARALLEL_FILES || header_len.saturating_mul(names.len()) >= PARALLEL_BYTES {
-        for more in side_by_side(&reader, others)? {
-            headers.append(more)?;
-        }
-    } else {
-        headers.add_all(&reader, others)?;
+    small_files: Option<&Arc<Shelf>>,
+) -> Result<OpenedHeaders, Error> {
+    let CheckpointFiles { files, first, index } = found;
+    let index_name = index.as_ref().map(|index| (Arc::clone(storage), index.name.clone()));
+    let sources: Vec<Source<'_>> = files.iter().map(|name| Source { storage: &**storage, name }).collect();
+    let read = read_headers(FORMATS, &sources, first, index, small_files)?;
+    let mut files = OpenFiles::default();
+    files.add(storage, read.files);
+    Ok(OpenedHeaders { files, index: index_name, ..read.headers })
+}
+
+/// Opens files, which may be of several storages, as one checkpoint without an index.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_files(named: Vec<(&Arc<LoadStorage>, String)>) -> Result<OpenedHeaders, Error> {
+    let sources: Vec<Source<'_>> = named.iter().map(|(storage, name)| Source { storage: &***storage, name }).collect();
+    let read = read_headers(FORMATS, &sources, None, None, None)?;
+    let mut files = OpenFiles::default();
+    for ((storage, _), file) in named.iter().zip(read.files) {
+        files.add(storage, [file]);
     }
-    let OpenFiles { files, catalog, .. } = headers;
-    let Headers { catalog, index_metadata, warnings } = parser.finish(catalog)?;
-    let of_files = catalog.metadata().map(|(file, key, value)| (file.index(), key, value));
-    let metadata = metadata::merge(&index_metadata, of_files);
-    Ok(OpenCheckpoint { files, small_file, catalog, metadata, index: index_name, warnings })
+    Ok(OpenedHeaders { files, ..read.headers })
 }
 
 /// Returns what is wrong with each of several files that are checkpoints by themselves, each looked at alone. Of formats whose
 /// files may be of no use without the others, nothing is reported.
-pub(crate) fn broken_files<B: Buffer>(
-    storage: &dyn Storage<B>,
-    formats: Formats<'_>,
-    found: &CheckpointFiles,
-) -> Vec<Error> {
-    if found.files.len() < 2 {
-        return Vec::new();
-    }
+pub(crate) fn broken_files(storage: &LoadStorage, found: &CheckpointFiles) -> Vec<Error> {
+    let is_independent = |parser: &dyn HeaderParser| {
+        find(parser.format()).is_some_and(|format| format.is_file_independent())
+    };
     let broken = |name: &String| {
-        let first = open_file(storage, name).and_then(|file| Ok(ProbedFile::read(file, None)?));
-        let first = match first {
+        let first = match open_file(storage, name).and_then(|file| Ok(ProbedFile::read(file, None)?)) {
             Ok(first) => first,
             Err(error) => return Some(error),
         };
-        let parser = parser_for(formats, name, first.start()).ok()?;
-        let is_independent = |id| formats.iter().any(|format| format.id() == id && format.is_file_independent());
-        if !is_independent(parser.format()) {
+        let parser = parser_for(FORMATS, name, first.start()).ok()?;
+        if !is_independent(&*parser) {
             return None;
         }
-        let files = CheckpointFiles { files: vec![name.clone()], first: Some(first), index: None };
-        open(storage, formats, files, None).err()
+        read_headers(FORMATS, &[Source { storage, name }], Some(first), None, None).err()
     };
-    // The files of such an index have no headers of their own.
-    let is_of_index = |index: &Index| !formats.iter().any(|f| f.id() == index.parser.format() && f.is_file_independent());
-    if found.index.as_ref().is_some_and(is_of_index) {
+    if found.files.len() < 2 || found.index.as_ref().is_some_and(|index| !is_independent(&*index.parser)) {
         return Vec::new();
     }
     found.files.iter().filter_map(broken).collect()
+}
+
+/// A file to open.
+struct Source<'a> {
+    storage: &'a LoadStorage,
+    name: &'a str,
+}
+
+/// Files and what their headers say; of the headers, `files` is empty.
+struct ReadFiles {
+    files: Vec<Arc<dyn StorageFile>>,
+    headers: OpenedHeaders,
+}
+
+/// Opens files and reads their headers. `first`: the first file, if it is open.
+fn read_headers(
+    formats: Formats<'_>,
+    sources: &[Source<'_>],
+    first: Option<ProbedFile>,
+    index: Option<Index>,
+    small_files: Option<&Arc<Shelf>>,
+) -> Result<ReadFiles, Error> {
+    let Some((source, others)) = sources.split_first() else {
+        return Err(CoreError::Contract { what: "a checkpoint without files was opened" }.into());
+    };
+    let index_name = index.as_ref().map(|index| index.name.clone());
+    let first = match first {
+        Some(first) => first,
+        None => {
+            let small_files = small_files.filter(|_| others.is_empty());
+            ProbedFile::read(source.open(index_name.as_deref())?, small_files)?
+        }
+    };
+    let parser = match index {
+        Some(Index { parser, .. }) => parser,
+        None => parser_for(formats, source.name, first.start())?,
+    };
+    let reader = Reader { parser: &*parser, index: index_name.as_deref() };
+    let mut parsed = ParsedFiles::new(&*parser);
+    let (small_file, header_len) = parsed.add_first(&reader, first)?;
+    if sources.len() >= PARALLEL_FILES || header_len.saturating_mul(sources.len()) >= PARALLEL_BYTES {
+        for more in side_by_side(&reader, others)? {
+            parsed.append(more)?;
+        }
+    } else {
+        parsed.add_all(&reader, others)?;
+    }
+    let ParsedFiles { files, catalog, .. } = parsed;
+    let Headers { catalog, index_metadata, warnings } = parser.finish(catalog)?;
+    let of_files = catalog.metadata().map(|(file, key, value)| (file.index(), key, value));
+    let metadata = metadata::merge(&index_metadata, of_files);
+    let headers =
+        OpenedHeaders { files: OpenFiles::default(), small_file, catalog, metadata, warnings, index: None };
+    Ok(ReadFiles { files, headers })
 }
 
 /// Returns the parser for files without an index, all of which are taken for what the first one is. Of a file that no format
@@ -127,51 +174,43 @@ fn parser_for(formats: Formats<'_>, name: &str, start: &[u8]) -> Result<Box<dyn 
     parser.ok_or_else(|| CoreError::Contract { what: "no format is registered that needs no index" }.into())
 }
 
-/// Opens the files of a checkpoint.
-struct Opener<'a, B> {
-    storage: &'a dyn Storage<B>,
-    /// The index that lists them.
-    index: Option<&'a str>,
-}
-
-impl<B: Buffer> Opener<'_, B> {
-    fn open(&self, name: &str) -> Result<Arc<dyn StorageFile>, Error> {
-        let is_missing = |error: &Error| {
-            let no_such = FailureKind::NotFound;
-            matches!(error, Error::Storage(StorageError::Failed { kind, .. }) if *kind == no_such || *kind == FailureKind::InvalidName)
-        };
-        open_file(self.storage, name).map_err(|error| match self.index {
-            Some(index) if is_missing(&error) => {
-                Error::MissingShard { index: index.to_owned(), shard: last_part(name).to_owned() }
-            }
+impl Source<'_> {
+    /// Opens the file. `index`: the index that lists it, for messages.
+    fn open(&self, index: Option<&str>) -> Result<Arc<dyn StorageFile>, Error> {
+        open_file(self.storage, self.name).map_err(|error| match (&error, index) {
+            (
+                Error::Storage(StorageError::Failed { kind: FailureKind::NotFound | FailureKind::InvalidName, .. }),
+                Some(index),
+            ) => Error::MissingShard { index: index.to_owned(), shard: last_part(self.name).to_owned() },
             _ => error,
         })
     }
 }
 
 /// Reads the bytes that a parser asks for.
-struct Reader<'a, B> {
-    opener: Opener<'a, B>,
+struct Reader<'a> {
     parser: &'a dyn HeaderParser,
+    /// The index that lists the files.
+    index: Option<&'a str>,
 }
 
 /// Files whose headers have been read.
-struct OpenFiles {
+struct ParsedFiles {
     files: Vec<Arc<dyn StorageFile>>,
     catalog: CatalogBuilder,
     /// One buffer for all headers: fresh memory for each would be faulted in each time.
     buffer: Vec<u8>,
 }
 
-impl OpenFiles {
+impl ParsedFiles {
     fn new(parser: &dyn HeaderParser) -> Self {
         Self { files: Vec::new(), catalog: CatalogBuilder::new(parser.format()), buffer: Vec::new() }
     }
 
     /// Parses a file of which something was read. Returns its bytes, if that was all of them, and the length of its header.
-    fn add_first<B>(
+    fn add_first(
         &mut self,
-        reader: &Reader<'_, B>,
+        reader: &Reader<'_>,
         first: ProbedFile,
     ) -> Result<(Option<SmallFile>, usize), Error> {
         let ProbedFile { file, start } = first;
@@ -193,9 +232,9 @@ impl OpenFiles {
     }
 
     /// Opens files and parses their headers.
-    fn add_all<B: Buffer>(&mut self, reader: &Reader<'_, B>, names: &[String]) -> Result<(), Error> {
-        for name in names {
-            let file = reader.opener.open(name)?;
+    fn add_all(&mut self, reader: &Reader<'_>, sources: &[Source<'_>]) -> Result<(), Error> {
+        for source in sources {
+            let file = source.open(reader.index)?;
             self.buffer.clear();
             self.add(reader, file)?;
         }
@@ -203,7 +242,7 @@ impl OpenFiles {
     }
 
     /// Parses the header of a file whose first bytes are in the buffer.
-    fn add<B>(&mut self, reader: &Reader<'_, B>, file: Arc<dyn StorageFile>) -> Result<(), Error> {
+    fn add(&mut self, reader: &Reader<'_>, file: Arc<dyn StorageFile>) -> Result<(), Error> {
         let len = file.len();
         let mut needed = reader.parser.first_read(len);
         loop {
@@ -245,10 +284,10 @@ fn read_on(file: &dyn StorageFile, read: &mut Vec<u8>, len: usize) -> Result<(),
 
 /// Reads the headers of many files by several threads, some files at a time. What comes is in the order of the files, and an error is that of the
 /// first that is broken.
-fn side_by_side<B: Buffer>(reader: &Reader<'_, B>, names: &[String]) -> Result<Vec<OpenFiles>, Error> {
+fn side_by_side(reader: &Reader<'_>, sources: &[Source<'_>]) -> Result<Vec<ParsedFiles>, Error> {
     // Two a processor, as each waits for its reads.
     let threads = (2 * probe::cpus()).clamp(1, MAX_THREADS);
-    let blocks: Vec<&[String]> = names.chunks(names.len().div_ceil(4 * threads).max(1)).collect();
+    let blocks: Vec<&[Source<'_>]> = sources.chunks(sources.len().div_ceil(4 * threads).max(1)).collect();
     let (next, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         let mut done = Vec::new();
@@ -257,7 +296,7 @@ fn side_by_side<B: Buffer>(reader: &Reader<'_, B>, names: &[String]) -> Result<V
             && let at = next.fetch_add(1, Ordering::Relaxed)
             && let Some(block) = blocks.get(at)
         {
-            let mut headers = OpenFiles::new(reader.parser);
+            let mut headers = ParsedFiles::new(reader.parser);
             let headers = headers.add_all(reader, block).map(|()| headers);
             broken.fetch_or(headers.is_err(), Ordering::Relaxed);
             done.push((at, headers));

@@ -14,18 +14,17 @@ mod writer;
 pub use awaited::AsyncTensorStream;
 pub use writer::WriterSink;
 
-use crate::crew::Prepared;
+use crate::runtime::PlannedLoad;
 use crate::error::Error;
-use crate::loader::{Checkpoint, Loader};
+use crate::loader::{Checkpoint, Input, Loader};
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
-use floodtide_core::strategy::Backend;
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
 };
-use floodtide_linux::Purpose;
+use crate::signals::Purpose;
 use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
@@ -128,10 +127,10 @@ enum State {
 }
 
 impl TensorStream {
-    pub(crate) fn open(loader: &Loader, path: &Path) -> Result<Self, Error> {
-        if loader.backend_choice() == Some(Backend::Mmap) {
+    pub(crate) fn open(loader: &Loader, input: &Input<'_>) -> Result<Self, Error> {
+        if let Some(backend) = loader.backend_choice().filter(|backend| backend.is_mapped()) {
             let why = "a stream copies into buffers, and a mapping has none".to_owned();
-            return Err(Error::BackendUnavailable { backend: Backend::Mmap, why });
+            return Err(Error::BackendUnavailable { backend, why });
         }
         let started = Instant::now();
         let options = loader.stream_options();
@@ -144,7 +143,7 @@ impl TensorStream {
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
-        let checkpoint = loader.open_checkpoint(path, Purpose::Stream { memory_alignment: alignment })?;
+        let checkpoint = loader.open_checkpoint(input, Purpose::Stream { memory_alignment: alignment })?;
         Ok(Self::of(loader, checkpoint, started))
     }
 
@@ -209,7 +208,7 @@ impl TensorStream {
     /// What made the stream fail; then not everything has come. [`Error::StreamBegun`] when tensors have been taken from it already.
     pub fn for_each_chunk(mut self, mut consume: impl FnMut(TensorInfo<'_>, u64, &[u8])) -> Result<Report, Error> {
         let running = self.start_in_parts()?;
-        let Prepared { catalog, plan, .. } = running.prepared();
+        let PlannedLoad { catalog, plan, .. } = running.planned();
         for index in plan.without_extent() {
             consume(plan.tensor(catalog, index), 0, &[]);
         }
@@ -238,7 +237,7 @@ impl TensorStream {
                 Poll::Ready(Ok(())) => return self.take_report().map_err(PourError::Stream),
                 Poll::Ready(Err(error)) => return Err(error),
                 // A wake-up between the poll and here makes the park return at once.
-                Poll::Pending if running.reports_progress() => thread::park_timeout(crate::crew::TICK),
+                Poll::Pending if running.reports_progress() => thread::park_timeout(crate::runtime::TICK),
                 Poll::Pending => thread::park(),
             }
         }
@@ -259,7 +258,7 @@ impl TensorStream {
         {
             let running = self.begin(*checkpoint, split)?;
             if !split {
-                let Prepared { catalog, plan, .. } = running.prepared();
+                let PlannedLoad { catalog, plan, .. } = running.planned();
                 self.queue.extend(Tensor::nowhere(catalog, plan));
             }
             self.state = State::Running(running);
@@ -302,13 +301,13 @@ impl TensorStream {
         let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
         let verification = loader.verification(&checkpoint.catalog, &plan)?;
         let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
-        let prepared = Prepared {
+        let planned = PlannedLoad {
             started: self.started,
             catalog,
             plan,
             strategy,
             strict: loader.backend_choice().is_some(),
-            files: files.into(),
+            files,
             warnings,
             verification,
             on_progress: loader.progress_callback(),
@@ -317,7 +316,7 @@ impl TensorStream {
         };
         let owned = !matches!(options.memory, Some(Memory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
-        Running::start(prepared, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
+        Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
     }
 
     /// A pool for this stream alone.

@@ -1,12 +1,12 @@
 //! A stream under way, from the consumer's side.
 
 use super::staging::{Next, Staging};
-use crate::crew::{Crew, Prepared, TICK};
+use crate::runtime::{LoadTask, PlannedLoad, TICK};
 use crate::error::Error;
 use crate::tensors::Report;
 use crate::trace::Phase;
 use floodtide_core::stream::{Staged, StagedSource};
-use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress, Readiness};
+use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress};
 use floodtide_memory::pool::{Pool, PoolBuffer};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// The workers of a stream and what they have ready. Dropping it gives the rest up, without waiting.
 #[derive(Debug)]
 pub(super) struct Running {
-    crew: Arc<Crew<Staging>>,
+    task: Arc<LoadTask<Staging>>,
     /// How the stream ended, if it has.
     report: Option<Report>,
     ended: bool,
@@ -44,42 +44,41 @@ struct Stall {
 impl Running {
     /// Starts the workers.
     pub(super) fn start(
-        prepared: Prepared,
+        planned: PlannedLoad,
         buffers: Buffers,
         pool: Pool,
         memory: OwnMemory,
         stall_timeout: Duration,
     ) -> Result<Self, Error> {
-        let plan = Arc::clone(&prepared.plan);
-        let crew = Arc::new_cyclic(|crew| {
-            let pool = (pool, !memory.owned);
-            Crew::new(prepared, Staging::new(pool, &plan, buffers.gather, buffers.order, crew.clone()))
+        let plan = Arc::clone(&planned.plan);
+        let task = LoadTask::new(planned, |task| {
+            Staging::new((pool, !memory.owned), &plan, buffers.gather, buffers.order, task.clone())
         });
         // The threads end by themselves; the stream's end is told by what they have landed.
-        if let Err(source) = crew.start() {
-            crew.supply.close();
+        if let Err(source) = task.start() {
+            task.provider.close();
             let message =
                 format!("the system gave no thread to read with: {source}; raise the limit of processes (ulimit -u)");
             return Err(CoreError::Platform { message }.into());
         }
         let stall = Stall { timeout: stall_timeout, since: None };
-        Ok(Self { crew, report: None, ended: false, last_progress: Instant::now(), stall, memory })
+        Ok(Self { task, report: None, ended: false, last_progress: Instant::now(), stall, memory })
     }
 
     pub(super) fn progress(&self) -> Progress {
-        self.crew.progress()
+        self.task.progress()
     }
 
     pub(super) fn report(&self) -> Option<&Report> {
         self.report.as_ref()
     }
 
-    pub(super) fn prepared(&self) -> &Prepared {
-        &self.crew.prepared
+    pub(super) fn planned(&self) -> &PlannedLoad {
+        &self.task.planned
     }
 
     pub(super) fn reports_progress(&self) -> bool {
-        self.crew.prepared.on_progress.is_some()
+        self.task.planned.on_progress.is_some()
     }
 
     /// The next buffer, for a consumer that holds none itself; waits for it, as others may have the memory.
@@ -88,7 +87,7 @@ impl Running {
             if let Poll::Ready(next) = self.poll(None) {
                 return next;
             }
-            self.crew.supply.wait(TICK);
+            self.task.provider.wait(TICK);
         }
     }
 
@@ -98,28 +97,28 @@ impl Running {
             if let Poll::Ready(next) = self.poll(None) {
                 return next;
             }
-            self.crew.supply.wait(TICK);
+            self.task.provider.wait(TICK);
             self.tick();
             if let Some(held) = self.stalled() {
-                return Some(Err(Error::StreamStalled { held, limit: self.crew.supply.pool().stats().limit }));
+                return Some(Err(Error::StreamStalled { held, limit: self.task.provider.pool().stats().limit }));
             }
         }
     }
 
     /// Reports progress if it is time to.
     pub(super) fn tick(&mut self) {
-        if let Some(callback) = &self.crew.prepared.on_progress
+        if let Some(callback) = &self.task.planned.on_progress
             && self.last_progress.elapsed() >= TICK
         {
-            callback.call(self.crew.progress());
+            callback.call(self.task.progress());
             self.last_progress = Instant::now();
         }
     }
 
     /// The bytes that the consumer holds, when nothing has moved for so long that it must be waiting for itself.
     fn stalled(&mut self) -> Option<usize> {
-        let starved = self.crew.with(|e| e.in_flight() == 0 && matches!(e.readiness(), Readiness::Starved(_)));
-        let lent = self.crew.supply.pool().stats().lent;
+        let starved = self.task.is_starved();
+        let lent = self.task.provider.pool().stats().lent;
         match self.stall.since {
             Some((since, before)) if starved && before == lent => {
                 if since.elapsed() < self.stall.timeout {
@@ -141,16 +140,16 @@ impl Running {
         }
         self.tick();
         // What failed is not whole, so what has landed meanwhile is of no use either.
-        let failed = self.crew.with(|engine| engine.has_failed());
-        match self.crew.supply.poll(waker) {
+        let failed = self.task.with(|engine| engine.has_failed());
+        match self.task.provider.poll(waker) {
             _ if failed => self.end(),
             Next::Nothing => Poll::Pending,
             Next::Buffer(extent, buffer) => {
                 if !self.memory.owned {
                     // What is taken is read ahead no more, so that more may be.
-                    self.crew.memory_came_back();
+                    self.task.memory_came_back();
                 }
-                let Prepared { catalog, plan, .. } = &self.crew.prepared;
+                let PlannedLoad { catalog, plan, .. } = &self.task.planned;
                 Poll::Ready(Some(Ok(Staged::new(Arc::clone(catalog), Arc::clone(plan), extent, buffer))))
             }
             Next::Done | Next::Over => self.end(),
@@ -160,15 +159,15 @@ impl Running {
     /// The stream's end: its report is there, or what went wrong is the last that comes.
     fn end(&mut self) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
         self.ended = true;
-        let phases = &self.crew.prepared.phases;
+        let phases = &self.task.planned.phases;
         phases.enter(Some(Phase::Settle));
-        let ended = self.crew.check();
-        self.crew.supply.close();
+        let ended = self.task.check();
+        self.task.provider.close();
         phases.enter(None);
         if let Err(error) = ended {
             return Poll::Ready(Some(Err(error)));
         }
-        let pool = self.crew.supply.pool();
+        let pool = self.task.provider.pool();
         let (stats, unlocked) = (pool.stats(), pool.unlocked_bytes());
         let locked = if self.memory.locked { (stats.lent + stats.retained).saturating_sub(unlocked) } else { 0 };
         let warning = (unlocked > 0).then(|| {
@@ -180,10 +179,10 @@ impl Running {
             // The next stream has its own; only this one's report is still of interest.
             pool.trim();
         }
-        let report = self.crew.report(warning.into_iter().collect(), locked as u64);
+        let report = self.task.report(warning.into_iter().collect(), locked as u64);
         self.report = Some(Report { memory_limit: Some(stats.limit as u64), ..report });
-        if let Some(callback) = &self.crew.prepared.on_progress {
-            callback.call(self.crew.progress());
+        if let Some(callback) = &self.task.planned.on_progress {
+            callback.call(self.task.progress());
         }
         Poll::Ready(None)
     }
@@ -200,8 +199,8 @@ impl StagedSource<PoolBuffer> for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
-            self.crew.fail(CoreError::Cancelled);
-            self.crew.supply.close();
+            self.task.fail(CoreError::Cancelled);
+            self.task.provider.close();
         }
     }
 }

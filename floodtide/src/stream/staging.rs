@@ -1,8 +1,8 @@
 //! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
 
-use crate::crew::{Crew, Supply};
+use crate::runtime::LoadTask;
 use floodtide_core::stream::{Outbox, Stages};
-use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, ExtentId, Order, Plan};
+use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use floodtide_memory::Pieces;
 use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
 use floodtide_memory::sync::Ordering;
@@ -68,12 +68,12 @@ pub(super) enum Next {
 }
 
 /// Tells the workers that memory has come back.
-struct MemoryWaker(Weak<Crew<Staging>>);
+struct MemoryWaker(Weak<LoadTask<Staging>>);
 
 impl Wake for MemoryWaker {
     fn wake(self: Arc<Self>) {
-        if let Some(crew) = self.0.upgrade() {
-            crew.memory_came_back();
+        if let Some(task) = self.0.upgrade() {
+            task.memory_came_back();
         }
     }
 }
@@ -85,7 +85,7 @@ impl Staging {
         plan: &Arc<Plan>,
         gather: u64,
         order: Order,
-        crew: Weak<Crew<Self>>,
+        task: Weak<LoadTask<Self>>,
     ) -> Self {
         pool.streams().fetch_add(1, Ordering::Relaxed);
         let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
@@ -103,7 +103,7 @@ impl Staging {
             plan: Arc::clone(plan),
             scratch: ScratchPool::new(plan),
             shared_bytes: sizes.filter(|&bytes| bytes as u64 <= gather).max().unwrap_or(0),
-            on_memory: Waker::from(Arc::new(MemoryWaker(crew))),
+            on_memory: Waker::from(Arc::new(MemoryWaker(task))),
             state: Mutex::new(state),
             ready: Condvar::new(),
         }
@@ -203,10 +203,10 @@ impl Staging {
     }
 }
 
-impl BufferSupply for Staging {
-    type Buffer = ChunkBuffer<PoolBuffer>;
+impl BufferProvider for Staging {
+    type Buffer = ChunkBuffer;
 
-    fn provide(&self, extent: ExtentId) -> Result<bool, CoreError> {
+    fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
         let mut state = self.state.lock();
         match state.stages.next() {
             // Another worker was faster.
@@ -250,14 +250,14 @@ impl BufferSupply for Staging {
         }
     }
 
-    fn take(&self, chunk: ChunkId) -> Result<ChunkBuffer<PoolBuffer>, CoreError> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
         let piece = self.state.lock().stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
         let what = "a chunk was taken twice, or before its extent had a buffer";
         let piece = piece.ok_or(CoreError::Contract { what })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
     }
 
-    fn landed(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) -> Result<(), CoreError> {
+    fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
         buffer.settle();
         let mut state = self.state.lock();
@@ -268,10 +268,8 @@ impl BufferSupply for Staging {
         }
         Ok(())
     }
-}
 
-impl Supply for Staging {
-    fn over(&self, failed: bool) {
+    fn finish(&self, failed: bool) {
         self.end(failed);
     }
 }
