@@ -4,9 +4,9 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use floodtide_core::format::gguf::{Parsed, parse};
-use floodtide_core::format::safetensors::Header;
+use floodtide_core::format::{SAFETENSORS, safetensors::Header};
 use floodtide_core::{
-    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, RouteId,
+    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Outcome, Plan, PlanOptions, Planner, RouteId,
     Selection,
 };
 use safetensors::SafeTensors;

@@ -2,8 +2,9 @@
 
 use crate::convert::OutputError;
 use floodtide_core::strategy::Backend;
+use floodtide_core::format::FORMATS;
 use floodtide_core::storage::StorageError;
-use floodtide_core::{Error as CoreError, Escaped, Fault, Quoted};
+use floodtide_core::{Error as CoreError, Escaped, Fault, FormatId, Quoted};
 use floodtide_linux::storage::hint;
 use std::io;
 use std::path::PathBuf;
@@ -32,53 +33,58 @@ pub enum Error {
     /// A URI of local files that is not well-formed.
     #[error("{}: expected file:///ABSOLUTE/PATH with special characters escaped as %XX; correct the URI, or give the path", Quoted(uri))]
     InvalidUri { uri: String },
-    /// A directory without anything to load.
-    #[error(
-        "{}: no checkpoint here: expected *.safetensors or *.gguf files, a *.safetensors.index.json or a tensor_index.json, found none; \
-         name the folder that holds them",
-        Shown(path)
-    )]
-    NoCheckpoint { path: PathBuf },
-    /// Files of more than one format.
+    /// A folder without anything to load.
+    #[error("{}: no checkpoint here: expected {}, found none; name the folder that holds them", Quoted(name), expected())]
+    NoCheckpoint { name: String },
+    /// Files of several formats.
     #[error(
         "{}: checkpoints of several formats are here ({}); name the file or the index to load",
-        Shown(path),
+        Quoted(name),
         Quoted(names)
     )]
-    SeveralFormats { path: PathBuf, names: String },
-    /// A part of a store, which alone says nothing.
+    SeveralFormats { name: String, names: String },
+    /// A file that means nothing without its index.
     #[error(
-        "{}: this is a partition of a ServerlessLLM store, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
-        Shown(path)
+        "{}: this is a partition of a {} checkpoint, which does not say what it holds; name its folder or the {index} beside it",
+        Quoted(name),
+        format.title()
     )]
-    Partition { path: PathBuf },
+    Partition { name: String, format: FormatId, index: &'static str },
     /// PyTorch pickles are programs.
     #[error(
         "{}: this is a PyTorch pickle, which runs code when it is loaded, so floodtide does not load it; \
          convert it once with safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")",
-        Shown(path)
+        Quoted(name)
     )]
-    Pickle { path: PathBuf },
+    Pickle { name: String },
     /// Several indexes, none of the usual name.
-    #[error("{}: several indexes are here ({}); name the one to load", Shown(path), Quoted(names))]
-    SeveralIndexes { path: PathBuf, names: String },
+    #[error("{}: several indexes are here ({}); name the one to load", Quoted(name), Quoted(names))]
+    SeveralIndexes { name: String, names: String },
+    /// An index that no checkpoint has.
+    #[error("{}: cannot read the index: it has {len} bytes, and no index is that large", Quoted(name))]
+    IndexTooLarge { name: String, len: u64 },
     /// The index names a file that is not there.
     #[error(
         "{}: the index names the shard \"{}\", which is missing beside it; fetch it or finish the download",
-        Shown(index),
+        Quoted(index),
         Quoted(shard)
     )]
-    MissingShard { index: PathBuf, shard: String },
+    MissingShard { index: String, shard: String },
     /// A shard of a split model is missing.
     #[error(
         "{}: the model is split over {count} files, of which \"{}\" is missing beside this one; fetch it or finish the download",
-        Shown(path),
+        Quoted(name),
         Quoted(shard)
     )]
-    MissingSplit { path: PathBuf, shard: String, count: u32 },
+    MissingSplit { name: String, shard: String, count: usize },
     /// A folder with several models.
-    #[error("{}: several GGUF models are here ({}); name the file of the one to load", Shown(path), Quoted(names))]
-    SeveralModels { path: PathBuf, names: String },
+    #[error(
+        "{}: several {} models are here ({}); name the file of the one to load",
+        Quoted(name),
+        format.title(),
+        Quoted(names)
+    )]
+    SeveralModels { name: String, format: FormatId, names: String },
     /// The backend that was asked for cannot be had.
     #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide (auto)")]
     BackendUnavailable { backend: Backend, why: String },
@@ -155,6 +161,13 @@ impl Error {
     }
 }
 
+/// The files by which a folder is a checkpoint, for a sentence.
+fn expected() -> String {
+    let mut expected = FORMATS.iter().map(|format| format.expected()).collect::<Vec<_>>();
+    let last = expected.pop().unwrap_or_default();
+    format!("{} or {last}", expected.join(", "))
+}
+
 /// What core, which knows no system, gives as a number: its meaning, and what to do.
 fn fault_in_words(error: &CoreError) -> String {
     let CoreError::Read { fault: Fault::Os(number), .. } = error else { return String::new() };
@@ -197,6 +210,7 @@ impl std::fmt::Display for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide_core::format::GGUF;
 
     #[test]
     fn a_system_error_is_said_in_words_with_what_to_do() {
@@ -227,12 +241,12 @@ mod tests {
         let long = "n".repeat(1 << 20);
         for name in [&hostile, &long] {
             for error in [
-                Error::MissingShard { index: "index.json".into(), shard: name.clone() },
-                Error::MissingShard { index: name.into(), shard: "shard".to_owned() },
-                Error::SeveralIndexes { path: "folder".into(), names: name.clone() },
-                Error::SeveralModels { path: "folder".into(), names: name.clone() },
-                Error::MissingSplit { path: name.into(), shard: name.clone(), count: 2 },
-                Error::Pickle { path: name.into() },
+                Error::MissingShard { index: "index.json".to_owned(), shard: name.clone() },
+                Error::MissingShard { index: name.clone(), shard: "shard".to_owned() },
+                Error::SeveralIndexes { name: "folder".to_owned(), names: name.clone() },
+                Error::SeveralModels { name: "folder".to_owned(), format: GGUF, names: name.clone() },
+                Error::MissingSplit { name: name.clone(), shard: name.clone(), count: 2 },
+                Error::Pickle { name: name.clone() },
             ] {
                 let message = error.to_string();
                 assert!(!message.contains(|c: char| c.is_control() || c == '\u{202e}'), "{message:?}");

@@ -2,7 +2,7 @@
 //! are the same bytes.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use floodtide_core::format::{Format, safetensors::Header};
+use floodtide_core::format::{SAFETENSORS, safetensors::Header};
 use floodtide_core::{Catalog, CatalogBuilder, DType, Wanted};
 use std::fmt::Write;
 

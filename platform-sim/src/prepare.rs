@@ -17,10 +17,11 @@ use core::cell::RefCell;
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::format::serverlessllm::StoreIndex;
 use floodtide_core::format::shard_index::ShardIndex;
+use floodtide_core::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide_core::storage::DeviceSignals;
 use floodtide_core::strategy::{Consumer as StrategyConsumer, Device, FileSignals, Signals, decide};
 use floodtide_core::{
-    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, Format, MemoryLimit, Order, PlanOptions, Planner,
+    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, MemoryLimit, Order, PlanOptions, Planner,
     ReadStyle, Wanted,
 };
 
@@ -95,7 +96,7 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
                 head[at] = draw.number(0..=255) as u8;
             }
         }
-        let invalid = |source| Error::Header { file: file.path.clone(), source };
+        let invalid = |source| Error::format(&*file.path, source);
         let range = header_range(&head, file.bytes()).map_err(invalid)?;
         let (start, end) = (range.start() as usize, range.end() as usize);
         if end > head.len() {
@@ -119,10 +120,12 @@ fn store(case: &Case, storage: &Storage, damage: Option<Draw>) -> Result<Catalog
         }
     }
     let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::bytes).collect();
-    let invalid = |source| Error::Store { file: "the index".to_owned(), source };
-    let index = StoreIndex::parse(&json, &lengths).map_err(invalid)?;
+    let index = StoreIndex::parse(&json, &lengths).map_err(|source| Error::format("the index", source))?;
     let mut builder = CatalogBuilder::new(SERVERLESSLLM);
-    builder.add_serverlessllm(storage.files.iter().map(|file| file.path.as_str()).zip(lengths), &index)?;
+    for (file, len) in storage.files.iter().zip(lengths) {
+        builder.add_file(&file.path, len)?;
+    }
+    index.add_tensors_to(&mut builder)?;
     builder.finish()
 }
 
@@ -138,14 +141,14 @@ fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
         json += &format!(r#"{}:"{shard}""#, crate::shard::quoted(&tensor.name));
     }
     json += "}}";
-    let invalid = |source| Error::Index { file: "the index".to_owned(), source };
+    let invalid = |source| Error::format("the index", source);
     let index = ShardIndex::parse(json.as_bytes()).map_err(invalid)?;
     // An index numbers the shards that hold something, in the order of their names; the catalog those that were opened.
     let holding: Vec<usize> = (0..case.checkpoint.files.len())
         .filter(|&file| case.checkpoint.tensors.iter().any(|tensor| tensor.file == file))
         .collect();
     if holding.len() == case.checkpoint.files.len() {
-        catalog.check_index(&index).map_err(invalid)?;
+        index.check(catalog).map_err(invalid)?;
     }
     Ok(())
 }

@@ -296,9 +296,10 @@ pub struct Headers {
     pub warnings: Vec<String>,
 }
 
-/// Returns how much of a file is read first where most headers are shorter than `most`. A small file has a small header,
-/// and what is read along is copied for nothing.
-fn first_read(len: u64, most: u64) -> u64 {
+/// Returns how much to read first of a file of `len` bytes when most headers have at most `most` bytes. A small file has a
+/// small header, and what is read along is copied for nothing.
+#[must_use]
+pub fn first_read(len: u64, most: u64) -> u64 {
     (len / 64).clamp(4096, most).min(len)
 }
 

@@ -287,12 +287,12 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
 
 /// Two files of one tensor each, in chunks of 64 KiB.
 fn two_files(access: Access) -> Engine {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     for name in ["a", "b"] {
         let json = format!(r#"{{"{name}":{{"dtype":"U8","shape":[200000],"data_offsets":[0,200000]}}}}"#);
         let bytes = 8 + json.len() as u64 + 200_000;
         let header = Header::parse(json.as_bytes(), bytes).expect("valid");
-        builder.add_safetensors(name, bytes, &header).expect("adds");
+        header.add_to(&mut builder, name, bytes).expect("adds");
     }
     let catalog = Arc::new(builder.finish().expect("valid"));
     let selected = Selection::All.resolve(&catalog).expect("resolves");
