@@ -41,7 +41,7 @@ pub use loader::{Inspected, Loader, Planned};
 pub use machine::{examine, measure};
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
-pub use stream::TensorStream;
+pub use stream::{StreamOptions, TensorStream};
 pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
 
 /// What takes a stream in by itself: [`TensorStream::send_to`].

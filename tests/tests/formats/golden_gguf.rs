@@ -4,7 +4,7 @@
 //! The package (PyPI `gguf`) is installed once into a virtual environment in the cache folder (`FLOODTIDE_CACHE`, or `.cache` in the
 //! workspace), and the files are kept there too. Offline, or without Python's venv, the tests are skipped with a message.
 
-use floodtide::{Backend, Loader};
+use floodtide::{Backend, Loader, StreamOptions};
 use floodtide_core::format::gguf::{GgufError, Parsed, parse};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -179,8 +179,9 @@ fn every_tensor_is_what_the_package_reads_by_every_backend() {
         }
         for backend in [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio)] {
             drop_cache(&path);
-            let loader =
-                backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).memory_limit(16 << 20);
+            let loader = backend
+                .map_or_else(Loader::new, |backend| Loader::new().backend(backend))
+                .stream_options(StreamOptions::new().memory_limit(16 << 20));
             let lines: Mutex<BTreeMap<String, String>> = Mutex::default();
             for tensor in loader.stream(&path).expect("opens") {
                 let tensor = tensor.expect("streams");

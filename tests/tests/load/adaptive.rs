@@ -154,6 +154,22 @@ fn memory_is_kept_as_far_as_it_may_be() {
 }
 
 #[test]
+fn an_option_of_a_clone_does_not_change_the_original() {
+    let folder = folder();
+    let path = large(folder.path(), 16);
+    let loader = Loader::new();
+    drop(loader.load(&path).expect("loads"));
+    let kept = loader.kept_bytes();
+    assert!(kept >= 16 << 20);
+    let clone = loader.clone().keep_memory(0);
+    assert_eq!((clone.kept_bytes(), loader.kept_bytes()), (0, kept));
+    drop(clone.load(&path).expect("loads"));
+    assert_eq!((clone.kept_bytes(), loader.kept_bytes()), (0, kept));
+    drop(loader.load(&path).expect("loads"));
+    assert_eq!(loader.kept_bytes(), kept, "it still keeps what it kept");
+}
+
+#[test]
 fn a_small_checkpoint_is_owned() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
