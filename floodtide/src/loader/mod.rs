@@ -3,6 +3,8 @@
 mod calls;
 mod options;
 mod steps;
+#[cfg(feature = "unstable-testing")]
+mod testing;
 
 pub(crate) use steps::Checkpoint;
 

@@ -1,11 +1,10 @@
 //! The options of a loader: each is set by one call, and the last one counts.
 
 use super::Loader;
-use crate::crew::{MakeFaults, ProgressCallback};
+use crate::crew::ProgressCallback;
 use crate::stream::StreamOptions;
 use crate::trace::{Trace, Traces};
 use floodtide_core::manifest::Manifest;
-use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::Backend;
 use floodtide_core::{Alignment, Progress, Selection};
 use floodtide_memory::Shelf;
@@ -83,13 +82,6 @@ impl Loader {
         self.arenas.trim();
     }
 
-    /// Does without io_uring, as if the system refused it with this reason.
-    #[must_use]
-    pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {
-        self.uring_refused = Some(reason.into());
-        self
-    }
-
     /// Tells `trace` what happens in each load and stream: its phases, and every read with its worker. A
     /// [`TraceFile`](crate::trace::TraceFile) keeps it for Perfetto.
     #[must_use]
@@ -123,15 +115,6 @@ impl Loader {
     #[must_use]
     pub fn without_profile(mut self) -> Self {
         self.without_profile = true;
-        self
-    }
-
-    /// Puts faults around the source of every worker, which makes its own. For tests: the simulator's faults then
-    /// strike real reads. Not for the backends mmap and tokio, which read otherwise.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
-        self.faults = Some(MakeFaults(Arc::new(move || Box::new(make()))));
         self
     }
 

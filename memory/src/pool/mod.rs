@@ -31,8 +31,8 @@ mod block;
 mod buffer;
 mod inner;
 mod local;
-#[doc(hidden)]
-pub mod magazine;
+#[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
+pub(crate) mod magazine;
 mod memory;
 mod wait;
 

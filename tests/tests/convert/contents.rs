@@ -79,7 +79,9 @@ fn digest(path: &Path) -> String {
 }
 
 fn convert(from: &Path, to: &Path, target: Target, split: Split) -> Result<Converted, Error> {
-    Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(MB as u64)), target).split(split).convert(from, to)
+    Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(MB as u64)), target)
+        .split(split)
+        .convert(from, to)
 }
 
 fn tensors(dtypes: Vec<DType>) -> impl Strategy<Value = Checkpoint> {
