@@ -129,7 +129,8 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
             "seconds": report.elapsed.as_secs_f64(),
             "gib_per_second": rate,
             "backend": report.backend.name(),
-            "reason": report.reason,
+            "reason": report.reason(),
+            "decisions": output::decisions(&report.decisions),
             "peak_rss_bytes": peak,
             "locked_bytes": report.locked_bytes,
             "verified": report.verified,
@@ -153,7 +154,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
     }
     facts.extend([
         ("time", format!("{}, {rate:.2} GiB/s", output::duration(report.elapsed))),
-        ("backend", format!("{}: {}", report.backend, report.reason)),
+        ("backend", format!("{}: {}", report.backend, report.reason())),
         ("peak memory", output::bytes(peak)),
     ]);
     if let Some(limit) = report.memory_limit {

@@ -1,8 +1,10 @@
 //! How results, progress, warnings and failures reach the user.
 
 use floodtide::Error;
+use floodtide::core::strategy::Decision;
 use floodtide::core::{HumanBytes, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -66,6 +68,11 @@ pub(crate) fn print_json(document: &impl serde::Serialize) -> Result<(), Failure
     serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     Ok(out.flush()?)
+}
+
+/// Returns the rows of a document's `decisions`.
+pub(crate) fn decisions(decisions: &[Decision]) -> Vec<Value> {
+    decisions.iter().map(|Decision { what, why, .. }| json!({"what": what, "why": why})).collect()
 }
 
 pub(crate) fn warn(warnings: &[String]) {

@@ -3,7 +3,7 @@
 use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
 use floodtide::Planned;
-use floodtide::core::strategy::{Backend, FileSignals, is_small};
+use floodtide::core::strategy::{Backend, Decision, FileSignals, is_small};
 use floodtide::core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -122,7 +122,7 @@ fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String
     };
     let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
     let mut facts = vec![
-        ("backend", format!("{}: {}", strategy.backend, strategy.reason)),
+        ("backend", format!("{}: {}", strategy.backend, Decision::join(&strategy.decisions()))),
         ("workers", workers),
         (
             "tensors",
@@ -214,7 +214,8 @@ fn document(planned: &Planned) -> Value {
     json!({
         "format": planned.catalog.format().name(),
         "backend": strategy.backend.name(),
-        "reason": strategy.reason,
+        "reason": Decision::join(&strategy.decisions()),
+        "decisions": output::decisions(&strategy.decisions()),
         "workers": strategy.workers,
         "depth": strategy.depth,
         "chunk_bytes": strategy.chunk_bytes,

@@ -3,9 +3,11 @@
 //! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`]. What a measured device changes is in
 //! `profile`, what the reason says of the files in `files`.
 
+mod decision;
 mod files;
 mod profile;
 
+pub use decision::Decision;
 pub use profile::{BestReads, Profile};
 
 use crate::units::ByteRange;

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::tensors::Report;
 use crate::trace::{Phase, Phases, ReadTrace, Reads};
 use floodtide_core::middleware::{Faults, Faulty, Traced};
-use floodtide_core::strategy::{Backend, Strategy};
+use floodtide_core::strategy::{Backend, Decision, Strategy};
 use floodtide_core::{
     BufferSupply, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
     ReadSource, Readiness, Verification, Worker,
@@ -67,6 +67,8 @@ pub(crate) struct Prepared {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) strategy: Strategy,
+    /// What was decided before the load, the strategy first.
+    pub(crate) decisions: Vec<Decision>,
     /// Whether the caller chose the backend, so that another is no answer.
     pub(crate) strict: bool,
     pub(crate) files: Arc<[OpenFile]>,
@@ -108,7 +110,8 @@ pub(crate) struct Crew<S> {
     memory: AtomicBool,
     active: Mutex<usize>,
     idle: Condvar,
-    notes: Mutex<Vec<String>>,
+    /// What was decided during the load.
+    notes: Mutex<Vec<Decision>>,
 }
 
 impl<S: Supply> EngineHandle for Crew<S> {
@@ -219,7 +222,7 @@ impl<S: Supply> Crew<S> {
         let strategy = &prepared.strategy;
         if let Some(trace) = prepared.phases.trace() {
             let files: Vec<_> = prepared.files.iter().map(OpenFile::path).collect();
-            trace.decided(&files, strategy);
+            trace.decided(&files, strategy, &prepared.decisions);
         }
         prepared.files.iter().for_each(|file| file.set_uncached(strategy.uncached));
         prepared.phases.enter(Some(Phase::Load));
@@ -325,7 +328,7 @@ impl<S: Supply> Crew<S> {
     }
 
     pub(crate) fn note_thread_shortage(&self, error: &io::Error) {
-        self.note(format!("the system gave no more threads ({error})"));
+        self.note("threads", format!("the system gave no more threads ({error})"));
     }
 
     /// Does all the work on the calling thread.
@@ -388,7 +391,7 @@ impl<S: Supply> Crew<S> {
             #[cfg(feature = "tokio")]
             Backend::Tokio if !can_spawn() => {
                 // The runtime would panic without a thread to block.
-                self.note("a worker reads by pread, as the system gives tokio no thread".to_owned());
+                self.note("backend", "a worker reads by pread, as the system gives tokio no thread".to_owned());
                 self.work_by_pread();
             }
             #[cfg(feature = "tokio")]
@@ -435,11 +438,13 @@ impl<S: Supply> Crew<S> {
             let message = format!("the backend uring cannot be used here: {why}");
             return self.fail(CoreError::Platform { message });
         }
-        self.note(format!("a worker reads by pread, as its ring was refused ({why})"));
+        self.note("backend", format!("a worker reads by pread, as its ring was refused ({why})"));
         self.work_by_pread();
     }
 
-    pub(crate) fn note(&self, note: String) {
+    /// Adds a decision to the report, once.
+    pub(crate) fn note(&self, what: &'static str, why: String) {
+        let note = Decision::new(what, why);
         let mut notes = self.notes.lock();
         if !notes.contains(&note) {
             notes.push(note);
@@ -470,11 +475,11 @@ impl<S: Supply> Crew<S> {
         });
         for file in refused {
             let path = prepared.files[file.index()].path().to_string_lossy();
-            self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
+            self.note(
+                "reads",
+                format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)),
+            );
         }
-        let notes = self.notes.lock();
-        let reasons: Vec<&str> =
-            std::iter::once(&prepared.strategy.reason).chain(notes.iter()).map(String::as_str).collect();
         let mapped: u64 = prepared.plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let report = Report {
             format: prepared.catalog.format(),
@@ -484,7 +489,7 @@ impl<S: Supply> Crew<S> {
             read_bytes: prepared.plan.read_bytes() + mapped,
             elapsed: prepared.started.elapsed(),
             backend: prepared.strategy.backend,
-            reason: reasons.join("; "),
+            decisions: prepared.decisions.iter().chain(self.notes.lock().iter()).cloned().collect(),
             warnings: prepared.warnings.iter().cloned().chain(more_warnings).collect(),
             locked_bytes,
             verified: prepared.verification.is_some(),

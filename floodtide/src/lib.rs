@@ -29,10 +29,10 @@ pub use error::Error;
 pub use floodtide_core as core;
 pub use floodtide_core::checksum::Checksum;
 pub use floodtide_core::manifest::Manifest;
-pub use floodtide_core::strategy::Backend;
+pub use floodtide_core::strategy::{Backend, Decision};
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, MetadataList,
-    MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
+    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit,
+    MetadataList, MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::{probe, raise_open_file_limit, report_file_size_limit};
 pub use floodtide_memory::pool;

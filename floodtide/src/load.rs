@@ -4,6 +4,7 @@ use crate::crew::{Crew, Prepared, Supply};
 use crate::error::Error;
 use crate::tensors::{Storage, Tensors};
 use crate::trace::{Phase, Populated};
+use floodtide_core::strategy::Decision;
 use floodtide_core::{BufferSupply, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use floodtide_linux::Image;
 use floodtide_linux::{Mappings, PopulateError};
@@ -86,20 +87,20 @@ impl Shared {
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
             let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
             let huge_pages = prepared.strategy.huge_pages;
-            let reason = &mut prepared.strategy.reason;
+            let mut decided = |what, why: String| prepared.decisions.push(Decision::new(what, why));
             if arena.memory().reused() > 0 {
-                *reason += "; into the memory of an earlier load, whose pages are there";
+                decided("memory", "into the memory of an earlier load, whose pages are there".to_owned());
             }
             if huge_pages && let Err(error) = arena.memory().advise_huge_pages(bytes) {
-                *reason += &format!("; no huge pages ({error}), so page faults take longer");
+                decided("huge pages", format!("no huge pages ({error}), so page faults take longer"));
             }
             // The workers run anywhere; the tensors are for whoever waits for them, here.
             if let Some(node) = node_of_caller() {
                 match arena.memory().prefer_node(node) {
                     // What is there already stays where it is.
                     Ok(()) if arena.memory().reused() >= bytes => {}
-                    Ok(()) => *reason += &format!("; in the memory of node {node}, where the caller runs"),
-                    Err(error) => *reason += &format!("; on any node ({error})"),
+                    Ok(()) => decided("NUMA", format!("in the memory of node {node}, where the caller runs")),
+                    Err(error) => decided("NUMA", format!("on any node ({error})")),
                 }
             }
             Some(arena)

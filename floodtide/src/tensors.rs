@@ -1,7 +1,7 @@
 //! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
 
 use bytemuck::AnyBitPattern;
-use floodtide_core::strategy::Backend;
+use floodtide_core::strategy::{Backend, Decision};
 use floodtide_core::stream::Staged;
 use floodtide_core::{Catalog, DType, ElementType, Format, GgmlType, Location, Part, Plan, TensorInfo};
 use floodtide_linux::Mappings;
@@ -31,8 +31,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// What read.
     pub backend: Backend,
-    /// Why, in words, with everything that was refused on the way.
-    pub reason: String,
+    /// What was decided, and why, with everything that was refused on the way.
+    pub decisions: Vec<Decision>,
     /// What a user should know although the load is complete.
     pub warnings: Vec<String>,
     /// The bytes locked in memory; 0 unless that was asked for and granted.
@@ -41,6 +41,14 @@ pub struct Report {
     pub verified: bool,
     /// Of a stream: the bytes that all its buffers together might have.
     pub memory_limit: Option<u64>,
+}
+
+impl Report {
+    /// Returns the reasons of all [decisions](Self::decisions) as one text.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        Decision::join(&self.decisions)
+    }
 }
 
 /// The memory of a load.

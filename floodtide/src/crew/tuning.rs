@@ -78,12 +78,13 @@ impl<S: Supply> Crew<S> {
         self.with(|engine| engine.set_through_cache(through_cache));
         if let Detoured::Keep(compared) | Detoured::Back(compared) = turn {
             let then = if through_cache { "so the rest was read so" } else { "so the rest was read past it again" };
-            self.note(format!(
+            let why = format!(
                 "direct reads brought {}/s, where the profile has {}/s; through the page cache it was {}/s, {then}",
                 rate(compared.direct),
                 rate(expected),
                 rate(compared.buffered)
-            ));
+            );
+            self.note("reads", why);
         }
         tracing::debug!(?turn, "another way to read");
         if let Some(trace) = self.prepared.phases.trace() {

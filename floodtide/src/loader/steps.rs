@@ -157,6 +157,7 @@ impl Loader {
             started,
             catalog,
             plan,
+            decisions: strategy.decisions(),
             strategy,
             strict,
             files: files.into(),

@@ -292,6 +292,7 @@ impl TensorStream {
             started: self.started,
             catalog,
             plan,
+            decisions: strategy.decisions(),
             strategy,
             strict: loader.backend_choice().is_some(),
             files: files.into(),

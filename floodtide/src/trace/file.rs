@@ -5,7 +5,7 @@ use super::reads::Worker;
 use super::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use crate::error::Error;
 use floodtide_core::detour::{Compared, Detoured};
-use floodtide_core::strategy::Strategy;
+use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_memory::sync::Mutex;
 use floodtide_memory::sync::{AtomicU32, AtomicU64, Ordering};
 use serde_json::json;
@@ -219,16 +219,16 @@ impl Drop for LoadFile {
 struct Handle(Arc<LoadFile>);
 
 impl LoadTrace for Handle {
-    fn decided(&self, files: &[&Path], strategy: &Strategy) {
+    fn decided(&self, files: &[&Path], strategy: &Strategy, decisions: &[Decision]) {
         let load = &self.0;
         let folder = shared_folder(files);
         let name = |path: &&Path| path.strip_prefix(&folder).unwrap_or(path).to_string_lossy().into_owned();
-        let Strategy { backend, chunk_bytes, depth, workers, reason, .. } = strategy;
+        let Strategy { backend, chunk_bytes, depth, workers, .. } = strategy;
         let about = json!({
             "folder": folder.to_string_lossy(),
             "files": files.len(),
             "backend": backend.name(),
-            "reason": reason,
+            "reason": Decision::join(decisions),
             "workers": workers,
             "depth": depth,
             "chunk_bytes": chunk_bytes,

@@ -14,7 +14,7 @@ pub use floodtide_linux::Populated;
 use floodtide_core::ReadId;
 use floodtide_core::detour::Detoured;
 use floodtide_core::middleware::Tracer;
-use floodtide_core::strategy::Strategy;
+use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_memory::sync::Mutex;
 use std::fmt;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub trait Trace: Send + Sync + 'static {
 /// Watches one load or stream; is called from any of its threads.
 pub trait LoadTrace: Send + Sync {
     /// The load is decided. `files` are named by [`FileId`] from here on.
-    fn decided(&self, files: &[&Path], strategy: &Strategy);
+    fn decided(&self, files: &[&Path], strategy: &Strategy, decisions: &[Decision]);
 
     /// A phase has ended. Phases follow one another.
     fn phase(&self, phase: Phase, began: Instant, ended: Instant);

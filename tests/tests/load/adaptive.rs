@@ -4,7 +4,7 @@ use floodtide::probe::resident_share;
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Backend, Loader, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
-use floodtide_core::strategy::Strategy;
+use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
 use floodtide_tests::checkpoint::{folder, raw, small, sparse};
 use std::fs;
@@ -75,7 +75,7 @@ fn files_can_be_left_in_the_page_cache() {
     assert!(share() < Some(0.1), "read past it: {:?}", share());
     let tensors = Loader::new().leave_cached(true).load(&path).expect("loads");
     assert_loaded(&tensors);
-    assert!(tensors.report().reason.contains("stay in the page cache"), "{}", tensors.report().reason);
+    assert!(tensors.report().reason().contains("stay in the page cache"), "{}", tensors.report().reason());
     assert!(share() > Some(0.9), "{:?}", share());
 }
 
@@ -109,14 +109,14 @@ fn a_loader_uses_its_memory_again() {
     let path = large(folder.path(), 16);
     let loader = Loader::new();
     let first = loader.load(&path).expect("loads");
-    assert!(!first.report().reason.contains("earlier load"), "{}", first.report().reason);
+    assert!(!first.report().reason().contains("earlier load"), "{}", first.report().reason());
     let address = first.get("t").expect("is there").bytes().as_ptr();
     drop(first);
     assert!(loader.kept_bytes() >= 16 << 20);
     // A clone shares it.
     let second = loader.clone().load(&path).expect("loads");
     assert_eq!(second.get("t").expect("is there").bytes().as_ptr(), address);
-    assert!(second.report().reason.contains("earlier load"), "{}", second.report().reason);
+    assert!(second.report().reason().contains("earlier load"), "{}", second.report().reason());
     assert_loaded(&second);
     assert_eq!(loader.kept_bytes(), 0, "it is in use");
     let third = loader.load(&path).expect("loads beside it");
@@ -137,7 +137,7 @@ fn what_an_earlier_load_left_is_not_in_the_tensors_of_the_next() {
     let json = format!(r#"{{"z":{{"dtype":"U8","shape":[{}],"data_offsets":[0,{0}]}}}}"#, zeros.len());
     fs::write(&path, raw(&json, &zeros)).expect("writes");
     let tensors = loader.load(&path).expect("loads");
-    assert!(tensors.report().reason.contains("earlier load"), "{}", tensors.report().reason);
+    assert!(tensors.report().reason().contains("earlier load"), "{}", tensors.report().reason());
     assert!(tensors.get("z").expect("is there").bytes() == zeros);
 }
 
@@ -224,7 +224,7 @@ impl Trace for SlowDevice {
 }
 
 impl LoadTrace for SlowDevice {
-    fn decided(&self, _: &[&Path], _: &Strategy) {}
+    fn decided(&self, _: &[&Path], _: &Strategy, _: &[Decision]) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 

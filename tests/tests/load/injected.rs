@@ -3,7 +3,7 @@
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Backend, Error, Loader, Order, StreamOptions};
 use floodtide_core::middleware::{Injection, Tracer};
-use floodtide_core::strategy::Strategy;
+use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
@@ -77,7 +77,7 @@ impl Trace for Counts {
 }
 
 impl LoadTrace for Counts {
-    fn decided(&self, _: &[&Path], _: &Strategy) {}
+    fn decided(&self, _: &[&Path], _: &Strategy, _: &[Decision]) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 

@@ -230,7 +230,7 @@ fn auto_goes_on_without_io_uring_and_says_so_but_an_explicit_wish_fails() {
     let report = loader.load(&path).expect("loads").report().clone();
     assert_eq!(report.backend, Backend::Pread);
     if Loader::new().plan(&path).expect("plans").signals.files[0].direct {
-        assert!(report.reason.contains("EPERM"), "{}", report.reason);
+        assert!(report.reason().contains("EPERM"), "{}", report.reason());
     }
     let error = loader.backend(Backend::Uring).load(&path).expect_err("refused").to_string();
     assert!(error.contains("uring") && error.contains("EPERM") && error.contains("auto"), "{error}");

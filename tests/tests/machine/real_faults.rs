@@ -133,7 +133,7 @@ fn rings_are_not_trusted_on_fuse() {
         assert!(error.contains("uring") && error.contains("FUSE") && error.contains("auto"), "{error}");
         assert_right(load(&Loader::new(), &disk.victim()), &expected, "auto");
         let report = Loader::new().load(disk.victim()).expect("loads").report().clone();
-        assert_eq!(report.backend, Backend::Pread, "{}", report.reason);
+        assert_eq!(report.backend, Backend::Pread, "{}", report.reason());
     }
 }
 
@@ -166,7 +166,7 @@ fn direct_reads_refused_only_when_they_are_made_go_through_the_page_cache() {
         by_every_backend(&disk.victim(), prepare, |bytes, _, what| assert_right(bytes, &expected, what));
         prepare();
         let tensors = loader(None).load(disk.victim()).expect("loads");
-        assert!(tensors.report().reason.contains("refused direct reads"), "{}", tensors.report().reason);
+        assert!(tensors.report().reason().contains("refused direct reads"), "{}", tensors.report().reason());
     }
 }
 

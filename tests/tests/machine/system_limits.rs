@@ -156,7 +156,7 @@ fn where_no_thread_can_be_started_a_load_does_without_and_a_stream_says_so() {
         for &backend in LOADED.iter().filter(without_tokio) {
             assert_right(load(&loader(backend), &path), &expected, &format!("load by {backend:?}"));
             let report = loader(backend).load(&path).expect("loads").report().clone();
-            assert!(report.reason.contains("no more threads"), "{backend:?}: {}", report.reason);
+            assert!(report.reason().contains("no more threads"), "{backend:?}: {}", report.reason());
         }
         for backend in STREAMED {
             let error = error_of(stream(&loader(backend), &path), "no thread reads").to_string();

@@ -46,7 +46,7 @@ fn touched(loader: &Loader, folder: &Path) -> Result<(u64, Tensors), String> {
 
 fn note(tensors: &Tensors) -> Value {
     let report = tensors.report();
-    json!(format!("{}: {}", report.backend, report.reason))
+    json!(format!("{}: {}", report.backend, report.reason()))
 }
 
 /// A load after another one in this process, whose tensors are gone.
