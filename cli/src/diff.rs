@@ -13,7 +13,7 @@ use std::io::Write;
 
 pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
     compare(args).map_err(|failure| match failure {
-        Failure::Failed(message) => Failure::Undecided(message),
+        Failure::Failed(_) | Failure::Library(_) => Failure::Undecided(Box::new(failure)),
         failure => failure,
     })
 }

@@ -31,7 +31,7 @@ pub use floodtide_core::checksum::Checksum;
 pub use floodtide_core::manifest::Manifest;
 pub use floodtide_core::strategy::{Backend, Decision};
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit,
+    Alignment, Catalog, Cut, DType, ElementType, ErrorKind, Escaped, Format, GgmlType, Glob, Location, MemoryLimit,
     MetadataList, MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::{probe, raise_open_file_limit, report_file_size_limit};

@@ -1,6 +1,6 @@
 //! What can go wrong with a local file.
 
-use floodtide_core::{Escaped, HumanBytes};
+use floodtide_core::{ErrorKind, Escaped, HumanBytes};
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -33,6 +33,24 @@ pub enum Error {
     Memory { bytes: u64, source: io::Error },
 }
 
+impl Error {
+    /// Returns the class of this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+                _ => ErrorKind::Io,
+            },
+            Self::NotAFile { .. } | Self::FolderForFile { .. } => ErrorKind::InvalidCheckpoint,
+            Self::Changed { .. } => ErrorKind::Changed,
+            Self::Memory { .. } => ErrorKind::OutOfMemory,
+        }
+    }
+}
+
 /// A path with its control characters escaped, cut where no path goes on that a system takes (`PATH_MAX`, 4096 bytes): one
 /// that is made with a name from an index may be longer.
 pub struct Shown<'a>(pub &'a PathBuf);
@@ -61,5 +79,28 @@ pub fn hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::PermissionDenied => "; check its permissions and those of the folders above it",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_kind() {
+        let path = || PathBuf::from("model");
+        let io = |kind: io::ErrorKind| Error::Io { path: path(), action: "open the file", source: kind.into() };
+        for (error, kind) in [
+            (io(io::ErrorKind::NotFound), ErrorKind::NotFound),
+            (io(io::ErrorKind::PermissionDenied), ErrorKind::PermissionDenied),
+            (io(io::ErrorKind::OutOfMemory), ErrorKind::OutOfMemory),
+            (io(io::ErrorKind::TimedOut), ErrorKind::Io),
+            (Error::NotAFile { path: path(), found: "a FIFO" }, ErrorKind::InvalidCheckpoint),
+            (Error::FolderForFile { path: path() }, ErrorKind::InvalidCheckpoint),
+            (Error::Changed { path: path(), what: "its length" }, ErrorKind::Changed),
+            (Error::Memory { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Streams and their memory: the limit holds whoever is slow, stops or fails, and pools of one's own and shared ones serve.
 
 use floodtide::pool::{HeapMemory, Memory, MemoryProvider, Pool};
-use floodtide::{Alignment, Backend, Error, Loader, StreamOptions, Tensor};
+use floodtide::{Alignment, Backend, Error, ErrorKind, Loader, StreamOptions, Tensor};
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered};
 use floodtide_tests::layout::drop_cache;
@@ -150,7 +150,10 @@ fn bad_options_are_refused() {
     let path = numbered(folder.path(), &[10]);
     let error =
         Loader::new().stream_options(StreamOptions::new().memory_limit(1000)).stream(&path).expect_err("too little");
-    assert!(matches!(error, Error::StreamLimit { limit: 1000, .. }) && error.is_bad_request(), "{error}");
+    assert!(
+        matches!(error, Error::StreamLimit { limit: 1000, .. }) && error.kind() == ErrorKind::InvalidRequest,
+        "{error}"
+    );
     let error = Loader::new().backend(Backend::Mmap).stream(&path).expect_err("no buffers");
     assert!(error.to_string().contains("mapping"), "{error}");
     let error =
@@ -241,7 +244,7 @@ fn buffers_are_of_the_size_that_was_asked_for() {
     for wrong in [1000, 5 * MB as u64] {
         let error =
             Loader::new().stream_options(options.clone().buffer_bytes(wrong)).stream(&path).expect_err("refused");
-        assert!(matches!(error, Error::StreamBuffer { .. }) && error.is_bad_request(), "{error}");
+        assert!(matches!(error, Error::StreamBuffer { .. }) && error.kind() == ErrorKind::InvalidRequest, "{error}");
     }
     let small = Pool::builder().limit(1000).build();
     let error = Loader::new().stream_options(StreamOptions::new().pool(small)).stream(&path).expect_err("refused");

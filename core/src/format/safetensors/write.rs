@@ -52,8 +52,7 @@ pub struct NewFile {
 pub enum WriteError {
     /// Over [`MAX_HEADER_BYTES`].
     #[error(
-        "its header or index would have {needed} bytes, but readers accept at most {MAX_HEADER_BYTES}; select fewer tensors (--select), or write more files \
-         (--partitions)"
+        "its header or index would have {needed} bytes, but readers accept at most {MAX_HEADER_BYTES}; select fewer tensors, or write more files"
     )]
     HeaderTooLarge { needed: u64 },
     /// More bytes than a file can have.
