@@ -2,9 +2,9 @@
 
 use crate::args::ConvertArgs;
 use crate::output::{self, Facts, Failure};
-use floodtide::Loader;
 use floodtide::convert::{Converted, Converter};
 use floodtide::core::{Escaped, Selection};
+use floodtide::{Loader, StreamOptions};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn converter(args: &ConvertArgs) -> Result<Converter, Failure> {
     let selection = if args.select.is_empty() { Selection::All } else { Selection::globs(&args.select)? };
     let mut loader = Loader::new().selection(selection);
     if let Some(limit) = args.memory_limit {
-        loader = loader.memory_limit(limit.as_u64());
+        loader = loader.stream_options(StreamOptions::new().memory_limit(limit.as_u64()));
     }
     let converter = Converter::new(loader, args.to.target()).split(args.split()).force(args.force);
     Ok(args.rename.iter().fold(converter, |converter, rule| converter.rename(rule.0.clone())))
@@ -74,6 +74,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
             "gib_per_second": rate,
             "backend": read.backend.name(),
             "reason": read.reason(),
+            "decisions": output::decisions(&read.decisions),
             "memory_limit": read.memory_limit,
             "peak_rss_bytes": peak,
             "warnings": warnings,

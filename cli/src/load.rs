@@ -5,7 +5,7 @@ use crate::output::{self, Facts, Failure};
 use floodtide::core::HumanBytes;
 use floodtide::trace::TraceFile;
 use floodtide::backend::MMAP;
-use floodtide::{Error, Loader, Report, Tensors, read_manifest};
+use floodtide::{Error, Loader, Report, StreamOptions, Tensors, read_manifest};
 use serde_json::json;
 use std::borrow::Cow;
 use std::io::Write;
@@ -38,11 +38,11 @@ pub(crate) fn watched<T>(
 
 /// Streams, and consumes the bytes by looking at one of each page.
 fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
-    let loader = match args.memory_limit {
-        Some(limit) => loader.memory_limit(limit.as_u64()),
-        None => loader,
-    };
-    let report = watched(loader.order(args.order.order()), "streaming", args.json, |loader| {
+    let mut options = StreamOptions::new().order(args.order.order());
+    if let Some(limit) = args.memory_limit {
+        options = options.memory_limit(limit.as_u64());
+    }
+    let report = watched(loader.stream_options(options), "streaming", args.json, |loader| {
         let mut seen = 0_u8;
         let report = loader.stream(&args.source.path)?.for_each_chunk(|_, _, bytes| {
             seen = bytes.iter().step_by(4096).fold(seen, |seen, byte| seen ^ byte);
@@ -131,6 +131,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
             "gib_per_second": rate,
             "backend": report.backend.name(),
             "reason": report.reason(),
+            "decisions": output::decisions(&report.decisions),
             "peak_rss_bytes": peak,
             "locked_bytes": report.locked_bytes,
             "verified": report.verified,

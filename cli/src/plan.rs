@@ -3,7 +3,7 @@
 use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
 use floodtide::Planned;
-use floodtide::core::strategy::{Decision, FileSignals, Route, is_small};
+use floodtide::core::strategy::{FileSignals, Route, is_small};
 use floodtide::core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -219,12 +219,11 @@ fn document(planned: &Planned) -> Value {
         })
         .collect();
     let route = strategy.main_route();
-    let decision = |decision: &Decision| json!({ "what": decision.what, "why": decision.why });
     json!({
         "format": planned.catalog.format().name(),
         "backend": route.backend.name(),
         "reason": strategy.reason(),
-        "decisions": strategy.decisions.iter().map(decision).collect::<Vec<_>>(),
+        "decisions": output::decisions(&strategy.decisions),
         "routes": strategy.routes.len(),
         "workers": route.workers,
         "depth": route.depth,

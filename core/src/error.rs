@@ -39,14 +39,14 @@ pub enum Error {
     #[error(transparent)]
     Glob(#[from] GlobError),
     /// A wanted name that is not there.
-    #[error("no tensor is named \"{}\"; `floodtide inspect` lists the names", Quoted(name))]
+    #[error("no tensor is named \"{}\"", Quoted(name))]
     NoSuchTensor { name: String },
     /// A glob that matches nothing, as it was most likely mistyped.
-    #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Quoted(glob))]
+    #[error("no tensor matches \"{}\"", Quoted(glob))]
     NothingSelected { glob: String },
     /// A rule for ranks whose pattern matches nothing, so that what it was to cut would be whole.
     #[error(
-        "the shard rule \"{}\" matches no tensor of the checkpoint; `floodtide inspect` lists the names, which a pattern matches whole: \
+        "the shard rule \"{}\" matches no tensor of the checkpoint; a pattern matches the whole name: \
          mend the pattern, or leave the rule out",
         Quoted(glob)
     )]
@@ -98,8 +98,8 @@ pub enum Error {
     NoSuchRank { rank: u32, world: u32 },
     /// The plan would not fit. `file` is the checkpoint's first.
     #[error(
-        "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
-         free memory or raise the limit, or take the tensors one after another in less (--stream, --memory-limit; `Loader::stream`)",
+        "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors, \
+         free memory or raise the limit, or stream the tensors through less",
         Escaped(file), HumanBytes(*needed), HumanBytes(*available)
     )]
     NotEnoughMemory { file: String, needed: u64, available: u64, limit: String },
@@ -142,10 +142,7 @@ pub enum Error {
     )]
     SliceUnverifiable { tensor: String },
     /// A tensor is to be verified that the manifest does not have.
-    #[error(
-        "tensor \"{}\" is not in the manifest, so it cannot be verified; `floodtide verify --manifest` lists every difference",
-        Quoted(tensor)
-    )]
+    #[error("tensor \"{}\" is not in the manifest, so it cannot be verified", Quoted(tensor))]
     NotInManifest { tensor: String },
     /// A tensor is of another kind in the manifest.
     #[error(

@@ -35,6 +35,7 @@ mod dtype;
 mod element;
 mod engine;
 mod error;
+mod error_kind;
 mod escape;
 mod file_version;
 mod format_id;
@@ -63,6 +64,7 @@ pub use engine::{
     next_read,
 };
 pub use error::{Error, FormatError};
+pub use error_kind::ErrorKind;
 pub use escape::{Escaped, Quoted};
 pub use file_version::FileVersion;
 pub use format_id::FormatId;

@@ -149,8 +149,7 @@ impl Selection {
                 };
                 Some(format!(
                     "the shard {rank}/{world} cuts nothing: each rank gets {those} whole, as no rule cuts any (\"{}\" is the first); say \
-                     where with --shard-rule GLOB=DIM (`ShardRules::new`), or cut all by rows (--shard-rules rows, \
-                     `ShardRules::rows`)",
+                     where with `ShardRules::new`, or cut all by rows with `ShardRules::rows`",
                     Quoted(first)
                 ))
             }

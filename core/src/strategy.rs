@@ -201,8 +201,7 @@ impl Strategy {
     /// The decisions in one line.
     #[must_use]
     pub fn reason(&self) -> String {
-        let reasons: Vec<&str> = self.decisions.iter().map(|decision| &*decision.why).collect();
-        reasons.join("; ")
+        Decision::join(&self.decisions)
     }
 }
 

@@ -54,7 +54,7 @@ async fn load(loader: &Loader, path: &Path, done: &AtomicU64) -> Result<Tensors,
             return Err(format!("{}: gave up with {came} after {PATIENCE:?}", path.display()).into());
         }
     };
-    let (bytes, reason) = (HumanBytes(model.report().bytes), &model.report().reason);
+    let (bytes, reason) = (HumanBytes(model.report().bytes), model.report().reason());
     println!("{}: {} tensors, {bytes} in {:.1?} ({reason})", path.display(), model.len(), started.elapsed());
     Ok(model)
 }

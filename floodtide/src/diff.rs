@@ -87,7 +87,7 @@ pub struct Place {
 
 impl Loader {
     /// Compares two checkpoints, of any formats: which tensors were removed, added, changed their type or shape, or hold other bytes. A ggml
-    /// type and the plain one that it means are the same. Takes [`memory_limit`](Self::memory_limit) for both together, by default
+    /// type and the plain one that it means are the same. Takes [`memory_limit`](crate::StreamOptions::memory_limit) for both together, by default
     /// 512 MiB.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ struct Compared<'a> {
 
 impl Compared<'_> {
     fn run(mut self, loader: &Loader, first: &Path, second: &Path) -> Result<Self, Error> {
-        let loader = loader.passing(LIMIT, 2, PART)?.order(Order::Listed);
+        let loader = loader.passing(LIMIT, 2, PART)?.ordered(Order::Listed);
         let loader = loader.selection(Selection::names(self.names));
         let (mut a, mut b) = (Side::open(&loader, first)?, Side::open(&loader, second)?);
         loop {

@@ -4,7 +4,7 @@ use crate::convert::OutputError;
 use floodtide_core::strategy::Backend;
 use floodtide_core::format::FORMATS;
 use floodtide_core::storage::StorageError;
-use floodtide_core::{Error as CoreError, Escaped, Fault, FormatId, Quoted};
+use floodtide_core::{Error as CoreError, ErrorKind, Escaped, Fault, FormatId, Quoted};
 use floodtide_linux::storage::hint;
 use std::io;
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ pub enum Error {
     )]
     SeveralModels { name: String, format: FormatId, names: String },
     /// The backend that was asked for cannot be had.
-    #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide (auto)")]
+    #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide")]
     BackendUnavailable { backend: Backend, why: String },
     /// The system gave no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
@@ -126,38 +126,37 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the request is at fault rather than the checkpoint or the system: a selection that matches nothing, a
-    /// pattern that cannot be read, a place where something is already.
+    /// Returns the class of this error.
     #[must_use]
-    pub fn is_bad_request(&self) -> bool {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Output(error) => return error.is_bad_request(),
-            Self::Core(CoreError::Convert(error)) => return error.is_bad_request(),
-            _ => {}
+            Self::Core(error) => error.kind(),
+            Self::Storage(error) => error.kind(),
+            Self::Output(error) => error.kind(),
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+                _ => ErrorKind::Io,
+            },
+            Self::NoCheckpoint { .. } | Self::MissingShard { .. } | Self::MissingSplit { .. } => ErrorKind::NotFound,
+            Self::SeveralFormats { .. }
+            | Self::Partition { .. }
+            | Self::SeveralIndexes { .. }
+            | Self::IndexTooLarge { .. }
+            | Self::SeveralModels { .. } => ErrorKind::InvalidCheckpoint,
+            Self::Pickle { .. } | Self::UnlistableName { .. } => ErrorKind::Unsupported,
+            Self::BackendUnavailable { .. } => ErrorKind::BackendUnavailable,
+            Self::Memory { .. } => ErrorKind::OutOfMemory,
+            Self::UnknownScheme { .. }
+            | Self::InvalidUri { .. }
+            | Self::NotATrace { .. }
+            | Self::TensorAlignment { .. }
+            | Self::StreamLimit { .. }
+            | Self::StreamBuffer { .. }
+            | Self::StreamBegun => ErrorKind::InvalidRequest,
+            Self::StreamStalled { .. } => ErrorKind::Stalled,
         }
-        matches!(
-            self,
-            Self::TensorAlignment { .. }
-                | Self::NotATrace { .. }
-                | Self::StreamLimit { .. }
-                | Self::StreamBuffer { .. }
-                | Self::StreamBegun
-                | Self::Core(
-                    CoreError::Glob(_)
-                        | CoreError::NoSuchTensor { .. }
-                        | CoreError::NothingSelected { .. }
-                        | CoreError::UnmatchedShardRule { .. }
-                        | CoreError::SliceDim { .. }
-                        | CoreError::SliceRange { .. }
-                        | CoreError::SliceBytes { .. }
-                        | CoreError::SliceBlock { .. }
-                        | CoreError::SelectedTwice { .. }
-                        | CoreError::SliceUnverifiable { .. }
-                        | CoreError::NoSuchRank { .. }
-                        | CoreError::BufferTooSmall { .. }
-                        | CoreError::TooManyBuffers { .. }
-                )
-        )
     }
 }
 
@@ -210,7 +209,9 @@ impl std::fmt::Display for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide_core::convert::ConvertError;
     use floodtide_core::format::GGUF;
+    use floodtide_linux::backend::MMAP;
 
     #[test]
     fn a_system_error_is_said_in_words_with_what_to_do() {
@@ -232,6 +233,52 @@ mod tests {
                 assert!(message.contains(word), "\"{word}\" is not in {message}");
             }
             assert!(!message.contains("os error"), "the number is there once: {message}");
+        }
+    }
+
+    #[test]
+    fn every_error_has_the_kind_that_a_caller_would_branch_on() {
+        let path = || PathBuf::from("model");
+        let io = |kind: io::ErrorKind| Error::Io { path: path(), action: "open the file", source: kind.into() };
+        let names = || "a, b".to_owned();
+        for (error, kind) in [
+            (io(io::ErrorKind::NotFound), ErrorKind::NotFound),
+            (io(io::ErrorKind::PermissionDenied), ErrorKind::PermissionDenied),
+            (io(io::ErrorKind::OutOfMemory), ErrorKind::OutOfMemory),
+            (io(io::ErrorKind::StorageFull), ErrorKind::Io),
+            (Error::Core(CoreError::NothingSelected { glob: names() }), ErrorKind::InvalidRequest),
+            (Error::Core(CoreError::Convert(ConvertError::Slice { tensor: names() })), ErrorKind::InvalidRequest),
+            (Error::Core(CoreError::Cancelled), ErrorKind::Cancelled),
+            (OutputError::Exists { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::IsSource { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NoName { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NoParent { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NotReplaceable { path: path(), found: "a file" }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NoExchange { path: path() }.into(), ErrorKind::Unsupported),
+            (OutputError::NoRoom { path: path(), needed: 2, available: 1 }.into(), ErrorKind::Io),
+            (StorageError::Changed { name: names(), what: "its length" }.into(), ErrorKind::Changed),
+            (Error::UnknownScheme { uri: names(), known: names() }, ErrorKind::InvalidRequest),
+            (Error::InvalidUri { uri: names() }, ErrorKind::InvalidRequest),
+            (Error::NoCheckpoint { name: names() }, ErrorKind::NotFound),
+            (Error::SeveralFormats { name: names(), names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::Partition { name: names(), format: GGUF, index: "index" }, ErrorKind::InvalidCheckpoint),
+            (Error::Pickle { name: names() }, ErrorKind::Unsupported),
+            (Error::SeveralIndexes { name: names(), names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::IndexTooLarge { name: names(), len: 1 << 40 }, ErrorKind::InvalidCheckpoint),
+            (Error::MissingShard { index: names(), shard: names() }, ErrorKind::NotFound),
+            (Error::MissingSplit { name: names(), shard: names(), count: 2 }, ErrorKind::NotFound),
+            (Error::SeveralModels { name: names(), format: GGUF, names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::BackendUnavailable { backend: MMAP, why: names() }, ErrorKind::BackendUnavailable),
+            (Error::Memory { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
+            (Error::NotATrace { path: path() }, ErrorKind::InvalidRequest),
+            (Error::UnlistableName { path: path(), why: "has a line break" }, ErrorKind::Unsupported),
+            (Error::TensorAlignment { bytes: 2, most: 1 }, ErrorKind::InvalidRequest),
+            (Error::StreamLimit { limit: 1, least: 2 }, ErrorKind::InvalidRequest),
+            (Error::StreamBuffer { bytes: 1, least: 2, limit: 3 }, ErrorKind::InvalidRequest),
+            (Error::StreamBegun, ErrorKind::InvalidRequest),
+            (Error::StreamStalled { held: 1, limit: 1 }, ErrorKind::Stalled),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
         }
     }
 

@@ -34,10 +34,10 @@ pub use error::Error;
 pub use floodtide_core as core;
 pub use floodtide_core::checksum::Checksum;
 pub use floodtide_core::manifest::Manifest;
-pub use floodtide_core::strategy::Backend;
+pub use floodtide_core::strategy::{Backend, Decision};
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, MetadataList,
-    MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
+    Alignment, Catalog, Cut, DType, ElementType, ErrorKind, Escaped, Format, GgmlType, Glob, Location, MemoryLimit,
+    MetadataList, MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::backend::{self, all as backends};
 pub use floodtide_linux::{LocalStorage, probe, raise_open_file_limit, report_file_size_limit};
@@ -47,7 +47,7 @@ pub use loader::{Inspected, Loader, Planned};
 pub use machine::{examine, measure};
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
-pub use stream::TensorStream;
+pub use stream::{StreamOptions, TensorStream};
 pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
 
 /// Where the files of checkpoints are: [`Loader::storage`].

@@ -82,20 +82,20 @@ impl Shared {
             let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
             let huge_pages = planned.strategy.huge_pages;
             let decisions = &mut planned.strategy.decisions;
-            let mut decide = |why: String| decisions.push(Decision::new("memory", why));
+            let mut decided = |what, why: String| decisions.push(Decision::new(what, why));
             if arena.memory().reused() > 0 {
-                decide("into the memory of an earlier load, whose pages are there".to_owned());
+                decided("memory", "into the memory of an earlier load, whose pages are there".to_owned());
             }
             if huge_pages && let Err(error) = arena.memory().advise_huge_pages(bytes) {
-                decide(format!("no huge pages ({error}), so page faults take longer"));
+                decided("huge pages", format!("no huge pages ({error}), so page faults take longer"));
             }
             // The workers run anywhere; the tensors are for whoever waits for them, here.
             if let Some(node) = node_of_caller() {
                 match arena.memory().prefer_node(node) {
                     // What is there already stays where it is.
                     Ok(()) if arena.memory().reused() >= bytes => {}
-                    Ok(()) => decide(format!("in the memory of node {node}, where the caller runs")),
-                    Err(error) => decide(format!("on any node ({error})")),
+                    Ok(()) => decided("NUMA", format!("in the memory of node {node}, where the caller runs")),
+                    Err(error) => decided("NUMA", format!("on any node ({error})")),
                 }
             }
             Some(arena)

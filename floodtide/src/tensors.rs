@@ -31,7 +31,7 @@ pub struct Report {
     pub elapsed: Duration,
     /// What read.
     pub backend: Backend,
-    /// What was decided and why, with everything that was refused on the way.
+    /// What was decided, and why, with everything that was refused on the way.
     pub decisions: Vec<Decision>,
     /// What a user should know although the load is complete.
     pub warnings: Vec<String>,
@@ -44,11 +44,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns the decisions in one line.
+    /// Returns the reasons of all [decisions](Self::decisions) as one text.
     #[must_use]
     pub fn reason(&self) -> String {
-        let reasons: Vec<&str> = self.decisions.iter().map(|decision| &*decision.why).collect();
-        reasons.join("; ")
+        Decision::join(&self.decisions)
     }
 }
 

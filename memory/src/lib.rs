@@ -11,14 +11,21 @@ pub mod pool;
 pub mod sync;
 
 mod arena;
-#[doc(hidden)]
-pub mod handout;
+#[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
+mod handout;
 mod limits;
 mod numa;
 mod pieces;
 mod region;
 mod scratch;
 mod shelf;
+
+/// What loom's tests run. It is there under `--cfg loom` alone, and not part of the library.
+#[cfg(loom)]
+pub mod testing {
+    pub use crate::handout::Handout;
+    pub use crate::pool::magazine::{Magazine, Magazines};
+}
 
 pub use arena::{Arena, ArenaChunk, FrozenArena};
 pub use limits::{memory_limit, memory_limits, no_limit, resource_limit};

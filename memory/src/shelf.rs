@@ -42,15 +42,10 @@ impl Shelf {
         self.kept.lock()
     }
 
-    /// Keeps at most so many bytes from now on.
-    pub fn set_limit(&self, bytes: u64) {
-        let mut surplus = Vec::new();
-        let mut kept = self.lock();
-        kept.limit = Some(bytes);
-        while kept.bytes() > bytes {
-            surplus.push(kept.regions.remove(0));
-        }
-        drop(kept);
+    /// Returns an empty cache that keeps at most this many bytes.
+    #[must_use]
+    pub fn with_limit(bytes: u64) -> Self {
+        Self { kept: Mutex::new(Kept { limit: Some(bytes), regions: Vec::new() }) }
     }
 
     /// The bytes that are kept.
@@ -279,16 +274,15 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_may_be() {
-        let shelf = Arc::<Shelf>::default();
-        shelf.set_limit(5 << 20);
+        let shelf = Arc::new(Shelf::with_limit(5 << 20));
         let (first, second) = (shelf.take(4 * MIB).expect("maps"), shelf.take(4 * MIB).expect("maps"));
         drop((first, second));
         assert_eq!(shelf.bytes(), 4 << 20);
-        shelf.set_limit(3 << 20);
-        assert_eq!(shelf.bytes(), 0);
-        drop(shelf.take(2 * MIB).expect("maps"));
         shelf.trim();
         assert_eq!(shelf.bytes(), 0);
+        let none = Arc::new(Shelf::with_limit(0));
+        drop(none.take(2 * MIB).expect("maps"));
+        assert_eq!(none.bytes(), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::checkpoint::{plain, raw};
 use crate::faulty_fs::VICTIM;
 use crate::layout::reference;
 use floodtide::backend::{MMAP, PREAD, TOKIO, URING};
-use floodtide::{Backend, Error, Loader, TensorStream};
+use floodtide::{Backend, Error, Loader, StreamOptions, TensorStream};
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
@@ -45,7 +45,12 @@ pub fn place(folder: &Path, tensor: usize) -> Range<u64> {
 
 /// A loader that streams in 4 MiB.
 pub fn loader(backend: Option<Backend>) -> Loader {
-    backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).memory_limit(4 * MB as u64)
+    backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).stream_options(stream_options())
+}
+
+/// The stream options of these loaders: a limit that several tensors exceed together.
+pub fn stream_options() -> StreamOptions {
+    StreamOptions::new().memory_limit(4 * MB as u64)
 }
 
 /// A whole load's bytes by name.

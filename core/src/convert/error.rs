@@ -14,13 +14,13 @@ use thiserror::Error;
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ConvertError {
     /// Tensors of types that the target does not have.
-    #[error("{} cannot hold {tensors}; {advice}, or leave them out (--select)", target.title())]
+    #[error("{} cannot hold {tensors}; {advice}, or leave them out", target.title())]
     Inexpressible { target: FormatId, advice: &'static str, tensors: Offending },
     /// A rule to rename that says nothing.
     #[error(transparent)]
     Rename(#[from] RenameError),
     /// A rule that matches no tensor, as it was most likely mistyped.
-    #[error("the rule to rename {rule} matches no tensor that is selected; `floodtide inspect` lists the names")]
+    #[error("the rule to rename {rule} matches no tensor that is selected")]
     RenameUnused { rule: String },
     /// Two tensors would have one name.
     #[error(
@@ -32,7 +32,7 @@ pub enum ConvertError {
     SameName { name: String, first: String, second: String },
     /// A name that means something else in the format.
     #[error(
-        "tensor \"{}\" cannot be named \"{}\" in a {} file, where that is the metadata's name; rename it (--rename)",
+        "tensor \"{}\" cannot be named \"{}\" in a {} file, where that is the metadata's name; rename it",
         Quoted(tensor),
         Quoted(name),
         target.title()
@@ -69,14 +69,6 @@ pub enum WriteError {
     /// More bytes than a file can have.
     #[error("the file would have more bytes than 64 bits count")]
     FileTooLarge,
-}
-
-impl ConvertError {
-    /// Whether it is the request that cannot be met, rather than the checkpoint that is at fault.
-    #[must_use]
-    pub const fn is_bad_request(&self) -> bool {
-        !matches!(self, Self::File { .. } | Self::TooLarge { .. })
-    }
 }
 
 /// Tensors with their types, of which the first are shown.

@@ -146,7 +146,7 @@ fn file_name(path: &str) -> String {
 
 impl Loader {
     /// Computes the manifest of a checkpoint: the BLAKE3 of every tensor and the SHA-256 of every file, the index's too, in one pass. Files
-    /// are read and hashed side by side, in memory of [`memory_limit`](Self::memory_limit), by default 256 MiB. A single file is as fast as
+    /// are read and hashed side by side, in memory of [`memory_limit`](crate::StreamOptions::memory_limit), by default 256 MiB. A single file is as fast as
     /// one thread's SHA-256, about 2 GB/s where the processor has instructions for it.
     ///
     /// # Errors

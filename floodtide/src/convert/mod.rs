@@ -44,10 +44,11 @@ use writers::{Work, Writers};
 /// few MiB), the backend, a trace.
 ///
 /// ```no_run
-/// use floodtide::Loader;
 /// use floodtide::convert::{Converter, Rename, Target};
+/// use floodtide::{Loader, StreamOptions};
 ///
-/// let converted = Converter::new(Loader::new().memory_limit(256 << 20), Target::ServerlessLlm)
+/// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(256 << 20));
+/// let converted = Converter::new(loader, Target::ServerlessLlm)
 ///     .rename(Rename::new("model.*", "*")?)
 ///     .convert("model", "model-sllm")?;
 /// println!("{} tensors in {:?}", converted.tensors, converted.elapsed);
@@ -190,7 +191,7 @@ impl Converter {
 
     /// The loader as a conversion needs it.
     fn loader(&self) -> Loader {
-        let loader = self.loader.clone().order(Order::Arrival);
+        let loader = self.loader.clone().ordered(Order::Arrival);
         // What is read is not safe yet, so it is not told; but a stream that tells progress looks up now and then.
         if self.on_progress.is_some() { loader.on_progress(|_| {}) } else { loader }
     }

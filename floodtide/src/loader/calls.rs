@@ -68,7 +68,7 @@ impl Loader {
         run_here(mapped.prepare(&Input::Path(path.as_ref()), Access::Map { resident: false }, true)?)
     }
 
-    /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](Self::memory_limit) however large
+    /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](crate::StreamOptions::memory_limit) however large
     /// the checkpoint is. The headers are read now, the tensors from the first call on.
     ///
     /// # Errors

@@ -3,17 +3,19 @@
 mod calls;
 mod options;
 mod steps;
+#[cfg(feature = "unstable-testing")]
+mod testing;
 
 pub(crate) use steps::Checkpoint;
 
 use crate::runtime::{MakeFaults, ProgressCallback};
 use crate::uri::Storages;
 use crate::error::Error;
-use crate::stream::{self, StreamOptions};
+use crate::stream::{self, BufferMemory, StreamOptions};
 use crate::trace::Traces;
 use floodtide_core::manifest::Manifest;
 use floodtide_core::strategy::{Backend, Signals, Strategy};
-use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Plan, Selection, Verification};
+use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Order, Plan, Selection, Verification};
 use floodtide_memory::Shelf;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -112,7 +114,7 @@ impl Loader {
     /// [`Error::StreamLimit`] when that is less than they need.
     pub(crate) fn passing(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
         let limit = match self.stream.memory {
-            Some(stream::Memory::Limit(limit)) => limit,
+            Some(BufferMemory::Limit(limit)) => limit,
             _ => limit,
         };
         stream::check_limit(limit, streams)?;
@@ -120,9 +122,15 @@ impl Loader {
         let mut loader = Self { selection: Selection::All, manifest: None, mlock: false, ..self.clone() };
         loader.backend = self.backend.filter(|backend| !backend.is_mapped());
         loader.tensor_alignment = None;
-        let (memory, buffer_bytes) = (Some(stream::Memory::Limit(limit)), Some(part.min(limit / 8)));
+        let (memory, buffer_bytes) = (Some(BufferMemory::Limit(limit)), Some(part.min(limit / 8)));
         loader.stream = StreamOptions { memory, buffer_bytes, ..StreamOptions::default() };
         Ok(loader)
+    }
+
+    /// Returns this loader with another order of its streams.
+    pub(crate) fn ordered(mut self, order: Order) -> Self {
+        self.stream.order = order;
+        self
     }
 
     pub(crate) fn backend_choice(&self) -> Option<Backend> {
@@ -141,7 +149,7 @@ impl Loader {
         self.mlock
     }
 
-    pub(crate) fn stream_options(&self) -> &StreamOptions {
+    pub(crate) fn stream_choice(&self) -> &StreamOptions {
         &self.stream
     }
 

@@ -1,21 +1,16 @@
 //! The options of a loader: each is set by one call, and the last one counts.
 
 use super::Loader;
-use crate::runtime::{MakeFaults, ProgressCallback};
-#[cfg(doc)]
-use crate::error::Error;
-use crate::stream;
+use crate::runtime::ProgressCallback;
+use crate::stream::StreamOptions;
 use crate::trace::{Trace, Traces};
 use floodtide_core::manifest::Manifest;
-use floodtide_core::middleware::Faults;
 use floodtide_core::storage::Storage;
 use floodtide_core::strategy::Backend;
-use floodtide_memory::ChunkBuffer as LoadBuffer;
-use floodtide_core::{Alignment, Order, Progress, Selection};
-use floodtide_memory::pool::Pool;
+use floodtide_core::{Alignment, Progress, Selection};
+use floodtide_memory::{ChunkBuffer as LoadBuffer, Shelf};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 impl Loader {
     /// Reads by this backend and no other; a load fails where it cannot be used.
@@ -63,79 +58,37 @@ impl Loader {
         self
     }
 
-    /// Lets a [stream](Self::stream) have so many bytes: its buffers, those that are being filled and those that the caller
-    /// holds together, never pass it. At least 1 MiB, and, where whole tensors are taken, enough for the longest. By default 1 GiB, or
-    /// what the longest takes, but half of the memory there is at most. Slices of other dimensions than the slowest take on top of that a
-    /// buffer for each read in flight; there are then 32 in flight, or one a thread, at most, whose buffers are together about as large as
-    /// the limit at most (64 KiB each, if that is more).
+    /// Sets the options of [streams](Self::stream), all of them at once.
     #[must_use]
-    pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.stream.memory = Some(stream::Memory::Limit(bytes));
+    pub fn stream_options(mut self, options: StreamOptions) -> Self {
+        self.stream = options;
         self
     }
 
-    /// Streams through buffers of this pool, whose limit is then the stream's: for memory that is registered with a device, or to
-    /// share one limit. In place of [`memory_limit`](Self::memory_limit); the later of the two counts.
+    /// Limits the memory of earlier loads that is kept for the next one, in bytes; 0 keeps none.
     ///
-    /// Memory that is aligned to less than 4096 bytes may be less than direct reads need, which then go through the page cache.
-    /// Whether it is locked is up to the pool's provider, not to [`mlock`](Self::mlock). Streams that share a pool read ahead
-    /// into a share of it only; each should be consumed by a thread or task of its own.
+    /// When the last tensor of a load is dropped, its loader keeps the memory: fresh memory must be zeroed and mapped page by
+    /// page, which can take longer than the reads. By default memory is kept while at least as much stays available in the
+    /// system. Memory that was locked is never kept. [`trim`](Self::trim) releases it, and so does the drop of the loader
+    /// and its clones.
+    ///
+    /// A clone shares the memory that its original keeps. This call gives the loader an empty cache of its own, so that it
+    /// changes no other loader.
     #[must_use]
-    pub fn stream_pool(mut self, pool: Pool) -> Self {
-        self.stream.memory = Some(stream::Memory::Pool(pool));
+    pub fn keep_memory(mut self, bytes: u64) -> Self {
+        self.arenas = Arc::new(Shelf::with_limit(bytes));
         self
     }
 
-    /// Lets tensors of a stream share buffers of so many bytes, at least 64 KiB; and cuts tensors into parts of that size where parts
-    /// are taken. By default an eighth of the memory limit, 64 MiB at most. Four staging buffers of 64 MiB are
-    /// `.memory_limit(256 << 20).stream_buffer(64 << 20)`.
-    #[must_use]
-    pub fn stream_buffer(mut self, bytes: u64) -> Self {
-        self.stream.buffer_bytes = Some(bytes);
-        self
-    }
-
-    /// Streams in this order; by default as the tensors land, which is fastest.
-    #[must_use]
-    pub fn order(mut self, order: Order) -> Self {
-        self.stream.order = order;
-        self
-    }
-
-    /// How long the consumer of a stream may hold all of its memory, without giving anything back, before it is told
-    /// ([`Error::StreamStalled`]); 60 seconds by default.
-    #[must_use]
-    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.stream.stall_timeout = Some(timeout);
-        self
-    }
-
-    /// Keeps up to so many bytes of memory of earlier loads, when nothing holds their tensors any more, for the next load of this loader
-    /// or of a clone of it: fresh memory must be zeroed and mapped page by page, which can take longer than the reads. 0 keeps
-    /// none. By default it keeps what it has while as much is left free beside it. Memory that was locked is not kept.
-    /// [`trim`](Self::trim) gives it back, and so does the drop of the last clone.
-    #[must_use]
-    pub fn keep_memory(self, bytes: u64) -> Self {
-        self.arenas.set_limit(bytes);
-        self
-    }
-
-    /// The bytes of memory that are kept for the next load.
+    /// Returns the bytes of memory that are kept for the next load of this loader or of a clone that shares them.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         self.arenas.bytes()
     }
 
-    /// Gives the memory that is kept for the next load back to the system.
+    /// Releases the memory that is kept for the next load of this loader or of a clone that shares it.
     pub fn trim(&self) {
         self.arenas.trim();
-    }
-
-    /// Does without io_uring, as if the system refused it with this reason.
-    #[must_use]
-    pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {
-        self.uring_refused = Some(reason.into());
-        self
     }
 
     /// Tells `trace` what happens in each load and stream: its phases, and every read with its worker. A
@@ -171,15 +124,6 @@ impl Loader {
     #[must_use]
     pub fn without_profile(mut self) -> Self {
         self.without_profile = true;
-        self
-    }
-
-    /// Puts faults around the source of every worker, which makes its own. For tests: the simulator's faults then
-    /// strike real reads. Not for the backends mmap and tokio, which read otherwise.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
-        self.faults = Some(MakeFaults(Arc::new(move || Box::new(make()))));
         self
     }
 

@@ -6,12 +6,15 @@
 
 #[cfg(feature = "tokio")]
 mod awaited;
+mod options;
 mod running;
 mod staging;
 mod writer;
 
 #[cfg(feature = "tokio")]
 pub use awaited::AsyncTensorStream;
+pub(crate) use options::BufferMemory;
+pub use options::StreamOptions;
 pub use writer::WriterSink;
 
 use crate::runtime::PlannedLoad;
@@ -59,24 +62,6 @@ const MAX_SHARED: u64 = 64 << 20;
 /// How long a consumer may hold everything before it is told so.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where a stream's buffers come from.
-#[derive(Debug, Clone)]
-pub(crate) enum Memory {
-    /// A pool of the stream's own, with so many bytes.
-    Limit(u64),
-    /// A pool that the caller has.
-    Pool(Pool),
-}
-
-/// How a loader streams.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StreamOptions {
-    pub(crate) memory: Option<Memory>,
-    pub(crate) order: Order,
-    pub(crate) buffer_bytes: Option<u64>,
-    pub(crate) stall_timeout: Option<Duration>,
-}
-
 /// The tensors of a checkpoint, one after another. Made by [`Loader::stream`].
 ///
 /// As an iterator it yields each tensor whole, so its memory limit must hold the longest one; by default it does where half
@@ -92,9 +77,10 @@ pub(crate) struct StreamOptions {
 /// ends without an error has brought the whole checkpoint, and has a [`report`](Self::report).
 ///
 /// ```no_run
-/// use floodtide::Loader;
+/// use floodtide::{Loader, StreamOptions};
 ///
-/// for tensor in Loader::new().memory_limit(256 << 20).stream("model.safetensors")? {
+/// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(256 << 20));
+/// for tensor in loader.stream("model.safetensors")? {
 ///     let tensor = tensor?;
 ///     println!("{} has {} bytes", tensor.name(), tensor.bytes().len());
 /// }
@@ -136,10 +122,10 @@ impl TensorStream {
             return Err(Error::BackendUnavailable { backend, why });
         }
         let started = Instant::now();
-        let options = loader.stream_options();
+        let options = loader.stream_choice();
         let (limit, alignment) = match &options.memory {
-            Some(Memory::Limit(limit)) => (*limit, None),
-            Some(Memory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
+            Some(BufferMemory::Limit(limit)) => (*limit, None),
+            Some(BufferMemory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
             None => (u64::MAX, None),
         };
         check_limit(limit, 1)?;
@@ -229,7 +215,7 @@ impl TensorStream {
 
     /// Passes every buffer to `sink`, with its ownership, as many at a time as the sink takes; meanwhile the workers read on
     /// into the buffers that are free. Tensors that are larger than a buffer come in parts. With a
-    /// [pool](Loader::stream_pool) of registered memory this is an asynchronous upload through staging buffers.
+    /// [pool](StreamOptions::pool) of registered memory this is an asynchronous upload through staging buffers.
     ///
     /// # Errors
     /// What made the stream or the sink fail; everything that the sink had has come back from it by then.
@@ -278,12 +264,12 @@ impl TensorStream {
     fn begin(&self, checkpoint: Checkpoint, split: bool) -> Result<Running, Error> {
         checkpoint.phases.enter(Some(Phase::Plan));
         let loader = &self.loader;
-        let options = loader.stream_options();
+        let options = loader.stream_choice();
         let pool = match &options.memory {
-            Some(Memory::Pool(pool)) => pool.clone(),
+            Some(BufferMemory::Pool(pool)) => pool.clone(),
             memory => {
                 let limit = match memory {
-                    Some(Memory::Limit(limit)) => *limit,
+                    Some(BufferMemory::Limit(limit)) => *limit,
                     _ => default_limit(&checkpoint, split),
                 };
                 self.pool(&checkpoint, usize::try_from(limit).unwrap_or(usize::MAX))
@@ -320,7 +306,7 @@ impl TensorStream {
             faults: loader.injected_faults(),
             phases,
         };
-        let owned = !matches!(options.memory, Some(Memory::Pool(_)));
+        let owned = !matches!(options.memory, Some(BufferMemory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
         Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
     }

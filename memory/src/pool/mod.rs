@@ -31,8 +31,8 @@ mod block;
 mod buffer;
 mod inner;
 mod local;
-#[doc(hidden)]
-pub mod magazine;
+#[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
+pub(crate) mod magazine;
 mod memory;
 mod wait;
 
@@ -43,8 +43,8 @@ pub use wait::Get;
 
 use crate::limits;
 use block::Block;
-use floodtide_core::HumanBytes;
 use floodtide_core::pool::{MIN_BYTES, SizeClass, TakeError};
+use floodtide_core::{ErrorKind, HumanBytes};
 use inner::Inner;
 use std::io;
 use std::sync::Arc;
@@ -77,6 +77,16 @@ pub enum PoolError {
 }
 
 impl PoolError {
+    /// Returns the class of this error.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLarge { .. } | Self::Unsuitable { .. } => ErrorKind::InvalidRequest,
+            Self::Exhausted { .. } | Self::TimedOut { .. } => ErrorKind::Stalled,
+            Self::Memory { .. } => ErrorKind::OutOfMemory,
+        }
+    }
+
     fn new(error: TakeError<io::Error>, bytes: usize, limit: usize) -> Self {
         match error {
             TakeError::TooLarge => Self::TooLarge { bytes, limit },

@@ -1,7 +1,7 @@
 //! Conversions: every byte, name, shape and dtype survives, whatever is written, in whatever memory.
 
 use floodtide::convert::{Converted, Converter, Rename, Split, Target};
-use floodtide::{Error, Format, Loader, Selection};
+use floodtide::{Error, Format, Loader, Selection, StreamOptions};
 use floodtide_core::DType;
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::{command, store_reader};
@@ -79,7 +79,9 @@ fn digest(path: &Path) -> String {
 }
 
 fn convert(from: &Path, to: &Path, target: Target, split: Split) -> Result<Converted, Error> {
-    Converter::new(Loader::new().memory_limit(MB as u64), target).split(split).convert(from, to)
+    Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(MB as u64)), target)
+        .split(split)
+        .convert(from, to)
 }
 
 fn tensors(dtypes: Vec<DType>) -> impl Strategy<Value = Checkpoint> {

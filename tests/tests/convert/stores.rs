@@ -1,7 +1,7 @@
 //! Conversions of ServerlessLLM stores of any layout, in both dialects, whose tensors may be the same bytes.
 
 use floodtide::convert::{Converter, Split, Target};
-use floodtide::{Format, Loader};
+use floodtide::{Format, Loader, StreamOptions};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::store_reader;
 use floodtide_tests::store_writer::{stores, write};
@@ -23,7 +23,7 @@ proptest! {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("in")).expect("makes");
         let all = write(&at("in"), &store);
-        let to = |target| Converter::new(Loader::new().memory_limit(LIMIT), target);
+        let to = |target| Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(LIMIT)), target);
 
         let converted = to(Target::Safetensors).convert(at("in"), at("files")).expect("converts");
         let file = fs::read(at("files/model.safetensors")).expect("one file");

@@ -2,10 +2,10 @@
 //! refused through core and through the command; and tied tensors are there once.
 
 use floodtide::backend::URING;
-use floodtide::{Format, Loader, Order, Tensor};
+use floodtide::{Format, Loader, Order, StreamOptions, Tensor};
 use floodtide_core::format::serverlessllm::{StoreIndex, count_partitions, partition_name};
 use floodtide_core::{Selection, ShardRules};
-use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream};
+use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream, stream_options};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -76,7 +76,8 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
         }
         for backend in STREAMED {
             drop_cache(folder.path());
-            let bytes = stream(&loader(backend).memory_limit(16 << 20), folder.path());
+            let bytes =
+                stream(&loader(backend).stream_options(StreamOptions::new().memory_limit(16 << 20)), folder.path());
             assert_right(bytes, &right, &format!("stream {dialect} {limit} {backend:?}"));
         }
     }
@@ -184,7 +185,8 @@ fn tied_tensors_share_their_memory() {
     }
     for backend in STREAMED {
         for order in [Order::Arrival, Order::File] {
-            let stream = loader(backend).order(order).stream(folder.path()).expect("opens");
+            let stream =
+                loader(backend).stream_options(stream_options().order(order)).stream(folder.path()).expect("opens");
             let tensors: Vec<Tensor> = stream.map(|tensor| tensor.expect("streams")).collect();
             let at = |name: &str| address(tensors.iter().find(|tensor| tensor.name() == name).expect("is there"));
             assert!(at("t0") == at("t0.1") && at("t2") == at("t2.1"), "{backend:?}");
@@ -209,7 +211,10 @@ fn a_stream_in_parts_brings_both_names_in_order() {
     let expected = write(folder.path(), &store);
     for order in [Order::Arrival, Order::File] {
         let (mut all, mut names) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
-        let stream = Loader::new().memory_limit(1 << 20).order(order).stream(folder.path()).expect("opens");
+        let stream = Loader::new()
+            .stream_options(StreamOptions::new().memory_limit(1 << 20).order(order))
+            .stream(folder.path())
+            .expect("opens");
         let report = stream.for_each_chunk(|tensor, offset, bytes| {
             let whole = all.entry(tensor.name.to_owned()).or_default();
             whole.resize(whole.len().max(offset as usize + bytes.len()), 0);

@@ -5,7 +5,7 @@ use floodtide::probe::resident_share;
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Loader, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
-use floodtide_core::strategy::Strategy;
+use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
 use floodtide_tests::checkpoint::{folder, raw, small, sparse};
 use std::fs;
@@ -155,6 +155,22 @@ fn memory_is_kept_as_far_as_it_may_be() {
 }
 
 #[test]
+fn an_option_of_a_clone_does_not_change_the_original() {
+    let folder = folder();
+    let path = large(folder.path(), 16);
+    let loader = Loader::new();
+    drop(loader.load(&path).expect("loads"));
+    let kept = loader.kept_bytes();
+    assert!(kept >= 16 << 20);
+    let clone = loader.clone().keep_memory(0);
+    assert_eq!((clone.kept_bytes(), loader.kept_bytes()), (0, kept));
+    drop(clone.load(&path).expect("loads"));
+    assert_eq!((clone.kept_bytes(), loader.kept_bytes()), (0, kept));
+    drop(loader.load(&path).expect("loads"));
+    assert_eq!(loader.kept_bytes(), kept, "it still keeps what it kept");
+}
+
+#[test]
 fn a_small_checkpoint_is_owned() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
@@ -209,7 +225,7 @@ impl Trace for SlowDevice {
 }
 
 impl LoadTrace for SlowDevice {
-    fn decided(&self, _: &[&Path], _: &Strategy) {}
+    fn decided(&self, _: &[&Path], _: &Strategy, _: &[Decision]) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 

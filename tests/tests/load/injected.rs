@@ -2,9 +2,9 @@
 
 use floodtide::backend::{PREAD, URING};
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
-use floodtide::{Backend, Error, Loader, Order};
+use floodtide::{Backend, Error, Loader, Order, StreamOptions};
 use floodtide_core::middleware::{Injection, Tracer};
-use floodtide_core::strategy::Strategy;
+use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
@@ -78,7 +78,7 @@ impl Trace for Counts {
 }
 
 impl LoadTrace for Counts {
-    fn decided(&self, _: &[&Path], _: &Strategy) {}
+    fn decided(&self, _: &[&Path], _: &Strategy, _: &[Decision]) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 
@@ -128,7 +128,10 @@ fn what_passes_by_itself_is_made_good() {
             assert!(told > 0, "{kind:?}, {backend}: nothing went wrong");
             let mut streamed = BTreeMap::new();
             drop_cache(folder.path());
-            let stream = loader.order(Order::File).memory_limit(2 << 20).stream(folder.path()).expect("opens");
+            let stream = loader
+                .stream_options(StreamOptions::new().order(Order::File).memory_limit(2 << 20))
+                .stream(folder.path())
+                .expect("opens");
             let parts = stream.for_each_chunk(|tensor, _, bytes| {
                 streamed.entry(tensor.name.to_owned()).or_insert_with(Vec::new).extend_from_slice(bytes);
             });

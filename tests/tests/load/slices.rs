@@ -2,7 +2,7 @@
 //! out, and no more is read than must be.
 
 use floodtide::backend::{MMAP, PREAD};
-use floodtide::{Loader, Order, Tensor};
+use floodtide::{Loader, Order, StreamOptions, Tensor};
 use floodtide_core::{Cut, DType, Glob, Selection, ShardRules};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
@@ -77,19 +77,20 @@ fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
         if backend == MMAP {
             continue;
         }
-        let loader = loader.clone().backend(backend).memory_limit(32 << 20).stream_buffer(64 << 10);
-        let streamed =
-            loader.clone().order(Order::File).stream(path).expect("opens").map(|tensor| tensor.expect("comes"));
+        let options = StreamOptions::new().buffer_bytes(64 << 10);
+        let stream = |options| loader.clone().backend(backend).stream_options(options).stream(path);
+        let streamed = stream(options.clone().memory_limit(32 << 20).order(Order::File))
+            .expect("opens")
+            .map(|tensor| tensor.expect("comes"));
         assert_equal(streamed, expected, "a stream");
         let mut parts = BTreeMap::new();
-        let report =
-            loader.memory_limit(1 << 20).stream(path).expect("opens").for_each_chunk(|tensor, offset, bytes| {
-                let (shape, whole) = parts
-                    .entry(tensor.name.to_owned())
-                    .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.bytes() as usize]));
-                assert_eq!(shape, tensor.shape);
-                whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-            });
+        let report = stream(options.memory_limit(1 << 20)).expect("opens").for_each_chunk(|tensor, offset, bytes| {
+            let (shape, whole) = parts
+                .entry(tensor.name.to_owned())
+                .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.bytes() as usize]));
+            assert_eq!(shape, tensor.shape);
+            whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        });
         assert_eq!(report.expect("ends").bytes, bytes);
         assert!(parts == *expected, "{backend}: the parts differ");
     }

@@ -274,7 +274,9 @@ fn a_slow_device_does_not_disturb_the_order() {
         for backend in STREAMED_ON_FUSE {
             for (order, listed) in [(Order::File, ["t1", "t2", "t4", "t7"]), (Order::Listed, ["t4", "t1", "t7", "t2"])]
             {
-                let loader = loader(backend).order(order).selection(Selection::names(["t4", "t1", "t7", "t2"]));
+                let loader = loader(backend)
+                    .stream_options(stream_options().order(order))
+                    .selection(Selection::names(["t4", "t1", "t7", "t2"]));
                 let tensors = loader.stream(disk.victim()).expect("opens").map(|tensor| tensor.expect("streams"));
                 let names: Vec<String> = tensors
                     .inspect(|tensor| assert!(tensor.bytes() == expected[tensor.name()], "{backend:?}"))
@@ -330,7 +332,10 @@ fn drops_what_is_under_way(folder: &Path) {
         }
         for backend in STREAMED_ON_FUSE {
             hold(through);
-            let mut stream = loader(backend).order(Order::File).stream(disk.victim()).expect("opens");
+            let mut stream = loader(backend)
+                .stream_options(stream_options().order(Order::File))
+                .stream(disk.victim())
+                .expect("opens");
             let first = stream.next().expect("one").expect("streams");
             disk.wait_until_held();
             at_once("dropping a stream", || drop(stream));

@@ -2,7 +2,7 @@
 //! wrong, and the process goes on to load another file.
 
 use floodtide::backend::{TOKIO, URING};
-use floodtide::{Backend, Error, Loader};
+use floodtide::{Backend, Error, Loader, StreamOptions};
 use floodtide_tests::by_backend::{
     Bytes, LOADED, MB, STREAMED, TENSORS, assert_right, by_every_backend, checkpoint, error_of, load, loader, stream,
 };
@@ -259,13 +259,13 @@ fn is_in_a_control_group(folder: &Path) {
         refused(loader(backend).load(&large).map(|_| ()), &format!("load by {backend:?}"));
     }
     for backend in STREAMED {
-        let limited = loader(backend).memory_limit(1 << 30);
+        let limited = loader(backend).stream_options(StreamOptions::new().memory_limit(1 << 30));
         let first = limited.stream(&large).expect("opens").next().expect("an error").map(|_| ());
         refused(first, &format!("stream by {backend:?}"));
         let parts = limited.stream(&large).expect("opens").for_each_chunk(|_, _, _| {}).map(|_| ());
         refused(parts, &format!("stream in parts by {backend:?}"));
         let mut seen = 0;
-        let loader = loader(backend).memory_limit(64 << 20);
+        let loader = loader(backend).stream_options(StreamOptions::new().memory_limit(64 << 20));
         loader.stream(&large).expect("opens").for_each_chunk(|_, _, bytes| seen += bytes.len()).expect("streams");
         assert_eq!(seen, 512 << 20, "{backend:?}");
     }

@@ -8,7 +8,9 @@ use floodtide_core::middleware::Injection;
 use floodtide_core::{Error as CoreError, Selection};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultState, Scripted, SimFaults, Swarm};
-use floodtide_tests::by_backend::{LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, place, stream};
+use floodtide_tests::by_backend::{
+    LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, place, stream, stream_options,
+};
 use floodtide_tests::checkpoint::{folder, small, sparse};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::VICTIM;
@@ -126,7 +128,9 @@ fn no_tensor_that_differs_is_handed_out_whole() {
     flip(&folder.path().join(VICTIM), place(folder.path(), 4).end - 1);
     for order in [Order::Arrival, Order::File, Order::Listed] {
         for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
-            let loader = loader(None).order(order).stream_buffer(buffer).verify(manifest.clone());
+            let loader = loader(None)
+                .stream_options(stream_options().order(order).buffer_bytes(buffer))
+                .verify(manifest.clone());
             let mut stream = loader.stream(folder.path()).expect("opens");
             let mut failed = false;
             for tensor in stream.by_ref() {
@@ -142,7 +146,11 @@ fn no_tensor_that_differs_is_handed_out_whole() {
         }
     }
     // In parts, what comes before the last one cannot be known; the end tells.
-    let parts = loader(None).stream_buffer(64 << 10).verify(manifest).stream(folder.path()).expect("opens");
+    let parts = loader(None)
+        .stream_options(stream_options().buffer_bytes(64 << 10))
+        .verify(manifest)
+        .stream(folder.path())
+        .expect("opens");
     let error = parts.for_each_chunk(|_, _, _| ()).expect_err("differs");
     assert_mismatch(&error, folder.path(), 4, "parts");
 }

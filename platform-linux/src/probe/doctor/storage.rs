@@ -14,7 +14,7 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
     const NAME: &str = "file system";
     let found = &subject.file_system;
     if is_memory(subject.on_it()) {
-        let meaning = "its files are memory already, so they are copied, or mapped with --backend mmap";
+        let meaning = "its files are memory already, so they are copied, or mapped if a caller asks for that";
         return Finding::new(NAME, Status::Good, found, meaning);
     }
     match found.as_str() {
@@ -143,6 +143,6 @@ pub(super) fn profile(subject: &Subject) -> Finding {
             Finding::new(NAME, Status::Good, found, "loads from this device take sizes and number of reads from it")
         }
         Ok(None) => Finding::new(NAME, Status::Good, format!("none is stored for {device}"), none),
-        Err(warning) => Finding::new(NAME, Status::Limited, warning, none).remedy("floodtide probe --store DIR"),
+        Err(warning) => Finding::new(NAME, Status::Limited, warning, none).remedy("measure the device again"),
     }
 }
