@@ -33,10 +33,11 @@ pub use diff::{Change, Diff, Place, TensorDiff};
 pub use error::Error;
 pub use floodtide_core as core;
 pub use floodtide_core::checksum::Checksum;
+pub use floodtide_core::format;
 pub use floodtide_core::manifest::Manifest;
 pub use floodtide_core::strategy::Backend;
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, MetadataList,
+    Alignment, Catalog, Cut, DType, ElementType, Escaped, FormatId, GgmlType, Glob, Location, MemoryLimit, MetadataList,
     MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::{probe, raise_open_file_limit, report_file_size_limit};
