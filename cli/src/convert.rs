@@ -73,7 +73,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
             "seconds": elapsed.as_secs_f64(),
             "gib_per_second": rate,
             "backend": read.backend.name(),
-            "reason": read.reason,
+            "reason": read.reason(),
             "memory_limit": read.memory_limit,
             "peak_rss_bytes": peak,
             "warnings": warnings,
@@ -94,7 +94,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
         facts.push(("copied", names.join(", ")));
     }
     facts.push(("time", format!("{}, {rate:.2} GiB/s", output::duration(*elapsed))));
-    facts.push(("read by", format!("{}: {}", read.backend, read.reason)));
+    facts.push(("read by", format!("{}: {}", read.backend, read.reason())));
     facts.push(("peak memory", output::bytes(peak)));
     let mut out = output::stdout();
     write!(out, "{}", Facts(facts))?;

@@ -4,7 +4,8 @@ use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
 use floodtide::core::HumanBytes;
 use floodtide::trace::TraceFile;
-use floodtide::{Backend, Error, Loader, Report, Tensors, read_manifest};
+use floodtide::backend::MMAP;
+use floodtide::{Error, Loader, Report, Tensors, read_manifest};
 use serde_json::json;
 use std::borrow::Cow;
 use std::io::Write;
@@ -51,7 +52,7 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
     });
     report.map_err(|error| match error {
         // Not the machine's fault: there is no such stream anywhere.
-        Error::BackendUnavailable { backend: Backend::Mmap, .. } => Failure::BadRequest(error.to_string()),
+        Error::BackendUnavailable { backend, .. } if backend == MMAP => Failure::BadRequest(error.to_string()),
         error => error.into(),
     })
 }
@@ -129,7 +130,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
             "seconds": report.elapsed.as_secs_f64(),
             "gib_per_second": rate,
             "backend": report.backend.name(),
-            "reason": report.reason,
+            "reason": report.reason(),
             "peak_rss_bytes": peak,
             "locked_bytes": report.locked_bytes,
             "verified": report.verified,
@@ -153,7 +154,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
     }
     facts.extend([
         ("time", format!("{}, {rate:.2} GiB/s", output::duration(report.elapsed))),
-        ("backend", format!("{}: {}", report.backend, report.reason)),
+        ("backend", format!("{}: {}", report.backend, report.reason())),
         ("peak memory", output::bytes(peak)),
     ]);
     if let Some(limit) = report.memory_limit {

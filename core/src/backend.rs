@@ -9,13 +9,14 @@ use core::fmt;
 /// ```
 /// use floodtide_core::{Backend, ReadStyle};
 ///
-/// const RING: Backend = Backend::new("ring", ReadStyle::Queue);
+/// const RING: Backend = Backend::new("ring", ReadStyle::Queue, "a ring of requests");
 /// assert_eq!((RING.name(), RING.style()), ("ring", ReadStyle::Queue));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Backend {
     name: &'static str,
     style: ReadStyle,
+    about: &'static str,
 }
 
 /// How a backend reads.
@@ -32,10 +33,10 @@ pub enum ReadStyle {
 }
 
 impl Backend {
-    /// Returns the backend of that name and style.
+    /// Returns the backend of that name and style. `about` says in a few words how it reads, for a list of choices.
     #[must_use]
-    pub const fn new(name: &'static str, style: ReadStyle) -> Self {
-        Self { name, style }
+    pub const fn new(name: &'static str, style: ReadStyle, about: &'static str) -> Self {
+        Self { name, style, about }
     }
 
     /// Returns the name that options, reports and JSON use.
@@ -48,6 +49,12 @@ impl Backend {
     #[must_use]
     pub const fn style(self) -> ReadStyle {
         self.style
+    }
+
+    /// Returns how it reads in a few words.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        self.about
     }
 
     /// Returns true when tensors of a load are views of the storage's own memory.

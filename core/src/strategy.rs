@@ -68,7 +68,7 @@ pub enum Consumer {
 pub struct Device {
     /// What the storage reports.
     pub signals: DeviceSignals,
-    /// The storage's ways of reading, the one to fall back to last.
+    /// The storage's ways of reading, at least one.
     pub backends: Vec<Backend>,
     /// The caller's choice among them; `None` to choose here.
     pub requested: Option<Backend>,

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use floodtide_core::storage::{BoxedSource, SourceOptions, Storage, StorageFile};
-use floodtide_core::{Backend, FileId};
+use floodtide_core::{Backend, FileId, ReadStyle};
 use floodtide_memory::ChunkBuffer;
 use std::sync::Arc;
 
@@ -68,8 +68,8 @@ impl OpenFiles {
         self.storage(file).source(&self.files, options)
     }
 
-    /// What the storage of `file` falls back to.
+    /// What takes over where a backend of the storage of `file` is refused.
     pub(crate) fn fallback(&self, file: usize) -> Option<Backend> {
-        self.storage(file).backends().last().copied()
+        self.storage(file).backends().into_iter().find(|backend| backend.style() == ReadStyle::Blocking)
     }
 }

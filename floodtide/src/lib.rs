@@ -40,7 +40,8 @@ pub use floodtide_core::{
     Alignment, Catalog, Cut, DType, ElementType, Escaped, FormatId, GgmlType, Glob, Location, MemoryLimit, MetadataList,
     MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
-pub use floodtide_linux::{probe, raise_open_file_limit, report_file_size_limit};
+pub use floodtide_linux::backend::{self, all as backends};
+pub use floodtide_linux::{LocalStorage, probe, raise_open_file_limit, report_file_size_limit};
 pub use floodtide_memory::pool;
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};
@@ -49,6 +50,14 @@ pub use machine::{examine, measure};
 pub use stream::AsyncTensorStream;
 pub use stream::TensorStream;
 pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
+
+/// Where the files of checkpoints are: [`Loader::storage`].
+pub mod storage {
+    pub use floodtide_core::storage::*;
+    pub use floodtide_linux::{LocalFile, LocalStorage};
+    /// The buffers that loads read into.
+    pub use floodtide_memory::ChunkBuffer as LoadBuffer;
+}
 
 /// What takes a stream in by itself: [`TensorStream::send_to`].
 pub mod sink {

@@ -1,11 +1,13 @@
 //! The machine and a path, examined and measured: probes of the platform that are told which files a checkpoint has.
 
+use crate::discover::discover;
 use crate::error::Error;
-use crate::locate::locate;
-use floodtide_linux::Error as FileError;
+use floodtide_core::storage::StorageError;
+use floodtide_linux::LocalStorage;
 use floodtide_linux::probe::doctor::{self, Finding};
 use floodtide_linux::probe::roofline::{self, ProbeError, Roofline};
-use std::path::Path;
+use floodtide_linux::storage::names;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Examines this machine, and the path of a checkpoint or of anything beside it.
@@ -13,9 +15,9 @@ use std::time::Duration;
 /// # Errors
 /// When the path cannot be examined.
 pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
-    let (files, refused) = match locate(path) {
-        Ok(located) => (located.files, Vec::new()),
-        Err(Error::Io { path, action, source }) => (Vec::new(), vec![FileError::Io { path, action, source }]),
+    let (files, refused) = match files_of(path) {
+        Ok(files) => (files, Vec::new()),
+        Err(Error::Storage(error @ StorageError::Failed { .. })) => (Vec::new(), vec![error]),
         Err(_) => (Vec::new(), Vec::new()),
     };
     Ok(doctor::examine(path, files, refused)?)
@@ -26,6 +28,11 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
 /// # Errors
 /// When there is nothing to read and nothing can be written, or the system gives no memory.
 pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<Roofline, ProbeError> {
-    let files = locate(folder).ok().map(|located| located.files);
-    roofline::measure(folder, files, budget, told)
+    roofline::measure(folder, files_of(folder).ok(), budget, told)
+}
+
+/// The local files of a checkpoint.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let found = discover(&LocalStorage::new(), &names::encode(path), None)?;
+    Ok(found.files.iter().map(|name| names::decode(name)).collect())
 }

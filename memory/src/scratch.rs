@@ -2,7 +2,7 @@
 //!
 //! Buffers apart are used again and again: there are never more of them than reads in flight.
 
-use crate::pieces::{Backing, Landed, Piece, StableBuffer};
+use crate::pieces::{Backing as _, Landed, Piece, StableBuffer};
 use crate::region::Region;
 use crate::sync::Mutex;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
@@ -28,7 +28,7 @@ impl ScratchPool {
     }
 
     /// What a chunk of the plan is read to, whose place in memory is `piece`.
-    pub fn buffer<M: Backing>(&self, plan: &Plan, chunk: &Chunk, piece: Piece) -> Result<ChunkBuffer, CoreError> {
+    pub fn buffer(&self, plan: &Plan, chunk: &Chunk, piece: Piece) -> Result<ChunkBuffer, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
             Some(gather) => Some((self.take(chunk.slot.len())?, gather)),

@@ -171,10 +171,10 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         wanted_bytes: 1,
         device: 0,
     });
-    let ring = Backend::new("ring", ReadStyle::Queue);
+    let ring = Backend::new("ring", ReadStyle::Queue, "");
     let device = Device {
         signals: DeviceSignals { file_system: "the world".to_owned(), ..DeviceSignals::default() },
-        backends: vec![ring, Backend::new("threads", ReadStyle::Blocking)],
+        backends: vec![ring, Backend::new("threads", ReadStyle::Blocking, "")],
         requested: case.strict.then_some(ring),
     };
     let signals = Signals {

@@ -3,6 +3,7 @@
 use crate::checkpoint::{plain, raw};
 use crate::faulty_fs::VICTIM;
 use crate::layout::reference;
+use floodtide::backend::{MMAP, PREAD, TOKIO, URING};
 use floodtide::{Backend, Error, Loader, TensorStream};
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +13,14 @@ use std::path::Path;
 /// A MiB.
 pub const MB: usize = 1 << 20;
 /// Streams by every backend; `None` is the automatic choice.
-pub const STREAMED: [Option<Backend>; 4] = [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio)];
+pub const STREAMED: [Option<Backend>; 4] = [None, Some(URING), Some(PREAD), Some(TOKIO)];
 /// Loads by every backend.
 pub const LOADED: [Option<Backend>; 5] =
-    [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio), Some(Backend::Mmap)];
+    [None, Some(URING), Some(PREAD), Some(TOKIO), Some(MMAP)];
 /// Rings are refused on FUSE.
-pub const ON_FUSE: [Option<Backend>; 4] = [None, Some(Backend::Pread), Some(Backend::Tokio), Some(Backend::Mmap)];
+pub const ON_FUSE: [Option<Backend>; 4] = [None, Some(PREAD), Some(TOKIO), Some(MMAP)];
 /// See [`ON_FUSE`].
-pub const STREAMED_ON_FUSE: [Option<Backend>; 3] = [None, Some(Backend::Pread), Some(Backend::Tokio)];
+pub const STREAMED_ON_FUSE: [Option<Backend>; 3] = [None, Some(PREAD), Some(TOKIO)];
 /// The tensors of the checkpoint, in bytes: eight of a little over 1 MiB.
 pub const TENSORS: [usize; 8] = [MB + 12_345; 8];
 

@@ -213,7 +213,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = RUNS, value_parser = count::<NonZeroUsize>)]
     pub(crate) runs: NonZeroUsize,
     /// Only these backends, separated by commas; plain reads and a plain mapping are always there to compare with
-    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_parser = BackendArg::parser(), value_delimiter = ',')]
     pub(crate) backends: Vec<BackendArg>,
     /// Print one JSON object
     #[arg(long)]

@@ -97,7 +97,7 @@ fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String>
     if let Loaded::Tensors(tensors) = &loaded {
         let report = tensors.report();
         measured.backend = Some(report.backend.name().to_owned());
-        measured.reason.clone_from(&report.reason);
+        measured.reason = report.reason();
     }
     if request.checksums {
         measured.checksums = Some(checksums(&loaded, path)?);

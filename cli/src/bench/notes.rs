@@ -3,7 +3,7 @@
 use super::rounds::{Results, Row};
 use super::show::chosen;
 use super::way::Way;
-use floodtide::Backend;
+use floodtide::backend::{MMAP, PREAD};
 
 /// In sentences.
 pub(super) fn of(results: &Results) -> Vec<String> {
@@ -15,8 +15,9 @@ pub(super) fn of(results: &Results) -> Vec<String> {
 /// Whether a way ran, and its tensors are the page cache's own pages.
 fn is_view(row: &Row<Way>) -> bool {
     match (row.what, &row.result) {
-        (Way::By(Backend::Mmap) | Way::PlainMmap, result) => result.is_ok(),
-        (Way::Auto, Ok(timing)) => chosen(timing).is_some_and(|(backend, _)| backend == Backend::Mmap.name()),
+        (Way::By(backend), result) if backend.is_mapped() => result.is_ok(),
+        (Way::PlainMmap, result) => result.is_ok(),
+        (Way::Auto, Ok(timing)) => chosen(timing).is_some_and(|(backend, _)| backend == MMAP.name()),
         _ => false,
     }
 }
@@ -95,12 +96,12 @@ mod tests {
         let mapped = |way| (way, Ok(timing(2.0, Some("mmap"))));
         let both = results(
             false,
-            vec![mapped(Way::By(Backend::Mmap)), (Way::StdRead, Ok(timing(2.0, None))), mapped(Way::Auto)],
+            vec![mapped(Way::By(MMAP)), (Way::StdRead, Ok(timing(2.0, None))), mapped(Way::Auto)],
         );
         let notes = of(&both);
         assert!(notes.len() == 1 && notes[0].contains("of mmap and auto are views of the page cache"), "{notes:?}");
         assert_eq!(of(&results(false, vec![mapped(Way::PlainMmap)])), [""; 0], "there is nothing to tell it from");
-        let alone = vec![(Way::By(Backend::Mmap), Err("no".to_owned())), (Way::StdRead, Ok(timing(2.0, None)))];
+        let alone = vec![(Way::By(MMAP), Err("no".to_owned())), (Way::StdRead, Ok(timing(2.0, None)))];
         assert_eq!(of(&results(false, alone)), [""; 0], "it did not run");
     }
 
@@ -108,8 +109,8 @@ mod tests {
     fn what_is_above_the_roofline_is_explained() {
         let ways = || {
             vec![
-                (Way::By(Backend::Mmap), Ok(timing(0.5, Some("mmap")))),
-                (Way::By(Backend::Pread), Ok(timing(0.9, Some("pread")))),
+                (Way::By(MMAP), Ok(timing(0.5, Some("mmap")))),
+                (Way::By(PREAD), Ok(timing(0.9, Some("pread")))),
                 (Way::StdRead, Ok(timing(1.1, None))),
             ]
         };

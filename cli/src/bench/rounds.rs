@@ -9,7 +9,8 @@ use super::unchanged::Unchanged;
 use super::way::Way;
 use crate::output::{self, Failure};
 use floodtide::core::{Escaped, Selection};
-use floodtide::{Backend, Loader};
+use floodtide::Loader;
+use floodtide::backend::PREAD;
 use std::path::{Path, PathBuf};
 
 /// So many patterns of the roofline's are measured in every round; the others are out after the first one.
@@ -147,7 +148,7 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
     // By a backend that is named, so that small files too are asked whether they take direct reads; and nothing of them, as some ways may do
     // with less memory than others.
     let nothing = Selection::names::<&str>([]);
-    let planned = Loader::new().backend(Backend::Pread).selection(nothing).plan(&options.path)?;
+    let planned = Loader::new().backend(PREAD).selection(nothing).plan(&options.path)?;
     let files = planned.catalog.files();
     let checkpoint = Checkpoint {
         path: options.path.clone(),

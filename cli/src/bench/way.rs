@@ -1,7 +1,7 @@
 //! The ways to load, in one list.
 
 use crate::args::BackendArg;
-use floodtide::{Backend, Loader, Tensors};
+use floodtide::{Backend, Loader, Tensors, backends};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(super) enum Way {
 
 impl Way {
     pub(super) fn all() -> Vec<Self> {
-        let backends = Backend::ALL.into_iter().map(Self::By);
+        let backends = backends().into_iter().map(Self::By);
         backends.chain([Self::Auto, Self::StdRead, Self::PlainMmap]).collect()
     }
 
@@ -29,7 +29,7 @@ impl Way {
     pub(super) fn chosen(backends: &[BackendArg]) -> Vec<Self> {
         let named = |way: &Self| match way {
             Self::By(backend) => backends.iter().any(|named| named.backend() == Some(*backend)),
-            Self::Auto => backends.contains(&BackendArg::Auto),
+            Self::Auto => backends.contains(&BackendArg::AUTO),
             Self::StdRead | Self::PlainMmap => true,
         };
         Self::all().into_iter().filter(|way| backends.is_empty() || named(way)).collect()
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn what_is_compared_with_is_always_there() {
         let names = |backends: &[BackendArg]| Way::chosen(backends).into_iter().map(Way::name).collect::<Vec<_>>();
-        assert_eq!(names(&[BackendArg::Auto, BackendArg::Pread]), ["pread", "auto", "std::fs::read", "plain mmap"]);
+        assert_eq!(names(&[BackendArg::AUTO, BackendArg::of(PREAD)]), ["pread", "auto", "std::fs::read", "plain mmap"]);
         assert_eq!(names(&[]).len(), Way::all().len());
     }
 }

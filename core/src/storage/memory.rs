@@ -20,9 +20,9 @@ use core::fmt;
 use core::ops::Range;
 
 /// Copies the bytes to where the tensors go.
-pub const COPY: Backend = Backend::new("copy", ReadStyle::Blocking);
+pub const COPY: Backend = Backend::new("copy", ReadStyle::Blocking, "copies of the bytes in memory");
 /// Leaves the bytes where they are: tensors are views of them.
-pub const VIEW: Backend = Backend::new("view", ReadStyle::Mapped);
+pub const VIEW: Backend = Backend::new("view", ReadStyle::Mapped, "views of the bytes in memory");
 
 /// The bytes of a file. Whatever holds them, such as a `Vec<u8>`, an `Arc<[u8]>` or a mapping, they must not change.
 type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -99,7 +99,7 @@ impl<B: Buffer> Storage<B> for MemoryStorage {
     }
 
     fn backends(&self) -> Vec<Backend> {
-        vec![VIEW, COPY]
+        vec![COPY, VIEW]
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Entry>, StorageError> {

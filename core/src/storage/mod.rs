@@ -37,7 +37,8 @@ pub trait Storage<B: Buffer>: fmt::Debug + Send + Sync {
     /// Returns what messages call the storage, such as `local files`.
     fn name(&self) -> &str;
 
-    /// Returns the storage's ways of reading, the one to fall back to last.
+    /// Returns the storage's ways of reading, at least one. The first [`Blocking`](crate::ReadStyle::Blocking) one takes over where another is
+    /// refused.
     fn backends(&self) -> Vec<Backend>;
 
     /// Lists a folder, sorted by name.

@@ -79,11 +79,11 @@ impl<'a> Group<'a> {
 
     fn choose(&self, small: bool, any_direct: bool, decisions: &mut Vec<Decision>) -> Backend {
         let refusal = |backend: Backend| self.device.signals.refused.iter().find(|(refused, _)| *refused == backend);
-        let of_style = |style: ReadStyle| self.device.backends.iter().rev().copied().find(|b| b.style() == style);
+        let of_style = |style: ReadStyle| self.device.backends.iter().copied().find(|b| b.style() == style);
         let queue = of_style(ReadStyle::Queue);
         let Some(blocking) = of_style(ReadStyle::Blocking).or(queue) else {
             // A storage that does nothing else.
-            return *self.device.backends.last().expect("a storage has a backend");
+            return *self.device.backends.first().expect("a storage has a backend");
         };
         let why = if small {
             match self.signals.consumer {

@@ -5,10 +5,10 @@ use alloc::string::ToString;
 use alloc::vec;
 use core::ops::Deref;
 
-pub(super) const URING: Backend = Backend::new("uring", ReadStyle::Queue);
-pub(super) const PREAD: Backend = Backend::new("pread", ReadStyle::Blocking);
-pub(super) const MMAP: Backend = Backend::new("mmap", ReadStyle::Mapped);
-const TOKIO: Backend = Backend::new("tokio", ReadStyle::Tasks);
+pub(super) const URING: Backend = Backend::new("uring", ReadStyle::Queue, "");
+pub(super) const PREAD: Backend = Backend::new("pread", ReadStyle::Blocking, "");
+pub(super) const MMAP: Backend = Backend::new("mmap", ReadStyle::Mapped, "");
+const TOKIO: Backend = Backend::new("tokio", ReadStyle::Tasks, "");
 
 /// A strategy of one route.
 #[derive(Debug, PartialEq)]

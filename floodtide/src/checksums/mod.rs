@@ -9,13 +9,14 @@ mod verdict;
 pub use verdict::{Difference, Verdict};
 
 use crate::error::Error;
-use crate::loader::Loader;
+use crate::checkpoint_files::OpenFiles;
+use crate::loader::{Input, Loader};
 use crate::stream::TensorStream;
 use floodtide_core::checksum::Checksum;
 use floodtide_core::manifest::{MAX_BYTES, Manifest, ManifestError, ManifestFile, ManifestTensor, Sha256};
 use floodtide_core::{Catalog, ContentHashes, Error as CoreError};
-use floodtide_linux::OpenFile;
 use floodtide_linux::probe;
+use floodtide_linux::storage::names;
 use hashers::Hashers;
 use std::fs::File;
 use std::io::Read;
@@ -60,17 +61,17 @@ enum Use {
 
 impl Use {
     /// Refuses what it could not be told of, before anything is hashed.
-    fn check_names(self, files: &[OpenFile]) -> Result<(), Error> {
-        let unlistable = |file: &OpenFile| {
-            let name = file.path().file_name().unwrap_or_default();
-            match name.to_str() {
+    fn check_names(self, files: &OpenFiles) -> Result<(), Error> {
+        let unlistable = |name: &str| {
+            let path = names::decode(name);
+            match path.file_name().unwrap_or_default().to_str() {
                 None if self != Self::Comparison => Some("is not UTF-8"),
                 Some(name) if self == Self::Manifest && name.contains('\\') => Some("has a backslash in it"),
                 _ => None,
             }
         };
-        match files.iter().find_map(|file| Some((file, unlistable(file)?))) {
-            Some((file, why)) => Err(Error::UnlistableName { path: file.path().to_owned(), why }),
+        match files.iter().find_map(|file| Some((file.name(), unlistable(file.name())?))) {
+            Some((name, why)) => Err(Error::UnlistableName { path: names::decode(name), why }),
             None => Ok(()),
         }
     }
@@ -80,7 +81,7 @@ impl Sums {
     fn of(loader: &Loader, path: &Path, purpose: Use) -> Result<Self, Error> {
         let started = Instant::now();
         let loader = loader.passing(LIMIT, 1, PART)?;
-        let (catalog, checkpoint) = loader.open_whole_files(path)?;
+        let (catalog, checkpoint) = loader.open_whole_files(&Input::Path(path))?;
         purpose.check_names(&checkpoint.files)?;
         let with_tensors = purpose != Use::Files;
         let (whole_files, warnings) = (Arc::clone(&checkpoint.catalog), checkpoint.warnings.clone());

@@ -1,7 +1,7 @@
 //! Why a conversion's output cannot be made.
 
 use floodtide_core::HumanBytes;
-use floodtide_linux::Shown;
+use crate::error::Shown;
 use std::path::PathBuf;
 use thiserror::Error;
 

@@ -1,7 +1,7 @@
 //! Threads that write what a stream has read, so that the next buffers are read meanwhile.
 
 use super::files::Files;
-use crate::crew::TICK;
+use crate::runtime::TICK;
 use crate::error::Error;
 use floodtide_core::convert::Layout;
 use floodtide_core::stream::{Sink, Staged, Ticket};

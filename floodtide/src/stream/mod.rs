@@ -20,6 +20,8 @@ use crate::loader::{Checkpoint, Input, Loader};
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
+use floodtide_core::storage::StorageFile;
+use floodtide_linux::LocalFile;
 use floodtide_core::stream::{Pour, PourError, Sink, Staged};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
@@ -28,7 +30,8 @@ use crate::signals::Purpose;
 use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use running::{OwnMemory, Running};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -177,7 +180,10 @@ impl TensorStream {
     pub(crate) fn source(&self) -> Result<Source<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
         let Checkpoint { catalog, metadata, files, .. } = &**checkpoint;
-        let paths = files.iter().map(|file| file.path().to_owned()).collect();
+        let local = |file: &Arc<dyn StorageFile>| {
+            (&**file as &dyn Any).downcast_ref::<LocalFile>().map(|file| file.path().to_owned())
+        };
+        let paths = files.iter().filter_map(local).collect();
         Ok(Source { catalog: Arc::clone(catalog), metadata, paths })
     }
 

@@ -5,7 +5,7 @@ use floodtide_core::{Backend, ReadStyle};
 use floodtide_memory::StableBuffer;
 
 /// Files mapped into memory.
-pub const MMAP: Backend = Backend::new("mmap", ReadStyle::Mapped);
+pub const MMAP: Backend = Backend::new("mmap", ReadStyle::Mapped, "files mapped into memory");
 
 pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
     Registration {

@@ -35,20 +35,20 @@ struct Registration<B: StableBuffer> {
 struct Registry<B>(PhantomData<B>);
 
 impl<B: StableBuffer> Registry<B> {
-    /// Every backend, the one to fall back to last.
+    /// Every backend. The first that blocks takes over where another is refused.
     const ALL: &'static [Registration<B>] = &[
         uring::registration(),
+        pread::registration(),
         mmap::registration(),
         #[cfg(feature = "tokio")]
         tokio::registration(),
-        pread::registration(),
     ];
 }
 
 /// For what does not depend on the buffers.
 type Any = Registry<floodtide_memory::pool::PoolBuffer>;
 
-/// Returns every backend for local files, the one to fall back to last.
+/// Returns every backend for local files.
 #[must_use]
 pub fn all() -> Vec<Backend> {
     Any::ALL.iter().map(|registration| registration.backend).collect()

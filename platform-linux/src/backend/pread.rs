@@ -6,7 +6,7 @@ use floodtide_memory::StableBuffer;
 use rustix::io::Errno;
 
 /// Worker threads that call `pread`.
-pub const PREAD: Backend = Backend::new("pread", ReadStyle::Blocking);
+pub const PREAD: Backend = Backend::new("pread", ReadStyle::Blocking, "threads that call pread");
 
 pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
     Registration {

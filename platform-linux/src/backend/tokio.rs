@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// tokio's blocking threads: the caller's runtime's, or those of a runtime of its own.
-pub const TOKIO: Backend = Backend::new("tokio", ReadStyle::Tasks);
+pub const TOKIO: Backend = Backend::new("tokio", ReadStyle::Tasks, "tokio's blocking threads");
 
 pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
     Registration { backend: TOKIO, refusal: |_| None, source }

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 /// io_uring, one ring a worker.
-pub const URING: Backend = Backend::new("uring", ReadStyle::Queue);
+pub const URING: Backend = Backend::new("uring", ReadStyle::Queue, "io_uring, one ring per worker");
 
 /// A FUSE mount that does without the page cache, but not asynchronously, does not tell io_uring how far a read came; the kernel
 /// then goes on with a short one at the place where it began, and fills memory with wrong bytes (seen on Linux 6.18).

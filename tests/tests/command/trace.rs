@@ -101,7 +101,7 @@ fn assert_whole(events: &[Value], what: &str) {
 fn assert_planned(events: &[Value], path: &Path, backend: &str) {
     let planned = match backend {
         "auto" => Loader::new(),
-        name => Loader::new().backend(*Backend::ALL.iter().find(|backend| backend.name() == name).expect("is known")),
+        name => Loader::new().backend(*floodtide::backends().iter().find(|backend| backend.name() == name).expect("is known")),
     };
     let plan = planned.plan(path).expect("plans").plan;
     let mut chunks: Vec<(u64, u64)> = named(events, "read")

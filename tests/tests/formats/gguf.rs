@@ -257,7 +257,7 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(expected.len(), tensors.len());
-        for backend in Backend::ALL {
+        for backend in floodtide::backends() {
             drop_cache(folder.path());
             let loaded = Loader::new().backend(backend).load(&path).expect("loads");
             prop_assert!(loaded.iter().map(|t| (t.name().to_owned(), t.bytes().to_vec())).eq(expected.clone()));

@@ -1,6 +1,7 @@
 //! ServerlessLLM stores: what an independent script lays out comes back byte for byte by every way of loading; every rule, broken once, is
 //! refused through core and through the command; and tied tensors are there once.
 
+use floodtide::backend::URING;
 use floodtide::{Format, Loader, Order, Tensor};
 use floodtide_core::format::serverlessllm::{StoreIndex, count_partitions, partition_name};
 use floodtide_core::{Selection, ShardRules};
@@ -156,7 +157,7 @@ fn large_partitions_are_read_past_the_page_cache() {
     };
     let expected = write(folder.path(), &store);
     drop_cache(folder.path());
-    let planned = Loader::new().backend(floodtide::Backend::Uring).plan(folder.path());
+    let planned = Loader::new().backend(floodtide::URING).plan(folder.path());
     let Ok(planned) = planned else { return println!("skipped: no io_uring here") };
     if planned.signals.files.iter().any(|file| !file.direct) {
         return println!("skipped: the file system takes no direct reads");

@@ -1,5 +1,6 @@
 //! The simulator's faults over real reads: io_uring and pread, of real files, for whole loads and streams.
 
+use floodtide::backend::{PREAD, URING};
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Backend, Error, Loader, Order};
 use floodtide_core::middleware::{Injection, Tracer};
@@ -101,7 +102,7 @@ fn what_passes_by_itself_is_made_good() {
     let folder = folder();
     let expected = checkpoint(folder.path());
     for (seed, kind) in KINDS.into_iter().enumerate() {
-        for backend in [Backend::Uring, Backend::Pread] {
+        for backend in [URING, PREAD] {
             drop_cache(folder.path());
             let counts = Counts::default();
             let loader = loader(backend, &Swarm::none().with(kind, 600_000), &[], seed as u64, &counts);
@@ -142,7 +143,7 @@ fn what_does_not_pass_is_an_error_that_names_the_place() {
     let folder = folder();
     checkpoint(folder.path());
     let injection = Injection::Answer(Outcome::Failed(Fault::Os(libc::ENXIO)));
-    for backend in [Backend::Uring, Backend::Pread] {
+    for backend in [URING, PREAD] {
         let script = [Scripted { file: 1, nth: 1, injection }];
         let result = loader(backend, &Swarm::none(), &script, 0, &Counts::default()).load(folder.path());
         let error = match result {

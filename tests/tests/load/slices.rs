@@ -1,7 +1,8 @@
 //! Slices and shards on Linux: whatever the shape, the dimension and the way of reading, the bytes are those that the reference library cuts
 //! out, and no more is read than must be.
 
-use floodtide::{Backend, Loader, Order, Tensor};
+use floodtide::backend::{MMAP, PREAD};
+use floodtide::{Loader, Order, Tensor};
 use floodtide_core::{Cut, DType, Glob, Selection, ShardRules};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
@@ -67,13 +68,13 @@ fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: 
 
 /// Loads and streams by every way there is.
 fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
-    for backend in Backend::ALL {
+    for backend in floodtide::backends() {
         drop_cache(path.parent().expect("a folder"));
         let tensors = loader.clone().backend(backend).load(path).expect("loads");
         assert_equal(tensors.iter(), expected, backend.name());
         let bytes: u64 = expected.values().map(|(_, bytes)| bytes.len() as u64).sum();
         assert_eq!(tensors.report().bytes, bytes, "{backend}");
-        if backend == Backend::Mmap {
+        if backend == MMAP {
             continue;
         }
         let loader = loader.clone().backend(backend).memory_limit(32 << 20).stream_buffer(64 << 10);
@@ -336,7 +337,7 @@ fn many_threads_gather_from_shorter_reads() {
     let half = Selection::slice("t", 1, 0..32 << 10);
     let longest = |threads: usize| {
         let threads = threads.try_into().expect("some");
-        let planned = Loader::new().backend(Backend::Pread).threads(threads).selection(half.clone()).plan(&path);
+        let planned = Loader::new().backend(PREAD).threads(threads).selection(half.clone()).plan(&path);
         let chunks = planned.expect("plans").plan.chunks().to_vec();
         assert!(chunks.iter().all(|chunk| chunk.gathered));
         chunks.iter().map(|chunk| chunk.slot.len()).max().expect("some")

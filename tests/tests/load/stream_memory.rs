@@ -1,7 +1,8 @@
 //! Streams and their memory: the limit holds whoever is slow, stops or fails, and pools of one's own and shared ones serve.
 
+use floodtide::backend::MMAP;
 use floodtide::pool::{HeapMemory, Memory, MemoryProvider, Pool};
-use floodtide::{Alignment, Backend, Error, Loader, Tensor};
+use floodtide::{Alignment, Error, Loader, Tensor};
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered};
 use floodtide_tests::layout::drop_cache;
@@ -147,7 +148,7 @@ fn bad_options_are_refused() {
     let path = numbered(folder.path(), &[10]);
     let error = Loader::new().memory_limit(1000).stream(&path).expect_err("too little");
     assert!(matches!(error, Error::StreamLimit { limit: 1000, .. }) && error.is_bad_request(), "{error}");
-    let error = Loader::new().backend(Backend::Mmap).stream(&path).expect_err("no buffers");
+    let error = Loader::new().backend(MMAP).stream(&path).expect_err("no buffers");
     assert!(error.to_string().contains("mapping"), "{error}");
     let error = Loader::new().memory_limit(u64::MAX).stream(&path).expect("opens").next();
     assert!(error.is_some_and(|tensor| tensor.is_ok()), "what is not needed need not be there");

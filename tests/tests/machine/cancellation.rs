@@ -51,7 +51,7 @@ fn drops_loads(folder: &Path) {
     let file = fs::File::open(&path).expect("opens");
     file.sync_all().expect("syncs");
     let (mut seen_running, mut seen_arena) = (false, false);
-    for backend in Backend::ALL {
+    for backend in floodtide::backends() {
         for delay in [0, 200, 1000, 3000] {
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
             let load = Loader::new().backend(backend).start(&path).expect("starts");

@@ -2,7 +2,7 @@
 
 use crate::measure::{timed, touch};
 use crate::{explain, shards};
-use floodtide::{Backend, Loader, Tensors};
+use floodtide::{Loader, Tensors};
 use memmap2::{Advice, Mmap, MmapMut};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ pub(crate) fn run(way: &str, folder: &Path) -> Result<(), String> {
 }
 
 fn loader(backend: &str) -> Result<Loader, String> {
-    let named = Backend::ALL.into_iter().find(|known| known.name() == backend);
+    let named = floodtide::backends().into_iter().find(|known| known.name() == backend);
     match named {
         Some(named) => Ok(Loader::new().backend(named)),
         None if backend == "auto" => Ok(Loader::new()),
@@ -46,7 +46,7 @@ fn touched(loader: &Loader, folder: &Path) -> Result<(u64, Tensors), String> {
 
 fn note(tensors: &Tensors) -> Value {
     let report = tensors.report();
-    json!(format!("{}: {}", report.backend, report.reason))
+    json!(format!("{}: {}", report.backend, report.reason()))
 }
 
 /// A load after another one in this process, whose tensors are gone.
