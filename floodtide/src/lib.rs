@@ -33,10 +33,11 @@ pub use diff::{Change, Diff, Place, TensorDiff};
 pub use error::Error;
 pub use floodtide_core as core;
 pub use floodtide_core::checksum::Checksum;
+pub use floodtide_core::format;
 pub use floodtide_core::manifest::Manifest;
 pub use floodtide_core::strategy::{Backend, Decision};
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, ElementType, ErrorKind, Escaped, Format, GgmlType, Glob, Location, MemoryLimit,
+    Alignment, Catalog, Cut, DType, ElementType, ErrorKind, Escaped, FormatId, GgmlType, Glob, Location, MemoryLimit,
     MetadataList, MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::backend::{self, all as backends};

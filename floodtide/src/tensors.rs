@@ -3,7 +3,7 @@
 use bytemuck::AnyBitPattern;
 use floodtide_core::strategy::{Backend, Decision};
 use floodtide_core::stream::Staged;
-use floodtide_core::{Catalog, DType, ElementType, Format, GgmlType, Location, Part, Plan, TensorInfo};
+use floodtide_core::{Catalog, DType, ElementType, FormatId, GgmlType, Location, Part, Plan, TensorInfo};
 use crate::views::Views;
 use floodtide_memory::FrozenArena;
 use floodtide_memory::pool::PoolBuffer;
@@ -18,7 +18,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub struct Report {
     /// The checkpoint's format.
-    pub format: Format,
+    pub format: FormatId,
     /// The number of its files.
     pub files: usize,
     /// The number of tensors loaded.
