@@ -5,7 +5,7 @@ use floodtide::probe::resident_share;
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Loader, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
-use floodtide_core::strategy::{Decision, Strategy};
+use floodtide_core::strategy::Strategy;
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
 use floodtide_tests::checkpoint::{folder, raw, small, sparse};
 use std::fs;

@@ -4,7 +4,7 @@ use floodtide::backend::{PREAD, URING};
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Backend, Error, Loader, Order, StreamOptions};
 use floodtide_core::middleware::{Injection, Tracer};
-use floodtide_core::strategy::{Decision, Strategy};
+use floodtide_core::strategy::Strategy;
 use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
