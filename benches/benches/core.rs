@@ -6,8 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use floodtide_core::format::gguf::{Parsed, parse};
 use floodtide_core::format::{SAFETENSORS, safetensors::Header};
 use floodtide_core::{
-    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Outcome, Plan, PlanOptions, Planner, RouteId,
-    Selection,
+    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Outcome, Plan, PlanOptions, Planner, RouteId, Selection,
 };
 use safetensors::SafeTensors;
 use std::hint::black_box;

@@ -39,7 +39,7 @@ fn converter(args: &ConvertArgs) -> Result<Converter, Failure> {
     if let Some(limit) = args.memory_limit {
         loader = loader.stream_options(StreamOptions::new().memory_limit(limit.as_u64()));
     }
-    let converter = Converter::new(loader, args.to.target()).split(args.split()).force(args.force);
+    let converter = Converter::new(loader, args.to).split(args.split()).force(args.force);
     Ok(args.rename.iter().fold(converter, |converter, rule| converter.rename(rule.0.clone())))
 }
 
@@ -65,7 +65,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
             "path": args.path.to_string_lossy(),
             "output": args.output.to_string_lossy(),
             "from": from.name(),
-            "to": converted.to.format().name(),
+            "to": converted.to.name(),
             "files": rows(files),
             "copied": rows(copied),
             "tensors": tensors,
@@ -84,7 +84,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
         "{} of {}, {from} to {}",
         output::count(*tensors, "tensor"),
         output::bytes(*tensor_bytes),
-        converted.to.format()
+        converted.to
     );
     let mut facts = vec![
         ("converted", done),

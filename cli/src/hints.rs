@@ -4,7 +4,7 @@ use crate::args::Args;
 use clap::CommandFactory;
 use floodtide::convert::{ConvertError, OutputError};
 use floodtide::core::Error as CoreError;
-use floodtide::core::format::safetensors::write::WriteError;
+use floodtide::convert::WriteError;
 use floodtide::core::manifest::ManifestError;
 use floodtide::probe::doctor::Finding;
 use floodtide::{Error, ErrorKind};
@@ -55,7 +55,7 @@ fn remedies(error: &Error) -> &'static [Remedy] {
         Error::Output(OutputError::Exists { .. }) => &[(Some("force"), "--force replaces a checkpoint")],
         Error::Output(OutputError::NoRoom { .. }) => &[SELECT],
         Error::BackendUnavailable { .. } => &[(Some("backend"), "--backend auto chooses one that is available")],
-        Error::Memory { .. } => &[SELECT, STREAM, MEMORY_LIMIT],
+        error if error.kind() == ErrorKind::OutOfMemory => &[SELECT, STREAM, MEMORY_LIMIT],
         Error::StreamLimit { .. } | Error::StreamBuffer { .. } | Error::StreamStalled { .. } => &[MEMORY_LIMIT],
         _ => &[],
     }
@@ -110,11 +110,11 @@ mod tests {
         let errors = [
             Error::Output(OutputError::Exists { path: "out".into() }),
             Error::Output(OutputError::NoRoom { path: "out".into(), needed: 2, available: 1 }),
-            Error::StreamLimit { limit: 1, least: 2 },
-            Error::BackendUnavailable { backend: floodtide::Backend::Uring, why: String::new() },
+        Error::StreamLimit { limit: 1, least: 2 },
+            Error::BackendUnavailable { backend: floodtide::backend::URING, why: String::new() },
             Error::Core(CoreError::Convert(ConvertError::File {
                 file: String::new(),
-                source: WriteError::HeaderTooLarge { needed: 1 },
+                source: WriteError::HeaderTooLarge { needed: 1, limit: 1 },
             })),
         ];
         for (flag, text) in errors.iter().flat_map(remedies) {

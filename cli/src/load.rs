@@ -2,9 +2,9 @@
 
 use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
+use floodtide::backend::MMAP;
 use floodtide::core::HumanBytes;
 use floodtide::trace::TraceFile;
-use floodtide::backend::MMAP;
 use floodtide::{Error, Loader, Report, StreamOptions, Tensors, read_manifest};
 use serde_json::json;
 use std::borrow::Cow;

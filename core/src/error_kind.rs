@@ -49,8 +49,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Format { .. } | Self::DuplicateTensor { .. }
-            | Self::Manifest { .. } => ErrorKind::InvalidCheckpoint,
+            Self::Format { .. } | Self::DuplicateTensor { .. } | Self::Manifest { .. } => ErrorKind::InvalidCheckpoint,
             Self::TooMany { .. } => ErrorKind::Unsupported,
             Self::Glob(_)
             | Self::NoSuchTensor { .. }

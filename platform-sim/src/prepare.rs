@@ -21,8 +21,8 @@ use floodtide_core::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide_core::storage::DeviceSignals;
 use floodtide_core::strategy::{Consumer as StrategyConsumer, Device, FileSignals, Signals, decide};
 use floodtide_core::{
-    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, MemoryLimit, Order, PlanOptions, Planner,
-    ReadStyle, Wanted,
+    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, MemoryLimit, Order, PlanOptions, Planner, ReadStyle,
+    Wanted,
 };
 
 /// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it

@@ -15,8 +15,7 @@ pub const MB: usize = 1 << 20;
 /// Streams by every backend; `None` is the automatic choice.
 pub const STREAMED: [Option<Backend>; 4] = [None, Some(URING), Some(PREAD), Some(TOKIO)];
 /// Loads by every backend.
-pub const LOADED: [Option<Backend>; 5] =
-    [None, Some(URING), Some(PREAD), Some(TOKIO), Some(MMAP)];
+pub const LOADED: [Option<Backend>; 5] = [None, Some(URING), Some(PREAD), Some(TOKIO), Some(MMAP)];
 /// Rings are refused on FUSE.
 pub const ON_FUSE: [Option<Backend>; 4] = [None, Some(PREAD), Some(TOKIO), Some(MMAP)];
 /// See [`ON_FUSE`].

@@ -3,7 +3,7 @@
 use super::rounds::{Results, Row};
 use super::show::chosen;
 use super::way::Way;
-use floodtide::backend::{MMAP, PREAD};
+use floodtide::backend::MMAP;
 
 /// In sentences.
 pub(super) fn of(results: &Results) -> Vec<String> {
@@ -57,6 +57,7 @@ fn above_the_roofline(results: &Results) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use floodtide::backend::PREAD;
     use super::super::Checkpoint;
     use super::super::child::Measured;
     use super::super::machine::Machine;
@@ -94,10 +95,8 @@ mod tests {
     #[test]
     fn views_are_told_from_copies_where_there_are_both() {
         let mapped = |way| (way, Ok(timing(2.0, Some("mmap"))));
-        let both = results(
-            false,
-            vec![mapped(Way::By(MMAP)), (Way::StdRead, Ok(timing(2.0, None))), mapped(Way::Auto)],
-        );
+        let both =
+            results(false, vec![mapped(Way::By(MMAP)), (Way::StdRead, Ok(timing(2.0, None))), mapped(Way::Auto)]);
         let notes = of(&both);
         assert!(notes.len() == 1 && notes[0].contains("of mmap and auto are views of the page cache"), "{notes:?}");
         assert_eq!(of(&results(false, vec![mapped(Way::PlainMmap)])), [""; 0], "there is nothing to tell it from");

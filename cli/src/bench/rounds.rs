@@ -8,9 +8,9 @@ use super::roofline::Pattern;
 use super::unchanged::Unchanged;
 use super::way::Way;
 use crate::output::{self, Failure};
-use floodtide::core::{Escaped, Selection};
 use floodtide::Loader;
 use floodtide::backend::PREAD;
+use floodtide::core::{Escaped, Selection};
 use std::path::{Path, PathBuf};
 
 /// So many patterns of the roofline's are measured in every round; the others are out after the first one.

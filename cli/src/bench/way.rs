@@ -103,6 +103,7 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide::backend::PREAD;
 
     #[test]
     fn names_lead_back_to_their_ways() {

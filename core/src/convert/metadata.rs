@@ -101,7 +101,11 @@ mod tests {
         let metadata: Vec<(String, MetadataValue)> = metadata.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
         let kept = Kept::of(source, SAFETENSORS, &metadata);
         let pairs: Vec<String> = kept.pairs().iter().map(|(key, value)| format!("{key}={value}")).collect();
-        (pairs.join(" "), [SAFETENSORS, SERVERLESSLLM].map(|target| kept.lost(find(target).and_then(Format::writer).expect("written"))))
+        (
+            pairs.join(" "),
+            [SAFETENSORS, SERVERLESSLLM]
+                .map(|target| kept.lost(find(target).and_then(Format::writer).expect("written"))),
+        )
     }
 
     #[test]

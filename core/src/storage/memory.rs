@@ -202,7 +202,6 @@ impl StorageFile for MemoryFile {
     fn view(&self) -> Result<Option<Box<dyn FileView>>, StorageError> {
         Ok(Some(Box::new(MemoryView(Arc::clone(&self.bytes)))))
     }
-
 }
 
 /// Up to `len` bytes from `offset` on; `None` when that is past the end.

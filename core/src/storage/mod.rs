@@ -172,7 +172,6 @@ pub trait StorageFile: Any + fmt::Debug + Send + Sync {
     fn view(&self) -> Result<Option<Box<dyn FileView>>, StorageError> {
         Ok(None)
     }
-
 }
 
 /// A file's bytes where they are.

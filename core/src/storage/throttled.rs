@@ -190,7 +190,6 @@ impl<T: Timer> StorageFile for ThrottledFile<T> {
     fn view(&self) -> Result<Option<Box<dyn FileView>>, StorageError> {
         self.inner.view()
     }
-
 }
 
 /// A source whose reads complete no earlier than they are due.

@@ -25,7 +25,16 @@ fn source<B: StableBuffer>(files: LocalFiles, options: SourceOptions) -> Result<
     let handle = Handle::try_current().unwrap_or_else(|_| runtime.handle().clone());
     let (sender, completed) = channel();
     let (capacity, dont_cache) = (options.capacity.max(1), options.dont_cache);
-    Ok(Box::new(TokioSource { handle, runtime: Some(runtime), files, capacity, dont_cache, in_flight: 0, sender, completed }))
+    Ok(Box::new(TokioSource {
+        handle,
+        runtime: Some(runtime),
+        files,
+        capacity,
+        dont_cache,
+        in_flight: 0,
+        sender,
+        completed,
+    }))
 }
 
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use super::{LocalFiles, Registration, fault, file_of, pause};
 use crate::probe;
 use crate::storage::LocalFile;
 use floodtide_core::{
-    Backend, Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, ReadStyle, Rejected, SourceError, WriteOnly,
+    Backend, Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, ReadStyle, Rejected, SourceError,
+    WriteOnly,
 };
 use floodtide_memory::StableBuffer;
 use io_uring::{IoUring, opcode, squeue, types};

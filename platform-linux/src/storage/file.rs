@@ -179,7 +179,6 @@ impl StorageFile for LocalFile {
             Err(source) => Err(StorageError::Memory { bytes: self.version.len(), source: source.into() }),
         }
     }
-
 }
 
 fn open(path: &Path, extra: OFlags) -> io::Result<File> {

@@ -1,7 +1,7 @@
 //! Traces of loads, through the command and the library: each is JSON, has every read once, and its spans nest.
 
 use floodtide::trace::TraceFile;
-use floodtide::{Backend, Loader};
+use floodtide::Loader;
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -101,7 +101,8 @@ fn assert_whole(events: &[Value], what: &str) {
 fn assert_planned(events: &[Value], path: &Path, backend: &str) {
     let planned = match backend {
         "auto" => Loader::new(),
-        name => Loader::new().backend(*floodtide::backends().iter().find(|backend| backend.name() == name).expect("is known")),
+        name => Loader::new()
+            .backend(*floodtide::backends().iter().find(|backend| backend.name() == name).expect("is known")),
     };
     let plan = planned.plan(path).expect("plans").plan;
     let mut chunks: Vec<(u64, u64)> = named(events, "read")

@@ -1,7 +1,8 @@
 //! Conversions of ServerlessLLM stores of any layout, in both dialects, whose tensors may be the same bytes.
 
-use floodtide::convert::{Converter, Split, Target};
-use floodtide::{Format, Loader, StreamOptions};
+use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
+use floodtide::convert::{Converter, Split};
+use floodtide::{Loader, StreamOptions};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::store_reader;
 use floodtide_tests::store_writer::{stores, write};
@@ -25,7 +26,7 @@ proptest! {
         let all = write(&at("in"), &store);
         let to = |target| Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(LIMIT)), target);
 
-        let converted = to(Target::Safetensors).convert(at("in"), at("files")).expect("converts");
+        let converted = to(SAFETENSORS).convert(at("in"), at("files")).expect("converts");
         let file = fs::read(at("files/model.safetensors")).expect("one file");
         let found: BTreeMap<String, Vec<u8>> = SafeTensors::deserialize(&file)
             .expect("valid")
@@ -39,7 +40,7 @@ proptest! {
 
         let filled = store.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
         let split = if filled >= 2 { Split::Files(NonZeroU32::new(files).expect("some")) } else { Split::Usual };
-        let converted = to(Target::ServerlessLlm).split(split).convert(at("in"), at("store")).expect("converts");
+        let converted = to(SERVERLESSLLM).split(split).convert(at("in"), at("store")).expect("converts");
         let found = store_reader::read(&at("store"));
         prop_assert!(found.iter().map(|(name, tensor)| (name.clone(), tensor.bytes.clone())).eq(all.clone()));
         let mut records: Vec<u64> =

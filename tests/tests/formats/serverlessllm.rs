@@ -2,7 +2,8 @@
 //! refused through core and through the command; and tied tensors are there once.
 
 use floodtide::backend::URING;
-use floodtide::{Format, Loader, Order, StreamOptions, Tensor};
+use floodtide::format::SERVERLESSLLM;
+use floodtide::{Loader, Order, StreamOptions, Tensor};
 use floodtide_core::format::serverlessllm::{StoreIndex, count_partitions, partition_name};
 use floodtide_core::{Selection, ShardRules};
 use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream, stream_options};
@@ -158,7 +159,7 @@ fn large_partitions_are_read_past_the_page_cache() {
     };
     let expected = write(folder.path(), &store);
     drop_cache(folder.path());
-    let planned = Loader::new().backend(floodtide::URING).plan(folder.path());
+    let planned = Loader::new().backend(URING).plan(folder.path());
     let Ok(planned) = planned else { return println!("skipped: no io_uring here") };
     if planned.signals.files.iter().any(|file| !file.direct) {
         return println!("skipped: the file system takes no direct reads");

@@ -225,7 +225,7 @@ impl Trace for SlowDevice {
 }
 
 impl LoadTrace for SlowDevice {
-    fn decided(&self, _: &[&Path], _: &Strategy, _: &[Decision]) {}
+    fn decided(&self, _: &[&str], _: &Strategy) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 

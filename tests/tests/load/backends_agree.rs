@@ -1,6 +1,6 @@
 //! All backends agree, byte for byte, with the reference library, on generated checkpoints of any layout.
 
-use floodtide::{Backend, Loader, Tensors};
+use floodtide::{Loader, Tensors};
 use floodtide_core::{Alignment, DType, Selection};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};
 use proptest::prelude::*;

@@ -69,8 +69,6 @@ impl Tracer for Counts {
     }
 }
 
-impl ReadTrace for Counts {}
-
 impl Trace for Counts {
     fn load(&self) -> Arc<dyn LoadTrace> {
         Arc::new(self.clone())
@@ -78,7 +76,7 @@ impl Trace for Counts {
 }
 
 impl LoadTrace for Counts {
-    fn decided(&self, _: &[&Path], _: &Strategy, _: &[Decision]) {}
+    fn decided(&self, _: &[&str], _: &Strategy) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 

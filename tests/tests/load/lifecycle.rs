@@ -1,5 +1,6 @@
 //! Loads that are watched, locked, awaited or changed under way, and tensors that outlive their loader.
 
+use floodtide::storage::StorageError;
 use floodtide::backend::{MMAP, PREAD, TOKIO, URING};
 use floodtide::{Error, Loader, Tensor, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
@@ -192,7 +193,7 @@ fn a_file_that_changes_during_the_load_is_reported() {
         let load = Loader::new().start(&path).expect("starts");
         change(&path);
         let error = load.wait().expect_err("changed");
-        assert!(matches!(error, Error::Changed { .. }), "{error}");
+        assert!(matches!(error, Error::Storage(StorageError::Changed { .. })), "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
 }
@@ -208,7 +209,7 @@ fn a_file_cut_off_during_the_load_is_an_error_for_every_backend() {
         let error = load.wait().expect_err("cut off");
         let expected = matches!(
             &error,
-            Error::Changed { .. } | Error::Core(CoreError::Truncated { .. } | CoreError::Platform { .. })
+            Error::Storage(StorageError::Changed { .. }) | Error::Core(CoreError::Truncated { .. } | CoreError::Platform { .. })
         );
         assert!(expected, "{backend}: {error}");
     }

@@ -1,5 +1,6 @@
 //! Streams: what they deliver, in which order, in which parts and to whom, and how they end.
 
+use floodtide::storage::StorageError;
 use floodtide::pool::PoolBuffer;
 use floodtide::sink::{PourError, Sink, Staged, Ticket, WriterSink};
 use floodtide::{Alignment, Error, ErrorKind, Loader, Order, Selection, StreamOptions, Tensor};
@@ -224,7 +225,7 @@ fn a_file_that_changes_or_is_cut_off_ends_the_stream_with_an_error() {
             let written = fs::OpenOptions::new().append(true).open(&path).expect("opens");
             let _ = if cut { written.set_len(8 * MB as u64) } else { io::Write::write_all(&mut &written, b"x") };
             let last = stream.by_ref().last().expect("more").expect_err("changed");
-            let expected = matches!(&last, Error::Changed { .. } | Error::Core(CoreError::Truncated { .. }));
+            let expected = matches!(&last, Error::Storage(StorageError::Changed { .. }) | Error::Core(CoreError::Truncated { .. }));
             assert!(expected, "{backend:?}: {last}");
             assert!(stream.next().is_none() && stream.report().is_none());
         }

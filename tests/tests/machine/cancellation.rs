@@ -1,7 +1,7 @@
 //! A load that is dropped or cancelled at any time ends, and leaves neither a thread nor its memory behind. It runs in a child
 //! process, so that both can be counted.
 
-use floodtide::{Backend, Loader};
+use floodtide::Loader;
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::roles::{in_process, run_role};
 use std::fs;

@@ -1,8 +1,8 @@
 //! The path in question, and a file of it to try things on.
 
-use floodtide_core::storage::{StorageError, StorageFile};
-use crate::storage::{LocalFile, describe, failed, names};
 use crate::probe;
+use crate::storage::{LocalFile, describe, failed, names};
+use floodtide_core::storage::{StorageError, StorageFile};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -27,7 +27,11 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn open(path: &Path, located: Vec<PathBuf>, mut refused: Vec<StorageError>) -> Result<Self, StorageError> {
+    pub(super) fn open(
+        path: &Path,
+        located: Vec<PathBuf>,
+        mut refused: Vec<StorageError>,
+    ) -> Result<Self, StorageError> {
         let failed = |action| failed(path, action);
         let metadata = fs::metadata(path).map_err(failed("look at the path"))?;
         refused.extend(located.iter().filter_map(|file| LocalFile::open(file).err()));

@@ -1,9 +1,9 @@
 //! What a measurement reads: large files that are there, or a temporary one without a name.
 
 use super::ProbeError;
+use crate::probe::{file_system, is_memory, resident_share};
 use crate::storage::LocalFile;
 use floodtide_core::storage::StorageFile;
-use crate::probe::{file_system, is_memory, resident_share};
 use floodtide_core::{FileId, HumanBytes};
 use floodtide_memory::sync::{AtomicU64, Ordering};
 use std::fs::File;
@@ -98,9 +98,10 @@ impl Bytes {
             // Opens it for direct reads.
             let _ = file.direct_limits();
         });
-        let pieces = files.iter().enumerate().flat_map(|(index, file)| {
-            (0..file.len() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE))
-        });
+        let pieces = files
+            .iter()
+            .enumerate()
+            .flat_map(|(index, file)| (0..file.len() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE)));
         let pieces = pieces.collect();
         Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
     }
@@ -180,9 +181,11 @@ fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> E
     let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
     // By size and name, so that the same folder gives the same measurement.
     paths.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    let on_a_device =
-        |path: &Path| LocalFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file)).map(Arc::new);
-    let mut opened: Vec<Arc<LocalFile>> = paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
+    let on_a_device = |path: &Path| {
+        LocalFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file)).map(Arc::new)
+    };
+    let mut opened: Vec<Arc<LocalFile>> =
+        paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
     let device = opened.first().map(|file| file.device());
     opened.retain(|file| Some(file.device()) == device);
     let is_cold = |file: &Arc<LocalFile>| resident_share(file.buffered()).is_some_and(|share| share <= COLD);
