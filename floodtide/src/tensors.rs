@@ -341,7 +341,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("makes");
         let tensors = Loader::new().backend(floodtide_linux::backend::PREAD).load(checkpoint(&folder, 1000)).expect("loads");
         let printed = format!("{tensors:?}");
-        assert_eq!(printed, "Tensors { tensors: 1000, bytes: 16000, files: 1, backend: Pread, .. }");
+        assert_eq!(printed, "Tensors { tensors: 1000, bytes: 16000, files: 1, backend: pread, .. }");
     }
 
     #[test]

@@ -64,7 +64,21 @@ pub(crate) fn discover(
     name: &str,
     small_files: Option<&Arc<Shelf>>,
 ) -> Result<CheckpointFiles, Error> {
-    Search { storage, formats: FORMATS }.run(name, small_files)
+    discover_among(FORMATS, storage, name, small_files)
+}
+
+/// As [`discover`], for these formats.
+pub(crate) fn discover_among(
+    formats: Formats<'_>,
+    storage: &LoadStorage,
+    name: &str,
+    small_files: Option<&Arc<Shelf>>,
+) -> Result<CheckpointFiles, Error> {
+    let search = Search { storage, formats };
+    match storage.open(name)? {
+        Opened::Folder => search.in_folder(name),
+        Opened::File(file) => search.by_file(name, file, small_files),
+    }
 }
 
 struct Search<'s> {
@@ -73,13 +87,6 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    fn run(&self, name: &str, small_files: Option<&Arc<Shelf>>) -> Result<CheckpointFiles, Error> {
-        match self.storage.open(name)? {
-            Opened::Folder => self.in_folder(name),
-            Opened::File(file) => self.by_file(name, file, small_files),
-        }
-    }
-
     fn by_file(
         &self,
         name: &str,
