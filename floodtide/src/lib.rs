@@ -47,7 +47,7 @@ pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
 /// What takes a stream in by itself: [`TensorStream::send_to`].
 pub mod sink {
     pub use crate::stream::WriterSink;
-    pub use floodtide_core::stream::{PourError, Sink, Staged, StagedPart, Ticket};
+    pub use floodtide_core::stream::{PumpError, Sink, Staged, StagedPart};
 }
 
 /// Compiles the README's example.
