@@ -62,7 +62,7 @@ pub mod storage {
 /// What takes a stream in by itself: [`TensorStream::send_to`].
 pub mod sink {
     pub use crate::stream::WriterSink;
-    pub use floodtide_core::stream::{PourError, Sink, Staged, StagedPart, Ticket};
+    pub use floodtide_core::stream::{PumpError, Sink, Staged, StagedPart};
 }
 
 /// Compiles the README's example.

@@ -12,7 +12,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 use floodtide_core::pool::Turn;
-use floodtide_core::stream::{Pour, PourError, Staged, StagedSource};
+use floodtide_core::stream::{PumpError, SinkPump, Staged, StagedSource};
 use floodtide_core::{EngineHandle, Error};
 
 /// The consumer of a stream.
@@ -39,7 +39,7 @@ enum Way<'w> {
         taken: u64,
     },
     Device {
-        pour: Pour<Error, core::convert::Infallible>,
+        pump: SinkPump<Error, core::convert::Infallible>,
         sink: DeviceSink<SimBuffer, Watching<'w>>,
     },
 }
@@ -52,7 +52,7 @@ impl<'w> ConsumerActor<'w> {
                 Way::Holds { most: buffers, time, stops, draw, held: VecDeque::new(), taken: 0 }
             }
             Consumer::Device { link, depth } => Way::Device {
-                pour: Pour::new(),
+                pump: SinkPump::new(),
                 sink: DeviceSink::new(
                     world.storage.clock.clone(),
                     link,
@@ -132,7 +132,7 @@ impl<'w> ConsumerActor<'w> {
                     }
                 }
             }
-            Way::Device { pour, sink } => {
+            Way::Device { pump, sink } => {
                 if sink.next_due().is_some_and(|due| due <= world.now()) {
                     sink.wake();
                 }
@@ -140,11 +140,11 @@ impl<'w> ConsumerActor<'w> {
                 if !woken.take() {
                     return;
                 }
-                match pour.poll(&mut Source(world), sink, context) {
+                match pump.poll(&mut Source(world), sink, context) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => *end = Some(Ok(())),
-                    Poll::Ready(Err(PourError::Stream(error))) => *end = Some(Err(error)),
-                    Poll::Ready(Err(PourError::Sink(never))) => match never {},
+                    Poll::Ready(Err(PumpError::Stream(error))) => *end = Some(Err(error)),
+                    Poll::Ready(Err(PumpError::Sink(never))) => match never {},
                 }
             }
         }

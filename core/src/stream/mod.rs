@@ -5,22 +5,22 @@
 //! them in the [`Order`](crate::Order) that it wants. What it takes is a [`Staged`] buffer, which knows what it holds; dropping it gives the memory
 //! back, and only then can another extent be read: so a slow consumer throttles the reads.
 //!
-//! A consumer that works by itself, like the upload to a device, is a [`Sink`]. [`Pour`] couples one with a stream, so that
-//! reading and uploading overlap.
+//! A consumer that works by itself, like the upload to a device, is a [`Sink`]. [`SinkPump`] couples one with a stream, so
+//! that reading and uploading overlap.
 //!
 //! Why a stream ends: buffers are provided in the order of the plan, and a buffer, once provided, is filled without
 //! needing another. So whatever the order of delivery, the next extent to deliver is among those that have a buffer, or
 //! nothing is lent but what the consumer holds.
 
 mod outbox;
-mod pour;
+mod pump;
 mod sink;
 mod staged;
 mod stages;
 
 pub use outbox::Outbox;
-pub use pour::{Pour, PourError, StagedSource};
-pub use sink::{Sink, Ticket};
+pub use pump::{PumpError, SinkPump, StagedSource};
+pub use sink::Sink;
 pub use staged::{Staged, StagedPart};
 pub use stages::Stages;
 

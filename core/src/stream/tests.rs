@@ -1,4 +1,6 @@
-//! Streams whose memory is only a number: which buffer is whole when, what it holds, and what a sink has.
+//! Streams whose memory is only a number: which buffer is whole when, and what it holds.
+
+mod pump;
 
 use super::*;
 use crate::format::{SAFETENSORS, safetensors::Header};
@@ -11,7 +13,6 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::task::{Context, Poll, Waker};
 use proptest::prelude::*;
 
 const KIB: usize = 1 << 10;
@@ -81,129 +82,4 @@ fn a_whole_buffer_knows_what_it_holds() {
     assert_eq!(format!("{last:?}"), "Staged { extent: ExtentId(2), .. }", "and not what is in its memory");
     assert!(Arc::ptr_eq(last.catalog(), &catalog) && Arc::ptr_eq(last.plan(), &plan));
     assert_eq!((last.extent(), *last.buffer(), last.into_buffer()), (ExtentId(2), 7, 7));
-}
-
-type Given = Option<Result<Staged<u32>, &'static str>>;
-
-/// Gives what it is told to, and is not asked for more.
-struct Script(vec::IntoIter<Poll<Given>>);
-
-impl StagedSource<u32> for Script {
-    type Error = &'static str;
-
-    fn poll_staged(&mut self, _: &mut Context<'_>) -> Poll<Given> {
-        self.0.next().expect("nothing is asked for after the end")
-    }
-}
-
-/// So many buffers, numbered from 0, and then `end`.
-fn script(buffers: u32, end: Poll<Option<&'static str>>) -> Script {
-    let (catalog, plan) = plan(&[100]);
-    let staged = |buffer| Staged::new(Arc::clone(&catalog), Arc::clone(&plan), ExtentId(0), buffer);
-    let buffers = (0..buffers).map(|buffer| Poll::Ready(Some(Ok(staged(buffer)))));
-    Script(buffers.chain([end.map(|end| end.map(Err))]).collect::<Vec<_>>().into_iter())
-}
-
-/// Holds buffers until it is told how each ends.
-struct Upload {
-    depth: usize,
-    held: Vec<u32>,
-    ends: BTreeMap<u32, Result<(), &'static str>>,
-    refuses: Option<u32>,
-}
-
-fn upload(depth: usize) -> Upload {
-    Upload { depth, held: Vec::new(), ends: BTreeMap::new(), refuses: None }
-}
-
-impl Sink<u32> for Upload {
-    type Error = &'static str;
-
-    fn depth(&self) -> usize {
-        self.depth
-    }
-
-    fn submit(&mut self, chunk: Staged<u32>) -> Result<Ticket, &'static str> {
-        let buffer = chunk.into_buffer();
-        if self.refuses == Some(buffer) {
-            return Err("refused");
-        }
-        self.held.push(buffer);
-        Ok(Ticket(u64::from(buffer)))
-    }
-
-    fn poll(&mut self, ticket: Ticket, _: &mut Context<'_>) -> Poll<Result<u32, &'static str>> {
-        let at =
-            self.held.iter().position(|&buffer| u64::from(buffer) == ticket.0).expect("it is polled until it ends");
-        match self.ends.remove(&self.held[at]) {
-            None => Poll::Pending,
-            Some(end) => {
-                let buffer = self.held.remove(at);
-                Poll::Ready(end.map(|()| buffer))
-            }
-        }
-    }
-}
-
-type Poured = Poll<Result<(), PourError<&'static str, &'static str>>>;
-
-fn poll(pour: &mut Pour<&'static str, &'static str>, source: &mut Script, sink: &mut Upload) -> Poured {
-    pour.poll(source, sink, &mut Context::from_waker(Waker::noop()))
-}
-
-#[test]
-fn a_sink_has_as_many_buffers_as_it_takes() {
-    for (depth, expected) in [(0, 1), (1, 1), (2, 2), (9, 3)] {
-        let (mut pour, mut source, mut sink) = (Pour::new(), script(3, Poll::Ready(None)), upload(depth));
-        for next in 0..3 {
-            assert!(poll(&mut pour, &mut source, &mut sink).is_pending());
-            assert_eq!(sink.held, (next..3).take(expected).collect::<Vec<u32>>());
-            sink.ends.insert(next, Ok(()));
-        }
-        assert_eq!(poll(&mut pour, &mut source, &mut sink), Poll::Ready(Ok(())));
-    }
-}
-
-#[test]
-fn what_is_not_whole_yet_is_waited_for() {
-    let (mut pour, mut source, mut sink) = (Pour::new(), script(0, Poll::Pending), upload(1));
-    assert!(poll(&mut pour, &mut source, &mut sink).is_pending());
-    let mut source = script(1, Poll::Ready(None));
-    assert!(poll(&mut pour, &mut source, &mut sink).is_pending());
-    sink.ends.insert(0, Ok(()));
-    assert_eq!(poll(&mut pour, &mut source, &mut sink), Poll::Ready(Ok(())));
-}
-
-#[test]
-fn the_first_failure_is_told_once_every_buffer_is_back() {
-    let (mut pour, mut source, mut sink) = (Pour::new(), script(2, Poll::Ready(Some("read"))), upload(9));
-    assert!(poll(&mut pour, &mut source, &mut sink).is_pending(), "the sink has two buffers");
-    sink.ends.insert(1, Err("upload"));
-    assert!(poll(&mut pour, &mut source, &mut sink).is_pending(), "the sink has one buffer");
-    sink.ends.insert(0, Ok(()));
-    assert_eq!(poll(&mut pour, &mut source, &mut sink), Poll::Ready(Err(PourError::Stream("read"))));
-}
-
-#[test]
-fn a_sink_that_fails_is_given_no_more() {
-    // With a buffer that it had.
-    let (mut pour, mut source, mut sink) = (Pour::new(), script(9, Poll::Ready(None)), upload(2));
-    assert!(poll(&mut pour, &mut source, &mut sink).is_pending());
-    sink.ends.insert(0, Err("upload"));
-    assert!(poll(&mut pour, &mut source, &mut sink).is_pending());
-    assert_eq!(sink.held, [1]);
-    sink.ends.insert(1, Err("too late"));
-    assert_eq!(poll(&mut pour, &mut source, &mut sink), Poll::Ready(Err(PourError::Sink("upload"))));
-    // Or already when it is given one.
-    let (mut pour, mut source) = (Pour::new(), script(9, Poll::Ready(None)));
-    let mut sink = Upload { refuses: Some(0), ..upload(2) };
-    assert_eq!(poll(&mut pour, &mut source, &mut sink), Poll::Ready(Err(PourError::Sink("refused"))));
-}
-
-#[test]
-fn a_failure_says_whose_it_is() {
-    let of_the_stream: PourError<&str, &str> = PourError::Stream("no such file");
-    let of_the_sink: PourError<&str, &str> = PourError::Sink("no device");
-    assert_eq!(of_the_stream.to_string(), "no such file");
-    assert_eq!(of_the_sink.to_string(), "the sink failed: no device");
 }

@@ -27,7 +27,7 @@ use companions::Companions;
 use files::Files;
 use floodtide_core::convert::{Layout, Options, Writer};
 use floodtide_core::format::find;
-use floodtide_core::stream::PourError;
+use floodtide_core::stream::PumpError;
 use floodtide_core::{Error as CoreError, Escaped, FormatId, MetadataValue, Order};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use folder::Folder;
@@ -240,7 +240,7 @@ impl Converter {
                 ),
             })?;
             stream.send_to(&mut writers).map_err(|error| match error {
-                PourError::Stream(error) | PourError::Sink(error) => error,
+                PumpError::Stream(error) | PumpError::Sink(error) => error,
             })
         })?;
         work.report();

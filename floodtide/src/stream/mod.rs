@@ -24,8 +24,8 @@ use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::storage::StorageFile;
+use floodtide_core::stream::{PumpError, Sink, SinkPump, Staged};
 use floodtide_linux::LocalFile;
-use floodtide_core::stream::{Pour, PourError, Sink, Staged};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
 };
@@ -213,20 +213,20 @@ impl TensorStream {
         self.take_report()
     }
 
-    /// Passes every buffer to `sink`, with its ownership, as many at a time as the sink takes; meanwhile the workers read on
-    /// into the buffers that are free. Tensors that are larger than a buffer come in parts. With a
-    /// [pool](StreamOptions::pool) of registered memory this is an asynchronous upload through staging buffers.
+    /// Passes every buffer to `sink`, with its ownership, as many at a time as the sink takes, and returns when the sink is
+    /// flushed. Meanwhile the workers read on into the free buffers. Tensors that are larger than a buffer come in parts.
+    /// With a [pool](StreamOptions::pool) of registered memory this is an asynchronous upload through staging buffers.
     ///
     /// # Errors
-    /// What made the stream or the sink fail; everything that the sink had has come back from it by then.
-    /// [`Error::StreamBegun`] when tensors have been taken from the stream already.
-    pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PourError<Error, K::Error>> {
-        let running = self.start_in_parts().map_err(PourError::Stream)?;
+    /// Returns the first failure, of the stream or of the sink. By then the sink has given every buffer back.
+    /// Returns [`Error::StreamBegun`] when tensors have been taken from the stream already.
+    pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PumpError<Error, K::Error>> {
+        let running = self.start_in_parts().map_err(PumpError::Stream)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut pour = Pour::new();
+        let mut pump = SinkPump::new();
         loop {
-            match pour.poll(running, sink, &mut Context::from_waker(&waker)) {
-                Poll::Ready(Ok(())) => return self.take_report().map_err(PourError::Stream),
+            match pump.poll(running, sink, &mut Context::from_waker(&waker)) {
+                Poll::Ready(Ok(())) => return self.take_report().map_err(PumpError::Stream),
                 Poll::Ready(Err(error)) => return Err(error),
                 // A wake-up between the poll and here makes the park return at once.
                 Poll::Pending if running.reports_progress() => thread::park_timeout(crate::runtime::TICK),

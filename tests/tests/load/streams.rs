@@ -2,7 +2,7 @@
 
 use floodtide::storage::StorageError;
 use floodtide::pool::PoolBuffer;
-use floodtide::sink::{PourError, Sink, Staged, Ticket, WriterSink};
+use floodtide::sink::{PumpError, Sink, Staged, WriterSink};
 use floodtide::{Alignment, Error, ErrorKind, Loader, Order, Selection, StreamOptions, Tensor};
 use floodtide_core::Error as CoreError;
 use floodtide_tests::by_backend::{MB, STREAMED};
@@ -151,48 +151,65 @@ fn a_writer_gets_the_tensors_one_after_another() {
     assert!(whole.ends_with(&written), "the data section, as it is stored");
 }
 
+/// Works on three buffers at a time and gives the one back first that it took last.
 #[derive(Default)]
 struct Slow {
     fails_at: Option<u64>,
     next: u64,
-    held: BTreeMap<Ticket, (u32, PoolBuffer)>,
+    /// How often each was asked for, its number, and itself.
+    held: Vec<(u32, u64, PoolBuffer)>,
     most: usize,
     bytes: usize,
+    flushed: bool,
+}
+
+impl Slow {
+    fn wake_soon(context: &Context<'_>) {
+        let waker = context.waker().clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(200));
+            waker.wake();
+        });
+    }
 }
 
 impl Sink<PoolBuffer> for Slow {
     type Error = String;
 
-    fn depth(&self) -> usize {
-        3
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        if self.held.len() < 3 {
+            return Poll::Ready(Ok(()));
+        }
+        Self::wake_soon(context);
+        Poll::Pending
     }
 
-    fn submit(&mut self, chunk: Staged<PoolBuffer>) -> Result<Ticket, String> {
-        self.bytes += chunk.parts().map(|part| part.bytes.len()).sum::<usize>();
-        let ticket = Ticket(self.next);
+    fn start(&mut self, buffer: Staged<PoolBuffer>) -> Result<(), String> {
+        self.bytes += buffer.parts().map(|part| part.bytes.len()).sum::<usize>();
+        self.held.push((0, self.next, buffer.into_buffer()));
         self.next += 1;
-        self.held.insert(ticket, (0, chunk.into_buffer()));
         self.most = self.most.max(self.held.len());
-        Ok(ticket)
+        Ok(())
     }
 
-    fn poll(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<PoolBuffer, String>> {
-        let (asked, _) = self.held.get_mut(&ticket).expect("it is there until it is ready");
+    fn poll_completed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<PoolBuffer, String>>> {
+        let Some((asked, ..)) = self.held.last_mut() else { return Poll::Ready(None) };
         *asked += 1;
         if *asked < 3 {
-            let waker = context.waker().clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_micros(200));
-                waker.wake();
-            });
+            Self::wake_soon(context);
             return Poll::Pending;
         }
-        let (_, buffer) = self.held.remove(&ticket).expect("it is there");
-        if self.fails_at == Some(ticket.0) {
-            Poll::Ready(Err("the device is gone".into()))
-        } else {
-            Poll::Ready(Ok(buffer))
+        let (_, number, buffer) = self.held.pop().expect("it is there");
+        Poll::Ready(Some(if self.fails_at == Some(number) { Err("the device is gone".into()) } else { Ok(buffer) }))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        if !self.held.is_empty() {
+            Self::wake_soon(context);
+            return Poll::Pending;
         }
+        self.flushed = true;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -203,12 +220,12 @@ fn a_sink_gets_everything_and_no_more_at_a_time_than_it_takes() {
     let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(8 * MB as u64));
     let mut sink = Slow::default();
     loader.stream(&path).expect("opens").send_to(&mut sink).expect("streams");
-    assert_eq!((sink.bytes, sink.held.len()), (40 * MB, 0));
+    assert_eq!((sink.bytes, sink.held.len(), sink.flushed), (40 * MB, 0, true));
     assert!((2..=3).contains(&sink.most), "{}", sink.most);
     let mut sink = Slow { fails_at: Some(5), ..Slow::default() };
     let error = loader.stream(&path).expect("opens").send_to(&mut sink).expect_err("fails");
-    assert!(matches!(&error, PourError::Sink(why) if why == "the device is gone"), "{error}");
-    assert!(sink.held.is_empty(), "everything has come back by then");
+    assert!(matches!(&error, PumpError::Sink(why) if why == "the device is gone"), "{error}");
+    assert!(sink.held.is_empty() && !sink.flushed, "everything has come back by then");
 }
 
 #[test]
@@ -290,7 +307,7 @@ fn a_stream_that_was_begun_one_by_one_is_not_taken_in_parts() {
     assert!(matches!(error, Error::StreamBegun) && error.kind() == ErrorKind::InvalidRequest, "{error}");
     let mut stream = Loader::new().stream(&path).expect("opens");
     stream.next().expect("one").expect("streams");
-    assert!(matches!(stream.send_to(&mut Slow::default()), Err(PourError::Stream(Error::StreamBegun))));
+    assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamBegun))));
 }
 
 #[test]
