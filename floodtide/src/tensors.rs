@@ -294,6 +294,7 @@ pub trait Element: AnyBitPattern + private::Sealed {
 }
 
 mod private {
+    #[expect(unnameable_types, reason = "seals `Element`")]
     pub trait Sealed {}
 }
 
