@@ -5,7 +5,7 @@ use floodtide::{Backend, Error, Loader, Order};
 use floodtide_core::{Error as CoreError, Fault, Selection};
 use floodtide_tests::by_backend::{
     Bytes, MB, ON_FUSE, STREAMED_ON_FUSE, TENSORS, assert_right, by_every_backend, checkpoint, drain, error_of, load,
-    loader, place,
+    loader, place, stream_options,
 };
 use floodtide_tests::checkpoint::{folder, plain, raw, reference_digest};
 use floodtide_tests::command;
