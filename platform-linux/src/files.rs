@@ -28,6 +28,19 @@ fn stamp_of(metadata: &std::fs::Metadata) -> FileVersion {
 }
 
 /// An open file of a checkpoint.
+///
+/// ```
+/// use floodtide_linux::OpenFile;
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("model.safetensors");
+/// std::fs::write(&path, b"weights")?;
+/// let file = OpenFile::open(&path)?;
+/// assert_eq!(file.read_exact(0, 4)?, b"weig");
+/// std::fs::write(&path, b"other weights")?;
+/// assert!(file.check_unchanged().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct OpenFile {
     path: PathBuf,
