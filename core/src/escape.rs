@@ -5,6 +5,12 @@ use core::fmt::{self, Write as _};
 
 /// Shows a name with its control characters, bidirectional overrides and backslashes escaped, so that a tensor's name
 /// can neither move a terminal's cursor nor pass for two lines. For listings: nothing is left out.
+///
+/// ```
+/// use floodtide_core::Escaped;
+///
+/// assert_eq!(Escaped("name\u{1b}[2J").to_string(), "name\\u{1b}[2J");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);
 

@@ -17,6 +17,16 @@ pub enum Cut {
 }
 
 /// Which tensors are cut, and where: the first pattern that matches a name counts. What no pattern matches is for every rank whole.
+///
+/// ```
+/// use floodtide_core::{Cut, Glob, Selection, ShardRules};
+///
+/// // Fused projections by rows, then the rules of Llama; rank 1 of 4.
+/// let fused = ShardRules::new([(Glob::new("*.qkv_proj.weight")?, Cut::Dim(0))]);
+/// let mine = Selection::shard(1, 4, fused.or(ShardRules::tensor_parallel()));
+/// # let _ = mine;
+/// # Ok::<(), floodtide_core::GlobError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShardRules {
     rules: Vec<Rule>,

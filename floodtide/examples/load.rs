@@ -1,6 +1,6 @@
 //! Loads a checkpoint with everything chosen by floodtide, and sums up one tensor through a typed view.
 //!
-//! `cargo run --release -p floodtide-linux --example load -- model.safetensors`
+//! `cargo run --release -p floodtide --example load -- model.safetensors`
 
 use floodtide::Loader;
 use floodtide_core::{DType, Escaped, HumanBytes};

@@ -92,6 +92,16 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load), of either.
+    ///
+    /// ```no_run
+    /// use floodtide::{Change, Loader};
+    ///
+    /// let diff = Loader::new().diff("/models/qwen3", "/models/qwen3-tuned")?;
+    /// for tensor in diff.tensors.iter().filter(|tensor| matches!(tensor.change, Change::Content { .. })) {
+    ///     println!("{} has other values", tensor.name);
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn diff(&self, first: impl AsRef<Path>, second: impl AsRef<Path>) -> Result<Diff, Error> {
         let started = Instant::now();
         let (first, second) = (first.as_ref(), second.as_ref());

@@ -11,6 +11,14 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 /// Why a checkpoint could not be found, opened or loaded.
+///
+/// ```
+/// use floodtide::{ErrorKind, Loader};
+///
+/// let error = Loader::new().load("/nowhere").expect_err("is not there");
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// assert!(error.to_string().starts_with("/nowhere: "));
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]

@@ -67,5 +67,5 @@ pub mod sink {
 
 /// Compiles the README's example.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -14,6 +14,18 @@ use std::time::Duration;
 ///
 /// # Errors
 /// When the path cannot be examined.
+///
+/// ```no_run
+/// use floodtide::probe::doctor::Status;
+/// use std::path::Path;
+///
+/// for finding in floodtide::examine(Path::new("/models"))? {
+///     if finding.status != Status::Good {
+///         println!("{}: {}", finding.name, finding.meaning);
+///     }
+/// }
+/// # Ok::<(), floodtide::Error>(())
+/// ```
 pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
     let (files, refused) = match files_of(path) {
         Ok(files) => (files, Vec::new()),

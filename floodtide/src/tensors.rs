@@ -14,6 +14,18 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// How a load went.
+///
+/// ```no_run
+/// use floodtide::Loader;
+///
+/// let tensors = Loader::new().load("/models/qwen3")?;
+/// let report = tensors.report();
+/// println!("{} bytes in {:?} by {}", report.bytes, report.elapsed, report.backend);
+/// for decision in &report.decisions {
+///     println!("{}: {}", decision.what, decision.why);
+/// }
+/// # Ok::<(), floodtide::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
@@ -67,6 +79,16 @@ struct Inner {
 }
 
 /// The tensors of a load. Cheap to clone; `Send + Sync`.
+///
+/// ```no_run
+/// use floodtide::Loader;
+///
+/// let tensors = Loader::new().load("/models/qwen3")?;
+/// let norm = tensors.get("model.norm.weight").expect("a Qwen checkpoint");
+/// drop(tensors); // a tensor keeps the memory of its load
+/// println!("{:?}", norm.shape());
+/// # Ok::<(), floodtide::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensors {
     inner: Arc<Inner>,
@@ -235,6 +257,17 @@ impl Tensor {
     /// # Errors
     /// When `T` is not a type for this dtype, or the dtype is quantised, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
     /// as its provider did not keep to the alignment that it states.
+    ///
+    /// ```no_run
+    /// use floodtide::{DType, Loader};
+    ///
+    /// let tensors = Loader::new().load("model.safetensors")?;
+    /// for tensor in tensors.iter().filter(|tensor| tensor.dtype() == DType::F32) {
+    ///     let values: &[f32] = tensor.elements()?;
+    ///     println!("{}: {:?}", tensor.name(), values.first());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
         view(self.bytes(), self.dtype())
     }
@@ -294,6 +327,7 @@ pub trait Element: AnyBitPattern + private::Sealed {
 }
 
 mod private {
+    #[expect(unnameable_types, reason = "seals `Element`")]
     pub trait Sealed {}
 }
 

@@ -34,3 +34,8 @@ pub use pieces::{Backing, Landed, Piece, Pieces, StableBuffer};
 pub use region::{Region, lock_memory};
 pub use scratch::{ChunkBuffer, ScratchPool};
 pub use shelf::{ArenaMemory, Shelf};
+
+/// Compiles the example of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -376,6 +376,27 @@ impl Plan {
 }
 
 /// Turns a catalog and a selection into a [`Plan`]: a pure function.
+///
+/// ```
+/// use floodtide_core::{
+///     ByteRange, CatalogBuilder, DType, Format, Location, PlanOptions, Planner, Selection,
+/// };
+///
+/// let mut builder = CatalogBuilder::new(Format::Safetensors);
+/// let file = builder.add_file("model.safetensors", 4096)?;
+/// for (name, start, end) in [("a", 1000, 2000), ("b", 2000, 4000)] {
+///     let range = ByteRange::new(start, end).expect("ascending");
+///     builder.add_tensor(file, name, DType::U8.into(), &[end - start], range)?;
+/// }
+/// let catalog = builder.finish()?;
+/// let selected = Selection::All.resolve(&catalog)?;
+/// let plan = Planner::new(PlanOptions::default()).plan(&catalog, &selected)?;
+/// assert_eq!((plan.selected_bytes(), plan.read_bytes()), (3000, 3000));
+/// // Neighbours are read together, into one arena.
+/// assert_eq!(plan.chunks().len(), 1);
+/// assert!(matches!(plan.placements()[1].location, Location::Arena(_)));
+/// # Ok::<(), floodtide_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Planner {
     options: PlanOptions,

@@ -18,7 +18,7 @@ mod waiters;
 
 pub use class::{COUNT as CLASS_COUNT, MAX_BYTES, MIN_BYTES, SizeClass};
 pub use depot::{Depot, Provider, Stats, TakeError, Tier};
-pub use storage::{Fixed, Growing, Queue, Shelf, Storage};
+pub use storage::{Fixed, Growing, Queue, Shelf, Slots, Stacks, Storage};
 pub use waiters::Turn;
 
 #[cfg(test)]

@@ -151,6 +151,14 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load); and [`Error::UnlistableName`] where a file's name cannot stand in a manifest: it is not UTF-8, or has a backslash.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let manifest = Loader::new().manifest("/models/qwen3")?;
+    /// std::fs::write("/models/qwen3.manifest.json", manifest.to_string())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn manifest(&self, path: impl AsRef<Path>) -> Result<Manifest, Error> {
         let path = path.as_ref();
         let sums = Sums::of(self, path, Use::Manifest)?;
@@ -175,6 +183,17 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load); not for what differs, which is in the [`Verdict`].
+    ///
+    /// ```no_run
+    /// use floodtide::{Loader, read_manifest};
+    ///
+    /// let manifest = read_manifest("/models/qwen3.manifest.json")?;
+    /// let verdict = Loader::new().compare_with("/models/qwen3", &manifest)?;
+    /// for difference in &verdict.differences {
+    ///     println!("{difference}");
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<Verdict, Error> {
         Ok(Verdict::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
     }

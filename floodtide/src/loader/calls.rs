@@ -29,6 +29,17 @@ impl Loader {
     /// # Errors
     /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
     /// cannot be read. Nothing partial is ever returned.
+    ///
+    /// ```no_run
+    /// use floodtide::{Backend, ErrorKind, Loader};
+    ///
+    /// match Loader::new().backend(Backend::Uring).load("/models/qwen3") {
+    ///     Ok(tensors) => println!("{} tensors", tensors.len()),
+    ///     Err(error) if error.kind() == ErrorKind::NotFound => println!("download it first: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
         self.load_input(&Input::Path(path.as_ref()))
     }
@@ -51,6 +62,16 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let load = Loader::new().start("/models/qwen3")?;
+    /// println!("{} bytes to load", load.progress().bytes_total);
+    /// let tensors = load.wait()?;
+    /// # let _ = tensors;
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn start(&self, path: impl AsRef<Path>) -> Result<Load, Error> {
         Ok(Load::start(self.prepare(&Input::Path(path.as_ref()), self.access(true), false)?))
     }
@@ -73,6 +94,17 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers go; [`Error::StreamLimit`] when the limit is less than a stream needs.
+    ///
+    /// ```no_run
+    /// use floodtide::{Loader, StreamOptions};
+    ///
+    /// // In parts, so that the limit may be smaller than a tensor.
+    /// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(64 << 20));
+    /// let mut bytes = 0;
+    /// loader.stream("/models/qwen3")?.for_each_chunk(|_, _, part| bytes += part.len())?;
+    /// println!("{bytes} bytes");
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn stream(&self, path: impl AsRef<Path>) -> Result<TensorStream, Error> {
         TensorStream::open(self, &Input::Path(path.as_ref()))
     }
@@ -90,6 +122,20 @@ impl Loader {
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    /// use std::future::poll_fn;
+    /// use std::pin::Pin;
+    ///
+    /// # async fn names() -> Result<(), floodtide::Error> {
+    /// let mut stream = Loader::new().stream_async("/models/qwen3").await?;
+    /// while let Some(tensor) = poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut stream), context)).await {
+    ///     println!("{}", tensor?.name());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     pub async fn stream_async(&self, path: impl AsRef<Path> + Send) -> Result<AsyncTensorStream, Error> {
         let (loader, path) = (self.clone(), path.as_ref().to_owned());
@@ -101,6 +147,20 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load).
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    /// use std::time::Duration;
+    ///
+    /// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A load that takes too long is cancelled with its future.
+    /// let loader = Loader::new();
+    /// let load = loader.load_async("/models/qwen3");
+    /// let tensors = tokio::time::timeout(Duration::from_secs(60), load).await??;
+    /// println!("{} tensors", tensors.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     pub async fn load_async(&self, path: impl AsRef<Path> + Send) -> Result<Tensors, Error> {
         let (loader, path) = (self.clone(), path.as_ref().to_owned());
@@ -123,6 +183,16 @@ impl Loader {
     ///
     /// # Errors
     /// When the checkpoint cannot be found or breaks a rule of its format.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let inspected = Loader::new().inspect("/models/qwen3")?;
+    /// for tensor in inspected.catalog.tensors() {
+    ///     println!("{} {} {:?}", tensor.name, tensor.dtype, tensor.shape);
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn inspect(&self, path: impl AsRef<Path>) -> Result<Inspected, Error> {
         let opened = self.open_headers(&Input::Path(path.as_ref()), None)?;
         let OpenedHeaders { catalog, metadata, warnings, .. } = opened;
@@ -152,6 +222,15 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let planned = Loader::new().plan("/models/qwen3")?;
+    /// println!("{} reads by {}", planned.plan.chunks().len(), planned.strategy.backend);
+    /// println!("{} of {} bytes", planned.plan.arena_bytes(), planned.memory.available);
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
         let (planned, ..) = self.decide(&Input::Path(path.as_ref()), self.access(true), false)?;
         Ok(Planned { memory: memory_limit(), ..planned })

@@ -74,6 +74,14 @@ impl Loader {
     ///
     /// A clone shares the memory that its original keeps. This call gives the loader an empty cache of its own, so that it
     /// changes no other loader.
+    ///
+    /// ```
+    /// use floodtide::Loader;
+    ///
+    /// let loader = Loader::new();
+    /// let frugal = loader.clone().keep_memory(0); // `loader` still keeps memory
+    /// # let _ = frugal;
+    /// ```
     #[must_use]
     pub fn keep_memory(mut self, bytes: u64) -> Self {
         self.arenas = Arc::new(Shelf::with_limit(bytes));
@@ -114,6 +122,17 @@ impl Loader {
     ///
     /// A load costs a hash of each byte more, by the threads that read. [`open`](Self::open) then reads all of what is mapped before it
     /// returns; what becomes of the files later is not checked.
+    ///
+    /// ```no_run
+    /// use floodtide::{ErrorKind, Loader, read_manifest};
+    ///
+    /// let manifest = read_manifest("/models/qwen3.manifest.json")?;
+    /// let result = Loader::new().verify(manifest).load("/models/qwen3");
+    /// if result.is_err_and(|error| error.kind() == ErrorKind::ChecksumMismatch) {
+    ///     println!("this is not the model that was published");
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     #[must_use]
     pub fn verify(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
         self.manifest = Some(manifest.into());
@@ -128,6 +147,14 @@ impl Loader {
     }
 
     /// Calls back about 20 times a second from the thread that waits for the load, and once at its end.
+    ///
+    /// ```
+    /// use floodtide::Loader;
+    ///
+    /// let loader = Loader::new()
+    ///     .on_progress(|progress| println!("{} of {} bytes", progress.bytes_done, progress.bytes_total));
+    /// # let _ = loader;
+    /// ```
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(ProgressCallback(Arc::new(callback)));

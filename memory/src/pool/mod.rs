@@ -55,6 +55,17 @@ use thiserror::Error;
 const DEFAULT_LIMIT: u64 = 1 << 30;
 
 /// Why a pool lends no buffer.
+///
+/// ```
+/// use floodtide_core::ErrorKind;
+/// use floodtide_memory::pool::Pool;
+///
+/// let pool = Pool::builder().limit(4096).build();
+/// let _held = pool.get(4096)?;
+/// assert_eq!(pool.try_get(1).expect_err("all is lent").kind(), ErrorKind::Stalled);
+/// assert_eq!(pool.get(8192).expect_err("never fits").kind(), ErrorKind::InvalidRequest);
+/// # Ok::<(), floodtide_memory::pool::PoolError>(())
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]

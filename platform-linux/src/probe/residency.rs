@@ -34,6 +34,17 @@ const WINDOW: u64 = 1 << 20;
 const MAX_WINDOWS: u64 = 1 << 14;
 
 /// The share of the file in the page cache, 0 to 1; `None` when nothing tells.
+///
+/// ```no_run
+/// use floodtide_linux::probe::resident_share;
+/// use std::fs::File;
+///
+/// match resident_share(&File::open("model.safetensors")?) {
+///     Some(share) => println!("{:.0} % is in the page cache", share * 100.0),
+///     None => println!("the system does not tell"),
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use]
 pub fn resident_share(file: &File) -> Option<f32> {
     look(file, false).share

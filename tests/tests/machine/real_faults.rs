@@ -6,8 +6,8 @@ use floodtide::{Backend, Error, Loader, Order};
 use floodtide_core::{Error as CoreError, Fault, Selection};
 use floodtide_tests::by_backend::{
     Bytes, MB, ON_FUSE, STREAMED_ON_FUSE, TENSORS, assert_right, by_every_backend, checkpoint, drain, error_of, load,
-    loader, place,
-    stream_options};
+    loader, place, stream_options,
+};
 use floodtide_tests::checkpoint::{folder, plain, raw, reference_digest};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::{Faults, FaultyFs, VICTIM, serve};
@@ -131,7 +131,7 @@ fn rings_are_not_trusted_on_fuse() {
         let faults = Faults { short: vec![100_000, 1, 70_001, 4096], ..way(through) };
         let Some(disk) = mounted(folder.path(), faults) else { return };
         let error = error_of(load(&loader(Some(URING)), &disk.victim()), "refused").to_string();
-        assert!(error.contains("uring") && error.contains("FUSE") && error.contains("auto"), "{error}");
+        assert!(error.contains("uring") && error.contains("FUSE") && error.contains("leave the choice"), "{error}");
         assert_right(load(&Loader::new(), &disk.victim()), &expected, "auto");
         let report = Loader::new().load(disk.victim()).expect("loads").report().clone();
         assert_eq!(report.backend, PREAD, "{}", report.reason());
