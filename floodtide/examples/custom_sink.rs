@@ -7,7 +7,7 @@
 //! `start` queues the copies and an event after them, and the thread that waits for the events wakes
 //! the sink. Its pool registers the buffers (`Loader::stream_pool`).
 
-use floodtide::Loader;
+use floodtide::{Loader, StreamOptions};
 use floodtide::pool::PoolBuffer;
 use floodtide::sink::{Sink, Staged};
 use floodtide_core::{HumanBytes, TensorId};
@@ -26,7 +26,8 @@ const MAX_UPLOADS: usize = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("give a checkpoint's file, its index or its folder")?;
-    let loader = Loader::new().memory_limit(BUFFERS * BUFFER_BYTES).stream_buffer(BUFFER_BYTES);
+    let options = StreamOptions::new().memory_limit(BUFFERS * BUFFER_BYTES).buffer_bytes(BUFFER_BYTES);
+    let loader = Loader::new().stream_options(options);
     let mut sink = DeviceSink::start()?;
     let report = loader.stream(&path)?.send_to(&mut sink)?;
     let memory = sink.into_memory();

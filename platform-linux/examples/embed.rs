@@ -2,10 +2,10 @@
 //!
 //! `cargo run --release -p floodtide-linux --example embed -- model.safetensors`
 //!
-//! It loads one safetensors file with one ring on the calling thread, and prints the length of each tensor. A program with a thread
+//! It loads one checkpoint of one file with one ring on the calling thread, and prints the length of each tensor. A program with a thread
 //! pool, placement rules or a scheduler of its own replaces what is around [`Worker::run`].
 
-use floodtide_core::format::safetensors::{Header, header_range};
+use floodtide_core::format::{FORMATS, FileKind, FileStart, HeaderState};
 use floodtide_core::storage::{SourceOptions, Storage, StorageFile};
 use floodtide_core::{
     BufferProvider, CatalogBuilder, ChunkId, Engine, EngineHandle, Error, ExtentId, Location, Plan, PlanOptions, Planner,
@@ -59,19 +59,24 @@ impl EngineHandle for OneWorker {
 }
 
 fn main() -> Result<(), Box<dyn StdError>> {
-    let path = std::env::args_os().nth(1).ok_or("expected the path of a safetensors file")?;
+    let path = std::env::args_os().nth(1).ok_or("expected the path of a checkpoint's file")?;
     let file = Arc::new(LocalFile::open(Path::new(&path))?);
 
-    // The header, into a catalog of one file.
-    let mut bytes = vec![0; file.len().min(16 << 10) as usize];
-    file.read_at(0, &mut bytes)?;
-    let range = header_range(&bytes, file.len())?;
-    bytes.resize(range.end() as usize, 0);
-    file.read_at(0, &mut bytes)?;
-    let header = Header::parse(&bytes[range.start() as usize..], file.len())?;
-    let mut builder = CatalogBuilder::new(floodtide_core::format::SAFETENSORS);
-    builder.add_safetensors(file.name(), file.len(), &header)?;
-    let catalog = Arc::new(builder.finish()?);
+    // The header, into a catalog of one file: the parser says how much of the file it needs.
+    let mut start = vec![0; file.len().min(16 << 10) as usize];
+    file.read_at(0, &mut start)?;
+    let FileKind::Checkpoint(format) = FileKind::sniff(FORMATS, &start) else { return Err("not a checkpoint".into()) };
+    let parser = format.parser().ok_or("the file means nothing without its index")?;
+    let mut builder = CatalogBuilder::new(parser.format());
+    loop {
+        let read = FileStart { name: file.name(), len: file.len(), bytes: &start };
+        match parser.parse(read, &mut builder)? {
+            HeaderState::Complete => break,
+            HeaderState::Needs(len) => start.resize(len as usize, 0),
+        }
+        file.read_at(0, &mut start)?;
+    }
+    let catalog = Arc::new(parser.finish(builder)?.catalog);
 
     // Every read and the place of every byte.
     let selected = Selection::All.resolve(&catalog)?;
