@@ -1,9 +1,9 @@
 //! The errors of the Linux platform: core's, and what the system adds.
 
 use crate::convert::OutputError;
-use floodtide_core::strategy::Backend;
 use floodtide_core::format::FORMATS;
 use floodtide_core::storage::StorageError;
+use floodtide_core::strategy::Backend;
 use floodtide_core::{Error as CoreError, ErrorKind, Escaped, Fault, FormatId, Quoted};
 use floodtide_linux::storage::hint;
 use std::io;
@@ -36,13 +36,23 @@ pub enum Error {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// A URI of a storage that the loader does not have.
-    #[error("{}: expected a path or a URI of {known}, found another scheme; give the loader a storage for it", Quoted(uri))]
+    #[error(
+        "{}: expected a path or a URI of {known}, found another scheme; give the loader a storage for it",
+        Quoted(uri)
+    )]
     UnknownScheme { uri: String, known: String },
     /// A URI of local files that is not well-formed.
-    #[error("{}: expected file:///ABSOLUTE/PATH with special characters escaped as %XX; correct the URI, or give the path", Quoted(uri))]
+    #[error(
+        "{}: expected file:///ABSOLUTE/PATH with special characters escaped as %XX; correct the URI, or give the path",
+        Quoted(uri)
+    )]
     InvalidUri { uri: String },
     /// A folder without anything to load.
-    #[error("{}: no checkpoint here: expected {}, found none; name the folder that holds them", Quoted(name), expected())]
+    #[error(
+        "{}: no checkpoint here: expected {}, found none; name the folder that holds them",
+        Quoted(name),
+        expected()
+    )]
     NoCheckpoint { name: String },
     /// Files of several formats.
     #[error(

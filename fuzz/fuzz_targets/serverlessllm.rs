@@ -5,8 +5,8 @@
 
 #![no_main]
 
-use floodtide_core::format::{FORMATS, Format, SERVERLESSLLM, index_format};
 use floodtide_core::format::serverlessllm::{Dialect, StoreIndex};
+use floodtide_core::format::{FORMATS, Format, SERVERLESSLLM, index_format};
 use floodtide_core::{Catalog, CatalogBuilder, PlanOptions, Planner, Selection};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};

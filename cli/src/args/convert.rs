@@ -22,7 +22,7 @@ pub(crate) struct ConvertArgs {
     /// The format to write
     #[arg(long, value_name = "FORMAT", value_parser = writable_format())]
     pub(crate) to: FormatId,
-    /// The most that a file's tensors take, for example 5GB or 2GiB [default: 5GB for safetensors, 10GiB for serverlessllm]
+    /// The most that a file's tensors take, for example 5GB or 2GiB; by default what is usual for the format
     #[arg(long, value_name = "SIZE", value_parser = shard_size)]
     pub(crate) shard_size: Option<NonZeroU64>,
     /// Write so many files (or partitions), as alike in size as the tensors allow

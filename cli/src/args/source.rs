@@ -4,6 +4,7 @@ use super::numbers::threads;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, ValueEnum};
 use floodtide::core::{Cut, Error as CoreError, Glob, Selection, ShardRules};
+use floodtide::format::FORMATS;
 use floodtide::{Backend, Loader, backends};
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -41,10 +42,16 @@ impl fmt::Display for BackendArg {
     }
 }
 
+/// Returns the help for the path of a checkpoint.
+pub(super) fn checkpoint_help() -> String {
+    let formats: Vec<&str> = FORMATS.iter().map(|format| format.id().title()).collect();
+    format!("A file, an index or a folder of a checkpoint ({}), or a Hugging Face cache snapshot", formats.join(", "))
+}
+
 /// A checkpoint and how it is read
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Source {
-    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
+    #[arg(help = checkpoint_help())]
     pub(crate) path: PathBuf,
     /// What reads
     #[arg(long, value_name = "BACKEND", value_parser = BackendArg::parser(), default_value_t = BackendArg::AUTO)]

@@ -16,7 +16,7 @@ mod room;
 mod writers;
 
 pub use error::OutputError;
-pub use floodtide_core::convert::{ConvertError, WriteError, Rename, RenameError, Split};
+pub use floodtide_core::convert::{ConvertError, Rename, RenameError, Split, WriteError};
 pub use writers::Written;
 
 use crate::error::Error;

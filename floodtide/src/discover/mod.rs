@@ -134,7 +134,8 @@ impl Search<'_> {
         if let Some(snapshot) = self.snapshot_of(given, &entries) {
             (folder, entries) = (snapshot.clone(), self.storage.list(&snapshot)?);
         }
-        let found: Vec<Found<'_>> = self.formats.iter().filter_map(|format| Found::by_names(*format, &entries)).collect();
+        let found: Vec<Found<'_>> =
+            self.formats.iter().filter_map(|format| Found::by_names(*format, &entries)).collect();
         match &found[..] {
             [] => self.by_content(&folder, &entries),
             [only] => match only.index(&folder)? {
@@ -184,7 +185,8 @@ impl Search<'_> {
         let mut json = vec![0; len as usize];
         file.read_at(0, &mut json)?;
         let folder = folder_of(name);
-        let by_name = || self.formats.iter().find(|format| matches!(format.claim(last_part(name)), Some(Claim::Index { .. })));
+        let by_name =
+            || self.formats.iter().find(|format| matches!(format.claim(last_part(name)), Some(Claim::Index { .. })));
         let format = index_format(self.formats, &json).or_else(|| by_name().copied());
         let mut with_index = format.into_iter().chain(self.formats.iter().copied()).filter_map(|format| format.index());
         let Some(format) = with_index.next() else { return Err(Error::NoCheckpoint { name: name.to_owned() }) };

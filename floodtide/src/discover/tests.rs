@@ -47,7 +47,8 @@ fn a_file_is_recognised_by_its_content() {
 
 #[test]
 fn a_folder_is_searched_by_names_then_by_contents() {
-    let all = storage(&[("m/b.safetensors", b""), ("m/a.safetensors", b""), ("m/README", SAFETENSORS), ("m/p.bin", PICKLE)]);
+    let all =
+        storage(&[("m/b.safetensors", b""), ("m/a.safetensors", b""), ("m/README", SAFETENSORS), ("m/p.bin", PICKLE)]);
     assert_eq!(files(&all, "m"), ["m/a.safetensors", "m/b.safetensors"]);
     let hashes = storage(&[("3f", SAFETENSORS), ("2e", SAFETENSORS), ("x.txt", b"words"), ("deep/1d", GGUF_FILE)]);
     assert_eq!(files(&hashes, ""), ["2e", "3f"]);
@@ -82,7 +83,10 @@ fn an_index_stands_for_the_files_that_it_lists() {
     let several = error(&names.map(|name| (name, &b"{}"[..])), "m");
     assert!(matches!(several, Error::SeveralIndexes { names, .. } if names.contains("a.") && names.contains("b.")));
     // Pickles have an index of the same form.
-    let pickles = error(&[("pytorch_model.bin.index.json", &shard_index(&["pytorch_model-1.bin"]))], "pytorch_model.bin.index.json");
+    let pickles = error(
+        &[("pytorch_model.bin.index.json", &shard_index(&["pytorch_model-1.bin"]))],
+        "pytorch_model.bin.index.json",
+    );
     assert!(matches!(pickles, Error::Pickle { name } if name == "pytorch_model-1.bin"));
     // What is no JSON is an index by its name.
     let broken = error(&[("m/x.json", b"[")], "m/x.json").to_string();
@@ -103,7 +107,8 @@ fn an_index_that_is_too_large_is_not_read() {
 
 #[test]
 fn partitions_are_found_beside_their_index() {
-    let whole = storage(&[("s/tensor_index.json", STORE_INDEX), ("s/tensor.data_1", b""), ("s/tensor.data_0", b"1234")]);
+    let whole =
+        storage(&[("s/tensor_index.json", STORE_INDEX), ("s/tensor.data_1", b""), ("s/tensor.data_0", b"1234")]);
     for name in ["s", "s/tensor_index.json"] {
         assert_eq!(files(&whole, name), ["s/tensor.data_0", "s/tensor.data_1"]);
     }

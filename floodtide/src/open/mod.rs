@@ -84,9 +84,8 @@ pub(crate) fn open_files(named: Vec<(&Arc<LoadStorage>, String)>) -> Result<Open
 /// Returns what is wrong with each of several files that are checkpoints by themselves, each looked at alone. Of formats whose
 /// files may be of no use without the others, nothing is reported.
 pub(crate) fn broken_files(storage: &LoadStorage, found: &CheckpointFiles) -> Vec<Error> {
-    let is_independent = |parser: &dyn HeaderParser| {
-        find(parser.format()).is_some_and(|format| format.is_file_independent())
-    };
+    let is_independent =
+        |parser: &dyn HeaderParser| find(parser.format()).is_some_and(|format| format.is_file_independent());
     let broken = |name: &String| {
         let first = match open_file(storage, name).and_then(|file| Ok(ProbedFile::read(file, None)?)) {
             Ok(first) => first,
@@ -153,8 +152,7 @@ fn read_headers(
     let Headers { catalog, index_metadata, warnings } = parser.finish(catalog)?;
     let of_files = catalog.metadata().map(|(file, key, value)| (file.index(), key, value));
     let metadata = metadata::merge(&index_metadata, of_files);
-    let headers =
-        OpenedHeaders { files: OpenFiles::default(), small_file, catalog, metadata, warnings, index: None };
+    let headers = OpenedHeaders { files: OpenFiles::default(), small_file, catalog, metadata, warnings, index: None };
     Ok(ReadFiles { files, headers })
 }
 
@@ -208,11 +206,7 @@ impl ParsedFiles {
     }
 
     /// Parses a file of which something was read. Returns its bytes, if that was all of them, and the length of its header.
-    fn add_first(
-        &mut self,
-        reader: &Reader<'_>,
-        first: ProbedFile,
-    ) -> Result<(Option<SmallFile>, usize), Error> {
+    fn add_first(&mut self, reader: &Reader<'_>, first: ProbedFile) -> Result<(Option<SmallFile>, usize), Error> {
         let ProbedFile { file, start } = first;
         match start {
             FileBytes::Start(start) => {

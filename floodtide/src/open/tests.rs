@@ -58,7 +58,8 @@ fn of_many_broken_files_the_first_is_named() {
 fn a_shard_that_is_missing_is_one_of_its_index() {
     let storage = MemoryStorage::new();
     write(&storage, 1, 0);
-    storage.insert("m/model.safetensors.index.json", br#"{"weight_map":{"a":"000.safetensors","b":"001.safetensors"}}"#);
+    storage
+        .insert("m/model.safetensors.index.json", br#"{"weight_map":{"a":"000.safetensors","b":"001.safetensors"}}"#);
     let storage: Arc<LoadStorage> = Arc::new(storage);
     let found = discover_among(FORMATS, &*storage, "m", None).expect("finds");
     let error = open(&storage, found, None).map(|opened| opened.metadata).expect_err("one is missing");
@@ -136,7 +137,9 @@ fn a_format_is_one_implementation_and_one_line_of_the_registry() {
     let formats: Vec<&dyn Format> = FORMATS.iter().copied().chain([&Toy as &dyn Format]).collect();
     let storage = MemoryStorage::new();
     let long = [&b"TOY"[..], &[0; 30_000], b"1234567"].concat();
-    for (name, bytes) in [("t/a.toy", &b"TOY\0\0abc"[..]), ("t/b.toy", &long), ("blob/ff", b"TOYx"), ("bad/c.toy", b"TOY\0")] {
+    for (name, bytes) in
+        [("t/a.toy", &b"TOY\0\0abc"[..]), ("t/b.toy", &long), ("blob/ff", b"TOYx"), ("bad/c.toy", b"TOY\0")]
+    {
         storage.insert(name, bytes.to_vec());
     }
     let shapes = |name: &str| {
