@@ -39,7 +39,7 @@ fn digest_all(tensors: &[Tensor]) -> Vec<String> {
         while let Some((index, tensor)) =
             Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, tensors.get(i)?)))
         {
-            done.push((index, sha256(tensor.bytes())));
+            done.push((index, sha256(tensor.as_bytes())));
         }
         done
     };

@@ -41,7 +41,7 @@ fn file_plans(planned: &Planned) -> Vec<FilePlan<'_>> {
         })
         .collect();
     for chunk in planned.plan.chunks() {
-        let (file, bytes) = (&mut files[chunk.file.index()], chunk.want as u64);
+        let (file, bytes) = (&mut files[chunk.file.index()], chunk.payload_len as u64);
         match chunk.method {
             Method::Direct => {
                 file.direct_reads += 1;
@@ -62,7 +62,7 @@ fn file_plans(planned: &Planned) -> Vec<FilePlan<'_>> {
 
 /// How many bytes of a read are known to be in the page cache.
 fn cached_bytes(file: &FileSignals, chunk: &Chunk) -> u64 {
-    let (start, end) = (chunk.offset, chunk.offset + chunk.want as u64);
+    let (start, end) = (chunk.offset, chunk.offset + chunk.payload_len as u64);
     if file.cached.is_empty() {
         return if file.resident == Some(1.0) { end - start } else { 0 };
     }
@@ -98,7 +98,7 @@ fn sliced_tensors(plan: &Plan) -> usize {
     (0..plan.placements().len()).filter(|&placement| plan.slice(placement).is_some()).count()
 }
 
-fn gathered_reads(plan: &Plan) -> usize {
+fn max_gather_reads(plan: &Plan) -> usize {
     plan.chunks().iter().filter(|chunk| chunk.gathered).count()
 }
 
@@ -155,7 +155,7 @@ fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String
                 plan.chunks().len(),
                 HumanBytes(chunk_bytes),
                 output::bytes(plan.read_bytes()),
-                match gathered_reads(plan) {
+                match max_gather_reads(plan) {
                     0 => String::new(),
                     n => format!("; {n} of them go over pieces of slices, which are gathered"),
                 }
@@ -235,7 +235,7 @@ fn document(planned: &Planned) -> Value {
         "selected_bytes": plan.selected_bytes(),
         "sliced_tensors": sliced_tensors(plan),
         "read_bytes": plan.read_bytes(),
-        "gathered_reads": gathered_reads(plan),
+        "gathered_reads": max_gather_reads(plan),
         "reads": plan.chunks().len(),
         "extents": plan.extents().len(),
         "arena_bytes": plan.arena_bytes(),

@@ -114,9 +114,9 @@ pub enum Error {
     #[error(
         "streaming {} through buffers of {} takes more buffers than a memory limit of {} allows to plan; raise the limit, or \
          select fewer tensors",
-        HumanBytes(*bytes), HumanBytes(*gather), HumanBytes(*limit)
+        HumanBytes(*bytes), HumanBytes(*buffer_bytes), HumanBytes(*limit)
     )]
-    TooManyBuffers { bytes: u64, gather: u64, limit: u64 },
+    TooManyBuffers { bytes: u64, buffer_bytes: u64, limit: u64 },
     /// The plan would not fit in this target's address space.
     #[error("loading takes {}, more than this machine can address; select fewer tensors", HumanBytes(*needed))]
     AddressSpace { needed: u64 },

@@ -193,7 +193,7 @@ mod tests {
             Error::SliceOfSlice { tensor: text() },
             Error::NoSuchRank { rank: 2, world: 2 },
             Error::BufferTooSmall { tensor: text(), needed: 2, limit: 1 },
-            Error::TooManyBuffers { bytes: 1, gather: 1, limit: 1 },
+            Error::TooManyBuffers { bytes: 1, buffer_bytes: 1, limit: 1 },
             Error::SliceUnverifiable { tensor: text() },
             ConvertError::Rename(Rename::new("", "").expect_err("says nothing")).into(),
             ConvertError::RenameUnused { rule: text() }.into(),

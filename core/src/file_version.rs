@@ -1,6 +1,6 @@
 //! Tells one state of a file from another.
 
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use alloc::string::String;
 
 /// The version of a file, as its storage knows it before and after a load.
@@ -52,7 +52,7 @@ impl FileVersion {
     /// Returns how `now` differs, in words; `None` when it does not.
     #[must_use]
     pub fn difference(&self, now: &Self) -> Option<&'static str> {
-        if planted!(ChangeUnnoticed) || self == now {
+        if seeded_bug!(ChangeUnnoticed) || self == now {
             return None;
         }
         let identity = |version: &Self| match version {

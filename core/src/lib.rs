@@ -43,9 +43,9 @@ mod glob;
 mod metadata;
 mod names;
 mod plan;
-#[cfg_attr(not(floodtide_planted), allow(unused_macros, reason = "what is planted is off"))]
+#[cfg_attr(not(floodtide_seeded_bugs), allow(unused_macros, reason = "the seeded bugs are off"))]
 #[doc(hidden)]
-pub mod planted;
+pub mod seeded_bug;
 mod selection;
 mod shard;
 mod source;

@@ -276,7 +276,7 @@ mod tests {
             words.iter().for_each(|word| assert!(message.contains(word), "\"{word}\" is not in: {message}"));
         }
         let even = Selection::slice("p", 0, 2..4).resolve(&catalog).expect("whole bytes");
-        assert_eq!(even[0].bytes(&catalog.tensor(even[0].tensor())), 3);
+        assert_eq!(even[0].byte_len(&catalog.tensor(even[0].tensor())), 3);
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
         for rank in [0, 6] {
             let wanted = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
             let tensor = catalog.tensor(wanted[0].tensor());
-            assert_eq!((wanted[0].bytes(&tensor), wanted[0].pieces(&tensor)), (0, None::<Strided>));
+            assert_eq!((wanted[0].byte_len(&tensor), wanted[0].pieces(&tensor)), (0, None::<Strided>));
         }
     }
 }

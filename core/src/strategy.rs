@@ -132,7 +132,7 @@ impl Route {
     pub fn in_flight(&self, gathers: bool) -> (usize, usize) {
         let workers = self.workers.max(1);
         let start = workers.saturating_mul(self.depth.max(1));
-        let bound = if gathers { MOST_GATHERED.max(workers) } else { usize::MAX };
+        let bound = if gathers { MAX_GATHER_READS.max(workers) } else { usize::MAX };
         (start.min(bound), self.most_in_flight.max(start).min(bound))
     }
 
@@ -217,7 +217,7 @@ const MAX_WORKERS: usize = 8;
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
 /// Of a plan that gathers no more reads are in flight than these, or one a worker.
-pub(crate) const MOST_GATHERED: usize = 32;
+pub(crate) const MAX_GATHER_READS: usize = 32;
 
 /// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
 /// files' lengths and `selected_bytes` need be measured then.

@@ -50,14 +50,14 @@ impl Strided {
 
     /// The bytes of all pieces together.
     #[must_use]
-    pub const fn bytes(self) -> u64 {
+    pub const fn byte_len(self) -> u64 {
         self.piece * self.count
     }
 
     /// From the first piece's first byte to the last one's last, gaps included.
     #[must_use]
     pub fn range(self) -> ByteRange {
-        self.file_range(0, self.bytes())
+        self.file_range(0, self.byte_len())
     }
 
     /// How many bytes of the pieces lie before `offset` of the file.
@@ -66,13 +66,13 @@ impl Strided {
         let Some(past) = offset.checked_sub(self.first) else { return 0 };
         let whole = past / self.period;
         if whole >= self.count {
-            return self.bytes();
+            return self.byte_len();
         }
         let begun = past % self.period;
         whole * self.piece + if begun < self.piece { begun } else { self.piece }
     }
 
-    /// Where the byte `at` of the pieces, which must be less than [`bytes`](Self::bytes), lies in the file.
+    /// Where the byte `at` of the pieces, which must be less than [`byte_len`](Self::byte_len), lies in the file.
     #[must_use]
     pub const fn offset_of(self, at: u64) -> u64 {
         self.first + at / self.piece * self.period + at % self.piece
@@ -82,8 +82,8 @@ impl Strided {
     /// `from < to`.
     #[must_use]
     pub fn file_range(self, from: u64, to: u64) -> ByteRange {
-        let start = self.offset_of(from.min(self.bytes() - 1));
-        let end = if from < to { self.offset_of(to.min(self.bytes()) - 1) + 1 } else { start };
+        let start = self.offset_of(from.min(self.byte_len() - 1));
+        let end = if from < to { self.offset_of(to.min(self.byte_len()) - 1) + 1 } else { start };
         ByteRange::new(start, end).unwrap_or(ByteRange::EMPTY)
     }
 
@@ -124,7 +124,7 @@ mod tests {
             let pieces = Strided::new(first, piece, piece + gap, count).expect("strided");
             let all: Vec<u64> =
                 (0..count).flat_map(|k| (0..piece).map(move |j| first + k * (piece + gap) + j)).collect();
-            prop_assert_eq!(pieces.bytes(), all.len() as u64);
+            prop_assert_eq!(pieces.byte_len(), all.len() as u64);
             prop_assert_eq!((pieces.range().start(), pieces.range().end()), (all[0], all[all.len() - 1] + 1));
             for offset in 0..first + count * (piece + gap) + 3 {
                 let before = all.iter().filter(|&&byte| byte < offset).count();

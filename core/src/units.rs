@@ -70,7 +70,7 @@ impl Alignment {
 
     /// The alignment in bytes.
     #[must_use]
-    pub const fn bytes(self) -> u64 {
+    pub const fn as_u64(self) -> u64 {
         self.0
     }
 
@@ -207,7 +207,10 @@ mod tests {
 
     #[test]
     fn alignments_are_as_large_as_their_names_say() {
-        assert_eq!([Alignment::ONE, Alignment::PAGE, Alignment::HUGE_PAGE].map(Alignment::bytes), [1, 4096, 2_097_152]);
+        assert_eq!(
+            [Alignment::ONE, Alignment::PAGE, Alignment::HUGE_PAGE].map(Alignment::as_u64),
+            [1, 4096, 2_097_152]
+        );
         assert_eq!(Alignment::PAGE.to_string(), "4096");
     }
 
@@ -233,8 +236,8 @@ mod tests {
         fn multiples_are_found_on_both_sides(offset in any::<u64>(), shift in 0..64_u32) {
             let alignment = Alignment::new(1 << shift).expect("a power of two");
             let down = alignment.down(offset);
-            prop_assert!(down.is_multiple_of(alignment.bytes()) && down <= offset && offset - down < alignment.bytes());
-            prop_assert_eq!(alignment.up(offset), offset.checked_next_multiple_of(alignment.bytes()));
+            prop_assert!(down.is_multiple_of(alignment.as_u64()) && down <= offset && offset - down < alignment.as_u64());
+            prop_assert_eq!(alignment.up(offset), offset.checked_next_multiple_of(alignment.as_u64()));
             prop_assert_eq!(alignment.divides(offset), down == offset);
         }
     }

@@ -56,8 +56,8 @@ pub(crate) struct Lies {
 }
 
 impl Lies {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.pieces.map_or(self.range.len(), Strided::bytes)
+    pub(crate) fn byte_len(&self) -> u64 {
+        self.pieces.map_or(self.range.len(), Strided::byte_len)
     }
 }
 
@@ -124,8 +124,8 @@ impl Wanted {
 
     /// How many bytes it has. `tensor` is that which it is of.
     #[must_use]
-    pub fn bytes(&self, tensor: &TensorInfo<'_>) -> u64 {
-        self.lies(tensor).bytes()
+    pub fn byte_len(&self, tensor: &TensorInfo<'_>) -> u64 {
+        self.lies(tensor).byte_len()
     }
 
     /// Whether this and `other` are the same bytes of the same file, and are any: tensors that shared their storage when they were saved
@@ -136,7 +136,7 @@ impl Wanted {
             return false;
         }
         let lies = |wanted: &Self| wanted.lies(&catalog.tensor(wanted.tensor));
-        lies(self) == lies(other) && lies(self).bytes() > 0
+        lies(self) == lies(other) && lies(self).byte_len() > 0
     }
 
     pub(crate) fn lies(&self, tensor: &TensorInfo<'_>) -> Lies {

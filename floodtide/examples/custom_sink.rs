@@ -7,9 +7,9 @@
 //! `start` queues the copies and an event after them, and the thread that waits for the events wakes
 //! the sink. Its pool registers the buffers (`Loader::stream_pool`).
 
-use floodtide::{Loader, StreamOptions};
 use floodtide::pool::PoolBuffer;
 use floodtide::sink::{Sink, Staged};
+use floodtide::{Loader, StreamOptions};
 use floodtide_core::{HumanBytes, TensorId};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -149,7 +149,7 @@ fn copy(buffer: &Staged<PoolBuffer>, memory: &mut DeviceMemory) -> Result<(), St
         let tensor = memory.entry(part.tensor.id).or_default();
         // A tensor that is larger than a buffer comes in parts. The first one to come makes room
         // for all.
-        let len = usize::try_from(part.tensor.bytes()).map_err(|error| error.to_string())?;
+        let len = usize::try_from(part.tensor.byte_len()).map_err(|error| error.to_string())?;
         tensor.try_reserve_exact(len - tensor.len()).map_err(|_| "the device is out of memory")?;
         tensor.resize(len, 0);
         let start = usize::try_from(part.offset).map_err(|error| error.to_string())?;

@@ -164,7 +164,7 @@ impl Compared<'_> {
         loop {
             a.fill()?;
             b.fill()?;
-            match (a.bytes(), b.bytes()) {
+            match (a.remaining_bytes(), b.remaining_bytes()) {
                 (None, None) => return Ok(self),
                 (Some(here), Some(there)) => {
                     let of_both = here.len().min(there.len());
@@ -247,7 +247,7 @@ impl Side {
     }
 
     /// What comes next, as far as it lies in one piece; `None` at the end.
-    fn bytes(&self) -> Option<&[u8]> {
+    fn remaining_bytes(&self) -> Option<&[u8]> {
         let (_, _, bytes) = self.parts.last()?;
         Some(&self.staged.as_ref()?.buffer()[bytes.clone()][self.at..])
     }

@@ -75,7 +75,7 @@ impl Shared {
         let arena = if plan.chunks().is_empty() {
             None
         } else {
-            let slots = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
+            let slots = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
             let bytes = plan.arena_bytes();
             let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
@@ -184,8 +184,11 @@ impl Shared {
         };
         let (mut warnings, mut locked) = (Vec::new(), 0);
         if whole.mlock {
-            let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.bytes());
-            if let Err(error) = lock_memory(arena_bytes, &mut locked).map_err(|error| error.to_string()).and_then(|()| whole.views.lock(&mut locked)) {
+            let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.as_bytes());
+            if let Err(error) = lock_memory(arena_bytes, &mut locked)
+                .map_err(|error| error.to_string())
+                .and_then(|()| whole.views.lock(&mut locked))
+            {
                 warnings.push(format!(
                     "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
                 ));

@@ -152,7 +152,7 @@ impl ProbeRequest {
 fn keep_to_memory(signals: &mut Signals, files: &OpenFiles, alignment: u64) {
     let mut refused = false;
     for (file, signals) in files.iter().zip(&mut signals.files).filter(|(_, signals)| signals.direct) {
-        signals.direct = file.direct_limits().is_some_and(|limits| limits.memory.bytes() <= alignment);
+        signals.direct = file.direct_limits().is_some_and(|limits| limits.memory.as_u64() <= alignment);
         refused |= !signals.direct;
     }
     if refused {

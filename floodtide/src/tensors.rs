@@ -1,10 +1,10 @@
 //! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
 
+use crate::views::Views;
 use bytemuck::AnyBitPattern;
 use floodtide_core::strategy::{Backend, Decision};
 use floodtide_core::stream::Staged;
 use floodtide_core::{Catalog, DType, ElementType, FormatId, GgmlType, Location, Part, Plan, TensorInfo};
-use crate::views::Views;
 use floodtide_memory::FrozenArena;
 use floodtide_memory::pool::PoolBuffer;
 use std::fmt;
@@ -161,10 +161,10 @@ impl Inner {
         self.plan.tensor(&self.catalog, index as usize)
     }
 
-    fn bytes(&self, index: u32) -> &[u8] {
+    fn tensor_bytes(&self, index: u32) -> &[u8] {
         let placement = &self.plan.placements()[index as usize];
         let (memory, start) = match (placement.location, &self.storage.arena) {
-            (Location::Arena(start), Some(arena)) => (arena.bytes(), start),
+            (Location::Arena(start), Some(arena)) => (arena.as_bytes(), start),
             // Without an arena there is nothing in it: only empty tensors are placed there.
             (Location::Arena(_), None) => return &[],
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
@@ -175,7 +175,7 @@ impl Inner {
             // No plan of a whole load places a tensor so.
             (Location::Streamed, _) => return &[],
         };
-        &memory[start..start + self.plan.bytes(index as usize) as usize]
+        &memory[start..start + self.plan.byte_len(index as usize) as usize]
     }
 }
 
@@ -243,9 +243,9 @@ impl Tensor {
 
     /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs. Of a quantised type they are blocks.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         match &self.home {
-            Home::Loaded(inner) => inner.bytes(self.index),
+            Home::Loaded(inner) => inner.tensor_bytes(self.index),
             Home::Streamed(staged, bytes) => &staged.buffer()[bytes.clone()],
             Home::Nowhere(..) => &[],
         }
@@ -269,7 +269,7 @@ impl Tensor {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
-        view(self.bytes(), self.dtype())
+        view(self.as_bytes(), self.dtype())
     }
 }
 
@@ -373,7 +373,8 @@ mod tests {
     #[test]
     fn many_tensors_are_printed_in_few_words() {
         let folder = tempfile::tempdir().expect("makes");
-        let tensors = Loader::new().backend(floodtide_linux::backend::PREAD).load(checkpoint(&folder, 1000)).expect("loads");
+        let tensors =
+            Loader::new().backend(floodtide_linux::backend::PREAD).load(checkpoint(&folder, 1000)).expect("loads");
         let printed = format!("{tensors:?}");
         assert_eq!(printed, "Tensors { tensors: 1000, bytes: 16000, files: 1, backend: pread, .. }");
     }

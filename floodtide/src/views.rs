@@ -40,7 +40,9 @@ impl Views {
                 Some(view) => view.as_bytes().len(),
                 None => match file.view()? {
                     Some(opened) => view.insert(opened).as_bytes().len(),
-                    None => return Err(CoreError::Contract { what: "a file that has no view was planned as one" }.into()),
+                    None => {
+                        return Err(CoreError::Contract { what: "a file that has no view was planned as one" }.into());
+                    }
                 },
             };
             if range.end() > viewed as u64 {

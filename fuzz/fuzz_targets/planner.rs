@@ -29,7 +29,7 @@ impl Arbitrary<'_> for Case {
         let listed = matches!(options.access, Access::Stream(Buffers { order: Order::Listed, .. }));
         let mut selected = selection(u, &catalog, listed)?;
         let memory = options::memory(u)?;
-        options.gather_gap = options::magnitude(u)?;
+        options.max_read_gap = options::magnitude(u)?;
         cut(u, &catalog, &mut selected)?;
         Ok(Self { memory, catalog, options, selected })
     }
@@ -46,7 +46,7 @@ fn whole_runs(plan: &Plan) -> Vec<&Chunk> {
 fn run(case: Case) -> Corpus {
     let Case { catalog, options, selected, memory } = case;
     let piece = match options.access {
-        Access::Stream(Buffers { gather, .. }) => gather.min(options.chunk_bytes),
+        Access::Stream(Buffers { buffer_bytes, .. }) => buffer_bytes.min(options.chunk_bytes),
         _ => options.chunk_bytes,
     };
     if catalog.tensor_bytes() / piece.clamp(64 << 10, 1 << 30) > MAX_PIECES {
@@ -57,7 +57,7 @@ fn run(case: Case) -> Corpus {
     if pieces().fold(0, |sum: u64, pieces| sum.saturating_add(pieces.count())) > MAX_GATHERED {
         return Corpus::Reject;
     }
-    if pieces().filter(|pieces| pieces.gap() > options.gather_gap).any(|pieces| pieces.count() > MAX_PIECES) {
+    if pieces().filter(|pieces| pieces.gap() > options.max_read_gap).any(|pieces| pieces.count() > MAX_PIECES) {
         return Corpus::Reject;
     }
 

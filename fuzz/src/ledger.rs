@@ -200,7 +200,7 @@ impl Ledger {
                 assert!(id == op.chunk && self.failure.is_none());
                 assert!(self.landed.insert(id.0), "each chunk once");
                 let chunk = &self.plan.chunks()[id.index()];
-                assert!(self.device.holds(&self.plan, chunk, chunk.want), "a chunk that is not whole");
+                assert!(self.device.holds(&self.plan, chunk, chunk.payload_len), "a chunk that is not whole");
             }
             Disposition::Resubmit(next) => {
                 assert!(next.chunk == op.chunk && self.failure.is_none());
@@ -263,7 +263,7 @@ impl Ledger {
             assert_eq!(engine.result().as_ref(), Err(failure), "the first failure counts");
         }
         let progress = engine.progress();
-        let landed = self.landed.iter().map(|&id| self.plan.chunks()[id as usize].want as u64).sum::<u64>();
+        let landed = self.landed.iter().map(|&id| self.plan.chunks()[id as usize].payload_len as u64).sum::<u64>();
         assert_eq!((progress.bytes_done, progress.bytes_total), (landed, self.plan.read_bytes()));
         assert_eq!(progress.tensors_total, self.plan.placements().len());
     }

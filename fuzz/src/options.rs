@@ -20,9 +20,9 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
         // An arena starts at a huge page, so that no tensor can be aligned to more.
         tensor_alignment: alignment(u, 21)?,
         chunk_bytes: magnitude(u)?,
-        merge_gap: magnitude(u)?,
-        gather_gap: PlanOptions::default().gather_gap,
-        gathered_reads: u.int_in_range(0..=200)?,
+        max_merge_gap: magnitude(u)?,
+        max_read_gap: PlanOptions::default().max_read_gap,
+        max_gather_reads: u.int_in_range(0..=200)?,
         memory: None,
     })
 }
@@ -59,10 +59,10 @@ fn access(u: &mut Unstructured<'_>) -> Result<Access> {
         0 => Access::Copy,
         1 => Access::Map { resident: bool::arbitrary(u)? },
         _ => {
-            let gather = magnitude(u)?;
+            let buffer_bytes = magnitude(u)?;
             Access::Stream(Buffers {
-                gather,
-                limit: gather.saturating_add(magnitude(u)?),
+                buffer_bytes,
+                limit: buffer_bytes.saturating_add(magnitude(u)?),
                 split: bool::arbitrary(u)?,
                 order: *u.choose(&[Order::Arrival, Order::File, Order::Listed])?,
             })

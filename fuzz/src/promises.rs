@@ -10,7 +10,7 @@ use std::collections::HashSet;
 const GAPS: u64 = 4 << 20;
 
 /// Tensors that share a buffer of a stream may always have so much together, whatever is asked for.
-const MIN_GATHER: u64 = 64 << 10;
+const MIN_BUFFER_BYTES: u64 = 64 << 10;
 
 /// Panics when the plan breaks a promise.
 pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan: &Plan) {
@@ -84,25 +84,25 @@ fn extents(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
 
 /// A chunk of a slice in pieces goes on where the one before ended, counted by the pieces, and begins and ends with bytes of them.
 fn pieces(plan: &Plan, chunk: &Chunk, extent: &Extent, pieces: Strided, filled: &mut Option<u64>) {
-    let (start, end) = (chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+    let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
     let (from, to) = (pieces.before(start), pieces.before(end));
     assert_eq!(from, filled.unwrap_or(pieces.before(extent.range.start())), "without a gap and without reading twice");
     assert!(from < to && pieces.offset_of(from) == start && pieces.offset_of(to - 1) + 1 == end);
     assert!(!extent.apart || to <= pieces.end_of_piece(from), "each piece for itself");
-    let landing = plan.landing(chunk);
+    let dest_range = plan.dest_range(chunk);
     let place = extent.place as u64 + (from - pieces.before(extent.range.start()));
-    assert_eq!((landing.start as u64, landing.len() as u64), (place, to - from), "to its place");
+    assert_eq!((dest_range.start as u64, dest_range.len() as u64), (place, to - from), "to its place");
     assert_eq!(chunk.gathered, chunk.method == Method::Direct || to - from < end - start);
     if let Some(gather) = plan.gather(chunk) {
         assert_eq!(chunk.slot.start, 0);
         let mut copied = 0;
         for (source, target) in gather.copies() {
-            assert!(target == copied && source.start >= chunk.lead as usize && source.end <= chunk.want);
+            assert!(target == copied && source.start >= chunk.align_prefix as usize && source.end <= chunk.payload_len);
             let at = pieces.before(chunk.offset + source.start as u64);
             assert_eq!((at, pieces.offset_of(at)), (from + copied as u64, chunk.offset + source.start as u64));
             copied += source.len();
         }
-        assert_eq!(copied, landing.len());
+        assert_eq!(copied, dest_range.len());
     }
     *filled = Some(to);
 }
@@ -119,13 +119,13 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         let extent = &plan.extents()[chunk.extent.index()];
         assert_eq!(chunk.file, extent.file);
         let cached = options.cached.get(chunk.file.index()).map_or(&[][..], Vec::as_slice);
-        let end = chunk.offset + chunk.want as u64;
+        let end = chunk.offset + chunk.payload_len as u64;
         let is_cached = cached.iter().any(|range| range.start() <= chunk.offset && range.end() >= end);
         let direct = extent.method == Method::Direct && !is_cached;
         assert_eq!(chunk.method, if direct { Method::Direct } else { Method::Buffered });
-        assert!(chunk.want >= 1 && chunk.want <= chunk.slot.len());
+        assert!(chunk.payload_len >= 1 && chunk.payload_len <= chunk.slot.len());
         assert!(chunk.slot.len() <= (2 << 30) - 4096, "more than one read of Linux can bring");
-        assert!(chunk.offset + chunk.want as u64 <= catalog.file(chunk.file).bytes, "past the end of the file");
+        assert!(chunk.offset + chunk.payload_len as u64 <= catalog.file(chunk.file).bytes, "past the end of the file");
         assert!(
             extent.pieces.is_some()
                 || i128::from(chunk.offset) - chunk.slot.start as i128
@@ -138,16 +138,16 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
             assert!(chunk.alignment.divides(chunk.slot.start as u64));
             assert!(chunk.alignment.divides(chunk.slot.len() as u64));
         } else {
-            assert_eq!(chunk.want, chunk.slot.len(), "a buffered read brings no more than is wanted");
+            assert_eq!(chunk.payload_len, chunk.slot.len(), "a buffered read brings no more than is wanted");
         }
         if let Some(strided) = extent.pieces {
             pieces(plan, chunk, extent, strided, &mut filled[chunk.extent.index()]);
             continue;
         }
-        assert!(!chunk.gathered && u64::from(chunk.lead) == extent.range.start().saturating_sub(chunk.offset));
+        assert!(!chunk.gathered && u64::from(chunk.align_prefix) == extent.range.start().saturating_sub(chunk.offset));
         let from = filled[chunk.extent.index()].unwrap_or(extent.alignment.down(extent.range.start()));
         assert_eq!(chunk.offset, from, "without a gap and without reading twice");
-        filled[chunk.extent.index()] = Some(chunk.offset + chunk.want as u64);
+        filled[chunk.extent.index()] = Some(chunk.offset + chunk.payload_len as u64);
     }
     for (extent, filled) in plan.extents().iter().zip(filled) {
         let end = extent.range.end();
@@ -157,7 +157,7 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
 
 /// A plan with an arena: slots are disjoint, each byte of a tensor comes from one chunk, to its place.
 fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
-    let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
+    let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
     slots.sort_unstable_by_key(|slot| slot.start);
     assert!(slots.windows(2).all(|pair| pair[0].end <= pair[1].start), "slots overlap");
     assert!(slots.last().is_none_or(|slot| slot.end <= plan.arena_bytes()));
@@ -169,14 +169,14 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
             let placement = &plan.placements()[index];
             let tensor = plan.tensor(catalog, index);
             if let Some(pieces) = plan.pieces(index) {
-                let (start, end) = (chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+                let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
                 let Location::Arena(place) = placement.location else { panic!("pieces are in no mapping") };
-                assert_eq!(plan.landing(chunk).start as u64, place as u64 + pieces.before(start), "at its place");
+                assert_eq!(plan.dest_range(chunk).start as u64, place as u64 + pieces.before(start), "at its place");
                 covered[index] += pieces.before(end) - pieces.before(start);
                 continue;
             }
             let start = chunk.offset.max(tensor.range.start());
-            let end = (chunk.offset + chunk.want as u64).min(tensor.range.end());
+            let end = (chunk.offset + chunk.payload_len as u64).min(tensor.range.end());
             if start >= end {
                 continue;
             }
@@ -218,7 +218,7 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
 fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &Plan) {
     assert!(plan.is_streamed() && plan.arena_bytes() == 0 && plan.mapped().is_empty());
     for chunk in plan.chunks() {
-        assert!(plan.landing(chunk).end <= plan.extents()[chunk.extent.index()].buffer_bytes, "a slot past its buffer");
+        assert!(plan.dest_range(chunk).end <= plan.extents()[chunk.extent.index()].buffer_bytes, "a slot past its buffer");
     }
     let in_order = plan.chunks().windows(2).all(|pair| pair[0].extent <= pair[1].extent);
     assert!(in_order, "buffers are filled one after another");
@@ -227,7 +227,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
     let mut seen = HashSet::new();
     let mut last = 0;
     for (number, extent) in plan.extents().iter().enumerate() {
-        assert!(extent.buffer_bytes as u64 <= buffers.limit.max(MIN_GATHER), "a buffer over the limit");
+        assert!(extent.buffer_bytes as u64 <= buffers.limit.max(MIN_BUFFER_BYTES), "a buffer over the limit");
         let mut parts = HashSet::new();
         for part in plan.parts(ExtentId(number as u32)) {
             let placement = &plan.placements()[part.placement];
@@ -264,7 +264,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
         }
         assert!(!parts.is_empty(), "a buffer without a byte of a tensor");
         assert!(
-            parts.len() == 1 || extent.buffer_bytes as u64 <= buffers.gather.max(MIN_GATHER),
+            parts.len() == 1 || extent.buffer_bytes as u64 <= buffers.gather.max(MIN_BUFFER_BYTES),
             "a shared buffer that is too large"
         );
     }

@@ -41,7 +41,7 @@ impl Arena {
     /// # Errors
     /// `InvalidInput` when the memory is shorter, or slots overlap or pass the end.
     pub fn new(memory: ArenaMemory, bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Self> {
-        if bytes > memory.bytes() || slots.iter().any(|slot| slot.end > bytes) {
+        if bytes > memory.byte_len() || slots.iter().any(|slot| slot.end > bytes) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots pass the arena's end"));
         }
         Ok(Self { pieces: Pieces::new(memory, slots)?, bytes })
@@ -71,7 +71,7 @@ pub struct FrozenArena {
 
 impl FrozenArena {
     /// All bytes.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         let memory = self.arena.pieces.memory();
         // SAFETY: the memory is mapped and initialised for at least so many bytes; frozen means that no chunk is out and
         // none will be, so nothing writes while the arena lives.
@@ -100,10 +100,10 @@ mod tests {
         drop(second);
         let frozen = arena.freeze().expect("all are back");
         assert!(arena.take(1).is_none(), "nothing is lent after the freeze");
-        assert_eq!(frozen.bytes().as_ptr().align_offset(2 << 20), 0);
-        assert_eq!((frozen.bytes()[4095], frozen.bytes()[4096]), (0, 7));
+        assert_eq!(frozen.as_bytes().as_ptr().align_offset(2 << 20), 0);
+        assert_eq!((frozen.as_bytes()[4095], frozen.as_bytes()[4096]), (0, 7));
         drop(arena);
-        assert_eq!(frozen.bytes()[9999], 7, "the frozen arena keeps the memory");
+        assert_eq!(frozen.as_bytes()[9999], 7, "the frozen arena keeps the memory");
     }
 
     #[test]

@@ -14,14 +14,14 @@ use std::sync::Arc;
 /// Memory that can be handed out in pieces.
 ///
 /// # Safety
-/// From [`start`](Self::start) on there are [`bytes`](Self::bytes) bytes, initialised and writable from any thread. They
+/// From [`start`](Self::start) on there are [`byte_len`](Self::byte_len) bytes, initialised and writable from any thread. They
 /// stay where they are while the value moves, and are its owner's alone: nobody else reads or writes them while it lives,
 /// and the value itself does so only through methods that its owner calls.
 pub unsafe trait Backing: fmt::Debug + Send + Sync + 'static {
     /// The first byte.
     fn start(&self) -> NonNull<u8>;
     /// How many bytes there are.
-    fn bytes(&self) -> usize;
+    fn byte_len(&self) -> usize;
 }
 
 /// Memory that stays where it is while its owner moves, so that the kernel may write to it.
@@ -65,7 +65,7 @@ impl<M: Backing> Pieces<M> {
     pub fn new(memory: M, slots: Vec<Range<usize>>) -> io::Result<Self> {
         let mut sorted: Vec<&Range<usize>> = slots.iter().collect();
         sorted.sort_unstable_by_key(|slot| (slot.start, slot.end));
-        let ordered = sorted.iter().all(|slot| slot.start <= slot.end && slot.end <= memory.bytes());
+        let ordered = sorted.iter().all(|slot| slot.start <= slot.end && slot.end <= memory.byte_len());
         if !ordered || sorted.windows(2).any(|pair| pair[1].start < pair[0].end) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots overlap or pass the memory's end"));
         }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn overlapping_slots_are_refused() {
         let region = || Region::map(10, Alignment::ONE).expect("maps");
-        let page = region().bytes();
+        let page = region().byte_len();
         for slots in [vec![0..5, 4..6], vec![0..5, 5..page + 1], vec![0..3, 0..3]] {
             assert_eq!(Pieces::new(region(), slots).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
         }

@@ -34,7 +34,7 @@ impl Region {
         use rustix::mm::{MapFlags, ProtFlags};
 
         let page = rustix::param::page_size();
-        let alignment = (alignment.bytes() as usize).max(page);
+        let alignment = (alignment.as_u64() as usize).max(page);
         let bytes = bytes.max(1).checked_next_multiple_of(page).ok_or_else(no_memory)?;
         // The kernel aligns to a page; what is more is cut out of a mapping that is longer by so much.
         let mapped = bytes.checked_add(alignment - page).ok_or_else(no_memory)?;
@@ -154,12 +154,12 @@ unsafe impl Backing for Region {
     }
 
     #[cfg(not(miri))]
-    fn bytes(&self) -> usize {
+    fn byte_len(&self) -> usize {
         self.bytes
     }
 
     #[cfg(miri)]
-    fn bytes(&self) -> usize {
+    fn byte_len(&self) -> usize {
         self.layout.size()
     }
 }

@@ -21,7 +21,7 @@ impl ScratchPool {
     pub fn new(plan: &Plan) -> Self {
         let gathered = || plan.chunks().iter().filter(|chunk| chunk.gathered);
         Self {
-            bytes: gathered().map(|chunk| chunk.slot.end).max().unwrap_or(0),
+            bytes: gathered().map(|chunk| chunk.buffer_range.end).max().unwrap_or(0),
             alignment: gathered().map(|chunk| chunk.alignment).max().unwrap_or(Alignment::ONE),
             free: Arc::default(),
         }
@@ -31,7 +31,7 @@ impl ScratchPool {
     pub fn buffer(&self, plan: &Plan, chunk: &Chunk, piece: Piece) -> Result<ChunkBuffer, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
-            Some(gather) => Some((self.take(chunk.slot.len())?, gather)),
+            Some(gather) => Some((self.take(chunk.buffer_range.len())?, gather)),
         };
         Ok(ChunkBuffer { apart, piece })
     }
@@ -48,7 +48,7 @@ impl ScratchPool {
                 ),
             })?,
         };
-        assert!(len <= region.bytes(), "the largest chunk has room, so each has");
+        assert!(len <= region.byte_len(), "the largest chunk has room, so each has");
         Ok(Scratch { region: Some(region), len, free: Arc::clone(&self.free) })
     }
 }
@@ -64,13 +64,13 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn bytes(&self) -> &[u8] {
+    fn as_bytes(&self) -> &[u8] {
         let Some(region) = &self.region else { return &[] };
         // SAFETY: as in `bytes_mut`; whoever writes borrows `self` mutably or owns it.
         unsafe { std::slice::from_raw_parts(region.start().as_ptr(), self.len) }
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    fn as_mut_bytes(&mut self) -> &mut [u8] {
         let Some(region) = &self.region else { return &mut [] };
         // SAFETY: a region's bytes are initialised, whatever reads have filled them with, stay where they are, and are its owner's alone;
         // `take` checked that there are so many. The slice borrows `self` mutably.
@@ -96,7 +96,7 @@ impl ChunkBuffer {
     pub fn settle(self) {
         let Self { apart, mut piece } = self;
         if let Some((mut scratch, gather)) = apart {
-            gather.copy(scratch.bytes_mut(), &mut piece.memory());
+            gather.copy(scratch.as_mut_bytes(), &mut piece.memory());
         }
     }
 }
@@ -104,7 +104,7 @@ impl ChunkBuffer {
 impl Buffer for ChunkBuffer {
     fn memory(&mut self) -> WriteOnly<'_> {
         match &mut self.apart {
-            Some((scratch, _)) => WriteOnly::new(scratch.bytes_mut()),
+            Some((scratch, _)) => WriteOnly::new(scratch.as_mut_bytes()),
             None => self.piece.memory(),
         }
     }
@@ -113,7 +113,7 @@ impl Buffer for ChunkBuffer {
 impl Landed for ChunkBuffer {
     fn landed(&self, bytes: usize) -> &[u8] {
         match &self.apart {
-            Some((scratch, _)) => &scratch.bytes()[..scratch.len.min(bytes)],
+            Some((scratch, _)) => &scratch.as_bytes()[..scratch.len.min(bytes)],
             None => self.piece.landed(bytes),
         }
     }

@@ -24,8 +24,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn bytes(&self) -> u64 {
-        self.regions.iter().map(|region| region.bytes() as u64).sum()
+    fn byte_len(&self) -> u64 {
+        self.regions.iter().map(|region| region.byte_len() as u64).sum()
     }
 }
 
@@ -49,8 +49,8 @@ impl Shelf {
     }
 
     /// The bytes that are kept.
-    pub fn bytes(&self) -> u64 {
-        self.lock().bytes()
+    pub fn byte_len(&self) -> u64 {
+        self.lock().byte_len()
     }
 
     /// Gives all back to the system.
@@ -65,20 +65,21 @@ impl Shelf {
     /// # Errors
     /// When the system refuses the mapping.
     pub fn take(self: &Arc<Self>, bytes: usize) -> io::Result<ArenaMemory> {
-        let fits = |region: &Region| (bytes..=bytes.saturating_mul(2).max(LITTLE as usize)).contains(&region.bytes());
+        let fits =
+            |region: &Region| (bytes..=bytes.saturating_mul(2).max(LITTLE as usize)).contains(&region.byte_len());
         let kept = {
             let mut kept = self.lock();
             let smallest = (0..kept.regions.len())
                 .filter(|&at| fits(&kept.regions[at]))
-                .min_by_key(|&at| kept.regions[at].bytes());
+                .min_by_key(|&at| kept.regions[at].byte_len());
             let largest = || {
                 (0..kept.regions.len())
-                    .filter(|&at| kept.regions[at].bytes() < bytes)
-                    .max_by_key(|&at| kept.regions[at].bytes())
+                    .filter(|&at| kept.regions[at].byte_len() < bytes)
+                    .max_by_key(|&at| kept.regions[at].byte_len())
             };
             smallest.or_else(largest).map(|at| kept.regions.swap_remove(at))
         };
-        let reused = kept.as_ref().map_or(0, |region| region.bytes().min(bytes));
+        let reused = kept.as_ref().map_or(0, |region| region.byte_len().min(bytes));
         // What else is kept was counted as free, and must be if it is needed.
         let fresh = (bytes - reused) as u64;
         if fresh > LITTLE && free_memory() < fresh {
@@ -89,7 +90,7 @@ impl Shelf {
             kept => {
                 // The last huge page is a whole one too.
                 let mapped =
-                    bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.bytes() as usize).unwrap_or(usize::MAX);
+                    bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.as_u64() as usize).unwrap_or(usize::MAX);
                 let map = || Region::map(mapped, Alignment::HUGE_PAGE);
                 let grown = match kept {
                     Some(smaller) => map().and_then(|region| region.adopt(smaller)),
@@ -121,12 +122,12 @@ impl Shelf {
     fn put(&self, region: Region) -> Option<Region> {
         let (kept, limit) = {
             let kept = self.lock();
-            (kept.bytes().saturating_add(region.bytes() as u64), kept.limit)
+            (kept.byte_len().saturating_add(region.byte_len() as u64), kept.limit)
         };
         // The system is asked without the lock.
         let most = limit.unwrap_or_else(|| if kept <= LITTLE { LITTLE } else { free_memory() });
         let mut shelf = self.lock();
-        if shelf.bytes().saturating_add(region.bytes() as u64) > most {
+        if shelf.byte_len().saturating_add(region.byte_len() as u64) > most {
             return Some(region);
         }
         shelf.regions.push(region);
@@ -167,13 +168,13 @@ impl ArenaMemory {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         // SAFETY: by `Backing` the bytes are initialised and ours alone; writing to them borrows `self` mutably.
-        unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.bytes()) }
+        unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.byte_len()) }
     }
 
     /// As [`as_bytes`](Self::as_bytes), to be written to.
     pub fn as_mut_bytes(&mut self) -> &mut [u8] {
         // SAFETY: by `Backing` the bytes are initialised, writable and ours alone; the slice borrows `self` mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.bytes()) }
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.byte_len()) }
     }
 
     /// The bytes whose pages have been used before.
@@ -188,8 +189,8 @@ unsafe impl Backing for ArenaMemory {
         self.region.as_ref().map_or(NonNull::dangling(), Region::start)
     }
 
-    fn bytes(&self) -> usize {
-        self.region.as_ref().map_or(0, Region::bytes)
+    fn byte_len(&self) -> usize {
+        self.region.as_ref().map_or(0, Region::byte_len)
     }
 }
 
@@ -221,12 +222,12 @@ mod tests {
     fn what_was_used_is_used_again() {
         let shelf = Arc::<Shelf>::default();
         let first = shelf.take(3 * MIB).expect("maps");
-        assert_eq!((first.reused(), first.bytes()), (0, 4 * MIB));
+        assert_eq!((first.reused(), first.byte_len()), (0, 4 * MIB));
         let start = first.start();
         drop(first);
-        assert_eq!(shelf.bytes(), 4 << 20);
+        assert_eq!(shelf.byte_len(), 4 << 20);
         let second = shelf.take(4 * MIB).expect("is there");
-        assert_eq!((second.start(), second.reused(), shelf.bytes()), (start, 4 * MIB, 0));
+        assert_eq!((second.start(), second.reused(), shelf.byte_len()), (start, 4 * MIB, 0));
     }
 
     #[test]
@@ -237,12 +238,12 @@ mod tests {
         write(&small, 2 * MIB - 1, 8);
         drop(small);
         let large = shelf.take(5 * MIB).expect("maps");
-        assert_eq!((large.reused(), large.bytes(), shelf.bytes()), (2 * MIB, 6 * MIB, 0));
+        assert_eq!((large.reused(), large.byte_len(), shelf.byte_len()), (2 * MIB, 6 * MIB, 0));
         assert_eq!((read(&large, 0), read(&large, 2 * MIB - 1), read(&large, 2 * MIB)), (7, 8, 0));
         assert_eq!(large.start().as_ptr().align_offset(2 * MIB), 0);
         write(&large, 6 * MIB - 1, 9);
         drop(large);
-        assert_eq!(shelf.bytes(), 6 << 20, "as one piece");
+        assert_eq!(shelf.byte_len(), 6 << 20, "as one piece");
     }
 
     /// What Linux before 6.17 says of memory that has been moved once, any Linux from 6.10 on says of memory that is sealed.
@@ -252,14 +253,14 @@ mod tests {
         let shelf = Arc::<Shelf>::default();
         let small = shelf.take(2 * MIB).expect("maps");
         // SAFETY: the memory stays as it is, for as long as this process lives.
-        let sealed = unsafe { libc::syscall(libc::SYS_mseal, small.start().as_ptr(), small.bytes(), 0) };
+        let sealed = unsafe { libc::syscall(libc::SYS_mseal, small.start().as_ptr(), small.byte_len(), 0) };
         if sealed != 0 {
             return println!("skipped: this system seals no memory ({})", io::Error::last_os_error());
         }
         drop(small);
         drop(shelf.take(2 * MIB).expect("is there"));
         let large = shelf.take(5 * MIB).expect("is mapped anew");
-        assert_eq!((large.reused(), large.bytes(), shelf.bytes()), (0, 6 * MIB, 0));
+        assert_eq!((large.reused(), large.byte_len(), shelf.byte_len()), (0, 6 * MIB, 0));
         assert_eq!(read(&large, 0), 0);
     }
 
@@ -268,8 +269,8 @@ mod tests {
         let shelf = Arc::<Shelf>::default();
         drop(shelf.take(100 * MIB).expect("maps"));
         let tiny = shelf.take(MIB).expect("maps");
-        assert_eq!((tiny.reused(), tiny.bytes()), (0, 2 * MIB));
-        assert_eq!(shelf.bytes(), 100 << 20);
+        assert_eq!((tiny.reused(), tiny.byte_len()), (0, 2 * MIB));
+        assert_eq!(shelf.byte_len(), 100 << 20);
     }
 
     #[test]
@@ -277,12 +278,12 @@ mod tests {
         let shelf = Arc::new(Shelf::with_limit(5 << 20));
         let (first, second) = (shelf.take(4 * MIB).expect("maps"), shelf.take(4 * MIB).expect("maps"));
         drop((first, second));
-        assert_eq!(shelf.bytes(), 4 << 20);
+        assert_eq!(shelf.byte_len(), 4 << 20);
         shelf.trim();
-        assert_eq!(shelf.bytes(), 0);
+        assert_eq!(shelf.byte_len(), 0);
         let none = Arc::new(Shelf::with_limit(0));
         drop(none.take(2 * MIB).expect("maps"));
-        assert_eq!(none.bytes(), 0);
+        assert_eq!(none.byte_len(), 0);
     }
 
     #[test]

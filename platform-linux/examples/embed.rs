@@ -8,8 +8,8 @@
 use floodtide_core::format::{FORMATS, FileKind, FileStart, HeaderState};
 use floodtide_core::storage::{SourceOptions, Storage, StorageFile};
 use floodtide_core::{
-    BufferProvider, CatalogBuilder, ChunkId, Engine, EngineHandle, Error, ExtentId, Location, Plan, PlanOptions, Planner,
-    RouteId, Selection, Worker,
+    BufferProvider, CatalogBuilder, ChunkId, Engine, EngineHandle, Error, ExtentId, Location, Plan, PlanOptions,
+    Planner, RouteId, Selection, Worker,
 };
 use floodtide_linux::backend::{PREAD, URING};
 use floodtide_linux::{LocalFile, LocalStorage};
@@ -80,15 +80,14 @@ fn main() -> Result<(), Box<dyn StdError>> {
 
     // Every read and the place of every byte.
     let selected = Selection::All.resolve(&catalog)?;
-    let options =
-        PlanOptions { direct: vec![file.direct_limits()], chunk_bytes: 2 << 20, ..PlanOptions::default() };
+    let options = PlanOptions { direct: vec![file.direct_limits()], chunk_bytes: 2 << 20, ..PlanOptions::default() };
     let plan = Arc::new(Planner::new(options).plan(&catalog, &selected)?);
 
     // The memory, in huge pages where the system gives them.
     let len = plan.arena_bytes();
     let memory = Shelf::unkept(len)?;
     let _ = memory.advise_huge_pages(len);
-    let slots = plan.chunks().iter().map(|chunk| plan.landing(chunk)).collect();
+    let slots = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
     let arena = Arena::new(memory, len, slots)?;
     let slices = Slices { plan: Arc::clone(&plan), arena, scratch: ScratchPool::new(&plan) };
 
@@ -105,7 +104,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let arena = slices.arena.freeze().ok_or("a chunk is still out")?;
     for (index, placement) in plan.placements().iter().enumerate() {
         if let Location::Arena(start) = placement.location {
-            let bytes = &arena.bytes()[start..start + plan.bytes(index) as usize];
+            let bytes = &arena.as_bytes()[start..start + plan.byte_len(index) as usize];
             println!("{}: {} bytes", catalog.tensor(placement.tensor).name, bytes.len());
         }
     }

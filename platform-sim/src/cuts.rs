@@ -49,7 +49,7 @@ impl KnownCut {
 
     /// How many bytes the slice has.
     #[must_use]
-    pub fn bytes(&self, tensor: &KnownTensor) -> u64 {
+    pub fn byte_len(&self, tensor: &KnownTensor) -> u64 {
         bytes_of(tensor.dtype, &self.shape(tensor))
     }
 

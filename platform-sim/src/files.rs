@@ -51,7 +51,7 @@ impl SimFile {
 
     /// Its length now.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub fn byte_len(&self) -> u64 {
         self.bytes.get()
     }
 

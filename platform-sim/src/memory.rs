@@ -102,7 +102,7 @@ impl Provider for Heap {
         Ok(Block { address, bytes: vec![0; bytes], live: Rc::clone(&self.live) })
     }
 
-    fn bytes(&self, block: &Block) -> usize {
+    fn byte_len(&self, block: &Block) -> usize {
         block.bytes.len()
     }
 }
@@ -126,7 +126,7 @@ impl SimBuffer {
         self.block.as_ref().map_or(0, |block| block.address)
     }
 
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn as_mut_bytes(&mut self) -> &mut [u8] {
         self.block.as_mut().map_or(&mut [], |block| &mut block.bytes)
     }
 

@@ -68,9 +68,9 @@ pub(crate) fn prepare(
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
         file_chunk_bytes: Vec::new(),
-        merge_gap: case.merge_gap,
-        gather_gap: case.gather_gap,
-        gathered_reads: PlanOptions::default().gathered_reads,
+        max_merge_gap: case.max_merge_gap,
+        max_read_gap: case.max_read_gap,
+        max_gather_reads: PlanOptions::default().max_gather_reads,
         memory: case.memory.map(|available| MemoryLimit { available, limit: "the world's memory".to_owned() }),
     };
     let plan = Planner::new(options).plan(&catalog, &listed)?;
@@ -97,15 +97,15 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
             }
         }
         let invalid = |source| Error::format(&*file.path, source);
-        let range = header_range(&head, file.bytes()).map_err(invalid)?;
+        let range = header_range(&head, file.byte_len()).map_err(invalid)?;
         let (start, end) = (range.start() as usize, range.end() as usize);
         if end > head.len() {
             // A damaged length that is still within the file: the header is what is there.
             head.resize(end, 0);
             file.read(0, &mut head);
         }
-        let header = Header::parse(&head[start..end], file.bytes()).map_err(invalid)?;
-        header.add_to(&mut builder, &file.path, file.bytes())?;
+        let header = Header::parse(&head[start..end], file.byte_len()).map_err(invalid)?;
+        header.add_to(&mut builder, &file.path, file.byte_len())?;
     }
     builder.finish()
 }
@@ -119,7 +119,7 @@ fn store(case: &Case, storage: &Storage, damage: Option<Draw>) -> Result<Catalog
             json[at] = draw.number(0..=255) as u8;
         }
     }
-    let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::bytes).collect();
+    let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::byte_len).collect();
     let index = StoreIndex::parse(&json, &lengths).map_err(|source| Error::format("the index", source))?;
     let mut builder = CatalogBuilder::new(SERVERLESSLLM);
     for (file, len) in storage.files.iter().zip(lengths) {
@@ -160,7 +160,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         let tensor = catalog.tensor(part.tensor());
         let wanted = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
         let starts_aligned = part.pieces(&tensor).is_some() || wanted.divides(part.range(&tensor).start());
-        aligned[tensor.file.index()] |= starts_aligned && part.bytes(&tensor) > 0;
+        aligned[tensor.file.index()] |= starts_aligned && part.byte_len(&tensor) > 0;
     }
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
         bytes: file.bytes,
@@ -182,7 +182,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         // The world's checkpoints stand for larger ones, which are not read in one go.
         selected_bytes: selected
             .iter()
-            .map(|part| part.bytes(&catalog.tensor(part.tensor())))
+            .map(|part| part.byte_len(&catalog.tensor(part.tensor())))
             .sum::<u64>()
             .saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },

@@ -43,17 +43,17 @@ pub(crate) struct Refusals {
 impl Refusals {
     pub(crate) fn of(case: &Case) -> Self {
         let wanted = || case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor));
-        let asked = case.devices.iter().filter_map(|device| device.says).map(|limits| limits.both().bytes());
+        let asked = case.devices.iter().filter_map(|device| device.says).map(|limits| limits.both().as_u64());
         // At the two ends of a run, and before it.
-        let edges = 3 * asked.chain([case.tensor_alignment.bytes(), 4096]).max().unwrap_or(0);
+        let edges = 3 * asked.chain([case.tensor_alignment.as_u64(), 4096]).max().unwrap_or(0);
         let (mut bytes, mut longest, mut tensors) = (0_u64, 0, 0);
         for tensor in wanted() {
-            let wanted = case.selection.bytes(tensor);
+            let wanted = case.selection.byte_len(tensor);
             bytes = bytes.saturating_add(wanted);
             longest = longest.max(wanted);
             tensors += 1;
         }
-        let least = distinct(case).map(|tensor| case.selection.bytes(tensor)).fold(0, u64::saturating_add);
+        let least = distinct(case).map(|tensor| case.selection.byte_len(tensor)).fold(0, u64::saturating_add);
         let gaps = bytes / 128 + (4 << 20);
         let alone = (longest, longest.saturating_add(edges));
         let told = case.memory.unwrap_or(u64::MAX);
@@ -63,11 +63,11 @@ impl Refusals {
                 (arena, arena, over(isize::MAX as u64, arena), Given::No, Given::No)
             }
             Job::Stream { buffers, .. } => {
-                let Buffers { gather, limit, split, .. } = *buffers;
-                let pieces = pieces(case, split, gather, edges);
+                let Buffers { buffer_bytes: buffer_bytes, limit, split, .. } = *buffers;
+                let pieces = pieces(case, split, buffer_bytes, edges);
                 let all = bytes.saturating_add(gaps).saturating_add(pieces.1.saturating_mul(edges));
                 let held = (least.min(limit), all.min(limit));
-                let one = if split { (0, alone.1.min(gather)) } else { (longest.min(limit), alone.1.min(limit)) };
+                let one = if split { (0, alone.1.min(buffer_bytes)) } else { (longest.min(limit), alone.1.min(limit)) };
                 // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
                 let planned = (limit / 800).saturating_add(160_000);
                 let buffer = if split { Given::No } else { over(limit, alone) };
@@ -105,7 +105,7 @@ impl Refusals {
                 let known = case.checkpoint.find(tensor).filter(|known| case.selection.takes(known));
                 self.buffer > Given::No
                     && needed > limit
-                    && known.is_some_and(|known| case.selection.bytes(known) <= *needed)
+                    && known.is_some_and(|known| case.selection.byte_len(known) <= *needed)
                     && buffers.is_some_and(|buffers| buffers.limit == *limit)
             }
             Error::TooManyBuffers { limit, .. } => {
@@ -123,7 +123,7 @@ fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
     for (number, tensor) in
         case.checkpoint.tensors.iter().enumerate().filter(|(_, tensor)| case.selection.takes(tensor))
     {
-        let bytes = case.selection.bytes(tensor);
+        let bytes = case.selection.byte_len(tensor);
         let entry = most.entry((tensor.file, tensor.start)).or_insert((bytes, number));
         *entry = (bytes, number).max(*entry);
     }
@@ -131,19 +131,19 @@ fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
 }
 
 /// How many buffers and reads a stream is planned with, at least and at most.
-fn pieces(case: &Case, split: bool, gather: u64, edges: u64) -> (u64, u64) {
+fn pieces(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     let (mut least, mut most) = (0_u64, 0_u64);
     for tensor in distinct(case) {
-        let bytes = case.selection.bytes(tensor);
-        let in_parts = split && bytes > gather + edges;
-        least = least.saturating_add(if in_parts { bytes / gather } else { 0 } + bytes / read);
+        let bytes = case.selection.byte_len(tensor);
+        let in_parts = split && bytes > buffer_bytes + edges;
+        least = least.saturating_add(if in_parts { bytes / buffer_bytes } else { 0 } + bytes / read);
     }
     for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
         let cut = case.selection.cut(tensor);
-        let bytes = case.selection.bytes(tensor);
+        let bytes = case.selection.byte_len(tensor);
         // One more of each for what a tensor begins and ends with, and for the gap before it.
-        let parts = if split { bytes / (gather / 8 * 7) } else { 0 };
+        let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
         most = most.saturating_add(parts + bytes / read + 4);
         // What pieces are gathered from is read as well, or each of them apart.
         most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.pieces(tensor)));

@@ -97,7 +97,7 @@ impl World {
                 self.violated(format!("a part's address is not aligned to {wanted}"));
             }
             delivered.parts_of_tensors += u64::from(!bytes.is_empty() && !whole);
-            delivered.own_buffers += u64::from(whole && bytes.len() as u64 > staging.gather);
+            delivered.own_buffers += u64::from(whole && bytes.len() as u64 > staging.buffer_bytes);
             if !staging.split && !whole {
                 self.violated("a tensor came in parts although it should be whole");
             }

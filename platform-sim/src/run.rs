@@ -229,7 +229,7 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
 
 /// Any byte of a file; one of those that are read where nearly all others are of tensors that are not.
 fn somewhere(case: &Case, file: usize, draw: &mut Draw) -> u64 {
-    let bytes = case.checkpoint.files[file].bytes();
+    let bytes = case.checkpoint.files[file].byte_len();
     let small = |known: &&KnownTensor| known.file == file && (1..HUGE).contains(&known.bytes);
     let small: Vec<_> = case.checkpoint.tensors.iter().filter(small).collect();
     if bytes < HUGE || small.is_empty() {
@@ -246,7 +246,7 @@ fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
     // Most runs are over within so much.
     let span = draw.magnitude(1000..=SECOND / 5);
     for (number, file) in case.checkpoint.files.iter().enumerate() {
-        if faults.strikes(FaultKind::PermanentIo, draw) && file.bytes() > 0 {
+        if faults.strikes(FaultKind::PermanentIo, draw) && file.byte_len() > 0 {
             let start = somewhere(case, number, draw);
             faults.break_at(number as u32, start, start + draw.magnitude(1..=100_000));
         }
@@ -278,7 +278,7 @@ enum Actor {
 }
 
 fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
-    let alignment = case.tensor_alignment.bytes();
+    let alignment = case.tensor_alignment.as_u64();
     let mut events = events(case, world, draw);
     let mut workers = workers(case, world, draw);
     let mut consumer = ConsumerActor::new(world, &case.job, alignment, draw.fork());
@@ -352,7 +352,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     let delivered = world.delivered.borrow();
     report.sizes = SizeCounts {
         far_reads: world.faults.borrow().far_reads(),
-        many_reads: (0..world.plan.placements().len()).filter(|&index| many(world.plan.bytes(index))).count() as u64,
+        many_reads: (0..world.plan.placements().len()).filter(|&index| many(world.plan.byte_len(index))).count() as u64,
         parts: delivered.parts_of_tensors,
         own_buffers: delivered.own_buffers,
     };
@@ -423,7 +423,7 @@ fn left_over(case: &Case, world: &World) -> Vec<String> {
     if engine.in_flight() > 0 || engine.in_flight_bytes() > 0 {
         violations.push(format!("the engine counts {} bytes in flight after the end", engine.in_flight_bytes()));
     }
-    let largest = world.plan.chunks().iter().map(|chunk| chunk.slot.len() as u64).max().unwrap_or(0);
+    let largest = world.plan.chunks().iter().map(|chunk| chunk.buffer_range.len() as u64).max().unwrap_or(0);
     if flight.peak() > case.in_flight_limit.max(largest) {
         violations.push(format!("{} bytes were in flight, over the limit of {}", flight.peak(), case.in_flight_limit));
     }

@@ -100,7 +100,7 @@ impl Wanted {
     }
 
     /// How many bytes it takes of that tensor, which it takes.
-    pub(crate) fn bytes(&self, tensor: &KnownTensor) -> u64 {
-        self.cut(tensor).map_or(tensor.bytes, |cut| cut.bytes(tensor))
+    pub(crate) fn byte_len(&self, tensor: &KnownTensor) -> u64 {
+        self.cut(tensor).map_or(tensor.bytes, |cut| cut.byte_len(tensor))
     }
 }

@@ -83,7 +83,7 @@ pub(crate) struct Staging {
     pub(crate) pool: Rc<Pool>,
     pub(crate) order: Order,
     pub(crate) split: bool,
-    pub(crate) gather: u64,
+    pub(crate) buffer_bytes: u64,
     turn: RefCell<Turn>,
     /// Memory may have come back.
     pub(crate) came_back: Arc<Flag>,
@@ -138,7 +138,7 @@ impl World {
                     pool,
                     order: buffers.order,
                     split: buffers.split,
-                    gather: buffers.gather,
+                    buffer_bytes: buffers.buffer_bytes,
                     turn: RefCell::default(),
                     came_back: Arc::default(),
                     stages: RefCell::new(Stages::new(Arc::clone(&plan))),
@@ -227,17 +227,17 @@ impl World {
     fn tune(&self, chunk: ChunkId) {
         let chunk = &self.plan.chunks()[chunk.index()];
         let in_flight = self.engine.borrow().in_flight_bytes();
-        if let Some(turn) = self.detour.borrow_mut().landed(self.now(), chunk.want as u64, in_flight) {
+        if let Some(turn) = self.detour.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
             let through_cache = !matches!(turn, Detoured::Back(_));
             self.note("through the page cache", &[through_cache.into()]);
             self.turned.set(self.turned.get() + 1);
             self.engine.borrow_mut().set_through_cache(RouteId(0), through_cache);
         }
         let Some(tuner) = &self.tuner else { return };
-        if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.want as u64) {
+        if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.payload_len as u64) {
             self.note("in flight", &[window.into()]);
             self.retuned.set(self.retuned.get() + 1);
-            let longest = self.plan.chunks().iter().map(|chunk| chunk.slot.len()).max().unwrap_or(0) as u64;
+            let longest = self.plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().unwrap_or(0) as u64;
             let bytes = longest.saturating_mul(window.into()).min(self.in_flight_limit);
             self.engine.borrow_mut().set_window(RouteId(0), bytes, window.div_ceil(self.workers) as usize);
         }
@@ -354,11 +354,14 @@ impl BufferProvider for World {
         let base = base.ok_or(Error::Contract { what: "a chunk was taken before its extent had a buffer" })?;
         if planned.gathered {
             let address = self.scratch.get();
-            self.scratch.set(address + (planned.slot.len() as u64).next_multiple_of(4096) + 4096);
-            return Ok(SimChunk { address, bytes: vec![0xee; planned.slot.len()] });
+            self.scratch.set(address + (planned.buffer_range.len() as u64).next_multiple_of(4096) + 4096);
+            return Ok(SimChunk { address, bytes: vec![0xee; planned.buffer_range.len()] });
         }
         // What is not read into must not pass for what is in the file.
-        Ok(SimChunk { address: base + planned.slot.start as u64, bytes: vec![0xee; planned.slot.len()] })
+        Ok(SimChunk {
+            address: base + planned.buffer_range.start as u64,
+            bytes: vec![0xee; planned.buffer_range.len()],
+        })
     }
 
     fn complete(&self, chunk: ChunkId, buffer: SimChunk) -> Result<(), Error> {
@@ -374,15 +377,15 @@ impl BufferProvider for World {
         let gather = self.plan.gather(planned);
         self.gathered.set(self.gathered.get() + u64::from(gather.is_some()));
         let settle = |home: &mut [u8]| match &gather {
-            Some(gather) => gather.copy(&buffer.bytes, &mut WriteOnly::new(&mut home[gather.landing()])),
-            None => home[planned.slot.clone()].copy_from_slice(&buffer.bytes),
+            Some(gather) => gather.copy(&buffer.bytes, &mut WriteOnly::new(&mut home[gather.dest_range()])),
+            None => home[planned.buffer_range.clone()].copy_from_slice(&buffer.bytes),
         };
         match &self.memory {
             Memory::Whole(arena) => settle(&mut arena.borrow_mut()),
             Memory::Stream(staging) => {
                 let mut stages = staging.stages.borrow_mut();
                 if let Some(memory) = stages.find_mut(chunk) {
-                    settle(memory.bytes_mut());
+                    settle(memory.as_mut_bytes());
                 }
                 let whole = stages.land(chunk);
                 drop(stages);

@@ -55,7 +55,7 @@ pub fn stream_options() -> StreamOptions {
 /// A whole load's bytes by name.
 pub fn load(loader: &Loader, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let tensors = loader.load(path)?;
-    Ok(tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.bytes().to_vec())).collect())
+    Ok(tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().to_vec())).collect())
 }
 
 /// A stream's bytes by name; an error is its last word.
@@ -74,7 +74,7 @@ pub fn drain(mut stream: TensorStream) -> Bytes {
     let mut all = BTreeMap::new();
     while let Some(tensor) = stream.next() {
         match tensor {
-            Ok(tensor) => all.insert(tensor.name().to_owned(), tensor.bytes().to_vec()),
+            Ok(tensor) => all.insert(tensor.name().to_owned(), tensor.as_bytes().to_vec()),
             Err(error) => {
                 assert!(stream.next().is_none() && stream.report().is_none(), "an error ends the stream");
                 return Err(error);

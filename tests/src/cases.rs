@@ -24,9 +24,9 @@ pub struct CaseData {
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
     /// The widest gap that is read along between tensors, in bytes.
-    pub merge_gap: u64,
+    pub max_merge_gap: u64,
     /// The same between the pieces of a slice.
-    pub gather_gap: u64,
+    pub max_read_gap: u64,
     /// What tensors are aligned to at least, in bytes.
     pub tensor_alignment: u64,
     /// The memory that there is, in bytes.
@@ -73,7 +73,7 @@ pub struct TensorData {
 #[derive(Debug, Clone, Copy)]
 pub struct StreamData {
     /// What tensors that share a buffer may have together, in bytes.
-    pub gather: u64,
+    pub buffer_bytes: u64,
     /// How often that goes into the limit of all buffers.
     pub buffers: u64,
     /// Whether tensors may come in parts.
@@ -124,8 +124,8 @@ impl CaseData {
         let checkpoint = Checkpoint::new(shards.collect());
         let job = match self.stream {
             None => Job::Load,
-            Some(StreamData { gather, buffers, split, order, holds }) => Job::Stream {
-                buffers: Buffers { gather, limit: gather * buffers, split, order },
+            Some(StreamData { buffer_bytes: buffer_bytes, buffers, split, order, holds }) => Job::Stream {
+                buffers: Buffers { buffer_bytes: buffer_bytes, limit: buffer_bytes * buffers, split, order },
                 consumer: Consumer::Holds { buffers: holds, time: 1_000_000, stops: None },
             },
         };
@@ -133,8 +133,8 @@ impl CaseData {
             seed: self.seed,
             selection: if self.all { Wanted::All } else { Wanted::Slices(wanted) },
             chunk_bytes: self.chunk_bytes,
-            merge_gap: self.merge_gap,
-            gather_gap: self.gather_gap,
+            max_merge_gap: self.max_merge_gap,
+            max_read_gap: self.max_read_gap,
             tensor_alignment: Alignment::new(self.tensor_alignment).unwrap_or(Alignment::ONE),
             memory: Some(self.memory),
             workers: self.workers,
@@ -184,7 +184,7 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
         |(shape, reads, means, faults, seed)| {
             let (
                 (shards, all, stream),
-                ((chunk_bytes, merge_gap, gather_gap), tensor_alignment),
+                ((chunk_bytes, max_merge_gap, max_read_gap), tensor_alignment),
                 (memory, workers, depth, verify),
             ) = (shape, reads, means);
             CaseData {
@@ -192,8 +192,8 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
                 all,
                 stream,
                 chunk_bytes,
-                merge_gap,
-                gather_gap,
+                max_merge_gap,
+                max_read_gap,
                 tensor_alignment,
                 memory,
                 workers,
@@ -234,6 +234,13 @@ fn tensors() -> impl Strategy<Value = TensorData> {
 
 fn streams() -> impl Strategy<Value = StreamData> {
     let orders = select(vec![Order::Arrival, Order::File, Order::Listed]);
-    (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), 1_u64..8, any::<bool>(), orders, 0_usize..3)
-        .prop_map(|(gather, buffers, split, order, holds)| StreamData { gather, buffers, split, order, holds })
+    (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), 1_u64..8, any::<bool>(), orders, 0_usize..3).prop_map(
+        |(buffer_bytes, buffers, split, order, holds)| StreamData {
+            buffer_bytes: buffer_bytes,
+            buffers,
+            split,
+            order,
+            holds,
+        },
+    )
 }

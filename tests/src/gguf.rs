@@ -109,7 +109,7 @@ impl Draft {
 
     /// All of it, with the padding of the last tensor.
     #[must_use]
-    pub fn bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut file = self.header();
         if let Some(data) = &self.data {
             let pad = |file: &mut Vec<u8>| file.resize(file.len().next_multiple_of(self.alignment as usize), 0xaa);
@@ -123,7 +123,7 @@ impl Draft {
     /// Writes it into a folder and returns its path.
     pub fn write(&self, folder: &Path, name: &str) -> PathBuf {
         let path = folder.join(name);
-        fs::write(&path, self.bytes()).expect("writes");
+        fs::write(&path, self.to_bytes()).expect("writes");
         path
     }
 }

@@ -117,7 +117,7 @@ fn cpu_time() -> Duration {
 fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     let files = match loaded {
         Loaded::Tensors(tensors) => {
-            let sum = |tensor: floodtide::Tensor| (tensor.name().to_owned(), checksum(tensor.bytes()));
+            let sum = |tensor: floodtide::Tensor| (tensor.name().to_owned(), checksum(tensor.as_bytes()));
             return Ok(tensors.iter().map(sum).collect());
         }
         Loaded::Files(files) => files,

@@ -57,13 +57,13 @@ fn above_the_roofline(results: &Results) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use floodtide::backend::PREAD;
     use super::super::Checkpoint;
     use super::super::child::Measured;
     use super::super::machine::Machine;
     use super::super::roofline::Pattern;
     use super::super::rounds::Timing;
     use super::*;
+    use floodtide::backend::PREAD;
 
     fn timing(seconds: f64, backend: Option<&str>) -> Timing {
         let run = Measured {

@@ -93,7 +93,7 @@ impl Loaded {
             bytes.iter().step_by(page).fold(seen ^ last, |seen, byte| seen ^ byte)
         };
         let seen = match self {
-            Self::Tensors(tensors) => tensors.iter().fold(0, |seen, tensor| touch(seen, tensor.bytes())),
+            Self::Tensors(tensors) => tensors.iter().fold(0, |seen, tensor| touch(seen, tensor.as_bytes())),
             Self::Files(files) => files.iter().fold(0, |seen, file| touch(seen, file)),
         };
         std::hint::black_box(seen);

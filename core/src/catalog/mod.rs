@@ -44,7 +44,7 @@ pub struct TensorInfo<'a> {
 impl TensorInfo<'_> {
     /// How many bytes it has: by its shape, so that it is right for a slice too.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub fn byte_len(&self) -> u64 {
         let elements = self.shape.iter().fold(1_u128, |elements, &n| elements.saturating_mul(n.into()));
         // A header whose tensors have more is refused.
         self.dtype.bytes_of(elements).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(u64::MAX)

@@ -147,7 +147,7 @@ impl Layout {
 
     /// The bytes of all files.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub fn byte_len(&self) -> u64 {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
@@ -159,7 +159,7 @@ impl Layout {
 
     /// Gives a tensor its place; its bytes are then written there. Returns `None` when all tensors together pass 64 bits.
     pub fn place(&mut self, tensor: &TensorInfo<'_>, destination: Destination) -> Option<()> {
-        self.tensor_bytes = self.tensor_bytes.checked_add(tensor.bytes())?;
+        self.tensor_bytes = self.tensor_bytes.checked_add(tensor.byte_len())?;
         *self.destinations.get_mut(tensor.id.index())? = Some(destination);
         Some(())
     }

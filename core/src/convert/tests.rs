@@ -63,7 +63,7 @@ fn one_file_has_no_index_and_several_have_one() {
     let catalog = catalog(SAFETENSORS, &[("b", F32, &[2], 0), ("a", plain(DType::U8), &[3], 8)]);
     let one = all(&catalog, &options(SAFETENSORS)).expect("fits");
     assert_eq!(names(&one), ["model.safetensors"]);
-    assert_eq!((one.tensors(), one.tensor_bytes(), one.bytes()), (2, 11, one.files()[0].bytes));
+    assert_eq!((one.tensors(), one.tensor_bytes(), one.byte_len()), (2, 11, one.files()[0].bytes));
 
     let split = Split::Files(NonZeroU32::new(2).expect("two"));
     let two = all(&catalog, &Options { split, ..options(SAFETENSORS) }).expect("fits");
@@ -304,7 +304,7 @@ proptest! {
                 for tensor in catalog.tensors() {
                     let Destination { file, offset } = layout.destination(tensor.id).expect("it is selected");
                     prop_assert!(offset.is_multiple_of(tensor.dtype.alignment()));
-                    taken[file as usize].push((offset, offset + tensor.bytes()));
+                    taken[file as usize].push((offset, offset + tensor.byte_len()));
                 }
                 for (mut ranges, file) in taken.into_iter().zip(layout.files()) {
                     ranges.sort_unstable();

@@ -13,7 +13,7 @@ pub use worker::{BufferProvider, EngineHandle, Waits, Worker, land, next_read};
 use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::plan::{Chunk, Method, Plan};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::source::{Outcome, ReadId, ReadOp};
 use crate::units::{ChunkId, ExtentId, RouteId, TensorId};
 use alloc::collections::VecDeque;
@@ -182,7 +182,7 @@ impl Engine {
             .placements()
             .iter()
             .enumerate()
-            .map(|(i, p)| if p.location == crate::plan::Location::Mapped { 0 } else { plan.bytes(i) })
+            .map(|(i, p)| if p.location == crate::plan::Location::Mapped { 0 } else { plan.byte_len(i) })
             .collect();
         let whole = missing.iter().zip(plan.placements()).filter(|(missing, _)| **missing == 0);
         let events: VecDeque<Event> = whole.map(|(_, p)| Event::TensorReady(p.tensor)).collect();
@@ -260,9 +260,9 @@ impl Engine {
         let state = &mut self.routes[route.index()];
         let id = ChunkId(state.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
-        let bytes = chunk.slot.len() as u64;
+        let bytes = chunk.buffer_range.len() as u64;
         let direct = chunk.method == Method::Direct && !state.through_cache && !self.demoted[chunk.file.index()];
-        let len = if direct { chunk.slot.len() } else { chunk.want };
+        let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
         let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
         state.next_chunk += 1;
         state.in_flight_bytes += bytes;
@@ -280,7 +280,7 @@ impl Engine {
             return Readiness::Exhausted;
         }
         let chunk = &self.plan.chunks()[state.next_chunk as usize];
-        let bytes = chunk.slot.len() as u64;
+        let bytes = chunk.buffer_range.len() as u64;
         if chunk.extent.0 >= self.admitted {
             // Extents are admitted in order, and the next one may be another route's.
             let next = |state: &RouteState| self.plan.chunks().get(state.next_chunk as usize).map(|chunk| chunk.extent);
@@ -295,7 +295,7 @@ impl Engine {
 
     /// Whether every chunk of a route was handed out.
     fn is_issued(&self, route: &RouteState) -> bool {
-        let skipped = usize::from(planted!(LastChunkSkipped) && self.plan.chunks().len() > 1);
+        let skipped = usize::from(seeded_bug!(LastChunkSkipped) && self.plan.chunks().len() > 1);
         route.next_chunk as usize + skipped >= self.plan.chunks().len()
     }
 
@@ -328,7 +328,7 @@ impl Engine {
         };
         self.vacate(id);
         let chunk = &self.plan.chunks()[read.chunk.index()];
-        let bytes = chunk.slot.len() as u64;
+        let bytes = chunk.buffer_range.len() as u64;
         let route = self.route_of[chunk.file.index()].index();
         if self.failure.is_some() {
             self.return_bytes(route, bytes);
@@ -336,7 +336,7 @@ impl Engine {
         }
         match self.judge(&mut read, outcome) {
             Ok(true) => {
-                self.return_bytes(route, if planted!(BudgetLeaked) { 0 } else { bytes });
+                self.return_bytes(route, if seeded_bug!(BudgetLeaked) { 0 } else { bytes });
                 self.land(read.chunk);
                 Disposition::Landed(read.chunk)
             }
@@ -477,10 +477,10 @@ impl Engine {
     fn land(&mut self, id: ChunkId) {
         let plan = Arc::clone(&self.plan);
         let chunk: &Chunk = &plan.chunks()[id.index()];
-        self.progress.bytes_done += chunk.want as u64;
+        self.progress.bytes_done += chunk.payload_len as u64;
         // What alignment brought along before the extent may be of the same tensor, and was booked with another extent.
-        let start = chunk.offset + u64::from(chunk.lead);
-        let end = chunk.offset + chunk.want as u64;
+        let start = chunk.offset + u64::from(chunk.align_prefix);
+        let end = chunk.offset + chunk.payload_len as u64;
         for index in chunk.tensors.clone() {
             let placement = &plan.placements()[index];
             let overlap = plan.bytes_within(index, start, end);

@@ -3,7 +3,7 @@
 use super::{Engine, Event, InFlight};
 use crate::error::Error;
 use crate::plan::{Location, Method, Placement};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::source::{Fault, Outcome};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -42,15 +42,15 @@ impl Engine {
     fn advance(&mut self, read: &mut InFlight, bytes: usize) -> Result<bool, Error> {
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let reached = read.filled + bytes;
-        if reached + usize::from(planted!(OffByOneAtChunkEnd)) >= chunk.want
-            || (planted!(ShortReadIgnored) && bytes > 0)
+        if reached + usize::from(seeded_bug!(OffByOneAtChunkEnd)) >= chunk.payload_len
+            || (seeded_bug!(ShortReadIgnored) && bytes > 0)
         {
             return Ok(true);
         }
         if bytes == 0 && !read.direct {
-            // A buffered read of nothing is the end of the file, and the bytes up to `want` were there when its header
+            // A buffered read of nothing is the end of the file, and the bytes up to `payload_len` were there when its header
             // was read.
-            if planted!(EndOfFileIsSuccess) {
+            if seeded_bug!(EndOfFileIsSuccess) {
                 return Ok(true);
             }
             self.recoveries.truncated += 1;
@@ -64,7 +64,7 @@ impl Engine {
             read.attempts = Attempts::default();
         }
         let aligned = match chunk.alignment.up(reached as u64) {
-            Some(up) if planted!(WrongRealign) => up as usize,
+            Some(up) if seeded_bug!(WrongRealign) => up as usize,
             _ => chunk.alignment.down(reached as u64) as usize,
         };
         // A direct read goes on from the last aligned byte. One that got no further than before has met the end of
@@ -73,7 +73,7 @@ impl Engine {
             self.recoveries.realigned += u64::from(aligned < reached);
             // What the next read may overwrite does not count until it has come.
             read.filled = aligned;
-            read.len = chunk.slot.len() - aligned;
+            read.len = chunk.buffer_range.len() - aligned;
         } else {
             self.go_buffered(read);
         }
@@ -100,7 +100,7 @@ impl Engine {
         if *tries.0 >= tries.1 {
             return Err(self.read_error(read, fault));
         }
-        *tries.0 += u32::from(!planted!(RetriedForever));
+        *tries.0 += u32::from(!seeded_bug!(RetriedForever));
         self.recoveries.retried += 1;
         // A file demoted meanwhile is not asked directly again.
         let chunk = &self.plan.chunks()[read.chunk.index()];
@@ -114,8 +114,9 @@ impl Engine {
         self.recoveries.buffered += 1;
         let chunk = &self.plan.chunks()[read.chunk.index()];
         read.direct = false;
-        read.filled += usize::from(planted!(WrongFallback) && read.filled > 0 && read.filled + 1 < chunk.want);
-        read.len = chunk.want - read.filled;
+        read.filled +=
+            usize::from(seeded_bug!(WrongFallback) && read.filled > 0 && read.filled + 1 < chunk.payload_len);
+        read.len = chunk.payload_len - read.filled;
     }
 
     /// The tensor that the first missing byte of a read belongs to, and its place in the file.
@@ -127,7 +128,7 @@ impl Engine {
         let placements = &self.plan.placements()[chunk.tensors.start..last];
         let is_it = |p: &&Placement| p.range.end() > offset && !p.range.is_empty() && p.location != Location::Mapped;
         placements.iter().find(is_it).map_or_else(
-            || (String::new(), offset..chunk.offset + chunk.want as u64),
+            || (String::new(), offset..chunk.offset + chunk.payload_len as u64),
             |p| (self.catalog.tensor(p.tensor).name.to_owned(), p.range.start()..p.range.end()),
         )
     }

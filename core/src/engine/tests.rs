@@ -47,13 +47,13 @@ impl Device<'_> {
             let alignment = ALIGNMENT as usize;
             assert!(op.offset.is_multiple_of(ALIGNMENT), "the file offset");
             assert!(op.len.is_multiple_of(alignment), "the length");
-            assert!((chunk.slot.start + op.at).is_multiple_of(alignment), "the address");
+            assert!((chunk.buffer_range.start + op.at).is_multiple_of(alignment), "the address");
         }
-        assert!(op.at + op.len <= chunk.slot.len(), "the read stays in its chunk");
+        assert!(op.at + op.len <= chunk.buffer_range.len(), "the read stays in its chunk");
         assert_eq!(op.offset, chunk.offset + op.at as u64, "congruent");
         let start = (op.offset as usize).min(self.file.len());
         let n = op.len.min(limit).min(self.file.len() - start);
-        let to = chunk.slot.start + op.at;
+        let to = chunk.buffer_range.start + op.at;
         self.arena[to..to + n].copy_from_slice(&self.file[start..start + n]);
         // What a read did not bring may hold anything afterwards, also what was right before.
         self.arena[to + n..to + op.len].fill(0xa5);
@@ -357,7 +357,7 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
     Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "six", len).expect("adds");
     let catalog = builder.finish().expect("unique");
     let alignment = Alignment::new(ALIGNMENT).expect("a power of two");
-    let buffers = Buffers { gather: 80_000, limit: 1 << 20, split: true, order: Order::File };
+    let buffers = Buffers { buffer_bytes: 80_000, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions {
         access: Access::Stream(buffers),
         direct: vec![Some(DirectLimits { offset: alignment, memory: alignment })],
@@ -365,7 +365,7 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
     };
     let selected = Selection::All.resolve(&catalog).expect("all");
     let plan = Arc::new(Planner::new(options).plan(&catalog, &selected).expect("plans"));
-    let overlaps = plan.chunks().windows(2).any(|pair| pair[0].offset + pair[0].want as u64 > pair[1].offset);
+    let overlaps = plan.chunks().windows(2).any(|pair| pair[0].offset + pair[0].payload_len as u64 > pair[1].offset);
     assert!(overlaps, "or this test shows nothing");
     let mut engine = Engine::new(Arc::new(catalog), Arc::clone(&plan), u64::MAX);
     for index in 0..plan.extents().len() {

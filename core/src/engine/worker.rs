@@ -2,7 +2,7 @@
 
 use super::{Disposition, Engine, Readiness};
 use crate::error::Error;
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource, SourceError};
 use crate::units::{ChunkId, ExtentId, RouteId};
 use alloc::vec::Vec;
@@ -203,7 +203,7 @@ impl<S: ReadSource> Worker<S> {
         buffers: &P,
         completion: Completion<S::Buffer>,
     ) {
-        if planted!(DoubleCompletion) {
+        if seeded_bug!(DoubleCompletion) {
             let _ = engine.with(|e| e.complete(completion.id, completion.outcome));
         }
         match engine.with(|e| e.complete(completion.id, completion.outcome)) {

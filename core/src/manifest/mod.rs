@@ -175,7 +175,7 @@ impl ManifestTensor {
     #[must_use]
     pub fn of(tensor: &TensorInfo<'_>, blake3: Checksum) -> Self {
         let (name, shape) = (tensor.name.into(), tensor.shape.into());
-        Self { name, dtype: tensor.dtype, shape, bytes: tensor.bytes(), blake3 }
+        Self { name, dtype: tensor.dtype, shape, bytes: tensor.byte_len(), blake3 }
     }
 }
 

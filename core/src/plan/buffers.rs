@@ -11,10 +11,10 @@ use core::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buffers {
     /// Tensors that follow one another share a buffer of up to so many bytes. At least 64 KiB.
-    pub gather: u64,
-    /// The most that all buffers together may have, and so a single one, in bytes; at least `gather`.
+    pub buffer_bytes: u64,
+    /// The most that all buffers together may have, and so a single one, in bytes; at least `buffer_bytes`.
     pub limit: u64,
-    /// Whether a larger tensor than `gather` is cut into parts; if not, it has a buffer of its own size.
+    /// Whether a larger tensor than `buffer_bytes` is cut into parts; if not, it has a buffer of its own size.
     pub split: bool,
     /// In which order.
     pub order: Order,
@@ -54,17 +54,21 @@ impl Plan {
         extent.tensors.clone().filter_map(move |placement| {
             let tensor = self.placements[placement].range;
             if tensor.is_empty() {
-                return Some(Part { placement, offset: 0, bytes: extent.place..extent.place });
+                return Some(Part { placement, offset: 0, bytes: extent.buffer_offset..extent.buffer_offset });
             }
             if let Some(pieces) = extent.pieces {
                 let start = pieces.before(extent.range.start());
                 let len = (pieces.before(extent.range.end()) - start) as usize;
-                return Some(Part { placement, offset: start, bytes: extent.place..extent.place + len });
+                return Some(Part {
+                    placement,
+                    offset: start,
+                    bytes: extent.buffer_offset..extent.buffer_offset + len,
+                });
             }
             let start = tensor.start().max(extent.range.start());
             let end = tensor.end().min(extent.range.end());
             // Within a buffer, whose length is a usize.
-            let at = extent.place + start.checked_sub(extent.range.start())? as usize;
+            let at = extent.buffer_offset + start.checked_sub(extent.range.start())? as usize;
             let len = end.checked_sub(start).filter(|&len| len > 0)? as usize;
             Some(Part { placement, offset: start - tensor.start(), bytes: at..at + len })
         })

@@ -2,7 +2,7 @@
 
 use super::extents::filled;
 use super::{Access, Buffers, Chunk, Extent, Method, Placement, PlanOptions, gather};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
 
 /// What all reads in flight of a whole load that slices are gathered from may take together, beside what stays.
-const GATHERED_BYTES: u64 = 128 << 20;
+const MAX_GATHER_BYTES: u64 = 128 << 20;
 
 /// The size of a read that is asked for, as a power of two within the range.
 pub(super) fn chunk_bytes(asked: u64) -> u64 {
@@ -22,13 +22,13 @@ const CACHED_PART: u64 = 64 << 10;
 
 /// The largest read that a slice in pieces is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
 /// keeps; so all of them should be little beside that, and fit in what is left.
-pub(super) fn gathered_bytes(options: &PlanOptions, needed: u64) -> u64 {
-    let reads = options.gathered_reads.max(1);
+pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
+    let reads = options.max_gather_reads.max(1);
     let together = match options.access {
         Access::Stream(Buffers { limit, .. }) => limit,
         _ => {
             let left = options.memory.as_ref().map_or(u64::MAX, |memory| memory.available.saturating_sub(needed));
-            left.min(GATHERED_BYTES)
+            left.min(MAX_GATHER_BYTES)
         }
     };
     // A power of two that is not above the share of each.
@@ -63,33 +63,33 @@ fn cut_one(
         let sliced = filled(placements, extent.tensors.clone());
         return gather::cut(extent, id, pieces, &sliced, size as u64, cached, chunks);
     }
-    let size = size.max(extent.alignment.bytes() as usize);
-    let lead = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
+    let size = size.max(extent.alignment.as_u64() as usize);
+    let align_prefix = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
     let tail = extent.alignment.up(extent.range.end()).unwrap_or(u64::MAX) - extent.range.end();
-    let slot_start = extent.place - lead;
-    let wanted_end = extent.place + extent.range.len() as usize;
-    let slot_end = wanted_end + tail as usize;
+    let slot_start = extent.buffer_offset - align_prefix;
+    let payload_end = extent.buffer_offset + extent.range.len() as usize;
+    let slot_end = payload_end + tail as usize;
     let mut at = slot_start;
     let mut first = extent.tensors.start;
-    while at < wanted_end {
+    while at < payload_end {
         let boundary = (at / size + 1) * size;
         // What lies past the last cut belongs to the last chunk, also when only the alignment's tail does.
-        let mut end = if boundary >= wanted_end { slot_end } else { boundary };
-        let mut offset = extent.range.start() + at as u64 - extent.place as u64;
-        if planted!(OffsetCutTo32Bits) {
+        let mut end = if boundary >= payload_end { slot_end } else { boundary };
+        let mut offset = extent.range.start() + at as u64 - extent.buffer_offset as u64;
+        if seeded_bug!(OffsetCutTo32Bits) {
             offset &= u64::from(u32::MAX);
         }
-        let mut want = end.min(wanted_end) - at;
+        let mut payload_len = end.min(payload_end) - at;
         let mut direct = extent.method == Method::Direct;
         if direct {
-            let (part, is_cached) = cached_part(cached, offset, offset + want as u64, extent.alignment);
-            if part < offset + want as u64 {
-                want = (part - offset) as usize;
-                end = at + want;
+            let (part, is_cached) = cached_part(cached, offset, offset + payload_len as u64, extent.alignment);
+            if part < offset + payload_len as u64 {
+                payload_len = (part - offset) as usize;
+                end = at + payload_len;
             }
             direct = !is_cached;
         }
-        let file_end = offset + want as u64;
+        let file_end = offset + payload_len as u64;
         // Tensors without a byte may lie anywhere; between the others of an extent the order is that of the file.
         let ends_before = |p: &Placement| p.range.is_empty() || p.range.end() <= offset;
         while first < extent.tensors.end && ends_before(&placements[first]) {
@@ -101,11 +101,11 @@ fn cut_one(
             extent: id,
             file: extent.file,
             offset,
-            want,
-            slot: at..if direct { end } else { at + want },
+            payload_len,
+            buffer_range: at..if direct { end } else { at + payload_len },
             gathered: false,
             // Less than an alignment.
-            lead: extent.range.start().saturating_sub(offset) as u32,
+            align_prefix: extent.range.start().saturating_sub(offset) as u32,
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment: if direct { extent.alignment } else { Alignment::ONE },
             tensors: first..first + past,

@@ -1,6 +1,6 @@
 //! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
 
-use super::chunks::gathered_bytes;
+use super::chunks::max_gather_read;
 use super::{
     Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment, ties,
 };
@@ -16,7 +16,7 @@ use core::ops::Range;
 /// A direct run is at least this many alignments long: the two edges that are read along are then under 2 % of it.
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
 /// Tensors that share a buffer of a stream may always have so much together.
-const MIN_GATHER: u64 = 64 << 10;
+const MIN_BUFFER_BYTES: u64 = 64 << 10;
 /// A plan has no more reads than this of pieces apart: past it, its own description would take more than it saves.
 const MAX_APART: u64 = 1 << 20;
 
@@ -27,7 +27,7 @@ pub(super) struct LaidOut {
     pub(super) arena_bytes: u64,
     pub(super) slices: Slices,
     /// The bytes of files that slices in pieces span.
-    pub(super) gathered_bytes: u64,
+    pub(super) strided_span: u64,
 }
 
 /// The tensors of a piece of a run end before `end`; those of the next piece start with `start_of_next`.
@@ -84,7 +84,7 @@ pub(super) fn lay_out(
             mapped: Vec::new(),
             arena_bytes: 0,
             slices: Slices::default(),
-            gathered_bytes: 0,
+            strided_span: 0,
         },
         catalog,
         options,
@@ -137,7 +137,7 @@ pub(super) fn lay_out(
             }
             continue;
         }
-        let max_gap = options.merge_gap.min(layout.gap_budget);
+        let max_gap = options.max_merge_gap.min(layout.gap_budget);
         match &mut run {
             Some(run)
                 if run.takes(tensor.file, &lies, alignment, max_gap)
@@ -216,14 +216,14 @@ impl Layout<'_> {
         let limits = self.options.direct.get(run.file.index()).copied().flatten()?;
         let worth_it = is_worth_it(run.end - run.start, limits);
         // Both edges of a buffer are read along, and should be little of it.
-        let fits = self.gather().is_none_or(|gather| limits.both().bytes() * 16 <= gather);
+        let fits = self.buffer_bytes().is_none_or(|buffer_bytes| limits.both().as_u64() * 16 <= buffer_bytes);
         (run.in_place && worth_it && fits).then(|| limits.both())
     }
 
     /// What tensors that share a buffer of a stream may have together.
-    fn gather(&self) -> Option<u64> {
+    fn buffer_bytes(&self) -> Option<u64> {
         match self.options.access {
-            Access::Stream(buffers) => Some(gather_bytes(&buffers)),
+            Access::Stream(buffers) => Some(buffer_bytes(&buffers)),
             _ => None,
         }
     }
@@ -234,7 +234,7 @@ impl Layout<'_> {
         let alignment = direct.unwrap_or(Alignment::ONE);
         let modulus = alignment.max(run.alignment);
         let slot_start = alignment.down(run.start);
-        let residue = if run.in_place { slot_start & (modulus.bytes() - 1) } else { 0 };
+        let residue = if run.in_place { slot_start & (modulus.as_u64() - 1) } else { 0 };
         let slot = place(cursor, residue, modulus)?;
         let end = slot.checked_add(alignment.up(run.end)? - slot_start)?;
         Some(Footprint { direct, address: slot + (run.start - slot_start), end })
@@ -242,9 +242,9 @@ impl Layout<'_> {
 
     /// Whether the run still fits in a buffer when it goes on to `end`.
     fn shares_buffer(&self, run: &Run, end: u64, alignment: Alignment) -> bool {
-        let Some(gather) = self.gather() else { return true };
+        let Some(buffer_bytes) = self.buffer_bytes() else { return true };
         let joined = Run { end, alignment: run.alignment.max(alignment), ..*run };
-        self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= gather)
+        self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= buffer_bytes)
     }
 
     /// Places the run, or, where it is longer than a buffer of a stream, the pieces of it.
@@ -252,11 +252,11 @@ impl Layout<'_> {
         if let Some(pieces) = run.pieces {
             return self.end_pieces(run, pieces, tensors_end);
         }
-        let (Access::Stream(buffers), Some(gather)) = (self.options.access, self.gather()) else {
+        let (Access::Stream(buffers), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes()) else {
             return self.place(run, tensors_end);
         };
         let needed = self.footprint(run, 0).map_or(u64::MAX, |footprint| footprint.end);
-        if needed <= gather || (!buffers.split && needed <= buffers.limit) {
+        if needed <= buffer_bytes || (!buffers.split && needed <= buffers.limit) {
             self.count(run.end - run.start, 1)?;
             return self.place(run, tensors_end);
         }
@@ -269,15 +269,15 @@ impl Layout<'_> {
         if !buffers.split {
             return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
-        self.count(run.end - run.start, (run.end - run.start) / (gather / 8 * 7) + 1)?;
+        self.count(run.end - run.start, (run.end - run.start) / (buffer_bytes / 8 * 7) + 1)?;
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
         let (whole, alignment) = self.least(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
         // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
-        let margin = 2 * direct.max(alignment).bytes().max(whole.next_power_of_two());
-        let step = (gather - margin) / margin * margin;
+        let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
+        let step = (buffer_bytes - margin) / margin * margin;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
         let mut piece = Run { end: run.start, ..run };
         let mut cut = base;
@@ -304,22 +304,22 @@ impl Layout<'_> {
     /// Places a slice in pieces, or, where it is longer than a buffer of a stream, the parts of it.
     fn end_pieces(&mut self, run: &Run, pieces: Strided, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
-        let apart = pieces.gap() > self.options.gather_gap
+        let apart = pieces.gap() > self.options.max_read_gap
             && self.apart.checked_add(pieces.count()).is_some_and(|apart| apart <= self.most_apart());
         self.apart += if apart { pieces.count() } else { 0 };
-        self.out.gathered_bytes = self.out.gathered_bytes.saturating_add(span);
+        self.out.strided_span = self.out.strided_span.saturating_add(span);
         let sliced = filled(&self.out.placements, run.first..tensors_end);
-        let bytes = pieces.bytes();
+        let bytes = pieces.byte_len();
         let part = match self.options.access {
             Access::Stream(buffers) => {
-                let gather = gather_bytes(&buffers);
-                if bytes > gather && !buffers.split && bytes > buffers.limit {
+                let buffer_bytes = buffer_bytes(&buffers);
+                if bytes > buffer_bytes && !buffers.split && bytes > buffers.limit {
                     let tensor = self.catalog.tensor(self.out.placements[sliced.start].tensor).name.to_owned();
                     return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
                 }
                 let (whole, _) = self.least(sliced.clone());
-                let part = if buffers.split && bytes > gather { gather / whole * whole } else { bytes };
-                let reads = if apart { pieces.count() } else { span / gathered_bytes(self.options, 0) };
+                let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
+                let reads = if apart { pieces.count() } else { span / max_gather_read(self.options, 0) };
                 self.pieces = self.pieces.saturating_add(reads);
                 self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
                 part
@@ -382,7 +382,7 @@ impl Layout<'_> {
             pieces: Some(pieces),
             apart,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
-            place,
+            buffer_offset: place,
             buffer_bytes: in_memory(end)?,
             alignment: direct.unwrap_or(Alignment::ONE),
             tensors,
@@ -392,12 +392,13 @@ impl Layout<'_> {
 
     /// Counts what the plan itself takes, before it is made: a stream's memory must not go into its own description.
     fn count(&mut self, bytes: u64, buffers: u64) -> Result<(), Error> {
-        let (Access::Stream(Buffers { limit, .. }), Some(gather)) = (self.options.access, self.gather()) else {
+        let (Access::Stream(Buffers { limit, .. }), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes())
+        else {
             return Ok(());
         };
         self.pieces = self.pieces.saturating_add(buffers).saturating_add(bytes / self.options.shortest_chunk());
         if self.pieces > most_pieces(limit) {
-            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, gather, limit });
+            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes: buffer_bytes, limit });
         }
         Ok(())
     }
@@ -444,7 +445,7 @@ impl Layout<'_> {
             pieces: None,
             apart: false,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
-            place: usize::try_from(address).unwrap_or(usize::MAX),
+            buffer_offset: usize::try_from(address).unwrap_or(usize::MAX),
             buffer_bytes: in_memory(buffer_bytes)?,
             alignment: direct.unwrap_or(Alignment::ONE),
             tensors: run.first..tensors_end,
@@ -454,8 +455,8 @@ impl Layout<'_> {
 }
 
 /// What tensors that share a buffer of a stream may have together.
-pub(super) fn gather_bytes(buffers: &Buffers) -> u64 {
-    buffers.gather.max(MIN_GATHER)
+pub(super) fn buffer_bytes(buffers: &Buffers) -> u64 {
+    buffers.buffer_bytes.max(MIN_BUFFER_BYTES)
 }
 
 /// Of these placements those that have bytes: a tensor, or several that are the same bytes, which follow one another.
@@ -490,11 +491,11 @@ pub(super) fn in_memory(bytes: u64) -> Result<usize, Error> {
 
 /// Short runs cost less through the page cache, and pack without the edges that a direct read brings along.
 fn is_worth_it(bytes: u64, limits: DirectLimits) -> bool {
-    bytes >= MIN_DIRECT_ALIGNMENTS * limits.both().bytes()
+    bytes >= MIN_DIRECT_ALIGNMENTS * limits.both().as_u64()
 }
 
 /// The first address from `cursor` on that is congruent to `residue`.
 fn place(cursor: u64, residue: u64, modulus: Alignment) -> Option<u64> {
     let below = modulus.down(cursor) + residue;
-    if below >= cursor { Some(below) } else { below.checked_add(modulus.bytes()) }
+    if below >= cursor { Some(below) } else { below.checked_add(modulus.as_u64()) }
 }

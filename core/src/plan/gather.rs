@@ -3,7 +3,7 @@
 //! A slice of a dimension other than the slowest is [`Strided`]: many pieces with a gap of always the same length between
 //! them. There are two ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of
 //! which the pieces are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
-//! as long as so many bytes ([`PlanOptions::gather_gap`]). So all pieces of a slice are read along if the gap is not longer
+//! as long as so many bytes ([`PlanOptions::max_read_gap`]). So all pieces of a slice are read along if the gap is not longer
 //! than that, and apart if it is.
 //!
 //! The pieces in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
@@ -13,11 +13,11 @@
 //! [`Gather`] says what to copy: pieces with gaps between them, and direct reads, whose addresses these pieces cannot have, as they follow
 //! one another at any length.
 //!
-//! [`PlanOptions::gather_gap`]: super::PlanOptions::gather_gap
+//! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
 
 use super::chunks::covers;
 use super::{Chunk, Extent, Method};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::strided::Strided;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use crate::write_only::WriteOnly;
@@ -33,23 +33,23 @@ pub struct Gather {
     /// The first of the pieces' bytes that the chunk brings, and one past the last, counted by the pieces.
     from: u64,
     to: u64,
-    landing: Range<usize>,
+    dest_range: Range<usize>,
 }
 
 impl Gather {
     /// What a chunk of a strided extent brings.
     pub(super) fn new(chunk: &Chunk, extent: &Extent, pieces: Strided) -> Self {
-        let from = pieces.before(chunk.offset + u64::from(chunk.lead));
-        let to = pieces.before(chunk.offset + chunk.want as u64);
+        let from = pieces.before(chunk.offset + u64::from(chunk.align_prefix));
+        let to = pieces.before(chunk.offset + chunk.payload_len as u64);
         // All of it lies behind the extent's first byte, in memory whose length is a usize.
-        let start = extent.place + (from - pieces.before(extent.range.start())) as usize;
-        Self { pieces, offset: chunk.offset, from, to, landing: start..start + (to - from) as usize }
+        let start = extent.buffer_offset + (from - pieces.before(extent.range.start())) as usize;
+        Self { pieces, offset: chunk.offset, from, to, dest_range: start..start + (to - from) as usize }
     }
 
     /// Where it goes: the bytes of the arena, or of the extent's own buffer, that are filled by it alone.
     #[must_use]
-    pub fn landing(&self) -> Range<usize> {
-        self.landing.clone()
+    pub fn dest_range(&self) -> Range<usize> {
+        self.dest_range.clone()
     }
 
     /// What to copy: bytes of the buffer, and where the first of them goes, counted from the start of the landing. They fill it without a gap.
@@ -71,11 +71,12 @@ impl Gather {
     /// Copies from the buffer to the landing's memory.
     ///
     /// # Panics
-    /// When `buffer` or `landing` is shorter than the chunk's.
-    pub fn copy(&self, buffer: &[u8], landing: &mut WriteOnly<'_>) {
+    /// When `buffer` or `dest_range` is shorter than the chunk's.
+    pub fn copy(&self, buffer: &[u8], dest_range: &mut WriteOnly<'_>) {
         for (source, target) in self.copies() {
-            let source = if planted!(GatherShifted) && target > 0 { source.start - 1..source.end - 1 } else { source };
-            landing.write(target, &buffer[source]);
+            let source =
+                if seeded_bug!(GatherShifted) && target > 0 { source.start - 1..source.end - 1 } else { source };
+            dest_range.write(target, &buffer[source]);
         }
     }
 }
@@ -97,24 +98,24 @@ pub(super) fn cut(
         let start = pieces.offset_of(at);
         let aligned = extent.alignment.down(start);
         // No shorter than the alignment, so that it reaches past `start`.
-        let mut to = pieces.before(aligned.saturating_add(size.max(extent.alignment.bytes()))).min(end);
+        let mut to = pieces.before(aligned.saturating_add(size.max(extent.alignment.as_u64()))).min(end);
         if extent.apart {
             to = to.min(pieces.end_of_piece(at));
         }
         let range = pieces.file_range(at, to);
         let direct = extent.method == Method::Direct && !covers(cached, aligned, range.end());
         let (offset, alignment) = if direct { (aligned, extent.alignment) } else { (start, Alignment::ONE) };
-        let want = (range.end() - offset) as usize;
-        let len = alignment.up(range.end()).map_or(want, |up| (up - offset) as usize);
-        let place = extent.place + (at - first) as usize;
+        let payload_len = (range.end() - offset) as usize;
+        let len = alignment.up(range.end()).map_or(payload_len, |up| (up - offset) as usize);
+        let place = extent.buffer_offset + (at - first) as usize;
         let in_place = !direct && range.len() == to - at;
         chunks.push(Chunk {
             extent: id,
             file: extent.file,
             offset,
-            want,
-            slot: if in_place { place..place + want } else { 0..len },
-            lead: (start - offset) as u32,
+            payload_len,
+            buffer_range: if in_place { place..place + payload_len } else { 0..len },
+            align_prefix: (start - offset) as u32,
             gathered: !in_place,
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment,

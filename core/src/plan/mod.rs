@@ -21,7 +21,7 @@ pub use gather::Gather;
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
-use crate::strategy::MOST_GATHERED;
+use crate::strategy::MAX_GATHER_READS;
 use crate::strided::Strided;
 use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
 use crate::wanted::{Slice, Wanted};
@@ -104,15 +104,15 @@ pub struct PlanOptions {
     /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
     pub file_chunk_bytes: Vec<u64>,
     /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
-    pub merge_gap: u64,
+    pub max_merge_gap: u64,
     /// The widest gap between the pieces of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
     /// time that one more request takes. What is read along takes no memory that stays.
-    pub gather_gap: u64,
+    pub max_read_gap: u64,
     /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
     /// stream's limit, or what memory is left, up to 128 MiB.
-    pub gathered_reads: u64,
+    pub max_gather_reads: u64,
     /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
-    /// reads that slices are gathered from ([`gathered_reads`](Self::gathered_reads)).
+    /// reads that slices are gathered from ([`max_gather_reads`](Self::max_gather_reads)).
     pub memory: Option<MemoryLimit>,
 }
 
@@ -125,9 +125,9 @@ impl Default for PlanOptions {
             tensor_alignment: Alignment::ONE,
             chunk_bytes: 4 << 20,
             file_chunk_bytes: Vec::new(),
-            merge_gap: 128 << 10,
-            gather_gap: 128 << 10,
-            gathered_reads: MOST_GATHERED as u64,
+            max_merge_gap: 128 << 10,
+            max_read_gap: 128 << 10,
+            max_gather_reads: MAX_GATHER_READS as u64,
             memory: None,
         }
     }
@@ -159,7 +159,7 @@ pub struct Extent {
     /// How it is read.
     pub method: Method,
     /// Where the first byte of `range` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
-    pub place: usize,
+    pub buffer_offset: usize,
     /// The size of its own buffer; 0 when all extents lie in one arena.
     pub buffer_bytes: usize,
     /// The alignment that its reads keep; one byte for buffered reads.
@@ -178,15 +178,15 @@ pub struct Chunk {
     /// Its first byte in the file, aligned for a direct read.
     pub offset: u64,
     /// How many bytes must land.
-    pub want: usize,
-    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `want` long, up to the alignment. When it is
+    pub payload_len: usize,
+    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `payload_len` long, up to the alignment. When it is
     /// [gathered](Self::gathered), it is read to a buffer apart, and these are that one's bytes, from 0 on.
-    pub slot: Range<usize>,
+    pub buffer_range: Range<usize>,
     /// Whether it is read to a buffer apart, from where [`Plan::gather`] says what to copy. That buffer has an address that is aligned to
     /// [`alignment`](Self::alignment).
     pub gathered: bool,
     /// How many of its first bytes alignment brought along: they are of no extent, or of a chunk before.
-    pub lead: u32,
+    pub align_prefix: u32,
     /// How it is read.
     pub method: Method,
     /// The alignment that a resumed direct read keeps.
@@ -320,8 +320,8 @@ impl Plan {
 
     /// How many bytes a placement has.
     #[must_use]
-    pub fn bytes(&self, placement: usize) -> u64 {
-        self.pieces(placement).map_or(self.placements[placement].range.len(), Strided::bytes)
+    pub fn byte_len(&self, placement: usize) -> u64 {
+        self.pieces(placement).map_or(self.placements[placement].range.len(), Strided::byte_len)
     }
 
     /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.
@@ -358,8 +358,8 @@ impl Plan {
 
     /// The bytes of the arena, or of its extent's own buffer, that a chunk fills, with what alignment adds: no other chunk has them.
     #[must_use]
-    pub fn landing(&self, chunk: &Chunk) -> Range<usize> {
-        self.gather(chunk).map_or(chunk.slot.clone(), |gather| gather.landing())
+    pub fn dest_range(&self, chunk: &Chunk) -> Range<usize> {
+        self.gather(chunk).map_or(chunk.buffer_range.clone(), |gather| gather.dest_range())
     }
 
     /// The bytes of the selected tensors; those of tensors that are the same bytes and have one place are counted once.
@@ -371,7 +371,7 @@ impl Plan {
     /// The bytes that must land for the load to be done: the selected ones, and those read along between them.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.want as u64).sum()
+        self.chunks.iter().map(|chunk| chunk.payload_len as u64).sum()
     }
 }
 
@@ -437,9 +437,9 @@ impl Planner {
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
         // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
-        let gathered = chunks::gathered_bytes(&self.options, needed);
+        let gathered = chunks::max_gather_read(&self.options, needed);
         let reads = laid_out.arena_bytes / self.options.shortest_chunk()
-            + laid_out.gathered_bytes / gathered
+            + laid_out.strided_span / gathered
             + laid_out.extents.len() as u64;
         if reads > u64::from(u32::MAX / 2) {
             return Err(Error::TooMany { what: "reads" });

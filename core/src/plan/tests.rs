@@ -133,7 +133,7 @@ fn what_is_cached_is_copied_beside_the_direct_reads_of_the_rest() {
     assert_eq!(plan.extents().len(), 1);
     let buffered: Vec<bool> = plan.chunks().iter().map(|chunk| chunk.method == Method::Buffered).collect();
     for (chunk, &buffered) in plan.chunks().iter().zip(&buffered) {
-        assert_eq!(buffered, chunk.offset + chunk.want as u64 <= 40 << 20, "{chunk:?}");
+        assert_eq!(buffered, chunk.offset + chunk.payload_len as u64 <= 40 << 20, "{chunk:?}");
     }
     // Neither waits for the other.
     let first = &buffered[..buffered.len() / 4];
@@ -153,7 +153,7 @@ fn a_hole_in_what_is_cached_is_all_that_is_read_past_it() {
         PlanOptions { direct: vec![limits(512)], cached: vec![cached], chunk_bytes: 4 * MIB, ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
     let direct = || plan.chunks().iter().filter(|chunk| chunk.method == Method::Direct);
-    let holes: Vec<usize> = direct().filter(|chunk| chunk.offset < 24 * MIB).map(|chunk| chunk.want).collect();
+    let holes: Vec<usize> = direct().filter(|chunk| chunk.offset < 24 * MIB).map(|chunk| chunk.payload_len).collect();
     assert_eq!(holes, [vec![512 << 10], vec![64 << 10; 11]].concat());
     // The little one is not worth two more reads.
     assert_eq!(direct().filter(|chunk| (24 * MIB..32 * MIB).contains(&chunk.offset)).count(), 2, "{:?}", plan.chunks());
@@ -167,7 +167,7 @@ proptest! {
         direct in prop::collection::vec(prop_oneof![Just(None), Just(limits(512)), Just(limits(4096))], 4),
         tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
         chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20), Just(4 << 20)],
-        merge_gap in prop_oneof![Just(0_u64), Just(4096), Just(1 << 20)],
+        max_merge_gap in prop_oneof![Just(0_u64), Just(4096), Just(1 << 20)],
         bounds in prop::collection::btree_set(0_u64..10_000_000, 0..12),
     ) {
         let catalog = catalog(&files);
@@ -179,29 +179,29 @@ proptest! {
             all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         let options =
-            PlanOptions { direct, cached: cached.clone(), tensor_alignment: alignment, chunk_bytes, merge_gap, ..PlanOptions::default() };
+            PlanOptions { direct, cached: cached.clone(), tensor_alignment: alignment, chunk_bytes, max_merge_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &selected).expect("no limit is set");
 
         // Slots are disjoint and inside the arena, and chunks keep the alignment of direct reads.
-        let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| chunk.slot.clone()).collect();
+        let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| chunk.buffer_range.clone()).collect();
         slots.sort_by_key(|slot| slot.start);
         prop_assert!(slots.windows(2).all(|pair| pair[0].end <= pair[1].start));
         prop_assert!(slots.iter().all(|slot| slot.start < slot.end && slot.end <= plan.arena_bytes()));
         for chunk in plan.chunks() {
-            prop_assert!(chunk.want >= 1 && chunk.want <= chunk.slot.len());
+            prop_assert!(chunk.payload_len >= 1 && chunk.payload_len <= chunk.buffer_range.len());
             if chunk.method == Method::Direct {
                 prop_assert!(chunk.alignment.divides(chunk.offset));
-                prop_assert!(chunk.alignment.divides(chunk.slot.start as u64));
-                prop_assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+                prop_assert!(chunk.alignment.divides(chunk.buffer_range.start as u64));
+                prop_assert!(chunk.alignment.divides(chunk.buffer_range.len() as u64));
             }
             // What is cached does not come from the device, and what is not does, where there is a choice.
             let Some(cached) = cached.get(chunk.file.index()) else { continue };
-            let end = chunk.offset + chunk.want as u64;
+            let end = chunk.offset + chunk.payload_len as u64;
             let parts = cached.iter().map(|part| end.min(part.end()).saturating_sub(chunk.offset.max(part.start())));
             if chunk.method == Method::Direct {
                 prop_assert!(parts.max().unwrap_or(0) < (64 << 10) + 2 * 4096, "{:?}", chunk);
             } else if plan.extents()[chunk.extent.index()].method == Method::Direct {
-                prop_assert_eq!(parts.max(), Some(chunk.want as u64));
+                prop_assert_eq!(parts.max(), Some(chunk.payload_len as u64));
             }
         }
         // Each tensor's bytes come from its own place in the file, each byte from exactly one chunk.
@@ -213,11 +213,11 @@ proptest! {
             let mut covered = 0;
             for chunk in plan.chunks().iter().filter(|chunk| chunk.file == tensor.file) {
                 let start = chunk.offset.max(tensor.range.start());
-                let end = (chunk.offset + chunk.want as u64).min(tensor.range.end());
+                let end = (chunk.offset + chunk.payload_len as u64).min(tensor.range.end());
                 if start < end && chunk.tensors.contains(&index) {
                     covered += end - start;
                     prop_assert_eq!(
-                        chunk.slot.start as u64 + (start - chunk.offset),
+                        chunk.buffer_range.start as u64 + (start - chunk.offset),
                         place as u64 + (start - tensor.range.start())
                     );
                 }
@@ -231,8 +231,8 @@ proptest! {
     }
 }
 
-fn streamed(gather: u64, limit: u64, split: bool, order: Order) -> Access {
-    Access::Stream(Buffers { gather, limit, split, order })
+fn streamed(buffer_bytes: u64, limit: u64, split: bool, order: Order) -> Access {
+    Access::Stream(Buffers { buffer_bytes: buffer_bytes, limit, split, order })
 }
 
 #[test]
@@ -338,7 +338,7 @@ proptest! {
         shuffle in any::<u64>(),
         direct in prop::collection::vec(prop_oneof![Just(None), Just(limits(512)), Just(limits(4096))], 4),
         tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
-        gather in prop_oneof![Just(1_u64 << 16), Just(1 << 18), Just(1 << 20)],
+        buffer_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 18), Just(1 << 20)],
         split in any::<bool>(),
         order in prop_oneof![Just(Order::Arrival), Just(Order::File), Just(Order::Listed)],
     ) {
@@ -352,7 +352,7 @@ proptest! {
         // A tensor and what alignment adds.
         let limit = 3_000_000 + 2 * 4096;
         let options = PlanOptions {
-            access: streamed(gather, limit, split, order),
+            access: streamed(buffer_bytes, limit, split, order),
             direct,
             tensor_alignment: alignment,
             chunk_bytes: 1 << 16,
@@ -366,18 +366,18 @@ proptest! {
         let mut chunks = plan.chunks().iter().peekable();
         for (index, extent) in plan.extents().iter().enumerate() {
             let whole = plan.parts(ExtentId(index as u32)).filter(|part| !part.bytes.is_empty()).count() == 1;
-            let most = if split || !whole { gather } else { limit };
+            let most = if split || !whole { buffer_bytes } else { limit };
             prop_assert!(extent.buffer_bytes as u64 <= most);
             let mut filled = None;
             while let Some(chunk) = chunks.next_if(|chunk| chunk.extent.index() == index) {
-                prop_assert!(filled.is_none_or(|filled| filled == chunk.slot.start) && chunk.want <= chunk.slot.len());
-                prop_assert_eq!(chunk.offset as i64 - chunk.slot.start as i64, extent.range.start() as i64 - extent.place as i64);
+                prop_assert!(filled.is_none_or(|filled| filled == chunk.buffer_range.start) && chunk.payload_len <= chunk.buffer_range.len());
+                prop_assert_eq!(chunk.offset as i64 - chunk.buffer_range.start as i64, extent.range.start() as i64 - extent.buffer_offset as i64);
                 if chunk.method == Method::Direct {
                     prop_assert!(chunk.alignment.divides(chunk.offset));
-                    prop_assert!(chunk.alignment.divides(chunk.slot.start as u64));
-                    prop_assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+                    prop_assert!(chunk.alignment.divides(chunk.buffer_range.start as u64));
+                    prop_assert!(chunk.alignment.divides(chunk.buffer_range.len() as u64));
                 }
-                filled = Some(chunk.slot.end);
+                filled = Some(chunk.buffer_range.end);
             }
             prop_assert!(filled.is_some_and(|filled| filled <= extent.buffer_bytes));
         }
@@ -400,7 +400,7 @@ proptest! {
                     let whole = bytes == tensor.range.len();
                     let wanted = tensor.dtype.alignment().max(if whole { tensor_alignment } else { 1 });
                     prop_assert_eq!(part.bytes.start as u64 % wanted, part.offset % wanted);
-                    prop_assert_eq!(part.bytes.start - extent.place, (tensor.range.start() + part.offset - extent.range.start()) as usize);
+                    prop_assert_eq!(part.bytes.start - extent.buffer_offset, (tensor.range.start() + part.offset - extent.range.start()) as usize);
                 }
                 prop_assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");
                 next[part.placement] = if bytes == 0 { u64::MAX } else { part.offset + bytes };

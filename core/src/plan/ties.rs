@@ -4,7 +4,7 @@
 //! one. Where the caller lists something between them, or wants another part of each, they are read for each: of a stream, the first may be
 //! gone by then. They are so too where they come in parts and in order, as the first is to be over before the second begins.
 
-use super::extents::gather_bytes;
+use super::extents::buffer_bytes;
 use super::{Access, Buffers, Order, PlanOptions};
 use crate::catalog::Catalog;
 use crate::wanted::Wanted;
@@ -29,7 +29,7 @@ fn comes_in_parts(catalog: &Catalog, wanted: &Wanted, options: &PlanOptions) -> 
     match options.access {
         // What alignment adds to a buffer is less than the other half of it.
         Access::Stream(buffers @ Buffers { split: true, order: Order::File | Order::Listed, .. }) => {
-            wanted.bytes(&catalog.tensor(wanted.tensor())) > gather_bytes(&buffers) / 2
+            wanted.byte_len(&catalog.tensor(wanted.tensor())) > buffer_bytes(&buffers) / 2
         }
         _ => false,
     }
@@ -46,7 +46,7 @@ fn cut_alike(catalog: &Catalog, a: &Wanted, b: &Wanted) -> bool {
 pub(super) fn distinct_bytes(catalog: &Catalog, mut selected: &[Wanted], options: &PlanOptions) -> u64 {
     let mut bytes = 0_u64;
     while let Some(wanted) = selected.first() {
-        bytes = bytes.saturating_add(wanted.bytes(&catalog.tensor(wanted.tensor())));
+        bytes = bytes.saturating_add(wanted.byte_len(&catalog.tensor(wanted.tensor())));
         selected = &selected[together(catalog, selected, options)..];
     }
     bytes

@@ -51,7 +51,7 @@ impl SizeClass {
     /// The bytes that a buffer of this class holds at least.
     #[inline]
     #[must_use]
-    pub fn bytes(self) -> usize {
+    pub fn size(self) -> usize {
         let (doubling, step) = (u32::from(self.0) >> STEP_BITS, usize::from(self.0) & (STEPS as usize - 1));
         (STEPS as usize + step) << (MIN_SHIFT - STEP_BITS + doubling)
     }
@@ -71,7 +71,7 @@ impl SizeClass {
 
 impl fmt::Debug for SizeClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SizeClass({} bytes)", self.bytes())
+        write!(f, "SizeClass({} bytes)", self.size())
     }
 }
 
@@ -83,11 +83,11 @@ mod tests {
     #[test]
     fn classes_ascend_and_are_their_own_class() {
         let all: alloc::vec::Vec<SizeClass> = SizeClass::all().collect();
-        assert_eq!((all[0].bytes(), all[COUNT - 1].bytes()), (MIN_BYTES, MAX_BYTES));
-        assert!(all.windows(2).all(|pair| pair[0].bytes() < pair[1].bytes()));
+        assert_eq!((all[0].size(), all[COUNT - 1].size()), (MIN_BYTES, MAX_BYTES));
+        assert!(all.windows(2).all(|pair| pair[0].size() < pair[1].size()));
         for class in all {
-            assert_eq!(SizeClass::holding(class.bytes()), Some(class));
-            assert_eq!(SizeClass::within(class.bytes()), Some(class));
+            assert_eq!(SizeClass::holding(class.size()), Some(class));
+            assert_eq!(SizeClass::within(class.size()), Some(class));
         }
     }
 
@@ -96,17 +96,17 @@ mod tests {
         assert_eq!(SizeClass::holding(MAX_BYTES + 1), None);
         assert_eq!(SizeClass::holding(0), SizeClass::holding(1));
         assert_eq!(SizeClass::within(MIN_BYTES - 1), None);
-        assert_eq!(SizeClass::within(usize::MAX).map(SizeClass::bytes), Some(MAX_BYTES));
+        assert_eq!(SizeClass::within(usize::MAX).map(SizeClass::size), Some(MAX_BYTES));
     }
 
     proptest! {
         #[test]
         fn a_class_holds_its_requests_and_wastes_a_quarter_at_most(bytes in 1_usize..=MAX_BYTES) {
             let class = SizeClass::holding(bytes).expect("in range");
-            prop_assert!(class.bytes() >= bytes);
-            prop_assert!(class.bytes() <= MIN_BYTES.max(bytes + bytes / 4));
+            prop_assert!(class.size() >= bytes);
+            prop_assert!(class.size() <= MIN_BYTES.max(bytes + bytes / 4));
             if let Some(within) = SizeClass::within(bytes) {
-                prop_assert!(within.bytes() <= bytes && within <= class);
+                prop_assert!(within.size() <= bytes && within <= class);
             }
         }
     }

@@ -9,7 +9,7 @@
 use super::class::{MIN_BYTES, SizeClass};
 use super::storage::{Growing, Shelf, Storage};
 use super::waiters::{Turn, Waiters};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use core::array;
 use core::fmt;
@@ -29,7 +29,7 @@ pub trait Provider {
     fn allocate(&self, bytes: usize) -> Result<Self::Block, Self::Error>;
 
     /// The bytes that a block was allocated with.
-    fn bytes(&self, block: &Self::Block) -> usize;
+    fn byte_len(&self, block: &Self::Block) -> usize;
 }
 
 /// A faster cache above the depot. It holds blocks that count as retained but that the depot cannot reach by itself.
@@ -92,7 +92,7 @@ struct Shelved<S: Storage, B> {
 
 /// What is asked for, in terms of blocks.
 #[derive(Debug, Clone, Copy)]
-struct Want {
+struct BlockRequest {
     /// At least this many bytes.
     bytes: usize,
     /// Where fitting blocks are shelved.
@@ -160,12 +160,12 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     /// # Errors
     /// [`TakeError`].
     pub fn try_take(&self, bytes: usize, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
-        let want = self.want(bytes)?;
+        let request = self.request(bytes)?;
         if self.has_waiters() {
             return Err(TakeError::Exhausted);
         }
-        match self.take_now(want, affinity) {
-            Err(TakeError::Exhausted) if self.recall(affinity) => self.take_now(want, affinity),
+        match self.take_now(request, affinity) {
+            Err(TakeError::Exhausted) if self.recall(affinity) => self.take_now(request, affinity),
             result => result,
         }
     }
@@ -173,9 +173,9 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     /// Up to `most` retained blocks of at least `bytes`, at the price of one, for the tier above to refill itself. Never
     /// allocates. `taken` must not call the depot.
     pub fn take_retained(&self, bytes: usize, affinity: usize, most: usize, mut taken: impl FnMut(P::Block)) {
-        let Ok(want) = self.want(bytes) else { return };
+        let Ok(request) = self.request(bytes) else { return };
         if !self.has_waiters() {
-            self.take_shelved(want, affinity, most, &mut taken);
+            self.take_shelved(request, affinity, most, &mut taken);
         }
     }
 
@@ -191,12 +191,12 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         turn: &mut Turn,
         waker: &Waker,
     ) -> Poll<Result<P::Block, TakeError<P::Error>>> {
-        let want = match self.want(bytes) {
-            Ok(want) => want,
+        let request = match self.request(bytes) {
+            Ok(request) => request,
             Err(error) => return Poll::Ready(Err(error)),
         };
         if !turn.is_waiting() && !self.has_waiters() {
-            match self.take_now(want, affinity) {
+            match self.take_now(request, affinity) {
                 Err(TakeError::Exhausted) => {}
                 result => return Poll::Ready(result),
             }
@@ -218,7 +218,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
             Ok((true, _)) => {}
         }
         fence(Ordering::SeqCst);
-        match self.take_now(want, affinity) {
+        match self.take_now(request, affinity) {
             Err(TakeError::Exhausted) => Poll::Pending,
             result => {
                 self.cancel(turn);
@@ -305,33 +305,37 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         stats
     }
 
-    fn want(&self, bytes: usize) -> Result<Want, TakeError<P::Error>> {
+    fn request(&self, bytes: usize) -> Result<BlockRequest, TakeError<P::Error>> {
         match SizeClass::holding(bytes) {
-            Some(class) if class.bytes() <= self.limit => Ok(Want { bytes, class, fresh: class.bytes() }),
+            Some(class) if class.size() <= self.limit => Ok(BlockRequest { bytes, class, fresh: class.size() }),
             // Only the rounding up does not fit: such a block has exactly the size, and is shelved one class below.
             _ if bytes <= self.limit => {
                 let class = SizeClass::within(bytes).ok_or(TakeError::TooLarge)?;
-                Ok(Want { bytes, class, fresh: bytes })
+                Ok(BlockRequest { bytes, class, fresh: bytes })
             }
             _ => Err(TakeError::TooLarge),
         }
     }
 
     /// From a shelf, or fresh; never waits.
-    fn take_now(&self, want: Want, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
+    fn take_now(&self, request: BlockRequest, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
         let mut block = None;
-        self.take_shelved(want, affinity, 1, &mut |taken| block = Some(taken));
+        self.take_shelved(request, affinity, 1, &mut |taken| block = Some(taken));
         if let Some(block) = block {
             return Ok(block);
         }
-        if !self.reserve(want.fresh) && !self.make_room(want.fresh, affinity) {
+        if !self.reserve(request.fresh) && !self.make_room(request.fresh, affinity) {
             return Err(TakeError::Exhausted);
         }
         // Counted off again unless memory comes, also when the provider panics.
-        let reserved = Reserved { depot: self, bytes: want.fresh };
-        let allocated = self.provider.allocate(want.fresh).or_else(|error| {
+        let reserved = Reserved { depot: self, bytes: request.fresh };
+        let allocated = self.provider.allocate(request.fresh).or_else(|error| {
             // What lies on the shelves may be what the system lacks.
-            if self.free_retained(usize::MAX, affinity) > 0 { self.provider.allocate(want.fresh) } else { Err(error) }
+            if self.free_retained(usize::MAX, affinity) > 0 {
+                self.provider.allocate(request.fresh)
+            } else {
+                Err(error)
+            }
         });
         let block = allocated.map_err(TakeError::Provider)?;
         core::mem::forget(reserved);
@@ -340,13 +344,13 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     }
 
     /// Takes up to `most` blocks from the first shard that has one, beginning with the own.
-    fn take_shelved(&self, want: Want, affinity: usize, most: usize, taken: &mut impl FnMut(P::Block)) {
+    fn take_shelved(&self, request: BlockRequest, affinity: usize, most: usize, taken: &mut impl FnMut(P::Block)) {
         for i in 0..SHARDS {
             let found = self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shelved| {
                 for found in 0..most {
-                    let fits = |block: &P::Block| self.provider.bytes(block) >= want.bytes;
-                    let Some(block) = shelved.shelf.take(want.class, fits) else { return found > 0 };
-                    shelved.retained -= self.provider.bytes(&block);
+                    let fits = |block: &P::Block| self.provider.byte_len(block) >= request.bytes;
+                    let Some(block) = shelved.shelf.take(request.class, fits) else { return found > 0 };
+                    shelved.retained -= self.provider.byte_len(&block);
                     // The first one serves now; the others are counted by the tier above when they do.
                     shelved.hits += u64::from(found == 0);
                     taken(block);
@@ -361,7 +365,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     /// Adds to the total if the limit allows.
     fn reserve(&self, bytes: usize) -> bool {
-        let fits = |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || planted!(LimitIgnored));
+        let fits =
+            |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || seeded_bug!(LimitIgnored));
         self.total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
     }
 
@@ -387,11 +392,11 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
             while freed < bytes {
                 let taken = shard.with(|shelved| {
                     let block = shelved.shelf.take_largest()?;
-                    shelved.retained -= self.provider.bytes(&block);
+                    shelved.retained -= self.provider.byte_len(&block);
                     Some(block)
                 });
                 let Some(block) = taken else { break };
-                freed += self.provider.bytes(&block);
+                freed += self.provider.byte_len(&block);
                 self.free(block);
             }
         }
@@ -403,7 +408,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     }
 
     fn free(&self, block: P::Block) {
-        let bytes = self.provider.bytes(&block);
+        let bytes = self.provider.byte_len(&block);
         // Only memory that is gone may be counted again.
         drop(block);
         self.total.fetch_sub(bytes, Ordering::AcqRel);
@@ -417,7 +422,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     /// Puts a block on a shelf; one that finds no place comes back.
     fn put(&self, shelved: &mut Shelved<S, P::Block>, block: P::Block) -> Result<(), P::Block> {
-        let bytes = self.provider.bytes(&block);
+        let bytes = self.provider.byte_len(&block);
         let Some(class) = SizeClass::within(bytes) else { return Err(block) };
         shelved.shelf.put(class, block)?;
         shelved.retained += bytes;
@@ -438,7 +443,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     fn wake_first(&self) {
         fence(Ordering::SeqCst);
-        if !planted!(LostWakeUp)
+        if !seeded_bug!(LostWakeUp)
             && self.has_waiters()
             && let Some(waker) = self.waiters.with(|waiters| waiters.first())
         {

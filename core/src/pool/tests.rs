@@ -42,7 +42,7 @@ impl Provider for Counted {
         Ok(Block { bytes, live: Arc::clone(&self.live) })
     }
 
-    fn bytes(&self, block: &Block) -> usize {
+    fn byte_len(&self, block: &Block) -> usize {
         block.bytes
     }
 }
@@ -397,7 +397,7 @@ fn a_provider_that_panics_keeps_nothing_reserved() {
             assert!(self.0.swap(true, Ordering::Relaxed), "on purpose");
             Ok(())
         }
-        fn bytes(&self, (): &()) -> usize {
+        fn byte_len(&self, (): &()) -> usize {
             KB
         }
     }

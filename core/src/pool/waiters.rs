@@ -1,7 +1,7 @@
 //! Those who wait for memory, served in the order in which they came.
 
 use super::storage::Queue;
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use core::task::Waker;
 
 /// A borrower's place in the queue; empty until it has to wait.
@@ -75,7 +75,7 @@ impl<S: super::Storage> Waiters<S> {
     }
 
     pub(super) fn is_first(&self, turn: &Turn) -> bool {
-        turn.0.is_some() && (planted!(WaiterStarved) || self.queue.front().map(|waiter| waiter.ticket) == turn.0)
+        turn.0.is_some() && (seeded_bug!(WaiterStarved) || self.queue.front().map(|waiter| waiter.ticket) == turn.0)
     }
 
     /// Ends a turn. What comes back is to be dropped without the lock.

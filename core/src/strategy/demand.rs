@@ -36,7 +36,7 @@ impl Demand {
         let (mut selected_bytes, mut copied_bytes) = (0_u64, 0_u64);
         let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
         let mut before: Option<&Wanted> = None;
-        for (part, tensor) in parts.filter(|(part, tensor)| part.bytes(tensor) > 0) {
+        for (part, tensor) in parts.filter(|(part, tensor)| part.byte_len(tensor) > 0) {
             // Tensors that are the same bytes are read once.
             if before.replace(part).is_some_and(|before| part.same_bytes(before, catalog)) {
                 continue;
@@ -48,8 +48,8 @@ impl Demand {
             let file = &mut files[tensor.file.index()];
             file.aligned |= in_place || pieces.is_some();
             // What is read along with them takes its time too.
-            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().gather_gap);
-            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::bytes) };
+            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().max_read_gap);
+            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::byte_len) };
             file.selected_bytes += bytes;
             selected_bytes = selected_bytes.saturating_add(bytes);
             let viewed = in_place && tensor_alignment <= Alignment::PAGE;

@@ -1,7 +1,7 @@
 //! The buffers that are whole and not yet delivered.
 
 use crate::plan::Order;
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::units::ExtentId;
 use alloc::collections::{BTreeMap, VecDeque};
 
@@ -22,7 +22,7 @@ impl<B> Outbox<B> {
     /// For so many extents.
     #[must_use]
     pub fn new(order: Order, extents: usize) -> Self {
-        let in_order = order != Order::Arrival && !planted!(OrderIgnored);
+        let in_order = order != Order::Arrival && !seeded_bug!(OrderIgnored);
         Self { ready: VecDeque::new(), early: BTreeMap::new(), in_order, released: 0, total: extents }
     }
 

@@ -1,7 +1,7 @@
 //! The buffers that are being filled.
 
 use crate::plan::Plan;
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::units::{ChunkId, ExtentId};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -81,7 +81,7 @@ impl<M> Stages<M> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
         let stage = self.open.get_mut(&extent)?;
         stage.missing -= 1;
-        if stage.missing > u32::from(planted!(BufferReusedInFlight)) {
+        if stage.missing > u32::from(seeded_bug!(BufferReusedInFlight)) {
             return None;
         }
         self.open.remove(&extent).map(|stage| (extent, stage.memory))

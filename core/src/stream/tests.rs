@@ -29,7 +29,7 @@ fn plan(sizes: &[usize]) -> (Arc<Catalog>, Arc<Plan>) {
     let mut builder = CatalogBuilder::new(SAFETENSORS);
     Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
     let catalog = builder.finish().expect("unique names");
-    let access = Access::Stream(Buffers { gather: 64 << 10, limit: 1 << 20, split: false, order: Order::File });
+    let access = Access::Stream(Buffers { buffer_bytes: 64 << 10, limit: 1 << 20, split: false, order: Order::File });
     let options = PlanOptions { access, chunk_bytes: 64 << 10, ..PlanOptions::default() };
     let selected = Selection::All.resolve(&catalog).expect("all");
     let plan = Planner::new(options).plan(&catalog, &selected).expect("plans");

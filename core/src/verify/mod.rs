@@ -16,7 +16,7 @@ use crate::checksum::Checksum;
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::plan::{Location, Plan};
-use crate::planted::planted;
+use crate::seeded_bug::seeded_bug;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::units::{ByteRange, ChunkId, FileId};
 use alloc::borrow::ToOwned;
@@ -78,7 +78,8 @@ impl Verification {
     pub fn chunk_landed(&self, id: ChunkId, bytes: &[u8]) -> Result<(), Error> {
         let chunk = &self.plan.chunks()[id.index()];
         // What alignment brought along before the extent was checked with another chunk.
-        let range = ByteRange::new(chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+        let range =
+            ByteRange::new(chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
         let range = range.unwrap_or(ByteRange::EMPTY);
         for placement in chunk.tensors.clone() {
             if self.plan.placements()[placement].location != Location::Mapped {
@@ -112,7 +113,7 @@ impl Verification {
     fn landed(&self, placement: usize, range: ByteRange, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         if let Some(found) = self.hashes.add(placement, range, offset, bytes) {
             let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
-            if !planted!(MismatchIgnored) {
+            if !seeded_bug!(MismatchIgnored) {
                 check(&self.catalog, &tensor, self.expected[placement], found)?;
             }
             self.verified.fetch_add(1, Ordering::Relaxed);

@@ -61,8 +61,8 @@ impl Files {
         let chunk = &plan.chunks()[chunk.index()];
         let file = &self.bytes[chunk.file.index()];
         let mut bytes =
-            file[chunk.offset as usize..(chunk.offset as usize + chunk.slot.len()).min(file.len())].to_vec();
-        bytes.resize(chunk.slot.len(), 0xee);
+            file[chunk.offset as usize..(chunk.offset as usize + chunk.buffer_range.len()).min(file.len())].to_vec();
+        bytes.resize(chunk.buffer_range.len(), 0xee);
         bytes
     }
 
@@ -93,7 +93,7 @@ fn limits(bytes: u64) -> Option<DirectLimits> {
 
 /// Every way to plan them.
 fn ways(files: usize) -> Vec<PlanOptions> {
-    let stream = |split| Buffers { gather: 64 << 10, limit: 4 << 20, split, order: Order::Arrival };
+    let stream = |split| Buffers { buffer_bytes: 64 << 10, limit: 4 << 20, split, order: Order::Arrival };
     let mut ways = Vec::new();
     for access in
         [Access::Copy, Access::Map { resident: true }, Access::Stream(stream(false)), Access::Stream(stream(true))]

@@ -28,7 +28,7 @@ struct Part {
 }
 
 impl Part {
-    fn bytes(&self) -> &[u8] {
+    fn as_bytes(&self) -> &[u8] {
         &self.staged.buffer()[self.bytes.clone()]
     }
 }
@@ -110,7 +110,7 @@ impl Hashers {
         while let Some(job) = self.next(waits) {
             let part = match job {
                 Job::File(file, part, mut hash) => {
-                    hash.update(part.bytes());
+                    hash.update(part.as_bytes());
                     let mut state = self.state.lock();
                     let this = &mut state.files[file.index()];
                     this.done += part.bytes.len() as u64;
@@ -126,7 +126,7 @@ impl Hashers {
                 Job::Tensors(part) => part,
             };
             if let Some(tensors) = self.tensors.as_ref().filter(|_| !part.taken.swap(true, Ordering::Relaxed)) {
-                tensors.add(part.file, part.offset, part.bytes());
+                tensors.add(part.file, part.offset, part.as_bytes());
             }
         }
     }

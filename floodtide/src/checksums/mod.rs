@@ -8,8 +8,8 @@ mod verdict;
 
 pub use verdict::{Difference, Verdict};
 
-use crate::error::Error;
 use crate::checkpoint_files::OpenFiles;
+use crate::error::Error;
 use crate::loader::{Input, Loader};
 use crate::stream::TensorStream;
 use floodtide_core::checksum::Checksum;
@@ -121,11 +121,11 @@ impl Sums {
         let tensors = tensors.ok_or(CoreError::Contract { what: "a tensor was not hashed although all files were" })?;
         let elapsed = started.elapsed();
         let sums = Self { catalog, tensors, files, warnings, elapsed };
-        tracing::debug!(files = sums.files.len(), bytes = sums.bytes(), ?elapsed, "hashed");
+        tracing::debug!(files = sums.files.len(), bytes = sums.byte_len(), ?elapsed, "hashed");
         Ok(sums)
     }
 
-    fn bytes(&self) -> u64 {
+    fn byte_len(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 }

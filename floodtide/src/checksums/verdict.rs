@@ -118,7 +118,7 @@ impl fmt::Display for Difference {
 
 impl Verdict {
     pub(super) fn of(sums: Sums, manifest: &Manifest) -> Self {
-        let bytes = sums.bytes();
+        let bytes = sums.byte_len();
         let Sums { catalog, tensors, files, warnings, elapsed } = sums;
         let mut damaged = BTreeSet::new();
         let mut differences = differing_tensors(&catalog, &tensors, manifest, &mut damaged);

@@ -1,8 +1,8 @@
 //! The model's other files: its configuration and tokenizer, copied along.
 
 use crate::error::Error;
-use floodtide_core::convert::{Layout, is_companion};
 use floodtide_core::Quoted;
+use floodtide_core::convert::{Layout, is_companion};
 use floodtide_core::storage::{Storage, StorageError, StorageFile};
 use floodtide_linux::storage::names;
 use floodtide_linux::{LocalFile, LocalStorage};

@@ -2,9 +2,9 @@
 
 use super::pace::Pace;
 use crate::error::Error;
+use floodtide_core::convert::{Layout, OutputFile};
 use floodtide_core::storage::StorageError;
 use floodtide_linux::storage::names;
-use floodtide_core::convert::{Layout, OutputFile};
 use floodtide_memory::sync::Mutex;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;

@@ -1,8 +1,8 @@
 //! Threads that write what a stream has read, so that the next buffers are read meanwhile.
 
 use super::files::Files;
-use crate::runtime::TICK;
 use crate::error::Error;
+use crate::runtime::TICK;
 use floodtide_core::convert::Layout;
 use floodtide_core::stream::{Sink, Staged};
 use floodtide_memory::pool::PoolBuffer;

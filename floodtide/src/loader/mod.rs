@@ -8,11 +8,11 @@ mod testing;
 
 pub(crate) use steps::Checkpoint;
 
-use crate::runtime::{MakeFaults, ProgressCallback};
-use crate::uri::Storages;
 use crate::error::Error;
+use crate::runtime::{MakeFaults, ProgressCallback};
 use crate::stream::{self, BufferMemory, StreamOptions};
 use crate::trace::Traces;
+use crate::uri::Storages;
 use floodtide_core::manifest::Manifest;
 use floodtide_core::strategy::{Backend, Signals, Strategy};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Order, Plan, Selection, Verification};

@@ -91,7 +91,7 @@ impl Loader {
     /// Returns the bytes of memory that are kept for the next load of this loader or of a clone that shares them.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        self.arenas.bytes()
+        self.arenas.byte_len()
     }
 
     /// Releases the memory that is kept for the next load of this loader or of a clone that shares it.

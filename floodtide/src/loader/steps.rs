@@ -55,7 +55,7 @@ impl Checkpoint {
             tensor_alignment: loader.least_alignment(),
             chunk_bytes: strategy.main_route().chunk_bytes,
             file_chunk_bytes: strategy.route_of.iter().map(of_file).collect(),
-            gathered_reads: gathered,
+            max_gather_reads: gathered,
             memory: Some(self.memory.clone()),
             ..PlanOptions::default()
         }
@@ -99,8 +99,8 @@ impl Loader {
     /// Reads the headers, measures, and decides how to read.
     pub(crate) fn open_checkpoint(&self, input: &Input<'_>, purpose: Purpose) -> Result<Checkpoint, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
-            let most = Alignment::HUGE_PAGE.bytes();
-            return Err(Error::TensorAlignment { bytes: alignment.bytes(), most });
+            let most = Alignment::HUGE_PAGE.as_u64();
+            return Err(Error::TensorAlignment { bytes: alignment.as_u64(), most });
         }
         let _span = tracing::debug_span!("plan", %input).entered();
         // What was asked for is done, and what is watched is done read by read.
@@ -149,7 +149,7 @@ impl Loader {
         let mut memory = if little { floodtide_memory::no_limit() } else { probe::memory_limit() };
         if matches!(purpose, Purpose::Whole { .. }) {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
-            memory.available = memory.available.saturating_add(self.arenas.bytes());
+            memory.available = memory.available.saturating_add(self.arenas.byte_len());
         }
         signals.verified = self.manifest.is_some();
         (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);

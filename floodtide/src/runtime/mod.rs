@@ -125,11 +125,7 @@ impl<P: Provider> LoadTask<P> {
             let tuning = Tuning::new(route, plan);
             tuning.begin(RouteId(number as u32), route, &mut engine);
             window += tuning.window();
-            RouteTask {
-                tuning: Mutex::new(tuning),
-                started: AtomicUsize::new(0),
-                target_threads: AtomicUsize::new(0),
-            }
+            RouteTask { tuning: Mutex::new(tuning), started: AtomicUsize::new(0), target_threads: AtomicUsize::new(0) }
         });
         let routes = routes.collect();
         if let Some(trace) = planned.phases.trace() {
@@ -272,16 +268,16 @@ impl<P: Provider> BufferProvider for LoadTask<P> {
     }
 
     fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
-        let (file, want) = {
+        let (file, payload_len) = {
             let chunk = &self.planned.plan.chunks()[chunk.index()];
-            (chunk.file, chunk.want)
+            (chunk.file, chunk.payload_len)
         };
         if let Some(verification) = &self.planned.verification {
-            verification.chunk_landed(chunk, buffer.landed(want))?;
+            verification.chunk_landed(chunk, buffer.landed(payload_len))?;
         }
         self.provider.complete(chunk, buffer)?;
         let route = RouteId(self.planned.strategy.route_of[file.index()] as u32);
-        self.tune(route, want as u64);
+        self.tune(route, payload_len as u64);
         self.call_in_threads(route);
         Ok(())
     }

@@ -17,23 +17,23 @@ pub(crate) use options::BufferMemory;
 pub use options::StreamOptions;
 pub use writer::WriterSink;
 
-use crate::runtime::PlannedLoad;
 use crate::error::Error;
 use crate::loader::{Checkpoint, Input, Loader};
+use crate::runtime::PlannedLoad;
+use crate::signals::Purpose;
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::{PumpError, Sink, SinkPump, Staged};
-use floodtide_linux::LocalFile;
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
 };
-use crate::signals::Purpose;
+use floodtide_linux::LocalFile;
 use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use running::{OwnMemory, Running};
-use std::collections::VecDeque;
 use std::any::Any;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -82,7 +82,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(256 << 20));
 /// for tensor in loader.stream("model.safetensors")? {
 ///     let tensor = tensor?;
-///     println!("{} has {} bytes", tensor.name(), tensor.bytes().len());
+///     println!("{} has {} bytes", tensor.name(), tensor.as_bytes().len());
 /// }
 /// # Ok::<(), floodtide::Error>(())
 /// ```
@@ -277,13 +277,13 @@ impl TensorStream {
         };
         let limit = pool.stats().limit as u64;
         let tensors = checkpoint.selected.iter().map(|wanted| checkpoint.catalog.tensor(wanted.tensor()));
-        let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).bytes());
+        let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).as_u64());
         let wanted_alignment = wanted.max().unwrap_or(1);
         if (pool.alignment() as u64) < wanted_alignment {
             return Err(Error::TensorAlignment { bytes: wanted_alignment, most: pool.alignment() as u64 });
         }
-        let gather = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
-        let buffers = Buffers { gather, limit, split, order: options.order };
+        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
+        let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
             Order::Listed => Some(loader.selection_choice().resolve_listed(&checkpoint.catalog)?),
@@ -342,7 +342,7 @@ fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
     let mut wanted = DEFAULT_LIMIT;
     if !split {
         let catalog = &checkpoint.catalog;
-        let bytes = |wanted: &Wanted| wanted.bytes(&catalog.tensor(wanted.tensor()));
+        let bytes = |wanted: &Wanted| wanted.byte_len(&catalog.tensor(wanted.tensor()));
         let longest = checkpoint.selected.iter().map(bytes).max().unwrap_or(0);
         // Its class is at most a quarter larger, and alignment adds less than that.
         wanted = wanted.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
@@ -353,7 +353,7 @@ fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
 /// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.
 fn shared_bytes(limit: u64) -> u64 {
     let share = usize::try_from((limit / BUFFERS).min(MAX_SHARED)).unwrap_or(usize::MAX);
-    SizeClass::within(share).map_or(limit, |class| class.bytes() as u64)
+    SizeClass::within(share).map_or(limit, |class| class.size() as u64)
 }
 
 impl Iterator for TensorStream {

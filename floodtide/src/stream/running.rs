@@ -1,8 +1,8 @@
 //! A stream under way, from the consumer's side.
 
 use super::staging::{Next, Staging};
-use crate::runtime::{LoadTask, PlannedLoad, TICK};
 use crate::error::Error;
+use crate::runtime::{LoadTask, PlannedLoad, TICK};
 use crate::tensors::Report;
 use crate::trace::Phase;
 use floodtide_core::stream::{Staged, StagedSource};
@@ -52,7 +52,7 @@ impl Running {
     ) -> Result<Self, Error> {
         let plan = Arc::clone(&planned.plan);
         let task = LoadTask::new(planned, |task| {
-            Staging::new((pool, !memory.owned), &plan, buffers.gather, buffers.order, task.clone())
+            Staging::new((pool, !memory.owned), &plan, buffers.buffer_bytes, buffers.order, task.clone())
         });
         // The threads end by themselves; the stream's end is told by what they have landed.
         if let Err(source) = task.start() {

@@ -79,11 +79,11 @@ impl Wake for MemoryWaker {
 }
 
 impl Staging {
-    /// For the extents of a stream's plan. Buffers of up to `gather` bytes all get the size of the largest of them.
+    /// For the extents of a stream's plan. Buffers of up to `buffer_bytes` bytes all get the size of the largest of them.
     pub(super) fn new(
         (pool, shared): (Pool, bool),
         plan: &Arc<Plan>,
-        gather: u64,
+        buffer_bytes: u64,
         order: Order,
         task: Weak<LoadTask<Self>>,
     ) -> Self {
@@ -102,7 +102,7 @@ impl Staging {
             shared,
             plan: Arc::clone(plan),
             scratch: ScratchPool::new(plan),
-            shared_bytes: sizes.filter(|&bytes| bytes as u64 <= gather).max().unwrap_or(0),
+            shared_bytes: sizes.filter(|&bytes| bytes as u64 <= buffer_bytes).max().unwrap_or(0),
             on_memory: Waker::from(Arc::new(MemoryWaker(task))),
             state: Mutex::new(state),
             ready: Condvar::new(),
@@ -186,7 +186,7 @@ impl Staging {
     fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<Pieces<PoolBuffer>, CoreError> {
         let chunks = state.stages.chunks(extent);
         let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
-        Pieces::new(buffer, slots.map(|chunk| self.plan.landing(chunk)).collect())
+        Pieces::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
             .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
     }
 
@@ -196,10 +196,10 @@ impl Staging {
         let chunks = &self.plan.chunks()[chunks.start as usize..chunks.end as usize];
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return 0..0 };
         let end = match self.plan.gather(last) {
-            Some(gather) => gather.landing().end,
-            None => last.slot.start + last.want,
+            Some(gather) => gather.dest_range().end,
+            None => last.buffer_range.start + last.payload_len,
         };
-        self.plan.landing(first).start..end
+        self.plan.dest_range(first).start..end
     }
 }
 

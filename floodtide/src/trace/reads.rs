@@ -3,9 +3,9 @@
 //! What a viewer shows on one track must not overlap, so each read that a worker has in flight at the same time has a track of
 //! its own.
 
+use super::Reads;
 use super::event::{Nanos, Read, What};
 use super::file::LoadFile;
-use super::Reads;
 use floodtide_core::middleware::Tracer;
 use floodtide_core::{Fault, Outcome, ReadId, ReadOp};
 use std::sync::Arc;

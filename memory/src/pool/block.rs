@@ -29,12 +29,12 @@ struct Header {
 impl Block {
     /// Memory that can serve requests of the class.
     pub(super) fn new(memory: Memory, class: SizeClass, pool: Arc<Inner>) -> Self {
-        let regular = memory.capacity() == class.bytes();
+        let regular = memory.capacity() == class.size();
         Self(Box::new(Header { memory, capacity: 0, class, regular, key: pool.key, pool }))
     }
 
     #[inline]
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn byte_len(&self) -> usize {
         self.0.memory.capacity()
     }
 
@@ -45,7 +45,7 @@ impl Block {
 
     #[inline]
     pub(super) fn set_capacity(&mut self, capacity: usize) {
-        debug_assert!(capacity <= self.bytes(), "a view never passes its memory");
+        debug_assert!(capacity <= self.byte_len(), "a view never passes its memory");
         self.0.capacity = capacity;
     }
 
@@ -114,7 +114,7 @@ impl Provider for Blocks {
         Ok(Block::new(memory, class, pool))
     }
 
-    fn bytes(&self, block: &Block) -> usize {
-        block.bytes()
+    fn byte_len(&self, block: &Block) -> usize {
+        block.byte_len()
     }
 }

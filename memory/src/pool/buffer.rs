@@ -59,7 +59,7 @@ impl PoolBuffer {
     /// How many bytes its memory has; at least the capacity, as requests are rounded up to a size class.
     #[must_use]
     pub fn max_capacity(&self) -> usize {
-        self.block.bytes()
+        self.block.byte_len()
     }
 
     /// Makes it take fewer bytes, or more up to [`max_capacity`](Self::max_capacity). What is filled beyond is cut off. False,
@@ -137,7 +137,7 @@ impl PoolBuffer {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never used again, so the block is taken once.
         let block = unsafe { ManuallyDrop::take(&mut this.block) };
-        let bytes = block.bytes();
+        let bytes = block.byte_len();
         let (memory, pool) = block.into_parts();
         pool.detach(bytes);
         memory
@@ -206,7 +206,7 @@ unsafe impl Backing for PoolBuffer {
         self.block.memory().start()
     }
 
-    fn bytes(&self) -> usize {
+    fn byte_len(&self) -> usize {
         self.capacity()
     }
 }

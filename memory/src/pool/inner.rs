@@ -28,7 +28,7 @@ impl Inner {
         let slot = Slot::take();
         let mut depths = [0; CLASS_COUNT];
         for class in SizeClass::all() {
-            depths[class.index()] = (limit / MAGAZINE_SHARE / class.bytes()).clamp(1, DEPTH) as u8;
+            depths[class.index()] = (limit / MAGAZINE_SHARE / class.size()).clamp(1, DEPTH) as u8;
         }
         Arc::new_cyclic(|pool| Self {
             key: Key::new(&slot),

@@ -88,7 +88,7 @@ impl<B> Magazine<B> {
                 let top = rack.len.wrapping_sub(1);
                 let block = rack.blocks.get_mut(usize::from(top))?.take()?;
                 rack.len = top;
-                add(&self.bytes, class.bytes().wrapping_neg());
+                add(&self.bytes, class.size().wrapping_neg());
                 add(&self.hits, 1);
                 Some(block)
             })
@@ -116,7 +116,7 @@ impl<B> Magazine<B> {
                 // The place is empty; not to drop what is there saves the check.
                 std::mem::forget(place.replace(block));
                 rack.len += 1;
-                add(&self.bytes, class.bytes());
+                add(&self.bytes, class.size());
                 Ok(())
             })
         }
@@ -138,7 +138,7 @@ impl<B> Magazine<B> {
                 older[..half].swap_with_slice(&mut rack.blocks[..half]);
                 rack.blocks[..full].rotate_left(half);
                 rack.len -= half as u8;
-                add(&self.bytes, (half * class.bytes()).wrapping_neg());
+                add(&self.bytes, (half * class.size()).wrapping_neg());
                 older
             })
         }

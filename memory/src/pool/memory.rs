@@ -150,7 +150,7 @@ impl HeapMemory {
     /// With another alignment.
     #[must_use]
     pub fn aligned(alignment: Alignment) -> Self {
-        Self { alignment: alignment.bytes() as usize }
+        Self { alignment: alignment.as_u64() as usize }
     }
 }
 
@@ -257,7 +257,7 @@ impl Drop for Unlocked {
 
 impl MemoryProvider for MappedMemory {
     fn allocate(&self, bytes: usize) -> io::Result<Memory> {
-        let huge = bytes >= Alignment::HUGE_PAGE.bytes() as usize;
+        let huge = bytes >= Alignment::HUGE_PAGE.as_u64() as usize;
         let alignment = self.alignment.unwrap_or(Alignment::PAGE);
         let region = Region::map(bytes, if huge { alignment.max(Alignment::HUGE_PAGE) } else { alignment })?;
         if huge {
@@ -289,7 +289,7 @@ impl MemoryProvider for MappedMemory {
     }
 
     fn alignment(&self) -> usize {
-        self.alignment.map_or(DIRECT_ALIGNMENT, |alignment| DIRECT_ALIGNMENT.max(alignment.bytes() as usize))
+        self.alignment.map_or(DIRECT_ALIGNMENT, |alignment| DIRECT_ALIGNMENT.max(alignment.as_u64() as usize))
     }
 
     fn unlocked_bytes(&self) -> usize {

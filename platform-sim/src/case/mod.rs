@@ -99,9 +99,9 @@ pub struct Case {
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
     /// The widest gap that is read along between tensors.
-    pub merge_gap: u64,
+    pub max_merge_gap: u64,
     /// The widest gap that is read along between the pieces of a slice.
-    pub gather_gap: u64,
+    pub max_read_gap: u64,
     /// What tensors are aligned to at least.
     pub tensor_alignment: Alignment,
     /// The memory that there is said to be, in bytes; `None` where nobody knows.
@@ -140,8 +140,8 @@ impl Case {
             most_in_flight: None,
             expected: None,
             chunk_bytes: 64 << 10,
-            merge_gap: 128 << 10,
-            gather_gap: 128 << 10,
+            max_merge_gap: 128 << 10,
+            max_read_gap: 128 << 10,
             tensor_alignment: Alignment::ONE,
             memory: Some(WORLD_MEMORY),
             in_flight_limit: u64::MAX,
@@ -205,8 +205,8 @@ impl Case {
             depth: 1 + draw.index(8),
             most_in_flight: draw.coin().then(|| *draw.of(&[1, 8, 64])),
             chunk_bytes: *draw.of(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
-            merge_gap: *draw.of(&[0, 4096, 128 << 10]),
-            gather_gap: *draw.of(&[0, 200, 4096, 128 << 10]),
+            max_merge_gap: *draw.of(&[0, 4096, 128 << 10]),
+            max_read_gap: *draw.of(&[0, 200, 4096, 128 << 10]),
             tensor_alignment: alignment(*draw.of(&[1, 1, 64, 4096])),
             memory: Some(WORLD_MEMORY),
             in_flight_limit: *draw.of(&[u64::MAX, u64::MAX, 1, 100_000, 300_000]),
@@ -234,7 +234,7 @@ impl Case {
         let tensors = self.checkpoint.tensors.iter();
         let pieces = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.pieces(tensor)));
         if pieces.fold(0, u64::saturating_add) > MANY {
-            self.gather_gap = self.gather_gap.max(WIDE);
+            self.max_read_gap = self.max_read_gap.max(WIDE);
         }
         self
     }
@@ -296,7 +296,7 @@ fn devices(draw: &mut Draw, checkpoint: &Checkpoint, swarm: &Swarm) -> Vec<FileD
                 Some(limits) => limits,
                 None => DirectLimits { offset: alignment(512), memory: alignment(512) },
             };
-            let cached = cached(draw, checkpoint.files[file].bytes());
+            let cached = cached(draw, checkpoint.files[file].byte_len());
             FileDevice { says, asks, latency: if file == slow { latency * 50 } else { latency }, cached }
         })
         .collect()
@@ -329,14 +329,14 @@ fn job(draw: &mut Draw, checkpoint: &Checkpoint) -> Job {
 
 fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
     let split = draw.coin();
-    let gather = *draw.of(&[64 << 10, 128 << 10, 256 << 10]);
+    let buffer_bytes = *draw.of(&[64 << 10, 128 << 10, 256 << 10]);
     // A tensor and what alignment adds, if it must fit whole; what is huge never does.
     let lengths = checkpoint.tensors.iter().map(|tensor| tensor.bytes);
     let longest = lengths.filter(|bytes| *bytes < HUGE).max().unwrap_or(0) + 2 * 4096;
-    let least = if split { gather } else { gather.max(longest) };
+    let least = if split { buffer_bytes } else { buffer_bytes.max(longest) };
     let buffers = Buffers {
-        gather,
-        limit: least + draw.number(0..=4) * gather,
+        buffer_bytes: buffer_bytes,
+        limit: least + draw.number(0..=4) * buffer_bytes,
         split,
         order: *draw.of(&[Order::Arrival, Order::File, Order::Listed]),
     };

@@ -143,7 +143,7 @@ impl Sizes {
             About::SoonEnough => {
                 case.selection = Wanted::Names(vec!["huge.0".into()]);
                 case.chunk_bytes = 1 << 20;
-                let buffers = Buffers { gather: 1 << 20, limit: 2 << 20, split: true, order: Order::Listed };
+                let buffers = Buffers { buffer_bytes: 1 << 20, limit: 2 << 20, split: true, order: Order::Listed };
                 let stops = Some(draw.number(1..=3));
                 let consumer = Consumer::Holds { buffers: draw.index(2), time: 1_000_000, stops };
                 case.job = Job::Stream { buffers, consumer };
@@ -158,7 +158,7 @@ impl Sizes {
             About::RefusedLimit => {
                 case.job = streamed(draw, case, &|buffers| {
                     buffers.limit = 2 * LONGEST;
-                    buffers.gather = buffers.limit / 8;
+                    buffers.buffer_bytes = buffers.limit / 8;
                 });
             }
             About::Nothing => {}

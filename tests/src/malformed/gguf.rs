@@ -12,7 +12,7 @@ fn bytes(rule: &'static str, bytes: Vec<u8>, words: &[&'static str]) -> Case {
 }
 
 fn file(rule: &'static str, draft: &Draft, words: &[&'static str]) -> Case {
-    bytes(rule, draft.bytes(), words)
+    bytes(rule, draft.to_bytes(), words)
 }
 
 /// A file with one tensor, described so, that is said to lie at 0.
@@ -32,7 +32,7 @@ fn starts() -> Vec<Case> {
     vec![
         bytes("empty", vec![], &["4 bytes", "only 0"]),
         bytes("only the magic", b"GGUF".to_vec(), &["the start of the header", "only 4"]),
-        bytes("cut off in its counts", draft().bytes()[..20].to_vec(), &["8 bytes from byte 16 on", "only 20"]),
+        bytes("cut off in its counts", draft().to_bytes()[..20].to_vec(), &["8 bytes from byte 16 on", "only 20"]),
         file("another magic", &Draft { magic: *b"GGML", ..draft() }, &["\"GGUF\""]),
         file("version 1", &version(1), &["version 1", "no longer"]),
         file("version 0", &version(0), &["version 0", "2 and 3"]),
@@ -117,7 +117,7 @@ fn tensors() -> Vec<Case> {
 
 fn data() -> Vec<Case> {
     let second = |offset| Draft::new().tensor("s", &[1], GgmlType::F32).raw_tensor(&described("t", &[1], 0, offset));
-    let whole = Draft::new().tensor("s", &[1], GgmlType::F32).tensor("t", &[8], GgmlType::F32).bytes();
+    let whole = Draft::new().tensor("s", &[1], GgmlType::F32).tensor("t", &[8], GgmlType::F32).to_bytes();
     vec![
         file(
             "data not from the start",
@@ -142,7 +142,7 @@ fn split(rule: &'static str, change: fn(&mut Vec<(String, Draft)>), words: &[&'s
     };
     let mut files = vec![shard(0, "s"), shard(1, "t")];
     change(&mut files);
-    Case::folder(rule, files.into_iter().map(|(name, draft)| (name, draft.bytes())).collect(), words)
+    Case::folder(rule, files.into_iter().map(|(name, draft)| (name, draft.to_bytes())).collect(), words)
 }
 
 /// Every rule between shards.

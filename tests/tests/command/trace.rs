@@ -1,7 +1,7 @@
 //! Traces of loads, through the command and the library: each is JSON, has every read once, and its spans nest.
 
-use floodtide::trace::TraceFile;
 use floodtide::Loader;
+use floodtide::trace::TraceFile;
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;

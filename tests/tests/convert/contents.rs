@@ -1,7 +1,7 @@
 //! Conversions: every byte, name, shape and dtype survives, whatever is written, in whatever memory.
 
-use floodtide::format::{GGUF, SAFETENSORS, SERVERLESSLLM};
 use floodtide::convert::{Converted, Converter, Rename, Split};
+use floodtide::format::{GGUF, SAFETENSORS, SERVERLESSLLM};
 use floodtide::{Error, Loader, Selection, StreamOptions};
 use floodtide_core::DType;
 use floodtide_tests::checkpoint::{folder, raw};

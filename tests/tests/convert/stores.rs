@@ -1,7 +1,7 @@
 //! Conversions of ServerlessLLM stores of any layout, in both dialects, whose tensors may be the same bytes.
 
-use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide::convert::{Converter, Split};
+use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide::{Loader, StreamOptions};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::store_reader;

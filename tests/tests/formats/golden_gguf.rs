@@ -186,7 +186,7 @@ fn every_tensor_is_what_the_package_reads_by_every_backend() {
             let lines: Mutex<BTreeMap<String, String>> = Mutex::default();
             for tensor in loader.stream(&path).expect("opens") {
                 let tensor = tensor.expect("streams");
-                lines.lock().expect("whole").insert(tensor.name().to_owned(), hex(tensor.bytes()));
+                lines.lock().expect("whole").insert(tensor.name().to_owned(), hex(tensor.as_bytes()));
             }
             let lines = lines.into_inner().expect("whole");
             let streamed: String = lines.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();

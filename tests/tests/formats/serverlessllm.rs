@@ -47,7 +47,7 @@ fn assert_golden(tensor: &Tensor, expected: &BTreeMap<String, Value>, what: &str
     let known = &expected[tensor.name()];
     assert_eq!(known["dtype"], tensor.dtype().name(), "{what}: {}", tensor.name());
     assert_eq!(known["shape"], serde_json::json!(tensor.shape()), "{what}: {}", tensor.name());
-    assert_eq!(known["sha256"], sha256(tensor.bytes()), "{what}: {}", tensor.name());
+    assert_eq!(known["sha256"], sha256(tensor.as_bytes()), "{what}: {}", tensor.name());
 }
 
 /// Partitions by a limit that most records pass together and one alone, by one that every record but the first passes, and one partition.
@@ -70,7 +70,7 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
         let opened = Loader::new().open(folder.path().join("tensor_index.json")).expect("opens");
         opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit}")));
         // Hashed once, the others are compared with that.
-        let right = opened.iter().map(|tensor| (tensor.name().to_owned(), tensor.bytes().to_vec())).collect();
+        let right = opened.iter().map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().to_vec())).collect();
         for backend in LOADED {
             drop_cache(folder.path());
             assert_right(load(&loader(backend), folder.path()), &right, &format!("{dialect} {limit} {backend:?}"));
@@ -165,7 +165,7 @@ fn large_partitions_are_read_past_the_page_cache() {
         return println!("skipped: the file system takes no direct reads");
     }
     let direct = |chunk: &&floodtide_core::Chunk| chunk.method == floodtide_core::Method::Direct;
-    let direct: u64 = planned.plan.chunks().iter().filter(direct).map(|chunk| chunk.want as u64).sum();
+    let direct: u64 = planned.plan.chunks().iter().filter(direct).map(|chunk| chunk.payload_len as u64).sum();
     assert!(direct >= 3 * 1_440_000 * 9 / 10 && planned.plan.read_bytes() < 3 * 1_440_000 + (1 << 20), "{direct}");
     assert_right(load(&loader(None), folder.path()), &expected, "load");
 }
@@ -176,7 +176,7 @@ fn tied_tensors_share_their_memory() {
     let store =
         Store { tensors: vec![(2, 8, 30_000, 2), (0, 5, 1001, 0), (3, 4, 30, 1)], limit: 10 << 30, tensora: false };
     let expected = write(folder.path(), &store);
-    let address = |tensor: &Tensor| tensor.bytes().as_ptr() as usize;
+    let address = |tensor: &Tensor| tensor.as_bytes().as_ptr() as usize;
     for backend in LOADED {
         let tensors = loader(backend).load(folder.path()).expect("loads");
         let at = |name: &str| address(&tensors.get(name).expect("is there"));
@@ -201,7 +201,7 @@ fn tied_tensors_share_their_memory() {
     let shard = Loader::new().selection(Selection::shard(1, 2, ShardRules::rows())).load(folder.path()).expect("loads");
     let (first, tied) = (shard.get("t0").expect("is there"), shard.get("t0.1").expect("is there"));
     assert_eq!((address(&first), first.shape()), (address(&tied), &[4, 30_000][..]));
-    assert!(first.bytes() == &expected["t0"][4 * 30_000 * 4..]);
+    assert!(first.as_bytes() == &expected["t0"][4 * 30_000 * 4..]);
 }
 
 #[test]

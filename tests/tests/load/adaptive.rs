@@ -37,7 +37,7 @@ fn large(folder: &Path, mib: usize) -> PathBuf {
 
 fn assert_loaded(tensors: &Tensors) {
     let tensor = tensors.get("t").expect("is there");
-    assert!(tensor.bytes().iter().enumerate().all(|(i, &found)| found == byte(i)));
+    assert!(tensor.as_bytes().iter().enumerate().all(|(i, &found)| found == byte(i)));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn the_cached_part_of_a_file_is_copied_and_the_rest_read_past_the_cache() {
     }
     assert!(planned.strategy.reason().contains("partly in the page cache"), "{}", planned.strategy.reason());
     for chunk in planned.plan.chunks() {
-        let cached = chunk.offset + chunk.want as u64 <= 16 << 20;
+        let cached = chunk.offset + chunk.payload_len as u64 <= 16 << 20;
         assert_eq!(chunk.method == Method::Buffered, cached, "{chunk:?}");
     }
     assert_loaded(&Loader::new().load(&path).expect("loads"));
@@ -95,13 +95,13 @@ fn the_cached_part_of_a_slice_is_gathered_from_the_cache() {
         return println!("skipped: this file system has no half-cached files or no direct reads: {signals:?}");
     }
     for chunk in planned.plan.chunks() {
-        let cached = chunk.offset + chunk.want as u64 <= 16 << 20;
+        let cached = chunk.offset + chunk.payload_len as u64 <= 16 << 20;
         assert!(chunk.gathered && (chunk.method == Method::Buffered) == cached, "{chunk:?}");
     }
     let tensors = loader.load(&path).expect("loads");
     let tensor = tensors.get("t").expect("is there");
     let expected = (0..8192).flat_map(|row| (1000..2000).map(move |column| byte(row * 4096 + column)));
-    assert!(tensor.shape() == [8192, 1000] && tensor.bytes().iter().copied().eq(expected));
+    assert!(tensor.shape() == [8192, 1000] && tensor.as_bytes().iter().copied().eq(expected));
 }
 
 #[test]
@@ -111,12 +111,12 @@ fn a_loader_uses_its_memory_again() {
     let loader = Loader::new();
     let first = loader.load(&path).expect("loads");
     assert!(!first.report().reason().contains("earlier load"), "{}", first.report().reason());
-    let address = first.get("t").expect("is there").bytes().as_ptr();
+    let address = first.get("t").expect("is there").as_bytes().as_ptr();
     drop(first);
     assert!(loader.kept_bytes() >= 16 << 20);
     // A clone shares it.
     let second = loader.clone().load(&path).expect("loads");
-    assert_eq!(second.get("t").expect("is there").bytes().as_ptr(), address);
+    assert_eq!(second.get("t").expect("is there").as_bytes().as_ptr(), address);
     assert!(second.report().reason().contains("earlier load"), "{}", second.report().reason());
     assert_loaded(&second);
     assert_eq!(loader.kept_bytes(), 0, "it is in use");
@@ -139,7 +139,7 @@ fn what_an_earlier_load_left_is_not_in_the_tensors_of_the_next() {
     fs::write(&path, raw(&json, &zeros)).expect("writes");
     let tensors = loader.load(&path).expect("loads");
     assert!(tensors.report().reason().contains("earlier load"), "{}", tensors.report().reason());
-    assert!(tensors.get("z").expect("is there").bytes() == zeros);
+    assert!(tensors.get("z").expect("is there").as_bytes() == zeros);
 }
 
 #[test]
@@ -176,13 +176,13 @@ fn a_small_checkpoint_is_owned() {
     let path = folder.path().join("model.safetensors");
     small(&path);
     let before = Loader::new().load(&path).expect("loads");
-    let bytes: Vec<Vec<u8>> = before.iter().map(|tensor| tensor.bytes().to_vec()).collect();
+    let bytes: Vec<Vec<u8>> = before.iter().map(|tensor| tensor.as_bytes().to_vec()).collect();
     assert!(bytes.iter().any(|bytes| !bytes.is_empty()));
     let mut written = fs::read(&path).expect("reads");
     let header = usize::try_from(u64::from_le_bytes(written[..8].try_into().expect("eight"))).expect("fits");
     written[8 + header..].fill(0xff);
     fs::write(&path, written).expect("writes");
-    let still = before.iter().map(|tensor| tensor.bytes().to_vec()).collect::<Vec<_>>();
+    let still = before.iter().map(|tensor| tensor.as_bytes().to_vec()).collect::<Vec<_>>();
     assert_eq!(still, bytes, "the file's new contents are not seen");
 }
 
@@ -203,7 +203,7 @@ fn a_small_checkpoint_of_crooked_offsets_is_aligned() {
             assert_eq!(bits, [1, 2, 3]);
         }
         let tensors = aligned.load(&path).expect("loads");
-        assert_eq!(tensors.get("t").expect("is there").bytes().as_ptr().align_offset(64), 0);
+        assert_eq!(tensors.get("t").expect("is there").as_bytes().as_ptr().align_offset(64), 0);
     }
 }
 
@@ -248,7 +248,7 @@ fn a_device_that_answers_slowly_gets_more_threads() {
         let loader = loader.backend(PREAD).trace(device.clone()).faults(move || slow.clone());
         let started = loader.plan(&path).expect("plans").strategy.main_route().workers;
         let tensors = loader.load(&path).expect("loads");
-        assert!(tensors.get("t").is_some_and(|tensor| tensor.bytes().iter().all(|&byte| byte == 0)));
+        assert!(tensors.get("t").is_some_and(|tensor| tensor.as_bytes().iter().all(|&byte| byte == 0)));
         (started, device.0.load(Ordering::Relaxed))
     };
     let (started, ended) = workers(Loader::new());

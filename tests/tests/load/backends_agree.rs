@@ -11,10 +11,10 @@ fn assert_equal(tensors: &Tensors, expected: &BTreeMap<String, Vec<u8>>, alignme
     assert_eq!(tensors.len(), expected.len(), "{what}");
     for (tensor, (name, bytes)) in tensors.iter().zip(expected) {
         assert_eq!(tensor.name(), name, "{what}");
-        assert!(tensor.bytes() == bytes, "{what}: {name} differs");
+        assert!(tensor.as_bytes() == bytes, "{what}: {name} differs");
         if !bytes.is_empty() {
             let wanted = alignment.max(tensor.dtype().alignment());
-            assert_eq!(tensor.bytes().as_ptr() as u64 % wanted, 0, "{what}: {name} is not aligned to {wanted}");
+            assert_eq!(tensor.as_bytes().as_ptr() as u64 % wanted, 0, "{what}: {name} is not aligned to {wanted}");
         }
     }
 }
@@ -43,7 +43,7 @@ fn on_files_and_tensors_without_bytes() {
         for tensor in loader.load(&path).expect("loads").iter() {
             let elements: u64 = tensor.shape().iter().product();
             assert_eq!(
-                tensor.bytes().len() as u64,
+                tensor.as_bytes().len() as u64,
                 elements / tensor.dtype().block_elements() * tensor.dtype().block_bytes(),
                 "{}",
                 tensor.name()

@@ -113,7 +113,7 @@ fn what_passes_by_itself_is_made_good() {
                 Err(error) => panic!("{kind:?}, {backend}: {error}"),
             };
             for tensor in tensors.iter() {
-                assert!(tensor.bytes() == expected[tensor.name()], "{kind:?}, {backend}: {}", tensor.name());
+                assert!(tensor.as_bytes() == expected[tensor.name()], "{kind:?}, {backend}: {}", tensor.name());
             }
             let (submitted, completed) =
                 (counts.submitted.load(Ordering::Relaxed), counts.completed.load(Ordering::Relaxed));

@@ -1,7 +1,7 @@
 //! Loads that are watched, locked, awaited or changed under way, and tensors that outlive their loader.
 
-use floodtide::storage::StorageError;
 use floodtide::backend::{MMAP, PREAD, TOKIO, URING};
+use floodtide::storage::StorageError;
 use floodtide::{Error, Loader, Tensor, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
 use floodtide_core::{DType, Error as CoreError, ReadOp, Selection};
@@ -209,7 +209,8 @@ fn a_file_cut_off_during_the_load_is_an_error_for_every_backend() {
         let error = load.wait().expect_err("cut off");
         let expected = matches!(
             &error,
-            Error::Storage(StorageError::Changed { .. }) | Error::Core(CoreError::Truncated { .. } | CoreError::Platform { .. })
+            Error::Storage(StorageError::Changed { .. })
+                | Error::Core(CoreError::Truncated { .. } | CoreError::Platform { .. })
         );
         assert!(expected, "{backend}: {error}");
     }

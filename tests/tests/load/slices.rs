@@ -60,8 +60,8 @@ fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: 
     assert!(found.keys().eq(expected.keys()), "{what}");
     for ((name, tensor), (shape, bytes)) in found.iter().zip(expected.values()) {
         assert_eq!(tensor.shape(), shape, "{what}: {name}");
-        assert!(tensor.bytes() == bytes, "{what}: {name} {shape:?} differs");
-        let aligned = (tensor.bytes().as_ptr() as u64).is_multiple_of(tensor.dtype().alignment());
+        assert!(tensor.as_bytes() == bytes, "{what}: {name} {shape:?} differs");
+        let aligned = (tensor.as_bytes().as_ptr() as u64).is_multiple_of(tensor.dtype().alignment());
         assert!(bytes.is_empty() || aligned, "{what}: {name} is not aligned");
     }
 }
@@ -87,7 +87,7 @@ fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
         let report = stream(options.memory_limit(1 << 20)).expect("opens").for_each_chunk(|tensor, offset, bytes| {
             let (shape, whole) = parts
                 .entry(tensor.name.to_owned())
-                .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.bytes() as usize]));
+                .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.byte_len() as usize]));
             assert_eq!(shape, tensor.shape);
             whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
         });
@@ -160,16 +160,16 @@ proptest! {
             for tensor in loader.load(&path).expect("loads").iter() {
                 let number: usize = tensor.name()[1..].parse().expect("a number");
                 if !deep(number) {
-                    prop_assert!(tensor.bytes() == whole[tensor.name()].1, "every rank has it");
+                    prop_assert!(tensor.as_bytes() == whole[tensor.name()].1, "every rank has it");
                     continue;
                 }
                 let (rows, parts) = together.entry(tensor.name().to_owned()).or_default();
                 *rows += tensor.shape()[dim as usize];
                 // Blocks of all that lies behind one index of the dimensions before.
                 let outer: u64 = tensor.shape()[..dim as usize].iter().product();
-                let block = (tensor.bytes().len() as u64).checked_div(outer).unwrap_or(0) as usize;
+                let block = (tensor.as_bytes().len() as u64).checked_div(outer).unwrap_or(0) as usize;
                 parts.resize(outer as usize, Vec::new());
-                for (part, bytes) in parts.iter_mut().zip(tensor.bytes().chunks(block.max(1))) {
+                for (part, bytes) in parts.iter_mut().zip(tensor.as_bytes().chunks(block.max(1))) {
                     part.extend_from_slice(bytes);
                 }
             }
@@ -341,7 +341,7 @@ fn many_threads_gather_from_shorter_reads() {
         let planned = Loader::new().backend(PREAD).threads(threads).selection(half.clone()).plan(&path);
         let chunks = planned.expect("plans").plan.chunks().to_vec();
         assert!(chunks.iter().all(|chunk| chunk.gathered));
-        chunks.iter().map(|chunk| chunk.slot.len()).max().expect("some")
+        chunks.iter().map(|chunk| chunk.buffer_range.len()).max().expect("some")
     };
     assert!(longest(2) > 1 << 20);
     // All of them together are as much as the usual number.

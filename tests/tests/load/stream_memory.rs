@@ -95,7 +95,7 @@ fn a_slow_consumer_throttles_the_reads() {
     let read = stream.progress().bytes_done;
     assert!(read > 4 * MB as u64 && read <= 8 * MB as u64, "{read} bytes were read while one tensor was held");
     drop(first);
-    assert_eq!(stream.by_ref().map(|tensor| tensor.expect("streams").bytes().len()).sum::<usize>(), 63 * MB);
+    assert_eq!(stream.by_ref().map(|tensor| tensor.expect("streams").as_bytes().len()).sum::<usize>(), 63 * MB);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_consumer_that_stops_leaves_nothing_behind() {
             drop(stream);
             for tensor in &tensors {
                 let wanted = tensor.name()[1..].parse::<u8>().expect("a number");
-                assert!(tensor.bytes().iter().all(|&byte| byte == wanted), "what was taken stays");
+                assert!(tensor.as_bytes().iter().all(|&byte| byte == wanted), "what was taken stays");
             }
         }
         // The workers wait for what the kernel has, and end.
@@ -173,7 +173,7 @@ fn a_pool_that_is_less_aligned_than_direct_reads_need_serves_all_the_same() {
     drop_cache(folder.path());
     let pool = Pool::builder().limit(8 * MB).memory(HeapMemory::aligned(Alignment::ONE)).build();
     let stream = Loader::new().stream_options(StreamOptions::new().pool(pool)).stream(&path).expect("opens");
-    assert_eq!(stream.map(|tensor| tensor.expect("streams").bytes().len()).sum::<usize>(), 12 * MB);
+    assert_eq!(stream.map(|tensor| tensor.expect("streams").as_bytes().len()).sum::<usize>(), 12 * MB);
 }
 
 #[test]

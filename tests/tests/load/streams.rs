@@ -1,8 +1,8 @@
 //! Streams: what they deliver, in which order, in which parts and to whom, and how they end.
 
-use floodtide::storage::StorageError;
 use floodtide::pool::PoolBuffer;
 use floodtide::sink::{PumpError, Sink, Staged, WriterSink};
+use floodtide::storage::StorageError;
 use floodtide::{Alignment, Error, ErrorKind, Loader, Order, Selection, StreamOptions, Tensor};
 use floodtide_core::Error as CoreError;
 use floodtide_tests::by_backend::{MB, STREAMED};
@@ -22,10 +22,10 @@ const ORDERS: [Order; 3] = [Order::Arrival, Order::File, Order::Listed];
 
 fn assert_tensor(tensor: &Tensor, expected: &BTreeMap<String, Vec<u8>>, alignment: u64) {
     let bytes = &expected[tensor.name()];
-    assert!(tensor.bytes() == bytes, "{} differs", tensor.name());
+    assert!(tensor.as_bytes() == bytes, "{} differs", tensor.name());
     if !bytes.is_empty() {
         let wanted = alignment.max(tensor.dtype().alignment());
-        assert_eq!(tensor.bytes().as_ptr() as u64 % wanted, 0, "{} is not aligned", tensor.name());
+        assert_eq!(tensor.as_bytes().as_ptr() as u64 % wanted, 0, "{} is not aligned", tensor.name());
     }
 }
 
@@ -126,7 +126,7 @@ fn a_checkpoint_without_a_byte_streams_its_names() {
     let names: Vec<String> = Loader::new()
         .stream(&path)
         .expect("opens")
-        .map(|tensor| tensor.map(|tensor| (tensor.name().to_owned(), tensor.bytes().len())))
+        .map(|tensor| tensor.map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().len())))
         .map(|tensor| tensor.expect("streams").0)
         .collect();
     assert_eq!(names, ["t0", "t1", "t2"]);
@@ -242,7 +242,10 @@ fn a_file_that_changes_or_is_cut_off_ends_the_stream_with_an_error() {
             let written = fs::OpenOptions::new().append(true).open(&path).expect("opens");
             let _ = if cut { written.set_len(8 * MB as u64) } else { io::Write::write_all(&mut &written, b"x") };
             let last = stream.by_ref().last().expect("more").expect_err("changed");
-            let expected = matches!(&last, Error::Storage(StorageError::Changed { .. }) | Error::Core(CoreError::Truncated { .. }));
+            let expected = matches!(
+                &last,
+                Error::Storage(StorageError::Changed { .. }) | Error::Core(CoreError::Truncated { .. })
+            );
             assert!(expected, "{backend:?}: {last}");
             assert!(stream.next().is_none() && stream.report().is_none());
         }
@@ -259,7 +262,7 @@ fn an_async_stream_delivers_everything_and_can_be_dropped() {
         let mut stream = loader.stream_async(&path).await.expect("opens");
         let mut bytes = 0;
         while let Some(tensor) = stream.next().await {
-            bytes += tensor.expect("streams").bytes().len();
+            bytes += tensor.expect("streams").as_bytes().len();
         }
         assert_eq!(bytes, 40 * MB);
         assert_eq!(stream.report().expect("has ended").tensors, 40);

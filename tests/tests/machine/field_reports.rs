@@ -41,7 +41,7 @@ fn started_by_other_tests() {
     let before = own();
     let tensors: Tensors = Loader::new().open(&path).expect("opens");
     let tensor = tensors.get("t").expect("is there");
-    let sum: u64 = tensor.bytes().iter().step_by(4096).map(|&byte| u64::from(byte)).sum();
+    let sum: u64 = tensor.as_bytes().iter().step_by(4096).map(|&byte| u64::from(byte)).sum();
     assert_eq!((sum, tensors.report().backend), (0, MMAP));
     println!("\nown memory: {}", own().saturating_sub(before));
     println!("peak memory: {}", kib("VmHWM:"));

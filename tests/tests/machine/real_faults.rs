@@ -279,7 +279,7 @@ fn a_slow_device_does_not_disturb_the_order() {
                     .selection(Selection::names(["t4", "t1", "t7", "t2"]));
                 let tensors = loader.stream(disk.victim()).expect("opens").map(|tensor| tensor.expect("streams"));
                 let names: Vec<String> = tensors
-                    .inspect(|tensor| assert!(tensor.bytes() == expected[tensor.name()], "{backend:?}"))
+                    .inspect(|tensor| assert!(tensor.as_bytes() == expected[tensor.name()], "{backend:?}"))
                     .map(|tensor| tensor.name().to_owned())
                     .collect();
                 assert_eq!(names, listed, "{backend:?}, {through:?}");
@@ -340,7 +340,7 @@ fn drops_what_is_under_way(folder: &Path) {
             disk.wait_until_held();
             at_once("dropping a stream", || drop(stream));
             ends(backend, through);
-            assert_eq!(first.bytes().len(), TENSORS[0], "what was taken stays");
+            assert_eq!(first.as_bytes().len(), TENSORS[0], "what was taken stays");
         }
     }
 }

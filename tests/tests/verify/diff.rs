@@ -180,7 +180,7 @@ fn a_plain_tensor_of_gguf_is_the_same_in_safetensors_and_a_quantised_one_is_not(
     );
     let gguf = draft.write(folder.path(), "model.gguf");
     let loaded = Loader::new().load(&gguf).expect("loads");
-    let bytes = |name: &str| loaded.get(name).expect("is there").bytes().to_vec();
+    let bytes = |name: &str| loaded.get(name).expect("is there").as_bytes().to_vec();
     // Row-major: what ggml counts first is last here.
     let mut tensors = vec![
         ("a".to_owned(), F16, vec![300, 1500], bytes("a")),

@@ -81,7 +81,7 @@ fn what_is_as_it_was_loads_by_every_backend_warm_and_cold() {
     assert!(tensors.report().verified);
     assert!(!Loader::new().load(folder.path()).expect("loads").report().verified);
     let mapped = Loader::new().verify(manifest).open(folder.path()).expect("opens");
-    assert!(mapped.report().verified && mapped.get("t3").expect("is there").bytes() == expected["t3"]);
+    assert!(mapped.report().verified && mapped.get("t3").expect("is there").as_bytes() == expected["t3"]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
             let mut failed = false;
             for tensor in stream.by_ref() {
                 match tensor {
-                    Ok(tensor) => assert!(tensor.bytes() == expected[tensor.name()], "{}", tensor.name()),
+                    Ok(tensor) => assert!(tensor.as_bytes() == expected[tensor.name()], "{}", tensor.name()),
                     Err(error) => {
                         assert_mismatch(&error, folder.path(), 4, &format!("{order:?}, {buffer}"));
                         failed = true;
@@ -314,7 +314,7 @@ mod asynchronous {
         let load = || runtime.block_on(Loader::new().verify(manifest.clone()).load_async(folder.path()));
         let tensors = load().expect("loads");
         assert!(tensors.report().verified);
-        assert!(tensors.iter().all(|tensor| tensor.bytes() == expected[tensor.name()]));
+        assert!(tensors.iter().all(|tensor| tensor.as_bytes() == expected[tensor.name()]));
         drop(tensors);
         flip(&folder.path().join(VICTIM), place(folder.path(), 6).start);
         assert_mismatch(&load().expect_err("differs"), folder.path(), 6, "async");

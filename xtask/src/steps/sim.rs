@@ -25,5 +25,5 @@ fn seeds(range: &str, flags: &[&str]) -> std::result::Result<(), String> {
 
 pub(super) fn planted(_: Mode) -> Result {
     let tests = ["test", "--release", "--package", "floodtide-tests", "--test", "planted"];
-    passed(cargo_with_cfg("floodtide_planted")?.args(tests))
+    passed(cargo_with_cfg("floodtide_seeded_bugs")?.args(tests))
 }

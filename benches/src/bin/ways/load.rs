@@ -40,7 +40,7 @@ fn loader(backend: &str) -> Result<Loader, String> {
 
 fn touched(loader: &Loader, folder: &Path) -> Result<(u64, Tensors), String> {
     let tensors = loader.load(folder).map_err(explain)?;
-    std::hint::black_box(tensors.iter().map(|tensor| touch(tensor.bytes())).sum::<u64>());
+    std::hint::black_box(tensors.iter().map(|tensor| touch(tensor.as_bytes())).sum::<u64>());
     Ok((tensors.report().bytes, tensors))
 }
 

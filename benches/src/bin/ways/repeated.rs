@@ -17,7 +17,7 @@ fn seconds<T>(work: impl FnOnce() -> Result<T, String>) -> Result<f64, String> {
 
 fn load(loader: &Loader, folder: &Path) -> Result<Tensors, String> {
     let tensors = loader.load(folder).map_err(explain)?;
-    std::hint::black_box(tensors.iter().map(|tensor| touch(tensor.bytes())).sum::<u64>());
+    std::hint::black_box(tensors.iter().map(|tensor| touch(tensor.as_bytes())).sum::<u64>());
     Ok(tensors)
 }
 

@@ -68,13 +68,13 @@ fn what_is_in_flight_is_counted_off_however_it_ends() {
 }
 
 fn slot_bytes(plan: &Plan, op: &ReadOp) -> u64 {
-    plan.chunks()[op.chunk.index()].slot.len() as u64
+    plan.chunks()[op.chunk.index()].buffer_range.len() as u64
 }
 
 #[test]
 fn a_cap_on_bytes_in_flight_may_be_reached() {
     let (engine, _) = load(1_000_000, 100, false);
-    let two: usize = engine.plan().chunks()[..2].iter().map(|chunk| chunk.slot.len()).sum();
+    let two: usize = engine.plan().chunks()[..2].iter().map(|chunk| chunk.buffer_range.len()).sum();
     for (cap, reads) in [(two as u64, 2), (two as u64 - 1, 1)] {
         let mut engine = Engine::new(Arc::clone(&engine.catalog), Arc::clone(&engine.plan), cap);
         assert_eq!(core::iter::from_fn(|| engine.next_read(RouteId(0))).count(), reads);
@@ -87,7 +87,7 @@ fn progress_is_what_has_landed() {
     let (mut engine, _) = load(150_000, 100, false);
     let total = 150_100;
     assert_eq!(engine.progress(), Progress { bytes_done: 0, bytes_total: total, tensors_done: 0, tensors_total: 2 });
-    let first = engine.plan().chunks()[0].want as u64;
+    let first = engine.plan().chunks()[0].payload_len as u64;
     land(&mut engine);
     assert_eq!(engine.progress().bytes_done, first);
     while !engine.is_exhausted() {
@@ -154,7 +154,7 @@ fn a_mapped_tensor_among_copied_ones_is_ready_once() {
 
 #[test]
 fn extents_are_admitted_up_to_the_last_that_was() {
-    let buffers = Buffers { gather: 64 << 10, limit: 1 << 20, split: true, order: Order::File };
+    let buffers = Buffers { buffer_bytes: 64 << 10, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions { access: Access::Stream(buffers), ..PlanOptions::default() };
     let mut engine = engine(&[400_000], 0, &["t0"], options);
     assert_eq!((engine.admitted(), engine.readiness(RouteId(0))), (0, Readiness::Starved(ExtentId(0))));
@@ -253,7 +253,7 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
     let len = 8 + json.len() as u64 + 500_020;
     let alignment = Alignment::new(512).expect("a power of two");
     let direct = Some(DirectLimits { offset: alignment, memory: alignment });
-    for (gather_gap, direct, gathered) in
+    for (max_read_gap, direct, gathered) in
         [(0, None, false), (0, direct, false), (1 << 20, None, true), (1 << 20, direct, true)]
     {
         let mut builder = CatalogBuilder::new(SAFETENSORS);
@@ -261,7 +261,7 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
         let catalog = builder.finish().expect("unique");
         let selection = Selection::names(["a", "c"]).and(Selection::slice("b", 1, 1000..34_000));
         let options =
-            PlanOptions { chunk_bytes: 128 << 10, gather_gap, direct: vec![direct], ..PlanOptions::default() };
+            PlanOptions { chunk_bytes: 128 << 10, max_read_gap, direct: vec![direct], ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &selection.resolve(&catalog).expect("there")).expect("plans");
         let reads = |tensor: usize| plan.chunks().iter().filter(|chunk| chunk.tensors.contains(&tensor)).count();
         assert_eq!(plan.chunks().iter().any(|chunk| chunk.gathered), gathered);
@@ -326,7 +326,7 @@ fn each_route_hands_out_the_reads_of_its_own_files() {
 
 #[test]
 fn a_route_that_waits_for_memory_asks_for_the_extent_that_is_next_in_the_stream() {
-    let buffers = Buffers { gather: 1 << 18, limit: 1 << 20, split: false, order: Order::File };
+    let buffers = Buffers { buffer_bytes: 1 << 18, limit: 1 << 20, split: false, order: Order::File };
     let mut engine = two_files(Access::Stream(buffers));
     assert_eq!(engine.readiness(RouteId(1)), Readiness::Starved(ExtentId(0)), "which is the other route's");
     engine.admit(ExtentId(0));

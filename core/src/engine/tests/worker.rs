@@ -141,7 +141,7 @@ fn shared() -> Shared {
 /// A stream of a few buffers.
 fn streamed() -> Shared {
     let engine = load(700_000, 100, false).0;
-    let buffers = Buffers { gather: 128 << 10, limit: 1 << 20, split: true, order: Order::File };
+    let buffers = Buffers { buffer_bytes: 128 << 10, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions { access: Access::Stream(buffers), chunk_bytes: 64 << 10, ..PlanOptions::default() };
     let selected = Selection::All.resolve(&engine.catalog).expect("all");
     let plan = Planner::new(options).plan(&engine.catalog, &selected).expect("plans");

@@ -75,7 +75,7 @@ impl<'a> Entry<'a> {
     }
 
     /// How many bytes it has.
-    fn bytes(&self) -> u64 {
+    fn byte_len(&self) -> u64 {
         // No overflow: that is checked.
         let elements: u64 = self.ggml_shape().iter().product();
         elements / self.ggml.block_elements() * self.ggml.block_bytes()
@@ -124,7 +124,7 @@ impl Layout {
             return Err(GgufError::Offset { name: entry.name.to_owned(), expected: self.next, found: offset });
         }
         // Held against the file's length when it is known where the data begins, so that the error has the right number.
-        let range = offset.checked_add(entry.bytes()).and_then(|end| ByteRange::new(offset, end));
+        let range = offset.checked_add(entry.byte_len()).and_then(|end| ByteRange::new(offset, end));
         let range = range.ok_or_else(|| self.truncated(entry, u64::MAX))?;
         // What is rounded up past the end of u64 is past the end of the file too.
         self.next = self.alignment.up(range.end()).unwrap_or(u64::MAX);

@@ -53,7 +53,7 @@ fn what_was_written_is_read() {
     for version in [2, 3] {
         let file = Draft { version, ..rich() }.bytes();
         let header = parse_whole(&file).expect("valid");
-        assert_eq!((header.version(), header.alignment().bytes()), (version, 32));
+        assert_eq!((header.version(), header.alignment().as_u64()), (version, 32));
         let values: Vec<Value<'_>> = header.metadata()[..12].iter().map(|(_, value)| value.clone()).collect();
         let expected = [
             Value::String(b"llama"),
@@ -157,7 +157,7 @@ fn every_ggml_type_is_known_by_its_id() {
 fn every_value_type_has_its_size() {
     for &value_type in ValueType::ALL {
         assert_eq!(ValueType::from_id(value_type.id()), Some(value_type));
-        let Some(bytes) = value_type.bytes() else { continue };
+        let Some(bytes) = value_type.size() else { continue };
         let mut draft = Draft::new();
         draft.key("k", value_type.id(), &vec![1; bytes as usize]);
         let file = draft.bytes();

@@ -39,7 +39,7 @@ macro_rules! value_types {
 
             /// How many bytes a value has; `None` for strings and arrays, which say it themselves.
             #[must_use]
-            pub const fn bytes(self) -> Option<u64> {
+            pub const fn size(self) -> Option<u64> {
                 match self { $(Self::$name => $bytes,)* }
             }
         }
@@ -175,7 +175,7 @@ impl<'a> Array<'a> {
     /// Steps over `count` elements.
     pub(super) fn skip(cursor: &mut Cursor<'a>, element: ValueType, count: u64) -> Result<Self, Stop> {
         let start = cursor.at();
-        match element.bytes() {
+        match element.size() {
             // A product that overflows is more than any file has.
             Some(bytes) => cursor.take(count.saturating_mul(bytes)).map(drop)?,
             None => skip_strings(cursor, count)?,

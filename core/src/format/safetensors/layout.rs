@@ -59,7 +59,7 @@ impl Writer for SafetensorsWriter {
             let tensor = item.source.name.to_string();
             return Err(ConvertError::ReservedName { target: SAFETENSORS, tensor, name: METADATA_KEY.to_string() });
         }
-        let sizes: Vec<u64> = items.iter().map(|item| item.source.bytes()).collect();
+        let sizes: Vec<u64> = items.iter().map(|item| item.source.byte_len()).collect();
         let shards = split.divide(&sizes, SHARD_BYTES)?;
         let mut shard_of = vec![0; items.len()];
         let count = shards.len();
@@ -72,7 +72,7 @@ impl Writer for SafetensorsWriter {
                     name: &item.name,
                     dtype: item.dtype,
                     shape: item.source.shape,
-                    bytes: item.source.bytes(),
+                    bytes: item.source.byte_len(),
                 })
                 .collect();
             let name = file_name(number, count);

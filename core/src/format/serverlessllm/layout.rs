@@ -55,7 +55,7 @@ impl Writer for ServerlessLlmWriter {
             if starts.contains(&number) {
                 records.end_partition();
             }
-            let bytes = item.source.bytes();
+            let bytes = item.source.byte_len();
             let record = match tied.get(&source(item)) {
                 Some(record) if bytes > 0 => *record,
                 _ => {
@@ -92,6 +92,6 @@ fn partition_starts(items: &[Item<'_>], split: Split) -> Result<BTreeSet<usize>,
     let mut seen = BTreeSet::new();
     // What is tied to an earlier one takes no room.
     let sizes: Vec<u64> =
-        items.iter().map(|item| if seen.insert(source(item)) { item.source.bytes() } else { 0 }).collect();
+        items.iter().map(|item| if seen.insert(source(item)) { item.source.byte_len() } else { 0 }).collect();
     Ok(evenly(&sizes, files)?.into_iter().map(|part| part.start).collect())
 }

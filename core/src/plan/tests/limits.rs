@@ -9,7 +9,7 @@ fn reads_are_a_power_of_two_of_64_kib_to_1_gib() {
     for (asked, bytes) in [(0, 64 << 10), ((64 << 10) + 1, 128 << 10), (3 << 20, 4 << 20), (u64::MAX, 1 << 30)] {
         let options = PlanOptions { chunk_bytes: asked, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
-        assert_eq!(plan.chunks().iter().map(|chunk| chunk.want).max(), Some(bytes), "{asked}");
+        assert_eq!(plan.chunks().iter().map(|chunk| chunk.payload_len).max(), Some(bytes), "{asked}");
     }
 }
 
@@ -100,10 +100,10 @@ fn what_a_buffer_reads_along_at_its_edges_stays_little_of_it() {
 fn a_shared_buffer_has_room_for_what_alignment_adds() {
     // Three bytes before the float tensor's alignment, and two more than the tensors' own.
     let catalog = catalog(&[(vec![1, 64 << 10], 3)]);
-    let gather = (64 << 10) + 2;
-    let options = PlanOptions { access: streamed(gather, 1 << 20, false, Order::File), ..PlanOptions::default() };
+    let buffer_bytes = (64 << 10) + 2;
+    let options = PlanOptions { access: streamed(buffer_bytes, 1 << 20, false, Order::File), ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
-    assert!(plan.extents().iter().all(|extent| extent.buffer_bytes as u64 <= gather));
+    assert!(plan.extents().iter().all(|extent| extent.buffer_bytes as u64 <= buffer_bytes));
 }
 
 #[test]

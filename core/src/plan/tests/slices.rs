@@ -46,23 +46,23 @@ pub(super) fn carried_out(plan: &Plan) -> Vec<Vec<u8>> {
     };
     for chunk in plan.chunks() {
         let home = &mut memory[if plan.is_streamed() { chunk.extent.index() } else { 0 }];
-        let read: Vec<u8> = (chunk.offset..chunk.offset + chunk.want as u64).map(content).collect();
+        let read: Vec<u8> = (chunk.offset..chunk.offset + chunk.payload_len as u64).map(content).collect();
         match plan.gather(chunk) {
-            None => home[chunk.slot.start..chunk.slot.start + chunk.want].copy_from_slice(&read),
+            None => home[chunk.buffer_range.start..chunk.buffer_range.start + chunk.payload_len].copy_from_slice(&read),
             Some(gather) => {
-                assert!(chunk.slot.start == 0 && chunk.want <= chunk.slot.len());
+                assert!(chunk.buffer_range.start == 0 && chunk.payload_len <= chunk.buffer_range.len());
                 let mut filled = 0;
                 for (source, target) in gather.copies() {
-                    assert!(source.start >= chunk.lead as usize && target == filled);
+                    assert!(source.start >= chunk.align_prefix as usize && target == filled);
                     filled += source.len();
                 }
-                assert_eq!(filled, gather.landing().len());
-                gather.copy(&read, &mut crate::WriteOnly::new(&mut home[gather.landing()]));
+                assert_eq!(filled, gather.dest_range().len());
+                gather.copy(&read, &mut crate::WriteOnly::new(&mut home[gather.dest_range()]));
             }
         }
         if chunk.method == Method::Direct {
-            assert!(chunk.alignment.divides(chunk.offset) && chunk.alignment.divides(chunk.slot.start as u64));
-            assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+            assert!(chunk.alignment.divides(chunk.offset) && chunk.alignment.divides(chunk.buffer_range.start as u64));
+            assert!(chunk.alignment.divides(chunk.buffer_range.len() as u64));
         }
     }
     memory
@@ -73,9 +73,9 @@ fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
     use crate::DType::{BF16, U8};
     // Rows of 2 KiB, and rows of 1 MiB.
     let catalog = shaped(&[(BF16, vec![4096, 1024]), (U8, vec![16, 1 << 20])], 0);
-    let plan = |tensor: u32, dim, range, gather_gap| {
+    let plan = |tensor: u32, dim, range, max_read_gap| {
         let wanted = [Wanted::slice(&catalog.tensor(TensorId(tensor)), dim, range).expect("a slice")];
-        let options = PlanOptions { direct: vec![limits(512)], gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { direct: vec![limits(512)], max_read_gap, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &wanted).expect("plans")
     };
     let rows = plan(0, 0, 1024..2048, 128 << 10);
@@ -112,11 +112,11 @@ fn what_is_gathered_from_fits_beside_what_stays() {
         let memory = Some(MemoryLimit { available: stays + left, limit: "a test".to_string() });
         let options =
             PlanOptions { direct: vec![limits(512)], chunk_bytes: 64 << 20, memory, ..PlanOptions::default() };
-        let options = PlanOptions { gathered_reads: reads as u64, ..options };
+        let options = PlanOptions { max_gather_reads: reads as u64, ..options };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("fits");
         assert_eq!(plan.arena_bytes() as u64, stays);
         assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
-        let longest = plan.chunks().iter().map(|chunk| chunk.slot.len()).max().expect("some");
+        let longest = plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().expect("some");
         // As many as are in flight, each with the edges that a direct read brings along.
         assert!(reads * (longest - 1024) <= most << 20, "{longest} with {left} left");
         assert!(2 * reads * longest >= most << 20, "{longest} with {left} left: no shorter than it must be");
@@ -125,15 +125,15 @@ fn what_is_gathered_from_fits_beside_what_stays() {
 
 #[test]
 fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are() {
-    let plan = |rows, columns, wanted, gather, limit| {
+    let plan = |rows, columns, wanted, buffer_bytes, limit| {
         let catalog = shaped(&[(crate::DType::U8, vec![rows, columns])], 0);
         let slice = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..wanted).expect("a slice")];
-        let access = streamed(gather, limit, true, Order::Arrival);
-        let options = PlanOptions { access, gather_gap: 128 << 10, gathered_reads: 32, ..PlanOptions::default() };
+        let access = streamed(buffer_bytes, limit, true, Order::Arrival);
+        let options = PlanOptions { access, max_read_gap: 128 << 10, max_gather_reads: 32, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &slice)
     };
     let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 8 << 20, 65 << 20).expect("plans");
-    let longest = wide.chunks().iter().map(|chunk| chunk.slot.len()).max();
+    let longest = wide.chunks().iter().map(|chunk| chunk.buffer_range.len()).max();
     assert_eq!(longest, Some(2 << 20), "32 of them take no more than the limit");
     // With so little memory each read is 64 KiB of the 128 GiB that the pieces span.
     let error = plan(1 << 20, 129 << 10, 1024, 128 << 10, 1 << 20).expect_err("two million reads");
@@ -144,7 +144,7 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
 fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
     let catalog = shaped(&[(crate::DType::U8, vec![8, 1 << 20])], 3);
     let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];
-    let options = PlanOptions { gather_gap: 0, ..PlanOptions::default() };
+    let options = PlanOptions { max_read_gap: 0, ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
     assert!(plan.chunks().len() == 8 && plan.chunks().iter().all(|chunk| !chunk.gathered));
 }
@@ -155,16 +155,18 @@ fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
     let tensor = catalog.tensor(TensorId(0));
     let wanted = [Wanted::slice(&tensor, 1, 0..1 << 17).expect("a slice")];
     let end = tensor.range.start() + (8 << 20);
-    let plan = |gather_gap| {
+    let plan = |max_read_gap| {
         let cached = vec![vec![ByteRange::new(0, end).expect("forwards")]];
-        let options = PlanOptions { direct: vec![limits(512)], cached, gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { direct: vec![limits(512)], cached, max_read_gap, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &wanted).expect("plans")
     };
     let ways = |plan: &Plan| -> Vec<(Method, bool)> {
         let mut chunks: Vec<&Chunk> = plan.chunks().iter().collect();
         chunks.sort_by_key(|chunk| chunk.offset);
         assert!(
-            chunks.iter().all(|chunk| (chunk.method == Method::Buffered) == (chunk.offset + chunk.want as u64 <= end))
+            chunks
+                .iter()
+                .all(|chunk| (chunk.method == Method::Buffered) == (chunk.offset + chunk.payload_len as u64 <= end))
         );
         let mut ways: Vec<_> = chunks.iter().map(|chunk| (chunk.method, chunk.gathered)).collect();
         ways.dedup();
@@ -206,7 +208,7 @@ fn a_slice_of_quantised_elements_is_one_of_whole_blocks() {
     let start = catalog.tensor(TensorId(0)).range.start();
     assert_eq!(rows.range(&catalog.tensor(TensorId(0))), ByteRange::new(start + 136, start + 408).expect("forwards"));
     let blocks = slice(0, 1, 32..96).expect("two blocks of each row");
-    assert_eq!(blocks.bytes(&catalog.tensor(TensorId(0))), 3 * 68);
+    assert_eq!(blocks.byte_len(&catalog.tensor(TensorId(0))), 3 * 68);
     for (tensor, dim, range, inside) in [(0, 1, 16..96, "32"), (0, 1, 32..80, "32"), (1, 0, 0..128, "256")] {
         let error = slice(tensor, dim, range).expect_err("cuts a block");
         assert!(matches!(error, Error::SliceBlock { .. }), "{error}");
@@ -246,7 +248,7 @@ proptest! {
         residue in 0_u64..8,
         direct in prop_oneof![Just(None), Just(limits(1)), Just(limits(512)), Just(limits(4096))],
         chunk_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 20)],
-        gather_gap in prop_oneof![Just(0_u64), Just(100), Just(5000), Just(u64::MAX)],
+        max_read_gap in prop_oneof![Just(0_u64), Just(100), Just(5000), Just(u64::MAX)],
         tensor_alignment in prop_oneof![Just(1_u64), Just(64)],
         cached in prop::collection::vec((1_u64..60_000, 1_u64..120_000), 0..4),
         access in prop_oneof![
@@ -270,18 +272,18 @@ proptest! {
             end = start + bytes;
             ByteRange::new(start, end)
         }).collect();
-        let options = PlanOptions { access, direct: vec![direct], cached: vec![cached.clone()], tensor_alignment: alignment, chunk_bytes, gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { access, direct: vec![direct], cached: vec![cached.clone()], tensor_alignment: alignment, chunk_bytes, max_read_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
 
-        let mut landings: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.landing(chunk))).collect();
+        let mut dest_ranges: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.dest_range(chunk))).collect();
         if !plan.is_streamed() {
-            landings.iter_mut().for_each(|(extent, _)| *extent = ExtentId(0));
+            dest_ranges.iter_mut().for_each(|(extent, _)| *extent = ExtentId(0));
         }
-        landings.sort_by_key(|(extent, landing)| (*extent, landing.start));
-        prop_assert!(landings.windows(2).all(|pair| pair[0].0 < pair[1].0 || pair[0].1.end <= pair[1].1.start));
+        dest_ranges.sort_by_key(|(extent, dest_range)| (*extent, dest_range.start));
+        prop_assert!(dest_ranges.windows(2).all(|pair| pair[0].0 < pair[1].0 || pair[0].1.end <= pair[1].1.start));
         for chunk in plan.chunks() {
             let extent = &plan.extents()[chunk.extent.index()];
-            let (start, end) = (extent.alignment.down(chunk.offset + u64::from(chunk.lead)), chunk.offset + chunk.want as u64);
+            let (start, end) = (extent.alignment.down(chunk.offset + u64::from(chunk.align_prefix)), chunk.offset + chunk.payload_len as u64);
             let is_cached = cached.iter().any(|range| range.start() <= start && end <= range.end());
             prop_assert_eq!(chunk.method == Method::Direct, extent.method == Method::Direct && !is_cached);
         }
@@ -289,7 +291,7 @@ proptest! {
         let mut booked = vec![0; wanted.len()];
         for chunk in plan.chunks() {
             for index in chunk.tensors.clone() {
-                booked[index] += plan.bytes_within(index, chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+                booked[index] += plan.bytes_within(index, chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
             }
         }
         let mut parts = vec![Vec::new(); wanted.len()];
@@ -304,7 +306,7 @@ proptest! {
             let tensor = catalog.tensor(wanted.tensor());
             let expected: Vec<u8> = slow_slice(&tensor, wanted.as_slice()).into_iter().map(content).collect();
             let sliced = plan.tensor(&catalog, index);
-            prop_assert_eq!((sliced.bytes(), plan.bytes(index)), (expected.len() as u64, expected.len() as u64));
+            prop_assert_eq!((sliced.byte_len(), plan.byte_len(index)), (expected.len() as u64, expected.len() as u64));
             prop_assert_eq!(plan.slice(index), wanted.as_slice());
             let placement = &plan.placements()[index];
             let found = match placement.location {

@@ -45,8 +45,8 @@ fn delivered(plan: &Plan) -> Vec<Vec<u8>> {
     }
     for (index, placement) in plan.placements().iter().enumerate() {
         bytes[index] = match placement.location {
-            Location::Arena(place) if plan.bytes(index) > 0 => {
-                memory[0][place..place + plan.bytes(index) as usize].to_vec()
+            Location::Arena(place) if plan.byte_len(index) > 0 => {
+                memory[0][place..place + plan.byte_len(index) as usize].to_vec()
             }
             Location::Mapped => (placement.range.start()..placement.range.end()).map(content).collect(),
             _ => Vec::new(),
@@ -207,7 +207,7 @@ proptest! {
         each in any::<u16>(),
         residue in 0_u64..8,
         direct in prop_oneof![Just(None), Just(limits(512))],
-        gather_gap in prop_oneof![Just(0_u64), Just(u64::MAX)],
+        max_read_gap in prop_oneof![Just(0_u64), Just(u64::MAX)],
         access in prop_oneof![
             2 => Just(Access::Copy),
             1 => Just(Access::Map { resident: true }),
@@ -242,12 +242,12 @@ proptest! {
             let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
             Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok().or(whole)
         }).collect();
-        let options = PlanOptions { access, direct: vec![direct], gather_gap, ..PlanOptions::default() };
+        let options = PlanOptions { access, direct: vec![direct], max_read_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
         let bytes = delivered(&plan);
         let mut counted = vec![0; wanted.len()];
         for chunk in plan.chunks() {
-            let (start, end) = (chunk.offset + u64::from(chunk.lead), chunk.offset + chunk.want as u64);
+            let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
             chunk.tensors.clone().for_each(|index| counted[index] += plan.bytes_within(index, start, end));
         }
         let mut distinct = 0;

@@ -75,7 +75,7 @@ fn a_provider_that_refuses_is_asked_again_only_when_something_was_freed() {
         fn allocate(&self, _: usize) -> Result<(), usize> {
             Err(self.0.fetch_add(1, Ordering::Relaxed))
         }
-        fn bytes(&self, (): &()) -> usize {
+        fn byte_len(&self, (): &()) -> usize {
             KB
         }
     }
@@ -120,7 +120,7 @@ impl Provider for Slow {
         Ok(SlowBlock { bytes, meanwhile: Rc::clone(&self.0) })
     }
 
-    fn bytes(&self, block: &SlowBlock) -> usize {
+    fn byte_len(&self, block: &SlowBlock) -> usize {
         block.bytes
     }
 }

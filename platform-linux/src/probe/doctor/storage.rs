@@ -73,7 +73,7 @@ fn try_direct(file: &LocalFile) -> Result<String, String> {
     let Some(limits) = file.direct_limits() else {
         return Err("the file system names no alignment for them, or refuses to open the file".to_owned());
     };
-    let (offset, memory) = (limits.offset.bytes(), limits.memory.bytes());
+    let (offset, memory) = (limits.offset.as_u64(), limits.memory.as_u64());
     let words = format!("offsets aligned to {offset} bytes, memory to {memory}");
     let bytes = offset.max(4096) as usize;
     let mut buffer = MmapMut::map_anon(bytes).map_err(|error| format!("no memory to try them ({error})"))?;

@@ -29,7 +29,7 @@ fn affordable_of(wanted: usize, available: u64) -> Option<usize> {
 /// The rate of copies from the page cache to huge pages that are there already, by all processors; bytes a second.
 pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<Rate, String> {
     let total = (SAMPLE as u64).min(bytes.total());
-    let (way, in_flight) = (Way { ring: false, direct: false }, cpus.min(scratch.bytes() >> 20).max(1));
+    let (way, in_flight) = (Way { ring: false, direct: false }, cpus.min(scratch.byte_len() >> 20).max(1));
     let share = total / in_flight as u64;
     let run =
         Run { way, chunk_bytes: 1 << 20, in_flight, rings: 1, time: Duration::from_secs(1), most_bytes: share.max(1) };

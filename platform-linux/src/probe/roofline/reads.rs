@@ -25,7 +25,7 @@ impl Scratch {
         Ok(scratch)
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn byte_len(&self) -> usize {
         self.bytes
     }
 
@@ -48,7 +48,7 @@ impl Scratch {
             Some(region) => region,
             None => self.map()?,
         };
-        debug_assert!(count * bytes <= region.bytes());
+        debug_assert!(count * bytes <= region.byte_len());
         Pieces::new(region, (0..count).map(|piece| piece * bytes..(piece + 1) * bytes).collect())
     }
 }

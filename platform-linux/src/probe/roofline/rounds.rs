@@ -65,7 +65,7 @@ pub(super) fn read(roofline: &mut Roofline, bytes: &Bytes, scratch: &mut Scratch
 
 fn combinations(roofline: &Roofline, bytes: &Bytes, scratch: &Scratch) -> Vec<Entry> {
     let refused = |way: &Way| roofline.refused.iter().any(|(refused, _)| refused == way);
-    let most = (scratch.bytes() as u64).min(bytes.total());
+    let most = (scratch.byte_len() as u64).min(bytes.total());
     let rings = roofline.cpus;
     let mut entries = Vec::new();
     for way in Way::ALL.into_iter().filter(|way| !refused(way)) {

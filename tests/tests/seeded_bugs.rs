@@ -1,8 +1,8 @@
-//! The simulator finds each defect that is planted in core, by seeds and by data: `RUSTFLAGS="--cfg floodtide_planted" cargo test -p
-//! floodtide-tests --test planted`. A planted defect is switched on for the whole process, so one test waits for the other.
-#![cfg(floodtide_planted)]
+//! The simulator finds each bug that is seeded in core, by seeds and by data: `RUSTFLAGS="--cfg floodtide_seeded_bugs" cargo test -p
+//! floodtide-tests --test seeded_bugs`. A seeded bug is switched on for the whole process, so one test waits for the other.
+#![cfg(floodtide_seeded_bugs)]
 
-use floodtide_core::planted::{Defect, switch};
+use floodtide_core::seeded_bug::{SeededBug, switch};
 use floodtide_sim::faults::FaultKind;
 use floodtide_sim::{Case, HUGE, run};
 use floodtide_tests::cases::{CaseData, TensorData, cases};
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Within so many seeds.
 const SEEDS: u64 = 1000;
 
-/// Lets one test at a time switch defects on, and off again when it is done.
+/// Lets one test at a time switch bugs on, and off again when it is done.
 struct Planting(#[expect(dead_code, reason = "it is held")] MutexGuard<'static, ()>);
 
 impl Planting {
@@ -45,11 +45,11 @@ fn first_failure() -> Option<(u64, Vec<String>)> {
 
 #[test]
 fn every_planted_defect_is_found() {
-    assert!(Defect::ALL.len() >= 10);
+    assert!(SeededBug::ALL.len() >= 10);
     let planting = Planting::begin();
     let clean = first_failure();
     let mut unfound = Vec::new();
-    for &defect in Defect::ALL {
+    for &defect in SeededBug::ALL {
         switch(Some(defect));
         match first_failure() {
             Some((seed, violations)) => println!("{defect:?}: seed {seed}: {}", violations[0]),
@@ -82,9 +82,13 @@ fn smallest() -> Option<CaseData> {
 #[test]
 fn what_breaks_a_rule_is_shrunk_to_the_data_that_breaks_it() {
     let planting = Planting::begin();
-    let planted =
-        [Defect::LastChunkSkipped, Defect::OffByOneAtChunkEnd, Defect::OffsetCutTo32Bits, Defect::GatherShifted];
-    let found = planted.map(|defect| {
+    let seeded_bug = [
+        SeededBug::LastChunkSkipped,
+        SeededBug::OffByOneAtChunkEnd,
+        SeededBug::OffsetCutTo32Bits,
+        SeededBug::GatherShifted,
+    ];
+    let found = seeded_bug.map(|defect| {
         switch(Some(defect));
         smallest()
     });

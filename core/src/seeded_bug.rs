@@ -1,46 +1,46 @@
-//! Deliberate defects, one at a time, for the test that the simulator finds each of them.
+//! Seeded bugs, one at a time, for the test that the simulator finds each of them.
 //!
-//! They exist only in builds with `--cfg floodtide_planted`; in any other, `planted!` is `false` and its branch is gone.
+//! They exist only in builds with `--cfg floodtide_seeded_bugs`; in any other, `seeded_bug!` is `false` and its branch is gone.
 
-/// Whether this defect is switched on.
-macro_rules! planted {
+/// Whether this bug is switched on.
+macro_rules! seeded_bug {
     ($defect:ident) => {{
-        #[cfg(floodtide_planted)]
+        #[cfg(floodtide_seeded_bugs)]
         {
-            crate::planted::is_on(crate::planted::Defect::$defect)
+            crate::seeded_bug::is_on(crate::seeded_bug::SeededBug::$defect)
         }
-        #[cfg(not(floodtide_planted))]
+        #[cfg(not(floodtide_seeded_bugs))]
         {
             false
         }
     }};
 }
 
-pub(crate) use planted;
+pub(crate) use seeded_bug;
 
-#[cfg(floodtide_planted)]
-pub use defects::{Defect, is_on, switch};
+#[cfg(floodtide_seeded_bugs)]
+pub use seeded_bugs::{SeededBug, is_on, switch};
 
-#[cfg(floodtide_planted)]
-mod defects {
+#[cfg(floodtide_seeded_bugs)]
+mod seeded_bugs {
     use core::sync::atomic::{AtomicUsize, Ordering};
 
-    macro_rules! defects {
+    macro_rules! seeded_bugs {
         ($($(#[$doc:meta])* $name:ident,)*) => {
             /// Something that core could do wrong.
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-            pub enum Defect {
+            pub enum SeededBug {
                 $($(#[$doc])* $name,)*
             }
 
-            impl Defect {
+            impl SeededBug {
                 /// All of them.
                 pub const ALL: &'static [Self] = &[$(Self::$name,)*];
             }
         };
     }
 
-    defects! {
+    seeded_bugs! {
         /// A completion is reported to the engine twice.
         DoubleCompletion,
         /// A stream's buffer is handed on while its last read is still in flight.
@@ -81,14 +81,14 @@ mod defects {
 
     static ON: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-    /// Switches one defect on, and every other off.
-    pub fn switch(defect: Option<Defect>) {
+    /// Switches one bug on, and every other off.
+    pub fn switch(defect: Option<SeededBug>) {
         ON.store(defect.map_or(usize::MAX, |defect| defect as usize), Ordering::SeqCst);
     }
 
     /// Whether it is on.
     #[must_use]
-    pub fn is_on(defect: Defect) -> bool {
+    pub fn is_on(defect: SeededBug) -> bool {
         ON.load(Ordering::Relaxed) == defect as usize
     }
 }
