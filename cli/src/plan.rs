@@ -259,7 +259,7 @@ mod tests {
             cached: cached.to_vec(),
             direct: true,
             aligned: true,
-            wanted_bytes: 1 << 20,
+            selected_bytes: 1 << 20,
             device: 0,
         };
         let part = [ByteRange::new(0, 4096).expect("forwards")];

@@ -49,10 +49,10 @@ pub mod seeded_bug;
 mod selection;
 mod shard;
 mod source;
-mod strided;
+mod strided_range;
+mod tensor_slice;
 mod units;
 mod verify;
-mod wanted;
 mod write_only;
 
 pub use backend::{Backend, ReadStyle};
@@ -77,8 +77,8 @@ pub use plan::{
 pub use selection::Selection;
 pub use shard::{Cut, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
-pub use strided::Strided;
+pub use strided_range::StridedRange;
+pub use tensor_slice::{Slice, TensorSlice};
 pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, RouteId, TensorId};
 pub use verify::{ContentHashes, Verification};
-pub use wanted::{Slice, Wanted};
 pub use write_only::WriteOnly;

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::escape::Quoted;
 use crate::glob::Glob;
 use crate::shard::ShardRules;
-use crate::wanted::{Slice, Wanted};
+use crate::tensor_slice::{Slice, TensorSlice};
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -120,13 +120,13 @@ impl Selection {
     /// # Errors
     /// When a name is not in the catalog, or a pattern (of a selection, or of [rules](ShardRules::new)) matches nothing: both are most likely
     /// mistyped. When a slice is not one of its tensor, a tensor is selected twice but not alike, or there is no such rank.
-    pub fn resolve(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
-        let mut wanted = self.resolve_with_repeats(catalog)?;
-        wanted.sort_by_key(Wanted::tensor);
-        wanted.dedup();
-        match wanted.windows(2).find(|pair| pair[0].tensor() == pair[1].tensor()) {
+    pub fn resolve(&self, catalog: &Catalog) -> Result<Vec<TensorSlice>, Error> {
+        let mut slices = self.resolve_with_repeats(catalog)?;
+        slices.sort_by_key(TensorSlice::tensor);
+        slices.dedup();
+        match slices.windows(2).find(|pair| pair[0].tensor() == pair[1].tensor()) {
             Some(pair) => Err(selected_twice(catalog, pair[0])),
-            None => Ok(wanted),
+            None => Ok(slices),
         }
     }
 
@@ -135,14 +135,14 @@ impl Selection {
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub fn resolve_listed(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
+    pub fn resolve_listed(&self, catalog: &Catalog) -> Result<Vec<TensorSlice>, Error> {
         let mut listed = Vec::new();
         let mut seen = BTreeMap::new();
-        for wanted in self.resolve_with_repeats(catalog)? {
-            match seen.insert(wanted.tensor(), wanted) {
-                None => listed.push(wanted),
-                Some(before) if before == wanted => {}
-                Some(_) => return Err(selected_twice(catalog, wanted)),
+        for slice in self.resolve_with_repeats(catalog)? {
+            match seen.insert(slice.tensor(), slice) {
+                None => listed.push(slice),
+                Some(before) if before == slice => {}
+                Some(_) => return Err(selected_twice(catalog, slice)),
             }
         }
         Ok(listed)
@@ -155,7 +155,7 @@ impl Selection {
             Self::Several(several) => several.iter().find_map(|selection| selection.warning(catalog)),
             Self::Shard { of, rank, world, rules } if *world > 1 => {
                 let shared = of.resolve(catalog).ok()?;
-                if shared.iter().any(|wanted| rules.cuts(&catalog.tensor(wanted.tensor()))) {
+                if shared.iter().any(|slice| rules.cuts(&catalog.tensor(slice.tensor()))) {
                     return None;
                 }
                 let first = catalog.tensor(shared.first()?.tensor()).name;
@@ -173,53 +173,53 @@ impl Selection {
         }
     }
 
-    fn resolve_with_repeats(&self, catalog: &Catalog) -> Result<Vec<Wanted>, Error> {
+    fn resolve_with_repeats(&self, catalog: &Catalog) -> Result<Vec<TensorSlice>, Error> {
         let find = |name: &str| catalog.find(name).ok_or_else(|| Error::NoSuchTensor { name: name.to_owned() });
         Ok(match self {
             Self::All => catalog.tensors().map(|tensor| tensor.id.into()).collect(),
             Self::Names(names) => names.iter().map(|name| Ok(find(name)?.id.into())).collect::<Result<_, Error>>()?,
             Self::Globs(globs) => {
-                let mut wanted = Vec::new();
+                let mut slices = Vec::new();
                 for glob in globs {
-                    let before = wanted.len();
+                    let before = slices.len();
                     let matching = catalog.tensors().filter(|tensor| glob.matches(tensor.name));
-                    wanted.extend(matching.map(|tensor| Wanted::whole(tensor.id)));
-                    if wanted.len() == before {
+                    slices.extend(matching.map(|tensor| TensorSlice::whole(tensor.id)));
+                    if slices.len() == before {
                         return Err(Error::NothingSelected { glob: glob.pattern().to_string() });
                     }
                 }
-                wanted
+                slices
             }
-            Self::Slice(name, Slice { dim, start, end }) => vec![Wanted::slice(&find(name)?, *dim, *start..*end)?],
+            Self::Slice(name, Slice { dim, start, end }) => vec![TensorSlice::slice(&find(name)?, *dim, *start..*end)?],
             Self::Several(several) => {
-                let mut wanted = Vec::new();
+                let mut slices = Vec::new();
                 for selection in several {
-                    wanted.extend(selection.resolve_with_repeats(catalog)?);
+                    slices.extend(selection.resolve_with_repeats(catalog)?);
                 }
-                wanted
+                slices
             }
             Self::Shard { of, rank, world, rules } => {
                 if rank >= world {
                     return Err(Error::NoSuchRank { rank: *rank, world: *world });
                 }
                 rules.check(catalog)?;
-                let mut wanted = of.resolve_with_repeats(catalog)?;
-                for wanted in &mut wanted {
-                    let tensor = catalog.tensor(wanted.tensor());
+                let mut slices = of.resolve_with_repeats(catalog)?;
+                for slice in &mut slices {
+                    let tensor = catalog.tensor(slice.tensor());
                     // Cutting a slice again would need slices of two dimensions.
-                    if wanted.as_slice().is_some() {
+                    if slice.as_slice().is_some() {
                         return Err(Error::SliceOfSlice { tensor: tensor.name.to_owned() });
                     }
-                    *wanted = rules.part(&tensor, *rank, *world)?;
+                    *slice = rules.part(&tensor, *rank, *world)?;
                 }
-                wanted
+                slices
             }
         })
     }
 }
 
-fn selected_twice(catalog: &Catalog, wanted: Wanted) -> Error {
-    Error::SelectedTwice { tensor: catalog.tensor(wanted.tensor()).name.to_owned() }
+fn selected_twice(catalog: &Catalog, slice: TensorSlice) -> Error {
+    Error::SelectedTwice { tensor: catalog.tensor(slice.tensor()).name.to_owned() }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::glob::Glob;
-use crate::wanted::Wanted;
+use crate::tensor_slice::TensorSlice;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -117,17 +117,17 @@ impl ShardRules {
     }
 
     /// What a rank gets of a tensor. A scalar has nothing to cut, so every rank gets it.
-    pub(crate) fn part(&self, tensor: &TensorInfo<'_>, rank: u32, world: u32) -> Result<Wanted, Error> {
-        let Cut::Dim(dim) = self.cut(tensor.name) else { return Ok(Wanted::whole(tensor.id)) };
+    pub(crate) fn part(&self, tensor: &TensorInfo<'_>, rank: u32, world: u32) -> Result<TensorSlice, Error> {
+        let Cut::Dim(dim) = self.cut(tensor.name) else { return Ok(TensorSlice::whole(tensor.id)) };
         if tensor.shape.is_empty() {
-            return Ok(Wanted::whole(tensor.id));
+            return Ok(TensorSlice::whole(tensor.id));
         }
         // Past the dimensions any range will do: the slice is refused.
         let size = tensor.shape.get(dim as usize).copied().unwrap_or(0);
         // As `torch.chunk`: equal parts, rounded up, so that the last ranks may get less, or nothing.
         let part = size.div_ceil(u64::from(world));
         let start = part.saturating_mul(u64::from(rank)).min(size);
-        Wanted::slice(tensor, dim, start..start.saturating_add(part).min(size))
+        TensorSlice::slice(tensor, dim, start..start.saturating_add(part).min(size))
     }
 }
 
@@ -135,7 +135,7 @@ impl ShardRules {
 mod tests {
     use super::*;
     use crate::format::{SAFETENSORS, safetensors::Header};
-    use crate::{Catalog, CatalogBuilder, Selection, Slice, Strided};
+    use crate::{Catalog, CatalogBuilder, Selection, Slice, StridedRange};
     use alloc::string::ToString;
     use core::ops::Range;
 
@@ -163,7 +163,7 @@ mod tests {
     type Slices = Vec<Option<(u32, u64, u64)>>;
 
     fn slices(catalog: &Catalog, selection: &Selection) -> Result<Slices, Error> {
-        let of = |wanted: Wanted| wanted.as_slice().map(|Slice { dim, start, end }| (dim, start, end));
+        let of = |slice: TensorSlice| slice.as_slice().map(|Slice { dim, start, end }| (dim, start, end));
         Ok(selection.resolve(catalog)?.into_iter().map(of).collect())
     }
 
@@ -242,7 +242,7 @@ mod tests {
         let both = Selection::slice("b", 1, 2..5).and(Selection::names(["a"])).and(Selection::slice("c", 0, 1..1));
         assert_eq!(slices(&catalog, &both), Ok(alloc::vec![None, Some((1, 2, 5)), Some((0, 1, 1))]));
         let listed: Vec<u32> =
-            both.resolve_listed(&catalog).expect("resolves").iter().map(|wanted| wanted.tensor().0).collect();
+            both.resolve_listed(&catalog).expect("resolves").iter().map(|slice| slice.tensor().0).collect();
         assert_eq!(listed, [1, 0, 2]);
         let all = Selection::slice("c", 0, 0..4).and(Selection::All);
         assert_eq!(slices(&catalog, &all), Ok(alloc::vec![None; 3]), "all of it is the whole tensor");
@@ -289,9 +289,9 @@ mod tests {
         let catalog = builder.finish().expect("unique");
         let rules = ShardRules::new([(Glob::new("*").expect("closed"), Cut::Dim(1))]);
         for rank in [0, 6] {
-            let wanted = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
-            let tensor = catalog.tensor(wanted[0].tensor());
-            assert_eq!((wanted[0].byte_len(&tensor), wanted[0].pieces(&tensor)), (0, None::<Strided>));
+            let slice = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
+            let tensor = catalog.tensor(slice[0].tensor());
+            assert_eq!((slice[0].byte_len(&tensor), slice[0].strided(&tensor)), (0, None::<StridedRange>));
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct FileSignals {
     /// through the page cache can do.
     pub aligned: bool,
     /// How many of its bytes are wanted; a file of which none are is not read.
-    pub wanted_bytes: u64,
+    pub selected_bytes: u64,
     /// The index of its device.
     pub device: usize,
 }
@@ -222,8 +222,8 @@ pub(crate) const MAX_GATHER_READS: usize = 32;
 /// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
 /// files' lengths and `selected_bytes` need be measured then.
 #[must_use]
-pub fn is_small(selected_bytes: u64, wanted: Option<Backend>) -> bool {
-    selected_bytes < SMALL_BYTES && wanted.is_none()
+pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool {
+    selected_bytes < SMALL_BYTES && requested_backend.is_none()
 }
 
 /// Decides how each device's files are read.

@@ -4,7 +4,7 @@ use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
 use floodtide_core::storage::{DeviceSignals, Residency, StorageFile};
 use floodtide_core::strategy::{Consumer, Demand, Device, FileSignals, Signals, is_small};
-use floodtide_core::{Access, Alignment, Backend, Catalog, ReadStyle, Wanted};
+use floodtide_core::{Access, Alignment, Backend, Catalog, ReadStyle, TensorSlice};
 use floodtide_linux::probe;
 
 /// What a checkpoint is opened for.
@@ -40,7 +40,7 @@ impl ProbeRequest {
         &self,
         files: &OpenFiles,
         catalog: &Catalog,
-        selected: &[Wanted],
+        selected: &[TensorSlice],
         warnings: &mut Vec<String>,
     ) -> Result<(Signals, bool), Error> {
         let lazy = matches!(self.purpose, Purpose::Whole { access: Access::Map { resident: false }, .. });
@@ -83,7 +83,7 @@ impl ProbeRequest {
                 cached: residency.ranges,
                 direct,
                 aligned: demand.aligned,
-                wanted_bytes: demand.selected_bytes,
+                selected_bytes: demand.selected_bytes,
                 device,
             });
         }

@@ -275,19 +275,19 @@ impl Tensor {
 
 /// Bytes of a dtype as elements.
 fn view<T: Element>(bytes: &[u8], dtype: ElementType) -> Result<&[T], ViewError> {
-    let wanted = std::any::type_name::<T>();
+    let requested = std::any::type_name::<T>();
     let plain = match dtype {
         ElementType::Plain(dtype) => dtype,
-        ElementType::Ggml(ggml) => ggml.plain().ok_or(ViewError::Quantised { dtype: ggml, wanted })?,
+        ElementType::Ggml(ggml) => ggml.plain().ok_or(ViewError::Quantised { dtype: ggml, requested })?,
     };
     if !T::DTYPES.contains(&plain) || cfg!(target_endian = "big") {
-        return Err(ViewError::WrongType { dtype, wanted });
+        return Err(ViewError::WrongType { dtype, requested });
     }
     if bytes.is_empty() {
         return Ok(&[]);
     }
     // The length is a whole number of elements: the header was refused otherwise.
-    bytemuck::try_cast_slice(bytes).map_err(|_| ViewError::Misaligned { dtype, wanted, alignment: align_of::<T>() })
+    bytemuck::try_cast_slice(bytes).map_err(|_| ViewError::Misaligned { dtype, requested, alignment: align_of::<T>() })
 }
 
 impl fmt::Debug for Tensor {
@@ -302,22 +302,24 @@ impl fmt::Debug for Tensor {
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ViewError {
     /// The dtype does not allow it.
-    #[error("a tensor of dtype {dtype} cannot be viewed as {wanted}; take its bytes, or the type that fits its dtype")]
-    WrongType { dtype: ElementType, wanted: &'static str },
+    #[error(
+        "a tensor of dtype {dtype} cannot be viewed as {requested}; take its bytes, or the type that fits its dtype"
+    )]
+    WrongType { dtype: ElementType, requested: &'static str },
     /// The tensor has blocks, no elements.
     #[error(
-        "a tensor of ggml type {dtype} cannot be viewed as {wanted}: it is quantised, {} elements to a block of {} bytes; take its bytes, \
+        "a tensor of ggml type {dtype} cannot be viewed as {requested}: it is quantised, {} elements to a block of {} bytes; take its bytes, \
          and read their blocks",
         dtype.block_elements(), dtype.block_bytes()
     )]
-    Quantised { dtype: GgmlType, wanted: &'static str },
+    Quantised { dtype: GgmlType, requested: &'static str },
     /// The dtype allows it, the address does not.
     #[error(
-        "a tensor of dtype {dtype} cannot be viewed as {wanted}: its memory is not at a multiple of {alignment} bytes; \
+        "a tensor of dtype {dtype} cannot be viewed as {requested}: its memory is not at a multiple of {alignment} bytes; \
          take its bytes, or look at where the memory comes from: the usual cause is a MemoryProvider that does not keep to the \
          alignment it states"
     )]
-    Misaligned { dtype: ElementType, wanted: &'static str, alignment: usize },
+    Misaligned { dtype: ElementType, requested: &'static str, alignment: usize },
 }
 
 /// A Rust type that some dtypes can be viewed as.

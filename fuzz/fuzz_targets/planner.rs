@@ -3,13 +3,13 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use floodtide_core::{Access, Buffers, Catalog, Chunk, Error, MemoryLimit, Order, Plan, PlanOptions, Planner, Wanted};
+use floodtide_core::{Access, Buffers, Catalog, Chunk, Error, MemoryLimit, Order, Plan, PlanOptions, Planner, TensorSlice};
 use floodtide_fuzz::checkpoint::{Lengths, catalog, cut, selection};
 use floodtide_fuzz::{options, promises};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// More reads or buffers than that only take time.
-const MAX_PIECES: u64 = 2000;
+const MAX_PARTS: u64 = 2000;
 
 /// So do more pieces of slices than that, each of which is looked at where they are gathered.
 const MAX_GATHERED: u64 = 1 << 20;
@@ -18,7 +18,7 @@ const MAX_GATHERED: u64 = 1 << 20;
 struct Case {
     catalog: Catalog,
     options: PlanOptions,
-    selected: Vec<Wanted>,
+    selected: Vec<TensorSlice>,
     memory: Option<MemoryLimit>,
 }
 
@@ -37,7 +37,7 @@ impl Arbitrary<'_> for Case {
 
 /// The reads that no slice in pieces comes from, by their place in the file.
 fn whole_runs(plan: &Plan) -> Vec<&Chunk> {
-    let whole = |chunk: &&Chunk| plan.extents()[chunk.extent.index()].pieces.is_none();
+    let whole = |chunk: &&Chunk| plan.extents()[chunk.extent.index()].strided.is_none();
     let mut chunks: Vec<_> = plan.chunks().iter().filter(whole).collect();
     chunks.sort_unstable_by_key(|chunk| (chunk.extent, chunk.offset));
     chunks
@@ -45,19 +45,19 @@ fn whole_runs(plan: &Plan) -> Vec<&Chunk> {
 
 fn run(case: Case) -> Corpus {
     let Case { catalog, options, selected, memory } = case;
-    let piece = match options.access {
+    let part = match options.access {
         Access::Stream(Buffers { buffer_bytes, .. }) => buffer_bytes.min(options.chunk_bytes),
         _ => options.chunk_bytes,
     };
-    if catalog.tensor_bytes() / piece.clamp(64 << 10, 1 << 30) > MAX_PIECES {
+    if catalog.tensor_bytes() / part.clamp(64 << 10, 1 << 30) > MAX_PARTS {
         return Corpus::Reject;
     }
 
-    let pieces = || selected.iter().filter_map(|wanted| wanted.pieces(&catalog.tensor(wanted.tensor())));
-    if pieces().fold(0, |sum: u64, pieces| sum.saturating_add(pieces.count())) > MAX_GATHERED {
+    let strided = || selected.iter().filter_map(|slice| slice.strided(&catalog.tensor(slice.tensor())));
+    if strided().fold(0, |sum: u64, strided| sum.saturating_add(strided.count())) > MAX_GATHERED {
         return Corpus::Reject;
     }
-    if pieces().filter(|pieces| pieces.gap() > options.max_read_gap).any(|pieces| pieces.count() > MAX_PIECES) {
+    if strided().filter(|strided| strided.gap() > options.max_read_gap).any(|strided| strided.count() > MAX_PARTS) {
         return Corpus::Reject;
     }
 
@@ -89,7 +89,7 @@ fn run(case: Case) -> Corpus {
             let Access::Stream(buffers) = options.access else { panic!("only streams have buffers") };
             assert!(!buffers.split && limit == buffers.limit && needed > limit);
             let tensor = catalog.find(&tensor).expect("it is named");
-            assert!(selected.iter().any(|wanted| wanted.tensor() == tensor.id && wanted.bytes(&tensor) <= needed));
+            assert!(selected.iter().any(|slice| slice.tensor() == tensor.id && slice.bytes(&tensor) <= needed));
             // What the message asks for is enough for this tensor.
             let access = Access::Stream(Buffers { limit: needed, ..buffers });
             match Planner::new(PlanOptions { access, ..options }).plan(&catalog, &selected) {

@@ -74,8 +74,8 @@ fuzz_target!(|bytes: &[u8]| {
     index.add_tensors_to(&mut builder).expect("a few");
     let catalog = builder.finish().expect("names are unique");
     check_ties(&catalog);
-    let wanted = Selection::All.resolve(&catalog).expect("all of them");
-    let plan = Planner::new(PlanOptions::default()).plan(&catalog, &wanted).expect("little");
+    let slice = Selection::All.resolve(&catalog).expect("all of them");
+    let plan = Planner::new(PlanOptions::default()).plan(&catalog, &slice).expect("little");
     assert_eq!(plan.selected_bytes(), catalog.tensor_bytes());
     assert!(plan.selected_bytes() <= lengths.iter().sum());
 });

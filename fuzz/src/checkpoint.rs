@@ -3,7 +3,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use floodtide_core::format::{SAFETENSORS, safetensors::Header};
-use floodtide_core::{Catalog, CatalogBuilder, DType, Wanted};
+use floodtide_core::{Catalog, CatalogBuilder, DType, TensorSlice};
 use std::fmt::Write;
 
 const MAX_FILES: usize = 4;
@@ -118,10 +118,10 @@ fn elements(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<u64> {
 ///
 /// # Errors
 /// As [`Unstructured`] does.
-pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<Wanted>> {
+pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<TensorSlice>> {
     let left_out = u64::arbitrary(u)? & u64::arbitrary(u)?;
-    let wanted = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
-    let mut selected: Vec<Wanted> = wanted.map(Wanted::whole).collect();
+    let slice = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
+    let mut selected: Vec<TensorSlice> = slice.map(TensorSlice::whole).collect();
     if listed {
         for last in (1..selected.len()).rev() {
             selected.swap(last, u.int_in_range(0..=last)?);
@@ -134,15 +134,15 @@ pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> R
 ///
 /// # Errors
 /// As [`Unstructured`] does.
-pub fn cut(u: &mut Unstructured<'_>, catalog: &Catalog, selected: &mut [Wanted]) -> Result<()> {
-    for wanted in selected {
-        let tensor = catalog.tensor(wanted.tensor());
+pub fn cut(u: &mut Unstructured<'_>, catalog: &Catalog, selected: &mut [TensorSlice]) -> Result<()> {
+    for slice in selected {
+        let tensor = catalog.tensor(slice.tensor());
         // The number that comes when nothing is left to draw means the whole tensor.
         let Some(dim) = u.int_in_range(0..=tensor.shape.len())?.checked_sub(1) else { continue };
         let end = u.int_in_range(0..=tensor.shape[dim])?;
         let start = u.int_in_range(0..=end)?;
         // Packed elements cannot be cut everywhere.
-        *wanted = Wanted::slice(&tensor, dim as u32, start..end).unwrap_or(*wanted);
+        *slice = TensorSlice::slice(&tensor, dim as u32, start..end).unwrap_or(*slice);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use floodtide_core::{
     Access, Alignment, Buffers, ByteRange, Catalog, Chunk, Extent, ExtentId, FileId, Location, Method, Order, Plan,
-    PlanOptions, Strided, Wanted, tensor_alignment,
+    PlanOptions, StridedRange, TensorSlice, tensor_alignment,
 };
 use std::collections::HashSet;
 
@@ -13,15 +13,15 @@ const GAPS: u64 = 4 << 20;
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
 
 /// Panics when the plan breaks a promise.
-pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan: &Plan) {
+pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions, plan: &Plan) {
     assert_eq!(plan.placements().len(), selected.len());
-    for (index, (placement, wanted)) in plan.placements().iter().zip(selected).enumerate() {
-        let tensor = catalog.tensor(wanted.tensor());
-        assert_eq!((placement.tensor, placement.range), (wanted.tensor(), wanted.range(&tensor)));
-        assert_eq!((plan.slice(index), plan.pieces(index)), (wanted.as_slice(), wanted.pieces(&tensor)));
+    for (index, (placement, slice)) in plan.placements().iter().zip(selected).enumerate() {
+        let tensor = catalog.tensor(slice.tensor());
+        assert_eq!((placement.tensor, placement.range), (slice.tensor(), slice.range(&tensor)));
+        assert_eq!((plan.slice(index), plan.strided(index)), (slice.as_slice(), slice.strided(&tensor)));
         assert_eq!(
             (plan.bytes(index), plan.tensor(catalog, index).bytes()),
-            (wanted.bytes(&tensor), plan.bytes(index))
+            (slice.bytes(&tensor), plan.bytes(index))
         );
     }
     let (selected_bytes, distinct) = (plan.selected_bytes(), distinct_bytes(catalog, plan));
@@ -32,7 +32,7 @@ pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan
     }
     extents(catalog, options, plan);
     // What lies between the pieces of a slice does not stay in memory.
-    let runs = plan.extents().iter().filter(|extent| extent.pieces.is_none());
+    let runs = plan.extents().iter().filter(|extent| extent.strided.is_none());
     let along: u64 = runs.map(|extent| extent.range.len()).sum();
     assert!(along <= selected_bytes + selected_bytes / 128 + GAPS, "{along} bytes are read for {selected_bytes}");
     chunks(catalog, options, plan);
@@ -45,18 +45,18 @@ pub fn check(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions, plan
 /// The bytes of all placements, those that several of them are counted once.
 fn distinct_bytes(catalog: &Catalog, plan: &Plan) -> u64 {
     let mut seen = HashSet::new();
-    let place = |index: usize| (plan.tensor(catalog, index).file, plan.placements()[index].range, plan.pieces(index));
+    let place = |index: usize| (plan.tensor(catalog, index).file, plan.placements()[index].range, plan.strided(index));
     (0..plan.placements().len()).filter(|&index| seen.insert(place(index))).map(|index| plan.bytes(index)).sum()
 }
 
 /// Whether tensors that are the same bytes may all the same be read for each: where they are listed, come in parts and in order, or have
 /// blocks that no cut suits; or where what is selected between two of them is another part of the same.
-fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[Wanted]) -> bool {
+fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[TensorSlice]) -> bool {
     let in_order = |buffers: Buffers| buffers.order == Order::Listed || (buffers.split && buffers.order == Order::File);
-    let odd = |wanted: &Wanted| !catalog.tensor(wanted.tensor()).dtype.block_bytes().is_power_of_two();
+    let odd = |slice: &TensorSlice| !catalog.tensor(slice.tensor()).dtype.block_bytes().is_power_of_two();
     matches!(options.access, Access::Stream(buffers) if in_order(buffers))
         || selected.iter().any(odd)
-        || selected.iter().any(|wanted| wanted.as_slice().is_some())
+        || selected.iter().any(|slice| slice.as_slice().is_some())
 }
 
 /// The memory that carrying out the plan takes.
@@ -83,14 +83,14 @@ fn extents(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
 }
 
 /// A chunk of a slice in pieces goes on where the one before ended, counted by the pieces, and begins and ends with bytes of them.
-fn pieces(plan: &Plan, chunk: &Chunk, extent: &Extent, pieces: Strided, filled: &mut Option<u64>) {
+fn strided_chunk(plan: &Plan, chunk: &Chunk, extent: &Extent, strided: StridedRange, filled: &mut Option<u64>) {
     let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
-    let (from, to) = (pieces.before(start), pieces.before(end));
-    assert_eq!(from, filled.unwrap_or(pieces.before(extent.range.start())), "without a gap and without reading twice");
-    assert!(from < to && pieces.offset_of(from) == start && pieces.offset_of(to - 1) + 1 == end);
-    assert!(!extent.apart || to <= pieces.end_of_piece(from), "each piece for itself");
+    let (from, to) = (strided.before(start), strided.before(end));
+    assert_eq!(from, filled.unwrap_or(strided.before(extent.range.start())), "without a gap and without reading twice");
+    assert!(from < to && strided.offset_of(from) == start && strided.offset_of(to - 1) + 1 == end);
+    assert!(!extent.apart || to <= strided.end_of_piece(from), "each piece for itself");
     let dest_range = plan.dest_range(chunk);
-    let place = extent.place as u64 + (from - pieces.before(extent.range.start()));
+    let place = extent.place as u64 + (from - strided.before(extent.range.start()));
     assert_eq!((dest_range.start as u64, dest_range.len() as u64), (place, to - from), "to its place");
     assert_eq!(chunk.gathered, chunk.method == Method::Direct || to - from < end - start);
     if let Some(gather) = plan.gather(chunk) {
@@ -98,8 +98,8 @@ fn pieces(plan: &Plan, chunk: &Chunk, extent: &Extent, pieces: Strided, filled: 
         let mut copied = 0;
         for (source, target) in gather.copies() {
             assert!(target == copied && source.start >= chunk.align_prefix as usize && source.end <= chunk.payload_len);
-            let at = pieces.before(chunk.offset + source.start as u64);
-            assert_eq!((at, pieces.offset_of(at)), (from + copied as u64, chunk.offset + source.start as u64));
+            let at = strided.before(chunk.offset + source.start as u64);
+            assert_eq!((at, strided.offset_of(at)), (from + copied as u64, chunk.offset + source.start as u64));
             copied += source.len();
         }
         assert_eq!(copied, dest_range.len());
@@ -127,7 +127,7 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         assert!(chunk.slot.len() <= (2 << 30) - 4096, "more than one read of Linux can bring");
         assert!(chunk.offset + chunk.payload_len as u64 <= catalog.file(chunk.file).bytes, "past the end of the file");
         assert!(
-            extent.pieces.is_some()
+            extent.strided.is_some()
                 || i128::from(chunk.offset) - chunk.slot.start as i128
                     == i128::from(extent.range.start()) - extent.place as i128,
             "the place of the extent"
@@ -140,8 +140,8 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         } else {
             assert_eq!(chunk.payload_len, chunk.slot.len(), "a buffered read brings no more than is wanted");
         }
-        if let Some(strided) = extent.pieces {
-            pieces(plan, chunk, extent, strided, &mut filled[chunk.extent.index()]);
+        if let Some(strided) = extent.strided {
+            strided_chunk(plan, chunk, extent, strided, &mut filled[chunk.extent.index()]);
             continue;
         }
         assert!(!chunk.gathered && u64::from(chunk.align_prefix) == extent.range.start().saturating_sub(chunk.offset));
@@ -151,7 +151,7 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     }
     for (extent, filled) in plan.extents().iter().zip(filled) {
         let end = extent.range.end();
-        assert_eq!(filled, Some(extent.pieces.map_or(end, |pieces| pieces.before(end))));
+        assert_eq!(filled, Some(extent.strided.map_or(end, |strided| strided.before(end))));
     }
 }
 
@@ -168,11 +168,11 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         for index in chunk.tensors.clone() {
             let placement = &plan.placements()[index];
             let tensor = plan.tensor(catalog, index);
-            if let Some(pieces) = plan.pieces(index) {
+            if let Some(strided) = plan.strided(index) {
                 let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
                 let Location::Arena(place) = placement.location else { panic!("pieces are in no mapping") };
-                assert_eq!(plan.dest_range(chunk).start as u64, place as u64 + pieces.before(start), "at its place");
-                covered[index] += pieces.before(end) - pieces.before(start);
+                assert_eq!(plan.dest_range(chunk).start as u64, place as u64 + strided.before(start), "at its place");
+                covered[index] += strided.before(end) - strided.before(start);
                 continue;
             }
             let start = chunk.offset.max(tensor.range.start());
@@ -253,8 +253,8 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             assert_eq!(part.offset % tensor.dtype.block_bytes(), 0, "whole elements");
             assert_eq!(bytes % tensor.dtype.block_bytes(), 0, "whole elements");
             let in_buffer = part.bytes.start as u64 - extent.place as u64;
-            let before = match extent.pieces {
-                Some(pieces) => pieces.before(extent.range.start()),
+            let before = match extent.strided {
+                Some(strided) => strided.before(extent.range.start()),
                 None => extent.range.start() - tensor.range.start().min(extent.range.start()),
             };
             let behind = tensor.range.start().saturating_sub(extent.range.start());

@@ -2,8 +2,8 @@
 
 use crate::checkpoint::{Checkpoint, KnownTensor};
 use crate::draw::Draw;
+use crate::selection::KnownSelection;
 use crate::shard::bytes_of;
-use crate::wanted::Wanted;
 use alloc::vec::Vec;
 
 /// What is longer is not cut, as its elements are too many to count.
@@ -54,7 +54,7 @@ impl KnownCut {
     }
 
     /// In how many pieces its bytes lie in the file, at most.
-    pub(crate) fn pieces(&self, tensor: &KnownTensor) -> u64 {
+    pub(crate) fn block_count(&self, tensor: &KnownTensor) -> u64 {
         tensor.shape.iter().take(self.dim).product()
     }
 
@@ -72,9 +72,9 @@ impl KnownCut {
 }
 
 /// A selection of slices of these tensors, and of some of them whole.
-pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t KnownTensor>) -> Wanted {
+pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t KnownTensor>) -> KnownSelection {
     let slices = tensors.into_iter().map(|tensor| (tensor.name.clone(), slice(draw, tensor)));
-    Wanted::Slices(slices.collect())
+    KnownSelection::Slices(slices.collect())
 }
 
 fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
@@ -91,13 +91,17 @@ fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
 }
 
 /// What one rank of several gets.
-pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> Wanted {
+pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
     let world = draw.number(1..=6);
     let rank = draw.number(0..=world - 1);
     let columns = draw.coin()
         && (checkpoint.tensors.iter().all(|tensor| !tensor.name.ends_with("weight") || tensor.shape.len() != 1)
             || draw.chance(20_000));
-    if columns { Wanted::Columns { rank, world, ending: "weight" } } else { Wanted::Rows { rank, world } }
+    if columns {
+        KnownSelection::Columns { rank, world, ending: "weight" }
+    } else {
+        KnownSelection::Rows { rank, world }
+    }
 }
 
 /// What one of so many ranks gets of a dimension: dealt out index by index, as many to each as the first gets.

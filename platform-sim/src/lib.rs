@@ -16,8 +16,8 @@ pub mod case;
 pub mod checkpoint;
 pub mod cuts;
 pub mod faults;
+pub mod selection;
 pub mod shard;
-pub mod wanted;
 
 mod actors;
 mod clock;

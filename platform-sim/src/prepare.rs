@@ -22,7 +22,7 @@ use floodtide_core::storage::DeviceSignals;
 use floodtide_core::strategy::{Consumer as StrategyConsumer, Device, FileSignals, Signals, decide};
 use floodtide_core::{
     Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, MemoryLimit, Order, PlanOptions, Planner, ReadStyle,
-    Wanted,
+    TensorSlice,
 };
 
 /// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it
@@ -154,12 +154,12 @@ fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
 }
 
 /// Which files are read directly: the strategy's word, on what the devices say.
-fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<DirectLimits>> {
+fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Option<DirectLimits>> {
     let mut aligned = vec![false; case.devices.len()];
     for part in selected {
         let tensor = catalog.tensor(part.tensor());
-        let wanted = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
-        let starts_aligned = part.pieces(&tensor).is_some() || wanted.divides(part.range(&tensor).start());
+        let alignment = floodtide_core::tensor_alignment(&tensor, case.tensor_alignment);
+        let starts_aligned = part.strided(&tensor).is_some() || alignment.divides(part.range(&tensor).start());
         aligned[tensor.file.index()] |= starts_aligned && part.byte_len(&tensor) > 0;
     }
     let files = case.devices.iter().zip(catalog.files()).zip(aligned).map(|((device, file), aligned)| FileSignals {
@@ -168,7 +168,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[Wanted]) -> Vec<Option<Di
         cached: device.cached.into_iter().collect(),
         direct: device.says.is_some(),
         aligned,
-        wanted_bytes: 1,
+        selected_bytes: 1,
         device: 0,
     });
     let ring = Backend::new("ring", ReadStyle::Queue, "");

@@ -42,15 +42,15 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     pub(crate) fn of(case: &Case) -> Self {
-        let wanted = || case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor));
+        let selected = || case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor));
         let asked = case.devices.iter().filter_map(|device| device.says).map(|limits| limits.both().as_u64());
         // At the two ends of a run, and before it.
         let edges = 3 * asked.chain([case.tensor_alignment.as_u64(), 4096]).max().unwrap_or(0);
         let (mut bytes, mut longest, mut tensors) = (0_u64, 0, 0);
-        for tensor in wanted() {
-            let wanted = case.selection.byte_len(tensor);
-            bytes = bytes.saturating_add(wanted);
-            longest = longest.max(wanted);
+        for tensor in selected() {
+            let tensor_bytes = case.selection.byte_len(tensor);
+            bytes = bytes.saturating_add(tensor_bytes);
+            longest = longest.max(tensor_bytes);
             tensors += 1;
         }
         let least = distinct(case).map(|tensor| case.selection.byte_len(tensor)).fold(0, u64::saturating_add);
@@ -64,14 +64,14 @@ impl Refusals {
             }
             Job::Stream { buffers, .. } => {
                 let Buffers { buffer_bytes: buffer_bytes, limit, split, .. } = *buffers;
-                let pieces = pieces(case, split, buffer_bytes, edges);
-                let all = bytes.saturating_add(gaps).saturating_add(pieces.1.saturating_mul(edges));
+                let plan_entries = plan_entries(case, split, buffer_bytes, edges);
+                let all = bytes.saturating_add(gaps).saturating_add(plan_entries.1.saturating_mul(edges));
                 let held = (least.min(limit), all.min(limit));
                 let one = if split { (0, alone.1.min(buffer_bytes)) } else { (longest.min(limit), alone.1.min(limit)) };
                 // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
                 let planned = (limit / 800).saturating_add(160_000);
                 let buffer = if split { Given::No } else { over(limit, alone) };
-                (held, (0, held.1), over(usize::MAX as u64, one), buffer, over(planned, pieces))
+                (held, (0, held.1), over(usize::MAX as u64, one), buffer, over(planned, plan_entries))
             }
         };
         let memory = over(told, memory);
@@ -131,7 +131,7 @@ fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
 }
 
 /// How many buffers and reads a stream is planned with, at least and at most.
-fn pieces(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
+fn plan_entries(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     let (mut least, mut most) = (0_u64, 0_u64);
     for tensor in distinct(case) {
@@ -146,7 +146,7 @@ fn pieces(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64)
         let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
         most = most.saturating_add(parts + bytes / read + 4);
         // What pieces are gathered from is read as well, or each of them apart.
-        most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.pieces(tensor)));
+        most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.block_count(tensor)));
     }
     (least, most)
 }

@@ -29,7 +29,7 @@ impl World {
     /// Compares a part with what was in the file at first.
     fn compare(&self, placement: usize, offset: u64, bytes: &[u8]) -> Result<(), String> {
         let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
-        let Some((known, shape, wanted)) = self.known(placement) else {
+        let Some((known, shape, expected_bytes)) = self.known(placement) else {
             return Err(format!("tensor {:?} was never written", tensor.name));
         };
         let right =
@@ -40,8 +40,8 @@ impl World {
         if self.plan.tensor(&self.catalog, placement).shape != shape {
             return Err(format!("tensor {:?} has another shape than {shape:?}", tensor.name));
         }
-        if offset + bytes.len() as u64 > wanted {
-            return Err(format!("tensor {:?} comes past its {wanted} bytes", tensor.name));
+        if offset + bytes.len() as u64 > expected_bytes {
+            return Err(format!("tensor {:?} comes past its {expected_bytes} bytes", tensor.name));
         }
         let mut expected = vec![0; bytes.len()];
         self.original(placement, known, offset, &mut expected);
@@ -54,7 +54,7 @@ impl World {
     }
 
     /// How many bytes are wanted of a tensor.
-    fn wanted_bytes(&self, placement: usize) -> u64 {
+    fn selected_bytes(&self, placement: usize) -> u64 {
         self.known(placement).map_or(0, |(_, _, bytes)| bytes)
     }
 
@@ -66,10 +66,10 @@ impl World {
             let Location::Arena(place) = placement.location else {
                 return Err("a tensor is not in the arena".to_owned());
             };
-            let wanted = alignment.max(self.catalog.tensor(placement.tensor).dtype.alignment());
-            let bytes = self.wanted_bytes(index);
-            if bytes > 0 && !(ARENA + place as u64).is_multiple_of(wanted) {
-                return Err(format!("a tensor's address is no multiple of {wanted}"));
+            let required = alignment.max(self.catalog.tensor(placement.tensor).dtype.alignment());
+            let bytes = self.selected_bytes(index);
+            if bytes > 0 && !(ARENA + place as u64).is_multiple_of(required) {
+                return Err(format!("a tensor's address is no multiple of {required}"));
             }
             // What is empty may be placed anywhere.
             let place = if bytes == 0 { 0 } else { place };
@@ -90,11 +90,11 @@ impl World {
             let bytes = &staged.buffer()[part.bytes.clone()];
             let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
             // A part is only as aligned as its elements must be.
-            let whole = bytes.len() as u64 == self.wanted_bytes(part.placement);
-            let wanted = tensor.dtype.alignment().max(if whole { alignment } else { 1 });
+            let whole = bytes.len() as u64 == self.selected_bytes(part.placement);
+            let required = tensor.dtype.alignment().max(if whole { alignment } else { 1 });
             let address = staged.buffer().address() + part.bytes.start as u64;
-            if !bytes.is_empty() && address % wanted != part.offset % wanted {
-                self.violated(format!("a part's address is not aligned to {wanted}"));
+            if !bytes.is_empty() && address % required != part.offset % required {
+                self.violated(format!("a part's address is not aligned to {required}"));
             }
             delivered.parts_of_tensors += u64::from(!bytes.is_empty() && !whole);
             delivered.own_buffers += u64::from(whole && bytes.len() as u64 > staging.buffer_bytes);
@@ -132,7 +132,7 @@ impl World {
             delivered.parts.entry(index).or_default().push((0, 0));
         }
         for index in 0..self.plan.placements().len() {
-            let wanted = self.wanted_bytes(index);
+            let expected_bytes = self.selected_bytes(index);
             let mut parts = delivered.parts.remove(&index).unwrap_or_default();
             parts.sort_unstable();
             let mut next = 0;
@@ -142,8 +142,8 @@ impl World {
                 }
                 next = offset + bytes;
             }
-            if next != wanted || (wanted == 0 && parts.len() != 1) {
-                return Err(format!("placement {index} has come to byte {next} of {wanted}"));
+            if next != expected_bytes || (expected_bytes == 0 && parts.len() != 1) {
+                return Err(format!("placement {index} has come to byte {next} of {expected_bytes}"));
             }
         }
         Ok(())

@@ -4,9 +4,9 @@ use crate::case::{Case, Consumer, Job, MICROSECOND, MILLISECOND};
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::cuts::KnownCut;
 use crate::faults::{FaultKind, FaultState, Scripted, Swarm};
+use crate::selection::KnownSelection;
 use crate::shard::{NewTensor, Shard};
 use crate::verdict::judge;
-use crate::wanted::Wanted;
 use crate::{Draw, HUGE, Link, Report, run};
 use alloc::format;
 use alloc::vec;
@@ -127,7 +127,7 @@ fn a_slice_is_not_verified() {
     let name = checkpoint.tensors[0].name.clone();
     let whole = checkpoint.tensors[0].shape[0];
     for (end, refused) in [(whole - 1, true), (whole, false)] {
-        let selection = Wanted::Slices(vec![(name.clone(), Some(KnownCut { dim: 0, start: 0, end }))]);
+        let selection = KnownSelection::Slices(vec![(name.clone(), Some(KnownCut { dim: 0, start: 0, end }))]);
         let checkpoint = Checkpoint::uniform(1, 2, 8192);
         let report = run(&Case { selection, verify: true, ..Case::new(checkpoint, Job::Load) }, false);
         assert_holds(0, &report);
@@ -153,7 +153,7 @@ fn in_buffers(limit: u64, split: bool) -> Job {
 fn tensors_behind_a_huge_one_are_read_where_they_are() {
     for job in [Job::Load, in_buffers(1 << 20, false), in_buffers(1 << 20, true)] {
         let names = ["before", "behind"].map(Into::into);
-        let case = Case { selection: Wanted::Names(names.into()), ..Case::new(with_long(1 << 40), job) };
+        let case = Case { selection: KnownSelection::Names(names.into()), ..Case::new(with_long(1 << 40), job) };
         let report = run(&case, false);
         assert_holds(0, &report);
         assert!(report.result.is_ok() && report.sizes.far_reads >= 5, "{:?}", report.sizes);
@@ -206,7 +206,7 @@ fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
     let error = |tensor: &str| Error::BufferTooSmall { tensor: tensor.into(), needed: HUGE, limit: 1 << 20 };
     let streamed = Case::new(with_long(HUGE), in_buffers(1 << 20, false));
     assert!(judge(&streamed, Err(error("long"))).is_empty());
-    let selection = Wanted::Names(vec!["behind".into()]);
+    let selection = KnownSelection::Names(vec!["behind".into()]);
     assert!(!judge(&Case { selection, ..streamed }, Err(error("long"))).is_empty());
 }
 

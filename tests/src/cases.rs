@@ -6,8 +6,8 @@ use floodtide_sim::case::{Consumer, Job};
 use floodtide_sim::checkpoint::Checkpoint;
 use floodtide_sim::cuts::{KnownCut, MOST_COUNTED};
 use floodtide_sim::faults::{FaultKind, Swarm};
+use floodtide_sim::selection::KnownSelection;
 use floodtide_sim::shard::{NewTensor, Padding, Shard, elements};
-use floodtide_sim::wanted::Wanted;
 use floodtide_sim::{Case, run};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -64,7 +64,7 @@ pub struct TensorData {
     /// How many groups of elements, the fewest that fill whole bytes, each of its rows has; 1 for a tensor without rows.
     pub columns: u64,
     /// Whether it is selected.
-    pub wanted: bool,
+    pub selected: bool,
     /// Which of the columns, modulo their number, if not all; of what is short enough to be counted.
     pub part: Option<(u64, u64)>,
 }
@@ -104,13 +104,13 @@ impl CaseData {
     /// The case, with files of its own: a run may change them.
     #[must_use]
     pub fn case(&self) -> Case {
-        let mut wanted = Vec::new();
+        let mut selected = Vec::new();
         let shards = self.shards.iter().enumerate().map(|(file, shard)| {
             let tensors = shard.tensors.iter().enumerate().map(|(i, tensor)| {
                 let name = format!("{file}.{i}");
                 let made = tensor.made(name);
-                if tensor.wanted {
-                    wanted.push((made.name.clone(), tensor.cut(&made)));
+                if tensor.selected {
+                    selected.push((made.name.clone(), tensor.cut(&made)));
                 }
                 made
             });
@@ -131,7 +131,7 @@ impl CaseData {
         };
         Case {
             seed: self.seed,
-            selection: if self.all { Wanted::All } else { Wanted::Slices(wanted) },
+            selection: if self.all { KnownSelection::All } else { KnownSelection::Slices(selected) },
             chunk_bytes: self.chunk_bytes,
             max_merge_gap: self.max_merge_gap,
             max_read_gap: self.max_read_gap,
@@ -226,9 +226,9 @@ fn tensors() -> impl Strategy<Value = TensorData> {
     let columns = prop_oneof![2 => Just(1_u64), 1 => select(vec![2_u64, 3, 64, 5000])];
     let part = prop::option::of((0_u64..5001, 0_u64..5001));
     // Fewer columns first, so that fewer bytes are then enough for several rows.
-    (select(DType::ALL), columns, part, bytes, 0_u8..20).prop_map(|(dtype, columns, part, bytes, wanted)| {
-        let wanted = if bytes < 1 << 32 { wanted < 15 } else { wanted == 0 };
-        TensorData { dtype, bytes, columns, wanted, part }
+    (select(DType::ALL), columns, part, bytes, 0_u8..20).prop_map(|(dtype, columns, part, bytes, selected)| {
+        let selected = if bytes < 1 << 32 { selected < 15 } else { selected == 0 };
+        TensorData { dtype, bytes, columns, selected: selected, part }
     })
 }
 

@@ -102,15 +102,15 @@ fn what_breaks_a_rule_is_shrunk_to_the_data_that_breaks_it() {
     // Two reads are the fewest of which the last can be skipped: of two tensors, or of one that is a byte longer than a read.
     assert!(tensors(&skipped).len() <= 2 && skipped.faults.is_empty());
     // A single read, cut off one byte before its end.
-    assert!(matches!(tensors(&off_by_one)[..], [TensorData { bytes: ..=8, wanted: true, .. }]));
+    assert!(matches!(tensors(&off_by_one)[..], [TensorData { bytes: ..=8, selected: true, .. }]));
     assert_eq!(off_by_one.faults, [FaultKind::ShortRead]);
     // What is wanted lies behind what is huge.
     let [huge, behind] = tensors(&cut)[..] else { panic!("{cut:#?}") };
-    assert!(huge.bytes >= HUGE && !huge.wanted && behind.bytes <= 8 && behind.wanted && cut.faults.is_empty());
+    assert!(huge.bytes >= HUGE && !huge.selected && behind.bytes <= 8 && behind.selected && cut.faults.is_empty());
     // The second of two pieces is the first that is taken early.
     assert!(matches!(
         tensors(&shifted)[..],
-        [TensorData { bytes: ..=8, columns: 2.., wanted: true, part: Some(_), .. }]
+        [TensorData { bytes: ..=8, columns: 2.., selected: true, part: Some(_), .. }]
     ));
     assert!(shifted.faults.is_empty());
 }

@@ -28,8 +28,8 @@ use crate::catalog::{Catalog, TensorInfo};
 use crate::dtype::DType;
 use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
+use crate::tensor_slice::TensorSlice;
 use crate::units::TensorId;
-use crate::wanted::Wanted;
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -101,7 +101,7 @@ impl Layout {
     /// tensors.
     pub fn new(
         catalog: &Catalog,
-        selected: &[Wanted],
+        selected: &[TensorSlice],
         metadata: &[(String, MetadataValue)],
         options: &Options,
     ) -> Result<Self, ConvertError> {
@@ -185,10 +185,10 @@ impl Layout {
 }
 
 /// What is selected, with its new names, when the target has types for all of it.
-fn items<'a>(catalog: &'a Catalog, selected: &[Wanted], options: &Options) -> Result<Vec<Item<'a>>, ConvertError> {
+fn items<'a>(catalog: &'a Catalog, selected: &[TensorSlice], options: &Options) -> Result<Vec<Item<'a>>, ConvertError> {
     let writer = options.writer;
-    let tensors = || selected.iter().map(|wanted| catalog.tensor(wanted.tensor()));
-    if let Some(slice) = selected.iter().find(|wanted| wanted.as_slice().is_some()) {
+    let tensors = || selected.iter().map(|slice| catalog.tensor(slice.tensor()));
+    if let Some(slice) = selected.iter().find(|slice| slice.as_slice().is_some()) {
         return Err(ConvertError::Slice { tensor: catalog.tensor(slice.tensor()).name.to_owned() });
     }
     let dtype = |tensor: &TensorInfo<'_>| plain_dtype(tensor).filter(|&dtype| writer.holds(dtype));

@@ -53,8 +53,8 @@ fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
 /// [`ConvertError::TooFewTensors`] when fewer tensors have a byte than there are parts.
 pub(crate) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize>>, ConvertError> {
     let mut filled = sizes.iter().filter(|&&size| size > 0).count();
-    let wanted = parts.get() as usize;
-    if filled < wanted && wanted > 1 {
+    let count = parts.get() as usize;
+    if filled < count && count > 1 {
         // Fewer than a `u32`.
         return Err(ConvertError::TooFewTensors { files: parts.get(), tensors: filled as u32 });
     }
@@ -62,7 +62,7 @@ pub(crate) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize
     let mut cut = Vec::new();
     let (mut start, mut bytes, mut taken) = (0, 0_u128, 0);
     for (at, &size) in sizes.iter().enumerate() {
-        let parts_left = wanted - cut.len();
+        let parts_left = count - cut.len();
         if parts_left > 1 && size > 0 && taken > 0 {
             // In units of one part of the share, so that nothing is rounded.
             let distance = |bytes: u128| left.abs_diff(bytes * parts_left as u128);

@@ -91,8 +91,8 @@ fn assert_whole(engine: &mut Engine, device: &Device<'_>, file: &[u8]) {
     assert_eq!((progress.bytes_done, progress.tensors_done), (progress.bytes_total, progress.tensors_total));
     for placement in engine.plan().placements() {
         if let crate::plan::Location::Arena(place) = placement.location {
-            let wanted = &file[placement.range.start() as usize..placement.range.end() as usize];
-            assert_eq!(&device.arena[place..place + wanted.len()], wanted);
+            let expected = &file[placement.range.start() as usize..placement.range.end() as usize];
+            assert_eq!(&device.arena[place..place + expected.len()], expected);
         }
     }
     let mut ready: Vec<TensorId> = Vec::new();

@@ -56,9 +56,9 @@ impl Plan {
             if tensor.is_empty() {
                 return Some(Part { placement, offset: 0, bytes: extent.buffer_offset..extent.buffer_offset });
             }
-            if let Some(pieces) = extent.pieces {
-                let start = pieces.before(extent.range.start());
-                let len = (pieces.before(extent.range.end()) - start) as usize;
+            if let Some(strided) = extent.strided {
+                let start = strided.before(extent.range.start());
+                let len = (strided.before(extent.range.end()) - start) as usize;
                 return Some(Part {
                     placement,
                     offset: start,

@@ -44,7 +44,7 @@ pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOp
     let mut chunks = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
         let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);
-        let size = if extent.pieces.is_some() { gathered } else { options.chunk_bytes_of(extent.file) };
+        let size = if extent.strided.is_some() { gathered } else { options.chunk_bytes_of(extent.file) };
         cut_one(extent, ExtentId(index as u32), placements, size as usize, cached, &mut chunks);
     }
     chunks
@@ -58,10 +58,10 @@ fn cut_one(
     cached: &[ByteRange],
     chunks: &mut Vec<Chunk>,
 ) {
-    if let Some(pieces) = extent.pieces {
+    if let Some(strided) = extent.strided {
         // The slice, perhaps with tensors without a byte around it.
         let sliced = filled(placements, extent.tensors.clone());
-        return gather::cut(extent, id, pieces, &sliced, size as u64, cached, chunks);
+        return gather::cut(extent, id, strided, &sliced, size as u64, cached, chunks);
     }
     let size = size.max(extent.alignment.as_u64() as usize);
     let align_prefix = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
@@ -147,24 +147,24 @@ pub(super) fn lane(chunk: &Chunk) -> usize {
 
 /// Orders pieces by how far into its lane each lies, so that lanes of any length start and end together: several devices are
 /// kept busy, and no shard waits for another.
-pub(super) fn interleave<T>(pieces: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec<T> {
-    let lanes = pieces.iter().map(|piece| lane_of(piece) + 1).max().unwrap_or(0);
+pub(super) fn interleave<T>(items: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec<T> {
+    let lanes = items.iter().map(|item| lane_of(item) + 1).max().unwrap_or(0);
     let mut total = alloc::vec![0_u64; lanes];
-    for piece in &pieces {
-        total[lane_of(piece)] += 1;
+    for item in &items {
+        total[lane_of(item)] += 1;
     }
     if total.iter().filter(|&&n| n > 0).count() < 2 {
-        return pieces;
+        return items;
     }
     let mut seen = alloc::vec![0_u64; lanes];
-    let mut order: Vec<(u64, usize)> = Vec::with_capacity(pieces.len());
-    for (index, piece) in pieces.iter().enumerate() {
-        let lane = lane_of(piece);
+    let mut order: Vec<(u64, usize)> = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let lane = lane_of(item);
         // The fraction (2 i + 1) / (2 n) of the lane, in 32 bits after the point: exact enough, and the same everywhere.
         order.push((((2 * seen[lane] + 1) << 31) / total[lane], index));
         seen[lane] += 1;
     }
     order.sort_unstable();
-    let mut taken: Vec<Option<T>> = pieces.into_iter().map(Some).collect();
+    let mut taken: Vec<Option<T>> = items.into_iter().map(Some).collect();
     order.into_iter().filter_map(|(_, index)| taken[index].take()).collect()
 }

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
-use crate::strided::Strided;
+use crate::strided_range::StridedRange;
+use crate::tensor_slice::{FileLayout, TensorSlice};
 use crate::units::{Alignment, ByteRange, FileId};
-use crate::wanted::{Lies, Wanted};
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -18,7 +18,7 @@ const MIN_DIRECT_ALIGNMENTS: u64 = 128;
 /// Tensors that share a buffer of a stream may always have so much together.
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
 /// A plan has no more reads than this of pieces apart: past it, its own description would take more than it saves.
-const MAX_APART: u64 = 1 << 20;
+const MAX_PER_BLOCK_READS: u64 = 1 << 20;
 
 pub(super) struct LaidOut {
     pub(super) placements: Vec<Placement>,
@@ -31,7 +31,7 @@ pub(super) struct LaidOut {
 }
 
 /// The tensors of a piece of a run end before `end`; those of the next piece start with `start_of_next`.
-struct PieceTensors {
+struct PartTensors {
     end: usize,
     start_of_next: usize,
 }
@@ -50,17 +50,17 @@ struct Run {
     /// The furthest start of a mapped placement that the run has gone over, or its own: no placement of it starts before.
     mapped: u64,
     /// The pieces of the slice that it is. No other tensor joins it.
-    pieces: Option<Strided>,
+    strided: Option<StridedRange>,
 }
 
 impl Run {
     /// Whether what lies there can join: the same file, near enough, and aligned where the run would put it.
-    fn takes(&self, file: FileId, lies: &Lies, alignment: Alignment, max_gap: u64) -> bool {
+    fn takes(&self, file: FileId, file_layout: &FileLayout, alignment: Alignment, max_gap: u64) -> bool {
         let base = if self.in_place { 0 } else { self.start };
-        let start = lies.range.start();
+        let start = file_layout.range.start();
         file == self.file
-            && self.pieces.is_none()
-            && lies.pieces.is_none()
+            && self.strided.is_none()
+            && file_layout.strided.is_none()
             // Behind the run, which is not a matter of course where the caller lists the tensors.
             && start.checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
             // Slices of tensors that are the same bytes need not ascend.
@@ -73,7 +73,7 @@ impl Run {
 
 pub(super) fn lay_out(
     catalog: &Catalog,
-    selected: &[Wanted],
+    selected: &[TensorSlice],
     selected_bytes: u64,
     options: &PlanOptions,
 ) -> Result<LaidOut, Error> {
@@ -91,29 +91,32 @@ pub(super) fn lay_out(
         // Bytes between tensors are read only as long as they are few beside the selected ones: memory is promised too.
         gap_budget: selected_bytes / 128 + (4 << 20),
         selected_bytes,
-        pieces: 0,
-        apart: 0,
+        plan_entries: 0,
+        per_block_reads: 0,
     };
     let streamed = matches!(options.access, Access::Stream(_));
     let mut run: Option<Run> = None;
     let mut rest = selected;
-    while let Some(wanted) = rest.first() {
+    while let Some(selection) = rest.first() {
         // Tensors that are the same bytes have one place, which suits all of them.
         let (tied, after) = rest.split_at(ties::together(catalog, rest, options));
         rest = after;
-        let tensor = catalog.tensor(wanted.tensor());
-        let lies = wanted.lies(&tensor);
-        let range = lies.range;
+        let tensor = catalog.tensor(selection.tensor());
+        let file_layout = selection.file_layout(&tensor);
+        let range = file_layout.range;
         // Nearly always it is one, which is not looked up again.
         let others = &tied[1..];
-        let alignment = others.iter().fold(tensor_alignment(&tensor, options.tensor_alignment), |alignment, wanted| {
-            tensor_alignment(&catalog.tensor(wanted.tensor()), alignment)
-        });
+        let alignment =
+            others.iter().fold(tensor_alignment(&tensor, options.tensor_alignment), |alignment, selection| {
+                tensor_alignment(&catalog.tensor(selection.tensor()), alignment)
+            });
         let index = layout.out.placements.len();
         let location = match options.access {
             // A mapping begins at a page, and maybe at nothing rounder.
             Access::Map { .. }
-                if alignment <= Alignment::PAGE && alignment.divides(range.start()) && lies.pieces.is_none() =>
+                if alignment <= Alignment::PAGE
+                    && alignment.divides(range.start())
+                    && file_layout.strided.is_none() =>
             {
                 Location::Mapped
             }
@@ -121,12 +124,13 @@ pub(super) fn lay_out(
             // What is empty has no byte to read; the arena's start is aligned for all.
             _ => Location::Arena(0),
         };
-        let mut add = |wanted: &Wanted, tensor: &TensorInfo<'_>| {
-            let slice = wanted.as_slice().and_then(|slice| layout.out.slices.add(tensor, slice, lies.pieces));
+        let mut add = |selection: &TensorSlice, tensor: &TensorInfo<'_>| {
+            let slice =
+                selection.as_slice().and_then(|slice| layout.out.slices.add(tensor, slice, file_layout.strided));
             layout.out.placements.push(Placement { tensor: tensor.id, range, location, slice });
         };
-        add(wanted, &tensor);
-        others.iter().for_each(|wanted| add(wanted, &catalog.tensor(wanted.tensor())));
+        add(selection, &tensor);
+        others.iter().for_each(|selection| add(selection, &catalog.tensor(selection.tensor())));
         if range.is_empty() {
             continue;
         }
@@ -140,7 +144,7 @@ pub(super) fn lay_out(
         let max_gap = options.max_merge_gap.min(layout.gap_budget);
         match &mut run {
             Some(run)
-                if run.takes(tensor.file, &lies, alignment, max_gap)
+                if run.takes(tensor.file, &file_layout, alignment, max_gap)
                     && layout.shares_buffer(run, range.end(), alignment) =>
             {
                 layout.gap_budget -= range.start() - run.end;
@@ -158,7 +162,7 @@ pub(super) fn lay_out(
                     alignment,
                     in_place: alignment.divides(range.start()),
                     mapped: range.start(),
-                    pieces: lies.pieces,
+                    strided: file_layout.strided,
                     // What is empty before the first run of a stream goes with it; in the arena it needs no run.
                     first: if streamed && layout.out.extents.is_empty() { 0 } else { index },
                 });
@@ -193,9 +197,9 @@ struct Layout<'o> {
     gap_budget: u64,
     selected_bytes: u64,
     /// About how many extents and chunks a stream's plan has.
-    pieces: u64,
+    plan_entries: u64,
     /// How many pieces are read apart.
-    apart: u64,
+    per_block_reads: u64,
 }
 
 impl Layout<'_> {
@@ -249,8 +253,8 @@ impl Layout<'_> {
 
     /// Places the run, or, where it is longer than a buffer of a stream, the pieces of it.
     fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
-        if let Some(pieces) = run.pieces {
-            return self.end_pieces(run, pieces, tensors_end);
+        if let Some(strided) = run.strided {
+            return self.end_strided(run, strided, tensors_end);
         }
         let (Access::Stream(buffers), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes()) else {
             return self.place(run, tensors_end);
@@ -279,15 +283,15 @@ impl Layout<'_> {
         let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
         let step = (buffer_bytes - margin) / margin * margin;
         let base = if run.in_place { run.start / margin * margin } else { run.start };
-        let mut piece = Run { end: run.start, ..run };
+        let mut part = Run { end: run.start, ..run };
         let mut cut = base;
-        while piece.end < run.end {
+        while part.end < run.end {
             cut = cut.saturating_add(step);
-            piece.start = piece.end;
-            piece.end = if cut < run.end { cut - (cut - run.start) % whole } else { run.end };
-            let next = self.tensors_until(&piece, tensors_end);
-            self.place(&piece, next.end)?;
-            piece.first = next.start_of_next;
+            part.start = part.end;
+            part.end = if cut < run.end { cut - (cut - run.start) % whole } else { run.end };
+            let next = self.tensors_until(&part, tensors_end);
+            self.place(&part, next.end)?;
+            part.first = next.start_of_next;
         }
         Ok(())
     }
@@ -302,14 +306,17 @@ impl Layout<'_> {
     }
 
     /// Places a slice in pieces, or, where it is longer than a buffer of a stream, the parts of it.
-    fn end_pieces(&mut self, run: &Run, pieces: Strided, tensors_end: usize) -> Result<(), Error> {
+    fn end_strided(&mut self, run: &Run, strided: StridedRange, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
-        let apart = pieces.gap() > self.options.max_read_gap
-            && self.apart.checked_add(pieces.count()).is_some_and(|apart| apart <= self.most_apart());
-        self.apart += if apart { pieces.count() } else { 0 };
+        let per_block = strided.gap() > self.options.max_read_gap
+            && self
+                .per_block_reads
+                .checked_add(strided.count())
+                .is_some_and(|reads| reads <= self.max_per_block_reads());
+        self.per_block_reads += if per_block { strided.count() } else { 0 };
         self.out.strided_span = self.out.strided_span.saturating_add(span);
         let sliced = filled(&self.out.placements, run.first..tensors_end);
-        let bytes = pieces.byte_len();
+        let bytes = strided.byte_len();
         let part = match self.options.access {
             Access::Stream(buffers) => {
                 let buffer_bytes = buffer_bytes(&buffers);
@@ -319,8 +326,8 @@ impl Layout<'_> {
                 }
                 let (whole, _) = self.least(sliced.clone());
                 let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
-                let reads = if apart { pieces.count() } else { span / max_gather_read(self.options, 0) };
-                self.pieces = self.pieces.saturating_add(reads);
+                let reads = if per_block { strided.count() } else { span / max_gather_read(self.options, 0) };
+                self.plan_entries = self.plan_entries.saturating_add(reads);
                 self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
                 part
             }
@@ -332,17 +339,17 @@ impl Layout<'_> {
             // What is empty around it is with the first part, or with the last.
             let first = if from == 0 { run.first } else { sliced.start };
             let end = if to == bytes { tensors_end } else { sliced.end };
-            self.place_part(run, pieces, from..to, first..end, apart)?;
+            self.place_part(run, strided, from..to, first..end, per_block)?;
             from = to;
         }
         Ok(())
     }
 
     /// How many pieces may be read apart.
-    fn most_apart(&self) -> u64 {
+    fn max_per_block_reads(&self) -> u64 {
         match self.options.access {
-            Access::Stream(buffers) => most_pieces(buffers.limit) / 2,
-            _ => MAX_APART,
+            Access::Stream(buffers) => max_plan_entries(buffers.limit) / 2,
+            _ => MAX_PER_BLOCK_READS,
         }
     }
 
@@ -350,10 +357,10 @@ impl Layout<'_> {
     fn place_part(
         &mut self,
         run: &Run,
-        pieces: Strided,
+        strided: StridedRange,
         part: Range<u64>,
         tensors: Range<usize>,
-        apart: bool,
+        per_block: bool,
     ) -> Result<(), Error> {
         let too_large = Error::AddressSpace { needed: u64::MAX };
         let streamed = matches!(self.options.access, Access::Stream(_));
@@ -371,16 +378,16 @@ impl Layout<'_> {
                 placement.location = Location::Arena(place);
             }
         }
-        let range = pieces.file_range(part.start, part.end);
+        let range = strided.file_range(part.start, part.end);
         let limits = self.options.direct.get(run.file.index()).copied().flatten();
         // The edges of a direct read are in a buffer apart, so that it may begin and end anywhere.
-        let read = if apart { pieces.piece().min(range.len()) } else { range.len() };
+        let read = if per_block { strided.block_len().min(range.len()) } else { range.len() };
         let direct = limits.filter(|&limits| is_worth_it(read, limits)).map(DirectLimits::both);
         self.out.extents.push(Extent {
             file: run.file,
             range,
-            pieces: Some(pieces),
-            apart,
+            strided: Some(strided),
+            per_block: per_block,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             buffer_offset: place,
             buffer_bytes: in_memory(end)?,
@@ -396,22 +403,23 @@ impl Layout<'_> {
         else {
             return Ok(());
         };
-        self.pieces = self.pieces.saturating_add(buffers).saturating_add(bytes / self.options.shortest_chunk());
-        if self.pieces > most_pieces(limit) {
+        self.plan_entries =
+            self.plan_entries.saturating_add(buffers).saturating_add(bytes / self.options.shortest_chunk());
+        if self.plan_entries > max_plan_entries(limit) {
             return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes: buffer_bytes, limit });
         }
         Ok(())
     }
 
     /// Which tensors a piece of a run holds; one without a byte belongs to one piece alone.
-    fn tensors_until(&self, piece: &Run, tensors_end: usize) -> PieceTensors {
-        let (mut end, mut start_of_next) = (piece.first, None);
+    fn tensors_until(&self, part: &Run, tensors_end: usize) -> PartTensors {
+        let (mut end, mut start_of_next) = (part.first, None);
         while end < tensors_end {
             let range = self.out.placements[end].range;
-            if !range.is_empty() && range.start() >= piece.end {
+            if !range.is_empty() && range.start() >= part.end {
                 break;
             }
-            if !range.is_empty() && range.end() > piece.end {
+            if !range.is_empty() && range.end() > part.end {
                 // The rest of this tensor, and of those that are the same bytes, is in the next piece, and so is what follows them.
                 start_of_next = start_of_next.or(Some(end));
             } else if start_of_next.is_some() {
@@ -419,7 +427,7 @@ impl Layout<'_> {
             }
             end += 1;
         }
-        PieceTensors { end, start_of_next: start_of_next.unwrap_or(end) }
+        PartTensors { end, start_of_next: start_of_next.unwrap_or(end) }
     }
 
     /// Gives the run its place and its tensors theirs.
@@ -442,8 +450,8 @@ impl Layout<'_> {
         self.out.extents.push(Extent {
             file: run.file,
             range: ByteRange::new(run.start, run.end).ok_or(too_large)?,
-            pieces: None,
-            apart: false,
+            strided: None,
+            per_block: false,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             buffer_offset: usize::try_from(address).unwrap_or(usize::MAX),
             buffer_bytes: in_memory(buffer_bytes)?,
@@ -469,7 +477,7 @@ pub(super) fn filled(placements: &[Placement], of: Range<usize>) -> Range<usize>
 
 /// How many extents and chunks the plan of a stream may have: an eighth of the limit and 16 MiB, at about a hundred bytes each;
 /// and what 32 bits number.
-fn most_pieces(limit: u64) -> u64 {
+fn max_plan_entries(limit: u64) -> u64 {
     (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2))
 }
 

@@ -1,6 +1,6 @@
 //! Slices that lie in a file in pieces: how they are read, and how the pieces come together.
 //!
-//! A slice of a dimension other than the slowest is [`Strided`]: many pieces with a gap of always the same length between
+//! A slice of a dimension other than the slowest is [`StridedRange`]: many pieces with a gap of always the same length between
 //! them. There are two ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of
 //! which the pieces are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
 //! as long as so many bytes ([`PlanOptions::max_read_gap`]). So all pieces of a slice are read along if the gap is not longer
@@ -18,7 +18,7 @@
 use super::chunks::covers;
 use super::{Chunk, Extent, Method};
 use crate::seeded_bug::seeded_bug;
-use crate::strided::Strided;
+use crate::strided_range::StridedRange;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use crate::write_only::WriteOnly;
 use alloc::vec::Vec;
@@ -27,7 +27,7 @@ use core::ops::Range;
 /// How to bring the bytes of a chunk together that were read to a buffer of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gather {
-    pieces: Strided,
+    strided: StridedRange,
     /// The file's byte that is the first in the buffer.
     offset: u64,
     /// The first of the pieces' bytes that the chunk brings, and one past the last, counted by the pieces.
@@ -38,12 +38,12 @@ pub struct Gather {
 
 impl Gather {
     /// What a chunk of a strided extent brings.
-    pub(super) fn new(chunk: &Chunk, extent: &Extent, pieces: Strided) -> Self {
-        let from = pieces.before(chunk.offset + u64::from(chunk.align_prefix));
-        let to = pieces.before(chunk.offset + chunk.payload_len as u64);
+    pub(super) fn new(chunk: &Chunk, extent: &Extent, strided: StridedRange) -> Self {
+        let from = strided.before(chunk.offset + u64::from(chunk.align_prefix));
+        let to = strided.before(chunk.offset + chunk.payload_len as u64);
         // All of it lies behind the extent's first byte, in memory whose length is a usize.
-        let start = extent.buffer_offset + (from - pieces.before(extent.range.start())) as usize;
-        Self { pieces, offset: chunk.offset, from, to, dest_range: start..start + (to - from) as usize }
+        let start = extent.buffer_offset + (from - strided.before(extent.range.start())) as usize;
+        Self { strided, offset: chunk.offset, from, to, dest_range: start..start + (to - from) as usize }
     }
 
     /// Where it goes: the bytes of the arena, or of the extent's own buffer, that are filled by it alone.
@@ -57,9 +57,9 @@ impl Gather {
         let mut at = self.from;
         core::iter::from_fn(move || {
             (at < self.to).then(|| {
-                let end = self.pieces.end_of_piece(at).min(self.to);
+                let end = self.strided.end_of_block(at).min(self.to);
                 // Both are within the buffer, whose length is a usize.
-                let source = (self.pieces.offset_of(at) - self.offset) as usize;
+                let source = (self.strided.offset_of(at) - self.offset) as usize;
                 let target = (at - self.from) as usize;
                 let len = (end - at) as usize;
                 at = end;
@@ -85,24 +85,24 @@ impl Gather {
 pub(super) fn cut(
     extent: &Extent,
     id: ExtentId,
-    pieces: Strided,
+    strided: StridedRange,
     sliced: &Range<usize>,
     size: u64,
     cached: &[ByteRange],
     chunks: &mut Vec<Chunk>,
 ) {
-    let first = pieces.before(extent.range.start());
-    let end = pieces.before(extent.range.end());
+    let first = strided.before(extent.range.start());
+    let end = strided.before(extent.range.end());
     let mut at = first;
     while at < end {
-        let start = pieces.offset_of(at);
+        let start = strided.offset_of(at);
         let aligned = extent.alignment.down(start);
         // No shorter than the alignment, so that it reaches past `start`.
-        let mut to = pieces.before(aligned.saturating_add(size.max(extent.alignment.as_u64()))).min(end);
-        if extent.apart {
-            to = to.min(pieces.end_of_piece(at));
+        let mut to = strided.before(aligned.saturating_add(size.max(extent.alignment.as_u64()))).min(end);
+        if extent.per_block {
+            to = to.min(strided.end_of_block(at));
         }
-        let range = pieces.file_range(at, to);
+        let range = strided.file_range(at, to);
         let direct = extent.method == Method::Direct && !covers(cached, aligned, range.end());
         let (offset, alignment) = if direct { (aligned, extent.alignment) } else { (start, Alignment::ONE) };
         let payload_len = (range.end() - offset) as usize;

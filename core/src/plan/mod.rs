@@ -22,9 +22,9 @@ pub use gather::Gather;
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::strategy::MAX_GATHER_READS;
-use crate::strided::Strided;
+use crate::strided_range::StridedRange;
+use crate::tensor_slice::{Slice, TensorSlice};
 use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
-use crate::wanted::{Slice, Wanted};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
@@ -153,9 +153,9 @@ pub struct Extent {
     /// From the first tensor's first byte to the last one's last, as far as they are wanted.
     pub range: ByteRange,
     /// Where its bytes are in `range`, when it holds a slice in pieces; all pieces of the slice, also where it is cut into several extents.
-    pub pieces: Option<Strided>,
+    pub strided: Option<StridedRange>,
     /// Whether each of the pieces is read for itself.
-    pub apart: bool,
+    pub per_block: bool,
     /// How it is read.
     pub method: Method,
     /// Where the first byte of `range` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
@@ -223,7 +223,7 @@ pub struct Placement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sliced {
     slice: Slice,
-    pieces: Option<Strided>,
+    strided: Option<StridedRange>,
     /// Its shape, in the plan's dimensions.
     dims: Range<usize>,
 }
@@ -236,13 +236,13 @@ struct Slices {
 }
 
 impl Slices {
-    fn add(&mut self, tensor: &TensorInfo<'_>, slice: Slice, pieces: Option<Strided>) -> Option<NonZeroU32> {
+    fn add(&mut self, tensor: &TensorInfo<'_>, slice: Slice, strided: Option<StridedRange>) -> Option<NonZeroU32> {
         let start = self.dims.len();
         self.dims.extend_from_slice(tensor.shape);
         if let Some(dim) = self.dims.get_mut(start + slice.dim as usize) {
             *dim = slice.len();
         }
-        self.list.push(Sliced { slice, pieces, dims: start..self.dims.len() });
+        self.list.push(Sliced { slice, strided, dims: start..self.dims.len() });
         // Not more than tensors, which are numbered in 32 bits.
         NonZeroU32::new(self.list.len() as u32)
     }
@@ -314,14 +314,14 @@ impl Plan {
 
     /// The pieces of a placement, if its bytes lie in the file in more than one.
     #[must_use]
-    pub fn pieces(&self, placement: usize) -> Option<Strided> {
-        self.slices.get(&self.placements[placement])?.pieces
+    pub fn strided(&self, placement: usize) -> Option<StridedRange> {
+        self.slices.get(&self.placements[placement])?.strided
     }
 
     /// How many bytes a placement has.
     #[must_use]
     pub fn byte_len(&self, placement: usize) -> u64 {
-        self.pieces(placement).map_or(self.placements[placement].range.len(), Strided::byte_len)
+        self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
     /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.
@@ -339,8 +339,8 @@ impl Plan {
 
     /// How many bytes of a placement lie in the part `start..end` of its file.
     pub(crate) fn bytes_within(&self, placement: usize, start: u64, end: u64) -> u64 {
-        match self.pieces(placement) {
-            Some(pieces) => pieces.before(end).saturating_sub(pieces.before(start)),
+        match self.strided(placement) {
+            Some(strided) => strided.before(end).saturating_sub(strided.before(start)),
             None => {
                 let range = self.placements[placement].range;
                 range.end().min(end).saturating_sub(range.start().max(start))
@@ -352,8 +352,8 @@ impl Plan {
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;
-        let pieces = extent.pieces.filter(|_| chunk.gathered)?;
-        Some(Gather::new(chunk, extent, pieces))
+        let strided = extent.strided.filter(|_| chunk.gathered)?;
+        Some(Gather::new(chunk, extent, strided))
     }
 
     /// The bytes of the arena, or of its extent's own buffer, that a chunk fills, with what alignment adds: no other chunk has them.
@@ -416,7 +416,7 @@ impl Planner {
     /// [`Error::BufferTooSmall`] when a tensor does not fit in a buffer of a stream,
     /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
     /// not fit in this target's addresses.
-    pub fn plan(&self, catalog: &Catalog, selected: &[Wanted]) -> Result<Plan, Error> {
+    pub fn plan(&self, catalog: &Catalog, selected: &[TensorSlice]) -> Result<Plan, Error> {
         let selected_bytes = ties::distinct_bytes(catalog, selected, &self.options);
         let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
         let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));

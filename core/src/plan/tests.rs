@@ -48,7 +48,7 @@ fn catalog(files: &[(Vec<u64>, u64)]) -> Catalog {
     builder.finish().expect("unique names")
 }
 
-fn all(catalog: &Catalog) -> Vec<Wanted> {
+fn all(catalog: &Catalog) -> Vec<TensorSlice> {
     catalog.tensors().map(|tensor| tensor.id.into()).collect()
 }
 
@@ -118,7 +118,7 @@ fn all_files_progress_together() {
 #[test]
 fn scattered_small_tensors_take_no_more_memory_than_they_need() {
     let catalog = catalog(&[(vec![256 << 10; 2000], 0)]);
-    let selected: Vec<Wanted> = all(&catalog).into_iter().step_by(2).collect();
+    let selected: Vec<TensorSlice> = all(&catalog).into_iter().step_by(2).collect();
     let options = PlanOptions { direct: vec![limits(4096)], ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &selected).expect("plans");
     assert!(plan.arena_bytes() as u64 <= plan.selected_bytes() * 102 / 100 + (4 << 20));
@@ -175,8 +175,8 @@ proptest! {
         let cached: Vec<ByteRange> =
             bounds.chunks_exact(2).map(|pair| ByteRange::new(pair[0], pair[1]).expect("ascending")).collect();
         let cached = vec![cached; 2];
-        let selected: Vec<Wanted> =
-            all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
+        let selected: Vec<TensorSlice> =
+            all(&catalog).into_iter().filter(|selected_slice| picks[selected_slice.tensor().index() % picks.len()]).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         let options =
             PlanOptions { direct, cached: cached.clone(), tensor_alignment: alignment, chunk_bytes, max_merge_gap, ..PlanOptions::default() };
@@ -343,10 +343,10 @@ proptest! {
         order in prop_oneof![Just(Order::Arrival), Just(Order::File), Just(Order::Listed)],
     ) {
         let catalog = catalog(&files);
-        let mut selected: Vec<Wanted> =
-            all(&catalog).into_iter().filter(|wanted| picks[wanted.tensor().index() % picks.len()]).collect();
+        let mut selected: Vec<TensorSlice> =
+            all(&catalog).into_iter().filter(|selected_slice| picks[selected_slice.tensor().index() % picks.len()]).collect();
         if order == Order::Listed {
-            selected.sort_by_key(|wanted| u64::from(wanted.tensor().0).wrapping_mul(shuffle | 1) >> 7);
+            selected.sort_by_key(|selected_slice| u64::from(selected_slice.tensor().0).wrapping_mul(shuffle | 1) >> 7);
         }
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         // A tensor and what alignment adds.
@@ -360,7 +360,7 @@ proptest! {
         };
         let plan = Planner::new(options).plan(&catalog, &selected).expect("every tensor fits in the limit");
         prop_assert!(plan.is_streamed() && plan.arena_bytes() == 0);
-        prop_assert!(plan.placements().iter().map(|placement| placement.tensor).eq(selected.iter().map(Wanted::tensor)));
+        prop_assert!(plan.placements().iter().map(|placement| placement.tensor).eq(selected.iter().map(TensorSlice::tensor)));
 
         // The chunks of an extent lie side by side in its buffer, in the order of the extents.
         let mut chunks = plan.chunks().iter().peekable();
@@ -398,8 +398,8 @@ proptest! {
                 if bytes > 0 {
                     prop_assert_eq!(extent.file, tensor.file);
                     let whole = bytes == tensor.range.len();
-                    let wanted = tensor.dtype.alignment().max(if whole { tensor_alignment } else { 1 });
-                    prop_assert_eq!(part.bytes.start as u64 % wanted, part.offset % wanted);
+                    let selected_slice = tensor.dtype.alignment().max(if whole { tensor_alignment } else { 1 });
+                    prop_assert_eq!(part.bytes.start as u64 % selected_slice, part.offset % selected_slice);
                     prop_assert_eq!(part.bytes.start - extent.buffer_offset, (tensor.range.start() + part.offset - extent.range.start()) as usize);
                 }
                 prop_assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");

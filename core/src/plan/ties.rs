@@ -7,10 +7,10 @@
 use super::extents::buffer_bytes;
 use super::{Access, Buffers, Order, PlanOptions};
 use crate::catalog::Catalog;
-use crate::wanted::Wanted;
+use crate::tensor_slice::TensorSlice;
 
 /// How many at the beginning of `selected` are planned as one: one at least, if there is any.
-pub(super) fn together(catalog: &Catalog, selected: &[Wanted], options: &PlanOptions) -> usize {
+pub(super) fn together(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions) -> usize {
     let Some((first, rest)) = selected.split_first() else { return 0 };
     // In most checkpoints, so that they do not pay for others.
     if !catalog.has_ties() {
@@ -20,33 +20,34 @@ pub(super) fn together(catalog: &Catalog, selected: &[Wanted], options: &PlanOpt
         return 1;
     }
     let is_cut = matches!(options.access, Access::Stream(Buffers { split: true, .. }));
-    let joins = |wanted: &&Wanted| wanted.same_bytes(first, catalog) && (!is_cut || cut_alike(catalog, first, wanted));
+    let joins =
+        |slice: &&TensorSlice| slice.same_bytes(first, catalog) && (!is_cut || cut_alike(catalog, first, slice));
     1 + rest.iter().take_while(joins).count()
 }
 
 /// Whether it may come in parts, and in order.
-fn comes_in_parts(catalog: &Catalog, wanted: &Wanted, options: &PlanOptions) -> bool {
+fn comes_in_parts(catalog: &Catalog, slice: &TensorSlice, options: &PlanOptions) -> bool {
     match options.access {
         // What alignment adds to a buffer is less than the other half of it.
         Access::Stream(buffers @ Buffers { split: true, order: Order::File | Order::Listed, .. }) => {
-            wanted.byte_len(&catalog.tensor(wanted.tensor())) > buffer_bytes(&buffers) / 2
+            slice.byte_len(&catalog.tensor(slice.tensor())) > buffer_bytes(&buffers) / 2
         }
         _ => false,
     }
 }
 
 /// Whether what cuts the larger type's blocks apart does so with the other's, so that parts of a stream can keep to both.
-fn cut_alike(catalog: &Catalog, a: &Wanted, b: &Wanted) -> bool {
-    let bytes = |wanted: &Wanted| catalog.tensor(wanted.tensor()).dtype.block_bytes();
+fn cut_alike(catalog: &Catalog, a: &TensorSlice, b: &TensorSlice) -> bool {
+    let bytes = |slice: &TensorSlice| catalog.tensor(slice.tensor()).dtype.block_bytes();
     let (a, b) = (bytes(a), bytes(b));
     a == b || (a.is_power_of_two() && b.is_power_of_two())
 }
 
 /// The bytes of what is selected, those that are planned as one counted once.
-pub(super) fn distinct_bytes(catalog: &Catalog, mut selected: &[Wanted], options: &PlanOptions) -> u64 {
+pub(super) fn distinct_bytes(catalog: &Catalog, mut selected: &[TensorSlice], options: &PlanOptions) -> u64 {
     let mut bytes = 0_u64;
-    while let Some(wanted) = selected.first() {
-        bytes = bytes.saturating_add(wanted.byte_len(&catalog.tensor(wanted.tensor())));
+    while let Some(slice) = selected.first() {
+        bytes = bytes.saturating_add(slice.byte_len(&catalog.tensor(slice.tensor())));
         selected = &selected[together(catalog, selected, options)..];
     }
     bytes

@@ -18,7 +18,7 @@ fn catalog() -> Catalog {
     builder.finish().expect("unique names")
 }
 
-fn ids(ids: &[u32]) -> Result<Vec<Wanted>, Error> {
+fn ids(ids: &[u32]) -> Result<Vec<TensorSlice>, Error> {
     Ok(ids.iter().map(|&id| TensorId(id).into()).collect())
 }
 
@@ -58,8 +58,8 @@ proptest! {
         let mut listed = selection.resolve_listed(&catalog()).expect("they are there");
         let first = |(at, pick): &(usize, &usize)| !picks[..*at].contains(pick);
         let expected = picks.iter().enumerate().filter(first).map(|(_, &pick)| pick);
-        prop_assert!(listed.iter().map(|wanted| wanted.tensor().index()).eq(expected), "each where it comes first");
-        listed.sort_by_key(Wanted::tensor);
+        prop_assert!(listed.iter().map(|slice| slice.tensor().index()).eq(expected), "each where it comes first");
+        listed.sort_by_key(TensorSlice::tensor);
         prop_assert_eq!(selection.resolve(&catalog()), Ok(listed));
     }
 }

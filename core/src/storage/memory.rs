@@ -121,11 +121,11 @@ impl<B: Buffer> Storage<B> for MemoryStorage {
     }
 
     fn open(&self, name: &str) -> Result<Opened, StorageError> {
-        let wanted = trimmed(name);
-        let found = self.files.with(|files| files.by_name.get(wanted).cloned());
+        let slice = trimmed(name);
+        let found = self.files.with(|files| files.by_name.get(slice).cloned());
         if let Some((generation, bytes)) = found {
             let version = FileVersion::Generation { len: (*bytes).as_ref().len() as u64, generation };
-            let (name, files) = (wanted.to_owned(), Arc::clone(&self.files));
+            let (name, files) = (slice.to_owned(), Arc::clone(&self.files));
             return Ok(Opened::File(Arc::new(MemoryFile { name, version, bytes, files })));
         }
         match Storage::<B>::list(self, name) {

@@ -2,9 +2,9 @@
 
 use crate::catalog::Catalog;
 use crate::plan::{PlanOptions, tensor_alignment};
-use crate::strided::Strided;
+use crate::strided_range::StridedRange;
+use crate::tensor_slice::TensorSlice;
 use crate::units::Alignment;
-use crate::wanted::Wanted;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -31,25 +31,25 @@ pub struct FileDemand {
 impl Demand {
     /// Adds up what `selected` asks for. Tensors are aligned to at least `alignment`.
     #[must_use]
-    pub fn new(catalog: &Catalog, selected: &[Wanted], alignment: Alignment) -> Self {
+    pub fn new(catalog: &Catalog, selected: &[TensorSlice], alignment: Alignment) -> Self {
         let mut files = vec![FileDemand::default(); catalog.files().len()];
         let (mut selected_bytes, mut copied_bytes) = (0_u64, 0_u64);
         let parts = selected.iter().map(|part| (part, catalog.tensor(part.tensor())));
-        let mut before: Option<&Wanted> = None;
+        let mut before: Option<&TensorSlice> = None;
         for (part, tensor) in parts.filter(|(part, tensor)| part.byte_len(tensor) > 0) {
             // Tensors that are the same bytes are read once.
             if before.replace(part).is_some_and(|before| part.same_bytes(before, catalog)) {
                 continue;
             }
-            let (range, pieces) = (part.range(&tensor), part.pieces(&tensor));
+            let (range, strided) = (part.range(&tensor), part.strided(&tensor));
             let tensor_alignment = tensor_alignment(&tensor, alignment);
-            let in_place = pieces.is_none() && tensor_alignment.divides(range.start());
+            let in_place = strided.is_none() && tensor_alignment.divides(range.start());
             // Pieces are gathered from buffers of their own, so that direct reads may bring them from anywhere.
             let file = &mut files[tensor.file.index()];
-            file.aligned |= in_place || pieces.is_some();
+            file.aligned |= in_place || strided.is_some();
             // What is read along with them takes its time too.
-            let along = pieces.is_some_and(|pieces| pieces.gap() <= PlanOptions::default().max_read_gap);
-            let bytes = if along { range.len() } else { pieces.map_or(range.len(), Strided::byte_len) };
+            let along = strided.is_some_and(|strided| strided.gap() <= PlanOptions::default().max_read_gap);
+            let bytes = if along { range.len() } else { strided.map_or(range.len(), StridedRange::byte_len) };
             file.selected_bytes += bytes;
             selected_bytes = selected_bytes.saturating_add(bytes);
             let viewed = in_place && tensor_alignment <= Alignment::PAGE;

@@ -15,10 +15,10 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
     if signals.device.signals.latency == LatencyClass::Memory {
         return "the bytes are in memory and are copied from there".to_string();
     }
-    let read = || signals.files.iter().filter(|file| file.wanted_bytes > 0);
+    let read = || signals.files.iter().filter(|file| file.selected_bytes > 0);
     let count = |is: fn(&FileSignals) -> bool| read().filter(|file| is(file)).count();
     let files = read().count();
-    let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.wanted_bytes > 0).count();
+    let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.selected_bytes > 0).count();
     let cached = count(FileSignals::is_cached);
     let partly = count(|file| !file.is_cached() && !file.cached.is_empty());
     // Less in one piece than is worth a read of its own.

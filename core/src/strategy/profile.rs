@@ -101,8 +101,8 @@ pub(super) fn reconsider(group: &mut Group<'_>) {
 fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
     let signals = group.signals;
     let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();
-    let files = group.files.iter().zip(direct).filter(|(file, _)| file.wanted_bytes > 0);
-    let others: u64 = files.map(|(file, &direct)| if direct { cached(file) } else { file.wanted_bytes }).sum();
+    let files = group.files.iter().zip(direct).filter(|(file, _)| file.selected_bytes > 0);
+    let others: u64 = files.map(|(file, &direct)| if direct { cached(file) } else { file.selected_bytes }).sum();
     signals.consumer == Consumer::Whole && !signals.verified && others <= signals.selected_bytes / 16
 }
 
@@ -111,9 +111,9 @@ fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
 pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], decisions: &mut Vec<Decision>) {
     let Some(profile) = &group.device.signals.profile else { return };
     let signals = group.signals;
-    let wanted = || group.files.iter().zip(direct).filter(|(file, _)| file.wanted_bytes > 0);
-    let any_direct = wanted().any(|(_, &direct)| direct);
-    let any_cold = wanted().any(|(file, _)| !file.is_cached());
+    let selected = || group.files.iter().zip(direct).filter(|(file, _)| file.selected_bytes > 0);
+    let any_direct = selected().any(|(_, &direct)| direct);
+    let any_cold = selected().any(|(file, _)| !file.is_cached());
     if !any_cold || signals.selected_bytes < super::SMALL_BYTES || route.backend.is_mapped() {
         return;
     }

@@ -146,7 +146,7 @@ impl<'a> Group<'a> {
             return false;
         }
         let through = self.files.iter().zip(direct).filter(|(file, direct)| !**direct && !file.is_cached());
-        let through = through.fold(0_u64, |sum, (file, _)| sum.saturating_add(file.wanted_bytes));
+        let through = through.fold(0_u64, |sum, (file, _)| sum.saturating_add(file.selected_bytes));
         let tensors = if self.signals.consumer == Consumer::Whole { self.signals.selected_bytes } else { 0 };
         through > self.signals.memory.saturating_sub(tensors)
     }

@@ -50,7 +50,7 @@ pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
         cached: vec![],
         direct,
         aligned: true,
-        wanted_bytes: 1 << 30,
+        selected_bytes: 1 << 30,
         device: 0,
     };
     Signals {
@@ -195,16 +195,17 @@ fn what_is_asked_for_is_taken_and_said() {
 
 #[test]
 fn little_is_less_than_what_threads_are_worth() {
-    let workers =
-        |selected_bytes, wanted| decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, wanted).workers;
+    let workers = |selected_bytes, requested_backend| {
+        decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, requested_backend).workers
+    };
     assert_eq!([workers((4 << 20) - 1, None), workers(4 << 20, None)], [0, 2]);
     assert_eq!(workers(1000, Some(PREAD)), 2, "who asks for threads gets them");
 }
 
 #[test]
 fn reads_are_as_large_and_as_many_as_each_way_of_reading_needs() {
-    let sizes = |signals: &Signals, wanted| {
-        let strategy = decide(signals, wanted);
+    let sizes = |signals: &Signals, requested_backend| {
+        let strategy = decide(signals, requested_backend);
         (strategy.chunk_bytes, strategy.depth, strategy.workers)
     };
     let [cold, cached] = [0.0, 1.0].map(|share| Signals { cpus: 3, ..signals(Some(share), true) });
@@ -243,15 +244,15 @@ fn files_that_differ_are_counted() {
         FileSignals { aligned: false, ..cold.clone() },
         FileSignals { resident: None, ..cold.clone() },
         // Not read, so not counted.
-        FileSignals { wanted_bytes: 0, resident: None, direct: false, ..cold.clone() },
-        FileSignals { wanted_bytes: 0, ..cold },
+        FileSignals { selected_bytes: 0, resident: None, direct: false, ..cold.clone() },
+        FileSignals { selected_bytes: 0, ..cold },
     ];
     let reason = decide(&mixed, None).reason;
     let counts = "2 of 5 files are read past the page cache (1 is cached, 1 takes no direct reads, \
                   1 has its tensors at offsets that must be shifted); \
                   the system would not tell what is cached of 1 file";
     assert!(reason.ends_with(counts), "{reason}");
-    mixed.files.iter_mut().for_each(|file| file.wanted_bytes = 0);
+    mixed.files.iter_mut().for_each(|file| file.selected_bytes = 0);
     let reason = decide(&mixed, None).reason;
     assert!(reason.ends_with("there is nothing to read"), "{reason}");
 }
@@ -286,7 +287,7 @@ fn tensors_that_must_be_shifted_are_not_said_to_go_past_the_cache() {
 #[test]
 fn files_that_are_not_read_are_not_spoken_of() {
     let mut part = signals(Some(0.0), true);
-    part.files[1] = FileSignals { wanted_bytes: 0, aligned: false, ..part.files[1].clone() };
+    part.files[1] = FileSignals { selected_bytes: 0, aligned: false, ..part.files[1].clone() };
     let reason = decide(&part, None).reason;
     assert!(reason.ends_with("the file is not in the page cache, so the reads go past it"), "{reason}");
 }
@@ -339,8 +340,9 @@ fn files_that_are_to_stay_cached_are_read_through_the_cache() {
 
 #[test]
 fn huge_pages_are_for_what_is_copied_and_not_tiny() {
-    let huge =
-        |selected_bytes, wanted| decide(&Signals { selected_bytes, ..signals(Some(0.0), true) }, wanted).huge_pages;
+    let huge = |selected_bytes, requested_backend| {
+        decide(&Signals { selected_bytes, ..signals(Some(0.0), true) }, requested_backend).huge_pages
+    };
     assert_eq!([huge(HUGE_PAGES_FROM - 1, None), huge(HUGE_PAGES_FROM, None)], [false, true]);
     assert!(!huge(1 << 30, Some(MMAP)));
 }

@@ -21,10 +21,10 @@ impl ContentHashes {
     /// Nothing has come yet.
     #[must_use]
     pub fn new(catalog: &Arc<Catalog>) -> Self {
-        let lies = catalog.tensors().map(|tensor| (tensor.id.index(), tensor.file, tensor.range));
+        let file_layout = catalog.tensors().map(|tensor| (tensor.id.index(), tensor.file, tensor.range));
         Self {
             hashes: Hashes::new(catalog.tensors().map(|tensor| tensor.range)),
-            overlaps: Overlaps::new(lies),
+            overlaps: Overlaps::new(file_layout),
             found: catalog
                 .tensors()
                 .map(|tensor| Mutex::new(tensor.range.is_empty().then(|| Checksum::of(&[]))))

@@ -13,7 +13,7 @@ use crate::small_file::SmallFile;
 use crate::trace::{Phase, Phases};
 use floodtide_core::strategy::{Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, Wanted,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, TensorSlice,
 };
 use floodtide_linux::probe;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct Checkpoint {
     pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Arc<Catalog>,
     /// What is wanted of it, in the order of the files.
-    pub(crate) selected: Vec<Wanted>,
+    pub(crate) selected: Vec<TensorSlice>,
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,

@@ -27,7 +27,8 @@ use floodtide_core::pool::SizeClass;
 use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::{PumpError, Sink, SinkPump, Staged};
 use floodtide_core::{
-    Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, Wanted, tensor_alignment,
+    Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
+    tensor_alignment,
 };
 use floodtide_linux::LocalFile;
 use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
@@ -276,11 +277,11 @@ impl TensorStream {
             }
         };
         let limit = pool.stats().limit as u64;
-        let tensors = checkpoint.selected.iter().map(|wanted| checkpoint.catalog.tensor(wanted.tensor()));
-        let wanted = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).as_u64());
-        let wanted_alignment = wanted.max().unwrap_or(1);
-        if (pool.alignment() as u64) < wanted_alignment {
-            return Err(Error::TensorAlignment { bytes: wanted_alignment, most: pool.alignment() as u64 });
+        let tensors = checkpoint.selected.iter().map(|slice| checkpoint.catalog.tensor(slice.tensor()));
+        let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).as_u64());
+        let required_alignment = alignments.max().unwrap_or(1);
+        if (pool.alignment() as u64) < required_alignment {
+            return Err(Error::TensorAlignment { bytes: required_alignment, most: pool.alignment() as u64 });
         }
         let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
         let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
@@ -339,15 +340,15 @@ pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be
 /// whole; but half of the memory there is at most.
 fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
-    let mut wanted = DEFAULT_LIMIT;
+    let mut limit = DEFAULT_LIMIT;
     if !split {
         let catalog = &checkpoint.catalog;
-        let bytes = |wanted: &Wanted| wanted.byte_len(&catalog.tensor(wanted.tensor()));
+        let bytes = |slice: &TensorSlice| slice.byte_len(&catalog.tensor(slice.tensor()));
         let longest = checkpoint.selected.iter().map(bytes).max().unwrap_or(0);
         // Its class is at most a quarter larger, and alignment adds less than that.
-        wanted = wanted.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
+        limit = limit.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
     }
-    wanted.min(checkpoint.memory.available / 2).max(MIN_LIMIT)
+    limit.min(checkpoint.memory.available / 2).max(MIN_LIMIT)
 }
 
 /// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.

@@ -30,8 +30,8 @@ pub(crate) fn direct_limits(file: &File) -> Option<DirectLimits> {
         return None;
     }
     const READ_ALIGN: StatxFlags = StatxFlags::from_bits_retain(0x2_0000);
-    let wanted = StatxFlags::DIOALIGN | READ_ALIGN;
-    let answer = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted).ok()?;
+    let requested = StatxFlags::DIOALIGN | READ_ALIGN;
+    let answer = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, requested).ok()?;
     let mask = answer.stx_mask;
     if mask & StatxFlags::DIOALIGN.bits() == 0 {
         return probe_limits(file);

@@ -12,7 +12,7 @@ use crate::device::{FileDevice, alignment};
 use crate::draw::{Draw, scramble};
 use crate::faults::{FaultKind, Scripted, Swarm};
 use crate::memory::WORLD_MEMORY;
-use crate::wanted::Wanted;
+use crate::selection::KnownSelection;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -81,7 +81,7 @@ pub struct Case {
     /// What is loaded.
     pub checkpoint: Checkpoint,
     /// Which of it.
-    pub selection: Wanted,
+    pub selection: KnownSelection,
     /// How.
     pub job: Job,
     /// The device of each file.
@@ -132,7 +132,7 @@ impl Case {
             seed: 0,
             devices: checkpoint.files.iter().map(|_| device.clone()).collect(),
             checkpoint,
-            selection: Wanted::All,
+            selection: KnownSelection::All,
             job,
             link: Link::new(0, 4 << 30),
             workers: 2,
@@ -232,8 +232,8 @@ impl Case {
         /// As wide as a gap may be between so many.
         const WIDE: u64 = 400_000;
         let tensors = self.checkpoint.tensors.iter();
-        let pieces = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.pieces(tensor)));
-        if pieces.fold(0, u64::saturating_add) > MANY {
+        let blocks = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.block_count(tensor)));
+        if blocks.fold(0, u64::saturating_add) > MANY {
             self.max_read_gap = self.max_read_gap.max(WIDE);
         }
         self
@@ -259,8 +259,8 @@ impl Case {
         let script = self.script.into_iter();
         self.script = script.filter_map(|s| Some(Scripted { file: moved(s.file)? as u32, ..s })).collect();
         match &mut self.selection {
-            Wanted::Names(names) => names.retain(|name| self.checkpoint.find(name).is_some()),
-            Wanted::Slices(slices) => slices.retain(|(name, _)| self.checkpoint.find(name).is_some()),
+            KnownSelection::Names(names) => names.retain(|name| self.checkpoint.find(name).is_some()),
+            KnownSelection::Slices(slices) => slices.retain(|(name, _)| self.checkpoint.find(name).is_some()),
             _ => {}
         }
         self
@@ -302,7 +302,7 @@ fn devices(draw: &mut Draw, checkpoint: &Checkpoint, swarm: &Swarm) -> Vec<FileD
         .collect()
 }
 
-fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> Wanted {
+fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
     let names: Vec<&String> = checkpoint.tensors.iter().map(|tensor| &tensor.name).collect();
     match draw.number(0..=9) {
         5..=7 => {
@@ -312,10 +312,12 @@ fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> Wanted {
         8 => cuts::shard(draw, checkpoint),
         0 if !names.is_empty() => {
             let count = 1 + draw.index(names.len());
-            Wanted::Names((0..count).map(|_| names[draw.index(names.len())].clone()).collect())
+            KnownSelection::Names((0..count).map(|_| names[draw.index(names.len())].clone()).collect())
         }
-        1 if checkpoint.tensors.iter().any(|tensor| tensor.name.ends_with("weight")) => Wanted::Ending("weight"),
-        _ => Wanted::All,
+        1 if checkpoint.tensors.iter().any(|tensor| tensor.name.ends_with("weight")) => {
+            KnownSelection::Ending("weight")
+        }
+        _ => KnownSelection::All,
     }
 }
 

@@ -6,8 +6,8 @@ use super::{Case, Consumer, Job, stream};
 use crate::checkpoint::{Checkpoint, Extra, KnownTensor, shape_of};
 use crate::cuts;
 use crate::draw::Draw;
+use crate::selection::KnownSelection;
 use crate::shard::{NewTensor, elements};
-use crate::wanted::Wanted;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -84,10 +84,10 @@ impl Sizes {
             }
             // What lies before it is not asked for, so that it begins beyond 32 bits.
             About::SoonEnough => {
-                let (before, mut wanted) = (self.huge(1, HUGE, LONGEST), self.huge(0, HUGE, 2 * HUGE));
-                wanted.file = before.file;
-                wanted.place = usize::MAX;
-                vec![before, wanted]
+                let (before, mut selected) = (self.huge(1, HUGE, LONGEST), self.huge(0, HUGE, 2 * HUGE));
+                selected.file = before.file;
+                selected.place = usize::MAX;
+                vec![before, selected]
             }
             // Planned before the memory is missed, so not too long.
             About::RefusedUntold => vec![self.huge(0, HUGE, 2 * HUGE)],
@@ -123,7 +123,7 @@ impl Sizes {
         match self.about {
             About::LeftOut => {
                 case.selection = if draw.coin() {
-                    Wanted::Ending("weight")
+                    KnownSelection::Ending("weight")
                 } else {
                     let others = case.checkpoint.tensors.iter().filter(|tensor| tensor.bytes < HUGE);
                     let kept = others.filter(|tensor| tensor.name == "behind.weight" || draw.coin());
@@ -134,14 +134,14 @@ impl Sizes {
                     if draw.coin() {
                         cuts::slices(draw, kept)
                     } else {
-                        Wanted::Names(kept.into_iter().map(|tensor| tensor.name.clone()).collect())
+                        KnownSelection::Names(kept.into_iter().map(|tensor| tensor.name.clone()).collect())
                     }
                 };
             }
             About::Long if draw.coin() => case.selection = cuts::slices(draw, &case.checkpoint.tensors),
             About::Long => case.selection = with(draw, &case.checkpoint, "long.weight"),
             About::SoonEnough => {
-                case.selection = Wanted::Names(vec!["huge.0".into()]);
+                case.selection = KnownSelection::Names(vec!["huge.0".into()]);
                 case.chunk_bytes = 1 << 20;
                 let buffers = Buffers { buffer_bytes: 1 << 20, limit: 2 << 20, split: true, order: Order::Listed };
                 let stops = Some(draw.number(1..=3));
@@ -170,10 +170,10 @@ impl Sizes {
 }
 
 /// A selection with that tensor in it.
-fn with(draw: &mut Draw, checkpoint: &Checkpoint, name: &str) -> Wanted {
+fn with(draw: &mut Draw, checkpoint: &Checkpoint, name: &str) -> KnownSelection {
     if draw.coin() {
-        return Wanted::All;
+        return KnownSelection::All;
     }
     let kept = checkpoint.tensors.iter().filter(|tensor| tensor.name == name || draw.coin());
-    Wanted::Names(kept.map(|tensor| tensor.name.clone()).collect())
+    KnownSelection::Names(kept.map(|tensor| tensor.name.clone()).collect())
 }

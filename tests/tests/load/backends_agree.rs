@@ -13,8 +13,8 @@ fn assert_equal(tensors: &Tensors, expected: &BTreeMap<String, Vec<u8>>, alignme
         assert_eq!(tensor.name(), name, "{what}");
         assert!(tensor.as_bytes() == bytes, "{what}: {name} differs");
         if !bytes.is_empty() {
-            let wanted = alignment.max(tensor.dtype().alignment());
-            assert_eq!(tensor.as_bytes().as_ptr() as u64 % wanted, 0, "{what}: {name} is not aligned to {wanted}");
+            let required = alignment.max(tensor.dtype().alignment());
+            assert_eq!(tensor.as_bytes().as_ptr() as u64 % required, 0, "{what}: {name} is not aligned to {required}");
         }
     }
 }

@@ -136,8 +136,8 @@ fn a_consumer_that_stops_leaves_nothing_behind() {
             let tensors: Vec<Tensor> = stream.by_ref().take(taken).map(|tensor| tensor.expect("streams")).collect();
             drop(stream);
             for tensor in &tensors {
-                let wanted = tensor.name()[1..].parse::<u8>().expect("a number");
-                assert!(tensor.as_bytes().iter().all(|&byte| byte == wanted), "what was taken stays");
+                let required = tensor.name()[1..].parse::<u8>().expect("a number");
+                assert!(tensor.as_bytes().iter().all(|&byte| byte == required), "what was taken stays");
             }
         }
         // The workers wait for what the kernel has, and end.

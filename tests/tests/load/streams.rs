@@ -24,8 +24,8 @@ fn assert_tensor(tensor: &Tensor, expected: &BTreeMap<String, Vec<u8>>, alignmen
     let bytes = &expected[tensor.name()];
     assert!(tensor.as_bytes() == bytes, "{} differs", tensor.name());
     if !bytes.is_empty() {
-        let wanted = alignment.max(tensor.dtype().alignment());
-        assert_eq!(tensor.as_bytes().as_ptr() as u64 % wanted, 0, "{} is not aligned", tensor.name());
+        let required = alignment.max(tensor.dtype().alignment());
+        assert_eq!(tensor.as_bytes().as_ptr() as u64 % required, 0, "{} is not aligned", tensor.name());
     }
 }
 

@@ -133,8 +133,8 @@ fn threads(folder: &Path, flags: i32) -> Result<Value, String> {
             let workers: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || read(part))).collect();
             workers.into_iter().map(|worker| worker.join().expect("a worker panicked")).collect::<Result<Vec<_>, _>>()
         });
-        let (read, wanted) = (done.map_err(explain)?.iter().sum::<u64>(), lengths.iter().sum::<usize>() as u64);
-        if read == wanted { Ok((read, memory)) } else { Err(format!("read {read} of {wanted} bytes")) }
+        let (read, expected) = (done.map_err(explain)?.iter().sum::<u64>(), lengths.iter().sum::<usize>() as u64);
+        if read == expected { Ok((read, memory)) } else { Err(format!("read {read} of {expected} bytes")) }
     };
     Ok(timed(load)?.0)
 }

@@ -13,7 +13,7 @@ pub(super) enum Stop {
     /// The bytes up to there are needed, and the file has them.
     Short { end: u64 },
     /// The bytes up to there are needed, and the file is not that long.
-    PastEnd { at: u64, wanted: u64 },
+    PastEnd { at: u64, needed: u64 },
     /// A rule is broken.
     Invalid(GgufError),
 }
@@ -22,7 +22,7 @@ impl Stop {
     /// Says what it is that passes the end of the file.
     pub(super) fn within(self, file_len: u64, place: impl FnOnce() -> Place) -> Self {
         match self {
-            Self::PastEnd { at, wanted } => Self::Invalid(GgufError::PastEnd { place: place(), at, wanted, file_len }),
+            Self::PastEnd { at, needed } => Self::Invalid(GgufError::PastEnd { place: place(), at, needed, file_len }),
             other => other,
         }
     }
@@ -69,19 +69,19 @@ impl<'a> Cursor<'a> {
         count.min((self.bytes.len() - self.at) as u64 / least) as usize
     }
 
-    /// The next `wanted` bytes.
-    pub(super) fn take(&mut self, wanted: u64) -> Result<&'a [u8], Stop> {
+    /// The next `needed` bytes.
+    pub(super) fn take(&mut self, needed: u64) -> Result<&'a [u8], Stop> {
         let at = self.at();
-        if wanted > self.left() {
-            return Err(Stop::PastEnd { at, wanted });
+        if needed > self.left() {
+            return Err(Stop::PastEnd { at, needed });
         }
         let there = &self.bytes[self.at..];
-        match usize::try_from(wanted).ok().and_then(|wanted| there.get(..wanted)) {
+        match usize::try_from(needed).ok().and_then(|needed| there.get(..needed)) {
             Some(taken) => {
                 self.at += taken.len();
                 Ok(taken)
             }
-            None => Err(Stop::Short { end: at + wanted }),
+            None => Err(Stop::Short { end: at + needed }),
         }
     }
 

@@ -50,10 +50,10 @@ pub enum GgufError {
     HeaderTooLarge { end: u64 },
     /// The file ends within its header.
     #[error(
-        "{place} takes {wanted} bytes from byte {at} on, but the file has only {file_len}; it is cut off or damaged: \
+        "{place} takes {needed} bytes from byte {at} on, but the file has only {file_len}; it is cut off or damaged: \
          fetch it again"
     )]
-    PastEnd { place: Place, at: u64, wanted: u64, file_len: u64 },
+    PastEnd { place: Place, at: u64, needed: u64, file_len: u64 },
     /// A key without a character.
     #[error("metadata key number {number} is empty; the file is damaged or was written wrongly")]
     EmptyKey { number: u64 },

@@ -88,7 +88,7 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Parsed<'_>, GgufError> {
     match parser.header() {
         Ok(header) => Ok(Parsed::Header(header)),
         Err(Stop::Invalid(error)) => Err(error),
-        Err(Stop::PastEnd { at, wanted }) => Err(GgufError::PastEnd { place: Place::Start, at, wanted, file_len }),
+        Err(Stop::PastEnd { at, needed }) => Err(GgufError::PastEnd { place: Place::Start, at, needed, file_len }),
         Err(Stop::Short { end }) => {
             let rest = least_bytes(parser.keys_left, parser.tensors_left);
             let end = u64::try_from(u128::from(end) + rest).unwrap_or(u64::MAX).min(file_len);

@@ -203,7 +203,7 @@ fn skip_strings(cursor: &mut Cursor<'_>, count: u64) -> Result<(), Stop> {
     // Each has its length at least.
     let least = |left: u64| left.saturating_mul(LENGTH_BYTES);
     if least(count) > cursor.left() {
-        return Err(Stop::PastEnd { at: cursor.at(), wanted: least(count) });
+        return Err(Stop::PastEnd { at: cursor.at(), needed: least(count) });
     }
     for skipped in 0..count {
         match cursor.string() {

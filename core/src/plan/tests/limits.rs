@@ -49,7 +49,7 @@ fn a_small_file_is_read_amid_a_large_one() {
 #[test]
 fn gaps_are_read_until_they_are_no_longer_few() {
     let catalog = catalog(&[(vec![64 << 10; 2000], 0)]);
-    let selected: Vec<Wanted> = all(&catalog).into_iter().step_by(2).collect();
+    let selected: Vec<TensorSlice> = all(&catalog).into_iter().step_by(2).collect();
     let plan = Planner::default().plan(&catalog, &selected).expect("plans");
     let most = plan.selected_bytes() / 128 + (4 << 20);
     assert_eq!(plan.read_bytes() - plan.selected_bytes(), most - most % (64 << 10), "as many whole gaps as that holds");

@@ -23,12 +23,12 @@ pub(super) fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], res
 pub(super) fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
     let group = tensor.dtype.block_bytes();
     let elements = tensor.dtype.block_elements();
-    let wanted = |index: u64| {
+    let selected = |index: u64| {
         let Some(slice) = slice else { return true };
         let inner: u64 = tensor.shape[slice.dim as usize + 1..].iter().product();
         (slice.start..slice.end).contains(&(index / inner % tensor.shape[slice.dim as usize]))
     };
-    let groups = (0..tensor.range.len() / group).filter(|number| wanted(number * elements));
+    let groups = (0..tensor.range.len() / group).filter(|number| selected(number * elements));
     groups.flat_map(|number| (0..group).map(move |byte| tensor.range.start() + number * group + byte)).collect()
 }
 
@@ -74,9 +74,9 @@ fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
     // Rows of 2 KiB, and rows of 1 MiB.
     let catalog = shaped(&[(BF16, vec![4096, 1024]), (U8, vec![16, 1 << 20])], 0);
     let plan = |tensor: u32, dim, range, max_read_gap| {
-        let wanted = [Wanted::slice(&catalog.tensor(TensorId(tensor)), dim, range).expect("a slice")];
+        let selected = [TensorSlice::slice(&catalog.tensor(TensorId(tensor)), dim, range).expect("a slice")];
         let options = PlanOptions { direct: vec![limits(512)], max_read_gap, ..PlanOptions::default() };
-        Planner::new(options).plan(&catalog, &wanted).expect("plans")
+        Planner::new(options).plan(&catalog, &selected).expect("plans")
     };
     let rows = plan(0, 0, 1024..2048, 128 << 10);
     assert!(rows.selected_bytes() == 2 << 20 && rows.read_bytes() < (2 << 20) + 512);
@@ -97,7 +97,7 @@ fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
 fn what_is_gathered_from_fits_beside_what_stays() {
     // Rows of 64 KiB, half of each wanted: 128 MiB, out of reads of 64 MiB.
     let catalog = shaped(&[(crate::DType::U8, vec![4096, 64 << 10])], 0);
-    let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..32 << 10).expect("a slice")];
+    let selected = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..32 << 10).expect("a slice")];
     let stays = 128_u64 << 20;
     let all = u64::MAX - stays;
     for (left, reads, most) in [
@@ -113,7 +113,7 @@ fn what_is_gathered_from_fits_beside_what_stays() {
         let options =
             PlanOptions { direct: vec![limits(512)], chunk_bytes: 64 << 20, memory, ..PlanOptions::default() };
         let options = PlanOptions { max_gather_reads: reads as u64, ..options };
-        let plan = Planner::new(options).plan(&catalog, &wanted).expect("fits");
+        let plan = Planner::new(options).plan(&catalog, &selected).expect("fits");
         assert_eq!(plan.arena_bytes() as u64, stays);
         assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
         let longest = plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().expect("some");
@@ -125,9 +125,9 @@ fn what_is_gathered_from_fits_beside_what_stays() {
 
 #[test]
 fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are() {
-    let plan = |rows, columns, wanted, buffer_bytes, limit| {
+    let plan = |rows, columns, selected, buffer_bytes, limit| {
         let catalog = shaped(&[(crate::DType::U8, vec![rows, columns])], 0);
-        let slice = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..wanted).expect("a slice")];
+        let slice = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..selected).expect("a slice")];
         let access = streamed(buffer_bytes, limit, true, Order::Arrival);
         let options = PlanOptions { access, max_read_gap: 128 << 10, max_gather_reads: 32, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &slice)
@@ -143,9 +143,9 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
 #[test]
 fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
     let catalog = shaped(&[(crate::DType::U8, vec![8, 1 << 20])], 3);
-    let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];
+    let selected = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];
     let options = PlanOptions { max_read_gap: 0, ..PlanOptions::default() };
-    let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
+    let plan = Planner::new(options).plan(&catalog, &selected).expect("plans");
     assert!(plan.chunks().len() == 8 && plan.chunks().iter().all(|chunk| !chunk.gathered));
 }
 
@@ -153,12 +153,12 @@ fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
 fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
     let catalog = shaped(&[(crate::DType::U8, vec![64, 1 << 18])], 0);
     let tensor = catalog.tensor(TensorId(0));
-    let wanted = [Wanted::slice(&tensor, 1, 0..1 << 17).expect("a slice")];
+    let selected = [TensorSlice::slice(&tensor, 1, 0..1 << 17).expect("a slice")];
     let end = tensor.range.start() + (8 << 20);
     let plan = |max_read_gap| {
         let cached = vec![vec![ByteRange::new(0, end).expect("forwards")]];
         let options = PlanOptions { direct: vec![limits(512)], cached, max_read_gap, ..PlanOptions::default() };
-        Planner::new(options).plan(&catalog, &wanted).expect("plans")
+        Planner::new(options).plan(&catalog, &selected).expect("plans")
     };
     let ways = |plan: &Plan| -> Vec<(Method, bool)> {
         let mut chunks: Vec<&Chunk> = plan.chunks().iter().collect();
@@ -187,9 +187,9 @@ fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
 fn a_slice_that_no_buffer_holds_is_refused_for_that_and_one_in_too_many_parts_for_those() {
     let catalog = shaped(&[(crate::DType::U8, vec![2, 64 << 40])], 0);
     let plan = |end, split| {
-        let wanted = [Wanted::slice(&catalog.tensor(TensorId(0)), 1, 0..end).expect("a slice")];
+        let selected = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..end).expect("a slice")];
         let access = streamed(128 << 10, 1 << 20, split, Order::File);
-        Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &wanted)
+        Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &selected)
     };
     let error = plan(32 << 40, false).expect_err("too long");
     assert!(matches!(error, Error::BufferTooSmall { needed, .. } if needed == 64 << 40), "{error}");
@@ -202,7 +202,7 @@ fn a_slice_that_no_buffer_holds_is_refused_for_that_and_one_in_too_many_parts_fo
 fn a_slice_of_quantised_elements_is_one_of_whole_blocks() {
     use crate::GgmlType::{Q4_K, Q8_0};
     let catalog = shaped(&[(Q8_0, vec![3, 128]), (Q4_K, vec![512])], 0);
-    let slice = |tensor, dim, range| Wanted::slice(&catalog.tensor(TensorId(tensor)), dim, range);
+    let slice = |tensor, dim, range| TensorSlice::slice(&catalog.tensor(TensorId(tensor)), dim, range);
     // Rows of four blocks of 34 bytes.
     let rows = slice(0, 0, 1..3).expect("whole rows");
     let start = catalog.tensor(TensorId(0)).range.start();
@@ -259,11 +259,11 @@ proptest! {
         ],
     ) {
         let catalog = shaped(&tensors, residue);
-        let wanted: Vec<Wanted> = catalog.tensors().zip(&cuts).filter_map(|(tensor, cut)| {
-            let Some((dim, a, b)) = cut else { return Some(Wanted::whole(tensor.id)) };
+        let selected: Vec<TensorSlice> = catalog.tensors().zip(&cuts).filter_map(|(tensor, cut)| {
+            let Some((dim, a, b)) = cut else { return Some(TensorSlice::whole(tensor.id)) };
             let dim = dim.checked_rem(tensor.shape.len() as u32)?;
             let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
-            Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok()
+            TensorSlice::slice(&tensor, dim, a.min(b)..a.max(b)).ok()
         }).collect();
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
         let mut end = 0;
@@ -273,7 +273,7 @@ proptest! {
             ByteRange::new(start, end)
         }).collect();
         let options = PlanOptions { access, direct: vec![direct], cached: vec![cached.clone()], tensor_alignment: alignment, chunk_bytes, max_read_gap, ..PlanOptions::default() };
-        let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
+        let plan = Planner::new(options).plan(&catalog, &selected).expect("plans");
 
         let mut dest_ranges: Vec<_> = plan.chunks().iter().map(|chunk| (chunk.extent, plan.dest_range(chunk))).collect();
         if !plan.is_streamed() {
@@ -288,13 +288,13 @@ proptest! {
             prop_assert_eq!(chunk.method == Method::Direct, extent.method == Method::Direct && !is_cached);
         }
         let memory = carried_out(&plan);
-        let mut booked = vec![0; wanted.len()];
+        let mut booked = vec![0; selected.len()];
         for chunk in plan.chunks() {
             for index in chunk.tensors.clone() {
                 booked[index] += plan.bytes_within(index, chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
             }
         }
-        let mut parts = vec![Vec::new(); wanted.len()];
+        let mut parts = vec![Vec::new(); selected.len()];
         if plan.is_streamed() {
             for (number, buffer) in memory.iter().enumerate() {
                 for part in plan.parts(ExtentId(number as u32)) {
@@ -302,12 +302,12 @@ proptest! {
                 }
             }
         }
-        for (index, wanted) in wanted.iter().enumerate() {
-            let tensor = catalog.tensor(wanted.tensor());
-            let expected: Vec<u8> = slow_slice(&tensor, wanted.as_slice()).into_iter().map(content).collect();
+        for (index, selected) in selected.iter().enumerate() {
+            let tensor = catalog.tensor(selected.tensor());
+            let expected: Vec<u8> = slow_slice(&tensor, selected.as_slice()).into_iter().map(content).collect();
             let sliced = plan.tensor(&catalog, index);
             prop_assert_eq!((sliced.byte_len(), plan.byte_len(index)), (expected.len() as u64, expected.len() as u64));
-            prop_assert_eq!(plan.slice(index), wanted.as_slice());
+            prop_assert_eq!(plan.slice(index), selected.as_slice());
             let placement = &plan.placements()[index];
             let found = match placement.location {
                 Location::Mapped => (placement.range.start()..placement.range.end()).map(content).collect(),

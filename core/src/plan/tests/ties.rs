@@ -79,7 +79,7 @@ fn tied_tensors_are_read_once_to_one_place() {
     assert_eq!(plan.placements()[1].location, plan.placements()[3].location);
     assert_eq!(plan.arena_bytes(), 4_196_313);
     // Any of them alone is like any other tensor.
-    let second = [Wanted::whole(TensorId(2))];
+    let second = [TensorSlice::whole(TensorId(2))];
     let alone = Planner::default().plan(&catalog, &second).expect("plans");
     assert_eq!((alone.selected_bytes(), alone.read_bytes()), (4 << 20, 4 << 20));
     // In a mapping they are there once too.
@@ -153,14 +153,14 @@ fn blocks_that_no_cut_suits_are_one_where_nothing_is_cut() {
 #[test]
 fn what_is_mapped_for_several_is_mapped_once() {
     let catalog = tied(&[vec![flat(DType::U8, 1 << 20); 3]], 0);
-    let slice = |tensor, range| Wanted::slice(&catalog.tensor(TensorId(tensor)), 0, range).expect("a slice");
-    let ranges = |wanted: &[Wanted]| {
+    let slice = |tensor, range| TensorSlice::slice(&catalog.tensor(TensorId(tensor)), 0, range).expect("a slice");
+    let ranges = |slice: &[TensorSlice]| {
         let memory = Some(MemoryLimit { available: 1 << 20, limit: "a test".to_string() });
         let options = PlanOptions { access: Access::Map { resident: true }, memory, ..PlanOptions::default() };
-        let plan = Planner::new(options).plan(&catalog, wanted).expect("fits");
+        let plan = Planner::new(options).plan(&catalog, slice).expect("fits");
         plan.mapped().iter().map(|(_, range)| (range.start() - 8, range.end() - 8)).collect::<Vec<_>>()
     };
-    assert_eq!(ranges(&[Wanted::whole(TensorId(0)), slice(1, 100..1000)]), [(0, 1 << 20)], "nested");
+    assert_eq!(ranges(&[TensorSlice::whole(TensorId(0)), slice(1, 100..1000)]), [(0, 1 << 20)], "nested");
     let descending = [slice(0, 5000..9000), slice(1, 0..1000), slice(2, 800..2000)];
     assert_eq!(ranges(&descending), [(0, 2000), (5000, 9000)]);
 }
@@ -168,7 +168,7 @@ fn what_is_mapped_for_several_is_mapped_once() {
 #[test]
 fn what_is_listed_apart_is_read_again() {
     let catalog = tied(&[vec![flat(DType::U8, 1 << 20); 2], vec![flat(DType::U8, 1 << 20)]], 0);
-    let listed = [0, 2, 1].map(|tensor| Wanted::whole(TensorId(tensor)));
+    let listed = [0, 2, 1].map(|tensor| TensorSlice::whole(TensorId(tensor)));
     let options = PlanOptions { access: streamed(1 << 21, 1 << 22, false, Order::Listed), ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &listed).expect("plans");
     assert_eq!((plan.read_bytes(), plan.selected_bytes()), (3 << 20, 3 << 20));
@@ -180,8 +180,9 @@ fn what_is_listed_apart_is_read_again() {
 fn what_is_mapped_between_others_keeps_them_apart_unless_it_is_in_order() {
     // Rows of which the first and the third are nowhere aligned, and the second is, further on.
     let catalog = tied(&[vec![flat(DType::U8, 1000); 3], vec![flat(DType::U8, 1000); 3]], 0);
-    let slice =
-        |tensor, range| Wanted::slice(&catalog.tensor(TensorId(tensor)), 0, range).expect("a slice of a dimension");
+    let slice = |tensor, range| {
+        TensorSlice::slice(&catalog.tensor(TensorId(tensor)), 0, range).expect("a slice of a dimension")
+    };
     let options = PlanOptions {
         access: Access::Map { resident: false },
         tensor_alignment: Alignment::new(8).expect("a power of two"),
@@ -189,8 +190,8 @@ fn what_is_mapped_between_others_keeps_them_apart_unless_it_is_in_order() {
     };
     let planner = Planner::new(options);
     for (second, third, extents) in [(800..900, 401..500, 2), (400..409, 417..500, 1), (400..500, 417..450, 1)] {
-        let wanted = [slice(0, 1..9), slice(1, second.clone()), slice(2, third.clone())];
-        let plan = planner.plan(&catalog, &wanted).expect("plans");
+        let slice = [slice(0, 1..9), slice(1, second.clone()), slice(2, third.clone())];
+        let plan = planner.plan(&catalog, &slice).expect("plans");
         assert_eq!(plan.placements()[1].location, Location::Mapped);
         assert_eq!(plan.extents().len(), extents, "{second:?}, {third:?}");
         assert!(plan.chunks().iter().any(|chunk| chunk.tensors.contains(&2)), "{second:?}, {third:?}");
@@ -228,30 +229,30 @@ proptest! {
         }).collect();
         let catalog = tied(&groups, residue);
         let group_of = |tensor: &TensorInfo<'_>| tensor.name[1..2].parse::<usize>().expect("a digit");
-        let wanted: Vec<Wanted> = catalog.tensors().enumerate().filter_map(|(i, tensor)| {
+        let slice: Vec<TensorSlice> = catalog.tensors().enumerate().filter_map(|(i, tensor)| {
             // Some are left out, and some are whole where the others of their group are cut.
             if left_out >> (i % 16) & 3 == 3 {
                 return None;
             }
-            let whole = Some(Wanted::whole(tensor.id));
+            let whole = Some(TensorSlice::whole(tensor.id));
             let Some((dim, a, b)) = cuts[group_of(&tensor)].filter(|_| apart >> (i % 16) & 3 != 3) else { return whole };
             let Some(dim) = dim.checked_rem(tensor.shape.len() as u32) else { return whole };
             // Often the same of all in a group, and sometimes not, so that what they span in the file need not ascend.
             let turn = if each >> (i % 16) & 1 == 1 { 7 * i as u32 } else { 0 };
             let (a, b) = (a.rotate_left(turn), b.rotate_right(turn));
             let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
-            Wanted::slice(&tensor, dim, a.min(b)..a.max(b)).ok().or(whole)
+            TensorSlice::slice(&tensor, dim, a.min(b)..a.max(b)).ok().or(whole)
         }).collect();
         let options = PlanOptions { access, direct: vec![direct], max_read_gap, ..PlanOptions::default() };
-        let plan = Planner::new(options).plan(&catalog, &wanted).expect("plans");
+        let plan = Planner::new(options).plan(&catalog, &slice).expect("plans");
         let bytes = delivered(&plan);
-        let mut counted = vec![0; wanted.len()];
+        let mut counted = vec![0; slice.len()];
         for chunk in plan.chunks() {
             let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
             chunk.tensors.clone().for_each(|index| counted[index] += plan.bytes_within(index, start, end));
         }
         let mut distinct = 0;
-        for (index, part) in wanted.iter().enumerate() {
+        for (index, part) in slice.iter().enumerate() {
             let tensor = catalog.tensor(part.tensor());
             let expected: Vec<u8> = slow_slice(&tensor, part.as_slice()).into_iter().map(content).collect();
             prop_assert!(bytes[index] == expected, "{} differs", tensor.name);
@@ -261,13 +262,13 @@ proptest! {
             if let Location::Arena(place) = plan.placements()[index].location {
                 prop_assert!(expected.is_empty() || (place as u64).is_multiple_of(tensor.dtype.alignment()));
             }
-            let block = |wanted: &Wanted| catalog.tensor(wanted.tensor()).dtype.block_bytes();
+            let block = |slice: &TensorSlice| catalog.tensor(slice.tensor()).dtype.block_bytes();
             let joins = index.checked_sub(1).is_some_and(|before| {
-                let (a, b) = (block(&wanted[before]), block(part));
+                let (a, b) = (block(&slice[before]), block(part));
                 let in_parts = access == streamed(1 << 16, 8 << 20, true, Order::File) && expected.len() > 1 << 15;
                 let is_cut = matches!(access, Access::Stream(Buffers { split: true, .. }));
                 let alike = !is_cut || a == b || a.is_power_of_two() && b.is_power_of_two();
-                wanted[before].same_bytes(part, &catalog) && alike && !in_parts
+                slice[before].same_bytes(part, &catalog) && alike && !in_parts
             });
             if joins {
                 prop_assert_eq!(places(&plan, index - 1), places(&plan, index));
@@ -276,8 +277,8 @@ proptest! {
             }
         }
         prop_assert_eq!(plan.selected_bytes(), distinct);
-        let held = |extent: &Extent| extent.pieces.map_or(extent.range.len(), |pieces| {
-            pieces.before(extent.range.end()) - pieces.before(extent.range.start())
+        let held = |extent: &Extent| extent.strided.map_or(extent.range.len(), |strided| {
+            strided.before(extent.range.end()) - strided.before(extent.range.start())
         });
         let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let held = plan.extents().iter().map(held).sum::<u64>() + mapped;

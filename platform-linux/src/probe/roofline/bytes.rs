@@ -46,7 +46,7 @@ impl Bytes {
     pub(super) fn find(
         folder: &Path,
         checkpoint: Option<Vec<PathBuf>>,
-        wanted: u64,
+        target_bytes: u64,
         patience: Duration,
         told: &dyn Fn(&str),
     ) -> Result<Self, ProbeError> {
@@ -59,18 +59,18 @@ impl Bytes {
             return Err(ProbeError::Memory { path: folder.to_owned(), file_system: file_system(&handle).0 });
         }
         let Existing { cold, cached, home } = existing(folder, checkpoint, &handle);
-        if total(&cold) >= wanted {
+        if total(&cold) >= target_bytes {
             let origin = format!("existing files of {}", HumanBytes(total(&cold)));
             return Ok(Self::new(cold, origin, None, None));
         }
-        match write(&home, wanted, patience, told) {
+        match write(&home, target_bytes, patience, told) {
             Ok((file, bytes)) => {
                 let opened = reopen(&file).map_err(|source| ProbeError::folder(folder, source))?;
                 let origin = format!("a temporary file of {}, removed afterwards", HumanBytes(bytes));
                 Ok(Self::new(vec![Arc::new(opened)], origin, None, Some(file)))
             }
             // Nothing can be written, as on a read-only mount of models, but there is something to read.
-            Err(error) if total(&cold) + total(&cached) >= wanted => {
+            Err(error) if total(&cold) + total(&cached) >= target_bytes => {
                 let origin = format!(
                     "existing files of {}, part of which is in the page cache",
                     HumanBytes(total(&cold) + total(&cached))
@@ -212,24 +212,24 @@ fn is_dense(file: &LocalFile) -> bool {
 }
 
 /// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.
-fn write(folder: &Path, wanted: u64, patience: Duration, told: &dyn Fn(&str)) -> Result<(File, u64), ProbeError> {
+fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&str)) -> Result<(File, u64), ProbeError> {
     let failed = |source| ProbeError::Write { path: folder.to_owned(), source };
     let disk = rustix::fs::statvfs(folder).map_err(|errno| failed(errno.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let no_space = || ProbeError::NoSpace { path: folder.to_owned(), needed: LEAST.min(wanted) + RESERVE, free };
-    let wanted = that_fits(wanted, free).ok_or_else(no_space)?;
+    let no_space = || ProbeError::NoSpace { path: folder.to_owned(), needed: LEAST.min(target_bytes) + RESERVE, free };
+    let target_bytes = that_fits(target_bytes, free).ok_or_else(no_space)?;
     // Has no name from the start (O_TMPFILE), or loses it at once where the file system knows no such files.
     let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
     told(&format!(
         "there are no large files here that are out of the page cache: writing up to {} to a temporary file, which has no name \
          and is gone when this ends, however it does",
-        HumanBytes(wanted)
+        HumanBytes(target_bytes)
     ));
     let started = Instant::now();
     let mut random = fastrand::Rng::new();
     let mut buffer = vec![0; WRITE];
     let mut written = 0;
-    while written < wanted && (written < LEAST.min(wanted) || started.elapsed() < patience) {
+    while written < target_bytes && (written < LEAST.min(target_bytes) || started.elapsed() < patience) {
         for _ in 0..PIECE as usize / WRITE {
             random.fill(&mut buffer);
             file.write_all(&buffer).map_err(failed)?;
@@ -245,9 +245,9 @@ fn write(folder: &Path, wanted: u64, patience: Duration, told: &dyn Fn(&str)) ->
 }
 
 /// How long a temporary file may be: what is wanted, or what the disk has room for where that is enough to measure with.
-fn that_fits(wanted: u64, free: u64) -> Option<u64> {
+fn that_fits(target_bytes: u64, free: u64) -> Option<u64> {
     let room = free.saturating_sub(RESERVE) / PIECE * PIECE;
-    (room >= LEAST.min(wanted)).then_some(wanted.min(room))
+    (room >= LEAST.min(target_bytes)).then_some(target_bytes.min(room))
 }
 
 fn reopen(file: &File) -> std::io::Result<LocalFile> {
@@ -342,8 +342,8 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_said() {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
-        let find = |path: &Path, wanted| {
-            Bytes::find(path, None, wanted, Duration::ZERO, &|_| {}).expect_err("refused").to_string()
+        let find = |path: &Path, target_bytes| {
+            Bytes::find(path, None, target_bytes, Duration::ZERO, &|_| {}).expect_err("refused").to_string()
         };
         let file = folder.path().join("file");
         std::fs::write(&file, "text").expect("writes");

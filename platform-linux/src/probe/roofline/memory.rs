@@ -16,13 +16,13 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// How much to touch when so much is wanted: no more than leaves the process its life in a small control group, and enough to hold a huge page
 /// wherever it begins; `None` where that is more than can be.
-pub(in crate::probe) fn affordable(wanted: usize) -> Option<usize> {
-    affordable_of(wanted, memory_limit().available)
+pub(in crate::probe) fn affordable(target_bytes: usize) -> Option<usize> {
+    affordable_of(target_bytes, memory_limit().available)
 }
 
-fn affordable_of(wanted: usize, available: u64) -> Option<usize> {
+fn affordable_of(target_bytes: usize, available: u64) -> Option<usize> {
     let most = usize::try_from(available / 4).unwrap_or(usize::MAX);
-    let bytes = wanted.min(most) / HUGE_PAGE * HUGE_PAGE;
+    let bytes = target_bytes.min(most) / HUGE_PAGE * HUGE_PAGE;
     (bytes >= 2 * HUGE_PAGE).then_some(bytes)
 }
 

@@ -62,7 +62,7 @@ fn keys() {
     let twice = refused(|draft| ["k", "l", "k"].into_iter().for_each(|key| draft.key(key, 0, &[1])));
     assert_eq!(twice, GgufError::DuplicateKey { key: "k".to_string() });
     let claimed = refused(|draft| draft.raw_key(&[&100_u64.to_le_bytes()[..], &[b'k'; 20]].concat()));
-    assert_eq!(claimed, GgufError::PastEnd { place: Place::Key(0), at: 32, wanted: 100, file_len: 52 });
+    assert_eq!(claimed, GgufError::PastEnd { place: Place::Key(0), at: 32, needed: 100, file_len: 52 });
 }
 
 #[test]
@@ -77,17 +77,17 @@ fn values() {
     assert_eq!(refused(|draft| draft.key("k", 9, &array(9, &[]))), GgufError::NestedArray { key: key() });
     let place = || Place::Value(key());
     // At 24 the counts end, at 33 the key, at 37 its type.
-    let past = |at, wanted, file_len| GgufError::PastEnd { place: place(), at, wanted, file_len };
+    let past = |at, needed, file_len| GgufError::PastEnd { place: place(), at, needed, file_len };
     assert_eq!(refused(|draft| draft.key("k", 10, &[0; 7])), past(37, 8, 44));
     assert_eq!(refused(|draft| draft.key("k", 8, &3_u64.to_le_bytes())), past(45, 3, 45));
     assert_eq!(refused(|draft| draft.key("k", 8, &u64::MAX.to_le_bytes())), past(45, u64::MAX, 45));
     let claim = |element: i32, count: u64| [&element.to_le_bytes()[..], &count.to_le_bytes(), &[0; 16]].concat();
-    for (element, count, wanted) in
+    for (element, count, needed) in
         [(0, 17, 17), (12, 3, 24), (12, 1 << 61, u64::MAX), (8, 3, 24), (8, 1 << 61, u64::MAX), (0, u64::MAX, u64::MAX)]
     {
         assert_eq!(
             refused(|draft| draft.key("k", 9, &claim(element, count))),
-            past(49, wanted, 65),
+            past(49, needed, 65),
             "{element} {count}"
         );
     }
@@ -119,7 +119,7 @@ fn names() {
     let twice = refused(|draft| ["t", "s", "t"].into_iter().for_each(|name| draft.tensor(name, &[1], 0)));
     assert_eq!(twice, GgufError::DuplicateName { name: t() });
     let past = refused(|draft| draft.raw_tensor(&[&63_u64.to_le_bytes()[..], &[b'n'; 20]].concat()));
-    assert_eq!(past, GgufError::PastEnd { place: Place::Name(0), at: 32, wanted: 63, file_len: 52 });
+    assert_eq!(past, GgufError::PastEnd { place: Place::Name(0), at: 32, needed: 63, file_len: 52 });
 }
 
 #[test]
@@ -228,5 +228,5 @@ fn headers_end_where_no_real_one_does() {
     assert_eq!(needs(0, MAX_HEADER_BYTES - 48, MAX_HEADER_BYTES as usize + 100), Err(too_large));
     let counts = Draft { tensor_count: Some(1 << 30), ..Draft::new() }.header();
     assert_eq!(parse(&counts, 1 << 40).unwrap_err(), GgufError::HeaderTooLarge { end: 24 + 8 + 24 * ((1 << 30) - 1) });
-    assert_eq!(parse(&[], 0).unwrap_err(), GgufError::PastEnd { place: Place::Start, at: 0, wanted: 4, file_len: 0 });
+    assert_eq!(parse(&[], 0).unwrap_err(), GgufError::PastEnd { place: Place::Start, at: 0, needed: 4, file_len: 0 });
 }

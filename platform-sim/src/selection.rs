@@ -10,7 +10,7 @@ use floodtide_core::{Cut, Glob, Selection, ShardRules};
 
 /// A selection, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+pub enum KnownSelection {
     /// All tensors.
     All,
     /// Those of these names, any of which may come twice.
@@ -37,7 +37,7 @@ pub enum Wanted {
     },
 }
 
-impl Wanted {
+impl KnownSelection {
     /// What core is asked for.
     #[must_use]
     pub fn selection(&self) -> Selection {

@@ -3,7 +3,7 @@
 use crate::catalog::{Catalog, TensorInfo};
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::strided::Strided;
+use crate::strided_range::StridedRange;
 use crate::units::{ByteRange, TensorId};
 use alloc::borrow::ToOwned;
 use core::ops::Range;
@@ -30,7 +30,7 @@ impl Slice {
 
 /// A tensor that is wanted, whole or in part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct TensorSlice {
     tensor: TensorId,
     /// [`WHOLE`], or the slice's dimension. Not an `Option` of a slice, which would be half as long again.
     dim: u32,
@@ -40,7 +40,7 @@ pub struct Wanted {
 
 const WHOLE: u32 = u32::MAX;
 
-impl From<TensorId> for Wanted {
+impl From<TensorId> for TensorSlice {
     fn from(tensor: TensorId) -> Self {
         Self::whole(tensor)
     }
@@ -48,20 +48,20 @@ impl From<TensorId> for Wanted {
 
 /// Where the bytes of what is wanted lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lies {
+pub(crate) struct FileLayout {
     /// In the file, from the first to the last.
     pub(crate) range: ByteRange,
     /// The pieces, when it is not all of `range` that is wanted.
-    pub(crate) pieces: Option<Strided>,
+    pub(crate) strided: Option<StridedRange>,
 }
 
-impl Lies {
+impl FileLayout {
     pub(crate) fn byte_len(&self) -> u64 {
-        self.pieces.map_or(self.range.len(), Strided::byte_len)
+        self.strided.map_or(self.range.len(), StridedRange::byte_len)
     }
 }
 
-impl Wanted {
+impl TensorSlice {
     /// All of a tensor.
     #[must_use]
     pub const fn whole(tensor: TensorId) -> Self {
@@ -86,15 +86,15 @@ impl Wanted {
         if (start, end) == (0, size) {
             return Ok(Self::whole(tensor.id));
         }
-        let wanted = Self { tensor: tensor.id, dim, start, end };
-        if wanted.locate(tensor).is_none() {
+        let slice = Self { tensor: tensor.id, dim, start, end };
+        if slice.try_file_layout(tensor).is_none() {
             let shape = tensor.shape.to_owned();
             return Err(match tensor.dtype {
                 ElementType::Plain(dtype) => Error::SliceBytes { tensor: name(), dtype, dim, start, end, shape },
                 ElementType::Ggml(dtype) => Error::SliceBlock { tensor: name(), dtype, dim, start, end, shape },
             });
         }
-        Ok(wanted)
+        Ok(slice)
     }
 
     /// The tensor.
@@ -113,19 +113,19 @@ impl Wanted {
     /// lies between. `tensor` is that which it is of.
     #[must_use]
     pub fn range(&self, tensor: &TensorInfo<'_>) -> ByteRange {
-        self.lies(tensor).range
+        self.file_layout(tensor).range
     }
 
     /// Its bytes in the file, or its pieces there when it is in more than one. `tensor` is that which it is of.
     #[must_use]
-    pub fn pieces(&self, tensor: &TensorInfo<'_>) -> Option<Strided> {
-        self.lies(tensor).pieces
+    pub fn strided(&self, tensor: &TensorInfo<'_>) -> Option<StridedRange> {
+        self.file_layout(tensor).strided
     }
 
     /// How many bytes it has. `tensor` is that which it is of.
     #[must_use]
     pub fn byte_len(&self, tensor: &TensorInfo<'_>) -> u64 {
-        self.lies(tensor).byte_len()
+        self.file_layout(tensor).byte_len()
     }
 
     /// Whether this and `other` are the same bytes of the same file, and are any: tensors that shared their storage when they were saved
@@ -135,20 +135,20 @@ impl Wanted {
         if !catalog.are_tied(self.tensor, other.tensor) {
             return false;
         }
-        let lies = |wanted: &Self| wanted.lies(&catalog.tensor(wanted.tensor));
-        lies(self) == lies(other) && lies(self).byte_len() > 0
+        let file_layout = |slice: &Self| slice.file_layout(&catalog.tensor(slice.tensor));
+        file_layout(self) == file_layout(other) && file_layout(self).byte_len() > 0
     }
 
-    pub(crate) fn lies(&self, tensor: &TensorInfo<'_>) -> Lies {
+    pub(crate) fn file_layout(&self, tensor: &TensorInfo<'_>) -> FileLayout {
         // It was made for this tensor, so that the slice begins and ends on blocks.
-        self.locate(tensor).unwrap_or(Lies { range: tensor.range, pieces: None })
+        self.try_file_layout(tensor).unwrap_or(FileLayout { range: tensor.range, strided: None })
     }
 
     /// Where it lies; `None` when it begins or ends inside a block.
-    fn locate(&self, tensor: &TensorInfo<'_>) -> Option<Lies> {
-        let whole = Lies { range: tensor.range, pieces: None };
+    fn try_file_layout(&self, tensor: &TensorInfo<'_>) -> Option<FileLayout> {
+        let whole = FileLayout { range: tensor.range, strided: None };
         let Some(Slice { dim, start, end }) = self.as_slice() else { return Some(whole) };
-        let nothing = Lies { range: ByteRange::new(tensor.range.start(), tensor.range.start())?, pieces: None };
+        let nothing = FileLayout { range: ByteRange::new(tensor.range.start(), tensor.range.start())?, strided: None };
         if start == end || tensor.range.is_empty() {
             return Some(nothing);
         }
@@ -159,13 +159,13 @@ impl Wanted {
         let elements = product(inner)?;
         let count = u64::try_from(product(outer)?).ok()?;
         let bytes = |indices: u64| u64::try_from(tensor.dtype.bytes_of(elements.checked_mul(indices.into())?)?).ok();
-        let (skipped, piece) = (bytes(start)?, bytes(end - start)?);
+        let (skipped, block_len) = (bytes(start)?, bytes(end - start)?);
         let first = tensor.range.start().checked_add(skipped)?;
         if count == 1 {
-            let range = ByteRange::new(first, first.checked_add(piece)?)?;
-            return Some(Lies { range, pieces: None });
+            let range = ByteRange::new(first, first.checked_add(block_len)?)?;
+            return Some(FileLayout { range, strided: None });
         }
-        let pieces = Strided::new(first, piece, bytes(size)?, count)?;
-        Some(Lies { range: pieces.range(), pieces: Some(pieces) })
+        let strided = StridedRange::new(first, block_len, bytes(size)?, count)?;
+        Some(FileLayout { range: strided.range(), strided: Some(strided) })
     }
 }

@@ -4,26 +4,26 @@
 
 use crate::units::ByteRange;
 
-/// Pieces of `piece` bytes, the first at `first`, each `period` bytes behind the one before. There are at least two, and there
+/// Pieces of `block_len` bytes, the first at `first`, each `stride` bytes behind the one before. There are at least two, and there
 /// is a gap between them; what has none is a [`ByteRange`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Strided {
+pub struct StridedRange {
     first: u64,
-    piece: u64,
-    period: u64,
+    block_len: u64,
+    stride: u64,
     count: u64,
 }
 
-impl Strided {
+impl StridedRange {
     /// Such pieces; `None` when there are fewer than two, no gap between them or no byte in them, or when they pass the last offset.
     #[must_use]
-    pub const fn new(first: u64, piece: u64, period: u64, count: u64) -> Option<Self> {
-        if piece == 0 || period <= piece || count < 2 {
+    pub const fn new(first: u64, block_len: u64, stride: u64, count: u64) -> Option<Self> {
+        if block_len == 0 || stride <= block_len || count < 2 {
             return None;
         }
-        match period.checked_mul(count - 1) {
-            Some(last) => match last.checked_add(piece) {
-                Some(span) if first.checked_add(span).is_some() => Some(Self { first, piece, period, count }),
+        match stride.checked_mul(count - 1) {
+            Some(last) => match last.checked_add(block_len) {
+                Some(span) if first.checked_add(span).is_some() => Some(Self { first, block_len, stride, count }),
                 _ => None,
             },
             None => None,
@@ -32,14 +32,14 @@ impl Strided {
 
     /// How long a piece is, in bytes.
     #[must_use]
-    pub const fn piece(self) -> u64 {
-        self.piece
+    pub const fn block_len(self) -> u64 {
+        self.block_len
     }
 
     /// The bytes between one piece and the next.
     #[must_use]
     pub const fn gap(self) -> u64 {
-        self.period - self.piece
+        self.stride - self.block_len
     }
 
     /// How many pieces there are.
@@ -51,7 +51,7 @@ impl Strided {
     /// The bytes of all pieces together.
     #[must_use]
     pub const fn byte_len(self) -> u64 {
-        self.piece * self.count
+        self.block_len * self.count
     }
 
     /// From the first piece's first byte to the last one's last, gaps included.
@@ -64,18 +64,18 @@ impl Strided {
     #[must_use]
     pub const fn before(self, offset: u64) -> u64 {
         let Some(past) = offset.checked_sub(self.first) else { return 0 };
-        let whole = past / self.period;
+        let whole = past / self.stride;
         if whole >= self.count {
             return self.byte_len();
         }
-        let begun = past % self.period;
-        whole * self.piece + if begun < self.piece { begun } else { self.piece }
+        let begun = past % self.stride;
+        whole * self.block_len + if begun < self.block_len { begun } else { self.block_len }
     }
 
     /// Where the byte `at` of the pieces, which must be less than [`byte_len`](Self::byte_len), lies in the file.
     #[must_use]
     pub const fn offset_of(self, at: u64) -> u64 {
-        self.first + at / self.piece * self.period + at % self.piece
+        self.first + at / self.block_len * self.stride + at % self.block_len
     }
 
     /// The part of the file from the byte `from` of the pieces up to, but without, their byte `to`, gaps included. Empty unless
@@ -89,8 +89,8 @@ impl Strided {
 
     /// One past the last byte, counted by the pieces, of the piece that the byte `at` is in.
     #[must_use]
-    pub const fn end_of_piece(self, at: u64) -> u64 {
-        (at / self.piece + 1) * self.piece
+    pub const fn end_of_block(self, at: u64) -> u64 {
+        (at / self.block_len + 1) * self.block_len
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_is_not_strided_is_refused() {
-        for (first, piece, period, count) in [
+        for (first, block_len, stride, count) in [
             (0, 0, 4, 3),
             (0, 4, 4, 3),
             (0, 5, 4, 3),
@@ -112,33 +112,37 @@ mod tests {
             (u64::MAX - 5, 2, 4, 2),
             (0, u64::MAX - 1, u64::MAX, 2),
         ] {
-            assert_eq!(Strided::new(first, piece, period, count), None, "{first} {piece} {period} {count}");
+            assert_eq!(
+                StridedRange::new(first, block_len, stride, count),
+                None,
+                "{first} {block_len} {stride} {count}"
+            );
         }
-        let last = Strided::new(u64::MAX - 6, 2, 4, 2).expect("ends at the last offset");
+        let last = StridedRange::new(u64::MAX - 6, 2, 4, 2).expect("ends at the last offset");
         assert_eq!((last.range().end(), last.before(u64::MAX)), (u64::MAX, 4));
     }
 
     proptest! {
         #[test]
-        fn both_ways_to_count_agree_with_a_list_of_all_bytes(first in 0_u64..20, piece in 1_u64..9, gap in 1_u64..9, count in 2_u64..6) {
-            let pieces = Strided::new(first, piece, piece + gap, count).expect("strided");
+        fn both_ways_to_count_agree_with_a_list_of_all_bytes(first in 0_u64..20, block_len in 1_u64..9, gap in 1_u64..9, count in 2_u64..6) {
+            let range = StridedRange::new(first, block_len, block_len + gap, count).expect("strided");
             let all: Vec<u64> =
-                (0..count).flat_map(|k| (0..piece).map(move |j| first + k * (piece + gap) + j)).collect();
-            prop_assert_eq!(pieces.byte_len(), all.len() as u64);
-            prop_assert_eq!((pieces.range().start(), pieces.range().end()), (all[0], all[all.len() - 1] + 1));
-            for offset in 0..first + count * (piece + gap) + 3 {
+                (0..count).flat_map(|k| (0..block_len).map(move |j| first + k * (block_len + gap) + j)).collect();
+            prop_assert_eq!(range.byte_len(), all.len() as u64);
+            prop_assert_eq!((range.range().start(), range.range().end()), (all[0], all[all.len() - 1] + 1));
+            for offset in 0..first + count * (block_len + gap) + 3 {
                 let before = all.iter().filter(|&&byte| byte < offset).count();
-                prop_assert_eq!(pieces.before(offset), before as u64);
+                prop_assert_eq!(range.before(offset), before as u64);
             }
             for (at, &offset) in all.iter().enumerate() {
-                prop_assert_eq!(pieces.offset_of(at as u64), offset);
-                let end = pieces.end_of_piece(at as u64);
-                prop_assert_eq!(end, (at as u64 / piece + 1) * piece);
+                prop_assert_eq!(range.offset_of(at as u64), offset);
+                let end = range.end_of_block(at as u64);
+                prop_assert_eq!(end, (at as u64 / block_len + 1) * block_len);
                 for to in at + 1..=all.len() {
-                    let range = pieces.file_range(at as u64, to as u64);
+                    let range = range.file_range(at as u64, to as u64);
                     prop_assert_eq!((range.start(), range.end()), (offset, all[to - 1] + 1));
                 }
-                prop_assert!(pieces.file_range(at as u64, at as u64).is_empty());
+                prop_assert!(range.file_range(at as u64, at as u64).is_empty());
             }
         }
     }
