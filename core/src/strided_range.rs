@@ -1,10 +1,10 @@
-//! Evenly spaced pieces of a file: where the bytes of a slice lie that is not one run of them.
+//! Evenly spaced blocks of a file: where the bytes of a slice lie that is not one run of them.
 //!
-//! Pure arithmetic between two ways to count: by the file's bytes, and by the slice's own, which are the pieces' one after another.
+//! Pure arithmetic between two ways to count: by the file's bytes, and by the slice's own, which are the blocks' one after another.
 
 use crate::units::ByteRange;
 
-/// Pieces of `block_len` bytes, the first at `first`, each `stride` bytes behind the one before. There are at least two, and there
+/// Blocks of `block_len` bytes, the first at `first`, each `stride` bytes behind the one before. There are at least two, and there
 /// is a gap between them; what has none is a [`ByteRange`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StridedRange {
@@ -15,7 +15,7 @@ pub struct StridedRange {
 }
 
 impl StridedRange {
-    /// Such pieces; `None` when there are fewer than two, no gap between them or no byte in them, or when they pass the last offset.
+    /// Blocks that are evenly spaced; `None` when there are fewer than two, no gap between them or no byte in them, or when they pass the last offset.
     #[must_use]
     pub const fn new(first: u64, block_len: u64, stride: u64, count: u64) -> Option<Self> {
         if block_len == 0 || stride <= block_len || count < 2 {
@@ -30,37 +30,37 @@ impl StridedRange {
         }
     }
 
-    /// How long a piece is, in bytes.
+    /// How long a block is, in bytes.
     #[must_use]
     pub const fn block_len(self) -> u64 {
         self.block_len
     }
 
-    /// The bytes between one piece and the next.
+    /// The bytes between one block and the next.
     #[must_use]
     pub const fn gap(self) -> u64 {
         self.stride - self.block_len
     }
 
-    /// How many pieces there are.
+    /// How many blocks there are.
     #[must_use]
     pub const fn count(self) -> u64 {
         self.count
     }
 
-    /// The bytes of all pieces together.
+    /// The bytes of all blocks together.
     #[must_use]
     pub const fn byte_len(self) -> u64 {
         self.block_len * self.count
     }
 
-    /// From the first piece's first byte to the last one's last, gaps included.
+    /// From the first block's first byte to the last one's last, gaps included.
     #[must_use]
     pub fn range(self) -> ByteRange {
         self.file_range(0, self.byte_len())
     }
 
-    /// How many bytes of the pieces lie before `offset` of the file.
+    /// How many bytes of the blocks lie before `offset` of the file.
     #[must_use]
     pub const fn before(self, offset: u64) -> u64 {
         let Some(past) = offset.checked_sub(self.first) else { return 0 };
@@ -72,13 +72,13 @@ impl StridedRange {
         whole * self.block_len + if begun < self.block_len { begun } else { self.block_len }
     }
 
-    /// Where the byte `at` of the pieces, which must be less than [`byte_len`](Self::byte_len), lies in the file.
+    /// Where the byte `at` of the blocks, which must be less than [`byte_len`](Self::byte_len), lies in the file.
     #[must_use]
     pub const fn offset_of(self, at: u64) -> u64 {
         self.first + at / self.block_len * self.stride + at % self.block_len
     }
 
-    /// The part of the file from the byte `from` of the pieces up to, but without, their byte `to`, gaps included. Empty unless
+    /// The part of the file from the byte `from` of the blocks up to, but without, their byte `to`, gaps included. Empty unless
     /// `from < to`.
     #[must_use]
     pub fn file_range(self, from: u64, to: u64) -> ByteRange {
@@ -87,7 +87,7 @@ impl StridedRange {
         ByteRange::new(start, end).unwrap_or(ByteRange::EMPTY)
     }
 
-    /// One past the last byte, counted by the pieces, of the piece that the byte `at` is in.
+    /// One past the last byte, counted by the blocks, of the block that the byte `at` is in.
     #[must_use]
     pub const fn end_of_block(self, at: u64) -> u64 {
         (at / self.block_len + 1) * self.block_len

@@ -51,7 +51,7 @@ impl From<TensorId> for TensorSlice {
 pub(crate) struct FileLayout {
     /// In the file, from the first to the last.
     pub(crate) range: ByteRange,
-    /// The pieces, when it is not all of `range` that is wanted.
+    /// The blocks, when it is not all of `range` that is wanted.
     pub(crate) strided: Option<StridedRange>,
 }
 
@@ -116,7 +116,7 @@ impl TensorSlice {
         self.file_layout(tensor).range
     }
 
-    /// Its bytes in the file, or its pieces there when it is in more than one. `tensor` is that which it is of.
+    /// Its bytes in the file, or its blocks there when it is in more than one. `tensor` is that which it is of.
     #[must_use]
     pub fn strided(&self, tensor: &TensorInfo<'_>) -> Option<StridedRange> {
         self.file_layout(tensor).strided

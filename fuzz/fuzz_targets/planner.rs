@@ -11,7 +11,7 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 /// More reads or buffers than that only take time.
 const MAX_PARTS: u64 = 2000;
 
-/// So do more pieces of slices than that, each of which is looked at where they are gathered.
+/// So do more blocks of slices than that, each of which is looked at where they are gathered.
 const MAX_GATHERED: u64 = 1 << 20;
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Arbitrary<'_> for Case {
     }
 }
 
-/// The reads that no slice in pieces comes from, by their place in the file.
+/// The reads that no strided slice comes from, by their place in the file.
 fn whole_runs(plan: &Plan) -> Vec<&Chunk> {
     let whole = |chunk: &&Chunk| plan.extents()[chunk.extent.index()].strided.is_none();
     let mut chunks: Vec<_> = plan.chunks().iter().filter(whole).collect();

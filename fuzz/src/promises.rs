@@ -31,7 +31,7 @@ pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions,
         assert_eq!(selected_bytes, distinct, "tensors that are the same bytes count once");
     }
     extents(catalog, options, plan);
-    // What lies between the pieces of a slice does not stay in memory.
+    // What lies between the blocks of a slice does not stay in memory.
     let runs = plan.extents().iter().filter(|extent| extent.strided.is_none());
     let along: u64 = runs.map(|extent| extent.range.len()).sum();
     assert!(along <= selected_bytes + selected_bytes / 128 + GAPS, "{along} bytes are read for {selected_bytes}");
@@ -82,7 +82,7 @@ fn extents(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     }
 }
 
-/// A chunk of a slice in pieces goes on where the one before ended, counted by the pieces, and begins and ends with bytes of them.
+/// A chunk of a strided slice goes on where the one before ended, counted by the blocks, and begins and ends with bytes of them.
 fn strided_chunk(plan: &Plan, chunk: &Chunk, extent: &Extent, strided: StridedRange, filled: &mut Option<u64>) {
     let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
     let (from, to) = (strided.before(start), strided.before(end));

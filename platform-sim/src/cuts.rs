@@ -53,7 +53,7 @@ impl KnownCut {
         bytes_of(tensor.dtype, &self.shape(tensor))
     }
 
-    /// In how many pieces its bytes lie in the file, at most.
+    /// In how many blocks its bytes lie in the file, at most.
     pub(crate) fn block_count(&self, tensor: &KnownTensor) -> u64 {
         tensor.shape.iter().take(self.dim).product()
     }

@@ -37,7 +37,7 @@ pub struct TensorInfo<'a> {
     pub shape: &'a [u64],
     /// The file that holds it.
     pub file: FileId,
-    /// Its bytes in that file, from the file's start; of a slice that lies there in pieces, from the first to the last.
+    /// Its bytes in that file, from the file's start; of a slice that lies there in blocks, from the first to the last.
     pub range: ByteRange,
 }
 

@@ -25,7 +25,7 @@ use recovery::Attempts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Every byte of this tensor is in its place; of a slice in pieces, once what has [landed](Disposition::Landed) is gathered.
+    /// Every byte of this tensor is in its place; of a strided slice, once what has [landed](Disposition::Landed) is gathered.
     TensorReady(TensorId),
     /// Direct reads of this file are refused; it is read through the page cache from here on.
     DirectRefused(crate::units::FileId),

@@ -20,7 +20,7 @@ pub(super) fn chunk_bytes(asked: u64) -> u64 {
 /// Of what is in the page cache, less than this is not worth a read for itself; it is read along past the cache.
 const CACHED_PART: u64 = 64 << 10;
 
-/// The largest read that a slice in pieces is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
+/// The largest read that a strided slice is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
 /// keeps; so all of them should be little beside that, and fit in what is left.
 pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
     let reads = options.max_gather_reads.max(1);
@@ -145,7 +145,7 @@ pub(super) fn lane(chunk: &Chunk) -> usize {
     2 * chunk.file.index() + usize::from(chunk.method == Method::Buffered)
 }
 
-/// Orders pieces by how far into its lane each lies, so that lanes of any length start and end together: several devices are
+/// Orders items by how far into its lane each lies, so that lanes of any length start and end together: several devices are
 /// kept busy, and no shard waits for another.
 pub(super) fn interleave<T>(items: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec<T> {
     let lanes = items.iter().map(|item| lane_of(item) + 1).max().unwrap_or(0);

@@ -17,7 +17,7 @@ use core::ops::Range;
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
 /// Tensors that share a buffer of a stream may always have so much together.
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
-/// A plan has no more reads than this of pieces apart: past it, its own description would take more than it saves.
+/// A plan has no more reads of single blocks than this: past it, its own description would take more than it saves.
 const MAX_PER_BLOCK_READS: u64 = 1 << 20;
 
 pub(super) struct LaidOut {
@@ -26,11 +26,11 @@ pub(super) struct LaidOut {
     pub(super) mapped: Vec<(FileId, ByteRange)>,
     pub(super) arena_bytes: u64,
     pub(super) slices: Slices,
-    /// The bytes of files that slices in pieces span.
+    /// The bytes of files that strided slices span.
     pub(super) strided_span: u64,
 }
 
-/// The tensors of a piece of a run end before `end`; those of the next piece start with `start_of_next`.
+/// The tensors of a part of a run end before `end`; those of the next part start with `start_of_next`.
 struct PartTensors {
     end: usize,
     start_of_next: usize,
@@ -49,7 +49,7 @@ struct Run {
     first: usize,
     /// The furthest start of a mapped placement that the run has gone over, or its own: no placement of it starts before.
     mapped: u64,
-    /// The pieces of the slice that it is. No other tensor joins it.
+    /// The blocks of the slice that it is. No other tensor joins it.
     strided: Option<StridedRange>,
 }
 
@@ -198,7 +198,7 @@ struct Layout<'o> {
     selected_bytes: u64,
     /// About how many extents and chunks a stream's plan has.
     plan_entries: u64,
-    /// How many pieces are read apart.
+    /// How many blocks are read one by one.
     per_block_reads: u64,
 }
 
@@ -251,7 +251,7 @@ impl Layout<'_> {
         self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= buffer_bytes)
     }
 
-    /// Places the run, or, where it is longer than a buffer of a stream, the pieces of it.
+    /// Places the run, or, where it is longer than a buffer of a stream, the parts of it.
     fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
         if let Some(strided) = run.strided {
             return self.end_strided(run, strided, tensors_end);
@@ -277,7 +277,7 @@ impl Layout<'_> {
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
         let (whole, alignment) = self.least(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Cut at multiples of the alignment, which keeps the pieces' ends direct, or, where that would cut a block (elements of six
+        // Cut at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
         let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
@@ -305,7 +305,7 @@ impl Layout<'_> {
         })
     }
 
-    /// Places a slice in pieces, or, where it is longer than a buffer of a stream, the parts of it.
+    /// Places a strided slice, or, where it is longer than a buffer of a stream, the parts of it.
     fn end_strided(&mut self, run: &Run, strided: StridedRange, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
         let per_block = strided.gap() > self.options.max_read_gap
@@ -345,7 +345,7 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// How many pieces may be read apart.
+    /// How many blocks may be read one by one.
     fn max_per_block_reads(&self) -> u64 {
         match self.options.access {
             Access::Stream(buffers) => max_plan_entries(buffers.limit) / 2,
@@ -353,7 +353,7 @@ impl Layout<'_> {
         }
     }
 
-    /// Gives a part of a slice in pieces its place.
+    /// Gives a part of a strided slice its place.
     fn place_part(
         &mut self,
         run: &Run,
@@ -411,7 +411,7 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// Which tensors a piece of a run holds; one without a byte belongs to one piece alone.
+    /// Which tensors a part of a run holds; one without a byte belongs to one part alone.
     fn tensors_until(&self, part: &Run, tensors_end: usize) -> PartTensors {
         let (mut end, mut start_of_next) = (part.first, None);
         while end < tensors_end {
@@ -420,7 +420,7 @@ impl Layout<'_> {
                 break;
             }
             if !range.is_empty() && range.end() > part.end {
-                // The rest of this tensor, and of those that are the same bytes, is in the next piece, and so is what follows them.
+                // The rest of this tensor, and of those that are the same bytes, is in the next part, and so is what follows them.
                 start_of_next = start_of_next.or(Some(end));
             } else if start_of_next.is_some() {
                 break;

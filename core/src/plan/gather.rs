@@ -1,16 +1,16 @@
-//! Slices that lie in a file in pieces: how they are read, and how the pieces come together.
+//! Slices that lie in a file in blocks: how they are read, and how the blocks come together.
 //!
-//! A slice of a dimension other than the slowest is [`StridedRange`]: many pieces with a gap of always the same length between
-//! them. There are two ways to read it. **Apart**: a read for each piece. **Along**: reads that go over pieces and gaps, of
-//! which the pieces are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
-//! as long as so many bytes ([`PlanOptions::max_read_gap`]). So all pieces of a slice are read along if the gap is not longer
+//! A slice of a dimension other than the slowest is [`StridedRange`]: many blocks with a gap of always the same length between
+//! them. There are two ways to read it. **Apart**: a read for each block. **Along**: reads that go over blocks and gaps, of
+//! which the blocks are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
+//! as long as so many bytes ([`PlanOptions::max_read_gap`]). So all blocks of a slice are read along if the gap is not longer
 //! than that, and apart if it is.
 //!
-//! The pieces in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
+//! The blocks in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
 //! whatever lies between them in the file, go to one range of its memory: chunks stay disjoint, and no two touch the same
 //! bytes. What is read through the page cache and has no gap in it is read to where it stays, as everything else is. The
 //! rest goes to a buffer of its own, from where
-//! [`Gather`] says what to copy: pieces with gaps between them, and direct reads, whose addresses these pieces cannot have, as they follow
+//! [`Gather`] says what to copy: blocks with gaps between them, and direct reads, whose addresses these blocks cannot have, as they follow
 //! one another at any length.
 //!
 //! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
@@ -30,7 +30,7 @@ pub struct Gather {
     strided: StridedRange,
     /// The file's byte that is the first in the buffer.
     offset: u64,
-    /// The first of the pieces' bytes that the chunk brings, and one past the last, counted by the pieces.
+    /// The first of the blocks' bytes that the chunk brings, and one past the last, counted by the blocks.
     from: u64,
     to: u64,
     dest_range: Range<usize>,

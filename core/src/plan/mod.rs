@@ -1,6 +1,6 @@
 //! The plan of a load: every read and the final place of every byte, fixed before the first read.
 //!
-//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in pieces, [`ties`] which
+//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in blocks, [`ties`] which
 //! tensors are one). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
 //! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
 //! the [`Planner`] that drives the two and refuses what does not fit.
@@ -94,7 +94,7 @@ pub struct PlanOptions {
     /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
     pub direct: Vec<Option<DirectLimits>>,
     /// By file, what of it is in the page cache: ascending, and none touching the next. Of what would be read directly, what is there (64 KiB at least in
-    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a slice in pieces
+    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a strided slice
     /// that is so for reads whose bytes are all there.
     pub cached: Vec<Vec<ByteRange>>,
     /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
@@ -105,7 +105,7 @@ pub struct PlanOptions {
     pub file_chunk_bytes: Vec<u64>,
     /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
-    /// The widest gap between the pieces of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
+    /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
     /// time that one more request takes. What is read along takes no memory that stays.
     pub max_read_gap: u64,
     /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
@@ -145,16 +145,16 @@ impl PlanOptions {
     }
 }
 
-/// A run of a file's bytes that lies in one piece in the arena.
+/// A run of a file's bytes that lies contiguously in the arena.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     /// The file.
     pub file: FileId,
     /// From the first tensor's first byte to the last one's last, as far as they are wanted.
     pub range: ByteRange,
-    /// Where its bytes are in `range`, when it holds a slice in pieces; all pieces of the slice, also where it is cut into several extents.
+    /// Where its bytes are in `range`, when it holds a strided slice; all blocks of the slice, also where it is cut into several extents.
     pub strided: Option<StridedRange>,
-    /// Whether each of the pieces is read for itself.
+    /// Whether each of the blocks is read for itself.
     pub per_block: bool,
     /// How it is read.
     pub method: Method,
@@ -168,10 +168,10 @@ pub struct Extent {
     pub tensors: Range<usize>,
 }
 
-/// A piece of an extent, filled by one read when all goes well.
+/// A part of an extent, filled by one read when all goes well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// The extent that it is a piece of.
+    /// The extent that it is a part of.
     pub extent: ExtentId,
     /// The file.
     pub file: FileId,
@@ -211,7 +211,7 @@ pub enum Location {
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// Its bytes in the file, as far as they are wanted: of a slice in pieces, from the first to the last.
+    /// Its bytes in the file, as far as they are wanted: of a strided slice, from the first to the last.
     pub range: ByteRange,
     /// Where they go.
     pub location: Location,
@@ -312,7 +312,7 @@ impl Plan {
         self.slices.get(&self.placements[placement]).map(|sliced| sliced.slice)
     }
 
-    /// The pieces of a placement, if its bytes lie in the file in more than one.
+    /// The blocks of a placement, if its bytes lie in the file in more than one.
     #[must_use]
     pub fn strided(&self, placement: usize) -> Option<StridedRange> {
         self.slices.get(&self.placements[placement])?.strided

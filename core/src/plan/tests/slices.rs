@@ -135,7 +135,7 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
     let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 8 << 20, 65 << 20).expect("plans");
     let longest = wide.chunks().iter().map(|chunk| chunk.buffer_range.len()).max();
     assert_eq!(longest, Some(2 << 20), "32 of them take no more than the limit");
-    // With so little memory each read is 64 KiB of the 128 GiB that the pieces span.
+    // With so little memory each read is 64 KiB of the 128 GiB that the blocks span.
     let error = plan(1 << 20, 129 << 10, 1024, 128 << 10, 1 << 20).expect_err("two million reads");
     assert!(matches!(error, Error::TooManyBuffers { .. }), "{error}");
 }
