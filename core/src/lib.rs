@@ -60,8 +60,8 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
-    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Waits, Worker, land,
-    next_read,
+    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Worker, WorkerState,
+    land, next_read,
 };
 pub use error::{Error, FormatError};
 pub use error_kind::ErrorKind;

@@ -228,7 +228,7 @@ impl Side {
         Ok(Self { stream: loader.stream(path)?, staged: None, parts: Vec::new(), at: 0 })
     }
 
-    /// Waits for the next bytes when those that are there have been looked at.
+    /// WorkerState for the next bytes when those that are there have been looked at.
     fn fill(&mut self) -> Result<(), Error> {
         while self.parts.last().is_none_or(|(_, _, bytes)| bytes.len() == self.at) {
             self.at = 0;

@@ -1,7 +1,7 @@
 //! Loads LLM checkpoints at the speed of the hardware.
 //!
 //! [`Loader`] is the way in. A load finds the checkpoint's files (`locate`), reads their headers (`headers`), asks the system
-//! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`crew`), each with a source of
+//! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`runtime`), each with a source of
 //! reads, fill one arena of huge pages in place; or the files are mapped. What comes back are [`Tensors`]: views that stay valid
 //! as long as anyone holds one. Or they pass one after another through the buffers of a [`pool`] (`stream`), from where
 //! [`convert`] writes them. A [`trace`] tells of it as it happens.

@@ -9,12 +9,12 @@ use crate::views::{PopulateError, Views};
 use floodtide_core::strategy::Decision;
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
-use floodtide_memory::{Arena, ChunkBuffer, FrozenArena, ScratchPool, Shelf, lock_memory, node_of_caller};
+use floodtide_memory::{Arena, ArenaCache, ChunkBuffer, FrozenArena, ScratchPool, lock_memory, node_of_caller};
 use std::sync::Arc;
 
 /// The memory of a whole load.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct OwnedLoad {
     plan: Arc<Plan>,
     arena: Option<Arena>,
     scratch: ScratchPool,
@@ -26,7 +26,7 @@ pub(crate) struct Whole {
     mlock: bool,
 }
 
-impl BufferProvider for Whole {
+impl BufferProvider for OwnedLoad {
     type Buffer = ChunkBuffer;
 
     fn reserve(&self, _: ExtentId) -> Result<bool, CoreError> {
@@ -35,9 +35,9 @@ impl BufferProvider for Whole {
     }
 
     fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
-        let piece = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
-        let piece = piece.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
-        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
+        let slice = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
+        let slice = slice.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], slice)
     }
 
     fn complete(&self, _: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
@@ -47,14 +47,14 @@ impl BufferProvider for Whole {
 }
 
 /// The workers of a whole load.
-pub(crate) type Shared = LoadTask<Whole>;
+pub(crate) type OwnedLoadTask = LoadTask<OwnedLoad>;
 
-impl Shared {
-    /// Gets the memory, which comes from `arenas` and goes back there, unless it is to be locked. `populate`: whether what is
+impl OwnedLoadTask {
+    /// Gets the memory, which comes from `arena_cache` and goes back there, unless it is to be locked. `populate`: whether what is
     /// mapped is made resident, as it is when it is to be verified. `small_file`: the only file's bytes, if they are there already and take the mapping's place.
-    pub(crate) fn whole(
+    pub(crate) fn load(
         mut planned: PlannedLoad,
-        arenas: &Arc<Shelf>,
+        arena_cache: &Arc<ArenaCache>,
         small_file: Option<SmallFile>,
         populate: bool,
         mlock: bool,
@@ -77,7 +77,7 @@ impl Shared {
         } else {
             let slots = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
             let bytes = plan.arena_bytes();
-            let memory = if mlock { Shelf::unkept(bytes) } else { arenas.take(bytes) };
+            let memory = if mlock { ArenaCache::allocate_uncached(bytes) } else { arena_cache.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
             let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
             let huge_pages = planned.strategy.huge_pages;
@@ -102,8 +102,8 @@ impl Shared {
         };
         let cancelled = AtomicBool::new(false);
         let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
-        let whole = Whole { plan, arena, scratch, views, mapped_done, mapped_total, cancelled, mlock };
-        Ok(Self::new(planned, |_| whole))
+        let load = OwnedLoad { plan, arena, scratch, views, mapped_done, mapped_total, cancelled, mlock };
+        Ok(Self::new(planned, |_| load))
     }
 
     pub(crate) fn whole_progress(&self) -> Progress {
@@ -137,7 +137,7 @@ impl Shared {
         if self.provider.views.is_small_file() {
             return self.populate();
         }
-        if let Err(error) = self.spawn(|shared| shared.populate()) {
+        if let Err(error) = self.spawn(|task| task.populate()) {
             self.note_thread_shortage(&error);
             self.populate();
         }
@@ -176,18 +176,18 @@ impl Shared {
 
     /// Freezes the arena of a load that has brought everything, and locks it if asked.
     fn settle(&self) -> Result<(Option<FrozenArena>, Vec<String>, u64), Error> {
-        let whole = &self.provider;
-        let arena = match whole.arena.as_ref().map(Arena::freeze) {
+        let load = &self.provider;
+        let arena = match load.arena.as_ref().map(Arena::freeze) {
             Some(None) => return Err(CoreError::Contract { what: "a chunk is out although every read is done" }.into()),
             Some(frozen) => frozen,
             None => None,
         };
         let (mut warnings, mut locked) = (Vec::new(), 0);
-        if whole.mlock {
+        if load.mlock {
             let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.as_bytes());
             if let Err(error) = lock_memory(arena_bytes, &mut locked)
                 .map_err(|error| error.to_string())
-                .and_then(|()| whole.views.lock(&mut locked))
+                .and_then(|()| load.views.lock(&mut locked))
             {
                 warnings.push(format!(
                     "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
@@ -202,41 +202,41 @@ impl Shared {
 /// the kernel already has is done; the drop itself does not wait for that.
 #[derive(Debug)]
 pub struct Load {
-    shared: Option<Arc<Shared>>,
+    task: Option<Arc<OwnedLoadTask>>,
 }
 
 impl Load {
     /// Starts the workers.
-    pub(crate) fn start(shared: Arc<Shared>) -> Self {
-        if let Err(error) = shared.start() {
-            shared.note_thread_shortage(&error);
-            shared.work_here();
+    pub(crate) fn start(task: Arc<OwnedLoadTask>) -> Self {
+        if let Err(error) = task.start() {
+            task.note_thread_shortage(&error);
+            task.work_here();
         }
-        shared.populate_beside();
-        Self { shared: Some(shared) }
+        task.populate_beside();
+        Self { task: Some(task) }
     }
 
     /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.shared.as_ref().map_or_else(Progress::default, |shared| shared.whole_progress())
+        self.task.as_ref().map_or_else(Progress::default, |task| task.whole_progress())
     }
 
     /// Whether every worker is done, so that [`wait`](Self::wait) returns at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| !shared.is_active())
+        self.task.as_ref().is_none_or(|task| !task.is_active())
     }
 
     /// Calls the progress function, if there is one.
     #[cfg(feature = "tokio")]
     pub(crate) fn report_progress(&self) {
-        if let Some(shared) = &self.shared {
-            shared.report_progress();
+        if let Some(task) = &self.task {
+            task.report_progress();
         }
     }
 
-    /// Waits for the end, reporting progress meanwhile.
+    /// WorkerState for the end, reporting progress meanwhile.
     ///
     /// # Errors
     /// What made the load fail.
@@ -244,58 +244,58 @@ impl Load {
     /// # Panics
     /// When the progress function does; the load is cancelled then.
     pub fn wait(mut self) -> Result<Tensors, Error> {
-        if let Some(shared) = &self.shared {
-            shared.wait_idle(|| shared.report_progress());
+        if let Some(task) = &self.task {
+            task.wait_idle(|| task.report_progress());
         }
-        let Some(shared) = self.shared.take() else { return Err(CoreError::Cancelled.into()) };
-        shared.join();
-        conclude(shared)
+        let Some(task) = self.task.take() else { return Err(CoreError::Cancelled.into()) };
+        task.join();
+        conclude(task)
     }
 
     /// Gives the load up and waits until nothing of it is left: no thread, no read, no memory.
     pub fn cancel(mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.cancel();
-            shared.join();
+        if let Some(task) = self.task.take() {
+            task.cancel();
+            task.join();
         }
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.cancel();
+        if let Some(task) = self.task.take() {
+            task.cancel();
         }
     }
 }
 
 /// Carries a load out on the calling thread, but for what is to be made resident of a mapping.
-pub(crate) fn run_here(shared: Arc<Shared>) -> Result<Tensors, Error> {
-    shared.work_here();
-    shared.populate_beside();
-    Load { shared: Some(shared) }.wait()
+pub(crate) fn run_here(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
+    task.work_here();
+    task.populate_beside();
+    Load { task: Some(task) }.wait()
 }
 
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.
-pub(crate) fn conclude(shared: Arc<Shared>) -> Result<Tensors, Error> {
-    shared.planned.phases.enter(Some(Phase::Settle));
-    let whole = &shared.provider;
-    if whole.views.is_small_file() && whole.arena.is_none() {
+pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
+    task.planned.phases.enter(Some(Phase::Settle));
+    let load = &task.provider;
+    if load.views.is_small_file() && load.arena.is_none() {
         // One call has read it all, after which the file was still the same: what its path means by now does not matter.
-        shared.result()?;
+        task.result()?;
     } else {
-        shared.check()?;
+        task.check()?;
     }
-    let (arena, warnings, locked_bytes) = shared.settle()?;
-    let mut report = shared.report(warnings, locked_bytes);
-    if let Some(bytes) = shared.provider.views.small_file_len() {
+    let (arena, warnings, locked_bytes) = task.settle()?;
+    let mut report = task.report(warnings, locked_bytes);
+    if let Some(bytes) = task.provider.views.small_file_len() {
         // In place of what is viewed of it.
-        report.read_bytes = shared.planned.plan.read_bytes() + bytes;
+        report.read_bytes = task.planned.plan.read_bytes() + bytes;
     }
-    shared.planned.phases.enter(None);
-    shared.report_progress();
-    let shared = Arc::into_inner(shared)
+    task.planned.phases.enter(None);
+    task.report_progress();
+    let task = Arc::into_inner(task)
         .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;
-    let PlannedLoad { catalog, plan, .. } = shared.planned;
-    Ok(Tensors::new(catalog, plan, Storage { arena, views: shared.provider.views }, report))
+    let PlannedLoad { catalog, plan, .. } = task.planned;
+    Ok(Tensors::new(catalog, plan, Storage { arena, views: task.provider.views }, report))
 }

@@ -2,7 +2,7 @@
 
 use floodtide_core::storage::StorageFile;
 use floodtide_core::strategy::HUGE_PAGES_FROM;
-use floodtide_memory::{ArenaMemory, Shelf};
+use floodtide_memory::{ArenaCache, ArenaMemory};
 use std::sync::Arc;
 
 /// Above this a plan, threads and direct reads are worth their cost.
@@ -18,12 +18,12 @@ pub(crate) struct SmallFile {
 impl SmallFile {
     /// Reads a small file. Returns `None` when it is not small, or cannot be read as a whole, or changed meanwhile: it is then for others
     /// to find out why.
-    pub(crate) fn read(file: &dyn StorageFile, arenas: &Arc<Shelf>) -> Option<Self> {
+    pub(crate) fn read(file: &dyn StorageFile, arena_cache: &Arc<ArenaCache>) -> Option<Self> {
         if file.len() > MAX_BYTES {
             return None;
         }
         let len = file.len() as usize;
-        let mut memory = arenas.take(len).ok()?;
+        let mut memory = arena_cache.take(len).ok()?;
         if file.len() >= HUGE_PAGES_FROM {
             // Without them it only takes longer.
             let _ = memory.advise_huge_pages(len);

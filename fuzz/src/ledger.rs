@@ -70,7 +70,7 @@ impl Ledger {
         assert_eq!(next.is_some(), readiness == Readiness::Ready, "it does as it says");
         let Some(op) = next else {
             match readiness {
-                Readiness::Starved(extent) => assert_eq!(extent.0, self.admitted, "the first without a buffer"),
+                Readiness::NeedsBuffer(extent) => assert_eq!(extent.0, self.admitted, "the first without a buffer"),
                 Readiness::Full => assert!(!self.in_flight.is_empty(), "or nothing would ever come"),
                 _ => assert!(self.failure.is_some() || self.issued == self.plan.chunks().len()),
             }
@@ -170,7 +170,7 @@ impl Ledger {
             if self.issue() {
                 continue;
             }
-            if let Readiness::Starved(extent) = self.engine.readiness(RouteId(0)) {
+            if let Readiness::NeedsBuffer(extent) = self.engine.readiness(RouteId(0)) {
                 self.admit(extent.0);
             } else {
                 assert!(!self.in_flight.is_empty(), "nothing in flight, and yet it is not finished");

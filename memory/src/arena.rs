@@ -4,8 +4,8 @@
 //! kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound before anything is
 //! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
 
-use crate::pieces::{Backing, Piece, Pieces};
-use crate::shelf::ArenaMemory;
+use crate::split_buffer::{StableMemory, BufferSlice, SplitBuffer};
+use crate::arena_cache::ArenaMemory;
 use std::io;
 use std::ops::Range;
 
@@ -13,10 +13,10 @@ use std::ops::Range;
 ///
 /// ```
 /// use floodtide_core::Buffer;
-/// use floodtide_memory::{Arena, Shelf};
+/// use floodtide_memory::{Arena, ArenaCache};
 /// use std::sync::Arc;
 ///
-/// let cache = Arc::new(Shelf::default());
+/// let cache = Arc::new(ArenaCache::default());
 /// let arena = Arena::new(cache.take(8192)?, 8192, vec![0..4096, 4096..8192])?;
 /// let mut chunk = arena.take(0).expect("each slot is handed out once");
 /// chunk.memory().fill(7);
@@ -28,12 +28,12 @@ use std::ops::Range;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Arena {
-    pieces: Pieces<ArenaMemory>,
+    memory: SplitBuffer<ArenaMemory>,
     bytes: usize,
 }
 
 /// One slot's bytes, owned until dropped.
-pub type ArenaChunk = Piece;
+pub type ArenaChunk = BufferSlice;
 
 impl Arena {
     /// An arena of `bytes` in `memory`, to be handed out as the given slots.
@@ -44,22 +44,22 @@ impl Arena {
         if bytes > memory.byte_len() || slots.iter().any(|slot| slot.end > bytes) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots pass the arena's end"));
         }
-        Ok(Self { pieces: Pieces::new(memory, slots)?, bytes })
+        Ok(Self { memory: SplitBuffer::new(memory, slots)?, bytes })
     }
 
     /// The memory, for what concerns it as a whole.
     pub fn memory(&self) -> &ArenaMemory {
-        self.pieces.memory()
+        self.memory.memory()
     }
 
     /// Hands out a slot, once.
     pub fn take(&self, slot: usize) -> Option<ArenaChunk> {
-        self.pieces.take(slot)
+        self.memory.take(slot)
     }
 
     /// Freezes the arena when every chunk that was handed out is back (dropped).
     pub fn freeze(&self) -> Option<FrozenArena> {
-        self.pieces.freeze().then(|| FrozenArena { arena: self.clone() })
+        self.memory.freeze().then(|| FrozenArena { arena: self.clone() })
     }
 }
 
@@ -72,7 +72,7 @@ pub struct FrozenArena {
 impl FrozenArena {
     /// All bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        let memory = self.arena.pieces.memory();
+        let memory = self.arena.memory.memory();
         // SAFETY: the memory is mapped and initialised for at least so many bytes; frozen means that no chunk is out and
         // none will be, so nothing writes while the arena lives.
         unsafe { std::slice::from_raw_parts(memory.start().as_ptr(), self.arena.bytes) }
@@ -82,11 +82,11 @@ impl FrozenArena {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shelf::Shelf;
+    use crate::arena_cache::ArenaCache;
     use floodtide_core::Buffer;
 
     fn arena(bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Arena> {
-        Arena::new(Shelf::unkept(bytes).expect("maps"), bytes, slots)
+        Arena::new(ArenaCache::unkept(bytes).expect("maps"), bytes, slots)
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
     fn slots_past_the_end_are_refused() {
         assert_eq!(arena(10, vec![0..5, 5..11]).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
         assert!(arena(0, vec![]).is_ok());
-        let short = Shelf::unkept(10).expect("maps");
+        let short = ArenaCache::unkept(10).expect("maps");
         assert!(Arena::new(short, (2 << 20) + 1, vec![]).is_err());
     }
 }

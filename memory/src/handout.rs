@@ -8,12 +8,12 @@ const FROZEN: usize = 1 << (usize::BITS - 1);
 
 /// Who may touch which piece.
 #[derive(Debug)]
-pub struct Handout {
+pub struct SlotLedger {
     lent: Box<[AtomicBool]>,
     state: AtomicUsize,
 }
 
-impl Handout {
+impl SlotLedger {
     /// For that many pieces, none of them lent.
     #[must_use]
     pub fn new(pieces: usize) -> Self {
@@ -21,8 +21,8 @@ impl Handout {
     }
 
     /// Lends a piece: true once for each, and never after the freeze. The caller gives it back with
-    /// [`give_back`](Self::give_back), once.
-    pub fn lend(&self, piece: usize) -> bool {
+    /// [`release`](Self::release), once.
+    pub fn acquire(&self, piece: usize) -> bool {
         let Some(lent) = self.lent.get(piece) else { return false };
         // Counted before it is lent, so that a freeze that runs meanwhile sees it.
         if self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| (s & FROZEN == 0).then(|| s + 1)).is_err()
@@ -37,13 +37,13 @@ impl Handout {
     }
 
     /// Takes a lent piece back for good. What its holder wrote is visible to whoever freezes.
-    pub fn give_back(&self) {
+    pub fn release(&self) {
         self.state.fetch_sub(1, Ordering::Release);
     }
 
     /// Freezes the whole, so that nothing is lent any more: true when no piece is out.
     pub fn freeze(&self) -> bool {
-        // Acquire pairs with the releases of `give_back`: all writes into the pieces happen before reads of the frozen
+        // Acquire pairs with the releases of `release`: all writes into the pieces happen before reads of the frozen
         // whole. `fetch_sub` continues a release sequence, so one acquire covers every holder.
         match self.state.compare_exchange(0, FROZEN, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => true,

@@ -1,8 +1,8 @@
 //! The memory that checkpoints are loaded into. Everything unsafe about memory is in this crate.
 //!
 //! A `region` is memory from the kernel. A `split_buffer` hands any stable memory out as disjoint owned slices; the ledger of
-//! that is in `handout`. An [`Arena`] is the memory of one load, split over its chunks and frozen when all are back; the
-//! [`Shelf`] keeps arenas for the next load. A [`pool`] lends buffers under a hard limit of bytes. A [`ChunkBuffer`] is what a
+//! that is in `ledger`. An [`Arena`] is the memory of one load, split over its chunks and frozen when all are back; the
+//! [`ArenaCache`] keeps arenas for the next load. A [`pool`] lends buffers under a hard limit of bytes. A [`ChunkBuffer`] is what a
 //! read fills: its slice, or a buffer apart from which it is gathered.
 //!
 //! Locks and atomics come from [`sync`] and from nowhere else, here and in the crates above, so that loom can replace them.
@@ -12,28 +12,28 @@ pub mod sync;
 
 mod arena;
 #[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
-mod handout;
+mod ledger;
 mod limits;
 mod numa;
-mod pieces;
+mod split_buffer;
 mod region;
 mod scratch;
-mod shelf;
+mod arena_cache;
 
 /// What loom's tests run. It is there under `--cfg loom` alone, and not part of the library.
 #[cfg(loom)]
 pub mod testing {
-    pub use crate::handout::Handout;
+    pub use crate::slot_ledger::SlotLedger;
     pub use crate::pool::magazine::{Magazine, Magazines};
 }
 
 pub use arena::{Arena, ArenaChunk, FrozenArena};
 pub use limits::{memory_limit, memory_limits, no_limit, resource_limit};
 pub use numa::node_of_caller;
-pub use pieces::{Backing, Landed, Piece, Pieces, StableBuffer};
+pub use split_buffer::{StableMemory, Landed, BufferSlice, SplitBuffer, StableBuffer};
 pub use region::{Region, lock_memory};
 pub use scratch::{ChunkBuffer, ScratchPool};
-pub use shelf::{ArenaMemory, Shelf};
+pub use arena_cache::{ArenaMemory, ArenaCache};
 
 /// Compiles the example of the crate's README.
 #[cfg(doctest)]

@@ -24,7 +24,7 @@ fn current() -> Option<u32> {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
-    use crate::pieces::Backing;
+    use crate::split_buffer::StableMemory;
     use crate::region::Region;
     use floodtide_core::Alignment;
 

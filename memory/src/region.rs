@@ -3,7 +3,7 @@
 //! Under Miri, which does not know aligned mappings, it comes from the allocator, so that what is built on it can run
 //! there.
 
-use crate::pieces::Backing;
+use crate::split_buffer::StableMemory;
 use floodtide_core::Alignment;
 use std::io;
 use std::ptr::NonNull;
@@ -148,7 +148,7 @@ impl Region {
 }
 
 // SAFETY: the mapping has so many bytes, which the kernel (or the allocator) has zeroed, does not move, and is nobody else's.
-unsafe impl Backing for Region {
+unsafe impl StableMemory for Region {
     fn start(&self) -> NonNull<u8> {
         self.base
     }

@@ -2,7 +2,7 @@
 //!
 //! Buffers apart are used again and again: there are never more of them than reads in flight.
 
-use crate::pieces::{Backing as _, Landed, Piece, StableBuffer};
+use crate::split_buffer::{StableMemory as _, Landed, BufferSlice, StableBuffer};
 use crate::region::Region;
 use crate::sync::Mutex;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
@@ -27,13 +27,13 @@ impl ScratchPool {
         }
     }
 
-    /// What a chunk of the plan is read to, whose place in memory is `piece`.
-    pub fn buffer(&self, plan: &Plan, chunk: &Chunk, piece: Piece) -> Result<ChunkBuffer, CoreError> {
+    /// What a chunk of the plan is read to, whose place in memory is `slice`.
+    pub fn buffer(&self, plan: &Plan, chunk: &Chunk, slice: BufferSlice) -> Result<ChunkBuffer, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
             Some(gather) => Some((self.take(chunk.buffer_range.len())?, gather)),
         };
-        Ok(ChunkBuffer { apart, piece })
+        Ok(ChunkBuffer { apart, slice })
     }
 
     fn take(&self, len: usize) -> Result<Scratch, CoreError> {
@@ -88,15 +88,15 @@ impl Drop for Scratch {
 #[derive(Debug)]
 pub struct ChunkBuffer {
     apart: Option<(Scratch, Gather)>,
-    piece: Piece,
+    slice: BufferSlice,
 }
 
 impl ChunkBuffer {
     /// Brings the chunk, which is whole, to its place, and gives both back.
     pub fn settle(self) {
-        let Self { apart, mut piece } = self;
+        let Self { apart, mut slice } = self;
         if let Some((mut scratch, gather)) = apart {
-            gather.copy(scratch.as_mut_bytes(), &mut piece.memory());
+            gather.copy(scratch.as_mut_bytes(), &mut slice.memory());
         }
     }
 }
@@ -105,7 +105,7 @@ impl Buffer for ChunkBuffer {
     fn memory(&mut self) -> WriteOnly<'_> {
         match &mut self.apart {
             Some((scratch, _)) => WriteOnly::new(scratch.as_mut_bytes()),
-            None => self.piece.memory(),
+            None => self.slice.memory(),
         }
     }
 }
@@ -114,7 +114,7 @@ impl Landed for ChunkBuffer {
     fn landed(&self, bytes: usize) -> &[u8] {
         match &self.apart {
             Some((scratch, _)) => &scratch.as_bytes()[..scratch.len.min(bytes)],
-            None => self.piece.landed(bytes),
+            None => self.slice.landed(bytes),
         }
     }
 }

@@ -14,7 +14,7 @@ use floodtide_core::{
 use floodtide_linux::backend::{PREAD, URING};
 use floodtide_linux::{LocalFile, LocalStorage};
 use floodtide_memory::sync::Mutex;
-use floodtide_memory::{Arena, ChunkBuffer, ScratchPool, Shelf};
+use floodtide_memory::{Arena, ArenaCache, ChunkBuffer, ScratchPool};
 use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl BufferProvider for Slices {
     }
 }
 
-/// The engine, for one worker. Several workers share it, and sleep in [`wait_for_room`](EngineHandle::wait_for_room).
+/// The engine, for one worker. Several workers share it, and sleep in [`wait_for_capacity`](EngineHandle::wait_for_capacity).
 struct OneWorker(Mutex<Engine>);
 
 impl EngineHandle for OneWorker {
@@ -53,7 +53,7 @@ impl EngineHandle for OneWorker {
         f(&mut self.0.lock())
     }
 
-    fn wait_for_room(&self, _: RouteId) {
+    fn wait_for_capacity(&self, _: RouteId) {
         // Nobody else has anything in flight, so there is room.
     }
 }
@@ -85,7 +85,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
 
     // The memory, in huge pages where the system gives them.
     let len = plan.arena_bytes();
-    let memory = Shelf::unkept(len)?;
+    let memory = ArenaCache::unkept(len)?;
     let _ = memory.advise_huge_pages(len);
     let slots = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
     let arena = Arena::new(memory, len, slots)?;

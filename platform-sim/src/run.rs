@@ -21,7 +21,7 @@ use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
 use floodtide_core::{
-    Chunk, EngineHandle, Error, Method, Placement, Readiness, Recoveries, RouteId, Verification, Waits, Worker,
+    Chunk, EngineHandle, Error, Method, Placement, Readiness, Recoveries, RouteId, Verification, Worker, WorkerState,
 };
 
 /// More turns than any run takes that comes to its end.
@@ -84,12 +84,12 @@ type SimWorker = Worker<Traced<Faulty<SimSource, SimFaults>, Watch>>;
 /// A worker and what it waits for.
 struct WorkerActor {
     worker: SimWorker,
-    waits: Option<Waits>,
+    waits: Option<WorkerState>,
 }
 
 impl WorkerActor {
     fn next_due(&self, now: u64) -> Option<u64> {
-        if self.waits != Some(Waits::ForCompletion) {
+        if self.waits != Some(WorkerState::AwaitingCompletion) {
             return None;
         }
         let faulty = self.worker.source().inner();
@@ -99,22 +99,22 @@ impl WorkerActor {
     fn can_act(&self, world: &World) -> bool {
         match self.waits {
             None => true,
-            Some(Waits::ForCompletion) => self.next_due(world.now()).is_some_and(|due| due <= world.now()),
+            Some(WorkerState::AwaitingCompletion) => self.next_due(world.now()).is_some_and(|due| due <= world.now()),
             // As a platform's condition variable does: it looks at the engine, and at whether memory has come back.
-            Some(Waits::ForRoom) => match world.engine.borrow().readiness(RouteId(0)) {
+            Some(WorkerState::AwaitingCapacity) => match world.engine.borrow().readiness(RouteId(0)) {
                 Readiness::Full => false,
-                Readiness::Starved(_) => world.staging().is_some_and(|staging| staging.came_back.is_up()),
+                Readiness::NeedsBuffer(_) => world.staging().is_some_and(|staging| staging.came_back.is_up()),
                 Readiness::Ready | Readiness::Exhausted => true,
             },
-            Some(Waits::Done) => false,
+            Some(WorkerState::Done) => false,
         }
     }
 
     fn act(&mut self, world: &World) {
-        if self.waits == Some(Waits::ForCompletion) {
+        if self.waits == Some(WorkerState::AwaitingCompletion) {
             self.worker.collect(world, world).expect("a simulated device always goes on");
         }
-        if let Some(staging) = world.staging().filter(|_| self.waits == Some(Waits::ForRoom)) {
+        if let Some(staging) = world.staging().filter(|_| self.waits == Some(WorkerState::AwaitingCapacity)) {
             staging.came_back.take();
         }
         self.waits = Some(self.worker.fill(world, world));
@@ -294,7 +294,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
             events.remove(0);
             happen(case, world, time, event);
         }
-        let workers_done = workers.iter().all(|worker| worker.waits == Some(Waits::Done));
+        let workers_done = workers.iter().all(|worker| worker.waits == Some(WorkerState::Done));
         if workers_done && consumer.as_ref().is_none_or(ConsumerActor::is_done) {
             break;
         }

@@ -299,7 +299,7 @@ impl EngineHandle for World {
         result
     }
 
-    fn wait_for_room(&self, _: RouteId) {
+    fn wait_for_capacity(&self, _: RouteId) {
         self.violated("a simulated worker waited by itself");
     }
 }

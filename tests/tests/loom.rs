@@ -1,29 +1,29 @@
 //! Every interleaving of the arena's hand-out, by loom: `RUSTFLAGS="--cfg loom" cargo test -p floodtide-tests --test loom`.
 #![cfg(loom)]
 
-use floodtide_memory::testing::Handout;
+use floodtide_memory::testing::SlotLedger;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
 /// Two pieces of memory with the hand-out that guards them, as in the arena; loom reports any access that races.
 struct Guarded {
-    handout: Handout,
-    pieces: [UnsafeCell<u8>; 2],
+    ledger: SlotLedger,
+    slots: [UnsafeCell<u8>; 2],
 }
 
 impl Guarded {
     fn new() -> Arc<Self> {
-        Arc::new(Self { handout: Handout::new(2), pieces: [UnsafeCell::new(0), UnsafeCell::new(0)] })
+        Arc::new(Self { ledger: SlotLedger::new(2), slots: [UnsafeCell::new(0), UnsafeCell::new(0)] })
     }
 
     /// What a worker does: take a piece, fill it, give it back.
-    fn fill(&self, piece: usize) -> bool {
-        let lent = self.handout.lend(piece);
+    fn fill(&self, slot: usize) -> bool {
+        let lent = self.ledger.acquire(slot);
         if lent {
             // SAFETY: the hand-out lends a piece once, and nothing is frozen while it is out: what this test checks.
-            self.pieces[piece].with_mut(|byte| unsafe { *byte += 1 });
-            self.handout.give_back();
+            self.slots[slot].with_mut(|byte| unsafe { *byte += 1 });
+            self.ledger.release();
         }
         lent
     }
@@ -31,7 +31,7 @@ impl Guarded {
     /// What the load's end does: freeze, then read all.
     fn read_if_frozen(&self) -> Option<u8> {
         // SAFETY: frozen means that no piece is out and none will be: what this test checks.
-        self.handout.freeze().then(|| self.pieces.iter().map(|piece| piece.with(|byte| unsafe { *byte })).sum())
+        self.ledger.freeze().then(|| self.slots.iter().map(|slot| slot.with(|byte| unsafe { *byte })).sum())
     }
 }
 
@@ -53,9 +53,9 @@ fn a_freeze_sees_every_write_or_does_not_happen() {
     loom::model(|| {
         let guarded = Guarded::new();
         let workers: Vec<_> = (0..2)
-            .map(|piece| {
+            .map(|slot| {
                 let guarded = Arc::clone(&guarded);
-                thread::spawn(move || guarded.fill(piece))
+                thread::spawn(move || guarded.fill(slot))
             })
             .collect();
         // Races with both workers: whatever it sees is whole pieces.

@@ -8,7 +8,7 @@
 mod recovery;
 mod worker;
 
-pub use worker::{BufferProvider, EngineHandle, Waits, Worker, land, next_read};
+pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, land, next_read};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -49,7 +49,7 @@ pub enum Readiness {
     /// Hand one out.
     Ready,
     /// Nothing before the next extent of a stream has a buffer: see [`Engine::admit`].
-    Starved(ExtentId),
+    NeedsBuffer(ExtentId),
     /// Nothing before a read in flight completes, as enough is in flight.
     Full,
     /// Nothing any more: all is issued, or the load is over.
@@ -285,7 +285,7 @@ impl Engine {
             // Extents are admitted in order, and the next one may be another route's.
             let next = |state: &RouteState| self.plan.chunks().get(state.next_chunk as usize).map(|chunk| chunk.extent);
             let first = self.routes.iter().filter_map(next).filter(|extent| extent.0 >= self.admitted).min();
-            Readiness::Starved(first.unwrap_or(chunk.extent))
+            Readiness::NeedsBuffer(first.unwrap_or(chunk.extent))
         } else if state.in_flight > 0 && state.in_flight_bytes.saturating_add(bytes) > state.max_in_flight_bytes {
             Readiness::Full
         } else {

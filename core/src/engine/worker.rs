@@ -12,9 +12,9 @@ pub trait EngineHandle {
     /// Runs `f` with the engine to itself.
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R;
 
-    /// Waits until the engine may have a read of a route to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called
+    /// WorkerState until the engine may have a read of a route to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called
     /// by a worker that has nothing in flight itself. May return early.
-    fn wait_for_room(&self, route: RouteId);
+    fn wait_for_capacity(&self, route: RouteId);
 }
 
 /// Gives each chunk the buffer that it is read into, and takes the buffer back when the chunk is whole.
@@ -69,7 +69,7 @@ pub fn next_read<H: EngineHandle, P: BufferProvider>(
                     let _ = e.complete(op.id, Outcome::Read(0));
                 }),
             },
-            Err(Readiness::Starved(extent)) => match buffers.reserve(extent) {
+            Err(Readiness::NeedsBuffer(extent)) => match buffers.reserve(extent) {
                 Ok(true) => engine.with(|e| e.admit(extent)),
                 Ok(false) => return None,
                 Err(error) => engine.with(|e| e.fail(error)),
@@ -89,11 +89,11 @@ pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: 
 /// What a worker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Waits {
+pub enum WorkerState {
     /// A completion of its own: [`Worker::collect`].
-    ForCompletion,
-    /// Other workers or memory: [`EngineHandle::wait_for_room`], then [`Worker::fill`].
-    ForRoom,
+    AwaitingCompletion,
+    /// Other workers or memory: [`EngineHandle::wait_for_capacity`], then [`Worker::fill`].
+    AwaitingCapacity,
     /// Nothing: its work is done.
     Done,
 }
@@ -125,23 +125,27 @@ impl<S: ReadSource> Worker<S> {
     pub fn run<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(mut self, engine: &H, buffers: &P) {
         loop {
             match self.fill(engine, buffers) {
-                Waits::ForCompletion if self.collect(engine, buffers).is_err() => return,
-                Waits::ForCompletion => {}
-                Waits::ForRoom => engine.wait_for_room(self.route),
-                Waits::Done => return,
+                WorkerState::AwaitingCompletion if self.collect(engine, buffers).is_err() => return,
+                WorkerState::AwaitingCompletion => {}
+                WorkerState::AwaitingCapacity => engine.wait_for_capacity(self.route),
+                WorkerState::Done => return,
             }
         }
     }
 
     /// Submits reads until the source is full or the engine gives none. Never waits.
-    pub fn fill<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) -> Waits {
+    pub fn fill<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
+        &mut self,
+        engine: &H,
+        buffers: &P,
+    ) -> WorkerState {
         self.submit_all(engine, buffers);
         if self.source.in_flight() > 0 {
-            Waits::ForCompletion
+            WorkerState::AwaitingCompletion
         } else if engine.with(|e| e.readiness(self.route) == Readiness::Exhausted) {
-            Waits::Done
+            WorkerState::Done
         } else {
-            Waits::ForRoom
+            WorkerState::AwaitingCapacity
         }
     }
 
@@ -153,7 +157,7 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    /// Waits for a completion, and absorbs all that are there.
+    /// WorkerState for a completion, and absorbs all that are there.
     ///
     /// # Errors
     /// When the source can go on no more. What is in flight stays with it: it waits for that or leaks it when it is dropped.

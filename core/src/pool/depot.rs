@@ -1,4 +1,4 @@
-//! The lower tier: sharded shelves of free blocks under one limit, and the queue of those who wait.
+//! The lower tier: sharded free lists under one limit, and the queue of those who wait.
 //!
 //! Locks are taken in the order waiters, tier, shard, and none is held while memory is allocated or a waker is called.
 //!
@@ -7,7 +7,7 @@
 //! them sees the other.
 
 use super::class::{MIN_BYTES, SizeClass};
-use super::storage::{Growing, Shelf, Storage};
+use super::containers::{Containers, FreeList, Growing};
 use super::waiters::{Turn, Waiters};
 use crate::seeded_bug::seeded_bug;
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
@@ -83,8 +83,8 @@ struct Shard<T> {
 }
 
 #[derive(Debug)]
-struct Shelved<S: Storage, B> {
-    shelf: S::Shelf<B>,
+struct ShardState<S: Containers, B> {
+    free_list: S::FreeList<B>,
     retained: usize,
     hits: u64,
     misses: u64,
@@ -95,14 +95,14 @@ struct Shelved<S: Storage, B> {
 struct BlockRequest {
     /// At least this many bytes.
     bytes: usize,
-    /// Where fitting blocks are shelved.
+    /// Where fitting blocks are kept.
     class: SizeClass,
     /// The size of a new block.
     fresh: usize,
 }
 
 /// Lends blocks of memory under one limit. `SHARDS` is a power of two.
-pub struct Depot<P: Provider, T: Tier<P::Block> = (), S: Storage = Growing, const SHARDS: usize = 8> {
+pub struct Depot<P: Provider, T: Tier<P::Block> = (), S: Containers = Growing, const SHARDS: usize = 8> {
     provider: P,
     tier: T,
     limit: usize,
@@ -111,10 +111,10 @@ pub struct Depot<P: Provider, T: Tier<P::Block> = (), S: Storage = Growing, cons
     /// 1 while somebody is in the queue, to be looked at without its lock.
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<S>>,
-    shards: [Shard<Shelved<S, P::Block>>; SHARDS],
+    shards: [Shard<ShardState<S, P::Block>>; SHARDS],
 }
 
-impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T, S, SHARDS> {
+impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P, T, S, SHARDS> {
     const MASK: usize = {
         assert!(SHARDS.is_power_of_two());
         SHARDS - 1
@@ -130,7 +130,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
             waiting: AtomicUsize::new(0),
             waiters: Mutex::default(),
             shards: array::from_fn(|_| Shard {
-                state: Mutex::new(Shelved { shelf: Default::default(), retained: 0, hits: 0, misses: 0 }),
+                state: Mutex::new(ShardState { free_list: Default::default(), retained: 0, hits: 0, misses: 0 }),
             }),
         }
     }
@@ -175,7 +175,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     pub fn take_retained(&self, bytes: usize, affinity: usize, most: usize, mut taken: impl FnMut(P::Block)) {
         let Ok(request) = self.request(bytes) else { return };
         if !self.has_waiters() {
-            self.take_shelved(request, affinity, most, &mut taken);
+            self.take_free(request, affinity, most, &mut taken);
         }
     }
 
@@ -208,7 +208,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
             let replaced = waiters.join(turn, waker)?;
             if first_of_all {
                 self.waiting.store(1, Ordering::Relaxed);
-                self.tier.suspend(&mut |block| self.shelve(block, affinity));
+                self.tier.suspend(&mut |block| self.put_back(block, affinity));
             }
             Ok::<_, super::waiters::Full>((waiters.is_first(turn), replaced))
         });
@@ -247,7 +247,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 
     /// Takes a block back and keeps it for the next borrower.
     pub fn give(&self, block: P::Block, affinity: usize) {
-        self.shelve(block, affinity);
+        self.put_back(block, affinity);
         self.wake_first();
     }
 
@@ -258,7 +258,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
             return;
         }
         let shard = &self.shards[affinity & Self::MASK].state;
-        while let Some(refused) = shard.with(|shelved| blocks.find_map(|block| self.put(shelved, block).err())) {
+        while let Some(refused) = shard.with(|shard| blocks.find_map(|block| self.put(shard, block).err())) {
             self.free(refused);
         }
         self.wake_first();
@@ -295,10 +295,10 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         let waits = self.waiters.with(|waiters| waiters.joined());
         let mut stats = Stats { limit: self.limit, retained: cached, hits: cached_hits, waits, ..Stats::default() };
         for shard in &self.shards {
-            shard.state.with(|shelved| {
-                stats.retained += shelved.retained;
-                stats.hits += shelved.hits;
-                stats.misses += shelved.misses;
+            shard.state.with(|shard| {
+                stats.retained += shard.retained;
+                stats.hits += shard.hits;
+                stats.misses += shard.misses;
             });
         }
         stats.lent = self.total.load(Ordering::Relaxed).saturating_sub(stats.retained);
@@ -308,7 +308,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
     fn request(&self, bytes: usize) -> Result<BlockRequest, TakeError<P::Error>> {
         match SizeClass::holding(bytes) {
             Some(class) if class.size() <= self.limit => Ok(BlockRequest { bytes, class, fresh: class.size() }),
-            // Only the rounding up does not fit: such a block has exactly the size, and is shelved one class below.
+            // Only the rounding up does not fit: such a block has exactly the size, and is kept one class below.
             _ if bytes <= self.limit => {
                 let class = SizeClass::within(bytes).ok_or(TakeError::TooLarge)?;
                 Ok(BlockRequest { bytes, class, fresh: bytes })
@@ -317,10 +317,10 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         }
     }
 
-    /// From a shelf, or fresh; never waits.
+    /// From a free list, or fresh; never waits.
     fn take_now(&self, request: BlockRequest, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
         let mut block = None;
-        self.take_shelved(request, affinity, 1, &mut |taken| block = Some(taken));
+        self.take_free(request, affinity, 1, &mut |taken| block = Some(taken));
         if let Some(block) = block {
             return Ok(block);
         }
@@ -330,7 +330,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         // Counted off again unless memory comes, also when the provider panics.
         let reserved = Reserved { depot: self, bytes: request.fresh };
         let allocated = self.provider.allocate(request.fresh).or_else(|error| {
-            // What lies on the shelves may be what the system lacks.
+            // What lies on the free lists may be what the system lacks.
             if self.free_retained(usize::MAX, affinity) > 0 {
                 self.provider.allocate(request.fresh)
             } else {
@@ -339,20 +339,20 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         });
         let block = allocated.map_err(TakeError::Provider)?;
         core::mem::forget(reserved);
-        self.shards[affinity & Self::MASK].state.with(|shelved| shelved.misses += 1);
+        self.shards[affinity & Self::MASK].state.with(|shard| shard.misses += 1);
         Ok(block)
     }
 
     /// Takes up to `most` blocks from the first shard that has one, beginning with the own.
-    fn take_shelved(&self, request: BlockRequest, affinity: usize, most: usize, taken: &mut impl FnMut(P::Block)) {
+    fn take_free(&self, request: BlockRequest, affinity: usize, most: usize, taken: &mut impl FnMut(P::Block)) {
         for i in 0..SHARDS {
-            let found = self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shelved| {
+            let found = self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shard| {
                 for found in 0..most {
                     let fits = |block: &P::Block| self.provider.byte_len(block) >= request.bytes;
-                    let Some(block) = shelved.shelf.take(request.class, fits) else { return found > 0 };
-                    shelved.retained -= self.provider.byte_len(&block);
+                    let Some(block) = shard.free_list.take(request.class, fits) else { return found > 0 };
+                    shard.retained -= self.provider.byte_len(&block);
                     // The first one serves now; the others are counted by the tier above when they do.
-                    shelved.hits += u64::from(found == 0);
+                    shard.hits += u64::from(found == 0);
                     taken(block);
                 }
                 true
@@ -390,9 +390,9 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         for i in 0..SHARDS {
             let shard = &self.shards[affinity.wrapping_add(i) & Self::MASK].state;
             while freed < bytes {
-                let taken = shard.with(|shelved| {
-                    let block = shelved.shelf.take_largest()?;
-                    shelved.retained -= self.provider.byte_len(&block);
+                let taken = shard.with(|shard| {
+                    let block = shard.free_list.take_largest()?;
+                    shard.retained -= self.provider.byte_len(&block);
                     Some(block)
                 });
                 let Some(block) = taken else { break };
@@ -414,27 +414,27 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
         self.total.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    fn shelve(&self, block: P::Block, affinity: usize) {
-        if let Err(refused) = self.shards[affinity & Self::MASK].state.with(|shelved| self.put(shelved, block)) {
+    fn put_back(&self, block: P::Block, affinity: usize) {
+        if let Err(refused) = self.shards[affinity & Self::MASK].state.with(|shard| self.put(shard, block)) {
             self.free(refused);
         }
     }
 
-    /// Puts a block on a shelf; one that finds no place comes back.
-    fn put(&self, shelved: &mut Shelved<S, P::Block>, block: P::Block) -> Result<(), P::Block> {
+    /// Puts a block into a free list; one that finds no place comes back.
+    fn put(&self, shard: &mut ShardState<S, P::Block>, block: P::Block) -> Result<(), P::Block> {
         let bytes = self.provider.byte_len(&block);
         let Some(class) = SizeClass::within(bytes) else { return Err(block) };
-        shelved.shelf.put(class, block)?;
-        shelved.retained += bytes;
+        shard.free_list.put(class, block)?;
+        shard.retained += bytes;
         Ok(())
     }
 
-    /// Brings the upper tier's blocks down to the shelves; false when somebody waits, since they are down already.
+    /// Brings the upper tier's blocks down to the free lists; false when somebody waits, since they are down already.
     fn recall(&self, affinity: usize) -> bool {
         self.waiters.with(|waiters| {
             let recalled = waiters.is_empty();
             if recalled {
-                self.tier.suspend(&mut |block| self.shelve(block, affinity));
+                self.tier.suspend(&mut |block| self.put_back(block, affinity));
                 self.tier.resume();
             }
             recalled
@@ -453,19 +453,19 @@ impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Depot<P, T
 }
 
 /// Bytes that count against the limit, for memory that may not come.
-struct Reserved<'d, P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> {
+struct Reserved<'d, P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> {
     depot: &'d Depot<P, T, S, SHARDS>,
     bytes: usize,
 }
 
-impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> Drop for Reserved<'_, P, T, S, SHARDS> {
+impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Drop for Reserved<'_, P, T, S, SHARDS> {
     fn drop(&mut self) {
         self.depot.total.fetch_sub(self.bytes, Ordering::AcqRel);
         self.depot.wake_first();
     }
 }
 
-impl<P: Provider, T: Tier<P::Block>, S: Storage, const SHARDS: usize> fmt::Debug for Depot<P, T, S, SHARDS> {
+impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> fmt::Debug for Depot<P, T, S, SHARDS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Depot").field("stats", &self.stats(0, 0)).finish_non_exhaustive()
     }

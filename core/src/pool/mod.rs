@@ -1,7 +1,7 @@
 //! The buffer pool's logic: who may have memory, from where, and who waits for it.
 //!
-//! A [`Depot`] lends blocks of memory. A block that comes back is kept on a *shelf* for the next borrower, sorted by
-//! [`SizeClass`], the last one in first out, so that it is still warm. Shelves are sharded, and a thread looks at the shard
+//! A [`Depot`] lends blocks of memory. A block that comes back is kept in a *free list* for the next borrower, sorted by
+//! [`SizeClass`], the last one in first out, so that it is still warm. Free lists are sharded, and a thread looks at the shard
 //! of its *affinity* first. What is lent and what is retained together never pass the pool's limit: when it is reached, retained
 //! blocks of other classes are released, and when that is not enough the borrower waits, in order of arrival.
 //!
@@ -12,13 +12,13 @@
 //! borrowing are the platform's three faces of one [`poll_take`](Depot::poll_take).
 
 mod class;
+mod containers;
 mod depot;
-mod storage;
 mod waiters;
 
 pub use class::{COUNT as CLASS_COUNT, MAX_BYTES, MIN_BYTES, SizeClass};
+pub use containers::{Containers, Fixed, FreeList, Growing, Queue, Slots, Stacks};
 pub use depot::{Depot, Provider, Stats, TakeError, Tier};
-pub use storage::{Fixed, Growing, Queue, Shelf, Slots, Stacks, Storage};
 pub use waiters::Turn;
 
 #[cfg(test)]

@@ -75,13 +75,13 @@ impl Wake for Flag {
 
 const KB: usize = 1024;
 
-fn depot<S: Storage>(limit: usize) -> Depot<Counted, (), S, 2> {
+fn depot<S: Containers>(limit: usize) -> Depot<Counted, (), S, 2> {
     Depot::new(Counted::default(), (), limit)
 }
 
 type Polled = Poll<Result<Block, TakeError<()>>>;
 
-fn waiting<T: Tier<Block>, S: Storage>(depot: &Depot<Counted, T, S, 2>, bytes: usize) -> (Turn, Arc<Flag>, Polled) {
+fn waiting<T: Tier<Block>, S: Containers>(depot: &Depot<Counted, T, S, 2>, bytes: usize) -> (Turn, Arc<Flag>, Polled) {
     let (mut turn, flag) = (Turn::new(), Arc::new(Flag::default()));
     let polled = depot.poll_take(bytes, 0, &mut turn, &Waker::from(Arc::clone(&flag)));
     (turn, flag, polled)
@@ -272,7 +272,7 @@ struct Waiting {
     flag: Arc<Flag>,
 }
 
-fn behaves<S: Storage>(steps: Vec<Step>) -> Result<(), TestCaseError> {
+fn behaves<S: Containers>(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let depot = depot::<S>(64 * KB);
     let mut lent: Vec<Block> = Vec::new();
     let mut queue: Vec<Box<Waiting>> = Vec::new();

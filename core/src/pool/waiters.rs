@@ -1,6 +1,6 @@
 //! Those who wait for memory, served in the order in which they came.
 
-use super::storage::Queue;
+use super::containers::Queue;
 use crate::seeded_bug::seeded_bug;
 use core::task::Waker;
 
@@ -33,12 +33,12 @@ pub(super) struct Waiter {
 
 /// The queue.
 #[derive(Debug)]
-pub(super) struct Waiters<S: super::Storage> {
+pub(super) struct Waiters<S: super::Containers> {
     queue: S::Queue<Waiter>,
     next_ticket: u64,
 }
 
-impl<S: super::Storage> Default for Waiters<S> {
+impl<S: super::Containers> Default for Waiters<S> {
     fn default() -> Self {
         Self { queue: Default::default(), next_ticket: 0 }
     }
@@ -47,7 +47,7 @@ impl<S: super::Storage> Default for Waiters<S> {
 /// The queue has no place left; the waiter is to be dropped without the lock.
 pub(super) struct Full(#[allow(dead_code, reason = "it is there to be dropped")] Waiter);
 
-impl<S: super::Storage> Waiters<S> {
+impl<S: super::Containers> Waiters<S> {
     pub(super) fn is_empty(&self) -> bool {
         self.queue.front().is_none()
     }

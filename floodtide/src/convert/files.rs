@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Files that are kept open; of a checkpoint in very many, those that were used last.
 const OPEN: usize = 64;
 /// A file is written in pieces of so many bytes, so that the disk begins with the first while the next is copied.
-const PIECE: usize = 4 << 20;
+const WRITE_BYTES: usize = 4 << 20;
 
 /// The output's files in the folder that is to become it.
 #[derive(Debug)]
@@ -52,9 +52,9 @@ impl<'a> Files<'a> {
         };
         let open = self.opened(number, file)?;
         let mut at = offset;
-        for piece in bytes.chunks(PIECE) {
-            let end = at + piece.len() as u64;
-            let written = open.write_all_at(piece, at).and_then(|()| self.pace.wrote(number, &open, at..end));
+        for block in bytes.chunks(WRITE_BYTES) {
+            let end = at + block.len() as u64;
+            let written = open.write_all_at(block, at).and_then(|()| self.pace.wrote(number, &open, at..end));
             written.map_err(|source| self.failed(file, "write the file", source))?;
             at = end;
         }

@@ -15,11 +15,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The most that is under way to the disk, in bytes: enough that it never waits for the next piece.
-const BUDGET: u64 = 64 << 20;
+const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
 /// A piece of less is not sent by itself, but with what follows it.
-const SENT: u64 = 1 << 20;
+const MIN_SYNC_BYTES: u64 = 1 << 20;
 /// Pieces keep their files open, so there are no more than these.
-const PIECES: usize = 64;
+const MAX_UNSYNCED_RANGES: usize = 64;
 const PAGE: u64 = 4096;
 
 /// What is under way to the disk.
@@ -31,12 +31,12 @@ pub(super) struct Pace {
 #[derive(Debug, Default)]
 struct UnderWay {
     /// Oldest first.
-    pieces: VecDeque<Piece>,
+    ranges: VecDeque<UnsyncedRange>,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Piece {
+struct UnsyncedRange {
     file: Arc<File>,
     number: u32,
     range: Range<u64>,
@@ -52,18 +52,20 @@ impl Pace {
         let whole = {
             let mut under_way = self.under_way.lock();
             under_way.bytes += bytes;
-            match under_way.pieces.back_mut() {
-                Some(last) if last.number == number && last.range.end == range.start && last.bytes() < SENT => {
+            match under_way.ranges.back_mut() {
+                Some(last)
+                    if last.number == number && last.range.end == range.start && last.byte_len() < MIN_SYNC_BYTES =>
+                {
                     last.range.end = range.end;
                     last.range.clone()
                 }
                 _ => {
-                    under_way.pieces.push_back(Piece { file: Arc::clone(file), number, range: range.clone() });
+                    under_way.ranges.push_back(UnsyncedRange { file: Arc::clone(file), number, range: range.clone() });
                     range
                 }
             }
         };
-        if whole.end - whole.start >= SENT {
+        if whole.end - whole.start >= MIN_SYNC_BYTES {
             sync_range(file, &whole, WriteBack::Start)?;
         }
         while let Some(oldest) = self.too_much() {
@@ -72,36 +74,36 @@ impl Pace {
         Ok(())
     }
 
-    /// Waits for all that is under way, and lets go of the files.
+    /// WorkerState for all that is under way, and lets go of the files.
     ///
     /// # Errors
     /// When the disk did not take what had been written.
     pub(super) fn settle(&self) -> io::Result<()> {
-        let pieces = {
+        let ranges = {
             let mut under_way = self.under_way.lock();
             under_way.bytes = 0;
-            std::mem::take(&mut under_way.pieces)
+            std::mem::take(&mut under_way.ranges)
         };
-        pieces.iter().try_for_each(Piece::settle)
+        ranges.iter().try_for_each(UnsyncedRange::settle)
     }
 
-    fn too_much(&self) -> Option<Piece> {
+    fn too_much(&self) -> Option<UnsyncedRange> {
         let mut under_way = self.under_way.lock();
-        if under_way.bytes <= BUDGET && under_way.pieces.len() <= PIECES {
+        if under_way.bytes <= MAX_UNSYNCED_BYTES && under_way.ranges.len() <= MAX_UNSYNCED_RANGES {
             return None;
         }
-        let oldest = under_way.pieces.pop_front()?;
-        under_way.bytes -= oldest.bytes();
+        let oldest = under_way.ranges.pop_front()?;
+        under_way.bytes -= oldest.byte_len();
         Some(oldest)
     }
 }
 
-impl Piece {
-    fn bytes(&self) -> u64 {
+impl UnsyncedRange {
+    fn byte_len(&self) -> u64 {
         self.range.end - self.range.start
     }
 
-    /// Waits until the piece is on the disk, and drops it from the page cache.
+    /// WorkerState until the piece is on the disk, and drops it from the page cache.
     fn settle(&self) -> io::Result<()> {
         sync_range(&self.file, &self.range, WriteBack::Finish)?;
         // Whole pages; one that is written to again stays, as it is dirty.
@@ -122,29 +124,29 @@ mod tests {
     fn small_pieces_that_follow_one_another_are_one_and_the_budget_is_kept() {
         let file = Arc::new(tempfile::tempfile().expect("a file"));
         let pace = Pace::default();
-        let pieces = |pace: &Pace| pace.under_way.lock().pieces.iter().map(|p| p.range.clone()).collect::<Vec<_>>();
+        let ranges = |pace: &Pace| pace.under_way.lock().ranges.iter().map(|p| p.range.clone()).collect::<Vec<_>>();
         for (start, end) in [(0, 10), (10, 30), (40, 50)] {
             file.write_all_at(&vec![1; (end - start) as usize], start).expect("writes");
             pace.wrote(0, &file, start..end).expect("syncs");
         }
-        assert_eq!(pieces(&pace), [0..30, 40..50]);
+        assert_eq!(ranges(&pace), [0..30, 40..50]);
         pace.wrote(1, &file, 50..60).expect("syncs");
-        assert_eq!(pieces(&pace).len(), 3, "of another file");
+        assert_eq!(ranges(&pace).len(), 3, "of another file");
         let block = vec![7; 8 << 20];
         for i in 0..20 {
             let start = i * block.len() as u64;
             file.write_all_at(&block, start).expect("writes");
             pace.wrote(0, &file, start..start + block.len() as u64).expect("syncs");
             let under_way = pace.under_way.lock();
-            assert!(under_way.bytes <= BUDGET);
-            assert_eq!(under_way.bytes, under_way.pieces.iter().map(Piece::bytes).sum::<u64>());
+            assert!(under_way.bytes <= MAX_UNSYNCED_BYTES);
+            assert_eq!(under_way.bytes, under_way.ranges.iter().map(UnsyncedRange::byte_len).sum::<u64>());
         }
-        assert!(pieces(&pace).len() > 4, "the disk has something to do");
+        assert!(ranges(&pace).len() > 4, "the disk has something to do");
         for number in 0..200 {
             pace.wrote(number, &file, 0..10).expect("syncs");
         }
-        assert_eq!(pieces(&pace).len(), PIECES, "each keeps a file open");
+        assert_eq!(ranges(&pace).len(), MAX_UNSYNCED_RANGES, "each keeps a file open");
         pace.settle().expect("syncs");
-        assert!(pieces(&pace).is_empty() && Arc::strong_count(&file) == 1);
+        assert!(ranges(&pace).is_empty() && Arc::strong_count(&file) == 1);
     }
 }

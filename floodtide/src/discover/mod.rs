@@ -20,7 +20,7 @@ use floodtide_core::format::{
     Claim, FORMATS, FileKind, Format, HeaderParser, IndexText, MAX_INDEX_BYTES, index_format, is_pickle_name,
 };
 use floodtide_core::storage::{Entry, EntryKind, Opened, StorageError, StorageFile};
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use names::{folder_of, join, last_part};
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ pub(crate) struct Index {
 pub(crate) fn discover(
     storage: &LoadStorage,
     name: &str,
-    small_files: Option<&Arc<Shelf>>,
+    small_files: Option<&Arc<ArenaCache>>,
 ) -> Result<CheckpointFiles, Error> {
     discover_among(FORMATS, storage, name, small_files)
 }
@@ -72,7 +72,7 @@ pub(crate) fn discover_among(
     formats: Formats<'_>,
     storage: &LoadStorage,
     name: &str,
-    small_files: Option<&Arc<Shelf>>,
+    small_files: Option<&Arc<ArenaCache>>,
 ) -> Result<CheckpointFiles, Error> {
     let search = Search { storage, formats };
     match storage.open(name)? {
@@ -91,7 +91,7 @@ impl Search<'_> {
         &self,
         name: &str,
         file: Arc<dyn StorageFile>,
-        small_files: Option<&Arc<Shelf>>,
+        small_files: Option<&Arc<ArenaCache>>,
     ) -> Result<CheckpointFiles, Error> {
         let (folder, last) = (folder_of(name), last_part(name));
         let is_named_json = last.ends_with(".json");

@@ -3,7 +3,7 @@
 use crate::small_file::SmallFile;
 use floodtide_core::format::{SNIFF_BYTES, first_read};
 use floodtide_core::storage::{StorageError, StorageFile};
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use std::sync::Arc;
 
 /// What is read to recognise a file is most often all of its header too, in bytes.
@@ -26,9 +26,12 @@ pub(crate) enum FileBytes {
 }
 
 impl ProbedFile {
-    /// Reads the start of a file. `arenas`: where memory comes from when a small file is to be read whole.
-    pub(crate) fn read(file: Arc<dyn StorageFile>, arenas: Option<&Arc<Shelf>>) -> Result<Self, StorageError> {
-        let start = match arenas.and_then(|arenas| SmallFile::read(&*file, arenas)) {
+    /// Reads the start of a file. `arena_cache`: where memory comes from when a small file is to be read whole.
+    pub(crate) fn read(
+        file: Arc<dyn StorageFile>,
+        arena_cache: Option<&Arc<ArenaCache>>,
+    ) -> Result<Self, StorageError> {
+        let start = match arena_cache.and_then(|arena_cache| SmallFile::read(&*file, arena_cache)) {
             Some(whole) => FileBytes::Whole(whole),
             None => {
                 let mut start = vec![0; first_read(file.len(), PROBE_BYTES) as usize];

@@ -54,8 +54,8 @@ impl Loader {
     }
 
     fn load_input(&self, input: &Input<'_>) -> Result<Tensors, Error> {
-        let shared = self.prepare(input, self.access(true), true)?;
-        if shared.planned.strategy.runs_inline() { run_here(shared) } else { Load::start(shared).wait() }
+        let task = self.prepare(input, self.access(true), true)?;
+        if task.planned.strategy.runs_inline() { run_here(task) } else { Load::start(task).wait() }
     }
 
     /// Starts a load and returns at once, after the headers are read; dropping what it returns cancels it.

@@ -16,7 +16,7 @@ use crate::uri::Storages;
 use floodtide_core::manifest::Manifest;
 use floodtide_core::strategy::{Backend, Signals, Strategy};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Order, Plan, Selection, Verification};
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub struct Loader {
     stream: StreamOptions,
     trace: Option<Traces>,
     faults: Option<MakeFaults>,
-    arenas: Arc<Shelf>,
+    arena_cache: Arc<ArenaCache>,
     storages: Storages,
 }
 

@@ -8,7 +8,7 @@ use floodtide_core::manifest::Manifest;
 use floodtide_core::storage::Storage;
 use floodtide_core::strategy::Backend;
 use floodtide_core::{Alignment, Progress, Selection};
-use floodtide_memory::{ChunkBuffer as LoadBuffer, Shelf};
+use floodtide_memory::{ArenaCache, ChunkBuffer as LoadBuffer};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -84,19 +84,19 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn keep_memory(mut self, bytes: u64) -> Self {
-        self.arenas = Arc::new(Shelf::with_limit(bytes));
+        self.arena_cache = Arc::new(ArenaCache::with_limit(bytes));
         self
     }
 
     /// Returns the bytes of memory that are kept for the next load of this loader or of a clone that shares them.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        self.arenas.byte_len()
+        self.arena_cache.byte_len()
     }
 
     /// Releases the memory that is kept for the next load of this loader or of a clone that shares it.
     pub fn trim(&self) {
-        self.arenas.trim();
+        self.arena_cache.clear();
     }
 
     /// Tells `trace` what happens in each load and stream: its phases, and every read with its worker. A

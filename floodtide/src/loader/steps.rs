@@ -5,7 +5,7 @@ use super::{Input, Loader, Planned};
 use crate::checkpoint_files::OpenFiles;
 use crate::discover::discover;
 use crate::error::Error;
-use crate::load::Shared;
+use crate::load::OwnedLoadTask;
 use crate::open::{self, OpenedHeaders};
 use crate::runtime::PlannedLoad;
 use crate::signals::{ProbeRequest, Purpose};
@@ -82,7 +82,7 @@ impl Loader {
     pub(crate) fn open_headers(
         &self,
         input: &Input<'_>,
-        small_files: Option<&Arc<floodtide_memory::Shelf>>,
+        small_files: Option<&Arc<floodtide_memory::ArenaCache>>,
     ) -> Result<OpenedHeaders, Error> {
         match input {
             Input::Path(path) => {
@@ -107,7 +107,7 @@ impl Loader {
         let watched = self.trace.is_some() || self.faults.is_some();
         let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
         let waits = matches!(purpose, Purpose::Whole { waits: true, .. });
-        let small_files = (waits && !as_usual).then_some(&self.arenas);
+        let small_files = (waits && !as_usual).then_some(&self.arena_cache);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
         let opened = self.open_headers(input, small_files)?;
@@ -149,7 +149,7 @@ impl Loader {
         let mut memory = if little { floodtide_memory::no_limit() } else { probe::memory_limit() };
         if matches!(purpose, Purpose::Whole { .. }) {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
-            memory.available = memory.available.saturating_add(self.arenas.byte_len());
+            memory.available = memory.available.saturating_add(self.arena_cache.byte_len());
         }
         signals.verified = self.manifest.is_some();
         (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);
@@ -163,7 +163,7 @@ impl Loader {
         Ok(Checkpoint { files, small_file, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
     }
 
-    pub(super) fn prepare(&self, input: &Input<'_>, access: Access, waits: bool) -> Result<Arc<Shared>, Error> {
+    pub(super) fn prepare(&self, input: &Input<'_>, access: Access, waits: bool) -> Result<Arc<OwnedLoadTask>, Error> {
         let started = Instant::now();
         let (Planned { catalog, plan, strategy, warnings, .. }, files, small_file, phases) =
             self.decide(input, access, waits)?;
@@ -181,7 +181,13 @@ impl Loader {
             faults: self.injected_faults(),
             phases,
         };
-        Shared::whole(planned, &self.arenas, small_file, access == Access::Map { resident: true }, self.mlock)
+        OwnedLoadTask::whole(
+            planned,
+            &self.arena_cache,
+            small_file,
+            access == Access::Map { resident: true },
+            self.mlock,
+        )
     }
 }
 
@@ -203,7 +209,7 @@ mod tests {
         const KEPT: u64 = 1 << 40;
         let loader = Loader::new().keep_memory(u64::MAX);
         // Mapped, but never touched.
-        drop(loader.arenas.take(KEPT as usize).expect("maps"));
+        drop(loader.arena_cache.take(KEPT as usize).expect("maps"));
         assert_eq!(loader.kept_bytes(), KEPT);
         let available = |purpose, consumer| {
             let opened = loader.open_checkpoint(&Input::Path(&path), purpose).expect("opens");

@@ -14,7 +14,7 @@ use floodtide_core::format::{Claim, FORMATS, FileKind, FileStart, HeaderParser, 
 use floodtide_core::storage::{FailureKind, StorageError, StorageFile};
 use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, MetadataValue};
 use floodtide_linux::probe;
-use floodtide_memory::Shelf;
+use floodtide_memory::ArenaCache;
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl OpenedHeaders {
 pub(crate) fn open(
     storage: &Arc<LoadStorage>,
     found: CheckpointFiles,
-    small_files: Option<&Arc<Shelf>>,
+    small_files: Option<&Arc<ArenaCache>>,
 ) -> Result<OpenedHeaders, Error> {
     let CheckpointFiles { files, first, index } = found;
     let index_name = index.as_ref().map(|index| (Arc::clone(storage), index.name.clone()));
@@ -121,7 +121,7 @@ fn read_headers(
     sources: &[Source<'_>],
     first: Option<ProbedFile>,
     index: Option<Index>,
-    small_files: Option<&Arc<Shelf>>,
+    small_files: Option<&Arc<ArenaCache>>,
 ) -> Result<ReadFiles, Error> {
     let Some((source, others)) = sources.split_first() else {
         return Err(CoreError::Contract { what: "a checkpoint without files was opened" }.into());

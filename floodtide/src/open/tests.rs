@@ -75,7 +75,7 @@ fn a_small_file_is_read_whole() {
     let names = write(&storage, 2, 100);
     let bytes = |name: &str| open_file(&storage, name).expect("opens").len();
     let len = bytes(&names[0]);
-    let small_files = Arc::new(Shelf::default());
+    let small_files = Arc::new(ArenaCache::default());
     let storage: Arc<LoadStorage> = Arc::new(storage);
     let found = discover_among(FORMATS, &*storage, &names[0], Some(&small_files)).expect("finds");
     let opened = open(&storage, found, Some(&small_files)).expect("opens");

@@ -92,7 +92,7 @@ pub(crate) struct LoadTask<P> {
     /// The threads that nobody has joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Memory may have come back since the provider was last asked.
-    memory: AtomicBool,
+    memory_available: AtomicBool,
     active: Mutex<usize>,
     idle: Condvar,
     /// What was decided on the way.
@@ -105,7 +105,7 @@ struct RouteTask {
     /// What is learned while it runs. Locked before the engine, never after.
     tuning: Mutex<Tuning>,
     /// Threads that were started, and that there should be, where each keeps one read in flight.
-    started: AtomicUsize,
+    started_threads: AtomicUsize,
     target_threads: AtomicUsize,
 }
 
@@ -137,7 +137,7 @@ impl<P: Provider> LoadTask<P> {
             threads: Mutex::default(),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
-            memory: AtomicBool::new(false),
+            memory_available: AtomicBool::new(false),
             active: Mutex::new(0),
             idle: Condvar::new(),
             decisions: Mutex::default(),
@@ -156,8 +156,8 @@ impl<P: Provider> LoadTask<P> {
     }
 
     /// Tells workers that wait for memory to ask the provider again.
-    pub(crate) fn memory_came_back(&self) {
-        self.memory.store(true, Ordering::Relaxed);
+    pub(crate) fn memory_returned(&self) {
+        self.memory_available.store(true, Ordering::Relaxed);
         // Under the lock, so that a worker is either before its look at the flag or asleep.
         let _engine = self.engine.lock();
         self.changed.notify_all();
@@ -167,12 +167,12 @@ impl<P: Provider> LoadTask<P> {
     pub(crate) fn is_starved(&self) -> bool {
         let routes = self.routes.len() as u32;
         self.with(|engine| {
-            let starved = |route| matches!(engine.readiness(RouteId(route)), Readiness::Starved(_));
+            let starved = |route| matches!(engine.readiness(RouteId(route)), Readiness::NeedsBuffer(_));
             engine.in_flight() == 0 && (0..routes).any(starved)
         })
     }
 
-    /// Waits until every worker is done; calls `tick` now and then.
+    /// WorkerState until every worker is done; calls `tick` now and then.
     pub(crate) fn wait_idle(&self, mut tick: impl FnMut()) {
         let mut active = self.active.lock();
         while *active > 0 {
@@ -241,11 +241,11 @@ impl<P: Provider> EngineHandle for LoadTask<P> {
         result
     }
 
-    fn wait_for_room(&self, route: RouteId) {
+    fn wait_for_capacity(&self, route: RouteId) {
         let engine = self.engine.lock();
         let stuck = |engine: &mut Engine| match engine.readiness(route) {
             Readiness::Full => true,
-            Readiness::Starved(_) => !self.memory.swap(false, Ordering::Relaxed),
+            Readiness::NeedsBuffer(_) => !self.memory_available.swap(false, Ordering::Relaxed),
             Readiness::Ready | Readiness::Exhausted => false,
         };
         self.waiting.fetch_add(1, Ordering::Relaxed);

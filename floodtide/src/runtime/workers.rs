@@ -62,7 +62,7 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    /// Waits for the end of every thread; one that panicked has failed the load.
+    /// WorkerState for the end of every thread; one that panicked has failed the load.
     pub(crate) fn join(&self) {
         loop {
             let threads = std::mem::take(&mut *self.threads.lock());

@@ -147,7 +147,7 @@ impl Running {
             Next::Buffer(extent, buffer) => {
                 if !self.memory.owned {
                     // What is taken is read ahead no more, so that more may be.
-                    self.task.memory_came_back();
+                    self.task.memory_returned();
                 }
                 let PlannedLoad { catalog, plan, .. } = &self.task.planned;
                 Poll::Ready(Some(Ok(Staged::new(Arc::clone(catalog), Arc::clone(plan), extent, buffer))))

@@ -3,7 +3,7 @@
 use crate::runtime::LoadTask;
 use floodtide_core::stream::{Outbox, Stages};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
-use floodtide_memory::Pieces;
+use floodtide_memory::SplitBuffer;
 use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
 use floodtide_memory::sync::Ordering;
 use floodtide_memory::sync::{Condvar, Mutex};
@@ -38,7 +38,7 @@ struct State {
     asked: Asked,
     /// The bytes of buffers that were provided and not taken.
     ahead: usize,
-    stages: Stages<Pieces<PoolBuffer>>,
+    stages: Stages<SplitBuffer<PoolBuffer>>,
     outbox: Outbox<PoolBuffer>,
     /// Nothing more will land.
     over: bool,
@@ -50,7 +50,7 @@ struct State {
 enum Asked {
     Not,
     /// And has not had it yet.
-    Waits(Get),
+    WorkerState(Get),
     /// By a worker that is just doing so, without the lock: memory may take its time to come.
     Now,
 }
@@ -73,7 +73,7 @@ struct MemoryWaker(Weak<LoadTask<Staging>>);
 impl Wake for MemoryWaker {
     fn wake(self: Arc<Self>) {
         if let Some(task) = self.0.upgrade() {
-            task.memory_came_back();
+            task.memory_returned();
         }
     }
 }
@@ -129,7 +129,7 @@ impl Staging {
         }
     }
 
-    /// Waits until there is something for the consumer, but no longer than `timeout`.
+    /// WorkerState until there is something for the consumer, but no longer than `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
         let nothing = |state: &mut State| !state.outbox.has_ready() && !state.outbox.is_done() && !state.over;
         drop(self.ready.wait_timeout_while(self.state.lock(), timeout, nothing));
@@ -183,10 +183,10 @@ impl Staging {
     }
 
     /// The chunks' places in their extent's buffer.
-    fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<Pieces<PoolBuffer>, CoreError> {
+    fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<SplitBuffer<PoolBuffer>, CoreError> {
         let chunks = state.stages.chunks(extent);
         let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
-        Pieces::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
+        SplitBuffer::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
             .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
     }
 
@@ -217,7 +217,7 @@ impl BufferProvider for Staging {
         }
         let bytes = self.bytes_of(extent);
         let mut get = match std::mem::replace(&mut state.asked, Asked::Now) {
-            Asked::Waits(get) => get,
+            Asked::WorkerState(get) => get,
             Asked::Not if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
             before => {
                 state.asked = before;
@@ -235,13 +235,13 @@ impl BufferProvider for Staging {
         state.asked = Asked::Not;
         match answer {
             Poll::Pending => {
-                state.asked = Asked::Waits(get);
+                state.asked = Asked::WorkerState(get);
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
-                let pieces = self.cut(&state, extent, buffer)?;
+                let split = self.cut(&state, extent, buffer)?;
                 state.ahead += bytes;
-                state.stages.open(pieces);
+                state.stages.open(split);
                 Ok(true)
             }
             // The system may have more when what is lent has come back; it is asked again before long.
@@ -251,18 +251,18 @@ impl BufferProvider for Staging {
     }
 
     fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
-        let piece = self.state.lock().stages.find(chunk).and_then(|(pieces, slot)| pieces.take(slot));
+        let slice = self.state.lock().stages.find(chunk).and_then(|(split, slot)| split.take(slot));
         let what = "a chunk was taken twice, or before its extent had a buffer";
-        let piece = piece.ok_or(CoreError::Contract { what })?;
-        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], piece)
+        let slice = slice.ok_or(CoreError::Contract { what })?;
+        self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], slice)
     }
 
     fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
         buffer.settle();
         let mut state = self.state.lock();
-        let Some((extent, pieces)) = state.stages.land(chunk) else { return Ok(()) };
-        let Some(buffer) = pieces.into_filled(self.written(&state, extent)) else { return Ok(()) };
+        let Some((extent, split)) = state.stages.land(chunk) else { return Ok(()) };
+        let Some(buffer) = split.into_filled(self.written(&state, extent)) else { return Ok(()) };
         if state.outbox.land(extent, buffer) {
             self.notify(state);
         }

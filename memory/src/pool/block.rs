@@ -21,7 +21,7 @@ struct Header {
     regular: bool,
     /// The pool's, to save the way there.
     key: Key,
-    /// Blocks on the pool's shelves hold the pool that holds the shelves; [`Inner::close`] breaks the circle. So a buffer need
+    /// Blocks on the pool's free lists hold the pool that holds the free lists; [`Inner::close`] breaks the circle. So a buffer need
     /// not count itself in and out of the pool each time that it is lent.
     pool: Arc<Inner>,
 }

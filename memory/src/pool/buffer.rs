@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::inner::Inner;
 use super::memory::Memory;
-use crate::pieces::{Backing, StableBuffer};
+use crate::split_buffer::{StableMemory, StableBuffer};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;
@@ -201,7 +201,7 @@ unsafe impl StableBuffer for PoolBuffer {}
 
 // SAFETY: by `Memory::from_raw` the bytes are initialised, writable and the buffer's alone; they do not move. The capacity is
 // at most the memory's size, and changes only through `&mut self`.
-unsafe impl Backing for PoolBuffer {
+unsafe impl StableMemory for PoolBuffer {
     fn start(&self) -> NonNull<u8> {
         self.block.memory().start()
     }

@@ -61,7 +61,7 @@ impl Inner {
         unsafe { magazine.pop(class) }
     }
 
-    /// From the depot, without waiting. What lies on its shelves fills the thread's magazine by half too.
+    /// From the depot, without waiting. What lies on its free lists fills the thread's magazine by half too.
     pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Result<Block, TakeError<io::Error>> {
         local::enlist(self);
         let affinity = local::affinity();
@@ -118,7 +118,7 @@ impl Inner {
         }
         fence(Ordering::SeqCst);
         if pool.closed.load(Ordering::Relaxed) {
-            // Whoever closed the pool may have looked at the shelves before.
+            // Whoever closed the pool may have looked at the free lists before.
             pool.depot.trim();
         }
     }

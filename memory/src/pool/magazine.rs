@@ -294,7 +294,7 @@ impl<B> Tier<B> for Magazines<B> {
             }
             list.suspended = false;
             for magazine in &list.magazines {
-                // Release: pairs with the acquire of `with`.
+                // Release: pairs with the lend of `with`.
                 magazine.suspended.store(false, Ordering::Release);
             }
         });

@@ -1,6 +1,6 @@
 //! Where a pool's memory comes from: the heap, or the kernel in huge and perhaps locked pages.
 
-use crate::pieces::Backing;
+use crate::split_buffer::StableMemory;
 use crate::region::Region;
 use crate::sync::{AtomicUsize, Ordering};
 use floodtide_core::{Alignment, WriteOnly};

@@ -5,7 +5,7 @@
 //! ([`Pool::try_get`]).
 //!
 //! Two tiers: each thread keeps a few free buffers of its own, in a *magazine* (`magazine`, found by `local`), which it uses
-//! without a lock; below is core's [`Depot`](floodtide_core::pool::Depot), with sharded shelves, the limit, and the queue. When somebody has to wait, the
+//! without a lock; below is core's [`Depot`](floodtide_core::pool::Depot), with sharded free lists, the limit, and the queue. When somebody has to wait, the
 //! magazines of all threads are emptied and stay out of use until nobody waits any more, so that no free buffer is out of
 //! reach. When a thread ends, its magazine flows back; when the last handle of a pool is dropped, what it keeps is freed,
 //! and what is lent is freed as it comes back.

@@ -352,13 +352,13 @@ fn mapped_memory_is_aligned_and_zero_and_may_be_locked() {
 
 #[test]
 fn memory_that_was_only_lent_in_pieces_is_zeroed_too() {
-    use crate::pieces::Pieces;
+    use crate::split_buffer::SplitBuffer;
     use floodtide_core::Buffer;
     let pool = pool(100 * KB);
     // As a stream that fails leaves it: written to through a piece, and never declared filled.
-    let pieces = Pieces::new(pool.get(4 * KB).expect("fits"), vec![0..2 * KB, 2 * KB..4 * KB]).expect("disjoint");
-    (0..2).for_each(|slot| pieces.take(slot).expect("once").memory().fill(7));
-    drop(pieces);
+    let buffer = SplitBuffer::new(pool.get(4 * KB).expect("fits"), vec![0..2 * KB, 2 * KB..4 * KB]).expect("disjoint");
+    (0..2).for_each(|slot| buffer.take(slot).expect("once").memory().fill(7));
+    drop(buffer);
     let zeroed = pool.get_zeroed(4 * KB).expect("fits");
     assert_eq!(pool.stats().hits, 1, "the same memory");
     assert!(zeroed.iter().all(|&byte| byte == 0));

@@ -157,14 +157,14 @@ fn extents_are_admitted_up_to_the_last_that_was() {
     let buffers = Buffers { buffer_bytes: 64 << 10, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions { access: Access::Stream(buffers), ..PlanOptions::default() };
     let mut engine = engine(&[400_000], 0, &["t0"], options);
-    assert_eq!((engine.admitted(), engine.readiness(RouteId(0))), (0, Readiness::Starved(ExtentId(0))));
+    assert_eq!((engine.admitted(), engine.readiness(RouteId(0))), (0, Readiness::NeedsBuffer(ExtentId(0))));
     assert!(engine.next_read(RouteId(0)).is_none());
     engine.admit(ExtentId(2));
     engine.admit(ExtentId(1));
     assert_eq!((engine.admitted(), engine.readiness(RouteId(0))), (3, Readiness::Ready));
     let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(0))).collect();
     assert!(ops.iter().all(|op| engine.plan().chunks()[op.chunk.index()].extent < ExtentId(3)));
-    assert_eq!(engine.readiness(RouteId(0)), Readiness::Starved(ExtentId(3)));
+    assert_eq!(engine.readiness(RouteId(0)), Readiness::NeedsBuffer(ExtentId(3)));
     assert_eq!(load(1000, 100, false).0.admitted(), u32::MAX, "where there are no buffers, all are");
 }
 
@@ -328,10 +328,10 @@ fn each_route_hands_out_the_reads_of_its_own_files() {
 fn a_route_that_waits_for_memory_asks_for_the_extent_that_is_next_in_the_stream() {
     let buffers = Buffers { buffer_bytes: 1 << 18, limit: 1 << 20, split: false, order: Order::File };
     let mut engine = two_files(Access::Stream(buffers));
-    assert_eq!(engine.readiness(RouteId(1)), Readiness::Starved(ExtentId(0)), "which is the other route's");
+    assert_eq!(engine.readiness(RouteId(1)), Readiness::NeedsBuffer(ExtentId(0)), "which is the other route's");
     engine.admit(ExtentId(0));
     assert_eq!(engine.readiness(RouteId(0)), Readiness::Ready);
-    assert_eq!(engine.readiness(RouteId(1)), Readiness::Starved(ExtentId(1)));
+    assert_eq!(engine.readiness(RouteId(1)), Readiness::NeedsBuffer(ExtentId(1)));
     engine.admit(ExtentId(1));
     assert_eq!(engine.next_read(RouteId(1)).expect("a read").file, FileId(1));
 }

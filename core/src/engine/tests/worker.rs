@@ -81,7 +81,7 @@ impl EngineHandle for Shared {
         f(&mut self.engine.borrow_mut())
     }
 
-    fn wait_for_room(&self, _: RouteId) {
+    fn wait_for_capacity(&self, _: RouteId) {
         self.waited.set(self.waited.get() + 1);
     }
 }
@@ -249,15 +249,15 @@ fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 8, ..Source::default() }, RouteId(0));
     shared.with(|e| e.set_window(RouteId(0), u64::MAX, 2));
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 2);
     // More of them, but not so many bytes.
     shared.with(|e| e.set_window(RouteId(0), 5 * (64 << 10), 8));
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 5);
     // Fewer: what is in flight stays, and one is always allowed.
     shared.with(|e| e.set_window(RouteId(0), 0, 0));
-    assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (Waits::ForCompletion, 5));
+    assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (WorkerState::AwaitingCompletion, 5));
     worker.run(&shared, &supply);
     assert_eq!(result(&shared), Ok(()));
 }
@@ -266,7 +266,7 @@ fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
 fn a_source_is_filled_to_its_capacity() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 4, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 4);
     worker.collect(&shared, &supply).expect("the source is well");
     assert_eq!((worker.source().in_flight(), supply.landed.borrow().len()), (0, 4));
@@ -278,17 +278,17 @@ fn a_worker_says_what_it_waits_for() {
     let (shared, supply) = (shared(), Supply::default());
     let mut first = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
     let mut second = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
-    assert_eq!(first.fill(&shared, &supply), Waits::ForCompletion);
-    assert_eq!(second.fill(&shared, &supply), Waits::Done, "the other has it all");
+    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(second.fill(&shared, &supply), WorkerState::Done, "the other has it all");
     first.collect(&shared, &supply).expect("the source is well");
-    assert_eq!(first.fill(&shared, &supply), Waits::Done);
+    assert_eq!(first.fill(&shared, &supply), WorkerState::Done);
     assert_eq!(result(&shared), Ok(()));
 
     let (shared, supply) = (streamed(), Supply::default());
     supply.provides.borrow_mut().push_back(Ok(false));
-    assert_eq!(first.fill(&shared, &supply), Waits::ForRoom, "there is no memory just now");
+    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCapacity, "there is no memory just now");
     assert_eq!(shared.with(|e| e.admitted()), 0);
-    assert_eq!(first.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCompletion);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn memory_that_will_never_come_ends_the_load() {
 fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
     let (shared, supply) = (shared(), Supply { takes: Some(3), ..Supply::default() });
     let mut worker = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!((worker.source().in_flight(), shared.with(|e| e.in_flight())), (3, 3));
     worker.run(&shared, &supply);
     assert_eq!(result(&shared), Err(Error::Platform { message: "no buffer".to_string() }));
@@ -324,7 +324,7 @@ fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
 fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     let tries: Vec<(ChunkId, u32)> = worker.source().submitted.iter().map(|op| (op.chunk, op.attempt)).collect();
     assert_eq!(tries, [(ChunkId(0), 0), (ChunkId(0), 1), (ChunkId(0), 2)]);
     assert_eq!(*supply.taken.borrow(), [ChunkId(0)]);
@@ -336,7 +336,7 @@ fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
 fn a_source_that_takes_nothing_ends_the_load() {
     let (shared, supply) = (shared(), Supply::default());
     let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), Waits::Done);
+    assert_eq!(worker.fill(&shared, &supply), WorkerState::Done);
     assert!(matches!(result(&shared), Err(Error::Read { fault: Fault::Again, .. })));
     assert!(supply.landed.borrow().is_empty());
 }
@@ -347,7 +347,7 @@ fn a_short_read_goes_on_in_the_same_buffer() {
     let script = VecDeque::from([Outcome::Read(100), Outcome::Failed(Fault::Io)]);
     let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() }, RouteId(0));
     for ats in [vec![0, 100], vec![0, 100, 100]] {
-        assert_eq!(worker.fill(&shared, &supply), Waits::ForCompletion);
+        assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
         worker.collect(&shared, &supply).expect("the source is well");
         assert_eq!(worker.source().submitted.iter().map(|op| op.at).collect::<Vec<_>>(), ats);
     }

@@ -4,7 +4,7 @@ use super::*;
 use alloc::rc::Rc;
 use core::cell::RefCell;
 
-fn retained<S: Storage>(depot: &Depot<Counted, (), S, 2>, affinity: usize) -> Vec<Block> {
+fn retained<S: Containers>(depot: &Depot<Counted, (), S, 2>, affinity: usize) -> Vec<Block> {
     let mut taken = Vec::new();
     depot.take_retained(KB, affinity, 9, |block| taken.push(block));
     taken

@@ -6,7 +6,7 @@ use crate::backend::{PreadSource, UringSource};
 use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource};
 use floodtide_memory::Region;
 use floodtide_memory::sync::{Barrier, Mutex, RwLock};
-use floodtide_memory::{Backing, Piece, Pieces};
+use floodtide_memory::{BufferSlice, SplitBuffer, StableMemory};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,22 +34,22 @@ impl Scratch {
         // Refused where huge pages are off: the reads are then as slow as a load's.
         let _ = region.advise_huge_pages();
         let whole = 0..self.bytes;
-        let pieces = Pieces::new(region, vec![whole])?;
-        if let Some(mut piece) = pieces.take(0) {
-            piece.memory().fill(0);
+        let split = SplitBuffer::new(region, vec![whole])?;
+        if let Some(mut slice) = split.take(0) {
+            slice.memory().fill(0);
         }
-        pieces.into_memory().ok_or_else(|| io::Error::other("the memory is still in use"))
+        split.into_memory().ok_or_else(|| io::Error::other("the memory is still in use"))
     }
 
     /// The memory in pieces of one size.
-    fn pieces(&mut self, count: usize, bytes: usize) -> io::Result<Pieces<Region>> {
+    fn split(&mut self, count: usize, bytes: usize) -> io::Result<SplitBuffer<Region>> {
         // Gone when a ring that could not wait has leaked its part.
         let region = match self.region.take() {
             Some(region) => region,
             None => self.map()?,
         };
         debug_assert!(count * bytes <= region.byte_len());
-        Pieces::new(region, (0..count).map(|piece| piece * bytes..(piece + 1) * bytes).collect())
+        SplitBuffer::new(region, (0..count).map(|slice| slice * bytes..(slice + 1) * bytes).collect())
     }
 }
 
@@ -71,21 +71,21 @@ impl Run {
     /// Makes the run; its rate in bytes a second.
     pub(super) fn rate(&self, bytes: &Bytes, scratch: &mut Scratch) -> Result<f64, String> {
         let threads = if self.way.ring { self.rings.clamp(1, self.in_flight) } else { self.in_flight };
-        let pieces = scratch.pieces(self.in_flight, self.chunk_bytes as usize).map_err(|error| error.to_string())?;
-        let result = self.work(threads, bytes, &pieces);
-        scratch.region = pieces.into_memory();
+        let split = scratch.split(self.in_flight, self.chunk_bytes as usize).map_err(|error| error.to_string())?;
+        let result = self.work(threads, bytes, &split);
+        scratch.region = split.into_memory();
         let (read, elapsed) = result?;
         Ok(read as f64 / elapsed.as_secs_f64().max(1e-9))
     }
 
-    fn work(&self, threads: usize, bytes: &Bytes, pieces: &Pieces<Region>) -> Result<(u64, Duration), String> {
+    fn work(&self, threads: usize, bytes: &Bytes, split: &SplitBuffer<Region>) -> Result<(u64, Duration), String> {
         // Threads come before the clock starts.
         let barrier = Barrier::new(threads);
         let failure = Mutex::new(None);
         let totals: Mutex<(u64, Option<Instant>, Option<Instant>)> = Mutex::new((0, None, None));
         let work = |thread: usize| {
             let slots: Vec<usize> = (0..self.in_flight).filter(|slot| slot % threads == thread).collect();
-            let buffers = slots.into_iter().filter_map(|slot| pieces.take(slot)).collect();
+            let buffers = slots.into_iter().filter_map(|slot| split.take(slot)).collect();
             let source = Source::new(self.way.ring, bytes, self.in_flight.div_ceil(threads));
             barrier.wait();
             let started = Instant::now();
@@ -115,11 +115,11 @@ impl Run {
     }
 
     /// Keeps a source's buffers in flight until the time is up, then waits for them. Every byte counts, and all of the time.
-    fn keep_busy<S: ReadSource<Buffer = Piece>>(
+    fn keep_busy<S: ReadSource<Buffer = BufferSlice>>(
         &self,
         source: &mut S,
         bytes: &Bytes,
-        mut free: Vec<Piece>,
+        mut free: Vec<BufferSlice>,
         started: Instant,
     ) -> Result<u64, String> {
         let (mut read, mut asked, mut number, mut failed) = (0_u64, 0_u64, 0_u64, None);
@@ -160,8 +160,8 @@ impl Run {
 }
 
 enum Source {
-    Ring(Box<UringSource<Piece>>),
-    Thread(PreadSource<Piece>),
+    Ring(Box<UringSource<BufferSlice>>),
+    Thread(PreadSource<BufferSlice>),
 }
 
 impl Source {

@@ -1,8 +1,8 @@
-//! Memory that is handed out as disjoint owned pieces, and is whole again when the last one is back.
+//! Memory that is handed out as disjoint owned slices, and is whole again when the last one is back.
 //!
-//! What [`Handout`] keeps account of, here with the memory itself: an arena's, or a pool's buffer.
+//! What [`SlotLedger`] keeps account of, here with the memory itself: an arena's, or a pool's buffer.
 
-use crate::handout::Handout;
+use crate::ledger::SlotLedger;
 use crate::pool::PoolBuffer;
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// From [`start`](Self::start) on there are [`byte_len`](Self::byte_len) bytes, initialised and writable from any thread. They
 /// stay where they are while the value moves, and are its owner's alone: nobody else reads or writes them while it lives,
 /// and the value itself does so only through methods that its owner calls.
-pub unsafe trait Backing: fmt::Debug + Send + Sync + 'static {
+pub unsafe trait StableMemory: fmt::Debug + Send + Sync + 'static {
     /// The first byte.
     fn start(&self) -> NonNull<u8>;
     /// How many bytes there are.
@@ -40,23 +40,23 @@ pub trait Landed: Buffer {
 #[derive(Debug)]
 struct Inner<M> {
     memory: M,
-    handout: Handout,
+    ledger: SlotLedger,
     slots: Vec<Range<usize>>,
 }
 
 /// Memory in pieces. Cheap to clone.
 #[derive(Debug)]
-pub struct Pieces<M> {
+pub struct SplitBuffer<M> {
     inner: Arc<Inner<M>>,
 }
 
-impl<M> Clone for Pieces<M> {
+impl<M> Clone for SplitBuffer<M> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<M: Backing> Pieces<M> {
+impl<M: StableMemory> SplitBuffer<M> {
     /// Cuts `memory` into the given slots.
     ///
     /// # Errors
@@ -69,24 +69,24 @@ impl<M: Backing> Pieces<M> {
         if !ordered || sorted.windows(2).any(|pair| pair[1].start < pair[0].end) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots overlap or pass the memory's end"));
         }
-        Ok(Self { inner: Arc::new(Inner { memory, handout: Handout::new(slots.len()), slots }) })
+        Ok(Self { inner: Arc::new(Inner { memory, ledger: SlotLedger::new(slots.len()), slots }) })
     }
 
     /// Hands out a slot, once.
-    pub fn take(&self, slot: usize) -> Option<Piece> {
-        if !self.inner.handout.lend(slot) {
+    pub fn take(&self, slot: usize) -> Option<BufferSlice> {
+        if !self.inner.ledger.acquire(slot) {
             return None;
         }
         let range = &self.inner.slots[slot];
         // SAFETY: `new` checked that the slot lies in the memory.
         let start = unsafe { self.inner.memory.start().add(range.start) };
         let inner: Arc<dyn Owner> = Arc::<Inner<M>>::clone(&self.inner);
-        Some(Piece { inner, start, len: range.len() })
+        Some(BufferSlice { inner, start, len: range.len() })
     }
 
     /// True when every piece that was handed out is back (dropped); none is handed out from then on.
     pub fn freeze(&self) -> bool {
-        self.inner.handout.freeze()
+        self.inner.ledger.freeze()
     }
 
     /// The memory, which may be read once it is [frozen](Self::freeze).
@@ -100,7 +100,7 @@ impl<M: Backing> Pieces<M> {
     }
 }
 
-impl Pieces<PoolBuffer> {
+impl SplitBuffer<PoolBuffer> {
     /// Returns the buffer when neither a piece nor another handle is left, filled up to the end of `written`. What lies before
     /// `written` is zeroed. `written` must be what the pieces' holders have written: bytes of it that nobody wrote are what an
     /// earlier borrower of the buffer left there.
@@ -119,52 +119,52 @@ impl Pieces<PoolBuffer> {
 
 /// Takes slots back, whatever the memory is.
 trait Owner: fmt::Debug + Send + Sync {
-    fn give_back(&self);
+    fn release(&self);
 }
 
 impl<M: fmt::Debug + Send + Sync> Owner for Inner<M> {
-    fn give_back(&self) {
-        self.handout.give_back();
+    fn release(&self) {
+        self.ledger.release();
     }
 }
 
 /// One slot's bytes, owned until dropped. It has one type, whatever memory it is of.
 #[derive(Debug)]
-pub struct Piece {
+pub struct BufferSlice {
     /// Keeps the memory.
     inner: Arc<dyn Owner>,
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the bytes are this piece's alone, and `Backing` lets any thread write to them.
-unsafe impl Send for Piece {}
+// SAFETY: the bytes are this piece's alone, and `StableMemory` lets any thread write to them.
+unsafe impl Send for BufferSlice {}
 // SAFETY: shared access only reads bytes that nobody writes to meanwhile: see `Landed`.
-unsafe impl Sync for Piece {}
+unsafe impl Sync for BufferSlice {}
 
-impl Buffer for Piece {
+impl Buffer for BufferSlice {
     fn memory(&mut self) -> WriteOnly<'_> {
-        // SAFETY: the bytes are initialised and writable by `Backing`, and `Pieces::new` checked that they lie in the memory. `Handout`
+        // SAFETY: the bytes are initialised and writable by `StableMemory`, and `SplitBuffer::new` checked that they lie in the memory. `SlotLedger`
         // lends a slot once, slots are disjoint, and nothing is frozen or taken out while this piece is here, so this is the only access;
         // it borrows `self` mutably.
         WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
     }
 }
 
-impl Landed for Piece {
+impl Landed for BufferSlice {
     fn landed(&self, bytes: usize) -> &[u8] {
-        // SAFETY: the bytes are initialised by `Backing`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
+        // SAFETY: the bytes are initialised by `StableMemory`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
         // it, as a source does until its read is done.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(bytes)) }
     }
 }
 
-// SAFETY: the piece points into memory that its `Arc` keeps alive and that, by `Backing`, never moves.
-unsafe impl StableBuffer for Piece {}
+// SAFETY: the piece points into memory that its `Arc` keeps alive and that, by `StableMemory`, never moves.
+unsafe impl StableBuffer for BufferSlice {}
 
-impl Drop for Piece {
+impl Drop for BufferSlice {
     fn drop(&mut self) {
-        self.inner.give_back();
+        self.inner.release();
     }
 }
 
@@ -180,24 +180,24 @@ mod tests {
         let region = || Region::map(10, Alignment::ONE).expect("maps");
         let page = region().byte_len();
         for slots in [vec![0..5, 4..6], vec![0..5, 5..page + 1], vec![0..3, 0..3]] {
-            assert_eq!(Pieces::new(region(), slots).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(SplitBuffer::new(region(), slots).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
         }
-        assert!(Pieces::new(region(), vec![]).is_ok());
+        assert!(SplitBuffer::new(region(), vec![]).is_ok());
     }
 
     #[test]
     fn a_pools_buffer_comes_back_when_its_pieces_are_gone() {
         let pool = Pool::builder().limit(100_000).build();
-        let pieces = Pieces::new(pool.get(10_000).expect("fits"), vec![0..5000, 5000..10_000]).expect("disjoint");
+        let buffer = SplitBuffer::new(pool.get(10_000).expect("fits"), vec![0..5000, 5000..10_000]).expect("disjoint");
         let workers: Vec<_> = (0..2_u8)
             .map(|slot| {
-                let pieces = pieces.clone();
-                std::thread::spawn(move || pieces.take(slot.into()).expect("once").memory().fill(slot + 1))
+                let buffer = buffer.clone();
+                std::thread::spawn(move || buffer.take(slot.into()).expect("once").memory().fill(slot + 1))
             })
             .collect();
         workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
-        assert!(pieces.take(0).is_none(), "a slot is lent once");
-        let mut buffer = pieces.into_memory().expect("all are back");
+        assert!(buffer.take(0).is_none(), "a slot is lent once");
+        let mut buffer = buffer.into_memory().expect("all are back");
         // SAFETY: both halves were written above.
         unsafe { buffer.assume_filled(10_000) };
         assert_eq!((buffer[0], buffer[4999], buffer[5000], buffer[9999]), (1, 1, 2, 2));
@@ -208,12 +208,12 @@ mod tests {
     #[test]
     fn a_piece_that_is_out_keeps_the_memory() {
         let pool = Pool::builder().limit(100_000).build();
-        let pieces = Pieces::new(pool.get(10_000).expect("fits"), vec![0..10_000, 10_000..10_000]).expect("disjoint");
-        let piece = pieces.take(0).expect("once");
-        assert!(!pieces.freeze());
-        assert!(pieces.into_memory().is_none());
+        let buffer = SplitBuffer::new(pool.get(10_000).expect("fits"), vec![0..10_000, 10_000..10_000]).expect("disjoint");
+        let slice = buffer.take(0).expect("once");
+        assert!(!buffer.freeze());
+        assert!(buffer.into_memory().is_none());
         assert!(pool.stats().lent > 0);
-        drop(piece);
+        drop(slice);
         assert_eq!(pool.stats().lent, 0, "it went back with the last piece");
     }
 }

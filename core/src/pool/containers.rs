@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// Free blocks by class, the last one put in taken first.
-pub trait Shelf<T>: Default {
+pub trait FreeList<T>: Default {
     /// Puts a block on top of its class.
     ///
     /// # Errors
@@ -33,9 +33,9 @@ pub trait Queue<T>: Default {
 }
 
 /// The kind of containers that a pool is made of.
-pub trait Storage {
+pub trait Containers {
     /// For free blocks.
-    type Shelf<T>: Shelf<T>;
+    type FreeList<T>: FreeList<T>;
     /// For those who wait.
     type Queue<T>: Queue<T>;
 }
@@ -44,8 +44,8 @@ pub trait Storage {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Growing;
 
-impl Storage for Growing {
-    type Shelf<T> = Stacks<T>;
+impl Containers for Growing {
+    type FreeList<T> = Stacks<T>;
     type Queue<T> = VecDeque<T>;
 }
 
@@ -53,8 +53,8 @@ impl Storage for Growing {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fixed<const N: usize>;
 
-impl<const N: usize> Storage for Fixed<N> {
-    type Shelf<T> = Slots<T, N>;
+impl<const N: usize> Containers for Fixed<N> {
+    type FreeList<T> = Slots<T, N>;
     type Queue<T> = heapless::Deque<T, N>;
 }
 
@@ -68,7 +68,7 @@ impl<T> Default for Stacks<T> {
     }
 }
 
-impl<T> Shelf<T> for Stacks<T> {
+impl<T> FreeList<T> for Stacks<T> {
     fn put(&mut self, class: SizeClass, block: T) -> Result<(), T> {
         self.0[class.index()].push(block);
         Ok(())
@@ -95,7 +95,7 @@ impl<T, const N: usize> Default for Slots<T, N> {
     }
 }
 
-impl<T, const N: usize> Shelf<T> for Slots<T, N> {
+impl<T, const N: usize> FreeList<T> for Slots<T, N> {
     fn put(&mut self, class: SizeClass, block: T) -> Result<(), T> {
         self.0.push((class, block)).map_err(|(_, block)| block)
     }
@@ -162,15 +162,18 @@ mod tests {
         SizeClass::holding(bytes).expect("in range")
     }
 
-    fn shelf_is_last_in_first_out_within_a_class<S: Shelf<u32>>() {
-        let mut shelf = S::default();
+    fn shelf_is_last_in_first_out_within_a_class<S: FreeList<u32>>() {
+        let mut free_list = S::default();
         for (bytes, block) in [(1024, 1), (4096, 2), (1024, 3), (4096, 4)] {
-            shelf.put(class(bytes), block).expect("room for four");
+            free_list.put(class(bytes), block).expect("room for four");
         }
-        assert_eq!(shelf.take(class(1024), |_| true), Some(3));
-        assert_eq!(shelf.take(class(4096), |block| *block == 2), Some(2), "the first that fits");
-        assert_eq!(shelf.take(class(2048), |_| true), None);
-        assert_eq!([shelf.take_largest(), shelf.take_largest(), shelf.take_largest()], [Some(4), Some(1), None]);
+        assert_eq!(free_list.take(class(1024), |_| true), Some(3));
+        assert_eq!(free_list.take(class(4096), |block| *block == 2), Some(2), "the first that fits");
+        assert_eq!(free_list.take(class(2048), |_| true), None);
+        assert_eq!(
+            [free_list.take_largest(), free_list.take_largest(), free_list.take_largest()],
+            [Some(4), Some(1), None]
+        );
     }
 
     fn queue_keeps_its_order<Q: Queue<u32>>() {
@@ -196,8 +199,8 @@ mod tests {
 
     #[test]
     fn what_is_full_gives_back() {
-        let mut shelf = Slots::<u32, 1>::default();
-        assert_eq!((shelf.put(class(1), 1), shelf.put(class(1), 2)), (Ok(()), Err(2)));
+        let mut free_list = Slots::<u32, 1>::default();
+        assert_eq!((free_list.put(class(1), 1), free_list.put(class(1), 2)), (Ok(()), Err(2)));
         let mut queue = heapless::Deque::<u32, 1>::new();
         assert_eq!((Queue::push_back(&mut queue, 1), Queue::push_back(&mut queue, 2)), (Ok(()), Err(2)));
     }

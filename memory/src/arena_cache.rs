@@ -2,7 +2,7 @@
 //! be zeroed and mapped one by one.
 
 use crate::limits;
-use crate::pieces::Backing;
+use crate::split_buffer::StableMemory;
 use crate::region::Region;
 use crate::sync::{Mutex, MutexGuard};
 use floodtide_core::Alignment;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 /// The arenas that a loader keeps.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct ArenaCache {
     kept: Mutex<Kept>,
 }
 
@@ -30,14 +30,14 @@ impl Kept {
 }
 
 /// So little may always be kept.
-const LITTLE: u64 = 64 << 20;
+const MIN_CACHE_BYTES: u64 = 64 << 20;
 
 /// What the system has left; Miri's has no such answer.
 fn free_memory() -> u64 {
     if cfg!(miri) { u64::MAX } else { limits::memory_limit().available }
 }
 
-impl Shelf {
+impl ArenaCache {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock()
     }
@@ -54,7 +54,7 @@ impl Shelf {
     }
 
     /// Gives all back to the system.
-    pub fn trim(&self) {
+    pub fn clear(&self) {
         let regions = std::mem::take(&mut self.lock().regions);
         drop(regions);
     }
@@ -66,7 +66,7 @@ impl Shelf {
     /// When the system refuses the mapping.
     pub fn take(self: &Arc<Self>, bytes: usize) -> io::Result<ArenaMemory> {
         let fits =
-            |region: &Region| (bytes..=bytes.saturating_mul(2).max(LITTLE as usize)).contains(&region.byte_len());
+            |region: &Region| (bytes..=bytes.saturating_mul(2).max(MIN_CACHE_BYTES as usize)).contains(&region.byte_len());
         let kept = {
             let mut kept = self.lock();
             let smallest = (0..kept.regions.len())
@@ -82,8 +82,8 @@ impl Shelf {
         let reused = kept.as_ref().map_or(0, |region| region.byte_len().min(bytes));
         // What else is kept was counted as free, and must be if it is needed.
         let fresh = (bytes - reused) as u64;
-        if fresh > LITTLE && free_memory() < fresh {
-            self.trim();
+        if fresh > MIN_CACHE_BYTES && free_memory() < fresh {
+            self.clear();
         }
         let (region, reused) = match kept {
             Some(region) if reused == bytes => (region, reused),
@@ -101,20 +101,20 @@ impl Shelf {
                     // What is kept may be all that a limit of address space has left; and Linux before 6.17 does not move twice what has
                     // been moved.
                     Err(_) => {
-                        self.trim();
+                        self.clear();
                         (map()?, 0)
                     }
                 }
             }
         };
-        Ok(ArenaMemory { region: Some(region), reused, home: Arc::downgrade(self) })
+        Ok(ArenaMemory { region: Some(region), reused, cache: Arc::downgrade(self) })
     }
 
     /// Fresh memory that is never kept: what is locked would stay so.
     ///
     /// # Errors
     /// When the system refuses the mapping.
-    pub fn unkept(bytes: usize) -> io::Result<ArenaMemory> {
+    pub fn allocate_uncached(bytes: usize) -> io::Result<ArenaMemory> {
         Arc::<Self>::default().take(bytes)
     }
 
@@ -125,23 +125,23 @@ impl Shelf {
             (kept.byte_len().saturating_add(region.byte_len() as u64), kept.limit)
         };
         // The system is asked without the lock.
-        let most = limit.unwrap_or_else(|| if kept <= LITTLE { LITTLE } else { free_memory() });
-        let mut shelf = self.lock();
-        if shelf.byte_len().saturating_add(region.byte_len() as u64) > most {
+        let most = limit.unwrap_or_else(|| if kept <= MIN_CACHE_BYTES { MIN_CACHE_BYTES } else { free_memory() });
+        let mut cache = self.lock();
+        if cache.byte_len().saturating_add(region.byte_len() as u64) > most {
             return Some(region);
         }
-        shelf.regions.push(region);
+        cache.regions.push(region);
         None
     }
 }
 
-/// An arena's memory; it goes back to its shelf, if that is still there, and else to the system.
+/// An arena's memory; it goes back to its cache, if that is still there, and else to the system.
 #[derive(Debug)]
 pub struct ArenaMemory {
     /// There until the drop.
     region: Option<Region>,
     reused: usize,
-    home: Weak<Shelf>,
+    cache: Weak<ArenaCache>,
 }
 
 impl ArenaMemory {
@@ -167,13 +167,13 @@ impl ArenaMemory {
     /// Returns all bytes. Those that were not written to since the memory was taken are zero, or what an earlier load left there.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: by `Backing` the bytes are initialised and ours alone; writing to them borrows `self` mutably.
+        // SAFETY: by `StableMemory` the bytes are initialised and ours alone; writing to them borrows `self` mutably.
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.byte_len()) }
     }
 
     /// As [`as_bytes`](Self::as_bytes), to be written to.
     pub fn as_mut_bytes(&mut self) -> &mut [u8] {
-        // SAFETY: by `Backing` the bytes are initialised, writable and ours alone; the slice borrows `self` mutably.
+        // SAFETY: by `StableMemory` the bytes are initialised, writable and ours alone; the slice borrows `self` mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.byte_len()) }
     }
 
@@ -184,7 +184,7 @@ impl ArenaMemory {
 }
 
 // SAFETY: all is the region's, which is there until the drop.
-unsafe impl Backing for ArenaMemory {
+unsafe impl StableMemory for ArenaMemory {
     fn start(&self) -> NonNull<u8> {
         self.region.as_ref().map_or(NonNull::dangling(), Region::start)
     }
@@ -196,8 +196,8 @@ unsafe impl Backing for ArenaMemory {
 
 impl Drop for ArenaMemory {
     fn drop(&mut self) {
-        if let (Some(region), Some(shelf)) = (self.region.take(), self.home.upgrade()) {
-            drop(shelf.put(region));
+        if let (Some(region), Some(cache)) = (self.region.take(), self.cache.upgrade()) {
+            drop(cache.put(region));
         }
     }
 }
@@ -220,79 +220,79 @@ mod tests {
 
     #[test]
     fn what_was_used_is_used_again() {
-        let shelf = Arc::<Shelf>::default();
-        let first = shelf.take(3 * MIB).expect("maps");
+        let cache = Arc::<ArenaCache>::default();
+        let first = cache.take(3 * MIB).expect("maps");
         assert_eq!((first.reused(), first.byte_len()), (0, 4 * MIB));
         let start = first.start();
         drop(first);
-        assert_eq!(shelf.byte_len(), 4 << 20);
-        let second = shelf.take(4 * MIB).expect("is there");
-        assert_eq!((second.start(), second.reused(), shelf.byte_len()), (start, 4 * MIB, 0));
+        assert_eq!(cache.byte_len(), 4 << 20);
+        let second = cache.take(4 * MIB).expect("is there");
+        assert_eq!((second.start(), second.reused(), cache.byte_len()), (start, 4 * MIB, 0));
     }
 
     #[test]
     fn a_larger_arena_takes_the_pages_of_a_smaller_one() {
-        let shelf = Arc::<Shelf>::default();
-        let small = shelf.take(2 * MIB).expect("maps");
+        let cache = Arc::<ArenaCache>::default();
+        let small = cache.take(2 * MIB).expect("maps");
         write(&small, 0, 7);
         write(&small, 2 * MIB - 1, 8);
         drop(small);
-        let large = shelf.take(5 * MIB).expect("maps");
-        assert_eq!((large.reused(), large.byte_len(), shelf.byte_len()), (2 * MIB, 6 * MIB, 0));
+        let large = cache.take(5 * MIB).expect("maps");
+        assert_eq!((large.reused(), large.byte_len(), cache.byte_len()), (2 * MIB, 6 * MIB, 0));
         assert_eq!((read(&large, 0), read(&large, 2 * MIB - 1), read(&large, 2 * MIB)), (7, 8, 0));
         assert_eq!(large.start().as_ptr().align_offset(2 * MIB), 0);
         write(&large, 6 * MIB - 1, 9);
         drop(large);
-        assert_eq!(shelf.byte_len(), 6 << 20, "as one piece");
+        assert_eq!(cache.byte_len(), 6 << 20, "as one piece");
     }
 
     /// What Linux before 6.17 says of memory that has been moved once, any Linux from 6.10 on says of memory that is sealed.
     #[cfg(all(not(miri), target_pointer_width = "64"))]
     #[test]
     fn pages_that_cannot_be_moved_are_done_without() {
-        let shelf = Arc::<Shelf>::default();
-        let small = shelf.take(2 * MIB).expect("maps");
+        let cache = Arc::<ArenaCache>::default();
+        let small = cache.take(2 * MIB).expect("maps");
         // SAFETY: the memory stays as it is, for as long as this process lives.
         let sealed = unsafe { libc::syscall(libc::SYS_mseal, small.start().as_ptr(), small.byte_len(), 0) };
         if sealed != 0 {
             return println!("skipped: this system seals no memory ({})", io::Error::last_os_error());
         }
         drop(small);
-        drop(shelf.take(2 * MIB).expect("is there"));
-        let large = shelf.take(5 * MIB).expect("is mapped anew");
-        assert_eq!((large.reused(), large.byte_len(), shelf.byte_len()), (0, 6 * MIB, 0));
+        drop(cache.take(2 * MIB).expect("is there"));
+        let large = cache.take(5 * MIB).expect("is mapped anew");
+        assert_eq!((large.reused(), large.byte_len(), cache.byte_len()), (0, 6 * MIB, 0));
         assert_eq!(read(&large, 0), 0);
     }
 
     #[test]
     fn a_tiny_arena_does_not_take_a_huge_one() {
-        let shelf = Arc::<Shelf>::default();
-        drop(shelf.take(100 * MIB).expect("maps"));
-        let tiny = shelf.take(MIB).expect("maps");
+        let cache = Arc::<ArenaCache>::default();
+        drop(cache.take(100 * MIB).expect("maps"));
+        let tiny = cache.take(MIB).expect("maps");
         assert_eq!((tiny.reused(), tiny.byte_len()), (0, 2 * MIB));
-        assert_eq!(shelf.byte_len(), 100 << 20);
+        assert_eq!(cache.byte_len(), 100 << 20);
     }
 
     #[test]
     fn no_more_is_kept_than_may_be() {
-        let shelf = Arc::new(Shelf::with_limit(5 << 20));
-        let (first, second) = (shelf.take(4 * MIB).expect("maps"), shelf.take(4 * MIB).expect("maps"));
+        let cache = Arc::new(ArenaCache::with_limit(5 << 20));
+        let (first, second) = (cache.take(4 * MIB).expect("maps"), cache.take(4 * MIB).expect("maps"));
         drop((first, second));
-        assert_eq!(shelf.byte_len(), 4 << 20);
-        shelf.trim();
-        assert_eq!(shelf.byte_len(), 0);
-        let none = Arc::new(Shelf::with_limit(0));
+        assert_eq!(cache.byte_len(), 4 << 20);
+        cache.clear();
+        assert_eq!(cache.byte_len(), 0);
+        let none = Arc::new(ArenaCache::with_limit(0));
         drop(none.take(2 * MIB).expect("maps"));
         assert_eq!(none.byte_len(), 0);
     }
 
     #[test]
     fn what_outlives_its_loader_or_is_locked_goes_back_to_the_system() {
-        let shelf = Arc::<Shelf>::default();
-        let memory = shelf.take(MIB).expect("maps");
-        drop(shelf);
+        let cache = Arc::<ArenaCache>::default();
+        let memory = cache.take(MIB).expect("maps");
+        drop(cache);
         drop(memory);
-        assert!(Shelf::unkept(MIB).expect("maps").home.upgrade().is_none());
+        assert!(ArenaCache::allocate_uncached(MIB).expect("maps").cache.upgrade().is_none());
     }
 
     // Miri ends the program when it has no memory left itself.
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn an_impossible_size_is_an_error() {
         for bytes in [isize::MAX as usize, usize::MAX] {
-            assert!(Shelf::unkept(bytes).is_err());
+            assert!(ArenaCache::allocate_uncached(bytes).is_err());
         }
     }
 }
