@@ -18,7 +18,7 @@ extern crate std;
 
 pub mod checksum;
 pub mod convert;
-pub mod detour;
+pub mod direct_io_fallback;
 pub mod format;
 pub mod manifest;
 pub mod middleware;
@@ -71,8 +71,8 @@ pub use format_id::FormatId;
 pub use glob::{Glob, GlobError};
 pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
-    Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, Part, Placement, Plan,
-    PlanOptions, Planner, tensor_alignment,
+    Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, PlacedPart, Placement,
+    Plan, PlanOptions, Planner, tensor_alignment,
 };
 pub use selection::Selection;
 pub use shard::{Cut, ShardRules};

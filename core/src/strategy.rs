@@ -109,10 +109,10 @@ pub struct Route {
     /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
     /// is to be tuned.
     pub most_in_flight: usize,
-    /// The bytes per second that direct reads brought when the device was measured, for a [`Detour`](crate::detour::Detour); `None` where it
+    /// The bytes per second that direct reads brought when the device was measured, for a [`DirectIoFallback`](crate::detour::DirectIoFallback); `None` where it
     /// was not, or none are to be made, or the reads are to be these and no others, or where not the device may set the pace, but a
     /// consumer, checksums, or copies from the page cache.
-    pub expected: Option<u64>,
+    pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
     pub uncached: bool,
     /// Rings or threads; 0 means that the caller's own thread does it all.
@@ -139,7 +139,7 @@ impl Route {
     /// Works with that many threads or rings, whatever was measured.
     pub fn set_workers(&mut self, workers: usize) {
         // So many may be fewer than the device asks for.
-        self.expected = None;
+        self.profiled_direct_rate = None;
         match self.backend.style() {
             ReadStyle::Tasks => {
                 // One worker hands out all reads.

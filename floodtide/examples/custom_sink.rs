@@ -8,7 +8,7 @@
 //! the sink. Its pool registers the buffers (`Loader::stream_pool`).
 
 use floodtide::pool::PoolBuffer;
-use floodtide::sink::{Sink, Staged};
+use floodtide::sink::{FilledBuffer, Sink};
 use floodtide::{Loader, StreamOptions};
 use floodtide_core::{HumanBytes, TensorId};
 use std::collections::{BTreeMap, VecDeque};
@@ -48,7 +48,7 @@ struct Completed {
 
 struct DeviceSink {
     /// Closed to end the device.
-    queue: Option<Sender<Staged<PoolBuffer>>>,
+    queue: Option<Sender<FilledBuffer<PoolBuffer>>>,
     device: Option<JoinHandle<DeviceMemory>>,
     completed: Arc<Mutex<Completed>>,
     /// The buffers that were taken and not given back.
@@ -86,7 +86,7 @@ impl Sink<PoolBuffer> for DeviceSink {
         Poll::Pending
     }
 
-    fn start(&mut self, buffer: Staged<PoolBuffer>) -> Result<(), String> {
+    fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), String> {
         let queue = self.queue.as_ref().ok_or("the device was shut down")?;
         queue.send(buffer).map_err(|_| "the device is gone")?;
         self.held += 1;
@@ -128,7 +128,7 @@ impl Drop for DeviceSink {
 }
 
 /// Carries out one upload after another.
-fn run_device(uploads: &Receiver<Staged<PoolBuffer>>, completed: &Mutex<Completed>) -> DeviceMemory {
+fn run_device(uploads: &Receiver<FilledBuffer<PoolBuffer>>, completed: &Mutex<Completed>) -> DeviceMemory {
     let mut memory = DeviceMemory::new();
     for buffer in uploads {
         let copied = copy(&buffer, &mut memory);
@@ -144,7 +144,7 @@ fn run_device(uploads: &Receiver<Staged<PoolBuffer>>, completed: &Mutex<Complete
     memory
 }
 
-fn copy(buffer: &Staged<PoolBuffer>, memory: &mut DeviceMemory) -> Result<(), String> {
+fn copy(buffer: &FilledBuffer<PoolBuffer>, memory: &mut DeviceMemory) -> Result<(), String> {
     for part in buffer.parts() {
         let tensor = memory.entry(part.tensor.id).or_default();
         // A tensor that is larger than a buffer comes in parts. The first one to come makes room

@@ -8,7 +8,7 @@
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::stream::TensorStream;
-use floodtide_core::stream::Staged;
+use floodtide_core::stream::FilledBuffer;
 use floodtide_core::{Catalog, ElementType, Error as CoreError, Order, Selection, TensorInfo};
 use floodtide_memory::pool::PoolBuffer;
 use std::ops::Range;
@@ -109,7 +109,7 @@ impl Loader {
         let mut warnings = a.warnings;
         warnings.extend(b.warnings);
         let (mut tensors, common) = kinds(&a.catalog, &b.catalog);
-        let compared = Compared { names: &common, ..Compared::default() };
+        let compared = Comparison { names: &common, ..Comparison::default() };
         let compared = if common.is_empty() { compared } else { compared.run(self, first, second)? };
         let total = tensors.len() + compared.changed.len();
         tensors.extend(compared.changed);
@@ -149,14 +149,14 @@ fn kinds(a: &Catalog, b: &Catalog) -> (Vec<TensorDiff>, Vec<String>) {
 
 /// What comparing bytes has brought so far.
 #[derive(Debug, Default)]
-struct Compared<'a> {
+struct Comparison<'a> {
     /// What is compared, in its order.
     names: &'a [String],
     changed: Vec<TensorDiff>,
     bytes: u64,
 }
 
-impl Compared<'_> {
+impl Comparison<'_> {
     fn run(mut self, loader: &Loader, first: &Path, second: &Path) -> Result<Self, Error> {
         let loader = loader.passing(LIMIT, 2, PART)?.ordered(Order::Listed);
         let loader = loader.selection(Selection::names(self.names));
@@ -216,7 +216,7 @@ impl Compared<'_> {
 /// One of the two streams: its tensors' bytes one after another.
 struct Side {
     stream: TensorStream,
-    staged: Option<Staged<PoolBuffer>>,
+    filled: Option<FilledBuffer<PoolBuffer>>,
     /// The parts of that buffer that are still to come, the present one last: placement, offset in the tensor, place in the buffer.
     parts: Vec<(usize, u64, Range<usize>)>,
     /// How far the present one has been looked at.
@@ -225,7 +225,7 @@ struct Side {
 
 impl Side {
     fn open(loader: &Loader, path: &Path) -> Result<Self, Error> {
-        Ok(Self { stream: loader.stream(path)?, staged: None, parts: Vec::new(), at: 0 })
+        Ok(Self { stream: loader.stream(path)?, filled: None, parts: Vec::new(), at: 0 })
     }
 
     /// WorkerState for the next bytes when those that are there have been looked at.
@@ -236,12 +236,12 @@ impl Side {
                 continue;
             }
             // Before the next is waited for, which may need its memory.
-            self.staged = None;
-            let Some(staged) = self.stream.next_buffer() else { return Ok(()) };
-            let staged = staged?;
-            self.parts.extend(staged.placed_parts().map(|part| (part.placement, part.offset, part.bytes)));
+            self.filled = None;
+            let Some(filled) = self.stream.next_buffer() else { return Ok(()) };
+            let filled = filled?;
+            self.parts.extend(filled.placed_parts().map(|part| (part.placement, part.offset, part.bytes)));
             self.parts.reverse();
-            self.staged = Some(staged);
+            self.filled = Some(filled);
         }
         Ok(())
     }
@@ -249,12 +249,12 @@ impl Side {
     /// What comes next, as far as it lies in one piece; `None` at the end.
     fn remaining_bytes(&self) -> Option<&[u8]> {
         let (_, _, bytes) = self.parts.last()?;
-        Some(&self.staged.as_ref()?.buffer()[bytes.clone()][self.at..])
+        Some(&self.filled.as_ref()?.buffer()[bytes.clone()][self.at..])
     }
 
     /// Which tensor that is of, and where in it.
     fn place(&self) -> Option<(TensorInfo<'_>, u64)> {
-        let ((placement, offset, _), staged) = (self.parts.last()?, self.staged.as_ref()?);
-        Some((staged.plan().tensor(staged.catalog(), *placement), offset + self.at as u64))
+        let ((placement, offset, _), filled) = (self.parts.last()?, self.filled.as_ref()?);
+        Some((filled.plan().tensor(filled.catalog(), *placement), offset + self.at as u64))
     }
 }

@@ -62,7 +62,7 @@ pub mod storage {
 /// What takes a stream in by itself: [`TensorStream::send_to`].
 pub mod sink {
     pub use crate::stream::WriterSink;
-    pub use floodtide_core::stream::{PumpError, Sink, Staged, StagedPart};
+    pub use floodtide_core::stream::{FilledBuffer, PumpError, Sink, TensorPart};
 }
 
 /// Compiles the README's example.

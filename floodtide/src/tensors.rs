@@ -3,8 +3,8 @@
 use crate::views::Views;
 use bytemuck::AnyBitPattern;
 use floodtide_core::strategy::{Backend, Decision};
-use floodtide_core::stream::Staged;
-use floodtide_core::{Catalog, DType, ElementType, FormatId, GgmlType, Location, Part, Plan, TensorInfo};
+use floodtide_core::stream::FilledBuffer;
+use floodtide_core::{Catalog, DType, ElementType, FormatId, GgmlType, Location, PlacedPart, Plan, TensorInfo};
 use floodtide_memory::FrozenArena;
 use floodtide_memory::pool::PoolBuffer;
 use std::fmt;
@@ -192,18 +192,18 @@ pub struct Tensor {
 enum Home {
     Loaded(Arc<Inner>),
     /// A stream's buffer, and where the tensor is in it.
-    Streamed(Arc<Staged<PoolBuffer>>, Range<usize>),
+    Streamed(Arc<FilledBuffer<PoolBuffer>>, Range<usize>),
     /// None: it has no byte, nor has any other of its stream.
     Nowhere(Arc<Catalog>, Arc<Plan>),
 }
 
 impl Tensor {
     /// The tensors of a stream's buffer, each of which must be whole in it.
-    pub(crate) fn streamed(staged: Staged<PoolBuffer>) -> impl Iterator<Item = Self> {
-        let parts: Vec<Part> = staged.placed_parts().collect();
-        let staged = Arc::new(staged);
+    pub(crate) fn streamed(filled: FilledBuffer<PoolBuffer>) -> impl Iterator<Item = Self> {
+        let parts: Vec<PlacedPart> = filled.placed_parts().collect();
+        let filled = Arc::new(filled);
         parts.into_iter().map(move |part| Self {
-            home: Home::Streamed(Arc::clone(&staged), part.bytes),
+            home: Home::Streamed(Arc::clone(&filled), part.bytes),
             index: part.placement as u32,
         })
     }
@@ -217,7 +217,7 @@ impl Tensor {
     fn info(&self) -> TensorInfo<'_> {
         let (catalog, plan) = match &self.home {
             Home::Loaded(inner) => (&inner.catalog, &inner.plan),
-            Home::Streamed(staged, _) => (staged.catalog(), staged.plan()),
+            Home::Streamed(filled, _) => (filled.catalog(), filled.plan()),
             Home::Nowhere(catalog, plan) => (catalog, plan),
         };
         plan.tensor(catalog, self.index as usize)
@@ -246,7 +246,7 @@ impl Tensor {
     pub fn as_bytes(&self) -> &[u8] {
         match &self.home {
             Home::Loaded(inner) => inner.tensor_bytes(self.index),
-            Home::Streamed(staged, bytes) => &staged.buffer()[bytes.clone()],
+            Home::Streamed(filled, bytes) => &filled.buffer()[bytes.clone()],
             Home::Nowhere(..) => &[],
         }
     }

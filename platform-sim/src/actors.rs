@@ -5,14 +5,14 @@ use crate::draw::Draw;
 use crate::faults::FaultKind;
 use crate::memory::{Block, Flag, SimBuffer};
 use crate::upload::DeviceSink;
-use crate::world::{Source, World};
+use crate::world::{World, WorldStream};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 use floodtide_core::pool::Turn;
-use floodtide_core::stream::{PumpError, SinkPump, Staged, StagedSource};
+use floodtide_core::stream::{FilledBuffer, FilledBufferStream, PumpError, SinkPump};
 use floodtide_core::{EngineHandle, Error};
 
 /// The consumer of a stream.
@@ -27,7 +27,7 @@ pub(crate) struct ConsumerActor<'w> {
 }
 
 /// Sees each buffer that a device gets.
-type Watching<'w> = Box<dyn FnMut(&Staged<SimBuffer>) + 'w>;
+type Watching<'w> = Box<dyn FnMut(&FilledBuffer<SimBuffer>) + 'w>;
 
 enum Way<'w> {
     Holds {
@@ -35,7 +35,7 @@ enum Way<'w> {
         time: u64,
         stops: Option<u64>,
         draw: Draw,
-        held: VecDeque<(u64, Staged<SimBuffer>)>,
+        held: VecDeque<(u64, FilledBuffer<SimBuffer>)>,
         taken: u64,
     },
     Device {
@@ -57,7 +57,7 @@ impl<'w> ConsumerActor<'w> {
                     world.storage.clock.clone(),
                     link,
                     depth,
-                    Box::new(move |staged| world.receive(staged, alignment)),
+                    Box::new(move |filled| world.receive(filled, alignment)),
                 ),
             },
         };
@@ -116,18 +116,18 @@ impl<'w> ConsumerActor<'w> {
                 }
                 // Awake as long as there is something: only a look that finds nothing lets it sleep.
                 woken.take();
-                match Source(world).poll_staged(context) {
+                match WorldStream(world).poll_filled(context) {
                     Poll::Pending => {}
                     Poll::Ready(None) => *end = Some(Ok(())),
                     Poll::Ready(Some(Err(error))) => *end = Some(Err(error)),
-                    Poll::Ready(Some(Ok(staged))) => {
+                    Poll::Ready(Some(Ok(filled))) => {
                         woken.raise();
                         *taken += 1;
-                        world.receive(&staged, *alignment);
+                        world.receive(&filled, *alignment);
                         if *most > 0 {
                             let until = world.now() + draw.number(0..=*time);
                             let last = held.back().map_or(0, |(until, _)| *until);
-                            held.push_back((until.max(last), staged));
+                            held.push_back((until.max(last), filled));
                         }
                     }
                 }
@@ -140,7 +140,7 @@ impl<'w> ConsumerActor<'w> {
                 if !woken.take() {
                     return;
                 }
-                match pump.poll(&mut Source(world), sink, context) {
+                match pump.poll(&mut WorldStream(world), sink, context) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => *end = Some(Ok(())),
                     Poll::Ready(Err(PumpError::Stream(error))) => *end = Some(Err(error)),

@@ -26,7 +26,7 @@ pub struct SimFile {
     pub head: Vec<u8>,
     seed: u64,
     bytes: Cell<u64>,
-    version: Cell<u64>,
+    generation: Cell<u64>,
     number: Cell<u64>,
     len: Cell<u64>,
     modified: Cell<(i64, i64)>,
@@ -42,7 +42,7 @@ impl SimFile {
             head,
             seed,
             bytes,
-            version: Cell::new(0),
+            generation: Cell::new(0),
             number: Cell::new(number),
             len,
             modified: Cell::default(),
@@ -57,7 +57,7 @@ impl SimFile {
 
     /// How it looks from outside now.
     #[must_use]
-    pub fn stamp(&self) -> FileVersion {
+    pub fn version(&self) -> FileVersion {
         let (inode, len, modified) = (self.number.get(), self.len.get(), self.modified.get());
         FileVersion::Local { device: 1, inode, len, modified }
     }
@@ -71,14 +71,14 @@ impl SimFile {
                 self.bytes.set(self.bytes.get().min(bytes));
             }
             Change::Replaced => self.number.set(self.number.get() + (1 << 32)),
-            Change::Written => self.version.set(self.version.get() + 1),
+            Change::Written => self.generation.set(self.generation.get() + 1),
         }
     }
 
     /// Reads from `offset` on into `out`; says how many bytes there were.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> usize {
         let there = self.bytes.get().saturating_sub(offset).min(out.len() as u64) as usize;
-        self.fill(self.version.get(), offset, &mut out[..there]);
+        self.fill(self.generation.get(), offset, &mut out[..there]);
         there
     }
 
@@ -87,13 +87,13 @@ impl SimFile {
         self.fill(0, offset, out);
     }
 
-    fn fill(&self, version: u64, offset: u64, out: &mut [u8]) {
+    fn fill(&self, generation: u64, offset: u64, out: &mut [u8]) {
         let given = (self.head.len() as u64).saturating_sub(offset).min(out.len() as u64) as usize;
         if given > 0 {
             let start = offset as usize;
             out[..given].copy_from_slice(&self.head[start..start + given]);
         }
-        let key = scramble(self.seed ^ version.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let key = scramble(self.seed ^ generation.wrapping_mul(0xd6e8_feb8_6659_fd93));
         let word = |at: u64| scramble(key ^ (at / 8)).to_le_bytes();
         let (mut at, mut out) = (offset + given as u64, &mut out[given..]);
         // The rest of a word that begins earlier, then words, then the start of one that ends later.
@@ -130,7 +130,7 @@ mod tests {
         }
         file.change(Change::Truncated(50), 5);
         assert_eq!(file.read(40, &mut [0; 20]), 10);
-        assert!(file.stamp().len() == 50 && file.modified.get() != (0, 0));
+        assert!(file.version().len() == 50 && file.modified.get() != (0, 0));
         file.change(Change::Written, 6);
         let mut changed = [0; 50];
         file.read(0, &mut changed);

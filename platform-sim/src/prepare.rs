@@ -34,7 +34,7 @@ pub(crate) fn prepare(
     history: &Rc<RefCell<History>>,
     draw: &mut Draw,
 ) -> Result<Option<World>, Error> {
-    let stamps: Vec<_> = storage.files.iter().map(crate::files::SimFile::stamp).collect();
+    let versions: Vec<_> = storage.files.iter().map(crate::files::SimFile::version).collect();
     let damaged = {
         let mut state = faults.borrow_mut();
         !storage.files.is_empty() && state.strikes(FaultKind::DamagedHeader, draw)
@@ -79,7 +79,7 @@ pub(crate) fn prepare(
     if arena > WORLD_MEMORY || (arena > 0 && heap.refuses()) {
         return Err(Error::Platform { message: "the system gives no memory".to_owned() });
     }
-    World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, stamps).map(Some)
+    World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, versions).map(Some)
 }
 
 /// Reads and parses the headers, one of which may be damaged.

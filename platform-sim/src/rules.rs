@@ -8,7 +8,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
-use floodtide_core::stream::Staged;
+use floodtide_core::stream::FilledBuffer;
 use floodtide_core::{Error, Location, Order};
 
 impl World {
@@ -79,20 +79,20 @@ impl World {
     }
 
     /// The consumer looks at a buffer.
-    pub(crate) fn receive(&self, staged: &Staged<SimBuffer>, alignment: u64) {
+    pub(crate) fn receive(&self, filled: &FilledBuffer<SimBuffer>, alignment: u64) {
         let Some(staging) = self.staging() else { return };
-        self.note("delivered", &[u64::from(staged.extent().0)]);
-        if staged.buffer().is_in_flight(&self.storage.flight.borrow()) {
+        self.note("delivered", &[u64::from(filled.extent().0)]);
+        if filled.buffer().is_in_flight(&self.storage.flight.borrow()) {
             self.violated("a buffer was delivered while a read into it was in flight");
         }
         let mut delivered = self.delivered.borrow_mut();
-        for part in staged.placed_parts() {
-            let bytes = &staged.buffer()[part.bytes.clone()];
+        for part in filled.placed_parts() {
+            let bytes = &filled.buffer()[part.bytes.clone()];
             let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
             // A part is only as aligned as its elements must be.
             let whole = bytes.len() as u64 == self.selected_bytes(part.placement);
             let required = tensor.dtype.alignment().max(if whole { alignment } else { 1 });
-            let address = staged.buffer().address() + part.bytes.start as u64;
+            let address = filled.buffer().address() + part.bytes.start as u64;
             if !bytes.is_empty() && address % required != part.offset % required {
                 self.violated(format!("a part's address is not aligned to {required}"));
             }

@@ -57,7 +57,7 @@ pub struct Report {
     /// How often the number of reads in flight was changed.
     pub retuned: u64,
     /// How often reads went on through the page cache, or back past it, for their rate.
-    pub turned: u64,
+    pub fallbacks: u64,
     /// Reads of what is cached, beside direct reads of the same run of bytes.
     pub cached_reads: u64,
     /// Those of them that go over pieces of slices.
@@ -158,7 +158,7 @@ pub fn run(case: &Case, keep: bool) -> Report {
         pool: Stats::default(),
         sizes: SizeCounts::default(),
         retuned: 0,
-        turned: 0,
+        fallbacks: 0,
         cached_reads: 0,
         cached_gathered: 0,
         tied: 0,
@@ -357,7 +357,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
         own_buffers: delivered.own_buffers,
     };
     report.retuned = world.retuned.get();
-    report.turned = world.turned.get();
+    report.fallbacks = world.fallbacks.get();
     let beside = |chunk: &&Chunk| {
         chunk.method == Method::Buffered && world.plan.extents()[chunk.extent.index()].method == Method::Direct
     };
@@ -401,7 +401,7 @@ fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64)
     }
     world.with(|engine| engine.result())?;
     world.verification.as_ref().map_or(Ok(()), Verification::finish)?;
-    world.check_stamps()?;
+    world.check_versions()?;
     let whole = world.check_arena(alignment).and_then(|()| match world.staging() {
         Some(_) => world.check_delivered(),
         None => Ok(()),

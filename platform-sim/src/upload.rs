@@ -5,7 +5,7 @@ use crate::clock::{Clock, Link};
 use alloc::collections::VecDeque;
 use core::convert::Infallible;
 use core::task::{Context, Poll, Waker};
-use floodtide_core::stream::{Sink, Staged};
+use floodtide_core::stream::{FilledBuffer, Sink};
 
 /// An upload that is under way.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct DeviceSink<B, W> {
     watch: W,
 }
 
-impl<B, W: FnMut(&Staged<B>)> DeviceSink<B, W> {
+impl<B, W: FnMut(&FilledBuffer<B>)> DeviceSink<B, W> {
     /// A device at the end of `link`, with `depth` uploads at a time, at least one; `watch` sees
     /// each buffer that it gets.
     pub fn new(clock: Clock, link: Link, depth: usize, watch: W) -> Self {
@@ -56,14 +56,14 @@ impl<B, W: FnMut(&Staged<B>)> DeviceSink<B, W> {
     }
 }
 
-impl<B, W: FnMut(&Staged<B>)> Sink<B> for DeviceSink<B, W> {
+impl<B, W: FnMut(&FilledBuffer<B>)> Sink<B> for DeviceSink<B, W> {
     type Error = Infallible;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.ready_if(self.uploads.len() < self.depth, context)
     }
 
-    fn start(&mut self, buffer: Staged<B>) -> Result<(), Infallible> {
+    fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Infallible> {
         assert!(self.uploads.len() < self.depth, "a buffer was sent to a device that was not ready");
         (self.watch)(&buffer);
         let bytes = buffer.parts().map(|part| part.bytes.len() as u64).sum();

@@ -20,11 +20,11 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
 use floodtide_core::checksum::Checksum;
-use floodtide_core::detour::{Detour, Detoured};
+use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision};
 use floodtide_core::manifest::{Manifest, ManifestTensor};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::pool::{TakeError, Turn};
-use floodtide_core::stream::{Outbox, Staged, StagedSource, Stages};
+use floodtide_core::stream::{FilledBuffer, FilledBufferStream, FillingBuffers, ReorderBuffer};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
@@ -50,7 +50,7 @@ pub(crate) struct World {
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
     pub(crate) memory: Memory,
     /// The files as they were when they were opened.
-    pub(crate) stamps: Vec<FileVersion>,
+    pub(crate) versions: Vec<FileVersion>,
     /// Rules that were broken: each is a defect.
     pub(crate) violations: RefCell<Vec<String>>,
     /// The chunks that were taken, and those that landed.
@@ -59,9 +59,9 @@ pub(crate) struct World {
     /// How many reads are in flight, if that is tuned; how often it was changed.
     tuner: Option<RefCell<Tuner>>,
     pub(crate) retuned: Cell<u64>,
-    detour: RefCell<Detour>,
+    fallback: RefCell<DirectIoFallback>,
     /// How often reads went on through the page cache, or back past it.
-    pub(crate) turned: Cell<u64>,
+    pub(crate) fallbacks: Cell<u64>,
     workers: u32,
     in_flight_limit: u64,
     /// Where the next buffer is that slices are gathered from.
@@ -87,8 +87,8 @@ pub(crate) struct Staging {
     turn: RefCell<Turn>,
     /// Memory may have come back.
     pub(crate) came_back: Arc<Flag>,
-    stages: RefCell<Stages<SimBuffer>>,
-    outbox: RefCell<Outbox<SimBuffer>>,
+    filling: RefCell<FillingBuffers<SimBuffer>>,
+    reorder: RefCell<ReorderBuffer<SimBuffer>>,
     consumer: RefCell<Option<Waker>>,
     /// The consumer has enough.
     closed: Cell<bool>,
@@ -119,7 +119,7 @@ impl World {
         history: Rc<RefCell<History>>,
         catalog: Catalog,
         plan: Plan,
-        stamps: Vec<FileVersion>,
+        versions: Vec<FileVersion>,
     ) -> Result<Self, Error> {
         let (catalog, plan) = (Arc::new(catalog), Arc::new(plan));
         let verification = if case.verify {
@@ -141,8 +141,8 @@ impl World {
                     buffer_bytes: buffers.buffer_bytes,
                     turn: RefCell::default(),
                     came_back: Arc::default(),
-                    stages: RefCell::new(Stages::new(Arc::clone(&plan))),
-                    outbox: RefCell::new(Outbox::new(buffers.order, plan.extents().len())),
+                    filling: RefCell::new(FillingBuffers::new(Arc::clone(&plan))),
+                    reorder: RefCell::new(ReorderBuffer::new(buffers.order, plan.extents().len())),
                     consumer: RefCell::default(),
                     closed: Cell::new(false),
                     queue: RefCell::default(),
@@ -160,11 +160,11 @@ impl World {
                 RefCell::new(Tuner::new(workers * depth, workers, most))
             }),
             retuned: Cell::new(0),
-            detour: RefCell::new(Detour::new(
-                case.expected.map(|(expected, _)| expected),
-                case.expected.map(|(_, spans)| spans).unwrap_or_default(),
+            fallback: RefCell::new(DirectIoFallback::new(
+                case.profiled_direct_rate.map(|(expected, _)| expected),
+                case.profiled_direct_rate.map(|(_, window)| window).unwrap_or_default(),
             )),
-            turned: Cell::new(0),
+            fallbacks: Cell::new(0),
             workers: case.workers as u32,
             in_flight_limit: case.in_flight_limit,
             catalog,
@@ -175,7 +175,7 @@ impl World {
             scratch: Cell::new(SCRATCH),
             gathered: Cell::new(0),
             memory,
-            stamps,
+            versions,
             violations: RefCell::default(),
             taken: RefCell::default(),
             landed: RefCell::default(),
@@ -227,11 +227,11 @@ impl World {
     fn tune(&self, chunk: ChunkId) {
         let chunk = &self.plan.chunks()[chunk.index()];
         let in_flight = self.engine.borrow().in_flight_bytes();
-        if let Some(turn) = self.detour.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
-            let through_cache = !matches!(turn, Detoured::Back(_));
-            self.note("through the page cache", &[through_cache.into()]);
-            self.turned.set(self.turned.get() + 1);
-            self.engine.borrow_mut().set_through_cache(RouteId(0), through_cache);
+        if let Some(turn) = self.fallback.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
+            let buffered = !matches!(turn, FallbackDecision::Back(_));
+            self.note("through the page cache", &[buffered.into()]);
+            self.fallbacks.set(self.fallbacks.get() + 1);
+            self.engine.borrow_mut().set_buffered(RouteId(0), buffered);
         }
         let Some(tuner) = &self.tuner else { return };
         if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.payload_len as u64) {
@@ -244,9 +244,9 @@ impl World {
     }
 
     /// Whether every file is what it was when it was opened.
-    pub(crate) fn check_stamps(&self) -> Result<(), Error> {
-        for (file, stamp) in self.storage.files.iter().zip(&self.stamps) {
-            if let Some(what) = stamp.difference(&file.stamp()) {
+    pub(crate) fn check_versions(&self) -> Result<(), Error> {
+        for (file, version) in self.storage.files.iter().zip(&self.versions) {
+            if let Some(what) = version.difference(&file.version()) {
                 self.note("change detected", &[]);
                 return Err(Error::Platform { message: format!("{}: the file changed ({what})", file.path) });
             }
@@ -267,8 +267,8 @@ impl World {
         staging.pool.cancel(&mut staging.turn.borrow_mut());
         staging.queue.borrow_mut().retain(|&who| who != STREAM);
         // What is dropped may wake others, who may look here.
-        let (stages, outbox) = (Stages::new(Arc::clone(&self.plan)), Outbox::new(staging.order, 0));
-        drop((staging.stages.replace(stages), staging.outbox.replace(outbox)));
+        let (filling, reorder) = (FillingBuffers::new(Arc::clone(&self.plan)), ReorderBuffer::new(staging.order, 0));
+        drop((staging.filling.replace(filling), staging.reorder.replace(reorder)));
     }
 
     /// Books who waits for the pool, and that nobody overtakes.
@@ -309,7 +309,7 @@ impl BufferProvider for World {
 
     fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
         let Some(staging) = self.staging() else { return Ok(true) };
-        match staging.stages.borrow().next() {
+        match staging.filling.borrow().next() {
             _ if staging.closed.get() => return Ok(false),
             Some(next) if extent < next => return Ok(true),
             None => return Ok(true),
@@ -329,7 +329,7 @@ impl BufferProvider for World {
                 if buffer.is_in_flight(&self.storage.flight.borrow()) {
                     self.violated("a buffer was lent while a read into it was in flight");
                 }
-                staging.stages.borrow_mut().open(buffer);
+                staging.filling.borrow_mut().open(buffer);
                 Ok(true)
             }
             Poll::Ready(Err(TakeError::Provider(()))) => {
@@ -349,7 +349,7 @@ impl BufferProvider for World {
         let planned = &self.plan.chunks()[chunk.index()];
         let base = match self.staging() {
             None => Some(ARENA),
-            Some(staging) => staging.stages.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
+            Some(staging) => staging.filling.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
         };
         let base = base.ok_or(Error::Contract { what: "a chunk was taken before its extent had a buffer" })?;
         if planned.gathered {
@@ -383,14 +383,14 @@ impl BufferProvider for World {
         match &self.memory {
             Memory::Whole(arena) => settle(&mut arena.borrow_mut()),
             Memory::Stream(staging) => {
-                let mut stages = staging.stages.borrow_mut();
-                if let Some(memory) = stages.find_mut(chunk) {
+                let mut filling = staging.filling.borrow_mut();
+                if let Some(memory) = filling.find_mut(chunk) {
                     settle(memory.as_mut_bytes());
                 }
-                let whole = stages.land(chunk);
-                drop(stages);
+                let whole = filling.land(chunk);
+                drop(filling);
                 if let Some((extent, memory)) = whole
-                    && staging.outbox.borrow_mut().land(extent, memory)
+                    && staging.reorder.borrow_mut().land(extent, memory)
                 {
                     self.wake_consumer();
                 }
@@ -421,24 +421,24 @@ fn manifest(checkpoint: &Checkpoint, storage: &Storage, catalog: &Catalog, plan:
 }
 
 /// The consumer's end of a stream.
-pub(crate) struct Source<'w>(pub(crate) &'w World);
+pub(crate) struct WorldStream<'w>(pub(crate) &'w World);
 
-impl StagedSource<SimBuffer> for Source<'_> {
+impl FilledBufferStream<SimBuffer> for WorldStream<'_> {
     type Error = Error;
 
-    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<SimBuffer>, Error>>> {
+    fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<SimBuffer>, Error>>> {
         let world = self.0;
         let Some(staging) = world.staging() else { return Poll::Ready(None) };
         if world.with(|engine| engine.has_failed()) {
             return Poll::Ready(world.with(|engine| engine.result()).err().map(Err));
         }
-        let mut outbox = staging.outbox.borrow_mut();
-        match outbox.take() {
+        let mut reorder = staging.reorder.borrow_mut();
+        match reorder.take() {
             Some((extent, buffer)) => {
                 let (catalog, plan) = (Arc::clone(&world.catalog), Arc::clone(&world.plan));
-                Poll::Ready(Some(Ok(Staged::new(catalog, plan, extent, buffer))))
+                Poll::Ready(Some(Ok(FilledBuffer::new(catalog, plan, extent, buffer))))
             }
-            None if outbox.is_done() => Poll::Ready(None),
+            None if reorder.is_done() => Poll::Ready(None),
             None => {
                 *staging.consumer.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending

@@ -116,8 +116,8 @@ struct RouteState {
     max_in_flight_bytes: u64,
     /// See [`Engine::set_window`].
     reads_per_worker: usize,
-    /// See [`Engine::set_through_cache`].
-    through_cache: bool,
+    /// See [`Engine::set_buffered`].
+    buffered: bool,
 }
 
 /// The state of one load.
@@ -175,7 +175,7 @@ impl Engine {
             in_flight_bytes: 0,
             max_in_flight_bytes,
             reads_per_worker: usize::MAX,
-            through_cache: false,
+            buffered: false,
         });
         let routes = routes.collect();
         let missing: Vec<u64> = plan
@@ -223,8 +223,8 @@ impl Engine {
 
     /// Whether reads of a route that are handed out from now on go through the page cache, also where the plan has direct ones. What is in
     /// flight goes on as it is.
-    pub fn set_through_cache(&mut self, route: RouteId, through_cache: bool) {
-        self.routes[route.index()].through_cache = through_cache;
+    pub fn set_buffered(&mut self, route: RouteId, buffered: bool) {
+        self.routes[route.index()].buffered = buffered;
     }
 
     /// How many reads a worker of a route keeps in flight at most.
@@ -261,7 +261,7 @@ impl Engine {
         let id = ChunkId(state.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
         let bytes = chunk.buffer_range.len() as u64;
-        let direct = chunk.method == Method::Direct && !state.through_cache && !self.demoted[chunk.file.index()];
+        let direct = chunk.method == Method::Direct && !state.buffered && !self.demoted[chunk.file.index()];
         let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
         let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
         state.next_chunk += 1;

@@ -304,9 +304,9 @@ fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
 fn reads_change_their_way_in_the_middle_and_back() {
     let (mut engine, _) = load(300_000, 1000, true);
     let begun = engine.next_read(RouteId(0)).expect("a read");
-    engine.set_through_cache(RouteId(0), true);
+    engine.set_buffered(RouteId(0), true);
     let through = engine.next_read(RouteId(0)).expect("a read");
-    engine.set_through_cache(RouteId(0), false);
+    engine.set_buffered(RouteId(0), false);
     let past = engine.next_read(RouteId(0)).expect("a read");
     assert_eq!([begun.direct, through.direct, past.direct], [true, false, true]);
     for op in [begun, through, past] {

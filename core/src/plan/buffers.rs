@@ -34,7 +34,7 @@ pub enum Order {
 
 /// The bytes of a tensor, or of a slice, that one buffer of a stream holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct PlacedPart {
     /// The placement, by its number.
     pub placement: usize,
     /// The first of these bytes, counted from the tensor's start; of a slice, from the slice's.
@@ -49,17 +49,17 @@ impl Plan {
     ///
     /// # Panics
     /// When the plan has no such extent.
-    pub fn parts(&self, extent: ExtentId) -> impl Iterator<Item = Part> + '_ {
+    pub fn parts(&self, extent: ExtentId) -> impl Iterator<Item = PlacedPart> + '_ {
         let extent = &self.extents[extent.index()];
         extent.tensors.clone().filter_map(move |placement| {
             let tensor = self.placements[placement].range;
             if tensor.is_empty() {
-                return Some(Part { placement, offset: 0, bytes: extent.buffer_offset..extent.buffer_offset });
+                return Some(PlacedPart { placement, offset: 0, bytes: extent.buffer_offset..extent.buffer_offset });
             }
             if let Some(strided) = extent.strided {
                 let start = strided.before(extent.range.start());
                 let len = (strided.before(extent.range.end()) - start) as usize;
-                return Some(Part {
+                return Some(PlacedPart {
                     placement,
                     offset: start,
                     bytes: extent.buffer_offset..extent.buffer_offset + len,
@@ -70,7 +70,7 @@ impl Plan {
             // Within a buffer, whose length is a usize.
             let at = extent.buffer_offset + start.checked_sub(extent.range.start())? as usize;
             let len = end.checked_sub(start).filter(|&len| len > 0)? as usize;
-            Some(Part { placement, offset: start - tensor.start(), bytes: at..at + len })
+            Some(PlacedPart { placement, offset: start - tensor.start(), bytes: at..at + len })
         })
     }
 

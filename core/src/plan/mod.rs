@@ -16,7 +16,7 @@ mod extents;
 mod gather;
 mod ties;
 
-pub use buffers::{Buffers, Order, Part};
+pub use buffers::{Buffers, Order, PlacedPart};
 pub use gather::Gather;
 
 use crate::catalog::{Catalog, TensorInfo};

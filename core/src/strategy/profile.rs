@@ -130,7 +130,7 @@ pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], deci
         chunk_bytes /= 2;
     }
     route.chunk_bytes = chunk_bytes;
-    route.expected = (any_direct && sets_the_pace(group, direct)).then_some(best.bytes_per_second);
+    route.profiled_direct_rate = (any_direct && sets_the_pace(group, direct)).then_some(best.bytes_per_second);
     // A tuner goes on from there.
     if ring {
         route.workers = cpus;
@@ -225,11 +225,11 @@ mod tests {
     #[test]
     fn direct_reads_are_expected_to_be_as_measured_only_where_nothing_else_sets_the_pace() {
         let cold = signals(0.0, vec![reads(true, true, 4, 24, 3000)]);
-        let expected = |signals: &Signals| decide(signals, None).expected;
+        let expected = |signals: &Signals| decide(signals, None).profiled_direct_rate;
         assert_eq!(expected(&cold), Some(3000 * MIB));
         assert_eq!(expected(&Signals { consumer: Consumer::Stream, ..cold.clone() }), None);
         assert_eq!(expected(&Signals { verified: true, ..cold.clone() }), None);
-        assert_eq!(decide(&cold, Some(URING)).expected, None, "these reads and no others");
+        assert_eq!(decide(&cold, Some(URING)).profiled_direct_rate, None, "these reads and no others");
         // One file of two partly cached: a little, as the header's reading leaves it, and half.
         for (mib, pace) in [(64, true), (512, false)] {
             let mut partly = cold.clone();

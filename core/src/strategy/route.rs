@@ -68,9 +68,9 @@ impl<'a> Group<'a> {
         profile::adjust(&mut route, &self, &direct, &mut decisions);
         if requested.is_some_and(|backend| backend.style() == ReadStyle::Queue) {
             // Whoever wants the ring wants the direct reads that it is for.
-            route.expected = None;
+            route.profiled_direct_rate = None;
         }
-        if route.expected.is_some() {
+        if route.profiled_direct_rate.is_some() {
             // Should they be given up, what is read in their place.
             route.uncached |= floods(&vec![false; self.files.len()]);
         }
@@ -136,7 +136,7 @@ impl<'a> Group<'a> {
             ReadStyle::Blocking if waits && !small => MAX_THREADS,
             _ => workers * depth,
         };
-        Route { backend, chunk_bytes, depth, most_in_flight, expected: None, uncached: false, workers }
+        Route { backend, chunk_bytes, depth, most_in_flight, profiled_direct_rate: None, uncached: false, workers }
     }
 
     /// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in

@@ -1,17 +1,17 @@
 //! Couples a stream with a sink.
 
-use super::{Sink, Staged};
+use super::{FilledBuffer, Sink};
 use core::fmt;
 use core::task::{Context, Poll};
 
 /// Where whole buffers come from.
-pub trait StagedSource<B> {
+pub trait FilledBufferStream<B> {
     /// Why the stream failed.
     type Error: fmt::Display;
 
     /// The next whole buffer; `None` when there are no more. Else the waker of `context` is woken
     /// when it is worth to ask again.
-    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<B>, Self::Error>>>;
+    fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<B>, Self::Error>>>;
 }
 
 /// Why a [`SinkPump`] failed.
@@ -77,7 +77,7 @@ impl<S, K> SinkPump<S, K> {
     /// Returns the first failure, of the stream or of the sink.
     pub fn poll<B>(
         &mut self,
-        source: &mut impl StagedSource<B, Error = S>,
+        source: &mut impl FilledBufferStream<B, Error = S>,
         sink: &mut impl Sink<B, Error = K>,
         context: &mut Context<'_>,
     ) -> Poll<Result<(), PumpError<S, K>>> {
@@ -103,7 +103,7 @@ impl<S, K> SinkPump<S, K> {
     /// one.
     fn pass_one<B>(
         &mut self,
-        source: &mut impl StagedSource<B, Error = S>,
+        source: &mut impl FilledBufferStream<B, Error = S>,
         sink: &mut impl Sink<B, Error = K>,
         context: &mut Context<'_>,
     ) -> Poll<()> {
@@ -115,7 +115,7 @@ impl<S, K> SinkPump<S, K> {
             }
             Poll::Ready(Ok(())) => {}
         }
-        source.poll_staged(context).map(|next| match next {
+        source.poll_filled(context).map(|next| match next {
             None => self.state = State::Flushing,
             Some(Err(error)) => self.fail(PumpError::Stream(error)),
             Some(Ok(buffer)) => match sink.start(buffer) {

@@ -1,6 +1,6 @@
 //! A consumer that works by itself: an upload to a device, a socket, a quantiser.
 
-use super::Staged;
+use super::FilledBuffer;
 use core::fmt;
 use core::task::{Context, Poll};
 
@@ -45,7 +45,7 @@ use core::task::{Context, Poll};
 /// ```
 /// use core::ops::Deref;
 /// use core::task::{Context, Poll};
-/// use floodtide_core::stream::{Sink, Staged};
+/// use floodtide_core::stream::{Sink, FilledBuffer};
 ///
 /// struct KeepOne<B> {
 ///     name: &'static str,
@@ -60,7 +60,7 @@ use core::task::{Context, Poll};
 ///         Poll::Ready(Ok(()))
 ///     }
 ///
-///     fn start(&mut self, buffer: Staged<B>) -> Result<(), Self::Error> {
+///     fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Self::Error> {
 ///         for part in buffer.parts().filter(|part| part.tensor.name == self.name) {
 ///             // Parts of a tensor may come in any order.
 ///             let (start, part) = (part.offset as usize, &buffer.buffer()[part.bytes]);
@@ -83,15 +83,15 @@ use core::task::{Context, Poll};
 /// # use floodtide_core::format::{Format, safetensors::Header};
 /// # use floodtide_core::{Access, Buffers, CatalogBuilder, ExtentId, Order, PlanOptions, Planner, Selection};
 /// # use core::task::Waker;
-/// # use floodtide_core::stream::{PumpError, SinkPump, StagedSource};
+/// # use floodtide_core::stream::{PumpError, SinkPump, FilledBufferStream};
 /// # use std::sync::Arc;
 /// #
-/// # struct Once(Option<Staged<Vec<u8>>>);
+/// # struct Once(Option<FilledBuffer<Vec<u8>>>);
 /// #
-/// # impl StagedSource<Vec<u8>> for Once {
+/// # impl FilledBufferStream<Vec<u8>> for Once {
 /// #     type Error = &'static str;
 /// #
-/// #     fn poll_staged(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Staged<Vec<u8>>, Self::Error>>> {
+/// #     fn poll_filled(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<Vec<u8>>, Self::Error>>> {
 /// #         Poll::Ready(self.0.take().map(Ok))
 /// #     }
 /// # }
@@ -108,7 +108,7 @@ use core::task::{Context, Poll};
 /// # for part in plan.parts(ExtentId(0)) {
 /// #     bytes[part.bytes].fill(1 + part.placement as u8);
 /// # }
-/// # let staged = Staged::new(Arc::new(catalog), Arc::new(plan), ExtentId(0), bytes);
+/// # let staged = FilledBuffer::new(Arc::new(catalog), Arc::new(plan), ExtentId(0), bytes);
 /// # let mut source = Once(Some(staged));
 /// # let context = &mut Context::from_waker(Waker::noop());
 ///
@@ -140,7 +140,7 @@ pub trait Sink<B> {
     /// # Errors
     ///
     /// Fails when the sink cannot take the buffer, which is then dropped.
-    fn start(&mut self, buffer: Staged<B>) -> Result<(), Self::Error>;
+    fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Self::Error>;
 
     /// Gives a buffer back that the sink is done with, in any order; `None` when the sink holds no
     /// buffer.

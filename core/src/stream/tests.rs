@@ -43,27 +43,27 @@ proptest! {
         order in prop::collection::vec(any::<u64>(), 40),
     ) {
         let (_, plan) = plan(&sizes);
-        let mut stages = Stages::new(Arc::clone(&plan));
+        let mut filling = FillingBuffers::new(Arc::clone(&plan));
         let mut missing: BTreeMap<ExtentId, usize> = BTreeMap::new();
-        while let Some(extent) = stages.next() {
+        while let Some(extent) = filling.next() {
             prop_assert_eq!(extent.index(), missing.len(), "in the order of the plan");
-            prop_assert!(stages.find(ChunkId(stages.chunks(extent).start)).is_none(), "it has no memory yet");
-            stages.open(extent.0);
-            missing.insert(extent, stages.chunks(extent).len());
+            prop_assert!(filling.find(ChunkId(filling.chunks(extent).start)).is_none(), "it has no memory yet");
+            filling.open(extent.0);
+            missing.insert(extent, filling.chunks(extent).len());
         }
         prop_assert_eq!(missing.len(), plan.extents().len());
-        prop_assert!(stages.chunks(ExtentId(missing.len() as u32)).is_empty(), "no such extent");
+        prop_assert!(filling.chunks(ExtentId(missing.len() as u32)).is_empty(), "no such extent");
 
         let mut chunks: Vec<usize> = (0..plan.chunks().len()).collect();
         chunks.sort_by_key(|index| order[index % order.len()]);
         for index in chunks {
             let (chunk, extent) = (ChunkId(index as u32), plan.chunks()[index].extent);
             let nth = plan.chunks()[..index].iter().filter(|before| before.extent == extent).count();
-            prop_assert_eq!(stages.find(chunk), Some((&extent.0, nth)));
-            prop_assert_eq!(stages.find_mut(chunk).copied(), Some(extent.0));
+            prop_assert_eq!(filling.find(chunk), Some((&extent.0, nth)));
+            prop_assert_eq!(filling.find_mut(chunk).copied(), Some(extent.0));
             let left = missing.get_mut(&extent).expect("an extent of the plan");
             *left -= 1;
-            prop_assert_eq!(stages.land(chunk), (*left == 0).then_some((extent, extent.0)));
+            prop_assert_eq!(filling.land(chunk), (*left == 0).then_some((extent, extent.0)));
         }
         prop_assert!(missing.values().all(|&left| left == 0));
     }
@@ -72,10 +72,10 @@ proptest! {
 #[test]
 fn a_whole_buffer_knows_what_it_holds() {
     let (catalog, plan) = plan(&[100, 100 * KIB, 50, 0, 7]);
-    let staged = |extent, buffer| Staged::new(Arc::clone(&catalog), Arc::clone(&plan), ExtentId(extent), buffer);
-    let names = |extent| staged(extent, 0).parts().map(|part| part.tensor.name.to_string()).collect::<Vec<String>>();
+    let filled = |extent, buffer| FilledBuffer::new(Arc::clone(&catalog), Arc::clone(&plan), ExtentId(extent), buffer);
+    let names = |extent| filled(extent, 0).parts().map(|part| part.tensor.name.to_string()).collect::<Vec<String>>();
     assert_eq!([names(0), names(1), names(2)], [vec!["t0"], vec!["t1"], vec!["t2", "t3", "t4"]]);
-    let last = staged(2, 7);
+    let last = filled(2, 7);
     assert_eq!(last.placed_parts().map(|part| part.placement).collect::<Vec<usize>>(), [2, 3, 4]);
     let bytes: Vec<_> = last.parts().map(|part| (part.offset, part.bytes)).collect();
     assert_eq!(bytes, [(0, 0..50), (0, 0..0), (0, 50..57)]);

@@ -5,7 +5,7 @@
 //! theirs are being filled already. The tensors' BLAKE3 takes any bytes in any order: whoever has no file to go on with makes it, and
 //! where nobody is free, the thread that has just had the bytes for their file, in whose cache they are.
 
-use floodtide_core::stream::Staged;
+use floodtide_core::stream::FilledBuffer;
 use floodtide_core::{ContentHashes, FileId};
 use floodtide_memory::pool::PoolBuffer;
 use floodtide_memory::sync::{AtomicBool, Ordering};
@@ -16,8 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of a file, in a buffer that goes back when all of its parts are hashed.
-struct Part {
-    staged: Arc<Staged<PoolBuffer>>,
+struct FileSegment {
+    filled: Arc<FilledBuffer<PoolBuffer>>,
     file: FileId,
     /// Where they are in the file.
     offset: u64,
@@ -27,9 +27,9 @@ struct Part {
     taken: AtomicBool,
 }
 
-impl Part {
+impl FileSegment {
     fn as_bytes(&self) -> &[u8] {
-        &self.staged.buffer()[self.bytes.clone()]
+        &self.filled.buffer()[self.bytes.clone()]
     }
 }
 
@@ -39,13 +39,13 @@ struct File {
     /// How far it is hashed.
     done: u64,
     /// What has come, by offset, and is not hashed yet.
-    waiting: BTreeMap<u64, Arc<Part>>,
+    waiting: BTreeMap<u64, Arc<FileSegment>>,
 }
 
 struct State {
     files: Vec<File>,
     /// Parts whose tensors are not hashed yet.
-    unhashed: VecDeque<Arc<Part>>,
+    unhashed: VecDeque<Arc<FileSegment>>,
     /// Threads that wait for something to do.
     idle: usize,
     /// Nothing more will come.
@@ -64,8 +64,8 @@ pub(super) struct Hashers {
 
 /// What a thread does next.
 enum Job {
-    File(FileId, Arc<Part>, Sha256),
-    Tensors(Arc<Part>),
+    File(FileId, Arc<FileSegment>, Sha256),
+    Tensors(Arc<FileSegment>),
 }
 
 impl Hashers {
@@ -78,20 +78,20 @@ impl Hashers {
     }
 
     /// Takes a buffer of a stream whose tensors are the files, by their numbers.
-    pub(super) fn push(&self, staged: Staged<PoolBuffer>) {
-        let staged = Arc::new(staged);
-        let parts = staged.parts().filter(|part| !part.bytes.is_empty()).map(|part| {
-            let (file, offset, bytes) = (part.tensor.file, part.offset, part.bytes);
-            Arc::new(Part { staged: Arc::clone(&staged), file, offset, bytes, taken: AtomicBool::new(false) })
+    pub(super) fn push(&self, filled: FilledBuffer<PoolBuffer>) {
+        let filled = Arc::new(filled);
+        let segments = filled.segments().filter(|segment| !segment.bytes.is_empty()).map(|segment| {
+            let (file, offset, bytes) = (segment.tensor.file, segment.offset, segment.bytes);
+            Arc::new(FileSegment { filled: Arc::clone(&filled), file, offset, bytes, taken: AtomicBool::new(false) })
         });
-        let parts: Vec<Arc<Part>> = parts.collect();
+        let segments: Vec<Arc<FileSegment>> = segments.collect();
         let mut state = self.state.lock();
         if !state.dead {
-            for part in parts {
+            for segment in segments {
                 if self.tensors.is_some() {
-                    state.unhashed.push_back(Arc::clone(&part));
+                    state.unhashed.push_back(Arc::clone(&segment));
                 }
-                state.files[part.file.index()].waiting.insert(part.offset, part);
+                state.files[segment.file.index()].waiting.insert(segment.offset, segment);
             }
         }
         drop(state);
@@ -108,12 +108,12 @@ impl Hashers {
     pub(super) fn work(&self, waits: bool) {
         let _guard = Guard(self);
         while let Some(job) = self.next(waits) {
-            let part = match job {
-                Job::File(file, part, mut hash) => {
-                    hash.update(part.as_bytes());
+            let segment = match job {
+                Job::File(file, segment, mut hash) => {
+                    hash.update(segment.as_bytes());
                     let mut state = self.state.lock();
                     let this = &mut state.files[file.index()];
-                    this.done += part.bytes.len() as u64;
+                    this.done += segment.bytes.len() as u64;
                     this.hash = Some(hash);
                     let others = state.idle > 0;
                     drop(state);
@@ -121,12 +121,12 @@ impl Hashers {
                         self.changed.notify_one();
                         continue;
                     }
-                    part
+                    segment
                 }
-                Job::Tensors(part) => part,
+                Job::Tensors(segment) => segment,
             };
-            if let Some(tensors) = self.tensors.as_ref().filter(|_| !part.taken.swap(true, Ordering::Relaxed)) {
-                tensors.add(part.file, part.offset, part.as_bytes());
+            if let Some(tensors) = self.tensors.as_ref().filter(|_| !segment.taken.swap(true, Ordering::Relaxed)) {
+                tensors.add(segment.file, segment.offset, segment.as_bytes());
             }
         }
     }
@@ -153,9 +153,9 @@ impl Hashers {
             let done = file.done;
             return Some(Job::File(FileId(number as u32), file.waiting.remove(&done)?, file.hash.take()?));
         }
-        while let Some(part) = state.unhashed.pop_front() {
-            if !part.taken.load(Ordering::Relaxed) {
-                return Some(Job::Tensors(part));
+        while let Some(segment) = state.unhashed.pop_front() {
+            if !segment.taken.load(Ordering::Relaxed) {
+                return Some(Job::Tensors(segment));
             }
         }
         None

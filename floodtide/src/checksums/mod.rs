@@ -98,7 +98,7 @@ impl Sums {
                 match stream.next_buffer() {
                     None => break Ok(()),
                     Some(Err(error)) => break Err(error),
-                    Some(Ok(staged)) => hashers.push(staged),
+                    Some(Ok(filled)) => hashers.push(filled),
                 }
                 if threads.is_empty() {
                     // The system gives no thread.

@@ -162,7 +162,7 @@ impl Converter {
         let (from, to) = (from.as_ref(), to.as_ref());
         let _span = tracing::info_span!("convert", from = %from.display(), to = %to.display()).entered();
         let stream = self.loader().stream(from)?;
-        let source = stream.source()?;
+        let source = stream.input()?;
         let catalog = Arc::clone(&source.catalog);
         let selected = self.loader.selection_choice().resolve(&catalog)?;
         let options = Options { writer: self.writer()?, split: self.split, renames: self.renames.clone() };

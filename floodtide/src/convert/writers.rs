@@ -4,7 +4,7 @@ use super::files::Files;
 use crate::error::Error;
 use crate::runtime::TICK;
 use floodtide_core::convert::Layout;
-use floodtide_core::stream::{Sink, Staged};
+use floodtide_core::stream::{FilledBuffer, Sink};
 use floodtide_memory::pool::PoolBuffer;
 use floodtide_memory::sync::Mutex;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ struct Completed {
 
 /// The threads, as what takes a stream in.
 pub(super) struct Writers<'s> {
-    jobs: Sender<Staged<PoolBuffer>>,
+    jobs: Sender<FilledBuffer<PoolBuffer>>,
     /// How many buffers they have at a time.
     depth: usize,
     /// How many buffers have been taken and not given back.
@@ -111,7 +111,7 @@ impl Sink<PoolBuffer> for Writers<'_> {
         Poll::Pending
     }
 
-    fn start(&mut self, buffer: Staged<PoolBuffer>) -> Result<(), Error> {
+    fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), Error> {
         // The threads wait for jobs as long as this is there.
         self.jobs.send(buffer).map_err(|_| contract("nobody writes"))?;
         self.held += 1;
@@ -151,16 +151,16 @@ fn contract(what: &'static str) -> Error {
 }
 
 /// Writes one buffer after another, until there are no more.
-fn run(queue: &Mutex<Receiver<Staged<PoolBuffer>>>, completed: &Mutex<Completed>, work: Work<'_>) {
+fn run(queue: &Mutex<Receiver<FilledBuffer<PoolBuffer>>>, completed: &Mutex<Completed>, work: Work<'_>) {
     loop {
         let job = queue.lock().recv();
-        let Ok(staged) = job else { return };
+        let Ok(filled) = job else { return };
         // A buffer that never came back would be waited for for ever.
-        let written = catch_unwind(AssertUnwindSafe(|| write(&staged, work)));
+        let written = catch_unwind(AssertUnwindSafe(|| write(&filled, work)));
         let end = written.unwrap_or_else(|_| Err(contract("a thread that writes panicked")));
         let waker = {
             let mut completed = completed.lock();
-            completed.buffers.push_back(end.map(|()| staged.into_buffer()));
+            completed.buffers.push_back(end.map(|()| filled.into_buffer()));
             completed.waker.take()
         };
         if let Some(waker) = waker {
@@ -177,21 +177,21 @@ struct Run {
     bytes: Range<usize>,
 }
 
-fn write(staged: &Staged<PoolBuffer>, work: Work<'_>) -> Result<(), Error> {
+fn write(filled: &FilledBuffer<PoolBuffer>, work: Work<'_>) -> Result<(), Error> {
     let mut run: Option<Run> = None;
-    for part in staged.parts() {
+    for part in filled.parts() {
         // What shares its bytes with another is written as that one.
         let Some(to) = work.layout.destination(part.tensor.id).filter(|_| !part.bytes.is_empty()) else { continue };
         let next = Run { file: to.file, offset: to.offset + part.offset, bytes: part.bytes };
         run = match run {
             Some(run) if run.goes_on_with(&next) => Some(Run { bytes: run.bytes.start..next.bytes.end, ..run }),
             run => {
-                write_run(staged, run, work)?;
+                write_run(filled, run, work)?;
                 Some(next)
             }
         };
     }
-    write_run(staged, run, work)
+    write_run(filled, run, work)
 }
 
 impl Run {
@@ -203,12 +203,12 @@ impl Run {
     }
 }
 
-fn write_run(staged: &Staged<PoolBuffer>, run: Option<Run>, work: Work<'_>) -> Result<(), Error> {
+fn write_run(filled: &FilledBuffer<PoolBuffer>, run: Option<Run>, work: Work<'_>) -> Result<(), Error> {
     let Some(Run { file, offset, bytes }) = run else { return Ok(()) };
     if work.cancelled.load(Ordering::Relaxed) {
         return Err(floodtide_core::Error::Cancelled.into());
     }
-    let bytes = &staged.buffer()[bytes];
+    let bytes = &filled.buffer()[bytes];
     work.files.write(file, offset, bytes)?;
     work.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     Ok(())

@@ -2,7 +2,7 @@
 //! lands and when; this carries it out and tells the trace.
 
 use super::{LoadTask, Provider};
-use floodtide_core::detour::{Detour, Detoured, Spans};
+use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision, ProbeWindow};
 use floodtide_core::strategy::Route;
 use floodtide_core::tune::Tuner;
 use floodtide_core::{Engine, EngineHandle, HumanBytes, Plan, RouteId};
@@ -21,7 +21,7 @@ fn gathers(plan: &Plan) -> bool {
 #[derive(Debug)]
 pub(super) struct Tuning {
     tuner: Tuner,
-    detour: Detour,
+    fallback: DirectIoFallback,
 }
 
 impl Tuning {
@@ -30,7 +30,7 @@ impl Tuning {
         let (start, most) = route.in_flight(gathers(plan));
         let least = if most > start { route.workers.max(1).min(probe::cpus()) } else { start };
         let tuner = Tuner::new(as_reads(start), as_reads(least), as_reads(most));
-        Self { tuner, detour: Detour::new(route.expected, Spans::default()) }
+        Self { tuner, fallback: DirectIoFallback::new(route.profiled_direct_rate, ProbeWindow::default()) }
     }
 
     /// Gives an engine the first number of reads in flight.
@@ -58,10 +58,10 @@ impl<P: Provider> LoadTask<P> {
         let (route, state) = (&self.planned.strategy.routes[id.index()], &self.routes[id.index()]);
         // Locked until the engine has it, so that two answers do not overtake one another.
         let mut tuning = state.tuning.lock();
-        if !tuning.detour.is_over() {
+        if !tuning.fallback.is_over() {
             let in_flight = self.with(|engine| engine.in_flight_bytes());
-            if let Some(turn) = tuning.detour.landed(now, bytes, in_flight) {
-                self.turn(id, turn);
+            if let Some(decision) = tuning.fallback.landed(now, bytes, in_flight) {
+                self.decision(id, decision);
             }
         }
         let Some(window) = tuning.tuner.landed(now, bytes) else { return };
@@ -78,13 +78,13 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    fn turn(&self, id: RouteId, turn: Detoured) {
+    fn follow(&self, id: RouteId, decision: FallbackDecision) {
         let rate = HumanBytes;
-        let expected = self.planned.strategy.routes[id.index()].expected.unwrap_or(0);
-        let through_cache = !matches!(turn, Detoured::Back(_));
-        self.with(|engine| engine.set_through_cache(id, through_cache));
-        if let Detoured::Keep(compared) | Detoured::Back(compared) = turn {
-            let then = if through_cache { "so the rest was read so" } else { "so the rest was read past it again" };
+        let expected = self.planned.strategy.routes[id.index()].profiled_direct_rate.unwrap_or(0);
+        let buffered = !matches!(decision, FallbackDecision::Back(_));
+        self.with(|engine| engine.set_buffered(id, buffered));
+        if let FallbackDecision::Keep(compared) | FallbackDecision::Back(compared) = decision {
+            let then = if buffered { "so the rest was read so" } else { "so the rest was read past it again" };
             let why = format!(
                 "direct reads brought {}/s, where the profile has {}/s; through the page cache it was {}/s, {then}",
                 rate(compared.direct),
@@ -93,9 +93,9 @@ impl<P: Provider> LoadTask<P> {
             );
             self.note("fallback", why);
         }
-        tracing::debug!(?turn, "another way to read");
+        tracing::debug!(?decision, "another way to read");
         if let Some(trace) = self.planned.phases.trace() {
-            trace.turned(turn);
+            trace.fell_back(decision);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{State, TensorStream};
 use crate::error::Error;
 use crate::tensors::{Report, Tensor};
-use floodtide_core::stream::StagedSource;
+use floodtide_core::stream::FilledBufferStream;
 use futures_core::Stream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -44,14 +44,14 @@ impl Stream for AsyncTensorStream {
                 return Poll::Ready(None);
             }
             let polled = match stream.start(false) {
-                Ok(running) => running.poll_staged(context),
+                Ok(running) => running.poll_filled(context),
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
             match polled {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) if stream.queue.is_empty() => return Poll::Ready(None),
                 Poll::Ready(None) => {}
-                Poll::Ready(Some(Ok(staged))) => stream.queue(staged),
+                Poll::Ready(Some(Ok(filled))) => stream.queue(filled),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             }
         }

@@ -25,7 +25,7 @@ use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::storage::StorageFile;
-use floodtide_core::stream::{PumpError, Sink, SinkPump, Staged};
+use floodtide_core::stream::{FilledBuffer, PumpError, Sink, SinkPump};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
     tensor_alignment,
@@ -42,7 +42,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// What is known of a checkpoint before its stream begins.
-pub(crate) struct Source<'a> {
+pub(crate) struct StreamInput<'a> {
     pub(crate) catalog: Arc<Catalog>,
     /// The index's metadata and the files', each key once.
     pub(crate) metadata: &'a [(String, MetadataValue)],
@@ -59,7 +59,7 @@ const MIN_BUFFER: u64 = 64 << 10;
 /// Tensors share buffers of this share of the limit, so that some are filled while others are consumed.
 const BUFFERS: u64 = 8;
 /// Larger shared buffers gain nothing.
-const MAX_SHARED: u64 = 64 << 20;
+const MAX_COALESCED_BYTES: u64 = 64 << 20;
 /// How long a consumer may hold everything before it is told so.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -150,7 +150,7 @@ impl TensorStream {
     }
 
     /// The next buffer, in which tensors may come in parts; waits for it. For whoever takes everything so.
-    pub(crate) fn next_buffer(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+    pub(crate) fn next_buffer(&mut self) -> Option<Result<FilledBuffer<PoolBuffer>, Error>> {
         match self.start(true) {
             Ok(running) => running.next_patiently(),
             Err(error) => Some(Err(error)),
@@ -164,14 +164,14 @@ impl TensorStream {
     }
 
     /// What is known of the checkpoint before the stream begins.
-    pub(crate) fn source(&self) -> Result<Source<'_>, Error> {
+    pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
         let Checkpoint { catalog, metadata, files, .. } = &**checkpoint;
         let local = |file: &Arc<dyn StorageFile>| {
             (&**file as &dyn Any).downcast_ref::<LocalFile>().map(|file| file.path().to_owned())
         };
         let paths = files.iter().filter_map(local).collect();
-        Ok(Source { catalog: Arc::clone(catalog), metadata, paths })
+        Ok(StreamInput { catalog: Arc::clone(catalog), metadata, paths })
     }
 
     /// How far it is; nothing is known before the first tensor was asked for.
@@ -205,10 +205,10 @@ impl TensorStream {
         for index in plan.without_extent() {
             consume(plan.tensor(catalog, index), 0, &[]);
         }
-        while let Some(staged) = running.next_patiently() {
-            let staged = staged?;
-            for part in staged.parts() {
-                consume(part.tensor, part.offset, &staged.buffer()[part.bytes]);
+        while let Some(filled) = running.next_patiently() {
+            let filled = filled?;
+            for part in filled.parts() {
+                consume(part.tensor, part.offset, &filled.buffer()[part.bytes]);
             }
         }
         self.take_report()
@@ -283,7 +283,7 @@ impl TensorStream {
         if (pool.alignment() as u64) < required_alignment {
             return Err(Error::TensorAlignment { bytes: required_alignment, most: pool.alignment() as u64 });
         }
-        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| shared_bytes(limit));
+        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
         let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
@@ -326,8 +326,8 @@ impl TensorStream {
         self.report().cloned().ok_or_else(|| floodtide_core::Error::Cancelled.into())
     }
 
-    fn queue(&mut self, staged: Staged<PoolBuffer>) {
-        self.queue.extend(Tensor::streamed(staged));
+    fn queue(&mut self, filled: FilledBuffer<PoolBuffer>) {
+        self.queue.extend(Tensor::streamed(filled));
     }
 }
 
@@ -352,8 +352,8 @@ fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
 }
 
 /// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.
-fn shared_bytes(limit: u64) -> u64 {
-    let share = usize::try_from((limit / BUFFERS).min(MAX_SHARED)).unwrap_or(usize::MAX);
+fn coalesced_bytes(limit: u64) -> u64 {
+    let share = usize::try_from((limit / BUFFERS).min(MAX_COALESCED_BYTES)).unwrap_or(usize::MAX);
     SizeClass::within(share).map_or(limit, |class| class.size() as u64)
 }
 
@@ -375,7 +375,7 @@ impl Iterator for TensorStream {
             match running.next() {
                 None if self.queue.is_empty() => return None,
                 None => {}
-                Some(Ok(staged)) => self.queue(staged),
+                Some(Ok(filled)) => self.queue(filled),
                 Some(Err(error)) => return Some(Err(error)),
             }
         }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::runtime::{LoadTask, PlannedLoad, TICK};
 use crate::tensors::Report;
 use crate::trace::Phase;
-use floodtide_core::stream::{Staged, StagedSource};
+use floodtide_core::stream::{FilledBuffer, FilledBufferStream};
 use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress};
 use floodtide_memory::pool::{Pool, PoolBuffer};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl Running {
     }
 
     /// The next buffer, for a consumer that holds none itself; waits for it, as others may have the memory.
-    pub(super) fn next_patiently(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+    pub(super) fn next_patiently(&mut self) -> Option<Result<FilledBuffer<PoolBuffer>, Error>> {
         loop {
             if let Poll::Ready(next) = self.poll(None) {
                 return next;
@@ -92,7 +92,7 @@ impl Running {
     }
 
     /// The next buffer; waits for it.
-    pub(super) fn next(&mut self) -> Option<Result<Staged<PoolBuffer>, Error>> {
+    pub(super) fn next(&mut self) -> Option<Result<FilledBuffer<PoolBuffer>, Error>> {
         loop {
             if let Poll::Ready(next) = self.poll(None) {
                 return next;
@@ -134,7 +134,7 @@ impl Running {
         }
     }
 
-    fn poll(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
+    fn poll(&mut self, waker: Option<&Waker>) -> Poll<Option<Result<FilledBuffer<PoolBuffer>, Error>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -150,14 +150,14 @@ impl Running {
                     self.task.memory_returned();
                 }
                 let PlannedLoad { catalog, plan, .. } = &self.task.planned;
-                Poll::Ready(Some(Ok(Staged::new(Arc::clone(catalog), Arc::clone(plan), extent, buffer))))
+                Poll::Ready(Some(Ok(FilledBuffer::new(Arc::clone(catalog), Arc::clone(plan), extent, buffer))))
             }
             Next::Done | Next::Over => self.end(),
         }
     }
 
     /// The stream's end: its report is there, or what went wrong is the last that comes.
-    fn end(&mut self) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
+    fn end(&mut self) -> Poll<Option<Result<FilledBuffer<PoolBuffer>, Error>>> {
         self.ended = true;
         let phases = &self.task.planned.phases;
         phases.enter(Some(Phase::Settle));
@@ -188,10 +188,10 @@ impl Running {
     }
 }
 
-impl StagedSource<PoolBuffer> for Running {
+impl FilledBufferStream<PoolBuffer> for Running {
     type Error = Error;
 
-    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<PoolBuffer>, Error>>> {
+    fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<PoolBuffer>, Error>>> {
         self.poll(Some(context.waker()))
     }
 }

@@ -1,7 +1,7 @@
 //! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
 
 use crate::runtime::LoadTask;
-use floodtide_core::stream::{Outbox, Stages};
+use floodtide_core::stream::{FillingBuffers, ReorderBuffer};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use floodtide_memory::SplitBuffer;
 use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
@@ -20,12 +20,12 @@ use std::time::Duration;
 pub(super) struct Staging {
     pool: Pool,
     /// Others may use the pool too.
-    shared: bool,
+    pool_is_external: bool,
     plan: Arc<Plan>,
     /// What slices in pieces are read to; it comes on top of the pool's memory, and is little beside that.
     scratch: ScratchPool,
     /// The capacity of buffers that tensors share, so that each serves for the next.
-    shared_bytes: usize,
+    coalesced_bytes: usize,
     /// Woken when the pool may have memory for the next extent.
     on_memory: Waker,
     state: Mutex<State>,
@@ -35,11 +35,11 @@ pub(super) struct Staging {
 
 struct State {
     /// The next extent's place in the pool's queue.
-    asked: Asked,
+    request: BufferRequest,
     /// The bytes of buffers that were provided and not taken.
     ahead: usize,
-    stages: Stages<SplitBuffer<PoolBuffer>>,
-    outbox: Outbox<PoolBuffer>,
+    filling: FillingBuffers<SplitBuffer<PoolBuffer>>,
+    reorder: ReorderBuffer<PoolBuffer>,
     /// Nothing more will land.
     over: bool,
     /// Woken like `ready` is notified.
@@ -47,12 +47,12 @@ struct State {
 }
 
 /// Whether the pool has been asked for the next extent's buffer.
-enum Asked {
-    Not,
+enum BufferRequest {
+    None,
     /// And has not had it yet.
     WorkerState(Get),
     /// By a worker that is just doing so, without the lock: memory may take its time to come.
-    Now,
+    InProgress,
 }
 
 /// What there is for the consumer.
@@ -81,7 +81,7 @@ impl Wake for MemoryWaker {
 impl Staging {
     /// For the extents of a stream's plan. Buffers of up to `buffer_bytes` bytes all get the size of the largest of them.
     pub(super) fn new(
-        (pool, shared): (Pool, bool),
+        (pool, pool_is_external): (Pool, bool),
         plan: &Arc<Plan>,
         buffer_bytes: u64,
         order: Order,
@@ -90,19 +90,19 @@ impl Staging {
         pool.streams().fetch_add(1, Ordering::Relaxed);
         let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
         let state = State {
-            asked: Asked::Not,
+            request: BufferRequest::None,
             ahead: 0,
-            stages: Stages::new(Arc::clone(plan)),
-            outbox: Outbox::new(order, plan.extents().len()),
+            filling: FillingBuffers::new(Arc::clone(plan)),
+            reorder: ReorderBuffer::new(order, plan.extents().len()),
             over: false,
             consumer: None,
         };
         Self {
             pool,
-            shared,
+            pool_is_external: pool_is_external,
             plan: Arc::clone(plan),
             scratch: ScratchPool::new(plan),
-            shared_bytes: sizes.filter(|&bytes| bytes as u64 <= buffer_bytes).max().unwrap_or(0),
+            coalesced_bytes: sizes.filter(|&bytes| bytes as u64 <= buffer_bytes).max().unwrap_or(0),
             on_memory: Waker::from(Arc::new(MemoryWaker(task))),
             state: Mutex::new(state),
             ready: Condvar::new(),
@@ -116,10 +116,10 @@ impl Staging {
     /// What the consumer can have now; if nothing, `waker` is woken when there is something.
     pub(super) fn poll(&self, waker: Option<&Waker>) -> Next {
         let mut state = self.state.lock();
-        if let Some((extent, buffer)) = state.outbox.take() {
+        if let Some((extent, buffer)) = state.reorder.take() {
             state.ahead -= self.bytes_of(extent);
             Next::Buffer(extent, buffer)
-        } else if state.outbox.is_done() {
+        } else if state.reorder.is_done() {
             Next::Done
         } else if state.over {
             Next::Over
@@ -131,7 +131,7 @@ impl Staging {
 
     /// WorkerState until there is something for the consumer, but no longer than `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
-        let nothing = |state: &mut State| !state.outbox.has_ready() && !state.outbox.is_done() && !state.over;
+        let nothing = |state: &mut State| !state.reorder.has_ready() && !state.reorder.is_done() && !state.over;
         drop(self.ready.wait_timeout_while(self.state.lock(), timeout, nothing));
     }
 
@@ -145,10 +145,10 @@ impl Staging {
     fn end(&self, failed: bool) {
         let mut state = self.state.lock();
         let news = !std::mem::replace(&mut state.over, true);
-        let asked = std::mem::replace(&mut state.asked, Asked::Not);
+        let request = std::mem::replace(&mut state.request, BufferRequest::None);
         let unused = failed.then(|| {
             state.ahead = 0;
-            (state.stages.take_open(), state.outbox.take_all())
+            (state.filling.take_open(), state.reorder.take_all())
         });
         if news {
             self.notify(state);
@@ -156,20 +156,20 @@ impl Staging {
             drop(state);
         }
         // Without the lock, as what is given back may wake anybody.
-        drop((asked, unused));
+        drop((request, unused));
     }
 
     /// What a buffer for the extent is asked for with.
     fn bytes_of(&self, extent: ExtentId) -> usize {
         let bytes = self.plan.extents()[extent.index()].buffer_bytes;
-        if bytes <= self.shared_bytes { self.shared_bytes } else { bytes }
+        if bytes <= self.coalesced_bytes { self.coalesced_bytes } else { bytes }
     }
 
     /// Whether so many bytes more may be read before the consumer has taken what there is. Of a pool that others use too a
     /// stream takes only its share for that, so that streams whose consumers take turns do not starve one another.
     fn may_read_ahead(&self, state: &State, bytes: usize) -> bool {
         let streams = self.pool.streams().load(Ordering::Relaxed).max(1);
-        !self.shared || state.ahead == 0 || state.ahead + bytes <= self.pool.stats().limit / (2 * streams)
+        !self.pool_is_external || state.ahead == 0 || state.ahead + bytes <= self.pool.stats().limit / (2 * streams)
     }
 
     /// Wakes the consumer, after the lock is gone.
@@ -184,7 +184,7 @@ impl Staging {
 
     /// The chunks' places in their extent's buffer.
     fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<SplitBuffer<PoolBuffer>, CoreError> {
-        let chunks = state.stages.chunks(extent);
+        let chunks = state.filling.chunks(extent);
         let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
         SplitBuffer::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
             .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
@@ -192,7 +192,7 @@ impl Staging {
 
     /// The bytes of a buffer that its chunks' reads write, or what is gathered from them: their places lie side by side.
     fn written(&self, state: &State, extent: ExtentId) -> Range<usize> {
-        let chunks = state.stages.chunks(extent);
+        let chunks = state.filling.chunks(extent);
         let chunks = &self.plan.chunks()[chunks.start as usize..chunks.end as usize];
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return 0..0 };
         let end = match self.plan.gather(last) {
@@ -208,7 +208,7 @@ impl BufferProvider for Staging {
 
     fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
         let mut state = self.state.lock();
-        match state.stages.next() {
+        match state.filling.next() {
             // Another worker was faster.
             Some(next) if extent < next => return Ok(true),
             None => return Ok(true),
@@ -216,11 +216,11 @@ impl BufferProvider for Staging {
             _ => {}
         }
         let bytes = self.bytes_of(extent);
-        let mut get = match std::mem::replace(&mut state.asked, Asked::Now) {
-            Asked::WorkerState(get) => get,
-            Asked::Not if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
+        let mut get = match std::mem::replace(&mut state.request, BufferRequest::InProgress) {
+            BufferRequest::WorkerState(get) => get,
+            BufferRequest::None if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
             before => {
-                state.asked = before;
+                state.request = before;
                 return Ok(false);
             }
         };
@@ -232,16 +232,16 @@ impl BufferProvider for Staging {
             drop(state);
             return Ok(false);
         }
-        state.asked = Asked::Not;
+        state.request = BufferRequest::None;
         match answer {
             Poll::Pending => {
-                state.asked = Asked::WorkerState(get);
+                state.request = BufferRequest::WorkerState(get);
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
                 let split = self.cut(&state, extent, buffer)?;
                 state.ahead += bytes;
-                state.stages.open(split);
+                state.filling.open(split);
                 Ok(true)
             }
             // The system may have more when what is lent has come back; it is asked again before long.
@@ -251,7 +251,7 @@ impl BufferProvider for Staging {
     }
 
     fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
-        let slice = self.state.lock().stages.find(chunk).and_then(|(split, slot)| split.take(slot));
+        let slice = self.state.lock().filling.find(chunk).and_then(|(split, slot)| split.take(slot));
         let what = "a chunk was taken twice, or before its extent had a buffer";
         let slice = slice.ok_or(CoreError::Contract { what })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], slice)
@@ -261,9 +261,9 @@ impl BufferProvider for Staging {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
         buffer.settle();
         let mut state = self.state.lock();
-        let Some((extent, split)) = state.stages.land(chunk) else { return Ok(()) };
+        let Some((extent, split)) = state.filling.land(chunk) else { return Ok(()) };
         let Some(buffer) = split.into_filled(self.written(&state, extent)) else { return Ok(()) };
-        if state.outbox.land(extent, buffer) {
+        if state.reorder.land(extent, buffer) {
             self.notify(state);
         }
         Ok(())
@@ -284,7 +284,7 @@ impl fmt::Debug for Staging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Staging")
             .field("pool", &self.pool)
-            .field("shared_bytes", &self.shared_bytes)
+            .field("coalesced_bytes", &self.coalesced_bytes)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! A sink that writes.
 
-use floodtide_core::stream::{Sink, Staged};
+use floodtide_core::stream::{FilledBuffer, Sink};
 use floodtide_memory::pool::PoolBuffer;
 use std::io::{self, Write};
 use std::task::{Context, Poll};
@@ -60,7 +60,7 @@ impl<W: Write> Sink<PoolBuffer> for WriterSink<W> {
         Poll::Ready(Ok(()))
     }
 
-    fn start(&mut self, buffer: Staged<PoolBuffer>) -> io::Result<()> {
+    fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> io::Result<()> {
         for part in buffer.parts() {
             let bytes = &buffer.buffer()[part.bytes];
             self.writer.write_all(bytes)?;

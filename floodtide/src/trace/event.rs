@@ -70,7 +70,7 @@ pub(super) enum What {
         reads: u32,
         bytes_per_second: Option<u64>,
     },
-    Turned {
+    Fallback {
         at: Nanos,
         about: Value,
     },
@@ -155,7 +155,7 @@ impl<W: Write> Writer<W> {
                 }
                 Ok(())
             }
-            What::Turned { at, about } => {
+            What::Fallback { at, about } => {
                 self.open(load, "turned", "load", "i", PHASES, at)?;
                 write!(self.out, r#","s":"p","args":{about}}}"#)
             }

@@ -4,7 +4,7 @@ use super::event::{Event, Nanos, SIGNATURE, What, Writer};
 use super::reads::Worker;
 use super::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use crate::error::Error;
-use floodtide_core::detour::{Compared, Detoured};
+use floodtide_core::direct_io_fallback::{ComparedRates, FallbackDecision};
 use floodtide_core::strategy::{Route, Strategy};
 use floodtide_memory::sync::Mutex;
 use floodtide_memory::sync::{AtomicU32, AtomicU64, Ordering};
@@ -255,18 +255,18 @@ impl LoadTrace for Handle {
         load.send(What::Tuned { at: load.now(), reads, bytes_per_second });
     }
 
-    fn turned(&self, turn: Detoured) {
+    fn fell_back(&self, decision: FallbackDecision) {
         let load = &self.0;
-        let about = match turn {
-            Detoured::Try => json!({ "to": "the page cache, to try it" }),
-            Detoured::Keep(Compared { direct, buffered }) => {
+        let about = match decision {
+            FallbackDecision::Try => json!({ "to": "the page cache, to try it" }),
+            FallbackDecision::Keep(ComparedRates { direct, buffered }) => {
                 json!({ "to": "the page cache", "direct_bytes_per_second": direct, "buffered_bytes_per_second": buffered })
             }
-            Detoured::Back(Compared { direct, buffered }) => {
+            FallbackDecision::Back(ComparedRates { direct, buffered }) => {
                 json!({ "to": "direct reads", "direct_bytes_per_second": direct, "buffered_bytes_per_second": buffered })
             }
         };
-        load.send(What::Turned { at: load.now(), about });
+        load.send(What::Fallback { at: load.now(), about });
     }
 
     fn populated(&self, step: &Populated) {

@@ -11,7 +11,7 @@ mod reads;
 pub use file::TraceFile;
 
 use floodtide_core::FileId;
-use floodtide_core::detour::Detoured;
+use floodtide_core::direct_io_fallback::FallbackDecision;
 use floodtide_core::middleware::Tracer;
 use floodtide_core::strategy::Strategy;
 use floodtide_memory::sync::Mutex;
@@ -44,8 +44,8 @@ pub trait LoadTrace: Send + Sync {
     }
 
     /// A load takes another way to read, as direct reads bring far less than the profile says.
-    fn turned(&self, turn: Detoured) {
-        let _ = turn;
+    fn fell_back(&self, decision: FallbackDecision) {
+        let _ = decision;
     }
 
     /// A part of a mapped file has been made resident.

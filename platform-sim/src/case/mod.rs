@@ -16,7 +16,7 @@ use crate::selection::KnownSelection;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
-use floodtide_core::detour::Spans;
+use floodtide_core::direct_io_fallback::ProbeWindow;
 use floodtide_core::{Alignment, Buffers, ByteRange, DirectLimits, Order};
 use sizes::Sizes;
 
@@ -95,7 +95,7 @@ pub struct Case {
     /// The reads in flight that a tuner may go up to from `workers` times `depth`; `None` leaves it at that.
     pub most_in_flight: Option<u32>,
     /// The bytes per second that direct reads are expected to bring, and over how many bytes that is watched; `None` expects nothing.
-    pub expected: Option<(u64, Spans)>,
+    pub profiled_direct_rate: Option<(u64, ProbeWindow)>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
     /// The widest gap that is read along between tensors.
@@ -138,7 +138,7 @@ impl Case {
             workers: 2,
             depth: 4,
             most_in_flight: None,
-            expected: None,
+            profiled_direct_rate: None,
             chunk_bytes: 64 << 10,
             max_merge_gap: 128 << 10,
             max_read_gap: 128 << 10,
@@ -218,9 +218,12 @@ impl Case {
             deadline: 3600 * SECOND,
             checkpoint,
             // Of so few bytes nothing is learned, but reads change their ways in the middle, whatever else happens.
-            expected: draw.chance(250_000).then(|| {
-                let spans = Spans { watched: draw.magnitude(1..=1 << 20), tried: draw.magnitude(1..=1 << 20) };
-                (*draw.of(&[1 << 20, 1 << 30, u64::MAX]), spans)
+            profiled_direct_rate: draw.chance(250_000).then(|| {
+                let window = ProbeWindow {
+                    direct_bytes: draw.magnitude(1..=1 << 20),
+                    buffered_bytes: draw.magnitude(1..=1 << 20),
+                };
+                (*draw.of(&[1 << 20, 1 << 30, u64::MAX]), window)
             }),
         }
     }

@@ -92,7 +92,7 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::BufferTooSmall { .. }))),
             u64::from(matches!(report.result, Err(Error::TooManyBuffers { .. }))),
             report.retuned,
-            report.turned,
+            report.fallbacks,
             report.cached_reads,
             report.gathered,
             report.cached_gathered,

@@ -42,7 +42,7 @@ fn span(event: &Value) -> (u64, u64) {
     (nanos("ts"), nanos("ts") + nanos("dur"))
 }
 
-/// Spans of one track are within each other, or apart.
+/// ProbeWindow of one track are within each other, or apart.
 fn assert_nested(events: &[Value]) {
     let mut tracks: BTreeMap<(u64, u64), Vec<(u64, u64)>> = BTreeMap::new();
     for event in events.iter().filter(|event| event["ph"] == "X") {

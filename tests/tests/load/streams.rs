@@ -1,7 +1,7 @@
 //! Streams: what they deliver, in which order, in which parts and to whom, and how they end.
 
 use floodtide::pool::PoolBuffer;
-use floodtide::sink::{PumpError, Sink, Staged, WriterSink};
+use floodtide::sink::{FilledBuffer, PumpError, Sink, WriterSink};
 use floodtide::storage::StorageError;
 use floodtide::{Alignment, Error, ErrorKind, Loader, Order, Selection, StreamOptions, Tensor};
 use floodtide_core::Error as CoreError;
@@ -184,7 +184,7 @@ impl Sink<PoolBuffer> for Slow {
         Poll::Pending
     }
 
-    fn start(&mut self, buffer: Staged<PoolBuffer>) -> Result<(), String> {
+    fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), String> {
         self.bytes += buffer.parts().map(|part| part.bytes.len()).sum::<usize>();
         self.held.push((0, self.next, buffer.into_buffer()));
         self.next += 1;

@@ -1,7 +1,7 @@
 //! A pump between a stream and a sink that do as a test says.
 
 use super::plan;
-use crate::stream::{PumpError, Sink, SinkPump, Staged, StagedSource};
+use crate::stream::{FilledBuffer, FilledBufferStream, PumpError, Sink, SinkPump};
 use crate::units::ExtentId;
 use alloc::collections::VecDeque;
 use alloc::string::ToString;
@@ -35,15 +35,15 @@ impl Source {
     }
 }
 
-impl StagedSource<u32> for Source {
+impl FilledBufferStream<u32> for Source {
     type Error = Why;
 
-    fn poll_staged(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Staged<u32>, Why>>> {
+    fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<u32>, Why>>> {
         assert!(!self.ended, "nothing is asked for after the end");
         if self.next < self.whole {
             self.next += 1;
             let (catalog, plan) = plan(&[100]);
-            return Poll::Ready(Some(Ok(Staged::new(catalog, plan, ExtentId(0), self.next - 1))));
+            return Poll::Ready(Some(Ok(FilledBuffer::new(catalog, plan, ExtentId(0), self.next - 1))));
         }
         let Some(end) = self.end else {
             self.waker = Some(context.waker().clone());
@@ -133,7 +133,7 @@ impl Sink<u32> for Device {
         if self.ready { Poll::Ready(Ok(())) } else { self.pending(context) }
     }
 
-    fn start(&mut self, buffer: Staged<u32>) -> Result<(), Why> {
+    fn start(&mut self, buffer: FilledBuffer<u32>) -> Result<(), Why> {
         self.calls += 1;
         assert!(core::mem::take(&mut self.ready), "it is given a buffer without being ready");
         if let Some(why) = self.rejects {
@@ -307,7 +307,7 @@ impl Sink<u32> for Lost {
         Poll::Ready(Ok(()))
     }
 
-    fn start(&mut self, _: Staged<u32>) -> Result<(), Why> {
+    fn start(&mut self, _: FilledBuffer<u32>) -> Result<(), Why> {
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 /// Holds whole buffers back until it is their turn. Extents are numbered in the order of the plan.
 #[derive(Debug)]
-pub struct Outbox<B> {
+pub struct ReorderBuffer<B> {
     /// Those whose turn it is.
     ready: VecDeque<(ExtentId, B)>,
     /// In an order other than that of arrival: those that came before their turn.
@@ -18,7 +18,7 @@ pub struct Outbox<B> {
     total: usize,
 }
 
-impl<B> Outbox<B> {
+impl<B> ReorderBuffer<B> {
     /// For so many extents.
     #[must_use]
     pub fn new(order: Order, extents: usize) -> Self {
@@ -71,20 +71,20 @@ mod tests {
     use alloc::vec::Vec;
 
     fn deliver(order: Order) -> Vec<u32> {
-        let mut outbox = Outbox::new(order, 4);
+        let mut reorder = ReorderBuffer::new(order, 4);
         let mut taken = Vec::new();
         for extent in [2, 0, 3, 1] {
-            let fresh = outbox.land(ExtentId(extent), extent * 10);
+            let fresh = reorder.land(ExtentId(extent), extent * 10);
             let before = taken.len();
-            assert!(!outbox.is_done());
-            assert_eq!(outbox.has_ready(), fresh);
-            while let Some((ExtentId(extent), buffer)) = outbox.take() {
+            assert!(!reorder.is_done());
+            assert_eq!(reorder.has_ready(), fresh);
+            while let Some((ExtentId(extent), buffer)) = reorder.take() {
                 assert_eq!(buffer, extent * 10);
                 taken.push(extent);
             }
             assert_eq!(fresh, taken.len() > before);
         }
-        assert!(outbox.is_done() && !outbox.has_ready());
+        assert!(reorder.is_done() && !reorder.has_ready());
         taken
     }
 

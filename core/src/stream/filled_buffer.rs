@@ -1,14 +1,14 @@
 //! A whole buffer with what it holds.
 
 use crate::catalog::{Catalog, TensorInfo};
-use crate::plan::{Part, Plan};
+use crate::plan::{PlacedPart, Plan};
 use crate::units::ExtentId;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
 
 /// A buffer of a stream that is whole. Dropping it makes room for what is still to be read.
-pub struct Staged<B> {
+pub struct FilledBuffer<B> {
     catalog: Arc<Catalog>,
     plan: Arc<Plan>,
     extent: ExtentId,
@@ -17,7 +17,7 @@ pub struct Staged<B> {
 
 /// Bytes of a tensor in a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StagedPart<'a> {
+pub struct TensorPart<'a> {
     /// The tensor, or the slice of it that was selected.
     pub tensor: TensorInfo<'a>,
     /// The first of these bytes, counted from its start.
@@ -26,7 +26,7 @@ pub struct StagedPart<'a> {
     pub bytes: Range<usize>,
 }
 
-impl<B> Staged<B> {
+impl<B> FilledBuffer<B> {
     /// The buffer of an extent of that plan, of that catalog.
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, extent: ExtentId, buffer: B) -> Self {
         Self { catalog, plan, extent, buffer }
@@ -39,15 +39,15 @@ impl<B> Staged<B> {
     }
 
     /// What it holds, in the order of the file. A tensor without a byte has an empty part.
-    pub fn parts(&self) -> impl Iterator<Item = StagedPart<'_>> {
+    pub fn parts(&self) -> impl Iterator<Item = TensorPart<'_>> {
         self.placed_parts().map(|part| {
             let tensor = self.plan.tensor(&self.catalog, part.placement);
-            StagedPart { tensor, offset: part.offset, bytes: part.bytes }
+            TensorPart { tensor, offset: part.offset, bytes: part.bytes }
         })
     }
 
     /// The same by placements of the plan.
-    pub fn placed_parts(&self) -> impl Iterator<Item = Part> + '_ {
+    pub fn placed_parts(&self) -> impl Iterator<Item = PlacedPart> + '_ {
         self.plan.parts(self.extent)
     }
 
@@ -76,8 +76,8 @@ impl<B> Staged<B> {
     }
 }
 
-impl<B> fmt::Debug for Staged<B> {
+impl<B> fmt::Debug for FilledBuffer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Staged").field("extent", &self.extent).finish_non_exhaustive()
+        f.debug_struct("FilledBuffer").field("extent", &self.extent).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 #[derive(Debug)]
-struct Stage<M> {
+struct FillingBuffer<M> {
     memory: M,
     /// The chunks that have not landed yet.
     missing: u32,
@@ -16,16 +16,16 @@ struct Stage<M> {
 
 /// The extents of a stream whose buffers are being filled. `M` is an extent's memory while it is handed out in chunks.
 #[derive(Debug)]
-pub struct Stages<M> {
+pub struct FillingBuffers<M> {
     plan: Arc<Plan>,
     /// By extent: its first chunk; one more for the end.
     first_chunks: Vec<u32>,
     /// How many have been opened: they are in the order of the plan.
     opened: u32,
-    open: BTreeMap<ExtentId, Stage<M>>,
+    open: BTreeMap<ExtentId, FillingBuffer<M>>,
 }
 
-impl<M> Stages<M> {
+impl<M> FillingBuffers<M> {
     /// None is open yet.
     #[must_use]
     pub fn new(plan: Arc<Plan>) -> Self {
@@ -59,32 +59,32 @@ impl<M> Stages<M> {
         let extent = ExtentId(self.opened);
         let missing = self.chunks(extent).len() as u32;
         self.opened += 1;
-        self.open.insert(extent, Stage { memory, missing });
+        self.open.insert(extent, FillingBuffer { memory, missing });
     }
 
     /// The memory of a chunk's extent, and which of its chunks that one is.
     #[must_use]
     pub fn find(&self, chunk: ChunkId) -> Option<(&M, usize)> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
-        let stage = self.open.get(&extent)?;
-        Some((&stage.memory, (chunk.0 - self.first_chunks[extent.index()]) as usize))
+        let filling = self.open.get(&extent)?;
+        Some((&filling.memory, (chunk.0 - self.first_chunks[extent.index()]) as usize))
     }
 
     /// The memory of a chunk's extent.
     pub fn find_mut(&mut self, chunk: ChunkId) -> Option<&mut M> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
-        self.open.get_mut(&extent).map(|stage| &mut stage.memory)
+        self.open.get_mut(&extent).map(|filling| &mut filling.memory)
     }
 
     /// Books a chunk that has landed. When it was its extent's last, the memory comes back.
     pub fn land(&mut self, chunk: ChunkId) -> Option<(ExtentId, M)> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
-        let stage = self.open.get_mut(&extent)?;
-        stage.missing -= 1;
-        if stage.missing > u32::from(seeded_bug!(BufferReusedInFlight)) {
+        let filling = self.open.get_mut(&extent)?;
+        filling.missing -= 1;
+        if filling.missing > u32::from(seeded_bug!(BufferReusedInFlight)) {
             return None;
         }
-        self.open.remove(&extent).map(|stage| (extent, stage.memory))
+        self.open.remove(&extent).map(|filling| (extent, filling.memory))
     }
 
     /// Takes all memory out, as the stream is over.
