@@ -229,7 +229,7 @@ fn document(planned: &Planned) -> Value {
         "depth": route.depth,
         "chunk_bytes": route.chunk_bytes,
         "most_in_flight": route.most_in_flight,
-        "uncached": route.uncached,
+        "uncached": route.dont_cache,
         "huge_pages": strategy.huge_pages,
         "tensors": plan.placements().len(),
         "selected_bytes": plan.selected_bytes(),

@@ -3,7 +3,7 @@
 use crate::args::VerifyArgs;
 use crate::load::watched;
 use crate::output::{self, Facts, Failure};
-use floodtide::{Difference, Error, Inspected, Loader, StreamOptions, Verdict, read_manifest};
+use floodtide::{Error, Inspected, Loader, Mismatch, StreamOptions, VerifyReport, read_manifest};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
         Err(errors) => return broken(args, &errors),
     };
     output::warn(&inspected.warnings);
-    let verdict = match manifest {
+    let report = match manifest {
         None => None,
         Some(manifest) => {
             let files = output::count(inspected.catalog.files().len(), "file");
@@ -28,11 +28,11 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
         }
     };
     let shown = if args.json {
-        output::print_json(&document(args, &inspected, verdict.as_ref()))
+        output::print_json(&document(args, &inspected, report.as_ref()))
     } else {
-        show(&inspected, verdict.as_ref())
+        show(&inspected, report.as_ref())
     };
-    output::judge(shown, verdict.is_none_or(|verdict| verdict.is_same()))
+    output::judge(shown, report.is_none_or(|report| report.is_same()))
 }
 
 /// The structure is not valid; what the files hold is not looked at then.
@@ -51,7 +51,7 @@ fn complain(errors: &[Error]) {
     errors.iter().for_each(|error| output::complain("error", &error.to_string()));
 }
 
-fn show(inspected: &Inspected, verdict: Option<&Verdict>) -> Result<(), Failure> {
+fn show(inspected: &Inspected, report: Option<&VerifyReport>) -> Result<(), Failure> {
     let catalog = &inspected.catalog;
     let (tensors, files) = (catalog.len(), catalog.files().len());
     let valid = format!(
@@ -62,28 +62,28 @@ fn show(inspected: &Inspected, verdict: Option<&Verdict>) -> Result<(), Failure>
     );
     let mut facts = vec![("structure", valid)];
     let mut out = output::stdout();
-    if let Some(verdict) = verdict {
-        for difference in &verdict.differences {
-            writeln!(out, "{difference}")?;
+    if let Some(report) = report {
+        for mismatch in &report.mismatches {
+            writeln!(out, "{mismatch}")?;
         }
         let tensors = output::count(tensors, "tensor");
-        let files = output::count(verdict.files, "file");
+        let files = output::count(report.files, "file");
         facts.push((
             "content",
-            match verdict.differences.len() {
+            match report.mismatches.len() {
                 0 => format!("{tensors} and {files}: as the manifest says"),
                 count => format!("{tensors} and {files}: {}", output::count(count, "difference")),
             },
         ));
-        let rate = output::gib_per_second(verdict.bytes, verdict.elapsed);
-        let time = output::duration(verdict.elapsed);
-        facts.push(("read", format!("{} in {time}, {rate:.2} GiB/s", output::bytes(verdict.bytes))));
+        let rate = output::gib_per_second(report.bytes, report.elapsed);
+        let time = output::duration(report.elapsed);
+        facts.push(("read", format!("{} in {time}, {rate:.2} GiB/s", output::bytes(report.bytes))));
     }
     write!(out, "{}", Facts(facts))?;
     Ok(out.flush()?)
 }
 
-fn document(args: &VerifyArgs, inspected: &Inspected, verdict: Option<&Verdict>) -> Value {
+fn document(args: &VerifyArgs, inspected: &Inspected, report: Option<&VerifyReport>) -> Value {
     let catalog = &inspected.catalog;
     let mut document = json!({
         "path": args.path.to_string_lossy(),
@@ -93,39 +93,39 @@ fn document(args: &VerifyArgs, inspected: &Inspected, verdict: Option<&Verdict>)
         "tensors": catalog.len(),
         "files": catalog.files().len(),
         "warnings": inspected.warnings,
-        "same": verdict.map(Verdict::is_same),
+        "same": report.map(VerifyReport::is_same),
     });
-    if let Some(verdict) = verdict {
-        document["differences"] = verdict.differences.iter().map(row).collect();
-        document["bytes"] = verdict.bytes.into();
-        document["seconds"] = verdict.elapsed.as_secs_f64().into();
+    if let Some(report) = report {
+        document["differences"] = report.mismatches.iter().map(row).collect();
+        document["bytes"] = report.bytes.into();
+        document["seconds"] = report.elapsed.as_secs_f64().into();
     }
     document
 }
 
-fn row(difference: &Difference) -> Value {
-    let mut row = match difference {
-        Difference::TensorContent { tensor, file, start, end, expected, found } => json!({
+fn row(mismatch: &Mismatch) -> Value {
+    let mut row = match mismatch {
+        Mismatch::TensorContent { tensor, file, start, end, expected, found } => json!({
             "tensor": tensor, "file": file, "start": start, "end": end,
             "expected": expected.to_string(), "found": found.to_string(),
         }),
-        Difference::TensorKind { tensor, dtype, shape, manifest_dtype, manifest_shape } => json!({
+        Mismatch::TensorKind { tensor, dtype, shape, manifest_dtype, manifest_shape } => json!({
             "tensor": tensor,
             "expected": {"dtype": manifest_dtype.name(), "shape": manifest_shape},
             "found": {"dtype": dtype.name(), "shape": shape},
         }),
-        Difference::TensorMissing { tensor } => json!({"tensor": tensor}),
-        Difference::TensorAdded { tensor, file } => json!({"tensor": tensor, "file": file}),
-        Difference::FileContent { file, expected, found, tensors } => json!({
+        Mismatch::TensorMissing { tensor } => json!({"tensor": tensor}),
+        Mismatch::TensorAdded { tensor, file } => json!({"tensor": tensor, "file": file}),
+        Mismatch::FileContent { file, expected, found, tensors } => json!({
             "file": file, "tensors": tensors, "expected": expected.to_string(), "found": found.to_string(),
         }),
-        Difference::FileLength { file, expected, found } => {
+        Mismatch::FileLength { file, expected, found } => {
             json!({"file": file, "expected": expected, "found": found})
         }
-        Difference::FileMissing { file } | Difference::FileAdded { file } => json!({"file": file}),
+        Mismatch::FileMissing { file } | Mismatch::FileAdded { file } => json!({"file": file}),
         _ => json!({}),
     };
-    row["kind"] = difference.kind().into();
-    row["message"] = difference.to_string().into();
+    row["kind"] = mismatch.kind().into();
+    row["message"] = mismatch.to_string().into();
     row
 }

@@ -60,7 +60,7 @@ pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
-    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, Recoveries, Worker, WorkerState,
+    BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, RetryStats, Worker, WorkerState,
     land, next_read,
 };
 pub use error::{Error, FormatError};
@@ -75,7 +75,7 @@ pub use plan::{
     Plan, PlanOptions, Planner, tensor_alignment,
 };
 pub use selection::Selection;
-pub use shard::{Cut, ShardRules};
+pub use shard::{Partition, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 pub use strided_range::StridedRange;
 pub use tensor_slice::{Slice, TensorSlice};

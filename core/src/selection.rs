@@ -135,7 +135,7 @@ impl Selection {
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub fn resolve_listed(&self, catalog: &Catalog) -> Result<Vec<TensorSlice>, Error> {
+    pub fn resolve_in_order(&self, catalog: &Catalog) -> Result<Vec<TensorSlice>, Error> {
         let mut listed = Vec::new();
         let mut seen = BTreeMap::new();
         for slice in self.resolve_with_repeats(catalog)? {
@@ -155,7 +155,7 @@ impl Selection {
             Self::Several(several) => several.iter().find_map(|selection| selection.warning(catalog)),
             Self::Shard { of, rank, world, rules } if *world > 1 => {
                 let shared = of.resolve(catalog).ok()?;
-                if shared.iter().any(|slice| rules.cuts(&catalog.tensor(slice.tensor()))) {
+                if shared.iter().any(|slice| rules.is_sharded(&catalog.tensor(slice.tensor()))) {
                     return None;
                 }
                 let first = catalog.tensor(shared.first()?.tensor()).name;
@@ -210,7 +210,7 @@ impl Selection {
                     if slice.as_slice().is_some() {
                         return Err(Error::SliceOfSlice { tensor: tensor.name.to_owned() });
                     }
-                    *slice = rules.part(&tensor, *rank, *world)?;
+                    *slice = rules.slice_for_rank(&tensor, *rank, *world)?;
                 }
                 slices
             }

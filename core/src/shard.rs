@@ -9,20 +9,20 @@ use alloc::vec::Vec;
 
 /// What becomes of a tensor when ranks share a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cut {
+pub enum Partition {
     /// Every rank gets all of it.
-    Whole,
+    Replicate,
     /// Every rank gets its part of this dimension, the slowest being 0.
-    Dim(u32),
+    Shard(u32),
 }
 
 /// Which tensors are cut, and where: the first pattern that matches a name counts. What no pattern matches is for every rank whole.
 ///
 /// ```
-/// use floodtide_core::{Cut, Glob, Selection, ShardRules};
+/// use floodtide_core::{Partition, Glob, Selection, ShardRules};
 ///
 /// // Fused projections by rows, then the rules of Llama; rank 1 of 4.
-/// let fused = ShardRules::new([(Glob::new("*.qkv_proj.weight")?, Cut::Dim(0))]);
+/// let fused = ShardRules::new([(Glob::new("*.qkv_proj.weight")?, Partition::Shard(0))]);
 /// let mine = Selection::shard(1, 4, fused.or(ShardRules::tensor_parallel()));
 /// # let _ = mine;
 /// # Ok::<(), floodtide_core::GlobError>(())
@@ -35,7 +35,7 @@ pub struct ShardRules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     glob: Glob,
-    cut: Cut,
+    partition: Partition,
     /// Whether it is fine that it matches nothing.
     optional: bool,
 }
@@ -50,8 +50,13 @@ impl ShardRules {
     /// These rules, in this order. Each pattern must match a tensor of the checkpoint, selected or not: one that matches none is most likely
     /// mistyped, and would leave whole what it was to cut.
     #[must_use]
-    pub fn new(rules: impl IntoIterator<Item = (Glob, Cut)>) -> Self {
-        Self { rules: rules.into_iter().map(|(glob, cut)| Rule { glob, cut, optional: false }).collect() }
+    pub fn new(rules: impl IntoIterator<Item = (Glob, Partition)>) -> Self {
+        Self {
+            rules: rules
+                .into_iter()
+                .map(|(glob, partition)| Rule { glob, partition: partition, optional: false })
+                .collect(),
+        }
     }
 
     /// The same rules, of which some may match nothing: a set for models that do not all have the same tensors.
@@ -65,7 +70,7 @@ impl ShardRules {
     /// tensor's share is one run of them.
     #[must_use]
     pub fn rows() -> Self {
-        Self::constant([("*", Cut::Dim(0))])
+        Self::constant([("*", Partition::Shard(0))])
     }
 
     /// The tensor parallelism of Llama and what names its weights likewise in Hugging Face's layout (Mistral, Qwen, Gemma):
@@ -78,13 +83,15 @@ impl ShardRules {
         let rules = by_output.map(|pattern| (pattern, 0));
         let rules = rules.chain(BY_TOKEN.map(|pattern| (pattern.into(), 0)));
         let rules = rules.chain(BY_INPUT.map(|pattern| (pattern.into(), 1)));
-        Self::constant(rules.map(|(pattern, dim)| (pattern, Cut::Dim(dim))))
+        Self::constant(rules.map(|(pattern, dim)| (pattern, Partition::Shard(dim))))
     }
 
-    fn constant<S: AsRef<str>>(rules: impl IntoIterator<Item = (S, Cut)>) -> Self {
+    fn constant<S: AsRef<str>>(rules: impl IntoIterator<Item = (S, Partition)>) -> Self {
         // None of these patterns has a bracket, so each can be read.
-        Self::new(rules.into_iter().filter_map(|(pattern, cut)| Some((Glob::new(pattern.as_ref()).ok()?, cut))))
-            .optional()
+        Self::new(
+            rules.into_iter().filter_map(|(pattern, partition)| Some((Glob::new(pattern.as_ref()).ok()?, partition))),
+        )
+        .optional()
     }
 
     /// These rules, and for what they do not match the others.
@@ -96,8 +103,8 @@ impl ShardRules {
 
     /// What becomes of the tensor of that name.
     #[must_use]
-    pub fn cut(&self, name: &str) -> Cut {
-        self.rules.iter().find(|rule| rule.glob.matches(name)).map_or(Cut::Whole, |rule| rule.cut)
+    pub fn partition(&self, name: &str) -> Partition {
+        self.rules.iter().find(|rule| rule.glob.matches(name)).map_or(Partition::Replicate, |rule| rule.partition)
     }
 
     /// Refuses a rule that matches none of a checkpoint's tensors, unless it is optional.
@@ -112,13 +119,13 @@ impl ShardRules {
     }
 
     /// Whether ranks share a tensor, rather than each getting all of it.
-    pub(crate) fn cuts(&self, tensor: &TensorInfo<'_>) -> bool {
-        self.cut(tensor.name) != Cut::Whole && !tensor.shape.is_empty()
+    pub(crate) fn is_sharded(&self, tensor: &TensorInfo<'_>) -> bool {
+        self.partition(tensor.name) != Partition::Replicate && !tensor.shape.is_empty()
     }
 
     /// What a rank gets of a tensor. A scalar has nothing to cut, so every rank gets it.
-    pub(crate) fn part(&self, tensor: &TensorInfo<'_>, rank: u32, world: u32) -> Result<TensorSlice, Error> {
-        let Cut::Dim(dim) = self.cut(tensor.name) else { return Ok(TensorSlice::whole(tensor.id)) };
+    pub(crate) fn slice_for_rank(&self, tensor: &TensorInfo<'_>, rank: u32, world: u32) -> Result<TensorSlice, Error> {
+        let Partition::Shard(dim) = self.partition(tensor.name) else { return Ok(TensorSlice::whole(tensor.id)) };
         if tensor.shape.is_empty() {
             return Ok(TensorSlice::whole(tensor.id));
         }
@@ -184,31 +191,35 @@ mod tests {
     fn the_rules_of_tensor_parallelism_are_those_of_llama() {
         let rules = ShardRules::tensor_parallel();
         assert_eq!(rules.rules.len(), 2 * BY_OUTPUT.len() + BY_INPUT.len() + BY_TOKEN.len(), "each can be read");
-        for (name, cut) in [
-            ("model.embed_tokens.weight", Cut::Dim(0)),
-            ("lm_head.weight", Cut::Dim(0)),
-            ("model.layers.0.self_attn.q_proj.weight", Cut::Dim(0)),
-            ("model.layers.0.self_attn.k_proj.bias", Cut::Dim(0)),
-            ("model.layers.0.self_attn.v_proj.weight", Cut::Dim(0)),
-            ("model.layers.0.self_attn.o_proj.weight", Cut::Dim(1)),
-            ("model.layers.0.self_attn.o_proj.bias", Cut::Whole),
-            ("model.layers.10.mlp.gate_proj.weight", Cut::Dim(0)),
-            ("model.layers.10.mlp.up_proj.weight", Cut::Dim(0)),
-            ("model.layers.10.mlp.down_proj.weight", Cut::Dim(1)),
-            ("model.layers.0.input_layernorm.weight", Cut::Whole),
-            ("model.layers.0.self_attn.q_norm.weight", Cut::Whole),
-            ("model.norm.weight", Cut::Whole),
+        for (name, partition) in [
+            ("model.embed_tokens.weight", Partition::Shard(0)),
+            ("lm_head.weight", Partition::Shard(0)),
+            ("model.layers.0.self_attn.q_proj.weight", Partition::Shard(0)),
+            ("model.layers.0.self_attn.k_proj.bias", Partition::Shard(0)),
+            ("model.layers.0.self_attn.v_proj.weight", Partition::Shard(0)),
+            ("model.layers.0.self_attn.o_proj.weight", Partition::Shard(1)),
+            ("model.layers.0.self_attn.o_proj.bias", Partition::Replicate),
+            ("model.layers.10.mlp.gate_proj.weight", Partition::Shard(0)),
+            ("model.layers.10.mlp.up_proj.weight", Partition::Shard(0)),
+            ("model.layers.10.mlp.down_proj.weight", Partition::Shard(1)),
+            ("model.layers.0.input_layernorm.weight", Partition::Replicate),
+            ("model.layers.0.self_attn.q_norm.weight", Partition::Replicate),
+            ("model.norm.weight", Partition::Replicate),
         ] {
-            assert_eq!(rules.cut(name), cut, "{name}");
+            assert_eq!(rules.partition(name), partition, "{name}");
         }
-        let mine = ShardRules::new([(Glob::new("*.gate_proj.*").expect("closed"), Cut::Whole)]).or(rules);
-        assert_eq!(mine.cut("model.layers.0.mlp.gate_proj.weight"), Cut::Whole, "the first rule counts");
+        let mine = ShardRules::new([(Glob::new("*.gate_proj.*").expect("closed"), Partition::Replicate)]).or(rules);
+        assert_eq!(
+            mine.partition("model.layers.0.mlp.gate_proj.weight"),
+            Partition::Replicate,
+            "the first rule counts"
+        );
     }
 
     #[test]
     fn a_rule_that_matches_nothing_is_refused_unless_it_may() {
         let catalog = catalog(&[("a.weight", "F32", &[4, 6]), ("b.weight", "F32", &[4, 6])]);
-        let rules = |pattern| ShardRules::new([(Glob::new(pattern).expect("closed"), Cut::Dim(1))]);
+        let rules = |pattern| ShardRules::new([(Glob::new(pattern).expect("closed"), Partition::Shard(1))]);
         let shard = |rules| slices(&catalog, &Selection::shard(0, 2, rules));
         let error = shard(rules("*.wieght").or(ShardRules::rows())).expect_err("mistyped");
         assert_eq!(error, Error::UnmatchedShardRule { glob: "*.wieght".to_string() });
@@ -242,12 +253,12 @@ mod tests {
         let both = Selection::slice("b", 1, 2..5).and(Selection::names(["a"])).and(Selection::slice("c", 0, 1..1));
         assert_eq!(slices(&catalog, &both), Ok(alloc::vec![None, Some((1, 2, 5)), Some((0, 1, 1))]));
         let listed: Vec<u32> =
-            both.resolve_listed(&catalog).expect("resolves").iter().map(|slice| slice.tensor().0).collect();
+            both.resolve_in_order(&catalog).expect("resolves").iter().map(|slice| slice.tensor().0).collect();
         assert_eq!(listed, [1, 0, 2]);
         let all = Selection::slice("c", 0, 0..4).and(Selection::All);
         assert_eq!(slices(&catalog, &all), Ok(alloc::vec![None; 3]), "all of it is the whole tensor");
         let twice = Selection::slice("b", 1, 2..5).and(Selection::globs(["b"]).expect("a pattern"));
-        for error in [twice.resolve(&catalog), twice.resolve_listed(&catalog)] {
+        for error in [twice.resolve(&catalog), twice.resolve_in_order(&catalog)] {
             assert_eq!(error, Err(Error::SelectedTwice { tensor: "b".to_string() }));
         }
         let cut_again = Selection::slice("b", 1, 2..5).sharded(0, 2, ShardRules::rows()).resolve(&catalog);
@@ -287,7 +298,7 @@ mod tests {
         let mut builder = CatalogBuilder::new(SAFETENSORS);
         header.add_to(&mut builder, "f", bytes).expect("adds");
         let catalog = builder.finish().expect("unique");
-        let rules = ShardRules::new([(Glob::new("*").expect("closed"), Cut::Dim(1))]);
+        let rules = ShardRules::new([(Glob::new("*").expect("closed"), Partition::Shard(1))]);
         for rank in [0, 6] {
             let slice = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
             let tensor = catalog.tensor(slice[0].tensor());

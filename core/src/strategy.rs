@@ -114,7 +114,7 @@ pub struct Route {
     /// consumer, checksums, or copies from the page cache.
     pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
-    pub uncached: bool,
+    pub dont_cache: bool,
     /// Rings or threads; 0 means that the caller's own thread does it all.
     pub workers: usize,
 }

@@ -119,7 +119,7 @@ impl Tuner {
         self.bytes_per_second = Some(rate);
         self.sample = None;
         let before = self.window;
-        self.judge(Point { window: self.window, rate });
+        self.evaluate(Point { window: self.window, rate });
         if self.window == before {
             return None;
         }
@@ -127,7 +127,7 @@ impl Tuner {
         Some(self.window)
     }
 
-    fn judge(&mut self, now: Point) {
+    fn evaluate(&mut self, now: Point) {
         match self.phase {
             Phase::Starting => self.try_up(now, false),
             Phase::Trying { base, up: true, moved } => {

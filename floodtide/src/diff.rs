@@ -66,7 +66,7 @@ pub enum Change {
         shapes: [Vec<u64>; 2],
     },
     /// Its bytes are others.
-    Content {
+    FileKind {
         /// From the first byte that differs to the last, counted from the tensor's start.
         range: Range<u64>,
         /// How many bytes in it differ.
@@ -158,7 +158,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn run(mut self, loader: &Loader, first: &Path, second: &Path) -> Result<Self, Error> {
-        let loader = loader.passing(LIMIT, 2, PART)?.ordered(Order::Listed);
+        let loader = loader.passing(LIMIT, 2, PART)?.ordered(Order::Selection);
         let loader = loader.selection(Selection::names(self.names));
         let (mut a, mut b) = (Side::open(&loader, first)?, Side::open(&loader, second)?);
         loop {

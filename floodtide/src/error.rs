@@ -108,7 +108,7 @@ pub enum Error {
     BackendUnavailable { backend: Backend, why: String },
     /// The system gave no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
-    Memory { bytes: u64, source: io::Error },
+    Allocation { bytes: u64, source: io::Error },
     /// A trace is to be written where something else is.
     #[error(
         "{}: a file is here that is not a trace, so it is not overwritten; name another file for the trace, or remove this one",
@@ -165,7 +165,7 @@ impl Error {
             | Self::SeveralModels { .. } => ErrorKind::InvalidCheckpoint,
             Self::Pickle { .. } | Self::UnlistableName { .. } => ErrorKind::Unsupported,
             Self::BackendUnavailable { .. } => ErrorKind::BackendUnavailable,
-            Self::Memory { .. } => ErrorKind::OutOfMemory,
+            Self::Allocation { .. } => ErrorKind::OutOfMemory,
             Self::UnknownScheme { .. }
             | Self::InvalidUri { .. }
             | Self::NotATrace { .. }
@@ -287,7 +287,7 @@ mod tests {
             (Error::MissingSplit { name: names(), shard: names(), count: 2 }, ErrorKind::NotFound),
             (Error::SeveralModels { name: names(), format: GGUF, names: names() }, ErrorKind::InvalidCheckpoint),
             (Error::BackendUnavailable { backend: MMAP, why: names() }, ErrorKind::BackendUnavailable),
-            (Error::Memory { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
+            (Error::Allocation { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
             (Error::NotATrace { path: path() }, ErrorKind::InvalidRequest),
             (Error::UnlistableName { path: path(), why: "has a line break" }, ErrorKind::Unsupported),
             (Error::TensorAlignment { bytes: 2, most: 1 }, ErrorKind::InvalidRequest),

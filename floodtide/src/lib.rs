@@ -1,6 +1,6 @@
 //! Loads LLM checkpoints at the speed of the hardware.
 //!
-//! [`Loader`] is the way in. A load finds the checkpoint's files (`locate`), reads their headers (`headers`), asks the system
+//! [`Loader`] is the way in. A load finds the checkpoint's files (`discover`), reads their headers (`open`), asks the system
 //! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`runtime`), each with a source of
 //! reads, fill one arena of huge pages in place; or the files are mapped. What comes back are [`Tensors`]: views that stay valid
 //! as long as anyone holds one. Or they pass one after another through the buffers of a [`pool`] (`stream`), from where
@@ -28,7 +28,7 @@ mod tensors;
 mod uri;
 mod views;
 
-pub use checksums::{Difference, Verdict, read_manifest};
+pub use checksums::{Mismatch, VerifyReport, read_manifest};
 pub use diff::{Change, Diff, Place, TensorDiff};
 pub use error::Error;
 pub use floodtide_core as core;
@@ -37,8 +37,8 @@ pub use floodtide_core::format;
 pub use floodtide_core::manifest::Manifest;
 pub use floodtide_core::strategy::{Backend, Decision};
 pub use floodtide_core::{
-    Alignment, Catalog, Cut, DType, ElementType, ErrorKind, Escaped, FormatId, GgmlType, Glob, Location, MemoryLimit,
-    MetadataList, MetadataValue, Order, Plan, Progress, Selection, ShardRules, TensorInfo,
+    Alignment, Catalog, DType, ElementType, ErrorKind, Escaped, FormatId, GgmlType, Glob, Location, MemoryLimit,
+    MetadataList, MetadataValue, Order, Partition, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::backend::{self, all as backends};
 pub use floodtide_linux::{LocalStorage, probe, raise_open_file_limit, report_file_size_limit};

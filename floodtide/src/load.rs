@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::runtime::{LoadTask, PlannedLoad};
 use crate::small_file::SmallFile;
-use crate::tensors::{Storage, Tensors};
+use crate::tensors::{LoadedMemory, Tensors};
 use crate::trace::{Phase, Populated};
 use crate::views::{PopulateError, Views};
 use floodtide_core::strategy::Decision;
@@ -79,7 +79,7 @@ impl OwnedLoadTask {
             let bytes = plan.arena_bytes();
             let memory = if mlock { ArenaCache::allocate_uncached(bytes) } else { arena_cache.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
-            let arena = arena.map_err(|source| Error::Memory { bytes: bytes as u64, source })?;
+            let arena = arena.map_err(|source| Error::Allocation { bytes: bytes as u64, source })?;
             let huge_pages = planned.strategy.huge_pages;
             let decisions = &mut planned.strategy.decisions;
             let mut decided = |what, why: String| decisions.push(Decision::new(what, why));
@@ -297,5 +297,5 @@ pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     let task = Arc::into_inner(task)
         .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;
     let PlannedLoad { catalog, plan, .. } = task.planned;
-    Ok(Tensors::new(catalog, plan, Storage { arena, views: task.provider.views }, report))
+    Ok(Tensors::new(catalog, plan, LoadedMemory { arena, views: task.provider.views }, report))
 }

@@ -64,7 +64,7 @@ impl Report {
 }
 
 /// The memory of a load.
-pub(crate) struct Storage {
+pub(crate) struct LoadedMemory {
     pub(crate) arena: Option<FrozenArena>,
     pub(crate) views: Views,
 }
@@ -74,7 +74,7 @@ struct Inner {
     plan: Arc<Plan>,
     /// Indexes into the placements, by name.
     by_name: Vec<u32>,
-    storage: Storage,
+    memory: LoadedMemory,
     report: Report,
 }
 
@@ -95,14 +95,14 @@ pub struct Tensors {
 }
 
 impl Tensors {
-    pub(crate) fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, storage: Storage, report: Report) -> Self {
+    pub(crate) fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, memory: LoadedMemory, report: Report) -> Self {
         // The catalog has sorted the names already.
         let mut placed = vec![None; catalog.len()];
         for (index, placement) in plan.placements().iter().enumerate() {
             placed[placement.tensor.index()] = Some(index as u32);
         }
         let by_name = catalog.tensors_by_name().filter_map(|tensor| placed[tensor.id.index()]).collect();
-        Self { inner: Arc::new(Inner { catalog, plan, by_name, storage, report }) }
+        Self { inner: Arc::new(Inner { catalog, plan, by_name, memory: memory, report }) }
     }
 
     /// The number of tensors.
@@ -120,14 +120,14 @@ impl Tensors {
     /// The tensor of that name, if it was selected.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Tensor> {
-        let tensor = |index: u32| Tensor { home: Home::Loaded(Arc::clone(&self.inner)), index };
+        let tensor = |index: u32| Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.inner)), index };
         let at = self.inner.by_name.binary_search_by(|&index| self.inner.info(index).name.cmp(name)).ok()?;
         Some(tensor(self.inner.by_name[at]))
     }
 
     /// The tensors sorted by name, byte by byte.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
-        self.inner.by_name.iter().map(|&index| Tensor { home: Home::Loaded(Arc::clone(&self.inner)), index })
+        self.inner.by_name.iter().map(|&index| Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.inner)), index })
     }
 
     /// How the load went.
@@ -163,14 +163,14 @@ impl Inner {
 
     fn tensor_bytes(&self, index: u32) -> &[u8] {
         let placement = &self.plan.placements()[index as usize];
-        let (memory, start) = match (placement.location, &self.storage.arena) {
+        let (memory, start) = match (placement.location, &self.memory.arena) {
             (Location::Arena(start), Some(arena)) => (arena.as_bytes(), start),
             // Without an arena there is nothing in it: only empty tensors are placed there.
             (Location::Arena(_), None) => return &[],
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
             // The file was at least that long when it was mapped, so the offset fits.
             (Location::Mapped, _) => {
-                (self.storage.views.as_bytes(self.info(index).file), placement.range.start() as usize)
+                (self.memory.views.as_bytes(self.info(index).file), placement.range.start() as usize)
             }
             // No plan of a whole load places a tensor so.
             (Location::Streamed, _) => return &[],
@@ -182,19 +182,19 @@ impl Inner {
 /// A tensor: a view that keeps the memory alive that it is in, a whole load's or a buffer of a stream. Cheap to clone; `Send + Sync`.
 #[derive(Clone)]
 pub struct Tensor {
-    home: Home,
+    memory: TensorMemory,
     /// Its placement in the plan.
     index: u32,
 }
 
 /// The memory that a tensor is in.
 #[derive(Clone)]
-enum Home {
+enum TensorMemory {
     Loaded(Arc<Inner>),
     /// A stream's buffer, and where the tensor is in it.
-    Streamed(Arc<FilledBuffer<PoolBuffer>>, Range<usize>),
+    Buffer(Arc<FilledBuffer<PoolBuffer>>, Range<usize>),
     /// None: it has no byte, nor has any other of its stream.
-    Nowhere(Arc<Catalog>, Arc<Plan>),
+    Empty(Arc<Catalog>, Arc<Plan>),
 }
 
 impl Tensor {
@@ -203,22 +203,22 @@ impl Tensor {
         let parts: Vec<PlacedPart> = filled.placed_parts().collect();
         let filled = Arc::new(filled);
         parts.into_iter().map(move |part| Self {
-            home: Home::Streamed(Arc::clone(&filled), part.bytes),
+            memory: TensorMemory::Buffer(Arc::clone(&filled), part.bytes),
             index: part.placement as u32,
         })
     }
 
     /// The tensors of a stream without a byte.
-    pub(crate) fn nowhere(catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> impl Iterator<Item = Self> {
-        let home = Home::Nowhere(Arc::clone(catalog), Arc::clone(plan));
-        plan.without_extent().map(move |index| Self { home: home.clone(), index: index as u32 })
+    pub(crate) fn empty(catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> impl Iterator<Item = Self> {
+        let memory = TensorMemory::Empty(Arc::clone(catalog), Arc::clone(plan));
+        plan.without_extent().map(move |index| Self { memory: memory.clone(), index: index as u32 })
     }
 
     fn info(&self) -> TensorInfo<'_> {
-        let (catalog, plan) = match &self.home {
-            Home::Loaded(inner) => (&inner.catalog, &inner.plan),
-            Home::Streamed(filled, _) => (filled.catalog(), filled.plan()),
-            Home::Nowhere(catalog, plan) => (catalog, plan),
+        let (catalog, plan) = match &self.memory {
+            TensorMemory::Loaded(inner) => (&inner.catalog, &inner.plan),
+            TensorMemory::Buffer(filled, _) => (filled.catalog(), filled.plan()),
+            TensorMemory::Empty(catalog, plan) => (catalog, plan),
         };
         plan.tensor(catalog, self.index as usize)
     }
@@ -244,10 +244,10 @@ impl Tensor {
     /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs. Of a quantised type they are blocks.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.home {
-            Home::Loaded(inner) => inner.tensor_bytes(self.index),
-            Home::Streamed(filled, bytes) => &filled.buffer()[bytes.clone()],
-            Home::Nowhere(..) => &[],
+        match &self.memory {
+            TensorMemory::Loaded(inner) => inner.tensor_bytes(self.index),
+            TensorMemory::Buffer(filled, bytes) => &filled.buffer()[bytes.clone()],
+            TensorMemory::Empty(..) => &[],
         }
     }
 

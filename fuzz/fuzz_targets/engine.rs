@@ -69,7 +69,7 @@ impl Arbitrary<'_> for Case {
         let catalog = catalog(u, Lengths::Small)?;
         // Short reads, or a load is over before much can happen.
         let options = PlanOptions { chunk_bytes: u.int_in_range(0..=1 << 18)?, ..options::options(u, &catalog)? };
-        let listed = matches!(options.access, Access::Stream(Buffers { order: Order::Listed, .. }));
+        let listed = matches!(options.access, Access::Stream(Buffers { order: Order::Selection, .. }));
         let selected = selection(u, &catalog, listed)?;
         let plan = Planner::new(options).plan(&catalog, &selected).ok();
         let cut = if u.ratio(1, 4)? {

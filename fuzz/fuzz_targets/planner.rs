@@ -26,7 +26,7 @@ impl Arbitrary<'_> for Case {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
         let catalog = catalog(u, Lengths::Any)?;
         let mut options = options::options(u, &catalog)?;
-        let listed = matches!(options.access, Access::Stream(Buffers { order: Order::Listed, .. }));
+        let listed = matches!(options.access, Access::Stream(Buffers { order: Order::Selection, .. }));
         let mut selected = selection(u, &catalog, listed)?;
         let memory = options::memory(u)?;
         options.max_read_gap = options::magnitude(u)?;

@@ -64,7 +64,7 @@ fn access(u: &mut Unstructured<'_>) -> Result<Access> {
                 buffer_bytes,
                 limit: buffer_bytes.saturating_add(magnitude(u)?),
                 split: bool::arbitrary(u)?,
-                order: *u.choose(&[Order::Arrival, Order::File, Order::Listed])?,
+                order: *u.choose(&[Order::Completion, Order::File, Order::Selection])?,
             })
         }
     })

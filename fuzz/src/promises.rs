@@ -52,7 +52,7 @@ fn distinct_bytes(catalog: &Catalog, plan: &Plan) -> u64 {
 /// Whether tensors that are the same bytes may all the same be read for each: where they are listed, come in parts and in order, or have
 /// blocks that no cut suits; or where what is selected between two of them is another part of the same.
 fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[TensorSlice]) -> bool {
-    let in_order = |buffers: Buffers| buffers.order == Order::Listed || (buffers.split && buffers.order == Order::File);
+    let in_order = |buffers: Buffers| buffers.order == Order::Selection || (buffers.split && buffers.order == Order::File);
     let odd = |slice: &TensorSlice| !catalog.tensor(slice.tensor()).dtype.block_bytes().is_power_of_two();
     matches!(options.access, Access::Stream(buffers) if in_order(buffers))
         || selected.iter().any(odd)
@@ -235,7 +235,7 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             let tensor = plan.tensor(catalog, part.placement);
             let bytes = part.bytes.len() as u64;
             assert!(part.bytes.end <= extent.buffer_bytes);
-            assert!(buffers.order == Order::Arrival || part.placement >= last, "the order that was asked for");
+            assert!(buffers.order == Order::Completion || part.placement >= last, "the order that was asked for");
             last = part.placement;
             if tensor.range.is_empty() {
                 assert!(bytes == 0 && seen.insert(part.placement), "what is empty comes once");

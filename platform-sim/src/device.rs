@@ -86,7 +86,7 @@ pub struct FileDevice {
 
 /// What all workers share of the storage.
 #[derive(Debug)]
-pub struct Storage {
+pub struct SimStorage {
     /// The files.
     pub files: Rc<[SimFile]>,
     /// Their devices.
@@ -113,7 +113,7 @@ struct Pending {
 /// A queue of reads of the storage.
 #[derive(Debug)]
 pub struct SimSource {
-    storage: Rc<Storage>,
+    storage: Rc<SimStorage>,
     depth: usize,
     draw: Draw,
     pending: Vec<Pending>,
@@ -122,7 +122,7 @@ pub struct SimSource {
 impl SimSource {
     /// With so many places.
     #[must_use]
-    pub fn new(storage: Rc<Storage>, depth: usize, draw: Draw) -> Self {
+    pub fn new(storage: Rc<SimStorage>, depth: usize, draw: Draw) -> Self {
         Self { storage, depth: depth.max(1), draw, pending: Vec::new() }
     }
 
@@ -139,7 +139,7 @@ impl SimSource {
     }
 }
 
-impl Storage {
+impl SimStorage {
     fn carry_out(&self, op: &ReadOp, buffer: &mut SimChunk) -> Outcome {
         let device = &self.devices[op.file.index()];
         if op.direct {

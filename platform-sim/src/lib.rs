@@ -36,7 +36,7 @@ mod world;
 
 pub use case::{Case, HUGE};
 pub use clock::{Clock, Link};
-pub use device::{FileDevice, Flight, SimChunk, SimSource, Storage};
+pub use device::{FileDevice, Flight, SimChunk, SimSource, SimStorage};
 pub use draw::Draw;
 pub use files::{Change, SimFile};
 pub use history::History;

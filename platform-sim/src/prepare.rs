@@ -1,7 +1,7 @@
 //! Everything before the first read: headers, index, selection, strategy, plan.
 
 use crate::case::{Case, Job};
-use crate::device::Storage;
+use crate::device::SimStorage;
 use crate::draw::Draw;
 use crate::faults::{FaultKind, FaultState};
 use crate::history::History;
@@ -29,7 +29,7 @@ use floodtide_core::{
 /// describes another checkpoint, of which nothing is known.
 pub(crate) fn prepare(
     case: &Case,
-    storage: &Rc<Storage>,
+    storage: &Rc<SimStorage>,
     faults: &Rc<RefCell<FaultState>>,
     history: &Rc<RefCell<History>>,
     draw: &mut Draw,
@@ -54,7 +54,7 @@ pub(crate) fn prepare(
     let selected = selection.resolve(&catalog)?;
     let direct = directs(case, &catalog, &selected);
     let listed = match &case.job {
-        Job::Stream { buffers, .. } if buffers.order == Order::Listed => selection.resolve_listed(&catalog)?,
+        Job::Stream { buffers, .. } if buffers.order == Order::Selection => selection.resolve_in_order(&catalog)?,
         _ => selected,
     };
     let access = match &case.job {
@@ -83,7 +83,7 @@ pub(crate) fn prepare(
 }
 
 /// Reads and parses the headers, one of which may be damaged.
-fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
+fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error> {
     let mut builder = CatalogBuilder::new(SAFETENSORS);
     let victim = damage.map(|mut draw| (draw.index(storage.files.len()), draw));
     let mut victim = victim;
@@ -111,7 +111,7 @@ fn catalog(storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
 }
 
 /// Parses the index of a store, which may be damaged.
-fn store(case: &Case, storage: &Storage, damage: Option<Draw>) -> Result<Catalog, Error> {
+fn store(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error> {
     let mut json = case.checkpoint.index().into_bytes();
     if let Some(mut draw) = damage {
         for _ in 0..draw.number(1..=4) {

@@ -3,7 +3,7 @@
 
 use crate::faults::FaultKind;
 use crate::memory::{ARENA, SimBuffer};
-use crate::world::{Memory, World};
+use crate::world::{World, WorldMemory};
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -60,7 +60,7 @@ impl World {
 
     /// What a finished whole load has brought.
     pub(crate) fn check_arena(&self, alignment: u64) -> Result<(), String> {
-        let Memory::Whole(arena) = &self.memory else { return Ok(()) };
+        let WorldMemory::Whole(arena) = &self.memory else { return Ok(()) };
         let arena = arena.borrow();
         for (index, placement) in self.plan.placements().iter().enumerate() {
             let Location::Arena(place) = placement.location else {
@@ -101,7 +101,7 @@ impl World {
             if !staging.split && !whole {
                 self.violated("a tensor came in parts although it should be whole");
             }
-            if staging.order != Order::Arrival && part.placement < delivered.last {
+            if staging.order != Order::Completion && part.placement < delivered.last {
                 self.violated("tensors came in another order than was asked for");
             }
             delivered.last = part.placement;

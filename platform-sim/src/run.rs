@@ -3,7 +3,7 @@
 use crate::actors::{Competitor, ConsumerActor};
 use crate::case::{Case, HUGE, SECOND};
 use crate::checkpoint::KnownTensor;
-use crate::device::{SimSource, Storage};
+use crate::device::{SimSource, SimStorage};
 use crate::draw::Draw;
 use crate::faults::{FaultCounts, FaultKind, FaultState, SimFaults};
 use crate::files::Change;
@@ -21,7 +21,7 @@ use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
 use floodtide_core::{
-    Chunk, EngineHandle, Error, Method, Placement, Readiness, Recoveries, RouteId, Verification, Worker, WorkerState,
+    Chunk, EngineHandle, Error, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker, WorkerState,
 };
 
 /// More turns than any run takes that comes to its end.
@@ -41,7 +41,7 @@ pub struct Report {
     /// What went wrong on purpose.
     pub faults: FaultCounts,
     /// What core made good.
-    pub recoveries: Recoveries,
+    pub retry_stats: RetryStats,
     /// Files whose change was detected.
     pub changes_detected: u64,
     /// Reads that were asked for, and the bytes that landed.
@@ -134,7 +134,7 @@ pub fn run(case: &Case, keep: bool) -> Report {
     let mut draw = Draw::new(case.seed ^ 0x5851_f42d_4c95_7f2d);
     let history = Rc::new(RefCell::new(History::new(keep)));
     let faults = FaultState::new(case.swarm.clone(), case.script.clone());
-    let storage = Rc::new(Storage {
+    let storage = Rc::new(SimStorage {
         files: Rc::clone(&case.checkpoint.files),
         devices: case.devices.clone(),
         link: RefCell::new(case.link.clone()),
@@ -150,7 +150,7 @@ pub fn run(case: &Case, keep: bool) -> Report {
         elapsed: 0,
         history: History::default(),
         faults: FaultCounts::default(),
-        recoveries: Recoveries::default(),
+        retry_stats: RetryStats::default(),
         changes_detected: 0,
         reads: 0,
         bytes: 0,
@@ -344,7 +344,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     let engine = world.engine.borrow();
     report.changes_detected =
         u64::from(matches!(&ended, Err(Error::Platform { message }) if message.contains("changed")));
-    report.recoveries = engine.recoveries();
+    report.retry_stats = engine.retry_stats();
     report.bytes = engine.progress().bytes_done;
     report.gathered = world.gathered.get();
     report.pool = world.staging().map(|staging| staging.pool.stats(0, 0)).unwrap_or_default();

@@ -6,7 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use floodtide_core::{Cut, Glob, Selection, ShardRules};
+use floodtide_core::{Glob, Partition, Selection, ShardRules};
 
 /// A selection, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +53,8 @@ impl KnownSelection {
             }
             Self::Rows { rank, world } => Selection::shard(*rank as u32, *world as u32, ShardRules::rows()),
             Self::Columns { rank, world, ending } => {
-                let rules =
-                    ShardRules::new(Glob::new(&format!("*{ending}")).map(|glob| (glob, Cut::Dim(1)))).optional();
+                let rules = ShardRules::new(Glob::new(&format!("*{ending}")).map(|glob| (glob, Partition::Shard(1))))
+                    .optional();
                 Selection::shard(*rank as u32, *world as u32, rules)
             }
         }

@@ -50,7 +50,7 @@ fn checkpoints_are_of_every_kind() {
 /// many tensors a second (0 for no limit).
 fn upload(staging: u64, read: u64, write: u64) -> u64 {
     const UNIT: u64 = 128 << 10;
-    let buffers = Buffers { buffer_bytes: 2 * UNIT, limit: staging * 2 * UNIT, split: true, order: Order::Arrival };
+    let buffers = Buffers { buffer_bytes: 2 * UNIT, limit: staging * 2 * UNIT, split: true, order: Order::Completion };
     let consumer = Consumer::Device { link: Link::new(20 * MICROSECOND, write * UNIT), depth: 2 };
     let checkpoint = Checkpoint::uniform(2, 24, UNIT);
     let case = Case { link: Link::new(0, read * UNIT), ..Case::new(checkpoint, Job::Stream { buffers, consumer }) };
@@ -83,7 +83,7 @@ fn a_script_is_followed_to_the_letter() {
     };
     let short = run(&case(3, Injection::Short(17)), true);
     assert_holds(0, &short);
-    assert_eq!((short.result, short.recoveries.resumed), (Ok(()), 1));
+    assert_eq!((short.result, short.retry_stats.resumed), (Ok(()), 1));
     assert!(short.history.lines().iter().any(|line| line.contains("completed") && line.contains(", 17]")));
     let broken = run(&case(2, Injection::Answer(Outcome::Failed(Fault::Os(5)))), false);
     assert_holds(0, &broken);
@@ -213,7 +213,7 @@ fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
 /// The time that a stream of 64 MiB takes whose reads are 64 KiB, a 32nd of what they are on a machine, on a device that is as much slower.
 fn time_to_load(latency: u64, bandwidth: u64, window: (usize, Option<u32>)) -> u64 {
     let (depth, most_in_flight) = window;
-    let buffers = Buffers { buffer_bytes: 1 << 20, limit: 32 << 20, split: true, order: Order::Arrival };
+    let buffers = Buffers { buffer_bytes: 1 << 20, limit: 32 << 20, split: true, order: Order::Completion };
     let consumer = Consumer::Holds { buffers: 0, time: 1, stops: None };
     let mut case = Case {
         workers: 2,

@@ -3,7 +3,7 @@
 use crate::case::{Case, HUGE, Job};
 use crate::checkpoint::{Checkpoint, KnownTensor};
 use crate::cuts::KnownCut;
-use crate::device::{SimChunk, Storage};
+use crate::device::{SimChunk, SimStorage};
 use crate::draw::Draw;
 use crate::faults::FaultState;
 use crate::history::History;
@@ -36,7 +36,7 @@ pub(crate) const STREAM: usize = 0;
 
 /// Everything a run touches.
 pub(crate) struct World {
-    pub(crate) storage: Rc<Storage>,
+    pub(crate) storage: Rc<SimStorage>,
     pub(crate) faults: Rc<RefCell<FaultState>>,
     pub(crate) history: Rc<RefCell<History>>,
     pub(crate) engine: RefCell<Engine>,
@@ -48,7 +48,7 @@ pub(crate) struct World {
     cuts: BTreeMap<String, KnownCut>,
     /// By placement: the bytes of slices that have been compared already.
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
-    pub(crate) memory: Memory,
+    pub(crate) memory: WorldMemory,
     /// The files as they were when they were opened.
     pub(crate) versions: Vec<FileVersion>,
     /// Rules that were broken: each is a defect.
@@ -73,7 +73,7 @@ pub(crate) struct World {
 }
 
 /// Where the tensors go.
-pub(crate) enum Memory {
+pub(crate) enum WorldMemory {
     Whole(RefCell<Vec<u8>>),
     Stream(Box<Staging>),
 }
@@ -114,7 +114,7 @@ pub(crate) struct Delivered {
 impl World {
     pub(crate) fn new(
         case: &Case,
-        storage: Rc<Storage>,
+        storage: Rc<SimStorage>,
         faults: Rc<RefCell<FaultState>>,
         history: Rc<RefCell<History>>,
         catalog: Catalog,
@@ -129,12 +129,12 @@ impl World {
             None
         };
         let memory = match &case.job {
-            Job::Load => Memory::Whole(RefCell::new(vec![0; plan.arena_bytes()])),
+            Job::Load => WorldMemory::Whole(RefCell::new(vec![0; plan.arena_bytes()])),
             Job::Stream { buffers, .. } => {
                 let heap = Heap::new(Rc::clone(&faults), Draw::new(case.seed ^ 1));
                 // The limit of a case fits in any target's memory.
                 let pool = Rc::new(Pool::new(heap, (), buffers.limit as usize));
-                Memory::Stream(Box::new(Staging {
+                WorldMemory::Stream(Box::new(Staging {
                     pool,
                     order: buffers.order,
                     split: buffers.split,
@@ -218,8 +218,8 @@ impl World {
 
     pub(crate) fn staging(&self) -> Option<&Staging> {
         match &self.memory {
-            Memory::Whole(_) => None,
-            Memory::Stream(staging) => Some(staging),
+            WorldMemory::Whole(_) => None,
+            WorldMemory::Stream(staging) => Some(staging),
         }
     }
 
@@ -381,8 +381,8 @@ impl BufferProvider for World {
             None => home[planned.buffer_range.clone()].copy_from_slice(&buffer.bytes),
         };
         match &self.memory {
-            Memory::Whole(arena) => settle(&mut arena.borrow_mut()),
-            Memory::Stream(staging) => {
+            WorldMemory::Whole(arena) => settle(&mut arena.borrow_mut()),
+            WorldMemory::Stream(staging) => {
                 let mut filling = staging.filling.borrow_mut();
                 if let Some(memory) = filling.find_mut(chunk) {
                     settle(memory.as_mut_bytes());
@@ -405,7 +405,7 @@ impl BufferProvider for World {
 }
 
 /// The manifest of what is planned, from what was written.
-fn manifest(checkpoint: &Checkpoint, storage: &Storage, catalog: &Catalog, plan: &Plan) -> Manifest {
+fn manifest(checkpoint: &Checkpoint, storage: &SimStorage, catalog: &Catalog, plan: &Plan) -> Manifest {
     let planned = plan.placements().iter().map(|placement| catalog.tensor(placement.tensor));
     let tensors = planned.filter_map(|tensor| {
         let known = checkpoint.find(tensor.name)?;
@@ -450,7 +450,7 @@ impl FilledBufferStream<SimBuffer> for WorldStream<'_> {
 /// Writes a worker's reads into the history.
 pub(crate) struct Watch {
     pub(crate) worker: u64,
-    pub(crate) storage: Rc<Storage>,
+    pub(crate) storage: Rc<SimStorage>,
     pub(crate) history: Rc<RefCell<History>>,
 }
 

@@ -233,7 +233,7 @@ fn tensors() -> impl Strategy<Value = TensorData> {
 }
 
 fn streams() -> impl Strategy<Value = StreamData> {
-    let orders = select(vec![Order::Arrival, Order::File, Order::Listed]);
+    let orders = select(vec![Order::Completion, Order::File, Order::Selection]);
     (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), 1_u64..8, any::<bool>(), orders, 0_usize..3).prop_map(
         |(buffer_bytes, buffers, split, order, holds)| StreamData {
             buffer_bytes: buffer_bytes,

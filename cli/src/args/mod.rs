@@ -114,9 +114,9 @@ pub(crate) enum OrderArg {
 impl OrderArg {
     pub(crate) fn order(self) -> Order {
         match self {
-            Self::Arrival => Order::Arrival,
+            Self::Arrival => Order::Completion,
             Self::File => Order::File,
-            Self::Listed => Order::Listed,
+            Self::Listed => Order::Selection,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::numbers::threads;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, ValueEnum};
-use floodtide::core::{Cut, Error as CoreError, Glob, Selection, ShardRules};
+use floodtide::core::{Error as CoreError, Glob, Partition, Selection, ShardRules};
 use floodtide::format::FORMATS;
 use floodtide::{Backend, Loader, backends};
 use std::fmt;
@@ -65,7 +65,7 @@ pub(crate) struct Source {
     /// Which dimension of a tensor --shard cuts
     #[arg(long, value_enum, default_value_t = ShardRulesArg::Rows, requires = "shard")]
     pub(crate) shard_rules: ShardRulesArg,
-    /// Cut tensors whose whole name matches the pattern at that dimension (the slowest is 0), or take them whole, whatever
+    /// Partition tensors whose whole name matches the pattern at that dimension (the slowest is 0), or take them whole, whatever
     /// --shard-rules says; can be given several times, the first that matches counts
     #[arg(long, value_name = "GLOB=DIM|GLOB=whole", requires = "shard")]
     pub(crate) shard_rule: Vec<ShardRuleArg>,
@@ -111,7 +111,7 @@ pub(crate) enum ShardRulesArg {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShardRuleArg {
     glob: Glob,
-    cut: Cut,
+    partition: Partition,
 }
 
 impl FromStr for ShardRuleArg {
@@ -119,15 +119,15 @@ impl FromStr for ShardRuleArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // A name may have a "=" in it, a dimension not.
-        let (glob, cut) =
+        let (glob, partition) =
             text.rsplit_once('=').ok_or("expected GLOB=DIM or GLOB=whole, for example *.down_proj.weight=1")?;
-        let cut = match cut {
-            "whole" => Cut::Whole,
-            dim => {
-                Cut::Dim(dim.parse().map_err(|_| "expected the number of a dimension, or \"whole\", after the \"=\"")?)
-            }
+        let partition = match partition {
+            "whole" => Partition::Replicate,
+            dim => Partition::Shard(
+                dim.parse().map_err(|_| "expected the number of a dimension, or \"whole\", after the \"=\"")?,
+            ),
         };
-        Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, cut })
+        Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, partition: partition })
     }
 }
 
@@ -144,7 +144,7 @@ impl Source {
                 ShardRulesArg::Rows => ShardRules::rows(),
                 ShardRulesArg::TensorParallel => ShardRules::tensor_parallel(),
             };
-            let own = self.shard_rule.iter().map(|rule| (rule.glob.clone(), rule.cut));
+            let own = self.shard_rule.iter().map(|rule| (rule.glob.clone(), rule.partition));
             selection = selection.sharded(rank, world, ShardRules::new(own).or(preset));
         }
         loader = loader.selection(selection);
@@ -165,9 +165,10 @@ mod tests {
         for bad in ["", "1", "4/4", "1/0", "-1/4", "1/4/2", "a/b", "1/4294967296"] {
             assert!(bad.parse::<ShardArg>().is_err(), "{bad}");
         }
-        let rule = |text: &str| text.parse::<ShardRuleArg>().map(|rule| (rule.glob.pattern().to_owned(), rule.cut));
-        assert_eq!(rule("*.w=1"), Ok(("*.w".to_owned(), Cut::Dim(1))));
-        assert_eq!(rule("a=b=whole"), Ok(("a=b".to_owned(), Cut::Whole)));
+        let rule =
+            |text: &str| text.parse::<ShardRuleArg>().map(|rule| (rule.glob.pattern().to_owned(), rule.partition));
+        assert_eq!(rule("*.w=1"), Ok(("*.w".to_owned(), Partition::Shard(1))));
+        assert_eq!(rule("a=b=whole"), Ok(("a=b".to_owned(), Partition::Replicate)));
         for bad in ["*.w", "*.w=", "*.w=-1", "*.w=rows", "[=1"] {
             assert!(rule(bad).is_err(), "{bad}");
         }

@@ -71,7 +71,7 @@ pub struct Progress {
 
 /// How often the engine had to make good for what went wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Recoveries {
+pub struct RetryStats {
     /// Short reads that were read on.
     pub resumed: u64,
     /// Direct reads that went on from an earlier, aligned byte.
@@ -81,7 +81,7 @@ pub struct Recoveries {
     /// Reads that went on through the page cache.
     pub buffered: u64,
     /// Files of which direct reads were refused.
-    pub demoted: u64,
+    pub direct_disabled: u64,
     /// Files that ended early.
     pub truncated: u64,
 }
@@ -135,12 +135,12 @@ pub struct Engine {
     in_flight: usize,
     in_flight_bytes: u64,
     /// By file: whether direct reads of it were refused.
-    demoted: Vec<bool>,
+    direct_disabled: Vec<bool>,
     /// By placement: the bytes still to come.
     missing: Vec<u64>,
     events: VecDeque<Event>,
     progress: Progress,
-    recoveries: Recoveries,
+    retry_stats: RetryStats,
     failure: Option<Error>,
 }
 
@@ -193,7 +193,7 @@ impl Engine {
             tensors_total: missing.len(),
         };
         let mut engine = Self {
-            demoted: alloc::vec![false; catalog.files().len()],
+            direct_disabled: alloc::vec![false; catalog.files().len()],
             admitted: if plan.is_streamed() { 0 } else { u32::MAX },
             plan,
             catalog,
@@ -206,7 +206,7 @@ impl Engine {
             missing,
             events,
             progress,
-            recoveries: Recoveries::default(),
+            retry_stats: RetryStats::default(),
             failure: None,
         };
         (0..engine.routes.len()).for_each(|route| engine.skip_other_routes(route));
@@ -261,14 +261,14 @@ impl Engine {
         let id = ChunkId(state.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
         let bytes = chunk.buffer_range.len() as u64;
-        let direct = chunk.method == Method::Direct && !state.buffered && !self.demoted[chunk.file.index()];
+        let direct = chunk.method == Method::Direct && !state.buffered && !self.direct_disabled[chunk.file.index()];
         let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
         let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
         state.next_chunk += 1;
         state.in_flight_bytes += bytes;
         self.in_flight_bytes += bytes;
         self.skip_other_routes(route.index());
-        let read_id = self.occupy(read);
+        let read_id = self.alloc_slot(read);
         Some(self.op(read_id, &read))
     }
 
@@ -326,7 +326,7 @@ impl Engine {
             self.fail(Error::Contract { what: "a completion came for a read that is not in flight" });
             return Disposition::Abandoned;
         };
-        self.vacate(id);
+        self.free_slot(id);
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let bytes = chunk.buffer_range.len() as u64;
         let route = self.route_of[chunk.file.index()].index();
@@ -334,14 +334,14 @@ impl Engine {
             self.return_bytes(route, bytes);
             return Disposition::Abandoned;
         }
-        match self.judge(&mut read, outcome) {
+        match self.classify(&mut read, outcome) {
             Ok(true) => {
                 self.return_bytes(route, if seeded_bug!(BudgetLeaked) { 0 } else { bytes });
                 self.land(read.chunk);
                 Disposition::Landed(read.chunk)
             }
             Ok(false) => {
-                let id = self.occupy(read);
+                let id = self.alloc_slot(read);
                 Disposition::Resubmit(self.op(id, &read))
             }
             Err(error) => {
@@ -415,8 +415,8 @@ impl Engine {
 
     /// How often it had to make good for what went wrong.
     #[must_use]
-    pub fn recoveries(&self) -> Recoveries {
-        self.recoveries
+    pub fn retry_stats(&self) -> RetryStats {
+        self.retry_stats
     }
 
     /// The bytes of the chunks in flight.
@@ -431,7 +431,7 @@ impl Engine {
         self.in_flight
     }
 
-    fn occupy(&mut self, read: InFlight) -> ReadId {
+    fn alloc_slot(&mut self, read: InFlight) -> ReadId {
         self.in_flight += 1;
         self.route_state(&read).in_flight += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -443,7 +443,7 @@ impl Engine {
         ReadId { slot, generation: entry.generation }
     }
 
-    fn vacate(&mut self, id: ReadId) {
+    fn free_slot(&mut self, id: ReadId) {
         let entry = &mut self.slots[id.slot as usize];
         let read = entry.read.take();
         entry.generation = entry.generation.wrapping_add(1);

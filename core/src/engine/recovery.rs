@@ -29,7 +29,7 @@ impl Attempts {
 
 impl Engine {
     /// Updates `read` by its outcome: `Ok(true)` when its chunk is whole, `Ok(false)` when `read` is to be submitted again.
-    pub(super) fn judge(&mut self, read: &mut InFlight, outcome: Outcome) -> Result<bool, Error> {
+    pub(super) fn classify(&mut self, read: &mut InFlight, outcome: Outcome) -> Result<bool, Error> {
         match outcome {
             Outcome::Read(bytes) if bytes > read.len => {
                 Err(Error::Contract { what: "a read brought more bytes than it asked for" })
@@ -53,10 +53,10 @@ impl Engine {
             if seeded_bug!(EndOfFileIsSuccess) {
                 return Ok(true);
             }
-            self.recoveries.truncated += 1;
+            self.retry_stats.truncated += 1;
             return Err(self.truncated(read));
         }
-        self.recoveries.resumed += 1;
+        self.retry_stats.resumed += 1;
         let progress = reached > read.furthest;
         read.filled = reached;
         read.furthest = read.furthest.max(reached);
@@ -70,7 +70,7 @@ impl Engine {
         // A direct read goes on from the last aligned byte. One that got no further than before has met the end of
         // the file or a device that will not read on from there: the page cache takes any offset, and tells the two apart.
         if read.direct && progress {
-            self.recoveries.realigned += u64::from(aligned < reached);
+            self.retry_stats.realigned += u64::from(aligned < reached);
             // What the next read may overwrite does not count until it has come.
             read.filled = aligned;
             read.len = chunk.buffer_range.len() - aligned;
@@ -84,9 +84,9 @@ impl Engine {
         let tries = match fault {
             Fault::Invalid | Fault::NotSupported if read.direct => {
                 let file = self.plan.chunks()[read.chunk.index()].file;
-                if !core::mem::replace(&mut self.demoted[file.index()], true) {
+                if !core::mem::replace(&mut self.direct_disabled[file.index()], true) {
                     self.events.push_back(Event::DirectRefused(file));
-                    self.recoveries.demoted += 1;
+                    self.retry_stats.direct_disabled += 1;
                 }
                 self.go_buffered(read);
                 return Ok(());
@@ -101,17 +101,17 @@ impl Engine {
             return Err(self.read_error(read, fault));
         }
         *tries.0 += u32::from(!seeded_bug!(RetriedForever));
-        self.recoveries.retried += 1;
-        // A file demoted meanwhile is not asked directly again.
+        self.retry_stats.retried += 1;
+        // A file whose direct reads were disabled meanwhile is not asked directly again.
         let chunk = &self.plan.chunks()[read.chunk.index()];
-        if read.direct && chunk.method == Method::Direct && self.demoted[chunk.file.index()] {
+        if read.direct && chunk.method == Method::Direct && self.direct_disabled[chunk.file.index()] {
             self.go_buffered(read);
         }
         Ok(())
     }
 
     fn go_buffered(&mut self, read: &mut InFlight) {
-        self.recoveries.buffered += 1;
+        self.retry_stats.buffered += 1;
         let chunk = &self.plan.chunks()[read.chunk.index()];
         read.direct = false;
         read.filled +=

@@ -297,7 +297,7 @@ fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
     let mut lengths = [10_000, 1, 700, 1, usize::MAX].into_iter().cycle();
     run(&mut engine, &mut device, |_| Ok(lengths.next().unwrap_or(usize::MAX)));
     assert_whole(&mut engine, &device, &file);
-    assert!(engine.recoveries().realigned > 0 && engine.recoveries().buffered > 0);
+    assert!(engine.retry_stats().realigned > 0 && engine.retry_stats().buffered > 0);
 }
 
 #[test]

@@ -173,7 +173,7 @@ impl<S: ReadSource> Worker<S> {
             return Err(error);
         }
         while let Some(completion) = self.completed.pop() {
-            self.absorb(engine, buffers, completion);
+            self.on_completion(engine, buffers, completion);
         }
         while let Some((chunk, buffer)) = self.whole.pop() {
             self.submit_all(engine, buffers);
@@ -201,7 +201,7 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    fn absorb<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
+    fn on_completion<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
         buffers: &P,

@@ -25,11 +25,11 @@ pub struct Buffers {
 pub enum Order {
     /// As they land: the fastest.
     #[default]
-    Arrival,
+    Completion,
     /// File by file, as they are stored.
     File,
     /// As the selection lists them.
-    Listed,
+    Selection,
 }
 
 /// The bytes of a tensor, or of a slice, that one buffer of a stream holds.

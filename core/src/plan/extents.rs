@@ -277,7 +277,7 @@ impl Layout<'_> {
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
         let (whole, alignment) = self.least(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Cut at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
+        // Partition at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
         let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());

@@ -266,7 +266,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The selected tensors in the order of file and offset; those of a stream in [`Order::Listed`] as they are listed.
+    /// The selected tensors in the order of file and offset; those of a stream in [`Order::Selection`] as they are listed.
     #[must_use]
     pub fn placements(&self) -> &[Placement] {
         &self.placements
@@ -410,7 +410,7 @@ impl Planner {
     }
 
     /// Plans the load of `selected`, which must be of that catalog and ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it,
-    /// unless it is streamed in [`Order::Listed`].
+    /// unless it is streamed in [`Order::Selection`].
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] when a tensor does not fit in a buffer of a stream,
@@ -448,7 +448,7 @@ impl Planner {
         let (mut extents, placements) = (laid_out.extents, laid_out.placements);
         let chunks = match self.options.access {
             Access::Stream(buffers) => {
-                if buffers.order == Order::Arrival {
+                if buffers.order == Order::Completion {
                     extents = chunks::interleave(extents, |extent| extent.file.index());
                 }
                 // A buffer is filled as soon as it can be, so that little is held in parts.

@@ -239,7 +239,7 @@ fn streamed(buffer_bytes: u64, limit: u64, split: bool, order: Order) -> Access 
 fn a_tensor_that_no_buffer_holds_is_named_or_cut() {
     let catalog = catalog(&[(vec![1000, 8 << 20, 1000], 0)]);
     let plan = |limit, split| {
-        let access = streamed(1 << 20, limit, split, Order::Arrival);
+        let access = streamed(1 << 20, limit, split, Order::Completion);
         let options = PlanOptions { access, direct: vec![limits(512)], ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &all(&catalog))
     };
@@ -308,7 +308,7 @@ fn tensors_are_refused_for_what_they_really_need() {
 fn a_plan_that_would_outgrow_its_stream_is_refused_at_once() {
     let catalog = catalog(&[(vec![64 << 40], 0)]);
     let plan = |limit: u64, split| {
-        let access = streamed(limit / 8, limit, split, Order::Arrival);
+        let access = streamed(limit / 8, limit, split, Order::Completion);
         Planner::new(PlanOptions { access, ..PlanOptions::default() }).plan(&catalog, &all(&catalog))
     };
     let error = plan(1 << 20, true).expect_err("half a billion buffers");
@@ -340,12 +340,12 @@ proptest! {
         tensor_alignment in prop_oneof![Just(1_u64), Just(64), Just(4096)],
         buffer_bytes in prop_oneof![Just(1_u64 << 16), Just(1 << 18), Just(1 << 20)],
         split in any::<bool>(),
-        order in prop_oneof![Just(Order::Arrival), Just(Order::File), Just(Order::Listed)],
+        order in prop_oneof![Just(Order::Completion), Just(Order::File), Just(Order::Selection)],
     ) {
         let catalog = catalog(&files);
         let mut selected: Vec<TensorSlice> =
             all(&catalog).into_iter().filter(|selected_slice| picks[selected_slice.tensor().index() % picks.len()]).collect();
-        if order == Order::Listed {
+        if order == Order::Selection {
             selected.sort_by_key(|selected_slice| u64::from(selected_slice.tensor().0).wrapping_mul(shuffle | 1) >> 7);
         }
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
@@ -404,7 +404,7 @@ proptest! {
                 }
                 prop_assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");
                 next[part.placement] = if bytes == 0 { u64::MAX } else { part.offset + bytes };
-                prop_assert!(order == Order::Arrival || part.placement >= last);
+                prop_assert!(order == Order::Completion || part.placement >= last);
                 last = part.placement;
             }
         }

@@ -29,7 +29,7 @@ pub(super) fn together(catalog: &Catalog, selected: &[TensorSlice], options: &Pl
 fn comes_in_parts(catalog: &Catalog, slice: &TensorSlice, options: &PlanOptions) -> bool {
     match options.access {
         // What alignment adds to a buffer is less than the other half of it.
-        Access::Stream(buffers @ Buffers { split: true, order: Order::File | Order::Listed, .. }) => {
+        Access::Stream(buffers @ Buffers { split: true, order: Order::File | Order::Selection, .. }) => {
             slice.byte_len(&catalog.tensor(slice.tensor())) > buffer_bytes(&buffers) / 2
         }
         _ => false,

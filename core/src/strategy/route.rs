@@ -58,13 +58,13 @@ impl<'a> Group<'a> {
             decisions.push(Decision::new("reads", files::explain(&self, &direct)));
         }
         let floods = |direct: &[bool]| !signals.leave_cached && self.floods_the_cache(direct);
-        let uncached = !backend.is_mapped() && !small && floods(&direct);
-        if uncached {
+        let dont_cache = !backend.is_mapped() && !small && floods(&direct);
+        if dont_cache {
             let why = "the page cache has no room for them, so what is read is not left there";
             decisions.push(Decision::new("page cache", why));
         }
         let mut route = self.size(backend, small, any_direct);
-        route.uncached = uncached;
+        route.dont_cache = dont_cache;
         profile::adjust(&mut route, &self, &direct, &mut decisions);
         if requested.is_some_and(|backend| backend.style() == ReadStyle::Queue) {
             // Whoever wants the ring wants the direct reads that it is for.
@@ -72,7 +72,7 @@ impl<'a> Group<'a> {
         }
         if route.profiled_direct_rate.is_some() {
             // Should they be given up, what is read in their place.
-            route.uncached |= floods(&vec![false; self.files.len()]);
+            route.dont_cache |= floods(&vec![false; self.files.len()]);
         }
         (route, direct, decisions)
     }
@@ -136,7 +136,7 @@ impl<'a> Group<'a> {
             ReadStyle::Blocking if waits && !small => MAX_THREADS,
             _ => workers * depth,
         };
-        Route { backend, chunk_bytes, depth, most_in_flight, profiled_direct_rate: None, uncached: false, workers }
+        Route { backend, chunk_bytes, depth, most_in_flight, profiled_direct_rate: None, dont_cache: false, workers }
     }
 
     /// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in

@@ -182,7 +182,7 @@ fn bytes_in_memory_are_copied_and_no_page_cache_is_spoken_of() {
     let mut signals = Signals { memory: 0, ..signals(Some(1.0), false) };
     signals.devices[0].signals.latency = LatencyClass::Memory;
     let decided = decide(&signals, None);
-    assert_eq!((decided.backend, decided.uncached), (PREAD, false));
+    assert_eq!((decided.backend, decided.dont_cache), (PREAD, false));
     assert!(decided.reason.ends_with("the bytes are in memory and are copied from there"), "{}", decided.reason);
 }
 
@@ -311,29 +311,29 @@ fn unknown_residency_is_taken_as_cold_and_said() {
 
 #[test]
 fn what_the_page_cache_cannot_hold_is_not_left_there() {
-    let uncached = |memory, consumer, resident, direct| {
+    let dont_cache = |memory, consumer, resident, direct| {
         let strategy = decide(&Signals { memory, consumer, ..signals(Some(resident), direct) }, None);
-        assert_eq!(strategy.uncached, strategy.reason.contains("not left there"), "{}", strategy.reason);
-        strategy.uncached
+        assert_eq!(strategy.dont_cache, strategy.reason.contains("not left there"), "{}", strategy.reason);
+        strategy.dont_cache
     };
     const GIB: u64 = 1 << 30;
     // 2 GiB of tensors, and as much of files.
-    assert!(!uncached(4 * GIB, Consumer::Whole, 0.0, false));
-    assert!(uncached(4 * GIB - 1, Consumer::Whole, 0.0, false));
-    assert!(!uncached(2 * GIB, Consumer::Stream, 0.0, false), "a stream keeps no tensors");
-    assert!(uncached(2 * GIB - 1, Consumer::Stream, 0.0, false));
-    assert!(!uncached(0, Consumer::Whole, 0.0, true), "direct reads leave nothing");
-    assert!(!uncached(0, Consumer::Whole, 1.0, false), "what is there stays there");
+    assert!(!dont_cache(4 * GIB, Consumer::Whole, 0.0, false));
+    assert!(dont_cache(4 * GIB - 1, Consumer::Whole, 0.0, false));
+    assert!(!dont_cache(2 * GIB, Consumer::Stream, 0.0, false), "a stream keeps no tensors");
+    assert!(dont_cache(2 * GIB - 1, Consumer::Stream, 0.0, false));
+    assert!(!dont_cache(0, Consumer::Whole, 0.0, true), "direct reads leave nothing");
+    assert!(!dont_cache(0, Consumer::Whole, 1.0, false), "what is there stays there");
     let little = Signals { selected_bytes: 1000, memory: 0, ..signals(Some(0.0), false) };
-    assert!(!decide(&little, None).uncached);
-    assert!(!decide(&Signals { memory: 0, ..signals(Some(0.0), false) }, Some(MMAP)).uncached);
+    assert!(!decide(&little, None).dont_cache);
+    assert!(!decide(&Signals { memory: 0, ..signals(Some(0.0), false) }, Some(MMAP)).dont_cache);
 }
 
 #[test]
 fn files_that_are_to_stay_cached_are_read_through_the_cache() {
     let kept = Signals { leave_cached: true, memory: 0, ..signals(Some(0.0), true) };
     let strategy = decide(&kept, None);
-    assert_eq!((strategy.backend, strategy.direct.clone(), strategy.uncached), (PREAD, vec![false, false], false));
+    assert_eq!((strategy.backend, strategy.direct.clone(), strategy.dont_cache), (PREAD, vec![false, false], false));
     assert!(strategy.reason.ends_with("the files are to stay in the page cache, so the reads are buffered"));
     assert_eq!(decide(&kept, Some(URING)).direct, [false, false]);
 }

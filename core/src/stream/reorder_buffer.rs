@@ -22,7 +22,7 @@ impl<B> ReorderBuffer<B> {
     /// For so many extents.
     #[must_use]
     pub fn new(order: Order, extents: usize) -> Self {
-        let in_order = order != Order::Arrival && !seeded_bug!(OrderIgnored);
+        let in_order = order != Order::Completion && !seeded_bug!(OrderIgnored);
         Self { ready: VecDeque::new(), early: BTreeMap::new(), in_order, released: 0, total: extents }
     }
 
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn each_order_is_kept() {
-        assert_eq!(deliver(Order::Arrival), [2, 0, 3, 1]);
+        assert_eq!(deliver(Order::Completion), [2, 0, 3, 1]);
         assert_eq!(deliver(Order::File), [0, 1, 2, 3]);
-        assert_eq!(deliver(Order::Listed), [0, 1, 2, 3]);
+        assert_eq!(deliver(Order::Selection), [0, 1, 2, 3]);
     }
 }

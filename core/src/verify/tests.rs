@@ -93,7 +93,7 @@ fn limits(bytes: u64) -> Option<DirectLimits> {
 
 /// Every way to plan them.
 fn ways(files: usize) -> Vec<PlanOptions> {
-    let stream = |split| Buffers { buffer_bytes: 64 << 10, limit: 4 << 20, split, order: Order::Arrival };
+    let stream = |split| Buffers { buffer_bytes: 64 << 10, limit: 4 << 20, split, order: Order::Completion };
     let mut ways = Vec::new();
     for access in
         [Access::Copy, Access::Map { resident: true }, Access::Stream(stream(false)), Access::Stream(stream(true))]

@@ -1,12 +1,12 @@
 //! The checksums of a checkpoint, in one pass over its files: what a manifest is made of, and compared with.
 //!
 //! The files are read as they are, headers and all, as one tensor each: by the same plan, engine and buffers as any stream, side by
-//! side, in bounded memory. Threads hash what passes through (`hashers`). `verdict` is what a manifest says of it.
+//! side, in bounded memory. Threads hash what passes through (`hashers`). `verify_report` is what a manifest says of it.
 
 mod hashers;
-mod verdict;
+mod verify_report;
 
-pub use verdict::{Difference, Verdict};
+pub use verify_report::{Mismatch, VerifyReport};
 
 use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
@@ -182,7 +182,7 @@ impl Loader {
     /// [`inspect`](Self::inspect): what breaks a rule of its format is an error.
     ///
     /// # Errors
-    /// As [`load`](Self::load); not for what differs, which is in the [`Verdict`].
+    /// As [`load`](Self::load); not for what differs, which is in the [`VerifyReport`].
     ///
     /// ```no_run
     /// use floodtide::{Loader, read_manifest};
@@ -194,8 +194,8 @@ impl Loader {
     /// }
     /// # Ok::<(), floodtide::Error>(())
     /// ```
-    pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<Verdict, Error> {
-        Ok(Verdict::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
+    pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<VerifyReport, Error> {
+        Ok(VerifyReport::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
     }
 }
 

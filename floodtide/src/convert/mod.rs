@@ -205,7 +205,7 @@ impl Converter {
 
     /// The loader as a conversion needs it.
     fn loader(&self) -> Loader {
-        let loader = self.loader.clone().ordered(Order::Arrival);
+        let loader = self.loader.clone().ordered(Order::Completion);
         // What is read is not safe yet, so it is not told; but a stream that tells progress looks up now and then.
         if self.on_progress.is_some() { loader.on_progress(|_| {}) } else { loader }
     }

@@ -6,7 +6,7 @@ mod steps;
 #[cfg(feature = "unstable-testing")]
 mod testing;
 
-pub(crate) use steps::Checkpoint;
+pub(crate) use steps::DecidedLoad;
 
 use crate::error::Error;
 use crate::runtime::{MakeFaults, ProgressCallback};

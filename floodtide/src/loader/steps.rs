@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::load::OwnedLoadTask;
 use crate::open::{self, OpenedHeaders};
 use crate::runtime::PlannedLoad;
-use crate::signals::{ProbeRequest, Purpose};
+use crate::signals::{LoadMode, ProbeRequest};
 use crate::small_file::SmallFile;
 use crate::trace::{Phase, Phases};
 use floodtide_core::strategy::{Signals, Strategy, decide};
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 /// A checkpoint whose headers are read and whose way of reading is decided.
 #[derive(Debug)]
-pub(crate) struct Checkpoint {
+pub(crate) struct DecidedLoad {
     pub(crate) files: OpenFiles,
     /// The only file's bytes, where they came along with the header.
     pub(crate) small_file: Option<SmallFile>,
@@ -37,7 +37,7 @@ pub(crate) struct Checkpoint {
     pub(crate) phases: Phases,
 }
 
-impl Checkpoint {
+impl DecidedLoad {
     /// What the planner is told.
     pub(crate) fn options(&self, access: Access, loader: &Loader) -> PlanOptions {
         let strategy = &self.strategy;
@@ -69,11 +69,11 @@ impl Loader {
         access: Access,
         waits: bool,
     ) -> Result<(Planned, OpenFiles, Option<SmallFile>, Phases), Error> {
-        let opened = self.open_checkpoint(input, Purpose::Whole { access, waits })?;
+        let opened = self.open_checkpoint(input, LoadMode::Whole { access, waits })?;
         // What is in a small file is used where it lies, as in a mapping.
         let access = if opened.small_file.is_some() { Access::Map { resident: false } } else { access };
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &opened.selected)?);
-        let Checkpoint { files, small_file, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
+        let DecidedLoad { files, small_file, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
         Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, small_file, phases))
     }
 
@@ -97,7 +97,7 @@ impl Loader {
     }
 
     /// Reads the headers, measures, and decides how to read.
-    pub(crate) fn open_checkpoint(&self, input: &Input<'_>, purpose: Purpose) -> Result<Checkpoint, Error> {
+    pub(crate) fn open_checkpoint(&self, input: &Input<'_>, mode: LoadMode) -> Result<DecidedLoad, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
             let most = Alignment::HUGE_PAGE.as_u64();
             return Err(Error::TensorAlignment { bytes: alignment.as_u64(), most });
@@ -106,17 +106,17 @@ impl Loader {
         // What was asked for is done, and what is watched is done read by read.
         let watched = self.trace.is_some() || self.faults.is_some();
         let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
-        let waits = matches!(purpose, Purpose::Whole { waits: true, .. });
+        let waits = matches!(mode, LoadMode::Whole { waits: true, .. });
         let small_files = (waits && !as_usual).then_some(&self.arena_cache);
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
         let opened = self.open_headers(input, small_files)?;
-        self.decide_how(opened, purpose, phases)
+        self.decide_how(opened, mode, phases)
     }
 
     /// The files of a checkpoint, its index among them, each to be taken as one tensor of all its bytes; and the catalog of the tensors that
     /// are in them, in which the files have the same numbers.
-    pub(crate) fn open_whole_files(&self, input: &Input<'_>) -> Result<(Arc<Catalog>, Checkpoint), Error> {
+    pub(crate) fn open_whole_files(&self, input: &Input<'_>) -> Result<(Arc<Catalog>, DecidedLoad), Error> {
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
         let mut opened = self.open_headers(input, None)?;
@@ -126,33 +126,33 @@ impl Loader {
             builder.add_whole_file(file.name(), file.len())?;
         }
         let catalog = std::mem::replace(&mut opened.catalog, builder.finish()?);
-        let checkpoint = self.decide_how(opened, Purpose::Stream { memory_alignment: None }, phases)?;
+        let checkpoint = self.decide_how(opened, LoadMode::Stream { memory_alignment: None }, phases)?;
         Ok((Arc::new(catalog), checkpoint))
     }
 
     /// Measures, and decides how to read.
-    fn decide_how(&self, opened: OpenedHeaders, purpose: Purpose, phases: Phases) -> Result<Checkpoint, Error> {
+    fn decide_how(&self, opened: OpenedHeaders, mode: LoadMode, phases: Phases) -> Result<DecidedLoad, Error> {
         let OpenedHeaders { files, small_file, catalog, metadata, mut warnings, .. } = opened;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
         warnings.extend(self.selection.warning(&catalog));
         let request = ProbeRequest {
-            purpose,
+            mode,
             backend: self.backend,
             alignment: self.least_alignment(),
             uring_refused: self.uring_refused.clone(),
             already_read: small_file.is_some(),
             use_device_profile: !self.without_profile,
         };
-        let (mut signals, little) = request.measure(&files, &catalog, &selected, &mut warnings)?;
+        let (mut signals, is_small) = request.measure(&files, &catalog, &selected, &mut warnings)?;
         // So little fits, or the system says so when it is mapped.
-        let mut memory = if little { floodtide_memory::no_limit() } else { probe::memory_limit() };
-        if matches!(purpose, Purpose::Whole { .. }) {
+        let mut memory = if is_small { floodtide_memory::no_limit() } else { probe::memory_limit() };
+        if matches!(mode, LoadMode::Whole { .. }) {
             // What is kept makes room for this load's arena; a stream's buffers are of another kind.
             memory.available = memory.available.saturating_add(self.arena_cache.byte_len());
         }
         signals.verified = self.manifest.is_some();
-        (signals.leave_cached, signals.memory) = (self.leave_cached && !little, memory.available);
+        (signals.leave_cached, signals.memory) = (self.leave_cached && !is_small, memory.available);
         let mut strategy = decide(&signals);
         if let Some(threads) = self.threads {
             for route in &mut strategy.routes {
@@ -160,7 +160,7 @@ impl Loader {
             }
         }
         let catalog = Arc::new(catalog);
-        Ok(Checkpoint { files, small_file, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
+        Ok(DecidedLoad { files, small_file, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
     }
 
     pub(super) fn prepare(&self, input: &Input<'_>, access: Access, waits: bool) -> Result<Arc<OwnedLoadTask>, Error> {
@@ -211,13 +211,13 @@ mod tests {
         // Mapped, but never touched.
         drop(loader.arena_cache.take(KEPT as usize).expect("maps"));
         assert_eq!(loader.kept_bytes(), KEPT);
-        let available = |purpose, consumer| {
-            let opened = loader.open_checkpoint(&Input::Path(&path), purpose).expect("opens");
+        let available = |mode, consumer| {
+            let opened = loader.open_checkpoint(&Input::Path(&path), mode).expect("opens");
             assert_eq!(opened.signals.consumer, consumer);
             opened.memory.available
         };
-        let whole = Purpose::Whole { access: Access::Copy, waits: false };
+        let whole = LoadMode::Whole { access: Access::Copy, waits: false };
         assert!(available(whole, Consumer::Whole) > KEPT);
-        assert!(available(Purpose::Stream { memory_alignment: None }, Consumer::Stream) < KEPT);
+        assert!(available(LoadMode::Stream { memory_alignment: None }, Consumer::Stream) < KEPT);
     }
 }

@@ -159,7 +159,7 @@ fn read_headers(
 /// Returns the parser for files without an index, all of which are taken for what the first one is. Of a file that no format
 /// claims by its content, the format that claims its name says best what is wrong; else the first of the registry.
 fn parser_for(formats: Formats<'_>, name: &str, start: &[u8]) -> Result<Box<dyn HeaderParser>, Error> {
-    let by_content = match FileKind::sniff(formats, start) {
+    let by_kind = match FileKind::sniff(formats, start) {
         FileKind::Checkpoint(format) => format.parser(),
         _ => None,
     };
@@ -168,7 +168,7 @@ fn parser_for(formats: Formats<'_>, name: &str, start: &[u8]) -> Result<Box<dyn 
         format.parser()
     };
     let any = || formats.iter().find_map(|format| format.parser());
-    let parser = by_content.or_else(by_name).or_else(any);
+    let parser = by_kind.or_else(by_name).or_else(any);
     parser.ok_or_else(|| CoreError::Contract { what: "no format is registered that needs no index" }.into())
 }
 

@@ -117,7 +117,7 @@ impl<P: Provider> LoadTask<P> {
         let route = &planned.strategy.routes[id.index()];
         let Some(file) = planned.strategy.route_of.iter().position(|&route| route == id.index()) else { return };
         let mut options =
-            SourceOptions { backend: route.backend, capacity: route.source_capacity(), dont_cache: route.uncached };
+            SourceOptions { backend: route.backend, capacity: route.source_capacity(), dont_cache: route.dont_cache };
         let source = planned.files.source(file, options).or_else(|why| {
             let refused = options.backend;
             match planned.files.fallback(file).filter(|&fallback| !planned.strict && fallback != refused) {

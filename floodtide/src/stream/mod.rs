@@ -18,9 +18,9 @@ pub use options::StreamOptions;
 pub use writer::WriterSink;
 
 use crate::error::Error;
-use crate::loader::{Checkpoint, Input, Loader};
+use crate::loader::{DecidedLoad, Input, Loader};
 use crate::runtime::PlannedLoad;
-use crate::signals::Purpose;
+use crate::signals::LoadMode;
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
@@ -110,7 +110,7 @@ impl std::fmt::Debug for TensorStream {
 
 enum State {
     /// The headers are read.
-    Opened(Box<Checkpoint>),
+    Opened(Box<DecidedLoad>),
     Running(Running),
     /// It could not be started.
     Failed,
@@ -133,12 +133,12 @@ impl TensorStream {
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
         }
-        let checkpoint = loader.open_checkpoint(input, Purpose::Stream { memory_alignment: alignment })?;
+        let checkpoint = loader.open_checkpoint(input, LoadMode::Stream { memory_alignment: alignment })?;
         Ok(Self::of(loader, checkpoint, started))
     }
 
     /// Of a checkpoint that is open already.
-    pub(crate) fn of(loader: &Loader, checkpoint: Checkpoint, started: Instant) -> Self {
+    pub(crate) fn of(loader: &Loader, checkpoint: DecidedLoad, started: Instant) -> Self {
         checkpoint.phases.enter(None);
         Self {
             loader: loader.clone(),
@@ -166,7 +166,7 @@ impl TensorStream {
     /// What is known of the checkpoint before the stream begins.
     pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
-        let Checkpoint { catalog, metadata, files, .. } = &**checkpoint;
+        let DecidedLoad { catalog, metadata, files, .. } = &**checkpoint;
         let local = |file: &Arc<dyn StorageFile>| {
             (&**file as &dyn Any).downcast_ref::<LocalFile>().map(|file| file.path().to_owned())
         };
@@ -194,7 +194,7 @@ impl TensorStream {
 
     /// Calls `consume` with every tensor's bytes, as they land: with the tensor, the offset of these bytes in it, and the bytes.
     /// Tensors that are larger than a buffer come in parts, each a whole number of elements. In the orders [`Order::File`] and
-    /// [`Order::Listed`] the parts of a tensor come one after another, ascending; as they land, they come in any order. Every
+    /// [`Order::Selection`] the parts of a tensor come one after another, ascending; as they land, they come in any order. Every
     /// tensor comes, also one without a byte.
     ///
     /// # Errors
@@ -252,7 +252,7 @@ impl TensorStream {
             let running = self.begin(*checkpoint, split)?;
             if !split {
                 let PlannedLoad { catalog, plan, .. } = running.planned();
-                self.queue.extend(Tensor::nowhere(catalog, plan));
+                self.queue.extend(Tensor::empty(catalog, plan));
             }
             self.state = State::Running(running);
         }
@@ -262,7 +262,7 @@ impl TensorStream {
         }
     }
 
-    fn begin(&self, checkpoint: Checkpoint, split: bool) -> Result<Running, Error> {
+    fn begin(&self, checkpoint: DecidedLoad, split: bool) -> Result<Running, Error> {
         checkpoint.phases.enter(Some(Phase::Plan));
         let loader = &self.loader;
         let options = loader.stream_choice();
@@ -287,13 +287,13 @@ impl TensorStream {
         let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
-            Order::Listed => Some(loader.selection_choice().resolve_listed(&checkpoint.catalog)?),
-            Order::Arrival | Order::File => None,
+            Order::Selection => Some(loader.selection_choice().resolve_in_order(&checkpoint.catalog)?),
+            Order::Completion | Order::File => None,
         };
         let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
         let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
         let verification = loader.verification(&checkpoint.catalog, &plan)?;
-        let Checkpoint { files, catalog, strategy, warnings, phases, .. } = checkpoint;
+        let DecidedLoad { files, catalog, strategy, warnings, phases, .. } = checkpoint;
         let planned = PlannedLoad {
             started: self.started,
             catalog,
@@ -313,7 +313,7 @@ impl TensorStream {
     }
 
     /// A pool for this stream alone.
-    fn pool(&self, checkpoint: &Checkpoint, limit: usize) -> Pool {
+    fn pool(&self, checkpoint: &DecidedLoad, limit: usize) -> Pool {
         let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
         let alignment = direct.fold(self.loader.least_alignment(), Alignment::max);
         let memory =
@@ -339,7 +339,7 @@ pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
 
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be
 /// whole; but half of the memory there is at most.
-fn default_limit(checkpoint: &Checkpoint, split: bool) -> u64 {
+fn default_limit(checkpoint: &DecidedLoad, split: bool) -> u64 {
     let mut limit = DEFAULT_LIMIT;
     if !split {
         let catalog = &checkpoint.catalog;

@@ -245,7 +245,7 @@ impl BufferProvider for Staging {
                 Ok(true)
             }
             // The system may have more when what is lent has come back; it is asked again before long.
-            Poll::Ready(Err(PoolError::Memory { .. })) if self.pool.stats().lent > 0 => Ok(false),
+            Poll::Ready(Err(PoolError::Allocation { .. })) if self.pool.stats().lent > 0 => Ok(false),
             Poll::Ready(Err(error)) => Err(CoreError::Platform { message: error.to_string() }),
         }
     }

@@ -325,7 +325,7 @@ mod tests {
         let Some(device) = devices.into_iter().find(is_block) else {
             return println!("skipped: there is no block device here");
         };
-        // Asked only: nothing is opened.
+        // ProbeRequest only: nothing is opened.
         assert!(!may_be_replaced(&device).expect("is there"), "{device:?}");
         assert!(may_be_replaced(Path::new("/dev/null")).expect("is there"));
     }

@@ -2,7 +2,7 @@
 
 use super::inner::Inner;
 use super::local::Key;
-use super::memory::{Memory, MemoryProvider};
+use super::memory::{MemoryBlock, MemoryProvider};
 use floodtide_core::pool::{Provider, SizeClass};
 use std::io;
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ pub(super) struct Block(Box<Header>);
 
 #[derive(Debug)]
 struct Header {
-    memory: Memory,
+    memory: MemoryBlock,
     /// How much of it the present borrower may use.
     capacity: usize,
     class: SizeClass,
@@ -28,7 +28,7 @@ struct Header {
 
 impl Block {
     /// Memory that can serve requests of the class.
-    pub(super) fn new(memory: Memory, class: SizeClass, pool: Arc<Inner>) -> Self {
+    pub(super) fn new(memory: MemoryBlock, class: SizeClass, pool: Arc<Inner>) -> Self {
         let regular = memory.capacity() == class.size();
         Self(Box::new(Header { memory, capacity: 0, class, regular, key: pool.key, pool }))
     }
@@ -70,16 +70,16 @@ impl Block {
     }
 
     #[inline]
-    pub(super) fn memory(&self) -> &Memory {
+    pub(super) fn memory(&self) -> &MemoryBlock {
         &self.0.memory
     }
 
     #[inline]
-    pub(super) fn memory_mut(&mut self) -> &mut Memory {
+    pub(super) fn memory_mut(&mut self) -> &mut MemoryBlock {
         &mut self.0.memory
     }
 
-    pub(super) fn into_parts(self) -> (Memory, Arc<Inner>) {
+    pub(super) fn into_parts(self) -> (MemoryBlock, Arc<Inner>) {
         let Header { memory, pool, .. } = *self.0;
         (memory, pool)
     }

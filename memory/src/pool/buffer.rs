@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::inner::Inner;
-use super::memory::Memory;
+use super::memory::MemoryBlock;
 use crate::split_buffer::{StableMemory, StableBuffer};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
@@ -133,7 +133,7 @@ impl PoolBuffer {
 
     /// Takes its memory out of the pool for good: it counts no more, and frees itself when it is dropped.
     #[must_use]
-    pub fn detach(self) -> Memory {
+    pub fn detach(self) -> MemoryBlock {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never used again, so the block is taken once.
         let block = unsafe { ManuallyDrop::take(&mut this.block) };

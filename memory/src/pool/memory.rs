@@ -23,7 +23,7 @@ pub trait MemoryProvider: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// When the system has none to give.
-    fn allocate(&self, bytes: usize) -> io::Result<Memory>;
+    fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock>;
 
     /// The alignment of every address, in bytes; a power of two.
     fn alignment(&self) -> usize {
@@ -38,7 +38,7 @@ pub trait MemoryProvider: Send + Sync + fmt::Debug {
 
 /// A piece of memory that belongs to its holder, of which a part from the start is filled. A buffer that was detached from its
 /// pool is this.
-pub struct Memory {
+pub struct MemoryBlock {
     start: NonNull<u8>,
     bytes: usize,
     filled: usize,
@@ -48,11 +48,11 @@ pub struct Memory {
 }
 
 // SAFETY: `from_raw` makes the bytes its holder's alone, and the owner is `Send`.
-unsafe impl Send for Memory {}
+unsafe impl Send for MemoryBlock {}
 // SAFETY: shared access only reads the filled bytes, and the owner is `Sync`.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for MemoryBlock {}
 
-impl Memory {
+impl MemoryBlock {
     /// Memory that `owner` keeps and frees when it is dropped.
     ///
     /// # Safety
@@ -100,7 +100,7 @@ impl Memory {
     }
 }
 
-impl Deref for Memory {
+impl Deref for MemoryBlock {
     type Target = [u8];
 
     #[inline]
@@ -110,7 +110,7 @@ impl Deref for Memory {
     }
 }
 
-impl DerefMut for Memory {
+impl DerefMut for MemoryBlock {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: by `from_raw` the bytes are initialised, writable and ours alone; `set_filled` keeps within them.
@@ -118,9 +118,9 @@ impl DerefMut for Memory {
     }
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for MemoryBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("filled", &self.filled).field("capacity", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("MemoryBlock").field("filled", &self.filled).field("capacity", &self.bytes).finish_non_exhaustive()
     }
 }
 
@@ -178,13 +178,13 @@ impl Drop for HeapOwner {
 }
 
 impl MemoryProvider for HeapMemory {
-    fn allocate(&self, bytes: usize) -> io::Result<Memory> {
+    fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock> {
         let no_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
         let layout = Layout::from_size_align(bytes.max(1), self.alignment).map_err(|_| no_memory())?;
         // SAFETY: the layout has at least one byte.
         let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).ok_or_else(no_memory)?;
         // SAFETY: a fresh allocation of `bytes` zeroed bytes, which the owner frees.
-        Ok(unsafe { Memory::from_raw(start, bytes, HeapOwner { start, layout }) })
+        Ok(unsafe { MemoryBlock::from_raw(start, bytes, HeapOwner { start, layout }) })
     }
 
     fn alignment(&self) -> usize {
@@ -256,7 +256,7 @@ impl Drop for Unlocked {
 }
 
 impl MemoryProvider for MappedMemory {
-    fn allocate(&self, bytes: usize) -> io::Result<Memory> {
+    fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock> {
         let huge = bytes >= Alignment::HUGE_PAGE.as_u64() as usize;
         let alignment = self.alignment.unwrap_or(Alignment::PAGE);
         let region = Region::map(bytes, if huge { alignment.max(Alignment::HUGE_PAGE) } else { alignment })?;
@@ -267,11 +267,11 @@ impl MemoryProvider for MappedMemory {
         let start = region.start();
         let Some(policy) = self.lock else {
             // SAFETY: a fresh mapping of at least `bytes` zeroed bytes, which the region unmaps.
-            return Ok(unsafe { Memory::from_raw(start, bytes, region) });
+            return Ok(unsafe { MemoryBlock::from_raw(start, bytes, region) });
         };
         match (region.lock(), policy) {
             // SAFETY: as above.
-            (Ok(()), _) => Ok(unsafe { Memory::from_raw(start, bytes, region) }),
+            (Ok(()), _) => Ok(unsafe { MemoryBlock::from_raw(start, bytes, region) }),
             (Err(error), LockPolicy::Required) => Err(io::Error::new(
                 error.kind(),
                 format!(
@@ -283,7 +283,7 @@ impl MemoryProvider for MappedMemory {
                 tracing::warn!(bytes, unlocked = before + bytes, %error, "memory is not locked; raise ulimit -l");
                 let owner = Unlocked { _region: region, bytes, count: Arc::clone(&self.unlocked) };
                 // SAFETY: as above; the owner holds the region.
-                Ok(unsafe { Memory::from_raw(start, bytes, owner) })
+                Ok(unsafe { MemoryBlock::from_raw(start, bytes, owner) })
             }
         }
     }
@@ -305,7 +305,7 @@ pub struct SystemMemory {
 }
 
 impl MemoryProvider for SystemMemory {
-    fn allocate(&self, bytes: usize) -> io::Result<Memory> {
+    fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock> {
         if bytes < MAPPED_BYTES { self.heap.allocate(bytes) } else { self.mapped.allocate(bytes) }
     }
 }

@@ -38,7 +38,7 @@ mod wait;
 
 pub use buffer::PoolBuffer;
 pub use floodtide_core::pool::Stats;
-pub use memory::{HeapMemory, LockPolicy, MappedMemory, Memory, MemoryProvider, SystemMemory};
+pub use memory::{HeapMemory, LockPolicy, MappedMemory, MemoryBlock, MemoryProvider, SystemMemory};
 pub use wait::Get;
 
 use crate::limits;
@@ -81,7 +81,7 @@ pub enum PoolError {
     TimedOut { bytes: usize, limit: usize },
     /// The system has no memory to give, or none that can be locked.
     #[error("the pool has no memory for a buffer of {}: {source}; free memory, raise what limits it (ulimit -v, ulimit -l for what is locked), or ask its provider for less", HumanBytes(*bytes as u64))]
-    Memory { bytes: usize, source: io::Error },
+    Allocation { bytes: usize, source: io::Error },
     /// Memory that is to be adopted does not suit the pool.
     #[error("the memory cannot be adopted: {why}; adopt memory that suits, or take a buffer of the pool's own")]
     Unsuitable { why: String },
@@ -94,7 +94,7 @@ impl PoolError {
         match self {
             Self::TooLarge { .. } | Self::Unsuitable { .. } => ErrorKind::InvalidRequest,
             Self::Exhausted { .. } | Self::TimedOut { .. } => ErrorKind::Stalled,
-            Self::Memory { .. } => ErrorKind::OutOfMemory,
+            Self::Allocation { .. } => ErrorKind::OutOfMemory,
         }
     }
 
@@ -102,7 +102,7 @@ impl PoolError {
         match error {
             TakeError::TooLarge => Self::TooLarge { bytes, limit },
             TakeError::Exhausted | TakeError::QueueFull => Self::Exhausted { bytes, limit },
-            TakeError::Provider(source) => Self::Memory { bytes, source },
+            TakeError::Provider(source) => Self::Allocation { bytes, source },
         }
     }
 }
@@ -224,7 +224,7 @@ impl Pool {
     /// # Errors
     /// The memory and why: it does not fit under the limit now, is smaller than the smallest class (1 KiB), or is less aligned
     /// than this pool's memory.
-    pub fn adopt(&self, memory: Memory) -> Result<PoolBuffer, (Memory, PoolError)> {
+    pub fn adopt(&self, memory: MemoryBlock) -> Result<PoolBuffer, (MemoryBlock, PoolError)> {
         let (bytes, filled, limit) = (memory.capacity(), memory.len(), self.inner.limit());
         let alignment = self.inner.memory().alignment();
         if memory.start().as_ptr().align_offset(alignment) != 0 {

@@ -20,7 +20,7 @@ struct Counting {
     live: Arc<AtomicUsize>,
 }
 
-struct Live(Memory, Arc<AtomicUsize>);
+struct Live(MemoryBlock, Arc<AtomicUsize>);
 
 impl Drop for Live {
     fn drop(&mut self) {
@@ -29,12 +29,12 @@ impl Drop for Live {
 }
 
 impl MemoryProvider for Counting {
-    fn allocate(&self, bytes: usize) -> io::Result<Memory> {
+    fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock> {
         let memory = HeapMemory::new().allocate(bytes)?;
         self.live.fetch_add(bytes, Ordering::Relaxed);
         let start = memory.start();
         // SAFETY: the memory that the owner holds, which nobody else touches.
-        Ok(unsafe { Memory::from_raw(start, bytes, Live(memory, Arc::clone(&self.live))) })
+        Ok(unsafe { MemoryBlock::from_raw(start, bytes, Live(memory, Arc::clone(&self.live))) })
     }
 }
 
@@ -267,7 +267,7 @@ fn detached_memory_stays_and_can_be_adopted() {
     assert_eq!(pool.stats().retained, 8 * KB);
     let unaligned = HeapMemory::aligned(floodtide_core::Alignment::ONE);
     let crooked = (0..64).map(|_| unaligned.allocate(KB).expect("allocates"));
-    let crooked: Vec<Memory> = crooked.collect();
+    let crooked: Vec<MemoryBlock> = crooked.collect();
     let crooked = crooked.into_iter().find(|memory| memory.start().as_ptr().align_offset(4096) != 0).expect("one is");
     assert!(matches!(pool.adopt(crooked), Err((_, PoolError::Unsuitable { .. }))));
     let tiny = HeapMemory::new().allocate(10).expect("allocates");
@@ -321,13 +321,13 @@ fn a_provider_that_refuses_is_reported() {
     #[derive(Debug)]
     struct Refuses;
     impl MemoryProvider for Refuses {
-        fn allocate(&self, _: usize) -> io::Result<Memory> {
+        fn allocate(&self, _: usize) -> io::Result<MemoryBlock> {
             Err(io::Error::from(io::ErrorKind::OutOfMemory))
         }
     }
     let pool = Pool::builder().limit(8 * KB).memory(Refuses).build();
     let error = pool.get(KB).expect_err("refused");
-    assert!(matches!(error, PoolError::Memory { .. }) && error.kind() == ErrorKind::OutOfMemory);
+    assert!(matches!(error, PoolError::Allocation { .. }) && error.kind() == ErrorKind::OutOfMemory);
     let words = error.to_string();
     assert!(words.contains("free memory") && words.contains("ulimit -l"), "{words}");
     assert_eq!(pool.stats().lent, 0);
@@ -369,11 +369,11 @@ fn a_provider_that_does_not_keep_its_alignment_is_found_out() {
     #[derive(Debug)]
     struct Crooked;
     impl MemoryProvider for Crooked {
-        fn allocate(&self, bytes: usize) -> io::Result<Memory> {
+        fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock> {
             let memory = HeapMemory::new().allocate(bytes + 1)?;
             let start = std::ptr::NonNull::new(memory.start().as_ptr().wrapping_add(1)).expect("not null");
             // SAFETY: the bytes lie in memory that the owner holds, which nobody else touches.
-            Ok(unsafe { Memory::from_raw(start, bytes, memory) })
+            Ok(unsafe { MemoryBlock::from_raw(start, bytes, memory) })
         }
     }
     let error = Pool::builder().limit(8 * KB).memory(Crooked).build().get(KB).expect_err("crooked");

@@ -87,7 +87,7 @@ impl<B: Buffer> ReadSource for PreadSource<B> {
 mod tests {
     use super::*;
     use crate::probe::resident_share;
-    use crate::storage::{DONTCACHE, LocalFile};
+    use crate::storage::{DONT_CACHE, LocalFile};
     use floodtide_core::{ChunkId, FileId, ReadId, WriteOnly};
     use std::path::Path;
     use std::sync::Arc;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     /// Reads all of a file that is cold, uncached if asked, and tells what is cached of it then; `None` if it cannot be made cold.
-    fn cached_after(folder: &Path, uncached: bool) -> Option<(f32, Arc<LocalFile>)> {
+    fn cached_after(folder: &Path, dont_cache: bool) -> Option<(f32, Arc<LocalFile>)> {
         let path = folder.join("model.safetensors");
         std::fs::write(&path, vec![7; BYTES]).expect("writes");
         let file = LocalFile::open(&path).expect("opens");
@@ -119,7 +119,7 @@ mod tests {
         let file = Arc::new(file);
         let files: LocalFiles = [Some(Arc::clone(&file))].into();
         let mut memory = Memory(vec![0; BYTES]);
-        assert_eq!(read(&files, &buffered(BYTES), &mut memory, uncached), Outcome::Read(BYTES));
+        assert_eq!(read(&files, &buffered(BYTES), &mut memory, dont_cache), Outcome::Read(BYTES));
         assert!(memory.0.iter().all(|&byte| byte == 7));
         Some((resident_share(file.buffered())?, file)).filter(|_| cold)
     }
@@ -146,13 +146,13 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, "bytes").expect("writes");
         let file = LocalFile::open(&path).expect("opens");
-        if rustix::io::preadv2(file.buffered(), &mut [std::io::IoSliceMut::new(&mut [0])], 0, DONTCACHE).is_ok() {
+        if rustix::io::preadv2(file.buffered(), &mut [std::io::IoSliceMut::new(&mut [0])], 0, DONT_CACHE).is_ok() {
             return println!("skipped: it has them");
         }
         // Nothing of it can be cold, but all of it must be right.
         assert!(cached_after(folder.path(), true).is_none());
         let file = LocalFile::open(&path).expect("opens");
-        assert_eq!(file.read_flags(false, true), DONTCACHE);
+        assert_eq!(file.read_flags(false, true), DONT_CACHE);
         let file = Arc::new(file);
         let files: LocalFiles = [Some(Arc::clone(&file))].into();
         let mut memory = Memory(vec![0; 5]);

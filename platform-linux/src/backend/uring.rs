@@ -37,7 +37,7 @@ struct Pending<B> {
     id: ReadId,
     buffer: B,
     /// The file, if it was asked to leave nothing in the page cache.
-    uncached: Option<FileId>,
+    dont_cache: Option<FileId>,
 }
 
 /// A ring of one thread.
@@ -121,7 +121,7 @@ impl<B: StableBuffer> UringSource<B> {
         }
         for entry in self.ring.completion() {
             let slot = entry.user_data() as u32;
-            let Some(Pending { id, buffer, uncached }) = self.pending.get_mut(slot as usize).and_then(Option::take)
+            let Some(Pending { id, buffer, dont_cache }) = self.pending.get_mut(slot as usize).and_then(Option::take)
             else {
                 continue;
             };
@@ -129,9 +129,11 @@ impl<B: StableBuffer> UringSource<B> {
             self.in_flight -= 1;
             let outcome = match entry.result() {
                 bytes if bytes >= 0 => Outcome::Read(bytes as usize),
-                errno if -errno == libc::EOPNOTSUPP && uncached.is_some() => {
-                    uncached.and_then(|file| file_of(&self.files, file).ok()).inspect(|file| file.refuse_dont_cache());
-                    // Asked for again at once, without the flag.
+                errno if -errno == libc::EOPNOTSUPP && dont_cache.is_some() => {
+                    dont_cache
+                        .and_then(|file| file_of(&self.files, file).ok())
+                        .inspect(|file| file.refuse_dont_cache());
+                    // ProbeRequest for again at once, without the flag.
                     Outcome::Failed(Fault::Interrupted)
                 }
                 errno => Outcome::Failed(fault(-errno)),
@@ -177,7 +179,7 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
             return Err(Rejected { buffer, fault: Fault::Again });
         }
         self.pending[slot as usize] =
-            Some(Pending { id: op.id, buffer, uncached: (!flags.is_empty()).then_some(op.file) });
+            Some(Pending { id: op.id, buffer, dont_cache: (!flags.is_empty()).then_some(op.file) });
         self.in_flight += 1;
         Ok(())
     }

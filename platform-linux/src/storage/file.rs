@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// `RWF_DONTCACHE` (Linux 6.14): what a read brings into the page cache is dropped again; what was there stays. File systems and kernels
 /// that cannot do that say EOPNOTSUPP.
-pub(crate) const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+pub(crate) const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// A file's version as its metadata report it.
 fn version_of(metadata: &std::fs::Metadata) -> FileVersion {
@@ -107,7 +107,7 @@ impl LocalFile {
     /// Returns the flags of a read. `dont_cache`: whether buffered reads should leave nothing in the page cache.
     pub(crate) fn read_flags(&self, direct: bool, dont_cache: bool) -> ReadWriteFlags {
         if dont_cache && !direct && !self.caches_always.load(Ordering::Relaxed) {
-            DONTCACHE
+            DONT_CACHE
         } else {
             ReadWriteFlags::empty()
         }

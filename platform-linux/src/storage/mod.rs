@@ -7,7 +7,7 @@ mod view;
 
 pub use error::{failed, hint};
 #[cfg(test)]
-pub(crate) use file::DONTCACHE;
+pub(crate) use file::DONT_CACHE;
 pub use file::{LocalFile, describe};
 
 use crate::backend::{self, LocalFiles};

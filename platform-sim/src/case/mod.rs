@@ -343,7 +343,7 @@ fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
         buffer_bytes: buffer_bytes,
         limit: least + draw.number(0..=4) * buffer_bytes,
         split,
-        order: *draw.of(&[Order::Arrival, Order::File, Order::Listed]),
+        order: *draw.of(&[Order::Completion, Order::File, Order::Selection]),
     };
     let consumer = if draw.coin() {
         Consumer::Device {

@@ -143,7 +143,7 @@ impl Sizes {
             About::SoonEnough => {
                 case.selection = KnownSelection::Names(vec!["huge.0".into()]);
                 case.chunk_bytes = 1 << 20;
-                let buffers = Buffers { buffer_bytes: 1 << 20, limit: 2 << 20, split: true, order: Order::Listed };
+                let buffers = Buffers { buffer_bytes: 1 << 20, limit: 2 << 20, split: true, order: Order::Selection };
                 let stops = Some(draw.number(1..=3));
                 let consumer = Consumer::Holds { buffers: draw.index(2), time: 1_000_000, stops };
                 case.job = Job::Stream { buffers, consumer };

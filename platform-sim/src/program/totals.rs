@@ -71,14 +71,14 @@ impl Totals {
         self.events += report.history.events();
         self.virtual_seconds += report.elapsed / 1_000_000_000;
         self.faults.add(&report.faults);
-        let recoveries = report.recoveries;
+        let retry_stats = report.retry_stats;
         let reached = [
-            recoveries.resumed,
-            recoveries.retried,
-            recoveries.buffered,
-            recoveries.demoted,
-            recoveries.realigned,
-            recoveries.truncated,
+            retry_stats.resumed,
+            retry_stats.retried,
+            retry_stats.buffered,
+            retry_stats.direct_disabled,
+            retry_stats.realigned,
+            retry_stats.truncated,
             report.changes_detected,
             u64::from(report.result == Err(Error::Cancelled)),
             report.faults.of(FaultKind::WaiterCancelled),

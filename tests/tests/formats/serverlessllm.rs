@@ -185,7 +185,7 @@ fn tied_tensors_share_their_memory() {
         assert_eq!(tensors.report().tensors, expected.len());
     }
     for backend in STREAMED {
-        for order in [Order::Arrival, Order::File] {
+        for order in [Order::Completion, Order::File] {
             let stream =
                 loader(backend).stream_options(stream_options().order(order)).stream(folder.path()).expect("opens");
             let tensors: Vec<Tensor> = stream.map(|tensor| tensor.expect("streams")).collect();
@@ -210,7 +210,7 @@ fn a_stream_in_parts_brings_both_names_in_order() {
     let store =
         Store { tensors: vec![(0, 5, 1001, 0), (2, 11, 40_000, 1), (0, 5, 1001, 0)], limit: 10 << 30, tensora: true };
     let expected = write(folder.path(), &store);
-    for order in [Order::Arrival, Order::File] {
+    for order in [Order::Completion, Order::File] {
         let (mut all, mut names) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
         let stream = Loader::new()
             .stream_options(StreamOptions::new().memory_limit(1 << 20).order(order))

@@ -3,7 +3,7 @@
 
 use floodtide::backend::{MMAP, PREAD};
 use floodtide::{Loader, Order, StreamOptions, Tensor};
-use floodtide_core::{Cut, DType, Glob, Selection, ShardRules};
+use floodtide_core::{DType, Glob, Partition, Selection, ShardRules};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -148,7 +148,7 @@ proptest! {
         // A dimension that a tensor does not have would be refused.
         let deep = |number: usize| shapes[number].1.len() > dim as usize;
         let rules = (0..shapes.len()).map(|number| {
-            let cut = if deep(number) { Cut::Dim(dim) } else { Cut::Whole };
+            let cut = if deep(number) { Partition::Shard(dim) } else { Partition::Replicate };
             (Glob::new(&format!("t{number}")).expect("closed"), cut)
         });
         let rules = ShardRules::new(rules);

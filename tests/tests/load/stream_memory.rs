@@ -1,7 +1,7 @@
 //! Streams and their memory: the limit holds whoever is slow, stops or fails, and pools of one's own and shared ones serve.
 
 use floodtide::backend::MMAP;
-use floodtide::pool::{HeapMemory, Memory, MemoryProvider, Pool};
+use floodtide::pool::{HeapMemory, MemoryBlock, MemoryProvider, Pool};
 use floodtide::{Alignment, Error, ErrorKind, Loader, StreamOptions, Tensor};
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered};
@@ -25,7 +25,7 @@ impl Counted {
     }
 }
 
-struct Live(Memory, Arc<AtomicUsize>);
+struct Live(MemoryBlock, Arc<AtomicUsize>);
 
 impl Drop for Live {
     fn drop(&mut self) {
@@ -34,13 +34,13 @@ impl Drop for Live {
 }
 
 impl MemoryProvider for Counted {
-    fn allocate(&self, bytes: usize) -> io::Result<Memory> {
+    fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock> {
         let mut memory = HeapMemory::new().allocate(bytes)?;
         let live = self.live.fetch_add(bytes, Ordering::SeqCst) + bytes;
         self.peak.fetch_max(live, Ordering::SeqCst);
         let start = std::ptr::NonNull::new(memory.as_mut_ptr()).expect("not null");
         // SAFETY: the memory belongs to its owner, which this one keeps, and is zeroed.
-        Ok(unsafe { Memory::from_raw(start, bytes, Live(memory, Arc::clone(&self.live))) })
+        Ok(unsafe { MemoryBlock::from_raw(start, bytes, Live(memory, Arc::clone(&self.live))) })
     }
 }
 
@@ -257,7 +257,7 @@ fn a_panicking_provider_is_told_from_a_defect() {
     #[derive(Debug)]
     struct Panics;
     impl MemoryProvider for Panics {
-        fn allocate(&self, _: usize) -> io::Result<Memory> {
+        fn allocate(&self, _: usize) -> io::Result<MemoryBlock> {
             panic!("out of pinned memory")
         }
     }

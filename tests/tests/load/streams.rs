@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-const ORDERS: [Order; 3] = [Order::Arrival, Order::File, Order::Listed];
+const ORDERS: [Order; 3] = [Order::Completion, Order::File, Order::Selection];
 
 fn assert_tensor(tensor: &Tensor, expected: &BTreeMap<String, Vec<u8>>, alignment: u64) {
     let bytes = &expected[tensor.name()];
@@ -66,7 +66,7 @@ proptest! {
             let report = open(limit).expect("opens")
                 .for_each_chunk(|tensor, offset, bytes| {
                     let whole = parts.entry(tensor.name.to_owned()).or_default();
-                    if order != Order::Arrival {
+                    if order != Order::Completion {
                         assert_eq!(whole.len() as u64, offset, "parts ascend");
                     }
                     whole.resize(whole.len().max(offset as usize + bytes.len()), 0);
@@ -93,7 +93,7 @@ fn the_orders_are_kept() {
     assert_eq!(names(Loader::new(), Order::File), ["t0", "t1", "t2", "t3", "t4", "t5"]);
     let listed = ["t5", "t3", "t0", "t2"];
     let loader = Loader::new().selection(Selection::names(listed));
-    assert_eq!(names(loader.clone(), Order::Listed), listed);
+    assert_eq!(names(loader.clone(), Order::Selection), listed);
     assert_eq!(names(loader, Order::File), ["t0", "t2", "t3", "t5"]);
 }
 

@@ -272,7 +272,8 @@ fn a_slow_device_does_not_disturb_the_order() {
     for through in WAYS {
         disk.fault(Faults { delays: delays.clone(), ..way(through) });
         for backend in STREAMED_ON_FUSE {
-            for (order, listed) in [(Order::File, ["t1", "t2", "t4", "t7"]), (Order::Listed, ["t4", "t1", "t7", "t2"])]
+            for (order, listed) in
+                [(Order::File, ["t1", "t2", "t4", "t7"]), (Order::Selection, ["t4", "t1", "t7", "t2"])]
             {
                 let loader = loader(backend)
                     .stream_options(stream_options().order(order))

@@ -126,7 +126,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
     let expected = checkpoint(folder.path());
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
     flip(&folder.path().join(VICTIM), place(folder.path(), 4).end - 1);
-    for order in [Order::Arrival, Order::File, Order::Listed] {
+    for order in [Order::Completion, Order::File, Order::Selection] {
         for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
             let loader = loader(None)
                 .stream_options(stream_options().order(order).buffer_bytes(buffer))

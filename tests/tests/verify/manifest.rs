@@ -1,7 +1,7 @@
 //! `floodtide manifest` and `floodtide verify`, and what is behind them: every checksum against the plain way to make it, every difference found and
 //! named, every malformed manifest refused.
 
-use floodtide::{Difference, Loader, Manifest, StreamOptions, read_manifest};
+use floodtide::{Loader, Manifest, Mismatch, StreamOptions, read_manifest};
 use floodtide_core::checksum::Checksum;
 use floodtide_tests::checkpoint::{folder, plain, raw, reshard, small};
 use floodtide_tests::command::{self, Run};
@@ -263,12 +263,12 @@ fn a_header_that_says_the_same_in_other_words_is_another_file() {
     let end = bytes.iter().position(|&byte| byte == b' ').expect("padding");
     bytes[brace..=end].rotate_right(1);
     fs::write(&path, bytes).expect("writes");
-    let verdict = Loader::new().compare_with(folder.path(), &manifest).expect("valid");
-    let [Difference::FileContent { file, tensors: false, .. }] = &verdict.differences[..] else {
-        panic!("{:?}", verdict.differences)
+    let report = Loader::new().compare_with(folder.path(), &manifest).expect("valid");
+    let [Mismatch::FileContent { file, tensors: false, .. }] = &report.mismatches[..] else {
+        panic!("{:?}", report.mismatches)
     };
     assert_eq!(file, "model-0.safetensors");
-    assert!(verdict.differences[0].to_string().contains("outside of its tensors"));
+    assert!(report.mismatches[0].to_string().contains("outside of its tensors"));
 }
 
 #[test]
@@ -280,16 +280,16 @@ fn what_is_missing_and_what_is_new_is_named() {
         r#"{"0.0":{"dtype":"I8","shape":[3],"data_offsets":[0,3]},"n":{"dtype":"U8","shape":[],"data_offsets":[3,4]}}"#;
     fs::write(folder.path().join("model-0.safetensors"), raw(other, &[1; 4])).expect("writes");
     fs::rename(folder.path().join("model-1.safetensors"), folder.path().join("renamed.safetensors")).expect("renames");
-    let verdict = Loader::new().compare_with(folder.path(), &manifest).expect("valid");
-    let kinds: Vec<(&str, String)> = verdict
-        .differences
+    let report = Loader::new().compare_with(folder.path(), &manifest).expect("valid");
+    let kinds: Vec<(&str, String)> = report
+        .mismatches
         .iter()
-        .map(|difference| match difference {
-            Difference::TensorKind { tensor, .. }
-            | Difference::TensorMissing { tensor }
-            | Difference::TensorAdded { tensor, .. } => (difference.kind(), tensor.clone()),
-            Difference::FileLength { file, .. } | Difference::FileMissing { file } | Difference::FileAdded { file } => {
-                (difference.kind(), file.clone())
+        .map(|mismatch| match mismatch {
+            Mismatch::TensorKind { tensor, .. }
+            | Mismatch::TensorMissing { tensor }
+            | Mismatch::TensorAdded { tensor, .. } => (mismatch.kind(), tensor.clone()),
+            Mismatch::FileLength { file, .. } | Mismatch::FileMissing { file } | Mismatch::FileAdded { file } => {
+                (mismatch.kind(), file.clone())
             }
             other => panic!("{other:?}"),
         })
@@ -309,8 +309,8 @@ fn what_is_missing_and_what_is_new_is_named() {
     ];
     assert_eq!(kinds, expected);
     // All of it can be printed, and says which is which.
-    for difference in &verdict.differences {
-        let text = difference.to_string();
+    for mismatch in &report.mismatches {
+        let text = mismatch.to_string();
         assert!(text.starts_with("tensor \"") || text.starts_with("file "), "{text}");
     }
 }

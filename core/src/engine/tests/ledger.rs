@@ -173,23 +173,23 @@ fn each_recovery_is_counted() {
     let (mut engine, _) = load(200_000, 100, true);
     let op = engine.next_read(RouteId(0)).expect("a read");
     let op = resubmitted(&mut engine, &op, Outcome::Read(1024));
-    assert_eq!(engine.recoveries(), Recoveries { resumed: 1, ..Recoveries::default() }, "on an aligned byte");
+    assert_eq!(engine.retry_stats(), RetryStats { resumed: 1, ..RetryStats::default() }, "on an aligned byte");
     let op = resubmitted(&mut engine, &op, Outcome::Read(1000));
     assert_eq!((op.at, op.direct), (1536, true));
-    assert_eq!(engine.recoveries(), Recoveries { resumed: 2, realigned: 1, ..Recoveries::default() });
+    assert_eq!(engine.retry_stats(), RetryStats { resumed: 2, realigned: 1, ..RetryStats::default() });
     let op = resubmitted(&mut engine, &op, Outcome::Failed(Fault::Io));
     let op = resubmitted(&mut engine, &op, Outcome::Failed(Fault::Again));
     assert!(op.direct, "a fault that passes says nothing of direct reads");
-    let counted = Recoveries { resumed: 2, realigned: 1, retried: 2, ..Recoveries::default() };
-    assert_eq!(engine.recoveries(), counted);
+    let counted = RetryStats { resumed: 2, realigned: 1, retried: 2, ..RetryStats::default() };
+    assert_eq!(engine.retry_stats(), counted);
     let op = resubmitted(&mut engine, &op, Outcome::Failed(Fault::Invalid));
-    let counted = Recoveries { buffered: 1, demoted: 1, ..counted };
-    assert_eq!(engine.recoveries(), counted);
+    let counted = RetryStats { buffered: 1, direct_disabled: 1, ..counted };
+    assert_eq!(engine.retry_stats(), counted);
     let op = resubmitted(&mut engine, &op, Outcome::Failed(Fault::Interrupted));
-    let counted = Recoveries { retried: 3, ..counted };
-    assert_eq!(engine.recoveries(), counted, "it goes through the page cache already");
+    let counted = RetryStats { retried: 3, ..counted };
+    assert_eq!(engine.retry_stats(), counted, "it goes through the page cache already");
     assert_eq!(engine.complete(op.id, Outcome::Read(0)), Disposition::Abandoned);
-    assert_eq!(engine.recoveries(), Recoveries { truncated: 1, ..counted });
+    assert_eq!(engine.retry_stats(), RetryStats { truncated: 1, ..counted });
 }
 
 #[test]
@@ -199,7 +199,10 @@ fn a_read_in_flight_learns_from_a_fault_that_its_file_was_demoted() {
         (engine.next_read(RouteId(0)).expect("a read"), engine.next_read(RouteId(0)).expect("a read"));
     assert!(!resubmitted(&mut engine, &first, Outcome::Failed(Fault::Invalid)).direct);
     assert!(!resubmitted(&mut engine, &second, Outcome::Failed(Fault::Again)).direct);
-    assert_eq!(engine.recoveries(), Recoveries { retried: 1, buffered: 2, demoted: 1, ..Recoveries::default() });
+    assert_eq!(
+        engine.retry_stats(),
+        RetryStats { retried: 1, buffered: 2, direct_disabled: 1, ..RetryStats::default() }
+    );
 }
 
 #[test]

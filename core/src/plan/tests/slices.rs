@@ -128,7 +128,7 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
     let plan = |rows, columns, selected, buffer_bytes, limit| {
         let catalog = shaped(&[(crate::DType::U8, vec![rows, columns])], 0);
         let slice = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..selected).expect("a slice")];
-        let access = streamed(buffer_bytes, limit, true, Order::Arrival);
+        let access = streamed(buffer_bytes, limit, true, Order::Completion);
         let options = PlanOptions { access, max_read_gap: 128 << 10, max_gather_reads: 32, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &slice)
     };
@@ -255,7 +255,7 @@ proptest! {
             2 => Just(Access::Copy),
             1 => Just(Access::Map { resident: false }),
             1 => Just(streamed(1 << 16, 8 << 20, true, Order::File)),
-            1 => Just(streamed(1 << 17, 8 << 20, false, Order::Arrival)),
+            1 => Just(streamed(1 << 17, 8 << 20, false, Order::Completion)),
         ],
     ) {
         let catalog = shaped(&tensors, residue);

@@ -103,7 +103,7 @@ fn blocks_that_no_cut_suits_are_read_for_each() {
     // Three bytes are whole elements of 6 bits, four of 32; a cut that suits both is no power of two.
     let group = vec![flat(DType::F6_E2M3, 4_000_000), flat(DType::F32, 750_000)];
     let catalog = tied(&[group], 0);
-    let options = PlanOptions { access: streamed(1 << 17, 1 << 20, true, Order::Arrival), ..PlanOptions::default() };
+    let options = PlanOptions { access: streamed(1 << 17, 1 << 20, true, Order::Completion), ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
     assert_eq!(plan.read_bytes(), 6_000_000);
     let bytes = delivered(&plan);
@@ -117,7 +117,7 @@ fn of_a_stream_every_part_is_of_both() {
     for direct in [None, limits(512)] {
         let access = |order| streamed(1 << 17, 1 << 20, true, order);
         let options = |order| PlanOptions { access: access(order), direct: vec![direct], ..PlanOptions::default() };
-        let plan = Planner::new(options(Order::Arrival)).plan(&catalog, &all(&catalog)).expect("plans");
+        let plan = Planner::new(options(Order::Completion)).plan(&catalog, &all(&catalog)).expect("plans");
         assert!(places(&plan, 1).len() > 8 && places(&plan, 1) == places(&plan, 2));
         assert_eq!(plan.selected_bytes(), (1 << 20) + 200);
         let bytes = delivered(&plan);
@@ -142,7 +142,7 @@ fn of_a_stream_every_part_is_of_both() {
 #[test]
 fn blocks_that_no_cut_suits_are_one_where_nothing_is_cut() {
     let catalog = tied(&[vec![flat(DType::F6_E2M3, 4000), flat(DType::U8, 3000)]], 0);
-    for access in [Access::Copy, Access::Map { resident: true }, streamed(1 << 17, 1 << 20, false, Order::Arrival)] {
+    for access in [Access::Copy, Access::Map { resident: true }, streamed(1 << 17, 1 << 20, false, Order::Completion)] {
         let options = PlanOptions { access, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
         let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
@@ -169,7 +169,7 @@ fn what_is_mapped_for_several_is_mapped_once() {
 fn what_is_listed_apart_is_read_again() {
     let catalog = tied(&[vec![flat(DType::U8, 1 << 20); 2], vec![flat(DType::U8, 1 << 20)]], 0);
     let listed = [0, 2, 1].map(|tensor| TensorSlice::whole(TensorId(tensor)));
-    let options = PlanOptions { access: streamed(1 << 21, 1 << 22, false, Order::Listed), ..PlanOptions::default() };
+    let options = PlanOptions { access: streamed(1 << 21, 1 << 22, false, Order::Selection), ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &listed).expect("plans");
     assert_eq!((plan.read_bytes(), plan.selected_bytes()), (3 << 20, 3 << 20));
     let bytes = delivered(&plan);
@@ -213,8 +213,8 @@ proptest! {
             2 => Just(Access::Copy),
             1 => Just(Access::Map { resident: true }),
             1 => Just(streamed(1 << 16, 8 << 20, true, Order::File)),
-            1 => Just(streamed(1 << 16, 8 << 20, true, Order::Arrival)),
-            1 => Just(streamed(1 << 17, 8 << 20, false, Order::Arrival)),
+            1 => Just(streamed(1 << 16, 8 << 20, true, Order::Completion)),
+            1 => Just(streamed(1 << 17, 8 << 20, false, Order::Completion)),
         ],
     ) {
         let groups: Vec<Vec<_>> = groups.into_iter().map(|(first, more)| {

@@ -29,14 +29,14 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn open(
         path: &Path,
-        located: Vec<PathBuf>,
+        discovered: Vec<PathBuf>,
         mut refused: Vec<StorageError>,
     ) -> Result<Self, StorageError> {
         let failed = |action| failed(path, action);
         let metadata = fs::metadata(path).map_err(failed("look at the path"))?;
-        refused.extend(located.iter().filter_map(|file| LocalFile::open(file).err()));
-        let bytes = located.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
-        let checkpoint = (!located.is_empty()).then_some((located.len(), bytes));
+        refused.extend(discovered.iter().filter_map(|file| LocalFile::open(file).err()));
+        let bytes = discovered.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
+        let checkpoint = (!discovered.is_empty()).then_some((discovered.len(), bytes));
         if !metadata.is_file() && !metadata.is_dir() {
             return Err(StorageError::NotAFile { name: names::encode(path), found: describe(metadata.mode()) });
         }
@@ -55,7 +55,7 @@ impl Subject {
         }
         let path = &*folder;
         let readable = |path: &PathBuf| LocalFile::open(path).ok();
-        let existing = located.iter().find_map(readable).or_else(|| largest(path).as_ref().and_then(readable));
+        let existing = discovered.iter().find_map(readable).or_else(|| largest(path).as_ref().and_then(readable));
         let (file, temporary) = match existing {
             Some(file) => (Ok(file), None),
             None => match temporary(path) {

@@ -56,7 +56,7 @@ impl Bytes {
         }
         let handle = File::open(folder).map_err(|source| ProbeError::folder(folder, source))?;
         if is_memory(&handle) {
-            return Err(ProbeError::Memory { path: folder.to_owned(), file_system: file_system(&handle).0 });
+            return Err(ProbeError::MemoryFileSystem { path: folder.to_owned(), file_system: file_system(&handle).0 });
         }
         let Existing { cold, cached, home } = existing(folder, checkpoint, &handle);
         if total(&cold) >= target_bytes {

@@ -48,7 +48,7 @@ pub enum ProbeError {
     NotAFolder { path: PathBuf },
     /// tmpfs and the like.
     #[error("{}: {file_system} is memory: there is no device to measure; name a folder on a disk", Escaped(&path.to_string_lossy()))]
-    Memory { path: PathBuf, file_system: String },
+    MemoryFileSystem { path: PathBuf, file_system: String },
     /// Not enough files, and no room for one.
     #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and there is no room for one: a temporary file needs {}, but {} are free; make room, or name the folder of a checkpoint", Escaped(&path.to_string_lossy()), HumanBytes(bytes::WANTED), HumanBytes(*needed), HumanBytes(*free))]
     NoSpace { path: PathBuf, needed: u64, free: u64 },

@@ -12,11 +12,11 @@ use std::time::Duration;
 /// How a checkpoint compares with a manifest.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Verdict {
+pub struct VerifyReport {
     /// What the checkpoint holds.
     pub catalog: Arc<Catalog>,
     /// Everything that differs: first of tensors, by name, then of files, by name.
-    pub differences: Vec<Difference>,
+    pub mismatches: Vec<Mismatch>,
     /// How many files were read, the index among them, and their bytes.
     pub files: usize,
     /// See `files`.
@@ -31,7 +31,7 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
-pub enum Difference {
+pub enum Mismatch {
     /// A tensor's bytes are others: those from `start` to `end` of its file.
     TensorContent { tensor: String, file: String, start: u64, end: u64, expected: Checksum, found: Checksum },
     /// A tensor has another dtype or shape.
@@ -57,7 +57,7 @@ pub enum Difference {
     FileAdded { file: String },
 }
 
-impl Difference {
+impl Mismatch {
     /// What kind it is, as the command's JSON says it.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
@@ -74,7 +74,7 @@ impl Difference {
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TensorContent { tensor, file, start, end, expected, found } => write!(
@@ -116,20 +116,20 @@ impl fmt::Display for Difference {
     }
 }
 
-impl Verdict {
+impl VerifyReport {
     pub(super) fn of(sums: Sums, manifest: &Manifest) -> Self {
         let bytes = sums.byte_len();
         let Sums { catalog, tensors, files, warnings, elapsed } = sums;
         let mut damaged = BTreeSet::new();
-        let mut differences = differing_tensors(&catalog, &tensors, manifest, &mut damaged);
-        differences.extend(differing_files(&files, manifest, &damaged));
-        Self { catalog, differences, files: files.len(), bytes, warnings, elapsed }
+        let mut mismatches = differing_tensors(&catalog, &tensors, manifest, &mut damaged);
+        mismatches.extend(differing_files(&files, manifest, &damaged));
+        Self { catalog, mismatches, files: files.len(), bytes, warnings, elapsed }
     }
 
     /// Whether nothing differs.
     #[must_use]
     pub fn is_same(&self) -> bool {
-        self.differences.is_empty()
+        self.mismatches.is_empty()
     }
 }
 
@@ -139,23 +139,23 @@ fn differing_tensors(
     checksums: &[Checksum],
     manifest: &Manifest,
     damaged: &mut BTreeSet<FileId>,
-) -> Vec<Difference> {
-    let mut differences = Vec::new();
+) -> Vec<Mismatch> {
+    let mut mismatches = Vec::new();
     let mut there = manifest.tensors().iter().peekable();
     // Both are sorted by name.
     for tensor in catalog.tensors_by_name() {
         let name = || tensor.name.to_owned();
         while let Some(missing) = there.next_if(|other| other.name.as_str() < tensor.name) {
-            differences.push(Difference::TensorMissing { tensor: missing.name.clone() });
+            mismatches.push(Mismatch::TensorMissing { tensor: missing.name.clone() });
         }
         let file = || file_name(&catalog.file(tensor.file).path);
         let Some(expected) = there.next_if(|other| other.name == tensor.name) else {
-            differences.push(Difference::TensorAdded { tensor: name(), file: file() });
+            mismatches.push(Mismatch::TensorAdded { tensor: name(), file: file() });
             continue;
         };
         let found = checksums[tensor.id.index()];
         if !tensor.dtype.means_same(expected.dtype) || tensor.shape != expected.shape {
-            differences.push(Difference::TensorKind {
+            mismatches.push(Mismatch::TensorKind {
                 tensor: name(),
                 dtype: tensor.dtype,
                 shape: tensor.shape.to_owned(),
@@ -165,42 +165,42 @@ fn differing_tensors(
         } else if found != expected.blake3 {
             damaged.insert(tensor.file);
             let (start, end, expected) = (tensor.range.start(), tensor.range.end(), expected.blake3);
-            differences.push(Difference::TensorContent { tensor: name(), file: file(), start, end, expected, found });
+            mismatches.push(Mismatch::TensorContent { tensor: name(), file: file(), start, end, expected, found });
         }
     }
-    differences.extend(there.map(|missing| Difference::TensorMissing { tensor: missing.name.clone() }));
-    differences
+    mismatches.extend(there.map(|missing| Mismatch::TensorMissing { tensor: missing.name.clone() }));
+    mismatches
 }
 
-fn differing_files(files: &[FileSum], manifest: &Manifest, damaged: &BTreeSet<FileId>) -> Vec<Difference> {
-    let mut differences = Vec::new();
+fn differing_files(files: &[FileSum], manifest: &Manifest, damaged: &BTreeSet<FileId>) -> Vec<Mismatch> {
+    let mut mismatches = Vec::new();
     for (FileSum { name, bytes, sha256 }, number) in files.iter().zip(0..) {
         let file = name.clone();
         match manifest.file(name) {
-            None => differences.push(Difference::FileAdded { file }),
+            None => mismatches.push(Mismatch::FileAdded { file }),
             Some(expected) if expected.bytes != *bytes => {
-                differences.push(Difference::FileLength { file, expected: expected.bytes, found: *bytes });
+                mismatches.push(Mismatch::FileLength { file, expected: expected.bytes, found: *bytes });
             }
             Some(expected) if expected.sha256 != *sha256 => {
                 let (expected, found, tensors) = (expected.sha256, *sha256, damaged.contains(&FileId(number)));
-                differences.push(Difference::FileContent { file, expected, found, tensors });
+                mismatches.push(Mismatch::FileContent { file, expected, found, tensors });
             }
             Some(_) => {}
         }
     }
     let names: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
     let missing = manifest.files().iter().filter(|file| !names.contains(file.name.as_str()));
-    differences.extend(missing.map(|file| Difference::FileMissing { file: file.name.clone() }));
-    differences.sort_by(|a, b| of_file(a).cmp(of_file(b)));
-    differences
+    mismatches.extend(missing.map(|file| Mismatch::FileMissing { file: file.name.clone() }));
+    mismatches.sort_by(|a, b| of_file(a).cmp(of_file(b)));
+    mismatches
 }
 
-fn of_file(difference: &Difference) -> &str {
-    match difference {
-        Difference::FileContent { file, .. }
-        | Difference::FileLength { file, .. }
-        | Difference::FileMissing { file }
-        | Difference::FileAdded { file } => file,
+fn of_file(mismatch: &Mismatch) -> &str {
+    match mismatch {
+        Mismatch::FileContent { file, .. }
+        | Mismatch::FileLength { file, .. }
+        | Mismatch::FileMissing { file }
+        | Mismatch::FileAdded { file } => file,
         _ => "",
     }
 }
