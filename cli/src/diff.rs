@@ -6,7 +6,7 @@ use crate::args::DiffArgs;
 use crate::load::watched;
 use crate::output::{self, Facts, Failure};
 use floodtide::core::{ElementType, Escaped};
-use floodtide::{Change, Diff, Loader, Place, StreamOptions, TensorDiff};
+use floodtide::{ByteLocation, Change, Diff, Loader, StreamOptions, TensorDiff};
 use serde_json::{Value, json};
 use std::fmt;
 use std::io::Write;
@@ -41,9 +41,9 @@ impl fmt::Display for Line<'_> {
             Change::Kind { dtypes: [from, to], shapes: [before, after] } => {
                 write!(f, "changed  {name}: {from} {before:?} became {to} {after:?}")
             }
-            Change::Content { range, bytes, places: [a, b] } => {
-                let place = |place: &Place| {
-                    format!("{} bytes {}..{}", Escaped(&place.file), place.range.start, place.range.end)
+            Change::Content { range, bytes, locations: [a, b] } => {
+                let location = |location: &ByteLocation| {
+                    format!("{} bytes {}..{}", Escaped(&location.file), location.range.start, location.range.end)
                 };
                 let (start, end) = (range.start, range.end);
                 let verb = if *bytes == 1 { "differs" } else { "differ" };
@@ -52,8 +52,8 @@ impl fmt::Display for Line<'_> {
                     "content  {name}: {} {} within {start}..{end} ({}; {})",
                     if *bytes == 1 { "1 byte".to_owned() } else { format!("{bytes} bytes") },
                     verb,
-                    place(a),
-                    place(b)
+                    location(a),
+                    location(b)
                 )
             }
             _ => write!(f, "differs  {name}"),
@@ -97,7 +97,7 @@ fn document(args: &DiffArgs, diff: &Diff) -> Value {
     })
 }
 
-fn place(Place { file, range }: &Place) -> Value {
+fn location(ByteLocation { file, range }: &ByteLocation) -> Value {
     json!({"file": file, "start": range.start, "end": range.end})
 }
 
@@ -109,9 +109,9 @@ fn row(TensorDiff { name, change, .. }: &TensorDiff) -> Value {
         Change::Kind { dtypes, shapes } => json!({
             "tensor": name, "change": "kind", "a": kind(&dtypes[0], &shapes[0]), "b": kind(&dtypes[1], &shapes[1]),
         }),
-        Change::Content { range, bytes, places: [a, b] } => json!({
+        Change::Content { range, bytes, locations: [a, b] } => json!({
             "tensor": name, "change": "content", "start": range.start, "end": range.end, "bytes": bytes,
-            "a": place(a), "b": place(b),
+            "a": location(a), "b": location(b),
         }),
         _ => json!({"tensor": name, "change": "other"}),
     }

@@ -110,7 +110,7 @@ mod tests {
         let errors = [
             Error::Output(OutputError::Exists { path: "out".into() }),
             Error::Output(OutputError::NoRoom { path: "out".into(), needed: 2, available: 1 }),
-            Error::StreamLimit { limit: 1, least: 2 },
+            Error::StreamLimit { limit: 1, min: 2 },
             Error::BackendUnavailable { backend: floodtide::backend::URING, why: String::new() },
             Error::Core(CoreError::Convert(ConvertError::File {
                 file: String::new(),

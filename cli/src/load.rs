@@ -75,7 +75,7 @@ pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
 }
 
 /// How long an interrupted load may take to end its trace.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Ctrl-C and SIGTERM end a trace as they end the load: with a file that can be read. Whoever does not take it (a pipe whose reader sleeps) does
 /// not keep the process: some seconds end it, or the next signal.
@@ -93,7 +93,7 @@ fn finish_when_interrupted(trace: TraceFile) {
             std::process::exit(130)
         });
         let give_up = std::thread::Builder::new().spawn(|| {
-            std::thread::sleep(LAST_WORDS);
+            std::thread::sleep(TRACE_FLUSH_TIMEOUT);
             output::complain("error", "the trace was not taken in time, and lacks its end");
             std::process::exit(130)
         });

@@ -228,7 +228,7 @@ fn document(planned: &Planned) -> Value {
         "workers": route.workers,
         "depth": route.depth,
         "chunk_bytes": route.chunk_bytes,
-        "most_in_flight": route.most_in_flight,
+        "most_in_flight": route.max_in_flight,
         "uncached": route.dont_cache,
         "huge_pages": strategy.huge_pages,
         "tensors": plan.placements().len(),

@@ -52,7 +52,7 @@ fn gib(bytes_per_second: f64) -> f64 {
 
 /// "3.21 GiB/s (2.90 – 3.40)".
 fn rate(rate: &Rate) -> String {
-    format!("{:.2} GiB/s ({:.2} – {:.2})", gib(rate.median), gib(rate.least), gib(rate.most))
+    format!("{:.2} GiB/s ({:.2} – {:.2})", gib(rate.median), gib(rate.min), gib(rate.max))
 }
 
 fn title(way: Way) -> &'static str {
@@ -134,7 +134,7 @@ fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<(
 }
 
 fn document(args: &ProbeArgs, roofline: &Roofline, stored: &Stored) -> Value {
-    let figures = |rate: &Rate| json!({"median": rate.median.round(), "least": rate.least.round(), "most": rate.most.round(), "samples": rate.samples});
+    let figures = |rate: &Rate| json!({"median": rate.median.round(), "least": rate.min.round(), "most": rate.max.round(), "samples": rate.samples});
     let engine = |way: Way| if way.ring { "uring" } else { "threads" };
     let cell = |cell: &Cell| {
         json!({

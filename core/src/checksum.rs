@@ -96,7 +96,7 @@ pub(crate) fn parse_hex(text: &str) -> Option<[u8; 32]> {
 
 /// A node of the tree: what 2^`level` leaves from the leaf `index` · 2^`level` on come to. At the end of the input there may be
 /// fewer leaves.
-type Place = (u32, u64);
+type NodeIndex = (u32, u64);
 
 /// What hashing a part brought.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ pub struct HashedPart<'a> {
     bytes: u64,
     /// All of it, when the part is the whole.
     whole: Option<Checksum>,
-    nodes: Vec<(Place, ChainingValue)>,
+    nodes: Vec<(NodeIndex, ChainingValue)>,
     /// Of leaves that are not in the part whole: which, where in it, and the bytes.
     ends: [Option<(u64, usize, &'a [u8])>; 2],
 }
@@ -163,7 +163,7 @@ pub struct TreeHash {
     /// The bytes that have come.
     come: u64,
     /// Nodes that wait for the one beside them.
-    waiting: BTreeMap<Place, ChainingValue>,
+    waiting: BTreeMap<NodeIndex, ChainingValue>,
     /// Leaves of which some bytes have come, and how many.
     unfinished: BTreeMap<u64, (usize, Box<[u8; LEAF as usize]>)>,
     root: Option<Checksum>,
@@ -187,8 +187,8 @@ impl TreeHash {
     pub fn add(&mut self, part: &HashedPart<'_>) -> Option<Checksum> {
         self.come = self.come.saturating_add(part.bytes);
         self.root = self.root.or(part.whole);
-        for &(place, cv) in &part.nodes {
-            self.join(place, cv);
+        for &(node, cv) in &part.nodes {
+            self.join(node, cv);
         }
         for &(leaf, at, bytes) in part.ends.iter().flatten() {
             self.fill(leaf, at, bytes);
@@ -220,7 +220,7 @@ impl TreeHash {
     }
 
     /// Joins a node with the one beside it, if that has come, and so on upwards.
-    fn join(&mut self, (mut level, mut index): Place, mut cv: ChainingValue) {
+    fn join(&mut self, (mut level, mut index): NodeIndex, mut cv: ChainingValue) {
         loop {
             // The one beside it begins behind the input's end: this is the node above, too.
             let alone = index % 2 == 0 && (index + 1) << level >= self.leaves;

@@ -90,7 +90,7 @@ pub struct Signals {
     /// Why direct reads cannot be used although files take them, if so.
     pub direct_refused: Option<String>,
     /// Whether the caller wants the files in the page cache afterwards, for others that will load them.
-    pub leave_cached: bool,
+    pub populate_page_cache: bool,
     /// The bytes of memory that can be had, what the page cache would give up included.
     pub memory: u64,
     /// The processors this process may run on.
@@ -108,7 +108,7 @@ pub struct Route {
     pub depth: usize,
     /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
     /// is to be tuned.
-    pub most_in_flight: usize,
+    pub max_in_flight: usize,
     /// The bytes per second that direct reads brought when the device was measured, for a [`DirectIoFallback`](crate::detour::DirectIoFallback); `None` where it
     /// was not, or none are to be made, or the reads are to be these and no others, or where not the device may set the pace, but a
     /// consumer, checksums, or copies from the page cache.
@@ -123,7 +123,7 @@ impl Route {
     /// How many reads each worker's source must be able to hold.
     #[must_use]
     pub fn source_capacity(&self) -> usize {
-        self.depth.max(self.most_in_flight.div_ceil(self.workers.max(1)))
+        self.depth.max(self.max_in_flight.div_ceil(self.workers.max(1)))
     }
 
     /// How many reads are in flight to begin with, and at most. `gathers`: whether the plan has reads that slices are gathered from, each of
@@ -133,7 +133,7 @@ impl Route {
         let workers = self.workers.max(1);
         let start = workers.saturating_mul(self.depth.max(1));
         let bound = if gathers { MAX_GATHER_READS.max(workers) } else { usize::MAX };
-        (start.min(bound), self.most_in_flight.max(start).min(bound))
+        (start.min(bound), self.max_in_flight.max(start).min(bound))
     }
 
     /// Works with that many threads or rings, whatever was measured.
@@ -143,11 +143,11 @@ impl Route {
         match self.backend.style() {
             ReadStyle::Tasks => {
                 // One worker hands out all reads.
-                (self.workers, self.depth, self.most_in_flight) = (1, workers, workers);
+                (self.workers, self.depth, self.max_in_flight) = (1, workers, workers);
             }
             ReadStyle::Queue => self.workers = workers,
             // Each reads one thing at a time, and there are to be no more.
-            ReadStyle::Blocking | ReadStyle::Mapped => (self.workers, self.most_in_flight) = (workers, workers),
+            ReadStyle::Blocking | ReadStyle::Mapped => (self.workers, self.max_in_flight) = (workers, workers),
         }
     }
 

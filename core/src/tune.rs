@@ -37,8 +37,8 @@ struct Sample {
 #[derive(Debug, Clone)]
 pub struct Tuner {
     window: u32,
-    least: u32,
-    most: u32,
+    min: u32,
+    max: u32,
     phase: Phase,
     /// How many samples the next hold lasts.
     patience: u32,
@@ -65,15 +65,15 @@ const DRIFT: core::ops::RangeInclusive<u64> = 70..=140;
 const PATIENCE: (u32, u32) = (8, 256);
 
 impl Tuner {
-    /// Begins with `start` reads in flight, and stays between `least` and `most`.
+    /// Begins with `start` reads in flight, and stays between `min` and `max`.
     #[must_use]
-    pub fn new(start: u32, least: u32, most: u32) -> Self {
-        let least = least.max(1);
-        let most = most.max(least);
+    pub fn new(start: u32, min: u32, max: u32) -> Self {
+        let min = min.max(1);
+        let max = max.max(min);
         Self {
-            window: start.clamp(least, most),
-            least,
-            most,
+            window: start.clamp(min, max),
+            min,
+            max,
             phase: Phase::Starting,
             patience: PATIENCE.0,
             settling: 0,
@@ -96,7 +96,7 @@ impl Tuner {
 
     /// A read of so many bytes has landed at `now`, in nanoseconds. The answer is a number of reads other than before.
     pub fn landed(&mut self, now: u64, bytes: u64) -> Option<u32> {
-        if self.least == self.most {
+        if self.min == self.max {
             return None;
         }
         if self.settling > 0 {
@@ -163,7 +163,7 @@ impl Tuner {
     }
 
     fn try_up(&mut self, base: Point, moved: bool) {
-        self.window = base.window.saturating_mul(2).min(self.most);
+        self.window = base.window.saturating_mul(2).min(self.max);
         if self.window == base.window {
             return if moved { self.hold(base) } else { self.try_down(base, false) };
         }
@@ -171,7 +171,7 @@ impl Tuner {
     }
 
     fn try_down(&mut self, base: Point, moved: bool) {
-        self.window = (base.window / 2).max(self.least);
+        self.window = (base.window / 2).max(self.min);
         if self.window == base.window {
             return self.hold(base);
         }
@@ -315,11 +315,11 @@ mod tests {
     proptest! {
         #[test]
         fn it_stays_within_its_bounds(
-            start in 0_u32..1000, least in 0_u32..100, most in 0_u32..1000,
+            start in 0_u32..1000, min in 0_u32..100, max in 0_u32..1000,
             landed in prop::collection::vec((0_u64..10_000_000, 0_u64..u64::MAX), 0..2000),
         ) {
-            let mut tuner = Tuner::new(start, least, most);
-            let bounds = least.max(1)..=most.max(least).max(1);
+            let mut tuner = Tuner::new(start, min, max);
+            let bounds = min.max(1)..=max.max(min).max(1);
             let mut now = 0;
             for (time, bytes) in landed {
                 now += time;

@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The memory of a model that is no longer served is kept for the next one, as fresh memory has to be zeroed and mapped page by page.
     // A service that swaps has two models in memory for a moment, so this takes no more than that moment does.
     let loader = Loader::new()
-        .keep_memory(u64::MAX)
+        .arena_cache_limit(u64::MAX)
         .on_progress(move |progress| seen.store(progress.bytes_done, Ordering::Relaxed));
 
     let mut serving = load(&loader, &first, &done).await?;
@@ -35,12 +35,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         // Whoever still holds tensors of the old model goes on with them; its memory is kept once nobody does.
         let old = std::mem::replace(&mut serving, next);
         drop(old);
-        println!("  swapped; {} are kept for the next load", HumanBytes(loader.kept_bytes()));
+        println!("  swapped; {} are kept for the next load", HumanBytes(loader.arena_cache_len()));
     }
 
     // No other swap is near: the system gets the memory back.
-    loader.trim();
-    println!("trimmed; {} are kept, serving {} tensors", HumanBytes(loader.kept_bytes()), serving.len());
+    loader.clear_arena_cache();
+    println!("trimmed; {} are kept, serving {} tensors", HumanBytes(loader.arena_cache_len()), serving.len());
     Ok(())
 }
 

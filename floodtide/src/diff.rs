@@ -72,13 +72,13 @@ pub enum Change {
         /// How many bytes in it differ.
         bytes: u64,
         /// Where that is in the first, and in the second.
-        places: [Place; 2],
+        locations: [ByteLocation; 2],
     },
 }
 
 /// Bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ByteLocation {
     /// Its path.
     pub file: String,
     /// From the first byte to the last.
@@ -193,19 +193,19 @@ impl Comparison<'_> {
         let count = here.iter().zip(there).filter(|&pair| differs(pair)).count() as u64;
         let (start, end) = (offset + first, offset + last + 1);
         match self.changed.last_mut() {
-            Some(TensorDiff { name, change: Change::Content { range, bytes, places } }) if name == of_a.name => {
+            Some(TensorDiff { name, change: Change::Content { range, bytes, locations } }) if name == of_a.name => {
                 range.end = end;
                 *bytes += count;
-                places[0].range.end = of_a.range.start() + end;
-                places[1].range.end = of_b.range.start() + end;
+                locations[0].range.end = of_a.range.start() + end;
+                locations[1].range.end = of_b.range.start() + end;
             }
             _ => {
-                let place = |side: &Side, tensor: &TensorInfo<'_>| Place {
+                let place = |side: &Side, tensor: &TensorInfo<'_>| ByteLocation {
                     file: side.stream.catalog().file(tensor.file).path.clone(),
                     range: tensor.range.start() + start..tensor.range.start() + end,
                 };
-                let places = [place(a, &of_a), place(b, &of_b)];
-                let change = Change::Content { range: start..end, bytes: count, places };
+                let locations = [place(a, &of_a), place(b, &of_b)];
+                let change = Change::Content { range: start..end, bytes: count, locations };
                 self.changed.push(TensorDiff { name: of_a.name.to_owned(), change });
             }
         }

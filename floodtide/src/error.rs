@@ -123,17 +123,17 @@ pub enum Error {
     UnlistableName { path: PathBuf, why: &'static str },
     /// The alignment that was asked for is larger than the memory's.
     #[error(
-        "tensors are to be aligned to {bytes} bytes, but the memory is to {most}; ask for less, or give memory that is"
+        "tensors are to be aligned to {bytes} bytes, but the memory is to {max}; ask for less, or give memory that is"
     )]
-    TensorAlignment { bytes: u64, most: u64 },
+    TensorAlignment { bytes: u64, max: u64 },
     /// A stream cannot do with so little.
-    #[error("a stream was to do with {limit} bytes of memory; it needs at least {least}: raise the memory limit")]
-    StreamLimit { limit: u64, least: u64 },
+    #[error("a stream was to do with {limit} bytes of memory; it needs at least {min}: raise the memory limit")]
+    StreamLimit { limit: u64, min: u64 },
     /// Tensors share too small or too large a buffer.
     #[error(
-        "buffers of {bytes} bytes were asked for; a stream of {limit} bytes can have any from {least} bytes to all of that"
+        "buffers of {bytes} bytes were asked for; a stream of {limit} bytes can have any from {min} bytes to all of that"
     )]
-    StreamBuffer { bytes: u64, least: u64, limit: u64 },
+    StreamBuffer { bytes: u64, min: u64, limit: u64 },
     /// A stream is to be taken in parts although tensors have been taken from it.
     #[error("tensors have been taken from this stream one by one already; open another stream to take it in parts")]
     StreamBegun,
@@ -290,9 +290,9 @@ mod tests {
             (Error::Allocation { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
             (Error::NotATrace { path: path() }, ErrorKind::InvalidRequest),
             (Error::UnlistableName { path: path(), why: "has a line break" }, ErrorKind::Unsupported),
-            (Error::TensorAlignment { bytes: 2, most: 1 }, ErrorKind::InvalidRequest),
-            (Error::StreamLimit { limit: 1, least: 2 }, ErrorKind::InvalidRequest),
-            (Error::StreamBuffer { bytes: 1, least: 2, limit: 3 }, ErrorKind::InvalidRequest),
+            (Error::TensorAlignment { bytes: 2, max: 1 }, ErrorKind::InvalidRequest),
+            (Error::StreamLimit { limit: 1, min: 2 }, ErrorKind::InvalidRequest),
+            (Error::StreamBuffer { bytes: 1, min: 2, limit: 3 }, ErrorKind::InvalidRequest),
             (Error::StreamBegun, ErrorKind::InvalidRequest),
             (Error::StreamStalled { held: 1, limit: 1 }, ErrorKind::Stalled),
         ] {

@@ -29,7 +29,7 @@ mod uri;
 mod views;
 
 pub use checksums::{Mismatch, VerifyReport, read_manifest};
-pub use diff::{Change, Diff, Place, TensorDiff};
+pub use diff::{ByteLocation, Change, Diff, TensorDiff};
 pub use error::Error;
 pub use floodtide_core as core;
 pub use floodtide_core::checksum::Checksum;

@@ -57,7 +57,7 @@ impl ProbeRequest {
             },
             verified: false,
             direct_refused: None,
-            leave_cached: false,
+            populate_page_cache: false,
             memory: u64::MAX,
             cpus: if little { 1 } else { probe::cpus() },
         };

@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use floodtide_core::format::serverlessllm::{Dialect, StoreIndex};
+use floodtide_core::format::serverlessllm::{Dialect, TensorIndex};
 use floodtide_core::format::{FORMATS, Format, SERVERLESSLLM, index_format};
 use floodtide_core::{Catalog, CatalogBuilder, PlanOptions, Planner, Selection};
 use libfuzzer_sys::fuzz_target;
@@ -24,7 +24,7 @@ fn numbers(value: &Value) -> Option<Vec<u64>> {
 }
 
 /// Holds every tensor to its record.
-fn compare(index: &StoreIndex<'_>, records: &Map<String, Value>, lengths: &[u64]) -> Option<()> {
+fn compare(index: &TensorIndex<'_>, records: &Map<String, Value>, lengths: &[u64]) -> Option<()> {
     assert_eq!(index.tensors().len(), records.len());
     for tensor in index.tensors() {
         let record = records.get(tensor.name.as_ref())?.as_array()?;
@@ -62,7 +62,7 @@ fn check_ties(catalog: &Catalog) {
 fuzz_target!(|bytes: &[u8]| {
     let Some((lengths, json)) = input(bytes) else { return };
     let format = index_format(FORMATS, json).map(Format::id);
-    let Ok(index) = StoreIndex::parse(json, &lengths) else { return };
+    let Ok(index) = TensorIndex::parse(json, &lengths) else { return };
     let records: Map<String, Value> = serde_json::from_slice(json).expect("it is JSON");
     assert_eq!(format, (!records.is_empty()).then_some(SERVERLESSLLM));
     compare(&index, &records, &lengths).expect("each record is of the right form");

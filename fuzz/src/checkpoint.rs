@@ -43,7 +43,7 @@ pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
     Ok(builder.finish().expect("no name occurs twice"))
 }
 
-/// Adds a file as a ServerlessLLM store may have it, in which tensors are the same bytes: of the same type and shape, and as bytes. Nothing is
+/// Adds a file as a ServerlessLLM checkpoint may have it, in which tensors are the same bytes: of the same type and shape, and as bytes. Nothing is
 /// drawn for that, as for shapes.
 fn add_tied(builder: &mut CatalogBuilder, number: usize, bytes: u64, header: &Header<'_>) {
     let id = builder.add_file(&format!("file{number}"), bytes).expect("a few files");
@@ -90,7 +90,7 @@ fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<Fil
 
 /// Up to three dimensions, by what divides the elements; nothing is drawn, so that inputs mean the same checkpoints as without.
 fn shape(elements: u64, index: usize) -> Vec<u64> {
-    let divisor = |n: u64, most: u32| 1 << n.trailing_zeros().min(most);
+    let divisor = |n: u64, max: u32| 1 << n.trailing_zeros().min(max);
     let (inner, middle) = match index % 3 {
         0 => (1, 1),
         1 => (divisor(elements, 10), 1),

@@ -74,8 +74,8 @@ fn limits(u: &mut Unstructured<'_>) -> Result<DirectLimits> {
     Ok(DirectLimits { offset: alignment(u, 20)?, memory: alignment(u, 20)? })
 }
 
-fn alignment(u: &mut Unstructured<'_>, most: u32) -> Result<Alignment> {
-    Ok(Alignment::new(1 << u.int_in_range(0..=most)?).unwrap_or(Alignment::ONE))
+fn alignment(u: &mut Unstructured<'_>, max: u32) -> Result<Alignment> {
+    Ok(Alignment::new(1 << u.int_in_range(0..=max)?).unwrap_or(Alignment::ONE))
 }
 
 /// A number of any magnitude, each as likely as the others.

@@ -246,8 +246,8 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             parts.insert((part.bytes.start, part.bytes.end));
             // What comes in parts is no tensor in memory: only its elements must be aligned.
             let whole = bytes == tensor.bytes();
-            let least = if whole { options.tensor_alignment } else { Alignment::ONE };
-            let alignment = tensor_alignment(&tensor, least).bytes();
+            let min = if whole { options.tensor_alignment } else { Alignment::ONE };
+            let alignment = tensor_alignment(&tensor, min).bytes();
             assert_eq!(extent.file, tensor.file);
             assert_eq!(part.bytes.start as u64 % alignment, part.offset % alignment, "aligned");
             assert_eq!(part.offset % tensor.dtype.block_bytes(), 0, "whole elements");

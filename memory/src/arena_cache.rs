@@ -125,9 +125,9 @@ impl ArenaCache {
             (kept.byte_len().saturating_add(region.byte_len() as u64), kept.limit)
         };
         // The system is asked without the lock.
-        let most = limit.unwrap_or_else(|| if kept <= MIN_CACHE_BYTES { MIN_CACHE_BYTES } else { free_memory() });
+        let max = limit.unwrap_or_else(|| if kept <= MIN_CACHE_BYTES { MIN_CACHE_BYTES } else { free_memory() });
         let mut cache = self.lock();
-        if cache.byte_len().saturating_add(region.byte_len() as u64) > most {
+        if cache.byte_len().saturating_add(region.byte_len() as u64) > max {
             return Some(region);
         }
         cache.regions.push(region);

@@ -31,7 +31,7 @@ type Watching<'w> = Box<dyn FnMut(&FilledBuffer<SimBuffer>) + 'w>;
 
 enum Way<'w> {
     Holds {
-        most: usize,
+        max: usize,
         time: u64,
         stops: Option<u64>,
         draw: Draw,
@@ -49,7 +49,7 @@ impl<'w> ConsumerActor<'w> {
         let Job::Stream { consumer, .. } = job else { return None };
         let way = match consumer.clone() {
             Consumer::Holds { buffers, time, stops } => {
-                Way::Holds { most: buffers, time, stops, draw, held: VecDeque::new(), taken: 0 }
+                Way::Holds { max: buffers, time, stops, draw, held: VecDeque::new(), taken: 0 }
             }
             Consumer::Device { link, depth } => Way::Device {
                 pump: SinkPump::new(),
@@ -70,9 +70,9 @@ impl<'w> ConsumerActor<'w> {
     pub(crate) fn can_act(&self) -> bool {
         let now = self.world.now();
         match &self.way {
-            Way::Holds { most, held, .. } => {
+            Way::Holds { max, held, .. } => {
                 let due = held.front().is_some_and(|(until, _)| *until <= now);
-                due || (self.end.is_none() && self.woken.is_up() && held.len() <= *most)
+                due || (self.end.is_none() && self.woken.is_up() && held.len() <= *max)
             }
             Way::Device { sink, .. } => {
                 self.end.is_none() && (self.woken.is_up() || sink.next_due().is_some_and(|due| due <= now))
@@ -99,7 +99,7 @@ impl<'w> ConsumerActor<'w> {
         let waker = Waker::from(Arc::clone(woken));
         let context = &mut Context::from_waker(&waker);
         match way {
-            Way::Holds { most, time, stops, draw, held, taken } => {
+            Way::Holds { max, time, stops, draw, held, taken } => {
                 if held.front().is_some_and(|(until, _)| *until <= world.now()) {
                     held.pop_front();
                     return;
@@ -124,7 +124,7 @@ impl<'w> ConsumerActor<'w> {
                         woken.raise();
                         *taken += 1;
                         world.receive(&filled, *alignment);
-                        if *most > 0 {
+                        if *max > 0 {
                             let until = world.now() + draw.number(0..=*time);
                             let last = held.back().map_or(0, |(until, _)| *until);
                             held.push_back((until.max(last), filled));

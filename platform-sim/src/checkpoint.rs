@@ -36,8 +36,8 @@ pub struct Checkpoint {
     pub files: Rc<[SimFile]>,
     /// The tensors, in the order of file and offset.
     pub tensors: Vec<KnownTensor>,
-    /// Whether it is a ServerlessLLM store: the files are partitions, and an index beside them says what is in them.
-    pub is_store: bool,
+    /// Whether it is a ServerlessLLM checkpoint: the files are partitions, and an index beside them says what is in them.
+    pub is_serverlessllm: bool,
 }
 
 /// What checkpoints are like.
@@ -61,7 +61,7 @@ pub struct Extra {
     /// The file that it is in, modulo their number.
     pub file: u64,
     /// Its place among the file's tensors; the last one if there are fewer.
-    pub place: usize,
+    pub index: usize,
     /// The tensor.
     pub tensor: NewTensor,
 }
@@ -81,14 +81,14 @@ impl Checkpoint {
 
     /// A store of these partitions; what is said of their headers is of no meaning.
     #[must_use]
-    pub fn store(shards: Vec<Shard>) -> Self {
+    pub fn serverlessllm(shards: Vec<Shard>) -> Self {
         Self::of(shards, true)
     }
 
-    fn of(shards: Vec<Shard>, is_store: bool) -> Self {
+    fn of(shards: Vec<Shard>, is_serverlessllm: bool) -> Self {
         let (mut files, mut tensors) = (Vec::new(), Vec::new());
         for (number, shard) in shards.iter().enumerate() {
-            let head = if is_store { Vec::new() } else { shard.head() };
+            let head = if is_serverlessllm { Vec::new() } else { shard.head() };
             let mut end = head.len() as u64;
             for NewTensor { name, dtype, bytes, shape, tied } in &shard.tensors {
                 let (name, dtype, bytes, shape) = (name.clone(), *dtype, *bytes, shape.clone());
@@ -96,16 +96,19 @@ impl Checkpoint {
                 tensors.push(KnownTensor { name, dtype, shape, file: number, start, bytes });
                 end = start + bytes;
             }
-            let path =
-                if is_store { format!("tensor.data_{number}") } else { format!("model-{number:05}.safetensors") };
+            let path = if is_serverlessllm {
+                format!("tensor.data_{number}")
+            } else {
+                format!("model-{number:05}.safetensors")
+            };
             files.push(SimFile::new(path, head, end, number as u64, shard.contents));
         }
-        Self { shards, files: files.into(), tensors, is_store }
+        Self { shards, files: files.into(), tensors, is_serverlessllm }
     }
 
-    /// The same tensors in a store, some of them with further names.
+    /// The same tensors in a ServerlessLLM checkpoint, some of them with further names.
     #[must_use]
-    pub(crate) fn into_store(self, draw: &mut Draw) -> Self {
+    pub(crate) fn into_serverlessllm(self, draw: &mut Draw) -> Self {
         let shards = self.shards.into_iter().map(|shard| {
             let mut tensors = Vec::with_capacity(shard.tensors.len());
             for tensor in shard.tensors {
@@ -121,10 +124,10 @@ impl Checkpoint {
             }
             Shard { tensors, ..shard }
         });
-        Self::store(shards.collect())
+        Self::serverlessllm(shards.collect())
     }
 
-    /// A store's index, whose records are in Tensora's dialect, as that has names for all dtypes.
+    /// A ServerlessLLM checkpoint's index, whose records are in Tensora's dialect, as that has names for all dtypes.
     pub(crate) fn index(&self) -> String {
         let mut json = String::from("{");
         for (number, KnownTensor { name, dtype, shape, file, start, bytes }) in self.tensors.iter().enumerate() {
@@ -165,7 +168,7 @@ impl Checkpoint {
                 tensors.push(NewTensor { name, dtype, bytes, shape, tied: false });
             }
             for extra in shape.extra.iter().filter(|extra| extra.file % count == number) {
-                tensors.insert(extra.place.min(tensors.len()), extra.tensor.clone());
+                tensors.insert(extra.index.min(tensors.len()), extra.tensor.clone());
             }
             shards.push(shard(draw, tensors));
         }
@@ -189,7 +192,7 @@ impl Checkpoint {
             first += shard.tensors.len();
             shard.only(|i| keeps(start + i))
         });
-        Self::of(shards.filter(|shard| !shard.tensors.is_empty()).collect(), self.is_store)
+        Self::of(shards.filter(|shard| !shard.tensors.is_empty()).collect(), self.is_serverlessllm)
     }
 
     /// The tensor of that name.

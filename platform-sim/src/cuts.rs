@@ -7,7 +7,7 @@ use crate::shard::bytes_of;
 use alloc::vec::Vec;
 
 /// What is longer is not cut, as its elements are too many to count.
-pub const MOST_COUNTED: u64 = 8 << 20;
+pub const MAX_COUNTED_BYTES: u64 = 8 << 20;
 
 /// The indices `start..end` of a dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t 
 }
 
 fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
-    if tensor.shape.is_empty() || tensor.bytes > MOST_COUNTED || draw.chance(300_000) {
+    if tensor.shape.is_empty() || tensor.bytes > MAX_COUNTED_BYTES || draw.chance(300_000) {
         return None;
     }
     let dim = draw.index(tensor.shape.len());

@@ -15,7 +15,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::format::safetensors::{Header, header_range};
-use floodtide_core::format::serverlessllm::StoreIndex;
+use floodtide_core::format::serverlessllm::TensorIndex;
 use floodtide_core::format::shard_index::ShardIndex;
 use floodtide_core::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide_core::storage::DeviceSignals;
@@ -40,14 +40,14 @@ pub(crate) fn prepare(
         !storage.files.is_empty() && state.strikes(FaultKind::DamagedHeader, draw)
     };
     let damage = damaged.then(|| draw.fork());
-    let catalog = match case.checkpoint.is_store {
-        true => store(case, storage, damage)?,
+    let catalog = match case.checkpoint.is_serverlessllm {
+        true => serverlessllm(case, storage, damage)?,
         false => catalog(storage, damage)?,
     };
     if damaged {
         return Ok(None);
     }
-    if !case.checkpoint.is_store {
+    if !case.checkpoint.is_serverlessllm {
         check_index(case, &catalog)?;
     }
     let selection = case.selection.selection();
@@ -110,8 +110,8 @@ fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error>
     builder.finish()
 }
 
-/// Parses the index of a store, which may be damaged.
-fn store(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error> {
+/// Parses the index of a ServerlessLLM checkpoint, which may be damaged.
+fn serverlessllm(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error> {
     let mut json = case.checkpoint.index().into_bytes();
     if let Some(mut draw) = damage {
         for _ in 0..draw.number(1..=4) {
@@ -120,7 +120,7 @@ fn store(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Result<Cata
         }
     }
     let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::byte_len).collect();
-    let index = StoreIndex::parse(&json, &lengths).map_err(|source| Error::format("the index", source))?;
+    let index = TensorIndex::parse(&json, &lengths).map_err(|source| Error::format("the index", source))?;
     let mut builder = CatalogBuilder::new(SERVERLESSLLM);
     for (file, len) in storage.files.iter().zip(lengths) {
         builder.add_file(&file.path, len)?;
@@ -189,7 +189,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Opti
         verified: false,
         devices: vec![device],
         direct_refused: None,
-        leave_cached: false,
+        populate_page_cache: false,
         memory: u64::MAX,
         cpus: case.workers,
     };

@@ -17,10 +17,10 @@ enum Given {
 }
 
 /// Something between two numbers, against a limit.
-fn over(limit: u64, (least, most): (u64, u64)) -> Given {
+fn over(limit: u64, (min, max): (u64, u64)) -> Given {
     match limit {
-        _ if least > limit => Given::Surely,
-        _ if most > limit => Given::Perhaps,
+        _ if min > limit => Given::Surely,
+        _ if max > limit => Given::Perhaps,
         _ => Given::No,
     }
 }
@@ -53,20 +53,20 @@ impl Refusals {
             longest = longest.max(tensor_bytes);
             tensors += 1;
         }
-        let least = distinct(case).map(|tensor| case.selection.byte_len(tensor)).fold(0, u64::saturating_add);
+        let min = distinct(case).map(|tensor| case.selection.byte_len(tensor)).fold(0, u64::saturating_add);
         let gaps = bytes / 128 + (4 << 20);
         let alone = (longest, longest.saturating_add(edges));
         let told = case.memory.unwrap_or(u64::MAX);
         let (memory, held, addresses, buffer, buffers) = match &case.job {
             Job::Load => {
-                let arena = (least, bytes.saturating_add(gaps + tensors * edges));
+                let arena = (min, bytes.saturating_add(gaps + tensors * edges));
                 (arena, arena, over(isize::MAX as u64, arena), Given::No, Given::No)
             }
             Job::Stream { buffers, .. } => {
                 let Buffers { buffer_bytes: buffer_bytes, limit, split, .. } = *buffers;
                 let plan_entries = plan_entries(case, split, buffer_bytes, edges);
                 let all = bytes.saturating_add(gaps).saturating_add(plan_entries.1.saturating_mul(edges));
-                let held = (least.min(limit), all.min(limit));
+                let held = (min.min(limit), all.min(limit));
                 let one = if split { (0, alone.1.min(buffer_bytes)) } else { (longest.min(limit), alone.1.min(limit)) };
                 // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
                 let planned = (limit / 800).saturating_add(160_000);
@@ -119,34 +119,34 @@ impl Refusals {
 
 /// The wanted tensors, of those that are the same bytes only the one of which most is wanted: they may be read once.
 fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
-    let mut most: BTreeMap<(usize, u64), (u64, usize)> = BTreeMap::new();
+    let mut max: BTreeMap<(usize, u64), (u64, usize)> = BTreeMap::new();
     for (number, tensor) in
         case.checkpoint.tensors.iter().enumerate().filter(|(_, tensor)| case.selection.takes(tensor))
     {
         let bytes = case.selection.byte_len(tensor);
-        let entry = most.entry((tensor.file, tensor.start)).or_insert((bytes, number));
+        let entry = max.entry((tensor.file, tensor.start)).or_insert((bytes, number));
         *entry = (bytes, number).max(*entry);
     }
-    most.into_values().map(|(_, number)| &case.checkpoint.tensors[number])
+    max.into_values().map(|(_, number)| &case.checkpoint.tensors[number])
 }
 
 /// How many buffers and reads a stream is planned with, at least and at most.
 fn plan_entries(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
-    let (mut least, mut most) = (0_u64, 0_u64);
+    let (mut min, mut max) = (0_u64, 0_u64);
     for tensor in distinct(case) {
         let bytes = case.selection.byte_len(tensor);
         let in_parts = split && bytes > buffer_bytes + edges;
-        least = least.saturating_add(if in_parts { bytes / buffer_bytes } else { 0 } + bytes / read);
+        min = min.saturating_add(if in_parts { bytes / buffer_bytes } else { 0 } + bytes / read);
     }
     for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
         let cut = case.selection.cut(tensor);
         let bytes = case.selection.byte_len(tensor);
         // One more of each for what a tensor begins and ends with, and for the gap before it.
         let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
-        most = most.saturating_add(parts + bytes / read + 4);
+        max = max.saturating_add(parts + bytes / read + 4);
         // What pieces are gathered from is read as well, or each of them apart.
-        most = most.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.block_count(tensor)));
+        max = max.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.block_count(tensor)));
     }
-    (least, most)
+    (min, max)
 }

@@ -216,8 +216,8 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
             continue;
         }
         // Without a ring a thread reads, one at a time.
-        let most = case.most_in_flight.map_or(0, |most| (most as usize).div_ceil(case.workers));
-        let depth = if refused { 1 } else { case.depth.max(most) };
+        let max = case.max_in_flight.map_or(0, |max| (max as usize).div_ceil(case.workers));
+        let depth = if refused { 1 } else { case.depth.max(max) };
         let source = SimSource::new(alloc::rc::Rc::clone(&world.storage), depth, draw.fork());
         let faulty = Faulty::new(source, SimFaults::new(Rc::clone(&world.faults), draw.fork()));
         let watch =

@@ -17,7 +17,7 @@ pub struct NewTensor {
     pub bytes: u64,
     /// Its dimensions, slowest first: of as many elements as it has bytes for.
     pub shape: Vec<u64>,
-    /// Whether it is the same bytes as the one before it, of which it has as many; only in a store.
+    /// Whether it is the same bytes as the one before it, of which it has as many; only in a ServerlessLLM checkpoint.
     pub tied: bool,
 }
 

@@ -212,13 +212,13 @@ fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
 
 /// The time that a stream of 64 MiB takes whose reads are 64 KiB, a 32nd of what they are on a machine, on a device that is as much slower.
 fn time_to_load(latency: u64, bandwidth: u64, window: (usize, Option<u32>)) -> u64 {
-    let (depth, most_in_flight) = window;
+    let (depth, max_in_flight) = window;
     let buffers = Buffers { buffer_bytes: 1 << 20, limit: 32 << 20, split: true, order: Order::Completion };
     let consumer = Consumer::Holds { buffers: 0, time: 1, stops: None };
     let mut case = Case {
         workers: 2,
         depth,
-        most_in_flight,
+        max_in_flight,
         link: Link::new(0, bandwidth / 32),
         ..Case::new(Checkpoint::uniform(2, 4, 8 << 20), Job::Stream { buffers, consumer })
     };
@@ -239,10 +239,10 @@ fn the_reads_in_flight_follow_the_device() {
         (50_000_000_000, prompt),
         (50_000_000_000, late),
     ] {
-        let most = 64;
-        let best = time_to_load(latency, bandwidth, (most as usize / 2, None));
+        let max = 64;
+        let best = time_to_load(latency, bandwidth, (max as usize / 2, None));
         let usual = time_to_load(latency, bandwidth, (4, None));
-        let tuned = time_to_load(latency, bandwidth, (4, Some(most)));
+        let tuned = time_to_load(latency, bandwidth, (4, Some(max)));
         let reached = format!("{bandwidth} B/s, {latency} ns: {tuned} ns, {best} at best, {usual} untuned");
         assert!(tuned <= usual + usual / 10, "{reached}");
         // It begins with the usual number, and learns while it loads.

@@ -155,9 +155,9 @@ impl World {
             history,
             verification,
             engine: RefCell::new(Engine::new(Arc::clone(&catalog), Arc::clone(&plan), case.in_flight_limit)),
-            tuner: case.most_in_flight.map(|most| {
+            tuner: case.max_in_flight.map(|max| {
                 let (workers, depth) = (case.workers as u32, case.depth as u32);
-                RefCell::new(Tuner::new(workers * depth, workers, most))
+                RefCell::new(Tuner::new(workers * depth, workers, max))
             }),
             retuned: Cell::new(0),
             fallback: RefCell::new(DirectIoFallback::new(

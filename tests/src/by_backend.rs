@@ -35,7 +35,7 @@ pub fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Where a tensor's bytes are in the file.
-pub fn place(folder: &Path, tensor: usize) -> Range<u64> {
+pub fn tensor_range(folder: &Path, tensor: usize) -> Range<u64> {
     let file = fs::metadata(folder.join(VICTIM)).expect("is there").len();
     let data = file - TENSORS.iter().sum::<usize>() as u64;
     let begin = data + TENSORS[..tensor].iter().sum::<usize>() as u64;

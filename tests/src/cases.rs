@@ -4,7 +4,7 @@
 use floodtide_core::{Alignment, Buffers, DType, Order};
 use floodtide_sim::case::{Consumer, Job};
 use floodtide_sim::checkpoint::Checkpoint;
-use floodtide_sim::cuts::{KnownCut, MOST_COUNTED};
+use floodtide_sim::cuts::{KnownCut, MAX_COUNTED_BYTES};
 use floodtide_sim::faults::{FaultKind, Swarm};
 use floodtide_sim::selection::KnownSelection;
 use floodtide_sim::shard::{NewTensor, Padding, Shard, elements};
@@ -158,7 +158,7 @@ impl TensorData {
     }
 
     fn cut(&self, made: &NewTensor) -> Option<KnownCut> {
-        let (a, b) = self.part.filter(|_| made.shape.len() == 2 && made.bytes <= MOST_COUNTED)?;
+        let (a, b) = self.part.filter(|_| made.shape.len() == 2 && made.bytes <= MAX_COUNTED_BYTES)?;
         let (a, b) = (a % (self.columns + 1), b % (self.columns + 1));
         let group = elements(self.dtype, self.dtype.whole_bytes());
         Some(KnownCut { dim: 1, start: a.min(b) * group, end: a.max(b) * group })

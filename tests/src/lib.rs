@@ -10,5 +10,5 @@ pub mod layout;
 pub mod malformed;
 pub mod roles;
 pub mod sandbox;
-pub mod store_reader;
-pub mod store_writer;
+pub mod serverlessllm_reader;
+pub mod serverlessllm_writer;

@@ -80,10 +80,10 @@ mod pool {
 
     const KB: usize = 1024;
 
-    /// Counts what is allocated; never more than `most` may be.
+    /// Counts what is allocated; never more than `max` may be.
     struct Counted {
         live: Arc<AtomicUsize>,
-        most: usize,
+        max: usize,
     }
 
     struct Block {
@@ -105,7 +105,7 @@ mod pool {
         fn allocate(&self, bytes: usize) -> Result<Block, ()> {
             assert_eq!(bytes, KB);
             let live = self.live.fetch_add(KB, Ordering::Relaxed) + KB;
-            assert!(live <= self.most, "the limit is passed");
+            assert!(live <= self.max, "the limit is passed");
             Ok(Block { mark: loom::cell::UnsafeCell::new(0), live: Arc::clone(&self.live) })
         }
 
@@ -117,7 +117,7 @@ mod pool {
     type TestDepot = Depot<Counted, Magazines<Block>, Growing, 1>;
 
     fn depot(blocks: usize) -> Arc<TestDepot> {
-        let provider = Counted { live: Arc::new(AtomicUsize::new(0)), most: blocks * KB };
+        let provider = Counted { live: Arc::new(AtomicUsize::new(0)), max: blocks * KB };
         Arc::new(Depot::new(provider, Magazines::new([1; floodtide_core::pool::CLASS_COUNT]), blocks * KB))
     }
 

@@ -30,7 +30,7 @@ pub(crate) enum Command {
     ///
     /// By default (--backend auto) what is measured chooses between io_uring and threads that read, past the page cache or through it, and
     /// the reason is printed. The tensors are copies in memory of their own: a load never maps files unless --backend mmap asks for
-    /// that. `Loader::open` of the library maps them too.
+    /// that. `Loader::map` of the library maps them too.
     Load(LoadArgs),
     /// Show the tensors, files and metadata of a checkpoint; reads headers only
     Inspect(InspectArgs),

@@ -134,7 +134,7 @@ impl FromStr for ShardRuleArg {
 impl Source {
     /// The loader that these options mean.
     pub(crate) fn loader(&self) -> Result<Loader, CoreError> {
-        let mut loader = Loader::new().leave_cached(self.leave_cached);
+        let mut loader = Loader::new().populate_page_cache(self.leave_cached);
         if let Some(backend) = self.backend.backend() {
             loader = loader.backend(backend);
         }

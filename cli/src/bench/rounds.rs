@@ -53,9 +53,9 @@ impl Timing {
 
     /// The least, the median and the highest rate for so many bytes, in GiB/s.
     pub(super) fn rates(&self, bytes: u64) -> [f64; 3] {
-        let [least, median, most] = self.seconds();
+        let [min, median, max] = self.seconds();
         let rate = |seconds: f64| if seconds > 0.0 { bytes as f64 / f64::from(1 << 30) / seconds } else { 0.0 };
-        [rate(most), rate(median), rate(least)]
+        [rate(max), rate(median), rate(min)]
     }
 
     pub(super) fn cpu_seconds(&self) -> f64 {

@@ -31,13 +31,13 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let baseline = results.ways.iter().find(|row| row.what == Way::StdRead);
     let baseline = baseline.and_then(|row| row.result.as_ref().ok()).map(|timing| timing.seconds()[1]);
     let mut line = |name: &str, timing: &Timing, bytes: u64, compared: bool| {
-        let ([fastest, median, _], [least, typical, most]) = (timing.seconds(), timing.rates(bytes));
-        let (seconds, rate) = if compared { (median, typical) } else { (fastest, most) };
+        let ([fastest, median, _], [min, typical, max]) = (timing.seconds(), timing.rates(bytes));
+        let (seconds, rate) = if compared { (median, typical) } else { (fastest, max) };
         let share = results.limit().filter(|limit| compared && *limit > 0.0);
         let share = share.map_or_else(String::new, |limit| format!("{:.0} %", rate / limit * 100.0));
         let ratio =
             baseline.filter(|_| compared).map_or_else(String::new, |baseline| format!("{:.1} x", baseline / seconds));
-        let spread = format!("{least:.2} to {most:.2}");
+        let spread = format!("{min:.2} to {max:.2}");
         let [time, cpu] =
             [seconds, timing.cpu_seconds()].map(|seconds| output::duration(Duration::from_secs_f64(seconds)));
         let peak = HumanBytes(timing.peak_rss_bytes()).to_string();
@@ -125,12 +125,12 @@ pub(super) fn document(results: &Results) -> Value {
 }
 
 fn numbers(name: &str, timing: &Timing, bytes: u64) -> Value {
-    let ([least, seconds, most], [slowest, rate, fastest]) = (timing.seconds(), timing.rates(bytes));
+    let ([min, seconds, max], [slowest, rate, fastest]) = (timing.seconds(), timing.rates(bytes));
     json!({
         "way": name,
         "seconds": seconds,
-        "seconds_least": least,
-        "seconds_most": most,
+        "seconds_least": min,
+        "seconds_most": max,
         "gib_per_second": rate,
         "gib_per_second_least": slowest,
         "gib_per_second_most": fastest,

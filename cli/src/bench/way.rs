@@ -53,7 +53,7 @@ impl Way {
         let tensors = match self {
             Self::By(backend) => Loader::new().backend(backend).load(path),
             Self::Auto => Loader::new().load(path),
-            Self::PlainMmap => Loader::new().open(path),
+            Self::PlainMmap => Loader::new().map(path),
             Self::StdRead => {
                 let read = |file: &PathBuf| fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
                 return Ok(Loaded::Files(files.iter().map(read).collect::<Result<_, _>>()?));

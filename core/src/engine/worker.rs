@@ -150,8 +150,8 @@ impl<S: ReadSource> Worker<S> {
     }
 
     fn submit_all<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
-        let most = self.source.capacity().min(engine.with(|e| e.reads_per_worker(self.route)));
-        while self.source.in_flight() < most {
+        let max = self.source.capacity().min(engine.with(|e| e.reads_per_worker(self.route)));
+        while self.source.in_flight() < max {
             let Some((op, buffer)) = next_read(engine, buffers, self.route) else { break };
             self.submit(engine, buffers, op, buffer);
         }

@@ -296,11 +296,11 @@ pub struct Headers {
     pub warnings: Vec<String>,
 }
 
-/// Returns how much to read first of a file of `len` bytes when most headers have at most `most` bytes. A small file has a
+/// Returns how much to read first of a file of `len` bytes when most headers have at most `max` bytes. A small file has a
 /// small header, and what is read along is copied for nothing.
 #[must_use]
-pub fn first_read(len: u64, most: u64) -> u64 {
-    (len / 64).clamp(4096, most).min(len)
+pub fn first_read(len: u64, max: u64) -> u64 {
+    (len / 64).clamp(4096, max).min(len)
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@
 //! Names are borrowed from the header where it writes them without escapes, and all shapes share one vector: parsing
 //! makes no allocation for a tensor. Nothing is ever allocated from a length that the file merely claims.
 
+mod error;
 mod format;
-mod invalid;
 mod json;
 mod layout;
 pub mod write;
 
+pub use error::HeaderError;
 pub use format::{SAFETENSORS, Safetensors};
-pub use invalid::HeaderError;
 
 use crate::catalog::CatalogBuilder;
 use crate::dtype::DType;

@@ -4,11 +4,11 @@
 //! What it says is only ever compared with: no name in it becomes a path that is opened. Writing is deterministic: everything is sorted by
 //! name, so that two manifests of equal checkpoints are equal byte for byte.
 
-mod invalid;
+mod error;
 mod json;
 mod write;
 
-pub use invalid::ManifestError;
+pub use error::ManifestError;
 
 use crate::catalog::TensorInfo;
 use crate::checksum::{Checksum, NotHex, parse_hex, write_hex};

@@ -32,8 +32,8 @@ pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
         }
     };
     // A power of two that is not above the share of each.
-    let most = chunk_bytes((together / reads).checked_ilog2().map_or(0, |log| 1 << log));
-    most.min(options.shortest_chunk())
+    let max = chunk_bytes((together / reads).checked_ilog2().map_or(0, |log| 1 << log));
+    max.min(options.shortest_chunk())
 }
 
 /// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same

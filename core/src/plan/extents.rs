@@ -275,7 +275,7 @@ impl Layout<'_> {
         }
         self.count(run.end - run.start, (run.end - run.start) / (buffer_bytes / 8 * 7) + 1)?;
         // What comes in parts is no tensor in memory, so only its elements must be aligned there.
-        let (whole, alignment) = self.least(long);
+        let (whole, alignment) = self.min(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
         // Partition at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
         // bits, or quantised ones, which no power of two holds), just before.
@@ -298,7 +298,7 @@ impl Layout<'_> {
 
     /// What may be cut of placements that are the same bytes, and what its place is aligned to: the largest of their blocks, and of what their
     /// elements need.
-    fn least(&self, placements: Range<usize>) -> (u64, Alignment) {
+    fn min(&self, placements: Range<usize>) -> (u64, Alignment) {
         self.out.placements[placements].iter().fold((1, Alignment::ONE), |(whole, alignment), placement| {
             let tensor = self.catalog.tensor(placement.tensor);
             (whole.max(tensor.dtype.block_bytes()), tensor_alignment(&tensor, alignment))
@@ -324,7 +324,7 @@ impl Layout<'_> {
                     let tensor = self.catalog.tensor(self.out.placements[sliced.start].tensor).name.to_owned();
                     return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
                 }
-                let (whole, _) = self.least(sliced.clone());
+                let (whole, _) = self.min(sliced.clone());
                 let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
                 let reads = if per_block { strided.count() } else { span / max_gather_read(self.options, 0) };
                 self.plan_entries = self.plan_entries.saturating_add(reads);

@@ -71,10 +71,10 @@ pub enum Access {
     Stream(Buffers),
 }
 
-/// What a tensor's address is aligned to: as its dtype needs, and at least to `least`.
+/// What a tensor's address is aligned to: as its dtype needs, and at least to `min`.
 #[must_use]
-pub fn tensor_alignment(tensor: &TensorInfo<'_>, least: Alignment) -> Alignment {
-    Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(least)
+pub fn tensor_alignment(tensor: &TensorInfo<'_>, min: Alignment) -> Alignment {
+    Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(min)
 }
 
 /// How much memory a load may take.

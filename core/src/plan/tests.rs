@@ -366,8 +366,8 @@ proptest! {
         let mut chunks = plan.chunks().iter().peekable();
         for (index, extent) in plan.extents().iter().enumerate() {
             let whole = plan.parts(ExtentId(index as u32)).filter(|part| !part.bytes.is_empty()).count() == 1;
-            let most = if split || !whole { buffer_bytes } else { limit };
-            prop_assert!(extent.buffer_bytes as u64 <= most);
+            let max = if split || !whole { buffer_bytes } else { limit };
+            prop_assert!(extent.buffer_bytes as u64 <= max);
             let mut filled = None;
             while let Some(chunk) = chunks.next_if(|chunk| chunk.extent.index() == index) {
                 prop_assert!(filled.is_none_or(|filled| filled == chunk.buffer_range.start) && chunk.payload_len <= chunk.buffer_range.len());

@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn classes_reach_from_a_kilobyte_to_what_a_tensor_may_need() {
-        let most: u64 = if usize::BITS >= 64 { 64 << 30 } else { 1 << 30 };
-        assert_eq!((MIN_BYTES, MAX_BYTES as u64), (1024, most));
+        let max: u64 = if usize::BITS >= 64 { 64 << 30 } else { 1 << 30 };
+        assert_eq!((MIN_BYTES, MAX_BYTES as u64), (1024, max));
         assert_eq!(SizeClass::all().count(), COUNT);
         assert_eq!(alloc::format!("{:?}", SizeClass::holding(1025)), "Some(SizeClass(1280 bytes))");
     }

@@ -170,12 +170,12 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Up to `most` retained blocks of at least `bytes`, at the price of one, for the tier above to refill itself. Never
+    /// Up to `max` retained blocks of at least `bytes`, at the price of one, for the tier above to refill itself. Never
     /// allocates. `taken` must not call the depot.
-    pub fn take_retained(&self, bytes: usize, affinity: usize, most: usize, mut taken: impl FnMut(P::Block)) {
+    pub fn take_retained(&self, bytes: usize, affinity: usize, max: usize, mut taken: impl FnMut(P::Block)) {
         let Ok(request) = self.request(bytes) else { return };
         if !self.has_waiters() {
-            self.take_free(request, affinity, most, &mut taken);
+            self.take_free(request, affinity, max, &mut taken);
         }
     }
 
@@ -343,11 +343,11 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         Ok(block)
     }
 
-    /// Takes up to `most` blocks from the first shard that has one, beginning with the own.
-    fn take_free(&self, request: BlockRequest, affinity: usize, most: usize, taken: &mut impl FnMut(P::Block)) {
+    /// Takes up to `max` blocks from the first shard that has one, beginning with the own.
+    fn take_free(&self, request: BlockRequest, affinity: usize, max: usize, taken: &mut impl FnMut(P::Block)) {
         for i in 0..SHARDS {
             let found = self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shard| {
-                for found in 0..most {
+                for found in 0..max {
                     let fits = |block: &P::Block| self.provider.byte_len(block) >= request.bytes;
                     let Some(block) = shard.free_list.take(request.class, fits) else { return found > 0 };
                     shard.retained -= self.provider.byte_len(&block);

@@ -8,7 +8,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 /// Up to this share a file is not called cached at all: its header has been read, and what the system read ahead of that.
-const SCATTERED: f32 = 0.05;
+const SCATTERED_SHARE: f32 = 0.05;
 
 /// How the files that are read are read, and why. `direct` is the strategy's, by file.
 pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
@@ -22,7 +22,7 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
     let cached = count(FileSignals::is_cached);
     let partly = count(|file| !file.is_cached() && !file.cached.is_empty());
     // Less in one piece than is worth a read of its own.
-    let scattered = count(|file| file.cached.is_empty() && file.resident.is_some_and(|share| share > SCATTERED));
+    let scattered = count(|file| file.cached.is_empty() && file.resident.is_some_and(|share| share > SCATTERED_SHARE));
     let refusing = count(|file| !file.direct);
     let unknown = count(|file| file.resident.is_none());
     let shifted = count(|file| file.direct && !file.aligned && !file.is_cached());

@@ -40,13 +40,13 @@ pub struct BestReads {
 
 /// How much faster buffered reads must be for cold files to be read so: they are copied by the processor, and push other files
 /// out of the page cache.
-const CLEARLY: f64 = 1.25;
+const MIN_BUFFERED_SPEEDUP: f64 = 1.25;
 /// Rates that differ by less are the same to a measurement.
-const SAME: f64 = 0.95;
+const RATE_TOLERANCE: f64 = 0.95;
 /// A smaller read costs as much bookkeeping as one of this size, so it is not taken for being small.
-const CHEAP_READ: u64 = 1 << 20;
+const MIN_READ_COST_BYTES: u64 = 1 << 20;
 /// A load's reads are at least as long as this: shorter ones bring a device nothing that longer ones do not, and each has its own bookkeeping.
-const LEAST_CHUNK: u64 = 512 << 10;
+const MIN_CHUNK_BYTES: u64 = 512 << 10;
 /// Their stacks are address space, of which a load counts on some tens of MiB.
 const MAX_THREADS: usize = 32;
 
@@ -55,9 +55,9 @@ impl BestReads {
     #[must_use]
     pub fn choose(measured: impl IntoIterator<Item = Self> + Clone) -> Option<Self> {
         let fastest = measured.clone().into_iter().map(|reads| reads.bytes_per_second).max()?;
-        let as_fast = |reads: &Self| reads.bytes_per_second as f64 >= fastest as f64 * SAME;
+        let as_fast = |reads: &Self| reads.bytes_per_second as f64 >= fastest as f64 * RATE_TOLERANCE;
         let cost = |reads: &Self| {
-            let bytes = reads.chunk_bytes.max(CHEAP_READ).saturating_mul(reads.in_flight as u64);
+            let bytes = reads.chunk_bytes.max(MIN_READ_COST_BYTES).saturating_mul(reads.in_flight as u64);
             (bytes, u64::MAX - reads.bytes_per_second)
         };
         measured.into_iter().filter(as_fast).min_by_key(cost)
@@ -85,7 +85,7 @@ pub(super) fn reconsider(group: &mut Group<'_>) {
     let (Some(direct), Some(buffered)) = (profile.fastest(true), profile.fastest(false)) else { return };
     let takes_direct = group.files.iter().any(|file| file.direct);
     let given = device.requested.is_some_and(|b| matches!(b.style(), ReadStyle::Queue | ReadStyle::Mapped));
-    if given || !takes_direct || (buffered as f64) < direct as f64 * CLEARLY {
+    if given || !takes_direct || (buffered as f64) < direct as f64 * MIN_BUFFERED_SPEEDUP {
         return;
     }
     group.refuse_direct(format!(
@@ -125,8 +125,8 @@ pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], deci
     let in_flight = best.in_flight.max(2 * cpus).min(if ring { usize::MAX } else { MAX_THREADS });
     // Every read in flight should have a successor, so that the device is not idle for half of a small load.
     let fits = signals.selected_bytes / (2 * in_flight as u64).max(1);
-    let mut chunk_bytes = best.chunk_bytes.max(LEAST_CHUNK);
-    while chunk_bytes > fits && chunk_bytes / 2 >= LEAST_CHUNK {
+    let mut chunk_bytes = best.chunk_bytes.max(MIN_CHUNK_BYTES);
+    while chunk_bytes > fits && chunk_bytes / 2 >= MIN_CHUNK_BYTES {
         chunk_bytes /= 2;
     }
     route.chunk_bytes = chunk_bytes;
@@ -140,7 +140,7 @@ pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], deci
     } else {
         (route.workers, route.depth) = (in_flight, 1);
     }
-    route.most_in_flight = route.most_in_flight.max(route.workers * route.depth);
+    route.max_in_flight = route.max_in_flight.max(route.workers * route.depth);
     let device = format!("the profile of {}", profile.device);
     let is_named = decisions.iter().any(|decision| decision.why.contains(&device));
     let by = if is_named { "the same profile" } else { &device };
@@ -293,10 +293,10 @@ mod tests {
         let words = "begins with reads of 4.0 MiB, 8 in flight, as there is not enough to read for larger ones";
         assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         small.selected_bytes = 4 * MIB;
-        assert_eq!(decide(&small, None).chunk_bytes, LEAST_CHUNK);
+        assert_eq!(decide(&small, None).chunk_bytes, MIN_CHUNK_BYTES);
         let tiny = BestReads { chunk_bytes: 64 << 10, ..reads(true, true, 1, 64, 1000) };
         let strategy = decide(&signals(0.0, vec![tiny]), None);
-        assert_eq!(strategy.chunk_bytes, LEAST_CHUNK);
+        assert_eq!(strategy.chunk_bytes, MIN_CHUNK_BYTES);
         assert!(strategy.reason.ends_with("in flight, as smaller ones bring nothing"), "{}", strategy.reason);
     }
 

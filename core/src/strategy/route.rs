@@ -36,7 +36,7 @@ impl<'a> Group<'a> {
     /// The route, which files are read directly, and why.
     pub(super) fn decide(mut self) -> (Route, Vec<bool>, Vec<Decision>) {
         let (signals, requested) = (self.signals, self.device.requested);
-        if signals.leave_cached {
+        if signals.populate_page_cache {
             self.refuse_direct("the files are to stay in the page cache".to_owned());
         }
         profile::reconsider(&mut self);
@@ -57,7 +57,7 @@ impl<'a> Group<'a> {
         } else if !small {
             decisions.push(Decision::new("reads", files::explain(&self, &direct)));
         }
-        let floods = |direct: &[bool]| !signals.leave_cached && self.floods_the_cache(direct);
+        let floods = |direct: &[bool]| !signals.populate_page_cache && self.floods_the_cache(direct);
         let dont_cache = !backend.is_mapped() && !small && floods(&direct);
         if dont_cache {
             let why = "the page cache has no room for them, so what is read is not left there";
@@ -130,13 +130,13 @@ impl<'a> Group<'a> {
         // One worker hands out all reads of a runtime.
         let (depth, workers) =
             if style == ReadStyle::Tasks { (depth * workers.max(1), workers.min(1)) } else { (depth, workers) };
-        let most_in_flight = match style {
+        let max_in_flight = match style {
             ReadStyle::Queue if waits => MAX_IN_FLIGHT,
             // Each is a thread. Copies from the page cache keep a processor busy, and there are no more of those.
             ReadStyle::Blocking if waits && !small => MAX_THREADS,
             _ => workers * depth,
         };
-        Route { backend, chunk_bytes, depth, most_in_flight, profiled_direct_rate: None, dont_cache: false, workers }
+        Route { backend, chunk_bytes, depth, max_in_flight, profiled_direct_rate: None, dont_cache: false, workers }
     }
 
     /// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in

@@ -60,7 +60,7 @@ pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
         verified: false,
         devices: vec![device()],
         direct_refused: None,
-        leave_cached: false,
+        populate_page_cache: false,
         memory: u64::MAX,
         cpus: 2,
     }
@@ -68,9 +68,9 @@ pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
 
 #[test]
 fn what_is_gathered_has_fewer_reads_in_flight() {
-    let bounds = |workers, depth, most_in_flight, gathers| {
+    let bounds = |workers, depth, max_in_flight, gathers| {
         let strategy = decide(&signals(Some(0.0), true), None);
-        Route { workers, depth, most_in_flight, ..strategy.route }.in_flight(gathers)
+        Route { workers, depth, max_in_flight, ..strategy.route }.in_flight(gathers)
     };
     assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
     assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
@@ -331,7 +331,7 @@ fn what_the_page_cache_cannot_hold_is_not_left_there() {
 
 #[test]
 fn files_that_are_to_stay_cached_are_read_through_the_cache() {
-    let kept = Signals { leave_cached: true, memory: 0, ..signals(Some(0.0), true) };
+    let kept = Signals { populate_page_cache: true, memory: 0, ..signals(Some(0.0), true) };
     let strategy = decide(&kept, None);
     assert_eq!((strategy.backend, strategy.direct.clone(), strategy.dont_cache), (PREAD, vec![false, false], false));
     assert!(strategy.reason.ends_with("the files are to stay in the page cache, so the reads are buffered"));

@@ -5,7 +5,7 @@
 //! The lock (`flock` on the folder itself, which needs no file in it) keeps it from removing what another process is still writing.
 
 use super::error::OutputError;
-use super::place::Place;
+use super::output_path::OutputPath;
 use crate::error::Error;
 use floodtide_core::Escaped;
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat, renameat_with};
@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 100;
 /// A folder that is gone when this is dropped, unless it has become the output.
 #[derive(Debug)]
 pub(super) struct Folder<'a> {
-    place: &'a Place,
+    output: &'a OutputPath,
     path: PathBuf,
     /// Open, and with it locked.
     file: File,
@@ -33,17 +33,17 @@ pub(super) struct Folder<'a> {
 
 impl<'a> Folder<'a> {
     /// Makes and locks one beside the place.
-    pub(super) fn make(place: &'a Place) -> Result<Self, Error> {
+    pub(super) fn make(output: &'a OutputPath) -> Result<Self, Error> {
         let failed =
-            |source| Error::Io { path: place.parent.clone(), action: "make a folder for the output in it", source };
+            |source| Error::Io { path: output.parent.clone(), action: "make a folder for the output in it", source };
         for _ in 0..ATTEMPTS {
-            let path = place.parent.join(format!("{PREFIX}{:016x}", fastrand::u64(..)));
+            let path = output.parent.join(format!("{PREFIX}{:016x}", fastrand::u64(..)));
             match fs::create_dir(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made.map_err(failed)?,
             }
             match lock(&path) {
-                Locked::Yes(file) | Locked::NoLocks(file) => return Ok(Self { place, path, file, kept: false }),
+                Locked::Yes(file) | Locked::NoLocks(file) => return Ok(Self { output, path, file, kept: false }),
                 // Whoever has locked it takes it for litter.
                 Locked::Taken | Locked::Gone => {}
                 Locked::Failed(error) => {
@@ -62,11 +62,11 @@ impl<'a> Folder<'a> {
     /// Makes the folder the output: its files are on the disk already. Returns where what it has replaced is now.
     pub(super) fn become_output(mut self) -> Result<Option<PathBuf>, Error> {
         sync_folder(&self.file, &self.path)?;
-        let place = self.place;
+        let output = self.output;
         let mut attempt = 0;
         let replaced = loop {
             attempt += 1;
-            let replaces = place.replaces()?;
+            let replaces = output.replaces()?;
             match self.rename(replaces) {
                 Ok(()) => break replaces,
                 // Another has put something there, or taken it away, just now.
@@ -75,13 +75,13 @@ impl<'a> Folder<'a> {
             }
         };
         self.kept = true;
-        sync_folder(&place.parent_file, &place.parent)?;
+        sync_folder(&output.parent_file, &output.parent)?;
         Ok(replaced.then(|| self.path.clone()))
     }
 
     /// Gives the folder the output's name, and what has that now this one's.
     fn rename(&self, replaces: bool) -> Result<(), Errno> {
-        let (parent, name) = (&self.place.parent_file, self.place.name.as_os_str());
+        let (parent, name) = (&self.output.parent_file, self.output.name.as_os_str());
         let own_name = self.path.file_name().unwrap_or_default();
         let rename = |flags| renameat_with(parent, own_name, parent, name, flags);
         if replaces {
@@ -89,7 +89,7 @@ impl<'a> Folder<'a> {
         }
         match rename(RenameFlags::NOREPLACE) {
             // The file system does not know the flag. Without it a folder replaces at most an empty one.
-            Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(self.place.resolved()).is_err() => {
+            Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(self.output.resolved()).is_err() => {
                 renameat(parent, own_name, parent, name)
             }
             renamed => renamed,
@@ -97,7 +97,7 @@ impl<'a> Folder<'a> {
     }
 
     fn not_renamed(&self, error: Errno, replaces: bool) -> Error {
-        let path = self.place.path.clone();
+        let path = self.output.path.clone();
         match error {
             Errno::EXIST | Errno::NOTEMPTY => OutputError::Exists { path }.into(),
             Errno::INVAL | Errno::NOSYS if replaces => OutputError::NoExchange { path }.into(),
@@ -194,8 +194,8 @@ fn is_own_folder(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn place(parent: &Path, force: bool) -> Place {
-        Place::check(&parent.join("out"), &[], force).expect("may be there")
+    fn output(parent: &Path, force: bool) -> OutputPath {
+        OutputPath::check(&parent.join("out"), &[], force).expect("may be there")
     }
 
     fn entries(folder: &Path) -> Vec<String> {
@@ -208,21 +208,21 @@ mod tests {
     #[test]
     fn an_output_is_there_whole_or_not_at_all() {
         let parent = tempfile::tempdir().expect("a folder");
-        let place = place(parent.path(), false);
-        let folder = Folder::make(&place).expect("makes");
+        let output = output(parent.path(), false);
+        let folder = Folder::make(&output).expect("makes");
         fs::write(folder.path().join("file"), b"new").expect("writes");
         assert!(is_ours(&entries(parent.path())[0]));
         drop(folder);
         assert!(entries(parent.path()).is_empty(), "given up");
 
-        let folder = Folder::make(&place).expect("makes");
+        let folder = Folder::make(&output).expect("makes");
         fs::write(folder.path().join("file"), b"new").expect("writes");
         assert_eq!(folder.become_output().expect("renames"), None);
         assert_eq!(entries(parent.path()), ["out"]);
         assert_eq!(entries(&parent.path().join("out")), ["file"]);
 
         // Another that was begun before is too late.
-        let folder = Folder::make(&place).expect("makes");
+        let folder = Folder::make(&output).expect("makes");
         let error = folder.become_output().expect_err("it is there");
         assert!(matches!(error, Error::Output(OutputError::Exists { .. })), "{error}");
         assert_eq!(entries(parent.path()), ["out"]);
@@ -233,8 +233,8 @@ mod tests {
         let parent = tempfile::tempdir().expect("a folder");
         fs::create_dir(parent.path().join("out")).expect("makes");
         fs::write(parent.path().join("out/model.safetensors"), b"old").expect("writes");
-        let place = place(parent.path(), true);
-        let folder = Folder::make(&place).expect("makes");
+        let output = output(parent.path(), true);
+        let folder = Folder::make(&output).expect("makes");
         fs::write(folder.path().join("file"), b"new").expect("writes");
         let old = folder.become_output().expect("exchanges").expect("there was one");
         assert_eq!(entries(&old), ["model.safetensors"]);
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn only_what_nobody_writes_to_is_litter() {
         let parent = tempfile::tempdir().expect("a folder");
-        let place = place(parent.path(), false);
-        let written = Folder::make(&place).expect("makes");
+        let output = output(parent.path(), false);
+        let written = Folder::make(&output).expect("makes");
         let litter = parent.path().join(format!("{PREFIX}0123456789abcdef"));
         let alike =
             [".floodtide-convert-0123456789ABCDEF", ".floodtide-convert-0", "floodtide-convert-0123456789abcdef"];
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn what_is_made_while_others_sweep_is_not_lost() {
         let parent = tempfile::tempdir().expect("a folder");
-        let place = place(parent.path(), false);
+        let output = output(parent.path(), false);
         let done = floodtide_memory::sync::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -281,7 +281,7 @@ mod tests {
                 }
             });
             for _ in 0..200 {
-                let folder = Folder::make(&place).expect("makes");
+                let folder = Folder::make(&output).expect("makes");
                 fs::write(folder.path().join("file"), b"new").expect("it is still there");
             }
             done.store(true, floodtide_memory::sync::Ordering::Relaxed);

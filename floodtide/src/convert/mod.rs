@@ -1,7 +1,7 @@
 //! Writes a checkpoint anew: in another format, in other shards, a part of it, under other names.
 //!
 //! The headers are read and everything is laid out by core ([`Layout`]) and checked before a byte is written: that the
-//! target can express it, that the place is free (`place`), that there is room (`room`). Then the source is streamed in bounded memory, while
+//! target can express it, that the place is free (`output`), that there is room (`room`). Then the source is streamed in bounded memory, while
 //! threads (`writers`) write each buffer to its place in the output's files (`files`), and what has been written goes on to the
 //! disk at once (`pace`). The files lie in a folder beside the output's place (`folder`), which is given the output's name when all of it is
 //! on the disk, the model's other files (`companions`) too.
@@ -10,8 +10,8 @@ mod companions;
 mod error;
 mod files;
 mod folder;
+mod output_path;
 mod pace;
-mod place;
 mod room;
 mod writers;
 
@@ -31,7 +31,7 @@ use floodtide_core::stream::PumpError;
 use floodtide_core::{Error as CoreError, Escaped, FormatId, MetadataValue, Order};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use folder::Folder;
-use place::Place;
+use output_path::OutputPath;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -171,12 +171,12 @@ impl Converter {
         let companions = Companions::find(folder_of(&source.paths), &layout)?;
         let sources: Vec<PathBuf> =
             source.paths.iter().cloned().chain(companions.paths()).chain([from.to_owned()]).collect();
-        let place = Place::check(to, &sources, self.force)?;
-        let mut warnings = folder::sweep(&place.parent);
+        let output = OutputPath::check(to, &sources, self.force)?;
+        let mut warnings = folder::sweep(&output.parent);
         let lengths = layout.files().iter().map(|file| file.bytes);
-        room::check(&place, lengths.chain(companions.files().map(|(_, bytes)| bytes)))?;
+        room::check(&output, lengths.chain(companions.files().map(|(_, bytes)| bytes)))?;
 
-        let folder = Folder::make(&place)?;
+        let folder = Folder::make(&output)?;
         let read = self.write(stream, &layout, &companions, folder.path())?;
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(CoreError::Cancelled.into());

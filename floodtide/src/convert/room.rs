@@ -1,7 +1,7 @@
 //! Whether the output fits on its disk.
 
 use super::error::OutputError;
-use super::place::Place;
+use super::output_path::OutputPath;
 use crate::error::Error;
 
 /// Files take whole blocks; folders and what file systems keep of files takes some too.
@@ -10,14 +10,14 @@ const RESERVE: u64 = 256 << 10;
 
 /// Refuses an output of files of these lengths where so much is not free. Where the file system does not tell, nothing is refused: then it is
 /// found out when the files are made.
-pub(super) fn check(place: &Place, files: impl Iterator<Item = u64>) -> Result<(), Error> {
-    let Ok(disk) = rustix::fs::fstatvfs(&place.parent_file) else { return Ok(()) };
+pub(super) fn check(output: &OutputPath, files: impl Iterator<Item = u64>) -> Result<(), Error> {
+    let Ok(disk) = rustix::fs::fstatvfs(&output.parent_file) else { return Ok(()) };
     let available = disk.f_bavail.saturating_mul(disk.f_frsize);
     let needed = needed(files);
     if disk.f_blocks == 0 || needed <= available {
         return Ok(());
     }
-    Err(OutputError::NoRoom { path: place.parent.clone(), needed, available }.into())
+    Err(OutputError::NoRoom { path: output.parent.clone(), needed, available }.into())
 }
 
 fn needed(files: impl Iterator<Item = u64>) -> u64 {
@@ -38,9 +38,9 @@ mod tests {
     #[test]
     fn what_no_disk_holds_is_refused_with_both_numbers() {
         let parent = tempfile::tempdir().expect("a folder");
-        let place = Place::check(&parent.path().join("out"), &[], false).expect("free");
-        assert!(check(&place, [1].into_iter()).is_ok());
-        let message = check(&place, [1 << 60].into_iter()).expect_err("an exabyte").to_string();
+        let output = OutputPath::check(&parent.path().join("out"), &[], false).expect("free");
+        assert!(check(&output, [1].into_iter()).is_ok());
+        let message = check(&output, [1 << 60].into_iter()).expect_err("an exabyte").to_string();
         for word in ["1.0 EiB", "are free there", "select fewer"] {
             assert!(message.contains(word), "\"{word}\" is not in {message}");
         }

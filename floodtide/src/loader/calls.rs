@@ -84,7 +84,7 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
+    pub fn map(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
         let mapped = Self { backend: Some(MMAP), ..self.clone() };
         run_here(mapped.prepare(&Input::Path(path.as_ref()), Access::Map { resident: false }, true)?)
     }

@@ -22,7 +22,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Loads checkpoints. Options first, then [`load`](Self::load), [`open`](Self::open), [`start`](Self::start) or
+/// Loads checkpoints. Options first, then [`load`](Self::load), [`map`](Self::map), [`start`](Self::start) or
 /// [`stream`](Self::stream); a loader can be used any number of times, from any thread.
 ///
 /// ```no_run
@@ -41,8 +41,8 @@ pub struct Loader {
     tensor_alignment: Option<Alignment>,
     mlock: bool,
     uring_refused: Option<String>,
-    without_profile: bool,
-    leave_cached: bool,
+    ignore_device_profile: bool,
+    populate_page_cache: bool,
     manifest: Option<Arc<Manifest>>,
     on_progress: Option<ProgressCallback>,
     stream: StreamOptions,
@@ -141,7 +141,7 @@ impl Loader {
         &self.selection
     }
 
-    pub(crate) fn least_alignment(&self) -> Alignment {
+    pub(crate) fn min_alignment(&self) -> Alignment {
         self.tensor_alignment.unwrap_or(Alignment::ONE)
     }
 

@@ -69,7 +69,7 @@ impl Loader {
     ///
     /// When the last tensor of a load is dropped, its loader keeps the memory: fresh memory must be zeroed and mapped page by
     /// page, which can take longer than the reads. By default memory is kept while at least as much stays available in the
-    /// system. Memory that was locked is never kept. [`trim`](Self::trim) releases it, and so does the drop of the loader
+    /// system. Memory that was locked is never kept. [`clear_arena_cache`](Self::clear_arena_cache) releases it, and so does the drop of the loader
     /// and its clones.
     ///
     /// A clone shares the memory that its original keeps. This call gives the loader an empty cache of its own, so that it
@@ -83,19 +83,19 @@ impl Loader {
     /// # let _ = frugal;
     /// ```
     #[must_use]
-    pub fn keep_memory(mut self, bytes: u64) -> Self {
+    pub fn arena_cache_limit(mut self, bytes: u64) -> Self {
         self.arena_cache = Arc::new(ArenaCache::with_limit(bytes));
         self
     }
 
     /// Returns the bytes of memory that are kept for the next load of this loader or of a clone that shares them.
     #[must_use]
-    pub fn kept_bytes(&self) -> u64 {
+    pub fn arena_cache_len(&self) -> u64 {
         self.arena_cache.byte_len()
     }
 
     /// Releases the memory that is kept for the next load of this loader or of a clone that shares it.
-    pub fn trim(&self) {
+    pub fn clear_arena_cache(&self) {
         self.arena_cache.clear();
     }
 
@@ -110,8 +110,8 @@ impl Loader {
     /// Leaves the files in the page cache: cold ones are read through it, not past it, so that the next process that loads them finds them
     /// there. Slower for this one, and worth it where several load the same files and the memory holds them beside the tensors.
     #[must_use]
-    pub fn leave_cached(mut self, leave_cached: bool) -> Self {
-        self.leave_cached = leave_cached;
+    pub fn populate_page_cache(mut self, populate_page_cache: bool) -> Self {
+        self.populate_page_cache = populate_page_cache;
         self
     }
 
@@ -120,7 +120,7 @@ impl Loader {
     /// [`Error::Mismatch`](floodtide_core::Error::Mismatch), which names the tensor, its file and where it is in that; or before the first read, when the manifest does not have
     /// a tensor, has it with another dtype or shape, or a slice is to be loaded, of which a whole tensor's checksum says nothing.
     ///
-    /// A load costs a hash of each byte more, by the threads that read. [`open`](Self::open) then reads all of what is mapped before it
+    /// A load costs a hash of each byte more, by the threads that read. [`map`](Self::map) then reads all of what is mapped before it
     /// returns; what becomes of the files later is not checked.
     ///
     /// ```no_run
@@ -139,10 +139,10 @@ impl Loader {
         self
     }
 
-    /// Does without what `floodtide probe --store` has measured of the device ([`probe::profile`](crate::probe::profile)).
+    /// Whether to size reads by what `floodtide probe --store` has measured of the device; true by default ([`probe::profile`](crate::probe::profile)).
     #[must_use]
-    pub fn without_profile(mut self) -> Self {
-        self.without_profile = true;
+    pub fn use_device_profile(mut self, use_device_profile: bool) -> Self {
+        self.ignore_device_profile = !use_device_profile;
         self
     }
 

@@ -52,7 +52,7 @@ impl DecidedLoad {
                 .map(|(file, &direct)| if direct { file.direct_limits() } else { None })
                 .collect(),
             cached: self.signals.files.iter().map(|file| file.cached.clone()).collect(),
-            tensor_alignment: loader.least_alignment(),
+            tensor_alignment: loader.min_alignment(),
             chunk_bytes: strategy.main_route().chunk_bytes,
             file_chunk_bytes: strategy.route_of.iter().map(of_file).collect(),
             max_gather_reads: gathered,
@@ -99,8 +99,8 @@ impl Loader {
     /// Reads the headers, measures, and decides how to read.
     pub(crate) fn open_checkpoint(&self, input: &Input<'_>, mode: LoadMode) -> Result<DecidedLoad, Error> {
         if let Some(alignment) = self.tensor_alignment.filter(|&alignment| alignment > Alignment::HUGE_PAGE) {
-            let most = Alignment::HUGE_PAGE.as_u64();
-            return Err(Error::TensorAlignment { bytes: alignment.as_u64(), most });
+            let max = Alignment::HUGE_PAGE.as_u64();
+            return Err(Error::TensorAlignment { bytes: alignment.as_u64(), max });
         }
         let _span = tracing::debug_span!("plan", %input).entered();
         // What was asked for is done, and what is watched is done read by read.
@@ -139,10 +139,10 @@ impl Loader {
         let request = ProbeRequest {
             mode,
             backend: self.backend,
-            alignment: self.least_alignment(),
+            alignment: self.min_alignment(),
             uring_refused: self.uring_refused.clone(),
             already_read: small_file.is_some(),
-            use_device_profile: !self.without_profile,
+            use_device_profile: !self.ignore_device_profile,
         };
         let (mut signals, is_small) = request.measure(&files, &catalog, &selected, &mut warnings)?;
         // So little fits, or the system says so when it is mapped.
@@ -152,7 +152,7 @@ impl Loader {
             memory.available = memory.available.saturating_add(self.arena_cache.byte_len());
         }
         signals.verified = self.manifest.is_some();
-        (signals.leave_cached, signals.memory) = (self.leave_cached && !is_small, memory.available);
+        (signals.populate_page_cache, signals.memory) = (self.populate_page_cache && !is_small, memory.available);
         let mut strategy = decide(&signals);
         if let Some(threads) = self.threads {
             for route in &mut strategy.routes {
@@ -207,10 +207,10 @@ mod tests {
         file.resize(file.len() + (8 << 20), 0);
         std::fs::write(&path, file).expect("writes");
         const KEPT: u64 = 1 << 40;
-        let loader = Loader::new().keep_memory(u64::MAX);
+        let loader = Loader::new().arena_cache_limit(u64::MAX);
         // Mapped, but never touched.
         drop(loader.arena_cache.take(KEPT as usize).expect("maps"));
-        assert_eq!(loader.kept_bytes(), KEPT);
+        assert_eq!(loader.arena_cache_len(), KEPT);
         let available = |mode, consumer| {
             let opened = loader.open_checkpoint(&Input::Path(&path), mode).expect("opens");
             assert_eq!(opened.signals.consumer, consumer);

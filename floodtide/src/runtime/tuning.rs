@@ -27,9 +27,9 @@ pub(super) struct Tuning {
 impl Tuning {
     /// Begins with what the strategy says.
     pub(super) fn new(route: &Route, plan: &Plan) -> Self {
-        let (start, most) = route.in_flight(gathers(plan));
-        let least = if most > start { route.workers.max(1).min(probe::cpus()) } else { start };
-        let tuner = Tuner::new(as_reads(start), as_reads(least), as_reads(most));
+        let (start, max) = route.in_flight(gathers(plan));
+        let min = if max > start { route.workers.max(1).min(probe::cpus()) } else { start };
+        let tuner = Tuner::new(as_reads(start), as_reads(min), as_reads(max));
         Self { tuner, fallback: DirectIoFallback::new(route.profiled_direct_rate, ProbeWindow::default()) }
     }
 

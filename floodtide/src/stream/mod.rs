@@ -131,7 +131,7 @@ impl TensorStream {
         };
         check_limit(limit, 1)?;
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
-            return Err(Error::StreamBuffer { bytes, least: MIN_BUFFER, limit });
+            return Err(Error::StreamBuffer { bytes, min: MIN_BUFFER, limit });
         }
         let checkpoint = loader.open_checkpoint(input, LoadMode::Stream { memory_alignment: alignment })?;
         Ok(Self::of(loader, checkpoint, started))
@@ -278,10 +278,10 @@ impl TensorStream {
         };
         let limit = pool.stats().limit as u64;
         let tensors = checkpoint.selected.iter().map(|slice| checkpoint.catalog.tensor(slice.tensor()));
-        let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.least_alignment()).as_u64());
+        let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.min_alignment()).as_u64());
         let required_alignment = alignments.max().unwrap_or(1);
         if (pool.alignment() as u64) < required_alignment {
-            return Err(Error::TensorAlignment { bytes: required_alignment, most: pool.alignment() as u64 });
+            return Err(Error::TensorAlignment { bytes: required_alignment, max: pool.alignment() as u64 });
         }
         let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
         let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
@@ -315,7 +315,7 @@ impl TensorStream {
     /// A pool for this stream alone.
     fn pool(&self, checkpoint: &DecidedLoad, limit: usize) -> Pool {
         let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
-        let alignment = direct.fold(self.loader.least_alignment(), Alignment::max);
+        let alignment = direct.fold(self.loader.min_alignment(), Alignment::max);
         let memory =
             if self.loader.locks_memory() { MappedMemory::locked(LockPolicy::BestEffort) } else { MappedMemory::new() };
         Pool::builder().limit(limit).memory(memory.aligned(alignment)).build()
@@ -333,8 +333,8 @@ impl TensorStream {
 
 /// Refuses a limit that so many streams together cannot do with.
 pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
-    let least = streams * MIN_LIMIT;
-    if limit < least { Err(Error::StreamLimit { limit, least }) } else { Ok(()) }
+    let min = streams * MIN_LIMIT;
+    if limit < min { Err(Error::StreamLimit { limit, min }) } else { Ok(()) }
 }
 
 /// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be

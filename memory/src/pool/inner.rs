@@ -65,9 +65,9 @@ impl Inner {
     pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Result<Block, TakeError<io::Error>> {
         local::enlist(self);
         let affinity = local::affinity();
-        let most = 1 + SizeClass::holding(bytes).map_or(0, |class| self.depot.tier().depth(class) / 2);
+        let max = 1 + SizeClass::holding(bytes).map_or(0, |class| self.depot.tier().depth(class) / 2);
         let (mut first, mut refused) = (None, Vec::new());
-        self.depot.take_retained(bytes, affinity, most, |block| match first {
+        self.depot.take_retained(bytes, affinity, max, |block| match first {
             None => first = Some(block),
             Some(_) => refused.extend(give_local(block).err()),
         });

@@ -74,9 +74,9 @@ fn a_view_shrinks_and_never_passes_its_class() {
     assert!(buffer.set_capacity(100));
     assert_eq!((buffer.len(), buffer.capacity(), buffer.spare().len()), (100, 100, 0));
     assert_eq!(buffer.write(b"more").expect("writes what fits"), 0);
-    let most = buffer.max_capacity();
-    assert!(!buffer.set_capacity(most + 1) && buffer.capacity() == 100);
-    assert!(buffer.set_capacity(most));
+    let max = buffer.max_capacity();
+    assert!(!buffer.set_capacity(max + 1) && buffer.capacity() == 100);
+    assert!(buffer.set_capacity(max));
     assert_eq!(buffer.len(), 100, "what came to the view is not filled");
     buffer.truncate(10);
     assert_eq!(buffer.len(), 10);

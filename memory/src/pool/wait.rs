@@ -13,12 +13,12 @@ use std::time::Instant;
 
 /// A place in the queue that is given up when it is dropped.
 #[derive(Debug)]
-struct Place<'p> {
+struct QueuedTurn<'p> {
     pool: &'p Arc<Inner>,
     turn: Turn,
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuedTurn<'_> {
     fn drop(&mut self) {
         self.pool.cancel(&mut self.turn);
     }
@@ -35,9 +35,9 @@ impl Wake for Unpark {
 /// Sleeps until there is memory, or until `deadline`.
 pub(super) fn block(pool: &Arc<Inner>, bytes: usize, deadline: Option<Instant>) -> Result<Block, PoolError> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut place = Place { pool, turn: Turn::new() };
+    let mut queued = QueuedTurn { pool, turn: Turn::new() };
     loop {
-        if let Poll::Ready(result) = pool.poll_take(bytes, &mut place.turn, &waker) {
+        if let Poll::Ready(result) = pool.poll_take(bytes, &mut queued.turn, &waker) {
             return result.map_err(|error| PoolError::new(error, bytes, pool.limit()));
         }
         // A wake-up between the poll and here makes the park return at once.

@@ -93,7 +93,7 @@ pub struct Case {
     /// See `workers`.
     pub depth: usize,
     /// The reads in flight that a tuner may go up to from `workers` times `depth`; `None` leaves it at that.
-    pub most_in_flight: Option<u32>,
+    pub max_in_flight: Option<u32>,
     /// The bytes per second that direct reads are expected to bring, and over how many bytes that is watched; `None` expects nothing.
     pub profiled_direct_rate: Option<(u64, ProbeWindow)>,
     /// The size of a read in bytes.
@@ -137,7 +137,7 @@ impl Case {
             link: Link::new(0, 4 << 30),
             workers: 2,
             depth: 4,
-            most_in_flight: None,
+            max_in_flight: None,
             profiled_direct_rate: None,
             chunk_bytes: 64 << 10,
             max_merge_gap: 128 << 10,
@@ -165,7 +165,7 @@ impl Case {
         // Drawn apart, so that a seed whose checkpoint is no store means the same with and without them.
         let mut apart = Draw::new(seed ^ 0x6a09_e667_f3bc_c908);
         if apart.chance(80_000) {
-            checkpoint = checkpoint.into_store(&mut apart);
+            checkpoint = checkpoint.into_serverlessllm(&mut apart);
         }
         let mut case = Self::draw_with(seed, &mut draw, checkpoint, swarm);
         sizes.apply(&mut case);
@@ -203,7 +203,7 @@ impl Case {
             link: Link::new(0, *draw.of(&[0, 100 << 20, 1 << 30, 10 << 30])),
             workers: 1 + draw.index(4),
             depth: 1 + draw.index(8),
-            most_in_flight: draw.coin().then(|| *draw.of(&[1, 8, 64])),
+            max_in_flight: draw.coin().then(|| *draw.of(&[1, 8, 64])),
             chunk_bytes: *draw.of(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
             max_merge_gap: *draw.of(&[0, 4096, 128 << 10]),
             max_read_gap: *draw.of(&[0, 200, 4096, 128 << 10]),
@@ -338,10 +338,10 @@ fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
     // A tensor and what alignment adds, if it must fit whole; what is huge never does.
     let lengths = checkpoint.tensors.iter().map(|tensor| tensor.bytes);
     let longest = lengths.filter(|bytes| *bytes < HUGE).max().unwrap_or(0) + 2 * 4096;
-    let least = if split { buffer_bytes } else { buffer_bytes.max(longest) };
+    let min = if split { buffer_bytes } else { buffer_bytes.max(longest) };
     let buffers = Buffers {
         buffer_bytes: buffer_bytes,
-        limit: least + draw.number(0..=4) * buffer_bytes,
+        limit: min + draw.number(0..=4) * buffer_bytes,
         split,
         order: *draw.of(&[Order::Completion, Order::File, Order::Selection]),
     };

@@ -75,18 +75,18 @@ impl Sizes {
                 let mut extra: Vec<Extra> = (0..self.draw.number(1..=3)).map(|i| self.huge(i, HUGE, LONGEST)).collect();
                 // At the end of the first one's file, so that something lies behind it.
                 let behind = self.tensor("behind.weight".into(), 1, 200_000);
-                extra.push(Extra { file: extra[0].file, place: usize::MAX, tensor: behind });
+                extra.push(Extra { file: extra[0].file, index: usize::MAX, tensor: behind });
                 extra
             }
             About::Long => {
                 let tensor = self.tensor("long.weight".into(), 1 << 20, 8 << 20);
-                vec![Extra { file: self.draw.number(0..=99), place: self.draw.index(8), tensor }]
+                vec![Extra { file: self.draw.number(0..=99), index: self.draw.index(8), tensor }]
             }
             // What lies before it is not asked for, so that it begins beyond 32 bits.
             About::SoonEnough => {
                 let (before, mut selected) = (self.huge(1, HUGE, LONGEST), self.huge(0, HUGE, 2 * HUGE));
                 selected.file = before.file;
-                selected.place = usize::MAX;
+                selected.index = usize::MAX;
                 vec![before, selected]
             }
             // Planned before the memory is missed, so not too long.
@@ -97,14 +97,14 @@ impl Sizes {
         }
     }
 
-    fn huge(&mut self, number: u64, least: u64, most: u64) -> Extra {
-        let tensor = self.tensor(format!("huge.{number}"), least, most);
-        Extra { file: self.draw.number(0..=99), place: self.draw.index(8), tensor }
+    fn huge(&mut self, number: u64, min: u64, max: u64) -> Extra {
+        let tensor = self.tensor(format!("huge.{number}"), min, max);
+        Extra { file: self.draw.number(0..=99), index: self.draw.index(8), tensor }
     }
 
-    fn tensor(&mut self, name: String, least: u64, most: u64) -> NewTensor {
+    fn tensor(&mut self, name: String, min: u64, max: u64) -> NewTensor {
         let dtype = *self.draw.of(DType::ALL);
-        let bytes = self.draw.magnitude(least..=most).next_multiple_of(dtype.whole_bytes());
+        let bytes = self.draw.magnitude(min..=max).next_multiple_of(dtype.whole_bytes());
         let shape = shape_of(&mut self.draw, elements(dtype, bytes));
         NewTensor { name, dtype, bytes, shape, tied: false }
     }

@@ -1,6 +1,6 @@
 //! The sums over many runs.
 
-use floodtide_core::format::{safetensors::HeaderError, serverlessllm::StoreError};
+use floodtide_core::format::{safetensors::HeaderError, serverlessllm::ServerlessLlmError};
 use floodtide_sim::Report;
 use floodtide_sim::faults::{FaultCounts, FaultKind};
 use std::fmt;
@@ -99,7 +99,7 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
             u64::from(matches!(report.result, Err(Error::Mismatch { .. }))),
             u64::from(matches!(report.result, Err(Error::SliceUnverifiable { .. }))),
-            u64::from(breaks_rule_of::<StoreError>(report)),
+            u64::from(breaks_rule_of::<ServerlessLlmError>(report)),
             report.tied,
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);

@@ -1,4 +1,4 @@
-//! One malformed ServerlessLLM store for each rule, with the words that its error must contain.
+//! One malformed ServerlessLLM checkpoint for each rule, with the words that its error must contain.
 
 use super::Case;
 use crate::checkpoint::raw;
@@ -174,7 +174,7 @@ pub fn folders() -> Vec<Case> {
                 fs::write(folder.join("tensor_index.json"), ONE).expect("writes");
                 folder.join("tensor.data_0")
             }),
-            words: vec!["tensor.data_0", "a partition of a ServerlessLLM store", "tensor_index.json"],
+            words: vec!["tensor.data_0", "a partition of a ServerlessLLM checkpoint", "tensor_index.json"],
         },
         Case::folder(
             "stores and shards in one folder",

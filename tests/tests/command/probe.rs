@@ -55,8 +55,8 @@ fn a_measurement_has_every_way_and_leaves_nothing_behind() {
     }
     for cell in cells {
         let rate = &cell["bytes_per_second"];
-        let [least, median, most] = ["least", "median", "most"].map(|key| rate[key].as_f64().expect("a number"));
-        assert!(least > 0.0 && least <= median && median <= most, "{cell}");
+        let [min, median, max] = ["least", "median", "most"].map(|key| rate[key].as_f64().expect("a number"));
+        assert!(min > 0.0 && min <= median && median <= max, "{cell}");
     }
     assert!(document["memory"]["copy_to_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
     assert!(document["memory"]["fault_huge_pages"]["median"].as_f64().expect("a number") > 0.0);

@@ -5,7 +5,7 @@ use floodtide::format::{GGUF, SAFETENSORS, SERVERLESSLLM};
 use floodtide::{Error, Loader, Selection, StreamOptions};
 use floodtide_core::DType;
 use floodtide_tests::checkpoint::{folder, raw};
-use floodtide_tests::{command, store_reader};
+use floodtide_tests::{command, serverlessllm_reader};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -157,7 +157,7 @@ proptest! {
         write(&at("in"), &checkpoint, shards, padding);
         let limit = Split::Bytes(NonZeroU64::new(limit / 8 * 8).expect("some"));
         convert(&at("in"), &at("store"), SERVERLESSLLM, limit).expect("converts");
-        let found = store_reader::read(&at("store"));
+        let found = serverlessllm_reader::read(&at("store"));
         let names: Vec<&String> = found.keys().collect();
         prop_assert_eq!(names, checkpoint.keys().collect::<Vec<_>>());
         for (name, tensor) in &found {
@@ -222,9 +222,9 @@ fn tied_tensors_are_one_record_and_two_tensors() {
                     "embed": [0, 16, [2, 2], [2, 1], "torch.float32"]}"#;
     fs::write(at("in/tensor_index.json"), index).expect("writes");
     let store = convert(&at("in"), &at("store"), SERVERLESSLLM, Split::Usual).expect("converts");
-    let found = store_reader::read(&at("store"));
+    let found = serverlessllm_reader::read(&at("store"));
     assert_eq!(found["head"].offset, found["embed"].offset);
-    assert_eq!((store.tensors, store.tensor_bytes, store_reader::partitions(&at("store"))), (3, 24, vec![24]));
+    assert_eq!((store.tensors, store.tensor_bytes, serverlessllm_reader::partitions(&at("store"))), (3, 24, vec![24]));
     let files = convert(&at("in"), &at("files"), SAFETENSORS, Split::Usual).expect("converts");
     let (found, metadata) = reference(&at("files"));
     assert_eq!((found.len(), files.tensor_bytes), (3, 40));
@@ -299,7 +299,7 @@ fn memory_stays_within_the_limit() {
         assert!(peak < 64 * MB as u64, "{peak}");
         assert_eq!(report["memory_limit"], 32 * MB as u64);
     }
-    assert!(store_reader::read(&folder.path().join("store"))["t"].bytes == data);
+    assert!(serverlessllm_reader::read(&folder.path().join("store"))["t"].bytes == data);
     assert!(reference(&folder.path().join("files")).0["t"].bytes == data);
 }
 
@@ -394,7 +394,7 @@ fn plain_tensors_of_gguf_are_converted_and_blocks_are_refused() {
     assert_eq!(metadata[0]["general.architecture"], "llama");
     assert!(converted.warnings.iter().any(|warning| warning.contains("tokenizer.ggml.tokens")));
     convert(&at("model.gguf"), &at("store"), SERVERLESSLLM, Split::Usual).expect("converts");
-    assert_eq!(store_reader::read(&at("store"))["brain"].dtype, "torch.bfloat16");
+    assert_eq!(serverlessllm_reader::read(&at("store"))["brain"].dtype, "torch.bfloat16");
     let digests = digest(&at("model.gguf"));
     assert_eq!((digest(&at("files")), digest(&at("store"))), (digests.clone(), digests));
 

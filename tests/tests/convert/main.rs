@@ -4,4 +4,4 @@
 
 mod contents;
 mod output;
-mod stores;
+mod serverlessllm;

@@ -5,7 +5,7 @@ use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide::{Error, Loader};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::sandbox::{SmallDisk, forbid_rename_flags, forbid_reserving_disk};
-use floodtide_tests::{command, store_reader};
+use floodtide_tests::{command, serverlessllm_reader};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl Source {
         self.folder.path().join(name)
     }
 
-    /// The command that converts it to a store.
+    /// The command that converts it to a ServerlessLLM checkpoint.
     fn command(&self, to: &Path, more: &[&str]) -> Command {
         let mut command = Command::new(command::path());
         command.arg("convert").arg(self.at("in")).arg(to).args(["--to", "serverlessllm"]).args(more);
@@ -68,9 +68,9 @@ impl Source {
         (0..3).map(|_| once()).min().expect("three")
     }
 
-    /// Asserts that a store is complete and right.
+    /// Asserts that a ServerlessLLM checkpoint is complete and right.
     fn assert_stored(&self, folder: &Path) {
-        let stored = store_reader::read(folder).into_iter().map(|(name, tensor)| (name, tensor.bytes));
+        let stored = serverlessllm_reader::read(folder).into_iter().map(|(name, tensor)| (name, tensor.bytes));
         assert!(stored.collect::<BTreeMap<_, _>>() == self.tensors);
         assert_eq!(fs::read_to_string(folder.join("config.json")).expect("it comes last"), "{}");
     }

@@ -196,13 +196,13 @@ fn a_long_header_is_read_and_a_claimed_one_is_not() {
 fn a_header_takes_memory_in_proportion_to_its_size() {
     let folder = folder();
     let path = folder.path().join("model.gguf");
-    let run = |file: &[u8], most: usize, len: u64| {
+    let run = |file: &[u8], max: usize, len: u64| {
         fs::write(&path, file).expect("writes");
         fs::File::options().write(true).open(&path).expect("opens").set_len(len).expect("grows");
         let mut program = Command::new(command::path());
         program.arg("inspect").arg(&path);
         // The program itself and its libraries, beside the header.
-        limit_address_space(&mut program, most as u64 + (32 << 20));
+        limit_address_space(&mut program, max as u64 + (32 << 20));
         command::finish(&mut program)
     };
     const COUNT: u64 = 250_000;

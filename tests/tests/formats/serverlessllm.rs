@@ -1,17 +1,17 @@
-//! ServerlessLLM stores: what an independent script lays out comes back byte for byte by every way of loading; every rule, broken once, is
+//! ServerlessLLM checkpoints: what an independent script lays out comes back byte for byte by every way of loading; every rule, broken once, is
 //! refused through core and through the command; and tied tensors are there once.
 
 use floodtide::backend::URING;
 use floodtide::format::SERVERLESSLLM;
 use floodtide::{Loader, Order, StreamOptions, Tensor};
-use floodtide_core::format::serverlessllm::{StoreIndex, count_partitions, partition_name};
+use floodtide_core::format::serverlessllm::{TensorIndex, count_partitions, partition_name};
 use floodtide_core::{Selection, ShardRules};
 use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream, stream_options};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
 use floodtide_tests::malformed::{self, assert_refused_by_command, assert_refused_by_core};
-use floodtide_tests::store_writer::{Store, stores, write};
+use floodtide_tests::serverlessllm_writer::{ServerlessLlmData, stores, write};
 use proptest::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -25,7 +25,7 @@ fn python() -> OsString {
     std::env::var_os("FLOODTIDE_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
-/// Has the script lay out a store; `None`, with a message, where there is no Python. By name: dtype, shape, file, offset, digest.
+/// Has the script lay out a ServerlessLLM checkpoint; `None`, with a message, where there is no Python. By name: dtype, shape, file, offset, digest.
 fn golden(folder: &Path, dialect: &str, limit: u64) -> Option<BTreeMap<String, Value>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/serverlessllm.py");
     let mut python = Command::new(python());
@@ -67,7 +67,7 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
         let inspected = Loader::new().inspect(folder.path()).expect("inspects");
         assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (SERVERLESSLLM, expected.len()));
         assert_eq!(inspected.catalog.files().len(), partitions, "{dialect} {limit}");
-        let opened = Loader::new().open(folder.path().join("tensor_index.json")).expect("opens");
+        let opened = Loader::new().map(folder.path().join("tensor_index.json")).expect("opens");
         opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit}")));
         // Hashed once, the others are compared with that.
         let right = opened.iter().map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().to_vec())).collect();
@@ -141,7 +141,7 @@ fn a_store_is_benched_as_shards_are() {
     let folder = folder();
     let expected = write(
         folder.path(),
-        &Store { tensors: vec![(2, 8, 30_000, 1), (0, 5, 1000, 0)], limit: 500_000, tensora: false },
+        &ServerlessLlmData { tensors: vec![(2, 8, 30_000, 1), (0, 5, 1000, 0)], limit: 500_000, tensora: false },
     );
     let run =
         command::run(["bench".as_ref(), folder.path().as_os_str(), "--json".as_ref(), "--runs".as_ref(), "1".as_ref()]);
@@ -152,7 +152,7 @@ fn a_store_is_benched_as_shards_are() {
 #[test]
 fn large_partitions_are_read_past_the_page_cache() {
     let folder = folder();
-    let store = Store {
+    let store = ServerlessLlmData {
         tensors: vec![(2, 9, 40_000, 0), (2, 9, 40_000, 2), (2, 9, 40_000, 0)],
         limit: 3_000_000,
         tensora: false,
@@ -173,8 +173,11 @@ fn large_partitions_are_read_past_the_page_cache() {
 #[test]
 fn tied_tensors_share_their_memory() {
     let folder = folder();
-    let store =
-        Store { tensors: vec![(2, 8, 30_000, 2), (0, 5, 1001, 0), (3, 4, 30, 1)], limit: 10 << 30, tensora: false };
+    let store = ServerlessLlmData {
+        tensors: vec![(2, 8, 30_000, 2), (0, 5, 1001, 0), (3, 4, 30, 1)],
+        limit: 10 << 30,
+        tensora: false,
+    };
     let expected = write(folder.path(), &store);
     let address = |tensor: &Tensor| tensor.as_bytes().as_ptr() as usize;
     for backend in LOADED {
@@ -207,8 +210,11 @@ fn tied_tensors_share_their_memory() {
 #[test]
 fn a_stream_in_parts_brings_both_names_in_order() {
     let folder = folder();
-    let store =
-        Store { tensors: vec![(0, 5, 1001, 0), (2, 11, 40_000, 1), (0, 5, 1001, 0)], limit: 10 << 30, tensora: true };
+    let store = ServerlessLlmData {
+        tensors: vec![(0, 5, 1001, 0), (2, 11, 40_000, 1), (0, 5, 1001, 0)],
+        limit: 10 << 30,
+        tensora: true,
+    };
     let expected = write(folder.path(), &store);
     for order in [Order::Completion, Order::File] {
         let (mut all, mut names) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
@@ -234,7 +240,8 @@ fn a_stream_in_parts_brings_both_names_in_order() {
 #[test]
 fn an_index_is_one_under_any_name_and_a_file_of_safetensors_too() {
     let folder = folder();
-    let expected = write(folder.path(), &Store { tensors: vec![(2, 8, 300, 1)], limit: 10 << 30, tensora: false });
+    let expected =
+        write(folder.path(), &ServerlessLlmData { tensors: vec![(2, 8, 300, 1)], limit: 10 << 30, tensora: false });
     for name in ["model.json", "no extension at all"] {
         let path = folder.path().join(name);
         fs::rename(folder.path().join("tensor_index.json"), &path).expect("renames");
@@ -250,7 +257,7 @@ fn an_index_is_one_under_any_name_and_a_file_of_safetensors_too() {
     assert_eq!((&run["format"], run["tensors"].as_array().map(Vec::len)), (&"safetensors".into(), Some(5)));
 }
 
-/// What core says of a store as it lies in a folder.
+/// What core says of a ServerlessLLM checkpoint as it lies in a folder.
 fn by_core(folder: &Path) -> Result<(), String> {
     let names: Vec<String> = fs::read_dir(folder)
         .expect("lists")
@@ -260,7 +267,7 @@ fn by_core(folder: &Path) -> Result<(), String> {
     let bytes = |number| fs::metadata(folder.join(partition_name(number))).expect("is there").len();
     let json = fs::read(folder.join("tensor_index.json")).expect("reads");
     let lengths: Vec<u64> = (0..count).map(bytes).collect();
-    StoreIndex::parse(&json, &lengths).map(drop).map_err(|error| error.to_string())
+    TensorIndex::parse(&json, &lengths).map(drop).map_err(|error| error.to_string())
 }
 
 #[test]

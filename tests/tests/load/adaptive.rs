@@ -74,7 +74,7 @@ fn files_can_be_left_in_the_page_cache() {
     }
     assert_loaded(&Loader::new().load(&path).expect("loads"));
     assert!(share() < Some(0.1), "read past it: {:?}", share());
-    let tensors = Loader::new().leave_cached(true).load(&path).expect("loads");
+    let tensors = Loader::new().populate_page_cache(true).load(&path).expect("loads");
     assert_loaded(&tensors);
     assert!(tensors.report().reason().contains("stay in the page cache"), "{}", tensors.report().reason());
     assert!(share() > Some(0.9), "{:?}", share());
@@ -113,19 +113,19 @@ fn a_loader_uses_its_memory_again() {
     assert!(!first.report().reason().contains("earlier load"), "{}", first.report().reason());
     let address = first.get("t").expect("is there").as_bytes().as_ptr();
     drop(first);
-    assert!(loader.kept_bytes() >= 16 << 20);
+    assert!(loader.arena_cache_len() >= 16 << 20);
     // A clone shares it.
     let second = loader.clone().load(&path).expect("loads");
     assert_eq!(second.get("t").expect("is there").as_bytes().as_ptr(), address);
     assert!(second.report().reason().contains("earlier load"), "{}", second.report().reason());
     assert_loaded(&second);
-    assert_eq!(loader.kept_bytes(), 0, "it is in use");
+    assert_eq!(loader.arena_cache_len(), 0, "it is in use");
     let third = loader.load(&path).expect("loads beside it");
     assert_loaded(&second);
     assert_loaded(&third);
     drop((second, third));
-    loader.trim();
-    assert_eq!(loader.kept_bytes(), 0);
+    loader.clear_arena_cache();
+    assert_eq!(loader.arena_cache_len(), 0);
 }
 
 #[test]
@@ -146,12 +146,12 @@ fn what_an_earlier_load_left_is_not_in_the_tensors_of_the_next() {
 fn memory_is_kept_as_far_as_it_may_be() {
     let folder = folder();
     let path = large(folder.path(), 16);
-    let loader = Loader::new().keep_memory(8 << 20);
+    let loader = Loader::new().arena_cache_limit(8 << 20);
     drop(loader.load(&path).expect("loads"));
-    assert_eq!(loader.kept_bytes(), 0);
+    assert_eq!(loader.arena_cache_len(), 0);
     let locked = Loader::new().mlock(true);
     drop(locked.load(&path).expect("loads"));
-    assert_eq!(locked.kept_bytes(), 0, "locked memory is given back");
+    assert_eq!(locked.arena_cache_len(), 0, "locked memory is given back");
 }
 
 #[test]
@@ -160,14 +160,14 @@ fn an_option_of_a_clone_does_not_change_the_original() {
     let path = large(folder.path(), 16);
     let loader = Loader::new();
     drop(loader.load(&path).expect("loads"));
-    let kept = loader.kept_bytes();
+    let kept = loader.arena_cache_len();
     assert!(kept >= 16 << 20);
-    let clone = loader.clone().keep_memory(0);
-    assert_eq!((clone.kept_bytes(), loader.kept_bytes()), (0, kept));
+    let clone = loader.clone().arena_cache_limit(0);
+    assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
     drop(clone.load(&path).expect("loads"));
-    assert_eq!((clone.kept_bytes(), loader.kept_bytes()), (0, kept));
+    assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
     drop(loader.load(&path).expect("loads"));
-    assert_eq!(loader.kept_bytes(), kept, "it still keeps what it kept");
+    assert_eq!(loader.arena_cache_len(), kept, "it still keeps what it kept");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn on_files_and_tensors_without_bytes() {
             assert_equal(&tensors, &expected, 64, backend.name());
         }
         assert_equal(&loader.load(&path).expect("loads"), &expected, 64, "auto");
-        assert_equal(&loader.open(&path).expect("opens"), &expected, 64, "open");
+        assert_equal(&loader.map(&path).expect("opens"), &expected, 64, "open");
         for tensor in loader.load(&path).expect("loads").iter() {
             let elements: u64 = tensor.shape().iter().product();
             assert_eq!(
@@ -70,7 +70,7 @@ proptest! {
             assert_equal(&tensors, &expected, alignment, backend.name());
         }
         assert_equal(&loader.load(folder.path()).expect("loads"), &expected, alignment, "auto, cached");
-        assert_equal(&loader.open(folder.path()).expect("opens"), &expected, alignment, "open");
+        assert_equal(&loader.map(folder.path()).expect("opens"), &expected, alignment, "open");
         // A part of it, by a pattern.
         if expected.keys().any(|name| name.ends_with("1")) {
             let part: BTreeMap<_, _> =

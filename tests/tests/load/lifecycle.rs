@@ -134,7 +134,7 @@ fn a_progress_function_that_panics_ends_what_it_watched() {
     assert!(panicked(&|| drop(loader.load(&path))));
     // The load is given up, and so is its memory, which goes back to the loader when the last thread has ended.
     let waited = std::time::Instant::now();
-    while loader.kept_bytes() == 0 {
+    while loader.arena_cache_len() == 0 {
         assert!(waited.elapsed() < Duration::from_secs(20), "something holds the load");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -95,7 +95,7 @@ fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
         assert!(parts == *expected, "{backend}: the parts differ");
     }
     assert_equal(loader.load(path).expect("loads").iter(), expected, "auto, cached");
-    assert_equal(loader.open(path).expect("opens").iter(), expected, "open");
+    assert_equal(loader.map(path).expect("opens").iter(), expected, "open");
 }
 
 fn shapes() -> impl Strategy<Value = Shapes> {

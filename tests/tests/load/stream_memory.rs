@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Memory that is counted, and may not be more than `most`.
+/// Memory that is counted, and may not be more than `max`.
 #[derive(Debug, Clone)]
 struct Counted {
     live: Arc<AtomicUsize>,
@@ -163,7 +163,7 @@ fn bad_options_are_refused() {
     let pool = Pool::builder().limit(MB).memory(HeapMemory::aligned(Alignment::ONE)).build();
     let loader = Loader::new().stream_options(StreamOptions::new().pool(pool)).tensor_alignment(Alignment::PAGE);
     let error = loader.stream(&path).expect("opens").next().expect("an error").expect_err("unaligned memory");
-    assert!(matches!(error, Error::TensorAlignment { bytes: 4096, most: 1 }), "{error}");
+    assert!(matches!(error, Error::TensorAlignment { bytes: 4096, max: 1 }), "{error}");
 }
 
 #[test]
@@ -239,9 +239,9 @@ fn buffers_are_of_the_size_that_was_asked_for() {
     let path = numbered(folder.path(), &[MB; 16]);
     let options = StreamOptions::new().memory_limit(4 * MB as u64).buffer_bytes(MB as u64);
     let loader = Loader::new().stream_options(options.clone());
-    let mut most = 0;
-    loader.stream(&path).expect("opens").for_each_chunk(|_, _, bytes| most = most.max(bytes.len())).expect("streams");
-    assert!((MB / 2..=MB).contains(&most), "{most}");
+    let mut max = 0;
+    loader.stream(&path).expect("opens").for_each_chunk(|_, _, bytes| max = max.max(bytes.len())).expect("streams");
+    assert!((MB / 2..=MB).contains(&max), "{max}");
     for wrong in [1000, 5 * MB as u64] {
         let error =
             Loader::new().stream_options(options.clone().buffer_bytes(wrong)).stream(&path).expect_err("refused");

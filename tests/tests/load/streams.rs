@@ -158,7 +158,7 @@ struct Slow {
     next: u64,
     /// How often each was asked for, its number, and itself.
     held: Vec<(u32, u64, PoolBuffer)>,
-    most: usize,
+    max: usize,
     bytes: usize,
     flushed: bool,
 }
@@ -188,7 +188,7 @@ impl Sink<PoolBuffer> for Slow {
         self.bytes += buffer.parts().map(|part| part.bytes.len()).sum::<usize>();
         self.held.push((0, self.next, buffer.into_buffer()));
         self.next += 1;
-        self.most = self.most.max(self.held.len());
+        self.max = self.max.max(self.held.len());
         Ok(())
     }
 
@@ -221,7 +221,7 @@ fn a_sink_gets_everything_and_no_more_at_a_time_than_it_takes() {
     let mut sink = Slow::default();
     loader.stream(&path).expect("opens").send_to(&mut sink).expect("streams");
     assert_eq!((sink.bytes, sink.held.len(), sink.flushed), (40 * MB, 0, true));
-    assert!((2..=3).contains(&sink.most), "{}", sink.most);
+    assert!((2..=3).contains(&sink.max), "{}", sink.max);
     let mut sink = Slow { fails_at: Some(5), ..Slow::default() };
     let error = loader.stream(&path).expect("opens").send_to(&mut sink).expect_err("fails");
     assert!(matches!(&error, PumpError::Sink(why) if why == "the device is gone"), "{error}");

@@ -39,7 +39,7 @@ fn started_by_other_tests() {
     let Some(path) = std::env::var_os(CHECKPOINT) else { return };
     let own = || kib("RssAnon:");
     let before = own();
-    let tensors: Tensors = Loader::new().open(&path).expect("opens");
+    let tensors: Tensors = Loader::new().map(&path).expect("opens");
     let tensor = tensors.get("t").expect("is there");
     let sum: u64 = tensor.as_bytes().iter().step_by(4096).map(|&byte| u64::from(byte)).sum();
     assert_eq!((sum, tensors.report().backend), (0, MMAP));

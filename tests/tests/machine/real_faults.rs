@@ -6,7 +6,7 @@ use floodtide::{Backend, Error, Loader, Order};
 use floodtide_core::{Error as CoreError, Fault, Selection};
 use floodtide_tests::by_backend::{
     Bytes, MB, ON_FUSE, STREAMED_ON_FUSE, TENSORS, assert_right, by_every_backend, checkpoint, drain, error_of, load,
-    loader, place, stream_options,
+    loader, stream_options, tensor_range,
 };
 use floodtide_tests::checkpoint::{folder, plain, raw, reference_digest};
 use floodtide_tests::command;
@@ -45,7 +45,7 @@ fn a_device_error_that_stays_is_reported_with_file_tensor_and_offset() {
     let folder = folder();
     let expected = checkpoint(folder.path());
     fs::copy(folder.path().join(VICTIM), folder.path().join("healthy.safetensors")).expect("copies");
-    let tensor = place(folder.path(), 5);
+    let tensor = tensor_range(folder.path(), 5);
     let bad = tensor.start + 100_000..tensor.start + 100_001;
     let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
     for through in WAYS {
@@ -59,7 +59,7 @@ fn a_device_error_that_stays_is_reported_with_file_tensor_and_offset() {
                 Error::Core(CoreError::Read { tensor, offset, fault: Fault::Io, .. }) => {
                     // A read fails as a whole, so its start is what is known.
                     let index: usize = tensor[1..].parse().expect("a number");
-                    let place = place(folder.path(), index);
+                    let place = tensor_range(folder.path(), index);
                     // A direct read starts up to its alignment before the tensor.
                     assert!((place.start - 512..place.end).contains(offset), "{what}, {through:?}: {message}");
                     assert!(*offset < bad.end && bad.start - offset < 4 * MB as u64, "{what}, {through:?}: {message}");
@@ -83,7 +83,7 @@ fn a_device_error_that_stays_is_reported_with_file_tensor_and_offset() {
 fn a_device_error_that_passes_is_not_noticed() {
     let folder = folder();
     let expected = checkpoint(folder.path());
-    let bad = place(folder.path(), 5);
+    let bad = tensor_range(folder.path(), 5);
     let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
     for through in WAYS {
         for times in [1, 2] {
@@ -243,7 +243,7 @@ fn a_file_whose_end_is_gone_although_its_length_is_the_same_is_cut_off() {
     let folder = folder();
     checkpoint(folder.path());
     // In the last read, as the first one that meets the end is reported.
-    let cut = place(folder.path(), 7).end - 50_000;
+    let cut = tensor_range(folder.path(), 7).end - 50_000;
     let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
     // The page cache fills up with zeros what a file system leaves out, and so does a mapping.
     for through in [WAYS[0], WAYS[1]] {
@@ -379,7 +379,7 @@ fn the_command_says_what_is_wrong_and_reads_through_what_passes() {
     let folder = folder();
     checkpoint(folder.path());
     let expected = reference_digest(&folder.path().join(VICTIM));
-    let at = place(folder.path(), 5).start + 100_000;
+    let at = tensor_range(folder.path(), 5).start + 100_000;
     let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
     for backend in ["auto", "pread", "tokio", "mmap"] {
         disk.fault(Faults { eio: Some(at..at + 1), ..way(WAYS[0]) });

@@ -35,10 +35,10 @@ fn started_by_other_tests() {
 
 /// With 1.25 GiB of address space, of which what is kept and what is wanted would take more together.
 fn loads_more_than_before(folder: &Path) {
-    let loader = Loader::new().keep_memory(u64::MAX);
+    let loader = Loader::new().arena_cache_limit(u64::MAX);
     let load = |mib: u64| loader.load(sparse(folder, mib << 20)).expect("fits").report().bytes >> 20;
     assert_eq!(load(512), 512);
-    assert!(loader.kept_bytes() >= 512 << 20, "for the next");
+    assert!(loader.arena_cache_len() >= 512 << 20, "for the next");
     assert_eq!(load(800), 800);
 }
 

@@ -4,7 +4,7 @@ use floodtide::{Change, Loader, StreamOptions, TensorDiff};
 use floodtide_core::{GgmlType, Selection};
 use floodtide_tests::checkpoint::{folder, raw, reshard, small};
 use floodtide_tests::gguf::Draft;
-use floodtide_tests::{command, store_writer};
+use floodtide_tests::{command, serverlessllm_writer};
 use proptest::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -61,7 +61,7 @@ fn write_store(folder: &Path, tensors: &[Tensor]) {
         .rev()
         .map(|(name, dtype, shape, bytes)| (name.as_str(), dtype.1, shape.as_slice(), bytes.as_slice()))
         .collect();
-    store_writer::write_tensors(folder, &turned);
+    serverlessllm_writer::write_tensors(folder, &turned);
 }
 
 fn diff(a: &Path, b: &Path, extra: &[&str]) -> command::Run {

@@ -9,13 +9,13 @@ use floodtide_core::{Error as CoreError, Selection};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultState, Scripted, SimFaults, Swarm};
 use floodtide_tests::by_backend::{
-    LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, place, stream, stream_options,
+    LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, stream, stream_options, tensor_range,
 };
 use floodtide_tests::checkpoint::{folder, small, sparse};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::VICTIM;
 use floodtide_tests::layout::drop_cache;
-use floodtide_tests::store_writer;
+use floodtide_tests::serverlessllm_writer;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -39,7 +39,7 @@ fn assert_mismatch(error: &Error, folder: &Path, tensor: usize, what: &str) {
     };
     assert_eq!(*name, format!("t{tensor}"), "{what}");
     assert!(file.ends_with(VICTIM) && expected != found, "{what}: {error}");
-    assert_eq!(*start..*end, place(folder, tensor), "{what}");
+    assert_eq!(*start..*end, tensor_range(folder, tensor), "{what}");
 }
 
 /// Without a ring where there is none.
@@ -80,7 +80,7 @@ fn what_is_as_it_was_loads_by_every_backend_warm_and_cold() {
     let tensors = Loader::new().verify(manifest.clone()).load(folder.path()).expect("loads");
     assert!(tensors.report().verified);
     assert!(!Loader::new().load(folder.path()).expect("loads").report().verified);
-    let mapped = Loader::new().verify(manifest).open(folder.path()).expect("opens");
+    let mapped = Loader::new().verify(manifest).map(folder.path()).expect("opens");
     assert!(mapped.report().verified && mapped.get("t3").expect("is there").as_bytes() == expected["t3"]);
 }
 
@@ -91,7 +91,7 @@ fn a_byte_that_is_another_fails_the_load_by_every_backend() {
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
     // The first byte of all, one in the middle of a read, one at a read's end, the last.
     for (tensor, at) in [(0, 0), (3, 777_777), (5, TENSORS[5] - 1), (7, TENSORS[7] - 1)] {
-        let victim = place(folder.path(), tensor).start + at as u64;
+        let victim = tensor_range(folder.path(), tensor).start + at as u64;
         flip(&folder.path().join(VICTIM), victim);
         for cold in [true, false] {
             for backend in LOADED {
@@ -113,7 +113,7 @@ fn a_byte_that_is_another_fails_the_load_by_every_backend() {
                 }
             }
         }
-        let error = Loader::new().verify(manifest.clone()).open(folder.path()).expect_err("differs");
+        let error = Loader::new().verify(manifest.clone()).map(folder.path()).expect_err("differs");
         assert_mismatch(&error, folder.path(), tensor, "mapped");
         flip(&folder.path().join(VICTIM), victim);
     }
@@ -125,7 +125,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
     let folder = folder();
     let expected = checkpoint(folder.path());
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
-    flip(&folder.path().join(VICTIM), place(folder.path(), 4).end - 1);
+    flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 4).end - 1);
     for order in [Order::Completion, Order::File, Order::Selection] {
         for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
             let loader = loader(None)
@@ -257,7 +257,10 @@ fn tied_tensors_are_verified_each_by_its_name() {
     // Two names of one record, as PyTorch's tied weights are stored.
     let bytes: Vec<u8> = (0..3 * MB).map(|at| (at / 3) as u8).collect();
     let shape = [3 * MB as u64];
-    store_writer::write_tensors(folder.path(), &[("head", "uint8", &shape, &bytes), ("other", "uint8", &[5], &[9; 5])]);
+    serverlessllm_writer::write_tensors(
+        folder.path(),
+        &[("head", "uint8", &shape, &bytes), ("other", "uint8", &[5], &[9; 5])],
+    );
     let index = folder.path().join("tensor_index.json");
     let mut json: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(&fs::read(&index).expect("reads")).expect("JSON");
@@ -293,10 +296,10 @@ fn the_command_verifies_while_it_loads() {
     }
     let shard = command::run(["load", path, "--verify", manifest, "--shard", "0/2"]);
     shard.assert_error(2, &["in part", "cannot be verified"]);
-    flip(&folder.path().join(VICTIM), place(folder.path(), 2).start + 5);
+    flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 2).start + 5);
     for extra in [&[][..], &["--stream"], &["--backend", "mmap"], &["--json"]] {
         let run = command::run([&["load", path, "--verify", manifest][..], extra].concat());
-        let range = place(folder.path(), 2);
+        let range = tensor_range(folder.path(), 2);
         run.assert_error(1, &[VICTIM, "\"t2\"", &format!("{}..{}", range.start, range.end), "BLAKE3"]);
     }
 }
@@ -316,7 +319,7 @@ mod asynchronous {
         assert!(tensors.report().verified);
         assert!(tensors.iter().all(|tensor| tensor.as_bytes() == expected[tensor.name()]));
         drop(tensors);
-        flip(&folder.path().join(VICTIM), place(folder.path(), 6).start);
+        flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 6).start);
         assert_mismatch(&load().expect_err("differs"), folder.path(), 6, "async");
     }
 }

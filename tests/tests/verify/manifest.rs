@@ -5,7 +5,7 @@ use floodtide::{Loader, Manifest, Mismatch, StreamOptions, read_manifest};
 use floodtide_core::checksum::Checksum;
 use floodtide_tests::checkpoint::{folder, plain, raw, reshard, small};
 use floodtide_tests::command::{self, Run};
-use floodtide_tests::store_writer;
+use floodtide_tests::serverlessllm_writer;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -119,7 +119,7 @@ fn an_index_is_one_of_the_files() {
     assert_is_of(&Loader::new().manifest(&shards).expect("hashes"), &shards, &names);
     let store = folder.path().join("store");
     fs::create_dir(&store).expect("makes");
-    store_writer::write_tensors(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
+    serverlessllm_writer::write_tensors(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
     let manifest = Loader::new().manifest(&store).expect("hashes");
     let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["tensor.data_0", "tensor_index.json"]);

@@ -13,7 +13,7 @@ pub(crate) fn run(way: &str, folder: &Path, name: &str) -> Result<(), String> {
     let mut report = match way {
         "auto" => {
             timed(|| {
-                let tensors = Loader::new().open(folder).map_err(explain)?;
+                let tensors = Loader::new().map(folder).map_err(explain)?;
                 let tensor = tensors.get(name).ok_or("there is no such tensor")?;
                 std::hint::black_box(touch(tensor.as_bytes()));
                 Ok((tensor.as_bytes().len() as u64, tensors))

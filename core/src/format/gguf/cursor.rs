@@ -4,7 +4,7 @@
 //! nothing is. No length that the file claims is used before it is held against both.
 
 use super::MAX_HEADER_BYTES;
-use super::invalid::{GgufError, Place};
+use super::error::{GgufError, HeaderPosition};
 use crate::units::ByteRange;
 
 /// Why parsing could not go on.
@@ -20,9 +20,11 @@ pub(super) enum Stop {
 
 impl Stop {
     /// Says what it is that passes the end of the file.
-    pub(super) fn within(self, file_len: u64, place: impl FnOnce() -> Place) -> Self {
+    pub(super) fn within(self, file_len: u64, position: impl FnOnce() -> HeaderPosition) -> Self {
         match self {
-            Self::PastEnd { at, needed } => Self::Invalid(GgufError::PastEnd { place: place(), at, needed, file_len }),
+            Self::PastEnd { at, needed } => {
+                Self::Invalid(GgufError::PastEnd { position: position(), at, needed, file_len })
+            }
             other => other,
         }
     }
@@ -64,9 +66,9 @@ impl<'a> Cursor<'a> {
         self.file_len - self.at as u64
     }
 
-    /// How many of `count` things, of which each takes `least` bytes at least, can lie in the bytes that are there.
-    pub(super) fn room_for(&self, count: u64, least: u64) -> usize {
-        count.min((self.bytes.len() - self.at) as u64 / least) as usize
+    /// How many of `count` things, of which each takes `min` bytes at least, can lie in the bytes that are there.
+    pub(super) fn room_for(&self, count: u64, min: u64) -> usize {
+        count.min((self.bytes.len() - self.at) as u64 / min) as usize
     }
 
     /// The next `needed` bytes.

@@ -10,15 +10,15 @@
 //! says how much it needs when that is not enough. It allocates in proportion to what is there; metadata and names are borrowed.
 
 mod cursor;
+mod error;
 mod format;
-mod invalid;
 mod metadata;
 mod split;
 mod tensor;
 mod value;
 
+pub use error::{GgufError, HeaderPosition};
 pub use format::{GGUF, Gguf};
-pub use invalid::{GgufError, Place};
 pub use split::{ShardName, Split, SplitError, check_split};
 pub use tensor::Entry;
 pub use value::{Array, Value, ValueType};
@@ -54,9 +54,9 @@ const DEFAULT_ALIGNMENT: u32 = 32;
 const ALIGNMENT_KEY: &str = "general.alignment";
 
 /// The least that a key takes with its value: a length, a character, a type, a byte.
-const LEAST_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
+const MIN_KEY_ENTRY_BYTES: u64 = 8 + 1 + 4 + 1;
 /// The least that a tensor's description takes: the length of its name, a number of dimensions, a type, an offset.
-const LEAST_TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
+const MIN_TENSOR_ENTRY_BYTES: u64 = 8 + 4 + 4 + 8;
 
 /// What came of parsing the start of a file.
 #[derive(Debug)]
@@ -88,9 +88,11 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Parsed<'_>, GgufError> {
     match parser.header() {
         Ok(header) => Ok(Parsed::Header(header)),
         Err(Stop::Invalid(error)) => Err(error),
-        Err(Stop::PastEnd { at, needed }) => Err(GgufError::PastEnd { place: Place::Start, at, needed, file_len }),
+        Err(Stop::PastEnd { at, needed }) => {
+            Err(GgufError::PastEnd { position: HeaderPosition::Start, at, needed, file_len })
+        }
         Err(Stop::Short { end }) => {
-            let rest = least_bytes(parser.keys_left, parser.tensors_left);
+            let rest = min_bytes(parser.keys_left, parser.tensors_left);
             let end = u64::try_from(u128::from(end) + rest).unwrap_or(u64::MAX).min(file_len);
             if end > MAX_HEADER_BYTES { Err(GgufError::HeaderTooLarge { end }) } else { Ok(Parsed::Needs(end)) }
         }
@@ -154,8 +156,8 @@ impl<'a> Header<'a> {
     }
 }
 
-fn least_bytes(keys: u64, tensors: u64) -> u128 {
-    u128::from(keys) * u128::from(LEAST_KEY_BYTES) + u128::from(tensors) * u128::from(LEAST_TENSOR_BYTES)
+fn min_bytes(keys: u64, tensors: u64) -> u128 {
+    u128::from(keys) * u128::from(MIN_KEY_ENTRY_BYTES) + u128::from(tensors) * u128::from(MIN_TENSOR_ENTRY_BYTES)
 }
 
 struct Parser<'a> {
@@ -196,21 +198,22 @@ impl<'a> Parser<'a> {
             u64::try_from(count).map_err(|_| Stop::Invalid(GgufError::NegativeCount { what, count }))
         };
         let (tensors, keys) = (count("tensors")?, count("metadata values")?);
-        let (least, file_len) = (least_bytes(keys, tensors), self.cursor.file_len());
-        if least > self.cursor.left().into() {
-            return Err(GgufError::Counts { tensors, keys, least, file_len }.into());
+        let (min, file_len) = (min_bytes(keys, tensors), self.cursor.file_len());
+        if min > self.cursor.left().into() {
+            return Err(GgufError::Counts { tensors, keys, min, file_len }.into());
         }
         (self.keys_left, self.tensors_left) = (keys, tensors);
         Ok((version, tensors, keys))
     }
 
     fn metadata(&mut self, keys: u64) -> Result<Vec<(&'a str, Value<'a>)>, Stop> {
-        let mut metadata = Vec::with_capacity(self.cursor.room_for(keys, LEAST_KEY_BYTES));
+        let mut metadata = Vec::with_capacity(self.cursor.room_for(keys, MIN_KEY_ENTRY_BYTES));
         for number in 0..keys {
             self.keys_left -= 1;
             let key = self.key(number)?;
             let file_len = self.cursor.file_len();
-            let value = self.value(key).map_err(|stop| stop.within(file_len, || Place::Value(key.to_owned())))?;
+            let value =
+                self.value(key).map_err(|stop| stop.within(file_len, || HeaderPosition::Value(key.to_owned())))?;
             metadata.push((key, value));
         }
         match first_duplicate(metadata.iter().map(|(key, _)| *key)) {
@@ -222,10 +225,10 @@ impl<'a> Parser<'a> {
     fn key(&mut self, number: u64) -> Result<&'a str, Stop> {
         let cursor = &mut self.cursor;
         let file_len = cursor.file_len();
-        let place = |stop: Stop| stop.within(file_len, || Place::Key(number));
-        match cursor.u64().map_err(place)? {
+        let position = |stop: Stop| stop.within(file_len, || HeaderPosition::Key(number));
+        match cursor.u64().map_err(position)? {
             0 => Err(GgufError::EmptyKey { number }.into()),
-            len @ ..=MAX_KEY_BYTES => core::str::from_utf8(cursor.take(len).map_err(place)?)
+            len @ ..=MAX_KEY_BYTES => core::str::from_utf8(cursor.take(len).map_err(position)?)
                 .map_err(|error| GgufError::KeyNotUtf8 { number, at: error.valid_up_to() as u64 }.into()),
             len => Err(GgufError::KeyTooLong { number, len }.into()),
         }
@@ -251,11 +254,11 @@ impl<'a> Parser<'a> {
     /// The tensors, and where their data begins.
     fn tensors(&mut self, tensors: u64, alignment: Alignment) -> Result<(Vec<Entry<'a>>, u64), Stop> {
         let mut layout = Layout::new(alignment, self.cursor.file_len());
-        let mut entries = Vec::with_capacity(self.cursor.room_for(tensors, LEAST_TENSOR_BYTES));
+        let mut entries = Vec::with_capacity(self.cursor.room_for(tensors, MIN_TENSOR_ENTRY_BYTES));
         for number in 0..tensors {
             self.tensors_left -= 1;
             let (mut entry, offset) = Entry::read(&mut self.cursor, number)?;
-            entry.range = layout.place(&entry, offset)?;
+            entry.range = layout.position(&entry, offset)?;
             entries.push(entry);
         }
         if let Some(name) = first_duplicate(entries.iter().map(|entry| entry.name)) {

@@ -1,7 +1,7 @@
 //! The tensors of a header: what each is, and where it lies.
 
 use super::cursor::{Cursor, Stop};
-use super::invalid::{GgufError, Place};
+use super::error::{GgufError, HeaderPosition};
 use super::{MAX_DIMS, MAX_NAME_BYTES};
 use crate::element::GgmlType;
 use crate::units::{Alignment, ByteRange};
@@ -36,8 +36,8 @@ impl<'a> Entry<'a> {
     /// Reads the description of tensor `number`. What it returns has no place yet; with it comes the offset that the file gives.
     pub(super) fn read(cursor: &mut Cursor<'a>, number: u64) -> Result<(Self, u64), Stop> {
         let file_len = cursor.file_len();
-        let name = name(cursor, number).map_err(|stop| stop.within(file_len, || Place::Name(number)))?;
-        Self::describe(cursor, name).map_err(|stop| stop.within(file_len, || Place::Tensor(name.to_owned())))
+        let name = name(cursor, number).map_err(|stop| stop.within(file_len, || HeaderPosition::Name(number)))?;
+        Self::describe(cursor, name).map_err(|stop| stop.within(file_len, || HeaderPosition::Tensor(name.to_owned())))
     }
 
     fn describe(cursor: &mut Cursor<'a>, name: &'a str) -> Result<(Self, u64), Stop> {
@@ -64,12 +64,12 @@ impl<'a> Entry<'a> {
         if !row.is_multiple_of(ggml.block_elements()) {
             return Err(GgufError::PartialBlock { name: name(), ggml, len: row });
         }
-        let most = i64::MAX as u64;
+        let max = i64::MAX as u64;
         let elements = self.ggml_shape().iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim.max(1)));
         elements
-            .filter(|&elements| elements <= most)
+            .filter(|&elements| elements <= max)
             .and_then(|elements| elements.div_ceil(ggml.block_elements()).checked_mul(ggml.block_bytes()))
-            .filter(|&bytes| bytes <= most)
+            .filter(|&bytes| bytes <= max)
             .map(drop)
             .ok_or_else(|| GgufError::Overflow { name: name(), ggml, shape: self.ggml_shape().to_vec() })
     }

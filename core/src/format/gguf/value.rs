@@ -201,16 +201,16 @@ const LENGTH_BYTES: u64 = 8;
 
 fn skip_strings(cursor: &mut Cursor<'_>, count: u64) -> Result<(), Stop> {
     // Each has its length at least.
-    let least = |left: u64| left.saturating_mul(LENGTH_BYTES);
-    if least(count) > cursor.left() {
-        return Err(Stop::PastEnd { at: cursor.at(), needed: least(count) });
+    let min = |left: u64| left.saturating_mul(LENGTH_BYTES);
+    if min(count) > cursor.left() {
+        return Err(Stop::PastEnd { at: cursor.at(), needed: min(count) });
     }
     for skipped in 0..count {
         match cursor.string() {
             Ok(_) => {}
             // So much is needed for the others, if the file has it; else it is found out when they are read.
             Err(Stop::Short { end }) => {
-                let end = end.saturating_add(least(count - skipped - 1));
+                let end = end.saturating_add(min(count - skipped - 1));
                 return Err(Stop::Short { end: end.min(cursor.file_len()) });
             }
             Err(stop) => return Err(stop),

@@ -204,9 +204,9 @@ mod tests {
         let huge = NewTensor { name: "a", dtype: DType::U8, shape: &[u64::MAX], bytes: u64::MAX };
         assert_eq!(lay_out(&[huge, NewTensor { name: "b", ..huge }], &[]), Err(WriteError::FileTooLarge));
         assert_eq!(lay_out(&[huge], &[]), Err(WriteError::FileTooLarge), "with its header");
-        let most = MAX_HEADER_BYTES as usize;
-        assert_eq!((padded(most), padded(most - 7)), (Ok(most), Ok(most)));
-        let error = padded(most + 1).expect_err("too long");
+        let max = MAX_HEADER_BYTES as usize;
+        assert_eq!((padded(max), padded(max - 7)), (Ok(max), Ok(max)));
+        let error = padded(max + 1).expect_err("too long");
         assert_eq!(error, WriteError::HeaderTooLarge { needed: MAX_HEADER_BYTES + 8, limit: MAX_HEADER_BYTES });
         assert!(error.to_string().contains("100000000"), "{error}");
     }

@@ -1,7 +1,7 @@
 //! ServerlessLLM checkpoints as a [`Format`]: an index, and the partitions beside it.
 
 use super::layout::ServerlessLlmWriter;
-use super::{INDEX_NAME, StoreIndex, count_partitions, is_partition_name, partition_name};
+use super::{INDEX_NAME, TensorIndex, count_partitions, is_partition_name, partition_name};
 use crate::catalog::CatalogBuilder;
 use crate::convert::Writer;
 use crate::error::Error;
@@ -101,7 +101,7 @@ impl HeaderParser for Parser {
 
     fn finish(&self, mut catalog: CatalogBuilder) -> Result<Headers, Error> {
         let lengths: Vec<u64> = catalog.files().iter().map(|file| file.bytes).collect();
-        let index = StoreIndex::parse(&self.json, &lengths).map_err(|source| Error::format(&*self.name, source))?;
+        let index = TensorIndex::parse(&self.json, &lengths).map_err(|source| Error::format(&*self.name, source))?;
         index.add_tensors_to(&mut catalog)?;
         Ok(Headers { catalog: catalog.finish()?, index_metadata: Vec::new(), warnings: Vec::new() })
     }

@@ -1,6 +1,6 @@
 //! The index's JSON, read in one pass by serde_json into flat vectors, as a safetensors header is.
 
-use super::StoreError;
+use super::ServerlessLlmError;
 use crate::escape::without_middle;
 use crate::format::numbers::Numbers;
 use crate::format::text::Text;
@@ -32,7 +32,7 @@ pub(super) struct RawIndex<'a> {
     pub(super) strides: Vec<u64>,
 }
 
-pub(super) fn parse(json: &[u8]) -> Result<RawIndex<'_>, StoreError> {
+pub(super) fn parse(json: &[u8]) -> Result<RawIndex<'_>, ServerlessLlmError> {
     let mut index = RawIndex::default();
     let mut name = None;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -40,8 +40,10 @@ pub(super) fn parse(json: &[u8]) -> Result<RawIndex<'_>, StoreError> {
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end())
         .map_err(|error| match name {
-        Some(name) => StoreError::Record { name: name.into_owned(), message: without_middle(error.to_string()) },
-        None => StoreError::Json { message: without_middle(error.to_string()) },
+        Some(name) => {
+            ServerlessLlmError::Record { name: name.into_owned(), message: without_middle(error.to_string()) }
+        }
+        None => ServerlessLlmError::Json { message: without_middle(error.to_string()) },
     })?;
     Ok(index)
 }

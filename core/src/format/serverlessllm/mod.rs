@@ -1,6 +1,6 @@
-//! The index of a ServerlessLLM store, parsed strictly.
+//! The index of a ServerlessLLM checkpoint, parsed strictly.
 //!
-//! A store is `tensor_index.json` and the files `tensor.data_0`, `tensor.data_1` and so on beside it. The index has a record for each tensor, and
+//! A ServerlessLLM checkpoint is `tensor_index.json` and the files `tensor.data_0`, `tensor.data_1` and so on beside it. The index has a record for each tensor, and
 //! there are two [dialects](Dialect) of it, told apart by how many elements a record has:
 //!
 //! - ServerlessLLM's own, `[offset, size, [shape], [stride], "torch.bfloat16"]`. Offsets are counted over all partitions one after another,
@@ -13,15 +13,15 @@
 //!
 //! Names and dtypes are borrowed from the JSON, all shapes share one vector, and nothing is allocated from a number that the index claims.
 
+mod error;
 mod format;
-mod invalid;
 mod json;
 mod layout;
 mod partitions;
 pub mod write;
 
+pub use error::ServerlessLlmError;
 pub use format::{SERVERLESSLLM, ServerlessLlm};
-pub use invalid::StoreError;
 pub use partitions::{count_partitions, is_partition_name, partition_name};
 
 use crate::catalog::CatalogBuilder;
@@ -99,7 +99,7 @@ impl fmt::Display for Dialect {
 
 /// A tensor as the index describes it.
 #[derive(Debug, Clone)]
-pub struct StoredTensor<'a> {
+pub struct IndexedTensor<'a> {
     /// Its name, borrowed from the index unless that escapes it.
     pub name: Cow<'a, str>,
     /// The type of its elements.
@@ -113,19 +113,19 @@ pub struct StoredTensor<'a> {
 
 /// A parsed and checked index.
 #[derive(Debug)]
-pub struct StoreIndex<'a> {
+pub struct TensorIndex<'a> {
     dialect: Option<Dialect>,
     /// In the order of partition and offset.
-    tensors: Vec<StoredTensor<'a>>,
+    tensors: Vec<IndexedTensor<'a>>,
     dims: Vec<u64>,
 }
 
-impl<'a> StoreIndex<'a> {
+impl<'a> TensorIndex<'a> {
     /// Parses an index, whose partitions have these lengths.
     ///
     /// # Errors
-    /// One variant of [`StoreError`] for each rule of the format.
-    pub fn parse(json: &'a [u8], partitions: &[u64]) -> Result<Self, StoreError> {
+    /// One variant of [`ServerlessLlmError`] for each rule of the format.
+    pub fn parse(json: &'a [u8], partitions: &[u64]) -> Result<Self, ServerlessLlmError> {
         let raw = json::parse(json)?;
         let partitions = Partitions::new(partitions)?;
         let dialect = raw.records.first().map(dialect_of);
@@ -138,7 +138,7 @@ impl<'a> StoreIndex<'a> {
         let order = sorted_by_name(names);
         let name = |number: u32| index.tensors[number as usize].name.as_ref();
         if let Some(pair) = order.windows(2).find(|pair| name(pair[0]) == name(pair[1])) {
-            return Err(StoreError::DuplicateName { name: name(pair[0]).to_owned() });
+            return Err(ServerlessLlmError::DuplicateName { name: name(pair[0]).to_owned() });
         }
         index.tensors.sort_by_key(|tensor| (tensor.partition, tensor.range.start(), tensor.range.end()));
         index.check_bytes(&partitions)?;
@@ -153,13 +153,13 @@ impl<'a> StoreIndex<'a> {
 
     /// The tensors in the order of partition and offset.
     #[must_use]
-    pub fn tensors(&self) -> &[StoredTensor<'a>] {
+    pub fn tensors(&self) -> &[IndexedTensor<'a>] {
         &self.tensors
     }
 
     /// The shape of one of this index's tensors; empty for a scalar.
     #[must_use]
-    pub fn shape(&self, tensor: &StoredTensor<'_>) -> &[u64] {
+    pub fn shape(&self, tensor: &IndexedTensor<'_>) -> &[u64] {
         &self.dims[tensor.dims.clone()]
     }
 
@@ -182,47 +182,61 @@ impl<'a> StoreIndex<'a> {
         record: RawRecord<'a>,
         strides: &[u64],
         partitions: &Partitions<'_>,
-    ) -> Result<StoredTensor<'a>, StoreError> {
+    ) -> Result<IndexedTensor<'a>, ServerlessLlmError> {
         let name = || record.name.as_ref().to_owned();
         let dialect = dialect_of(&record);
         if let Some(expected) = self.dialect.filter(|&expected| expected != dialect) {
-            return Err(StoreError::MixedDialects { name: name(), expected, found: dialect });
+            return Err(ServerlessLlmError::MixedDialects { name: name(), expected, found: dialect });
         }
-        let dtype = dialect.dtype(&record.dtype).ok_or_else(|| StoreError::UnknownDtype {
+        let dtype = dialect.dtype(&record.dtype).ok_or_else(|| ServerlessLlmError::UnknownDtype {
             name: name(),
             dtype: record.dtype.as_ref().to_owned(),
             dialect,
         })?;
         let (shape, strides) = (&self.dims[record.dims.clone()], &strides[record.strides.clone()]);
         if shape.len() != strides.len() {
-            return Err(StoreError::StrideCount { name: name(), shape: shape.to_vec(), strides: strides.to_vec() });
+            return Err(ServerlessLlmError::StrideCount {
+                name: name(),
+                shape: shape.to_vec(),
+                strides: strides.to_vec(),
+            });
         }
         let elements = shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
         let bits = elements.and_then(|elements| elements.checked_mul(dtype.bits()));
-        let bits = bits.ok_or_else(|| StoreError::ShapeOverflow { name: name(), shape: shape.to_vec() })?;
+        let bits = bits.ok_or_else(|| ServerlessLlmError::ShapeOverflow { name: name(), shape: shape.to_vec() })?;
         if !bits.is_multiple_of(8) {
-            return Err(StoreError::PartialByte { name: name(), dtype, shape: shape.to_vec() });
+            return Err(ServerlessLlmError::PartialByte { name: name(), dtype, shape: shape.to_vec() });
         }
         if !is_row_major(shape, strides) {
-            return Err(StoreError::NotContiguous { name: name(), shape: shape.to_vec(), strides: strides.to_vec() });
+            return Err(ServerlessLlmError::NotContiguous {
+                name: name(),
+                shape: shape.to_vec(),
+                strides: strides.to_vec(),
+            });
         }
         if bits / 8 != record.size {
             let (expected, found) = (bits / 8, record.size);
-            return Err(StoreError::SizeMismatch { name: name(), dtype, shape: shape.to_vec(), expected, found });
+            return Err(ServerlessLlmError::SizeMismatch {
+                name: name(),
+                dtype,
+                shape: shape.to_vec(),
+                expected,
+                found,
+            });
         }
         let (partition, range) = partitions.locate(&record)?;
-        Ok(StoredTensor { name: record.name, dtype, partition, range, dims: record.dims })
+        Ok(IndexedTensor { name: record.name, dtype, partition, range, dims: record.dims })
     }
 
     /// Checks what the sorted records say together.
-    fn check_bytes(&self, partitions: &Partitions<'_>) -> Result<(), StoreError> {
+    fn check_bytes(&self, partitions: &Partitions<'_>) -> Result<(), ServerlessLlmError> {
         let filled = || self.tensors.iter().filter(|tensor| !tensor.range.is_empty());
         for (first, second) in filled().zip(filled().skip(1)) {
             if first.partition == second.partition
                 && first.range != second.range
                 && second.range.start() < first.range.end()
             {
-                return Err(StoreError::Overlap {
+                return Err(ServerlessLlmError::Overlap {
                     first: first.name.as_ref().to_owned(),
                     second: second.name.as_ref().to_owned(),
                     partition: second.partition,
@@ -237,7 +251,7 @@ impl<'a> StoreIndex<'a> {
                 is_used = true;
             }
             if bytes > 0 && !is_used {
-                return Err(StoreError::UnusedPartition { partition, bytes });
+                return Err(ServerlessLlmError::UnusedPartition { partition, bytes });
             }
         }
         Ok(())
@@ -272,46 +286,46 @@ struct Partitions<'p> {
 }
 
 impl<'p> Partitions<'p> {
-    fn new(bytes: &'p [u64]) -> Result<Self, StoreError> {
+    fn new(bytes: &'p [u64]) -> Result<Self, ServerlessLlmError> {
         if bytes.is_empty() {
-            return Err(StoreError::NoPartition);
+            return Err(ServerlessLlmError::NoPartition);
         }
         let (mut starts, mut total) = (Vec::with_capacity(bytes.len()), 0_u64);
         for &bytes in bytes {
             starts.push(total);
-            total = total.checked_add(bytes).ok_or(StoreError::TooLong)?;
+            total = total.checked_add(bytes).ok_or(ServerlessLlmError::TooLong)?;
         }
         Ok(Self { bytes, starts, total })
     }
 
     /// The partition that a record lies in, and where.
-    fn locate(&self, record: &RawRecord<'_>) -> Result<(u32, ByteRange), StoreError> {
+    fn locate(&self, record: &RawRecord<'_>) -> Result<(u32, ByteRange), ServerlessLlmError> {
         let name = || record.name.as_ref().to_owned();
         let (offset, size) = (record.offset, record.size);
-        let overflow = || StoreError::OffsetOverflow { name: name(), offset, size };
+        let overflow = || ServerlessLlmError::OffsetOverflow { name: name(), offset, size };
         let end = offset.checked_add(size).ok_or_else(overflow)?;
         // As many as files, which are numbered in 32 bits.
         let count = self.bytes.len() as u32;
         if let Some(partition) = record.partition {
             let bytes = usize::try_from(partition).ok().and_then(|number| self.bytes.get(number));
             let Some(&bytes) = bytes else {
-                return Err(StoreError::NoSuchPartition { name: name(), partition, count });
+                return Err(ServerlessLlmError::NoSuchPartition { name: name(), partition, count });
             };
             let partition = partition as u32;
             if end > bytes {
-                return Err(StoreError::PastPartition { name: name(), partition, offset, end, bytes });
+                return Err(ServerlessLlmError::PastPartition { name: name(), partition, offset, end, bytes });
             }
             return Ok((partition, ByteRange::new(offset, end).ok_or_else(overflow)?));
         }
         if end > self.total {
-            return Err(StoreError::PastEnd { name: name(), offset, end, count, bytes: self.total });
+            return Err(ServerlessLlmError::PastEnd { name: name(), offset, end, count, bytes: self.total });
         }
         // The last that begins there or before; the first begins at 0.
         let number = self.starts.partition_point(|&start| start <= offset).saturating_sub(1);
         let (start, partition) = (self.starts[number], number as u32);
         let boundary = start + self.bytes[number];
         if end > boundary {
-            return Err(StoreError::CrossesPartition { name: name(), partition, offset, end, boundary });
+            return Err(ServerlessLlmError::CrossesPartition { name: name(), partition, offset, end, boundary });
         }
         Ok((partition, ByteRange::new(offset - start, end - start).ok_or_else(overflow)?))
     }

@@ -1,6 +1,6 @@
-//! The partitions of a store: files beside its index, numbered from 0.
+//! The partitions of a ServerlessLLM checkpoint: files beside its index, numbered from 0.
 
-use super::StoreError;
+use super::ServerlessLlmError;
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
@@ -25,22 +25,22 @@ pub fn is_partition_name(name: &str) -> bool {
 ///
 /// # Errors
 /// When there is none, one is missing between two others, or a name has a number that no partition has (`tensor.data_00`).
-pub fn count_partitions<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<u32, StoreError> {
+pub fn count_partitions<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<u32, ServerlessLlmError> {
     let mut numbers = Vec::new();
     for name in names {
         let Some(digits) = digits(name) else { continue };
         let number = digits.parse().ok().filter(|&number| partition_name(number) == name);
         // One less than all numbers, so that they can be counted.
         let number = number.filter(|&number| number != u32::MAX);
-        numbers.push(number.ok_or_else(|| StoreError::PartitionName { found: name.to_owned() })?);
+        numbers.push(number.ok_or_else(|| ServerlessLlmError::PartitionName { found: name.to_owned() })?);
     }
     numbers.sort_unstable();
     numbers.dedup();
     if let Some((missing, &next)) = (0..).zip(&numbers).find(|(expected, number)| expected != *number) {
-        return Err(StoreError::MissingPartition { missing, next });
+        return Err(ServerlessLlmError::MissingPartition { missing, next });
     }
     match numbers.len() as u32 {
-        0 => Err(StoreError::NoPartition),
+        0 => Err(ServerlessLlmError::NoPartition),
         count => Ok(count),
     }
 }
@@ -70,11 +70,14 @@ mod tests {
 
     #[test]
     fn a_partition_that_is_missing_is_named() {
-        assert_eq!(count_partitions(["tensor_index.json"]), Err(StoreError::NoPartition));
+        assert_eq!(count_partitions(["tensor_index.json"]), Err(ServerlessLlmError::NoPartition));
         let error = count_partitions(["tensor.data_0", "tensor.data_3"]).expect_err("1 and 2 are missing");
-        assert_eq!(error, StoreError::MissingPartition { missing: 1, next: 3 });
+        assert_eq!(error, ServerlessLlmError::MissingPartition { missing: 1, next: 3 });
         assert!(error.to_string().contains("\"tensor.data_1\" is missing"), "{error}");
-        assert_eq!(count_partitions(["tensor.data_1"]), Err(StoreError::MissingPartition { missing: 0, next: 1 }));
+        assert_eq!(
+            count_partitions(["tensor.data_1"]),
+            Err(ServerlessLlmError::MissingPartition { missing: 0, next: 1 })
+        );
     }
 
     #[test]
@@ -82,7 +85,7 @@ mod tests {
         for found in ["tensor.data_00", "tensor.data_01", "tensor.data_4294967295", "tensor.data_99999999999999999999"]
         {
             let error = count_partitions(["tensor.data_0", found]);
-            assert_eq!(error, Err(StoreError::PartitionName { found: found.to_owned() }));
+            assert_eq!(error, Err(ServerlessLlmError::PartitionName { found: found.to_owned() }));
         }
     }
 }

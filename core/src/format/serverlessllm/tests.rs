@@ -6,13 +6,13 @@ use alloc::vec;
 use proptest::prelude::*;
 
 /// An index of these entries, for partitions of these lengths.
-fn parse<'a>(entries: &'a str, partitions: &[u64]) -> Result<StoreIndex<'a>, StoreError> {
-    StoreIndex::parse(entries.as_bytes(), partitions)
+fn parse<'a>(entries: &'a str, partitions: &[u64]) -> Result<TensorIndex<'a>, ServerlessLlmError> {
+    TensorIndex::parse(entries.as_bytes(), partitions)
 }
 
 /// Names, partitions and ranges.
-fn lie(index: &StoreIndex<'_>) -> Vec<(String, u32, u64, u64)> {
-    let of = |tensor: &StoredTensor<'_>| {
+fn lie(index: &TensorIndex<'_>) -> Vec<(String, u32, u64, u64)> {
+    let of = |tensor: &IndexedTensor<'_>| {
         (tensor.name.to_string(), tensor.partition, tensor.range.start(), tensor.range.end())
     };
     index.tensors().iter().map(of).collect()
@@ -70,7 +70,7 @@ fn offsets_of_tensora_are_in_a_partition() {
 fn a_store_may_be_empty_but_not_without_a_partition() {
     let index = parse("{}", &[0]).expect("valid");
     assert!(index.tensors().is_empty() && index.dialect().is_none());
-    assert_eq!(parse("{}", &[]).map(drop), Err(StoreError::NoPartition));
+    assert_eq!(parse("{}", &[]).map(drop), Err(ServerlessLlmError::NoPartition));
     // What is empty lies anywhere, also between partitions and at the end.
     let json = r#"{"a": [4, 0, [0], [1], "torch.int8"], "b": [8, 0, [0], [1], "torch.int8"], "c": [0, 8, [8], [1], "torch.int8"]}"#;
     assert!(parse(json, &[8, 0]).is_ok());
@@ -135,59 +135,59 @@ fn every_rule_is_checked() {
     for (record, expected) in [
         (
             r#"[0, 4, [1], [1], "torch.bool"]"#,
-            StoreError::UnknownDtype { name: name(), dtype: "torch.bool".into(), dialect: Dialect::Original },
+            ServerlessLlmError::UnknownDtype { name: name(), dtype: "torch.bool".into(), dialect: Dialect::Original },
         ),
         (
             r#"[0, 4, [1], [1], "f32", 0]"#,
-            StoreError::MixedDialects { name: name(), expected: Dialect::Original, found: Dialect::Tensora },
+            ServerlessLlmError::MixedDialects { name: name(), expected: Dialect::Original, found: Dialect::Tensora },
         ),
         (
             r#"[0, 4, [2, 2], [1], "torch.int8"]"#,
-            StoreError::StrideCount { name: name(), shape: vec![2, 2], strides: vec![1] },
+            ServerlessLlmError::StrideCount { name: name(), shape: vec![2, 2], strides: vec![1] },
         ),
         (
             r#"[0, 4, [2, 2], [1, 2], "torch.int8"]"#,
-            StoreError::NotContiguous { name: name(), shape: vec![2, 2], strides: vec![1, 2] },
+            ServerlessLlmError::NotContiguous { name: name(), shape: vec![2, 2], strides: vec![1, 2] },
         ),
         (
             r#"[0, 0, [4294967296, 4294967296], [4294967296, 1], "torch.int8"]"#,
-            StoreError::ShapeOverflow { name: name(), shape: vec![1 << 32, 1 << 32] },
+            ServerlessLlmError::ShapeOverflow { name: name(), shape: vec![1 << 32, 1 << 32] },
         ),
         (
             r#"[0, 0, [2305843009213693952], [1], "torch.float64"]"#,
-            StoreError::ShapeOverflow { name: name(), shape: vec![1 << 61] },
+            ServerlessLlmError::ShapeOverflow { name: name(), shape: vec![1 << 61] },
         ),
         (
             r#"[0, 8, [3], [1], "torch.int16"]"#,
-            StoreError::SizeMismatch { name: name(), dtype: DType::I16, shape: vec![3], expected: 6, found: 8 },
+            ServerlessLlmError::SizeMismatch { name: name(), dtype: DType::I16, shape: vec![3], expected: 6, found: 8 },
         ),
         (
             r#"[0, 4, [3], [1], "torch.int16"]"#,
-            StoreError::SizeMismatch { name: name(), dtype: DType::I16, shape: vec![3], expected: 6, found: 4 },
+            ServerlessLlmError::SizeMismatch { name: name(), dtype: DType::I16, shape: vec![3], expected: 6, found: 4 },
         ),
         (
             r#"[18446744073709551615, 4, [4], [1], "torch.int8"]"#,
-            StoreError::OffsetOverflow { name: name(), offset: u64::MAX, size: 4 },
+            ServerlessLlmError::OffsetOverflow { name: name(), offset: u64::MAX, size: 4 },
         ),
         (
             r#"[22, 4, [4], [1], "torch.int8"]"#,
-            StoreError::PastEnd { name: name(), offset: 22, end: 26, count: 2, bytes: 24 },
+            ServerlessLlmError::PastEnd { name: name(), offset: 22, end: 26, count: 2, bytes: 24 },
         ),
         (
             r#"[24, 1, [1], [1], "torch.int8"]"#,
-            StoreError::PastEnd { name: name(), offset: 24, end: 25, count: 2, bytes: 24 },
+            ServerlessLlmError::PastEnd { name: name(), offset: 24, end: 25, count: 2, bytes: 24 },
         ),
         (
             r#"[14, 4, [4], [1], "torch.int8"]"#,
-            StoreError::CrossesPartition { name: name(), partition: 0, offset: 14, end: 18, boundary: 16 },
+            ServerlessLlmError::CrossesPartition { name: name(), partition: 0, offset: 14, end: 18, boundary: 16 },
         ),
         (
             r#"[20, 4, [4], [1], "torch.int8"]"#,
-            StoreError::Overlap { first: "z".into(), second: name(), partition: 1, offset: 4 },
+            ServerlessLlmError::Overlap { first: "z".into(), second: name(), partition: 1, offset: 4 },
         ),
         (
             r#"[16, 4, [4], [1], "torch.int8"]"#,
-            StoreError::Overlap { first: name(), second: "z".into(), partition: 1, offset: 0 },
+            ServerlessLlmError::Overlap { first: name(), second: "z".into(), partition: 1, offset: 0 },
         ),
     ] {
         let json = format!(r#"{{{filled}, "t": {record}}}"#);
@@ -196,31 +196,38 @@ fn every_rule_is_checked() {
         assert!(message.contains("\"t\"") && message.len() < 500, "{message}");
     }
     let unused = parse(r#"{"t": [16, 8, [8], [1], "torch.int8"]}"#, &[16, 8]).map(drop);
-    assert_eq!(unused, Err(StoreError::UnusedPartition { partition: 0, bytes: 16 }));
+    assert_eq!(unused, Err(ServerlessLlmError::UnusedPartition { partition: 0, bytes: 16 }));
     let twice = format!(r#"{{{filled}, {filled}}}"#);
-    assert_eq!(parse(&twice, &[16, 8]).map(drop), Err(StoreError::DuplicateName { name: "z".into() }));
-    assert_eq!(parse("{}", &[u64::MAX, 1]).map(drop), Err(StoreError::TooLong));
+    assert_eq!(parse(&twice, &[16, 8]).map(drop), Err(ServerlessLlmError::DuplicateName { name: "z".into() }));
+    assert_eq!(parse("{}", &[u64::MAX, 1]).map(drop), Err(ServerlessLlmError::TooLong));
 }
 
 #[test]
 fn every_rule_of_partitions_is_checked() {
     for (record, expected) in [
-        (r#"[0, 4, [1], [1], "f32", 2]"#, StoreError::NoSuchPartition { name: "t".into(), partition: 2, count: 2 }),
+        (
+            r#"[0, 4, [1], [1], "f32", 2]"#,
+            ServerlessLlmError::NoSuchPartition { name: "t".into(), partition: 2, count: 2 },
+        ),
         (
             r#"[0, 4, [1], [1], "f32", 4294967296]"#,
-            StoreError::NoSuchPartition { name: "t".into(), partition: 1 << 32, count: 2 },
+            ServerlessLlmError::NoSuchPartition { name: "t".into(), partition: 1 << 32, count: 2 },
         ),
         (
             r#"[8, 12, [3], [1], "f32", 0]"#,
-            StoreError::PastPartition { name: "t".into(), partition: 0, offset: 8, end: 20, bytes: 16 },
+            ServerlessLlmError::PastPartition { name: "t".into(), partition: 0, offset: 8, end: 20, bytes: 16 },
         ),
         (
             r#"[0, 2, [3], [1], "f4", 0]"#,
-            StoreError::PartialByte { name: "t".into(), dtype: DType::F4, shape: vec![3] },
+            ServerlessLlmError::PartialByte { name: "t".into(), dtype: DType::F4, shape: vec![3] },
         ),
         (
             r#"[0, 4, [1], [1], "torch.float32", 0]"#,
-            StoreError::UnknownDtype { name: "t".into(), dtype: "torch.float32".into(), dialect: Dialect::Tensora },
+            ServerlessLlmError::UnknownDtype {
+                name: "t".into(),
+                dtype: "torch.float32".into(),
+                dialect: Dialect::Tensora,
+            },
         ),
     ] {
         let json = format!(r#"{{"z": [0, 8, [8], [1], "i8", 1], "t": {record}}}"#);
@@ -252,13 +259,13 @@ fn a_record_that_is_none_is_named_and_other_json_is_told() {
     ] {
         let json = format!(r#"{{"t": {record}}}"#);
         let error = parse(&json, &[4]).map(drop).expect_err(record);
-        assert!(matches!(&error, StoreError::Record { name, .. } if name == "t"), "{record}: {error}");
+        assert!(matches!(&error, ServerlessLlmError::Record { name, .. } if name == "t"), "{record}: {error}");
     }
     for json in ["", "[]", "{", "null", "{} {}", "\u{feff}{}"] {
         let error = parse(json, &[4]).map(drop).expect_err(json);
-        assert!(matches!(error, StoreError::Json { .. }), "{json}: {error}");
+        assert!(matches!(error, ServerlessLlmError::Json { .. }), "{json}: {error}");
     }
-    assert!(matches!(StoreIndex::parse(b"{\"\xff\": []}", &[4]), Err(StoreError::Json { .. })));
+    assert!(matches!(TensorIndex::parse(b"{\"\xff\": []}", &[4]), Err(ServerlessLlmError::Json { .. })));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A ServerlessLLM store that is to be written: the original dialect, as `sllm_store` writes it.
+//! A ServerlessLLM checkpoint that is to be written: the original dialect, as `sllm_store` writes it.
 //!
 //! `tensor_index.json` has five elements a tensor, `[offset, size, [shape], [stride], "torch.dtype"]`, with offsets over all partitions
 //! one after another. Records are padded to 8 bytes; here the padding is zeros, so that the same tensors give the same files. A record is never split: a

@@ -51,8 +51,8 @@ fn gaps_are_read_until_they_are_no_longer_few() {
     let catalog = catalog(&[(vec![64 << 10; 2000], 0)]);
     let selected: Vec<TensorSlice> = all(&catalog).into_iter().step_by(2).collect();
     let plan = Planner::default().plan(&catalog, &selected).expect("plans");
-    let most = plan.selected_bytes() / 128 + (4 << 20);
-    assert_eq!(plan.read_bytes() - plan.selected_bytes(), most - most % (64 << 10), "as many whole gaps as that holds");
+    let max = plan.selected_bytes() / 128 + (4 << 20);
+    assert_eq!(plan.read_bytes() - plan.selected_bytes(), max - max % (64 << 10), "as many whole gaps as that holds");
 }
 
 #[test]
@@ -135,16 +135,16 @@ fn parts_are_cut_where_direct_reads_may_begin() {
 #[test]
 fn as_many_buffers_are_planned_as_are_little_to_describe() {
     // For a limit of 1 MiB, what a hundred bytes each of an eighth of it and of 16 MiB describe.
-    let most = (1 << 20) / 800 + 160_000;
+    let max = (1 << 20) / 800 + 160_000;
     // A buffer counts as filled to seven eighths; one more as anything is, and 17 reads of 1 GiB.
-    let bytes = (most - 1 - 17) * (128 << 10) / 8 * 7;
+    let bytes = (max - 1 - 17) * (128 << 10) / 8 * 7;
     let plan = |sizes: Vec<u64>| {
         let catalog = catalog(&[(sizes, 0)]);
         let access = streamed(128 << 10, 1 << 20, true, Order::File);
         let options = PlanOptions { access, chunk_bytes: 1 << 30, ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &all(&catalog))
     };
-    assert!(plan(vec![bytes]).expect("just few enough").extents().len() as u64 <= most);
+    assert!(plan(vec![bytes]).expect("just few enough").extents().len() as u64 <= max);
     let error = plan(vec![bytes, 1000]).expect_err("one too many");
     assert!(matches!(error, Error::TooManyBuffers { bytes: all, .. } if all == bytes + 1000), "{error}");
 }

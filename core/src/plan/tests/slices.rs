@@ -100,7 +100,7 @@ fn what_is_gathered_from_fits_beside_what_stays() {
     let selected = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..32 << 10).expect("a slice")];
     let stays = 128_u64 << 20;
     let all = u64::MAX - stays;
-    for (left, reads, most) in [
+    for (left, reads, max) in [
         (0, 32, 2),
         (1 << 20, 32, 2),
         (20 << 20, 32, 16),
@@ -118,8 +118,8 @@ fn what_is_gathered_from_fits_beside_what_stays() {
         assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
         let longest = plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().expect("some");
         // As many as are in flight, each with the edges that a direct read brings along.
-        assert!(reads * (longest - 1024) <= most << 20, "{longest} with {left} left");
-        assert!(2 * reads * longest >= most << 20, "{longest} with {left} left: no shorter than it must be");
+        assert!(reads * (longest - 1024) <= max << 20, "{longest} with {left} left");
+        assert!(2 * reads * longest >= max << 20, "{longest} with {left} left: no shorter than it must be");
     }
 }
 

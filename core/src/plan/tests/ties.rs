@@ -283,7 +283,7 @@ proptest! {
         let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let held = plan.extents().iter().map(held).sum::<u64>() + mapped;
         // Of what is mapped, each byte counts once, also where slices overlap.
-        let least = if plan.mapped().is_empty() { distinct } else { 0 };
-        prop_assert!((least..=distinct + distinct / 128 + (4 << 20)).contains(&held), "{} for {}", held, distinct);
+        let min = if plan.mapped().is_empty() { distinct } else { 0 };
+        prop_assert!((min..=distinct + distinct / 128 + (4 << 20)).contains(&held), "{} for {}", held, distinct);
     }
 }

@@ -430,8 +430,8 @@ proptest! {
             woken.0.store(false, Ordering::Relaxed);
             let (calls, taken, done) = (rig.sink.calls, rig.sink.taken, rig.sink.done.len());
             let pumped = rig.poll_with(&waker);
-            let most = done + 3 * (rig.sink.taken - taken) as usize + 6;
-            prop_assert!(rig.sink.calls - calls <= most, "{} calls, {most} at most", rig.sink.calls - calls);
+            let max = done + 3 * (rig.sink.taken - taken) as usize + 6;
+            prop_assert!(rig.sink.calls - calls <= max, "{} calls, {max} at most", rig.sink.calls - calls);
             if let Poll::Ready(ended) = pumped {
                 break ended;
             }

@@ -10,10 +10,10 @@ use rustix::process::Resource;
 use std::fs;
 
 /// Less than this is little for any model.
-const LITTLE_MEMORY: u64 = 1 << 30;
+const LOW_MEMORY_BYTES: u64 = 1 << 30;
 const NO_LIMIT: u64 = 1 << 60;
 /// Shards that the largest checkpoints have, each with two descriptors.
-const MANY_FILES: u64 = 2 * 512;
+const RECOMMENDED_OPEN_FILES: u64 = 2 * 512;
 
 pub(super) fn memory(subject: &Subject) -> Finding {
     const NAME: &str = "memory";
@@ -52,7 +52,7 @@ pub(super) fn memory(subject: &Subject) -> Finding {
         let meaning = format!("the checkpoint's {} do not fit, so a load of all of it is refused", HumanBytes(needed));
         return Finding::new(NAME, Status::Limited, found, meaning).remedy(remedy);
     }
-    if tightest.available < LITTLE_MEMORY {
+    if tightest.available < LOW_MEMORY_BYTES {
         return Finding::new(NAME, Status::Limited, found, "only small checkpoints can be loaded whole").remedy(remedy);
     }
     let meaning = match subject.checkpoint {
@@ -128,7 +128,7 @@ pub(super) fn open_files(subject: &Subject) -> Finding {
     let shards = limit.saturating_sub(32) / 2;
     let meaning = format!("each shard takes two descriptors, so checkpoints of up to {shards} shards can be loaded");
     let files = subject.checkpoint.map_or(0, |(files, _)| files as u64);
-    let status = if limit < MANY_FILES || files > shards { Status::Limited } else { Status::Good };
+    let status = if limit < RECOMMENDED_OPEN_FILES || files > shards { Status::Limited } else { Status::Good };
     let finding = Finding::new(NAME, status, found, meaning);
     match status {
         Status::Good => finding,

@@ -14,17 +14,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Every read of a measurement lies in one such piece of a file, so that no size meets an end.
-pub(super) const PIECE: u64 = 16 << 20;
+pub(super) const BLOCK_BYTES: u64 = 16 << 20;
 /// What is read over and over; more would be better against a device's own cache, but takes longer to write.
-pub(super) const WANTED: u64 = 512 << 20;
+pub(super) const TARGET_BYTES: u64 = 512 << 20;
 /// A temporary file that takes too long to write, or has no room for more, may be as short as this.
-pub(super) const LEAST: u64 = 128 << 20;
+pub(super) const MIN_BYTES: u64 = 128 << 20;
 /// What is written at a time: little beside the memory of any control group.
 const WRITE: usize = 1 << 20;
 /// What is left free on the disk.
 const RESERVE: u64 = 64 << 20;
 /// Up to this share a file counts as cold.
-const COLD: f32 = 0.02;
+const MAX_COLD_SHARE: f32 = 0.02;
 
 /// Files to read from, piece after piece.
 #[derive(Debug)]
@@ -98,17 +98,16 @@ impl Bytes {
             // Opens it for direct reads.
             let _ = file.direct_limits();
         });
-        let pieces = files
-            .iter()
-            .enumerate()
-            .flat_map(|(index, file)| (0..file.len() / PIECE).map(move |piece| (FileId(index as u32), piece * PIECE)));
+        let pieces = files.iter().enumerate().flat_map(|(index, file)| {
+            (0..file.len() / BLOCK_BYTES).map(move |piece| (FileId(index as u32), piece * BLOCK_BYTES))
+        });
         let pieces = pieces.collect();
         Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
     }
 
     /// How many bytes there are to read.
     pub(super) fn total(&self) -> u64 {
-        self.pieces.len() as u64 * PIECE
+        self.pieces.len() as u64 * BLOCK_BYTES
     }
 
     /// Where direct reads are possible in all of it.
@@ -118,15 +117,15 @@ impl Bytes {
 
     /// Begins a run of reads at a piece that none has touched since the last time round.
     pub(super) fn begin(&self) {
-        let next = self.next.load(Ordering::Relaxed).next_multiple_of(PIECE);
+        let next = self.next.load(Ordering::Relaxed).next_multiple_of(BLOCK_BYTES);
         self.next.store(next, Ordering::Relaxed);
     }
 
-    /// The place of the next read of so many bytes, a power of two up to [`PIECE`].
+    /// The place of the next read of so many bytes, a power of two up to [`BLOCK_BYTES`].
     pub(super) fn next(&self, bytes: u64) -> (FileId, u64) {
         let at = self.next.fetch_add(bytes, Ordering::Relaxed);
-        let (file, start) = self.pieces[(at / PIECE) as usize % self.pieces.len()];
-        (file, start + at % PIECE)
+        let (file, start) = self.pieces[(at / BLOCK_BYTES) as usize % self.pieces.len()];
+        (file, start + at % BLOCK_BYTES)
     }
 
     /// Starts over, so that the same bytes are read again.
@@ -149,7 +148,7 @@ impl Bytes {
 }
 
 fn total(files: &[Arc<LocalFile>]) -> u64 {
-    files.iter().map(|file| file.len() / PIECE * PIECE).sum()
+    files.iter().map(|file| file.len() / BLOCK_BYTES * BLOCK_BYTES).sum()
 }
 
 /// What a folder has to measure its device with.
@@ -176,7 +175,7 @@ fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> E
     };
     let large = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok()?;
-        (metadata.is_file() && metadata.len() >= 4 * PIECE).then_some((metadata.len(), path))
+        (metadata.is_file() && metadata.len() >= 4 * BLOCK_BYTES).then_some((metadata.len(), path))
     };
     let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
     // By size and name, so that the same folder gives the same measurement.
@@ -188,7 +187,7 @@ fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> E
         paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
     let device = opened.first().map(|file| file.device());
     opened.retain(|file| Some(file.device()) == device);
-    let is_cold = |file: &Arc<LocalFile>| resident_share(file.buffered()).is_some_and(|share| share <= COLD);
+    let is_cold = |file: &Arc<LocalFile>| resident_share(file.buffered()).is_some_and(|share| share <= MAX_COLD_SHARE);
     let (cold, cached) = opened.into_iter().partition(is_cold);
     Existing { cold, cached, home }
 }
@@ -216,7 +215,8 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     let failed = |source| ProbeError::Write { path: folder.to_owned(), source };
     let disk = rustix::fs::statvfs(folder).map_err(|errno| failed(errno.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let no_space = || ProbeError::NoSpace { path: folder.to_owned(), needed: LEAST.min(target_bytes) + RESERVE, free };
+    let no_space =
+        || ProbeError::NoSpace { path: folder.to_owned(), needed: MIN_BYTES.min(target_bytes) + RESERVE, free };
     let target_bytes = that_fits(target_bytes, free).ok_or_else(no_space)?;
     // Has no name from the start (O_TMPFILE), or loses it at once where the file system knows no such files.
     let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
@@ -229,14 +229,14 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     let mut random = fastrand::Rng::new();
     let mut buffer = vec![0; WRITE];
     let mut written = 0;
-    while written < target_bytes && (written < LEAST.min(target_bytes) || started.elapsed() < patience) {
-        for _ in 0..PIECE as usize / WRITE {
+    while written < target_bytes && (written < MIN_BYTES.min(target_bytes) || started.elapsed() < patience) {
+        for _ in 0..BLOCK_BYTES as usize / WRITE {
             random.fill(&mut buffer);
             file.write_all(&buffer).map_err(failed)?;
         }
-        written += PIECE;
+        written += BLOCK_BYTES;
         // As it goes, so that the time counts what the device takes, and no other program waits long for its own.
-        if written.is_multiple_of(4 * PIECE) {
+        if written.is_multiple_of(4 * BLOCK_BYTES) {
             file.sync_data().map_err(failed)?;
         }
     }
@@ -246,8 +246,8 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
 
 /// How long a temporary file may be: what is wanted, or what the disk has room for where that is enough to measure with.
 fn that_fits(target_bytes: u64, free: u64) -> Option<u64> {
-    let room = free.saturating_sub(RESERVE) / PIECE * PIECE;
-    (room >= LEAST.min(target_bytes)).then_some(target_bytes.min(room))
+    let room = free.saturating_sub(RESERVE) / BLOCK_BYTES * BLOCK_BYTES;
+    (room >= MIN_BYTES.min(target_bytes)).then_some(target_bytes.min(room))
 }
 
 fn reopen(file: &File) -> std::io::Result<LocalFile> {
@@ -263,15 +263,15 @@ mod tests {
     #[test]
     fn a_temporary_file_has_no_name_and_every_place_lies_in_it() {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
-        let bytes = Bytes::find(folder.path(), None, 2 * PIECE, Duration::from_secs(5), &|_| {}).expect("room");
+        let bytes = Bytes::find(folder.path(), None, 2 * BLOCK_BYTES, Duration::from_secs(5), &|_| {}).expect("room");
         assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
-        assert_eq!(bytes.total(), 2 * PIECE);
+        assert_eq!(bytes.total(), 2 * BLOCK_BYTES);
         assert!(bytes.origin.contains("temporary"), "{}", bytes.origin);
         let places: Vec<u64> = (0..9).map(|_| bytes.next(4 << 20).1 >> 20).collect();
         assert_eq!(places, [0, 4, 8, 12, 16, 20, 24, 28, 0]);
         bytes.begin();
-        assert_eq!(bytes.next(PIECE).1, PIECE);
-        assert_eq!(bytes.next(PIECE).1, 0);
+        assert_eq!(bytes.next(BLOCK_BYTES).1, BLOCK_BYTES);
+        assert_eq!(bytes.next(BLOCK_BYTES).1, 0);
     }
 
     #[test]
@@ -293,9 +293,10 @@ mod tests {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
         let path = folder.path().join("model.safetensors");
         let mut file = File::create(&path).expect("creates");
-        file.write_all(&vec![1; 4 * PIECE as usize]).expect("writes");
+        file.write_all(&vec![1; 4 * BLOCK_BYTES as usize]).expect("writes");
         file.sync_all().expect("syncs");
-        let find = || Bytes::find(folder.path(), None, 4 * PIECE, Duration::from_secs(5), &|_| {}).expect("bytes");
+        let find =
+            || Bytes::find(folder.path(), None, 4 * BLOCK_BYTES, Duration::from_secs(5), &|_| {}).expect("bytes");
         assert!(find().origin.contains("temporary"), "the file is cached");
         assert_eq!(resident_share(&file), Some(1.0), "and stays so");
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
@@ -309,11 +310,11 @@ mod tests {
         if let Ok(file) = tempfile::NamedTempFile::new_in(shared)
             && is_memory(file.as_file())
         {
-            file.as_file().write_all(&vec![1; 8 * PIECE as usize]).expect("writes");
+            file.as_file().write_all(&vec![1; 8 * BLOCK_BYTES as usize]).expect("writes");
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
             let Existing { cold, cached, .. } =
                 existing(folder.path(), None, &File::open(folder.path()).expect("opens"));
-            assert_eq!(cold.iter().chain(&cached).map(|file| file.len()).collect::<Vec<_>>(), [4 * PIECE]);
+            assert_eq!(cold.iter().chain(&cached).map(|file| file.len()).collect::<Vec<_>>(), [4 * BLOCK_BYTES]);
             std::fs::remove_file(folder.path().join("link")).expect("removes");
         }
         // Holes are not read from a device.
@@ -323,20 +324,20 @@ mod tests {
         assert!(find().origin.contains("temporary"));
         // Neither are blocks that nobody has written to, as of a download that reserves them.
         let file = File::create(&path).expect("creates");
-        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 4 * PIECE).is_ok() {
+        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 4 * BLOCK_BYTES).is_ok() {
             assert!(find().origin.contains("temporary"));
         }
     }
 
     #[test]
     fn a_nearly_full_disk_gets_a_shorter_file() {
-        assert_eq!(that_fits(WANTED, u64::MAX), Some(WANTED));
-        assert_eq!(that_fits(WANTED, WANTED + RESERVE), Some(WANTED));
-        assert_eq!(that_fits(WANTED, WANTED + RESERVE - 1), Some(WANTED - PIECE));
-        assert_eq!(that_fits(WANTED, LEAST + RESERVE), Some(LEAST));
-        assert_eq!(that_fits(WANTED, LEAST + RESERVE - 1), None);
-        assert_eq!(that_fits(WANTED, 0), None);
-        assert_eq!(that_fits(2 * PIECE, 2 * PIECE + RESERVE), Some(2 * PIECE));
+        assert_eq!(that_fits(TARGET_BYTES, u64::MAX), Some(TARGET_BYTES));
+        assert_eq!(that_fits(TARGET_BYTES, TARGET_BYTES + RESERVE), Some(TARGET_BYTES));
+        assert_eq!(that_fits(TARGET_BYTES, TARGET_BYTES + RESERVE - 1), Some(TARGET_BYTES - BLOCK_BYTES));
+        assert_eq!(that_fits(TARGET_BYTES, MIN_BYTES + RESERVE), Some(MIN_BYTES));
+        assert_eq!(that_fits(TARGET_BYTES, MIN_BYTES + RESERVE - 1), None);
+        assert_eq!(that_fits(TARGET_BYTES, 0), None);
+        assert_eq!(that_fits(2 * BLOCK_BYTES, 2 * BLOCK_BYTES + RESERVE), Some(2 * BLOCK_BYTES));
     }
 
     #[test]
@@ -347,11 +348,11 @@ mod tests {
         };
         let file = folder.path().join("file");
         std::fs::write(&file, "text").expect("writes");
-        assert!(find(&file, PIECE).contains("folder"));
-        assert!(find(&folder.path().join("missing"), PIECE).contains("missing"));
+        assert!(find(&file, BLOCK_BYTES).contains("folder"));
+        assert!(find(&folder.path().join("missing"), BLOCK_BYTES).contains("missing"));
         let shared = Path::new("/dev/shm");
         if File::open(shared).is_ok_and(|folder| is_memory(&folder)) {
-            assert!(find(shared, PIECE).contains("tmpfs is memory"), "{}", find(shared, PIECE));
+            assert!(find(shared, BLOCK_BYTES).contains("tmpfs is memory"), "{}", find(shared, BLOCK_BYTES));
         }
     }
 }

@@ -21,8 +21,8 @@ pub(in crate::probe) fn affordable(target_bytes: usize) -> Option<usize> {
 }
 
 fn affordable_of(target_bytes: usize, available: u64) -> Option<usize> {
-    let most = usize::try_from(available / 4).unwrap_or(usize::MAX);
-    let bytes = target_bytes.min(most) / HUGE_PAGE * HUGE_PAGE;
+    let max = usize::try_from(available / 4).unwrap_or(usize::MAX);
+    let bytes = target_bytes.min(max) / HUGE_PAGE * HUGE_PAGE;
     (bytes >= 2 * HUGE_PAGE).then_some(bytes)
 }
 
@@ -32,7 +32,7 @@ pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<
     let (way, in_flight) = (Way { ring: false, direct: false }, cpus.min(scratch.byte_len() >> 20).max(1));
     let share = total / in_flight as u64;
     let run =
-        Run { way, chunk_bytes: 1 << 20, in_flight, rings: 1, time: Duration::from_secs(1), most_bytes: share.max(1) };
+        Run { way, chunk_bytes: 1 << 20, in_flight, rings: 1, time: Duration::from_secs(1), max_bytes: share.max(1) };
     let mut once = || {
         bytes.rewind();
         run.rate(bytes, scratch)

@@ -28,12 +28,12 @@ pub const CHUNKS: [u64; 5] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20];
 /// How many reads in flight are measured.
 pub const DEPTHS: [usize; 7] = [1, 2, 4, 8, 16, 32, 128];
 /// More bytes than this are never in flight.
-const MOST_IN_FLIGHT: u64 = 64 << 20;
+const MAX_IN_FLIGHT_BYTES: u64 = 64 << 20;
 /// So many are, however little memory there is.
-const LEAST_IN_FLIGHT: usize = 1 << 20;
+const MIN_IN_FLIGHT_BYTES: usize = 1 << 20;
 
 /// From this spread on, somebody should look.
-const RESTLESS: f64 = 0.4;
+const MAX_QUIET_SPREAD: f64 = 0.4;
 
 /// Why nothing could be measured.
 #[derive(Debug, Error)]
@@ -50,10 +50,10 @@ pub enum ProbeError {
     #[error("{}: {file_system} is memory: there is no device to measure; name a folder on a disk", Escaped(&path.to_string_lossy()))]
     MemoryFileSystem { path: PathBuf, file_system: String },
     /// Not enough files, and no room for one.
-    #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and there is no room for one: a temporary file needs {}, but {} are free; make room, or name the folder of a checkpoint", Escaped(&path.to_string_lossy()), HumanBytes(bytes::WANTED), HumanBytes(*needed), HumanBytes(*free))]
+    #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and there is no room for one: a temporary file needs {}, but {} are free; make room, or name the folder of a checkpoint", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES), HumanBytes(*needed), HumanBytes(*free))]
     NoSpace { path: PathBuf, needed: u64, free: u64 },
     /// Not enough files, and none can be written.
-    #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and a temporary one cannot be written: {source}; name the folder of a checkpoint, or one that can be written to", Escaped(&path.to_string_lossy()), HumanBytes(bytes::WANTED))]
+    #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and a temporary one cannot be written: {source}; name the folder of a checkpoint, or one that can be written to", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES))]
     Write { path: PathBuf, source: io::Error },
     /// The system gives no memory.
     #[error("cannot map {} of memory for the reads: {source}", HumanBytes(*bytes as u64))]
@@ -91,9 +91,9 @@ pub struct Rate {
     /// The middle one.
     pub median: f64,
     /// The least.
-    pub least: f64,
+    pub min: f64,
     /// The most.
-    pub most: f64,
+    pub max: f64,
     /// How many there were.
     pub samples: usize,
 }
@@ -101,16 +101,16 @@ pub struct Rate {
 impl Rate {
     fn of(mut rates: Vec<f64>) -> Option<Self> {
         rates.sort_by(f64::total_cmp);
-        let (least, most) = (*rates.first()?, *rates.last()?);
+        let (min, max) = (*rates.first()?, *rates.last()?);
         let middle = rates.len() / 2;
         let median = if rates.len() % 2 == 1 { rates[middle] } else { (rates[middle - 1] + rates[middle]) / 2.0 };
-        Some(Self { median, least, most, samples: rates.len() })
+        Some(Self { median, min, max, samples: rates.len() })
     }
 
     /// How far the samples lie apart, as a share of the median.
     #[must_use]
     pub fn spread(&self) -> f64 {
-        (self.most - self.least) / self.median
+        (self.max - self.min) / self.median
     }
 }
 
@@ -161,8 +161,8 @@ impl Roofline {
     /// The cell that a load should read by, of those that were measured as often as any: one lucky run is no reason.
     #[must_use]
     pub fn best(&self, way: Way) -> Option<&Cell> {
-        let most = self.cells.iter().filter(|cell| cell.way == way).map(|cell| cell.rate.samples).max()?;
-        let cells = || self.cells.iter().filter(move |cell| cell.way == way && cell.rate.samples > most / 2);
+        let max = self.cells.iter().filter(|cell| cell.way == way).map(|cell| cell.rate.samples).max()?;
+        let cells = || self.cells.iter().filter(move |cell| cell.way == way && cell.rate.samples > max / 2);
         let best = BestReads::choose(cells().map(best_reads).collect::<Vec<_>>())?;
         cells().find(|cell| best_reads(cell) == best)
     }
@@ -210,10 +210,10 @@ pub fn measure(
     told: impl Fn(&str),
 ) -> Result<Roofline, ProbeError> {
     let started = Instant::now();
-    let bytes = Bytes::find(folder, checkpoint, bytes::WANTED, budget / 4, &told)?;
+    let bytes = Bytes::find(folder, checkpoint, bytes::TARGET_BYTES, budget / 4, &told)?;
     let read = bytes.files[0].buffered();
-    let memory = usize::try_from(MOST_IN_FLIGHT.min(memory_limit().available / 4)).unwrap_or(usize::MAX);
-    let memory = memory.max(LEAST_IN_FLIGHT);
+    let memory = usize::try_from(MAX_IN_FLIGHT_BYTES.min(memory_limit().available / 4)).unwrap_or(usize::MAX);
+    let memory = memory.max(MIN_IN_FLIGHT_BYTES);
     let mut scratch = Scratch::new(memory).map_err(|source| ProbeError::NoMemory { bytes: memory, source })?;
     let cpus = cpus();
     let mut roofline = Roofline {
@@ -249,7 +249,7 @@ pub fn measure(
         Ok((huge, small)) => (roofline.fault_huge, roofline.fault_small) = (huge, small),
         Err(error) => roofline.notes.push(format!("page faults were not measured: {error}")),
     }
-    if let Some(spread) = roofline.spread().filter(|&spread| spread > RESTLESS) {
+    if let Some(spread) = roofline.spread().filter(|&spread| spread > MAX_QUIET_SPREAD) {
         let note =
             "of their median apart: something else uses the device or the processors; measure again when it does not";
         roofline.notes.push(format!("samples of the same combination lie {:.0} % {note}", spread * 100.0));
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_median_has_its_spread() {
         let rate = Rate::of(vec![3.0, 1.0, 2.0]).expect("some");
-        assert_eq!((rate.median, rate.least, rate.most, rate.samples), (2.0, 1.0, 3.0, 3));
+        assert_eq!((rate.median, rate.min, rate.max, rate.samples), (2.0, 1.0, 3.0, 3));
         assert_eq!(rate.spread(), 1.0);
         assert_eq!(Rate::of(vec![1.0, 2.0]).expect("some").median, 1.5);
         assert_eq!(Rate::of(vec![]), None);

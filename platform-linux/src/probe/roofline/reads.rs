@@ -64,7 +64,7 @@ pub(super) struct Run {
     /// No read begins later than this after the first.
     pub(super) time: Duration,
     /// So many bytes are enough, however little time it took.
-    pub(super) most_bytes: u64,
+    pub(super) max_bytes: u64,
 }
 
 impl Run {
@@ -124,7 +124,7 @@ impl Run {
     ) -> Result<u64, String> {
         let (mut read, mut asked, mut number, mut failed) = (0_u64, 0_u64, 0_u64, None);
         loop {
-            while failed.is_none() && asked < self.most_bytes && started.elapsed() < self.time {
+            while failed.is_none() && asked < self.max_bytes && started.elapsed() < self.time {
                 if source.in_flight() >= source.capacity() {
                     break;
                 }
@@ -212,7 +212,7 @@ mod tests {
         for way in Way::ALL.into_iter().filter(|way| (!way.ring || ring) && (!way.direct || bytes.takes_direct())) {
             for (chunk_bytes, in_flight) in [(64 << 10, 128), (1 << 20, 1), (1 << 20, 8)] {
                 let run =
-                    Run { way, chunk_bytes, in_flight, rings: 2, time: Duration::from_millis(5), most_bytes: u64::MAX };
+                    Run { way, chunk_bytes, in_flight, rings: 2, time: Duration::from_millis(5), max_bytes: u64::MAX };
                 let rate = run.rate(&bytes, &mut scratch).expect("reads");
                 assert!(rate > 1e6, "{run:?}: {rate}");
             }

@@ -14,7 +14,7 @@ const SHARE_OF_ALL: f64 = 0.65;
 const FINALIST: f64 = 0.85;
 const FINALISTS: usize = 5;
 /// What is in flight has to land before a run is over. No run is made for which that would take this share of the time.
-const MOST_LANDING: f64 = 0.05;
+const MAX_DRAIN_SHARE: f64 = 0.05;
 
 /// A combination, and what it gave so far.
 struct Entry {
@@ -65,13 +65,13 @@ pub(super) fn read(roofline: &mut Roofline, bytes: &Bytes, scratch: &mut Scratch
 
 fn combinations(roofline: &Roofline, bytes: &Bytes, scratch: &Scratch) -> Vec<Entry> {
     let refused = |way: &Way| roofline.refused.iter().any(|(refused, _)| refused == way);
-    let most = (scratch.byte_len() as u64).min(bytes.total());
+    let max = (scratch.byte_len() as u64).min(bytes.total());
     let rings = roofline.cpus;
     let mut entries = Vec::new();
     for way in Way::ALL.into_iter().filter(|way| !refused(way)) {
         for chunk_bytes in CHUNKS {
-            for in_flight in DEPTHS.into_iter().filter(|&depth| depth as u64 * chunk_bytes <= most) {
-                let run = Run { way, chunk_bytes, in_flight, rings, time: Duration::ZERO, most_bytes: u64::MAX };
+            for in_flight in DEPTHS.into_iter().filter(|&depth| depth as u64 * chunk_bytes <= max) {
+                let run = Run { way, chunk_bytes, in_flight, rings, time: Duration::ZERO, max_bytes: u64::MAX };
                 entries.push(Entry { run, rates: Vec::new() });
             }
         }
@@ -121,7 +121,7 @@ impl Reader<'_> {
     fn read(&mut self, entry: &mut Entry) {
         let run = entry.run;
         let landing = entry.bytes_in_flight() as f64 / self.fastest;
-        let too_slow = self.fastest > 0.0 && landing > self.budget.as_secs_f64() * MOST_LANDING;
+        let too_slow = self.fastest > 0.0 && landing > self.budget.as_secs_f64() * MAX_DRAIN_SHARE;
         if too_slow || self.failures.iter().any(|(way, _)| *way == run.way) {
             return;
         }

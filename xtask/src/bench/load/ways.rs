@@ -71,7 +71,7 @@ pub(super) const HALVES: &[Way] = &[
 
 /// The time to the first tensor of a checkpoint that is only opened.
 pub(super) const FIRSTS: &[Way] = &[
-    way("auto", "floodtide, Loader::open", Role::Auto, Program::Rust("first", "auto")),
+    way("auto", "floodtide, Loader::map", Role::Auto, Program::Rust("first", "auto")),
     way("safetensors", "safetensors, crate", Role::PeerMapped, Program::Rust("first", "safetensors")),
     way(
         "safetensors-shard",

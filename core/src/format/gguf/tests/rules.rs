@@ -29,7 +29,7 @@ fn the_start() {
     }
     for len in 0..24 {
         let error = parse_whole(&Draft::new().header()[..len]).expect_err("cut off");
-        assert!(matches!(error, GgufError::PastEnd { place: Place::Start, .. }), "{len}: {error}");
+        assert!(matches!(error, GgufError::PastEnd { position: HeaderPosition::Start, .. }), "{len}: {error}");
     }
 }
 
@@ -42,7 +42,7 @@ fn counts() {
     let error = refused(|draft| draft.tensor_count = Some(i64::MAX));
     assert!(matches!(error, GgufError::Counts { tensors, keys: 0, .. } if tensors == i64::MAX as u64), "{error}");
     let error = refused(|draft| (draft.tensor_count, draft.key_count) = (Some(2), Some(1)));
-    assert_eq!(error, GgufError::Counts { tensors: 2, keys: 1, least: 62, file_len: 24 });
+    assert_eq!(error, GgufError::Counts { tensors: 2, keys: 1, min: 62, file_len: 24 });
     // So many bytes are there, but no key and no tensor in them.
     let mut file = Draft { tensor_count: Some(2), key_count: Some(1), ..Draft::new() }.header();
     file.resize(24 + 62, 0);
@@ -62,7 +62,7 @@ fn keys() {
     let twice = refused(|draft| ["k", "l", "k"].into_iter().for_each(|key| draft.key(key, 0, &[1])));
     assert_eq!(twice, GgufError::DuplicateKey { key: "k".to_string() });
     let claimed = refused(|draft| draft.raw_key(&[&100_u64.to_le_bytes()[..], &[b'k'; 20]].concat()));
-    assert_eq!(claimed, GgufError::PastEnd { place: Place::Key(0), at: 32, needed: 100, file_len: 52 });
+    assert_eq!(claimed, GgufError::PastEnd { position: HeaderPosition::Key(0), at: 32, needed: 100, file_len: 52 });
 }
 
 #[test]
@@ -75,9 +75,9 @@ fn values() {
         assert_eq!(unknown, GgufError::UnknownElementType { key: key(), id });
     }
     assert_eq!(refused(|draft| draft.key("k", 9, &array(9, &[]))), GgufError::NestedArray { key: key() });
-    let place = || Place::Value(key());
+    let position = || HeaderPosition::Value(key());
     // At 24 the counts end, at 33 the key, at 37 its type.
-    let past = |at, needed, file_len| GgufError::PastEnd { place: place(), at, needed, file_len };
+    let past = |at, needed, file_len| GgufError::PastEnd { position: position(), at, needed, file_len };
     assert_eq!(refused(|draft| draft.key("k", 10, &[0; 7])), past(37, 8, 44));
     assert_eq!(refused(|draft| draft.key("k", 8, &3_u64.to_le_bytes())), past(45, 3, 45));
     assert_eq!(refused(|draft| draft.key("k", 8, &u64::MAX.to_le_bytes())), past(45, u64::MAX, 45));
@@ -119,7 +119,7 @@ fn names() {
     let twice = refused(|draft| ["t", "s", "t"].into_iter().for_each(|name| draft.tensor(name, &[1], 0)));
     assert_eq!(twice, GgufError::DuplicateName { name: t() });
     let past = refused(|draft| draft.raw_tensor(&[&63_u64.to_le_bytes()[..], &[b'n'; 20]].concat()));
-    assert_eq!(past, GgufError::PastEnd { place: Place::Name(0), at: 32, needed: 63, file_len: 52 });
+    assert_eq!(past, GgufError::PastEnd { position: HeaderPosition::Name(0), at: 32, needed: 63, file_len: 52 });
 }
 
 #[test]
@@ -156,7 +156,10 @@ fn shapes() {
         file.resize(file.len().max(24 + 24), 0);
         let error = parse_whole(&file).expect_err("cut off");
         if len >= 24 {
-            assert!(matches!(&error, GgufError::PastEnd { place: Place::Tensor(name), .. } if name == "t"), "{error}");
+            assert!(
+                matches!(&error, GgufError::PastEnd { position: HeaderPosition::Tensor(name), .. } if name == "t"),
+                "{error}"
+            );
         }
     }
 }
@@ -228,5 +231,8 @@ fn headers_end_where_no_real_one_does() {
     assert_eq!(needs(0, MAX_HEADER_BYTES - 48, MAX_HEADER_BYTES as usize + 100), Err(too_large));
     let counts = Draft { tensor_count: Some(1 << 30), ..Draft::new() }.header();
     assert_eq!(parse(&counts, 1 << 40).unwrap_err(), GgufError::HeaderTooLarge { end: 24 + 8 + 24 * ((1 << 30) - 1) });
-    assert_eq!(parse(&[], 0).unwrap_err(), GgufError::PastEnd { place: Place::Start, at: 0, needed: 4, file_len: 0 });
+    assert_eq!(
+        parse(&[], 0).unwrap_err(),
+        GgufError::PastEnd { position: HeaderPosition::Start, at: 0, needed: 4, file_len: 0 }
+    );
 }

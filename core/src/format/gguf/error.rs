@@ -39,10 +39,10 @@ pub enum GgufError {
     NegativeCount { what: &'static str, count: i64 },
     /// More keys and tensors than the file has room for.
     #[error(
-        "the header claims {tensors} tensors and {keys} metadata values, which take {least} bytes at least, but the file has \
+        "the header claims {tensors} tensors and {keys} metadata values, which take {min} bytes at least, but the file has \
          {file_len}; it is cut off or damaged"
     )]
-    Counts { tensors: u64, keys: u64, least: u128, file_len: u64 },
+    Counts { tensors: u64, keys: u64, min: u128, file_len: u64 },
     /// A header beyond every real one.
     #[error(
         "the header goes on to byte {end} at least, but at most {MAX_HEADER_BYTES} bytes are read of one; the file is damaged"
@@ -50,10 +50,10 @@ pub enum GgufError {
     HeaderTooLarge { end: u64 },
     /// The file ends within its header.
     #[error(
-        "{place} takes {needed} bytes from byte {at} on, but the file has only {file_len}; it is cut off or damaged: \
+        "{position} takes {needed} bytes from byte {at} on, but the file has only {file_len}; it is cut off or damaged: \
          fetch it again"
     )]
-    PastEnd { place: Place, at: u64, needed: u64, file_len: u64 },
+    PastEnd { position: HeaderPosition, at: u64, needed: u64, file_len: u64 },
     /// A key without a character.
     #[error("metadata key number {number} is empty; the file is damaged or was written wrongly")]
     EmptyKey { number: u64 },
@@ -171,7 +171,7 @@ pub enum GgufError {
 /// A part of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum HeaderPosition {
     /// Magic, version and counts.
     Start,
     /// A key of the metadata, counted from 0.
@@ -184,7 +184,7 @@ pub enum Place {
     Tensor(String),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for HeaderPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start => f.write_str("the start of the header"),

@@ -1,4 +1,4 @@
-//! What can be wrong with a store: one variant a rule, so that a test can name the rule it breaks.
+//! What can be wrong with a ServerlessLLM checkpoint: one variant a rule, so that a test can name the rule it breaks.
 
 use super::{Dialect, partition_name};
 use crate::dtype::DType;
@@ -13,7 +13,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
-pub enum StoreError {
+pub enum ServerlessLlmError {
     /// Not the JSON that the format asks for.
     #[error("the index is not the JSON expected, an object of records: {message}; it is damaged or of another format")]
     Json { message: String },

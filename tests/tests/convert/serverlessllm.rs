@@ -1,11 +1,11 @@
-//! Conversions of ServerlessLLM stores of any layout, in both dialects, whose tensors may be the same bytes.
+//! Conversions of ServerlessLLM checkpoints of any layout, in both dialects, whose tensors may be the same bytes.
 
 use floodtide::convert::{Converter, Split};
 use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide::{Loader, StreamOptions};
 use floodtide_tests::checkpoint::folder;
-use floodtide_tests::store_reader;
-use floodtide_tests::store_writer::{stores, write};
+use floodtide_tests::serverlessllm_reader;
+use floodtide_tests::serverlessllm_writer::{stores, write};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ proptest! {
         let filled = store.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
         let split = if filled >= 2 { Split::Files(NonZeroU32::new(files).expect("some")) } else { Split::Usual };
         let converted = to(SERVERLESSLLM).split(split).convert(at("in"), at("store")).expect("converts");
-        let found = store_reader::read(&at("store"));
+        let found = serverlessllm_reader::read(&at("store"));
         prop_assert!(found.iter().map(|(name, tensor)| (name.clone(), tensor.bytes.clone())).eq(all.clone()));
         let mut records: Vec<u64> =
             found.values().filter(|tensor| !tensor.bytes.is_empty()).map(|tensor| tensor.offset).collect();

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// A place for the output: a name in a folder that is there.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct OutputPath {
     /// As it was given.
     pub(super) path: PathBuf,
     /// The folder in which it is to be, resolved, and open.
@@ -24,7 +24,7 @@ pub(super) struct Place {
     force: bool,
 }
 
-impl Place {
+impl OutputPath {
     /// Checks the place `path`, which no file of `sources` may be in. With `force`, a checkpoint may be there that is to be replaced.
     pub(super) fn check(path: &Path, sources: &[PathBuf], force: bool) -> Result<Self, Error> {
         let owned = || path.to_owned();
@@ -47,13 +47,13 @@ impl Place {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent_file = rustix::fs::open(&parent, flags, Mode::empty());
         let parent_file = File::from(parent_file.map_err(|e| io(given, "open the output's folder")(e.into()))?);
-        let place = Self { path: owned(), parent, parent_file, name, force };
-        let resolved = place.resolved();
+        let output = Self { path: owned(), parent, parent_file, name, force };
+        let resolved = output.resolved();
         if fs::symlink_metadata(&resolved).is_ok() && sources.iter().any(|source| lies_in(source, &resolved)) {
             return Err(OutputError::IsSource { path: owned() }.into());
         }
-        place.replaces()?;
-        Ok(place)
+        output.replaces()?;
+        Ok(output)
     }
 
     /// Whether there is something now that is to be replaced, and may be.
@@ -136,7 +136,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn refusal(path: &Path, sources: &[PathBuf], force: bool) -> OutputError {
-        match Place::check(path, sources, force) {
+        match OutputPath::check(path, sources, force) {
             Err(Error::Output(error)) => error,
             other => panic!("{other:?}"),
         }
@@ -165,9 +165,9 @@ mod tests {
     fn a_new_name_in_a_folder_that_is_there_will_do() {
         let folder = tempfile::tempdir().expect("a folder");
         for path in [folder.path().join("out"), folder.path().join("out/"), folder.path().join("./out")] {
-            let place = Place::check(&path, &[], false).expect("free");
-            assert_eq!((place.name.to_str(), place.replaces().expect("may be")), (Some("out"), false));
-            assert_eq!(place.resolved(), fs::canonicalize(folder.path()).expect("there").join("out"));
+            let output = OutputPath::check(&path, &[], false).expect("free");
+            assert_eq!((output.name.to_str(), output.replaces().expect("may be")), (Some("out"), false));
+            assert_eq!(output.resolved(), fs::canonicalize(folder.path()).expect("there").join("out"));
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         let missing = folder.path().join("missing/out");
         assert!(matches!(refusal(&missing, &[], false), OutputError::NoParent { path } if path.ends_with("missing")));
         fs::write(folder.path().join("file"), b"").expect("writes");
-        let below_a_file = Place::check(&folder.path().join("file/out"), &[], false).expect_err("no folder");
+        let below_a_file = OutputPath::check(&folder.path().join("file/out"), &[], false).expect_err("no folder");
         assert!(matches!(below_a_file, Error::Io { .. }), "{below_a_file}");
     }
 
@@ -202,11 +202,11 @@ mod tests {
             assert!(matches!(refusal(&at(name), &[], false), OutputError::Exists { .. }), "{name}");
         }
         for name in ["empty", "model"] {
-            let place = Place::check(&at(name), &[], true).expect("replaceable");
-            assert!(place.replaces().expect("replaceable"), "{name}");
+            let output = OutputPath::check(&at(name), &[], true).expect("replaceable");
+            assert!(output.replaces().expect("replaceable"), "{name}");
             // Something is put there meanwhile.
             fs::create_dir(at(name).join("photos")).expect("makes");
-            assert!(place.replaces().is_err(), "{name}");
+            assert!(output.replaces().is_err(), "{name}");
         }
         for (name, expected) in [
             ("other", "without a checkpoint"),
@@ -245,6 +245,6 @@ mod tests {
                 assert!(matches!(refusal, OutputError::IsSource { .. }), "{out} of {source}: {refusal}");
             }
         }
-        assert!(Place::check(&at("model/new"), &[at("model/model.safetensors")], false).is_ok(), "beside it");
+        assert!(OutputPath::check(&at("model/new"), &[at("model/model.safetensors")], false).is_ok(), "beside it");
     }
 }

@@ -1,11 +1,11 @@
-//! A ServerlessLLM store, read by the rules of its layout and nothing else: independent of the code under test.
+//! A ServerlessLLM checkpoint, read by the rules of its layout and nothing else: independent of the code under test.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A tensor of a store.
+/// A tensor of a ServerlessLLM checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// As the index has it.
@@ -24,7 +24,7 @@ pub fn partitions(folder: &Path) -> Vec<u64> {
     lengths.map(|metadata| metadata.len()).collect()
 }
 
-/// All tensors of a store in the original dialect.
+/// All tensors of a ServerlessLLM checkpoint in the original dialect.
 ///
 /// # Panics
 /// When it breaks a rule: a record that crosses a partition's end or is not aligned, strides that are not contiguous.

@@ -1,4 +1,4 @@
-//! ServerlessLLM stores of any layout, written here without floodtide's code, and what is in them.
+//! ServerlessLLM checkpoints of any layout, written here without floodtide's code, and what is in them.
 
 use floodtide_core::DType;
 use proptest::prelude::*;
@@ -15,9 +15,9 @@ const DTYPES: [(&str, &str, DType); 5] = [
     ("torch.int16", "i16", DType::I16),
 ];
 
-/// A store to be written.
+/// A ServerlessLLM checkpoint to be written.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct ServerlessLlmData {
     /// Index of the dtype, rows, columns, and how many more names the same bytes have.
     pub tensors: Vec<(usize, u64, u64, usize)>,
     /// When a new partition begins.
@@ -27,16 +27,16 @@ pub struct Store {
 }
 
 /// Any store.
-pub fn stores() -> impl Strategy<Value = Store> {
+pub fn stores() -> impl Strategy<Value = ServerlessLlmData> {
     let columns = prop_oneof![4 => 0_u64..50, 2 => 0_u64..3000, 1 => 10_000_u64..40_000];
     let ties = prop_oneof![3 => Just(0_usize), 1 => 1_usize..3];
     let tensors = prop::collection::vec((0..DTYPES.len(), 1_u64..12, columns, ties), 1..10);
     let limit = prop_oneof![Just(1_u64), 10_000_u64..2_000_000, Just(10 << 30)];
-    (tensors, limit, any::<bool>()).prop_map(|(tensors, limit, tensora)| Store { tensors, limit, tensora })
+    (tensors, limit, any::<bool>()).prop_map(|(tensors, limit, tensora)| ServerlessLlmData { tensors, limit, tensora })
 }
 
-/// Writes the store, and returns what is in it by name. The tied ones of `t3` are `t3.1` and so on.
-pub fn write(folder: &Path, store: &Store) -> BTreeMap<String, Vec<u8>> {
+/// Writes the checkpoint, and returns what is in it by name. The tied ones of `t3` are `t3.1` and so on.
+pub fn write(folder: &Path, store: &ServerlessLlmData) -> BTreeMap<String, Vec<u8>> {
     let (mut partitions, mut index, mut all) = (vec![Vec::new()], serde_json::Map::new(), BTreeMap::new());
     for (number, &(dtype, rows, columns, ties)) in store.tensors.iter().enumerate() {
         let (torch, short, dtype) = DTYPES[dtype];
