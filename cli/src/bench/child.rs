@@ -3,7 +3,7 @@
 
 use super::Checkpoint;
 use super::roofline::{Pattern, Reader};
-use super::way::{Loaded, Way};
+use super::subject::{Loaded, Subject};
 use crate::args::BenchOneArgs;
 use crate::output::{self, Failure};
 use floodtide::Loader;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Work {
-    Load(Way),
+    Load(Subject),
     Roofline(Pattern),
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn run_one(args: &BenchOneArgs) -> Result<(), Failure> {
     let request = serde_json::from_reader(io::stdin().lock());
     let request: Request = request.map_err(|error| Failure::BadRequest(format!("what to measure: {error}")))?;
     let measured = match request.work {
-        Work::Load(way) => measure(way, &args.path, &request),
+        Work::Load(subject) => measure(subject, &args.path, &request),
         Work::Roofline(pattern) => {
             let reader = Reader::new(&request.files, pattern);
             let timed = reader.and_then(|mut reader| time(|| reader.read()));
@@ -81,8 +81,8 @@ fn time<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(Measured, T), E> {
     Ok((measured, done))
 }
 
-fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String> {
-    if way == Way::StdRead {
+fn measure(subject: Subject, path: &Path, request: &Request) -> Result<Measured, String> {
+    if subject == Subject::StdRead {
         let bytes: u64 = request.files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         let memory = floodtide::probe::memory_limit();
         if bytes > memory.available {
@@ -91,7 +91,7 @@ fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String>
         }
     }
     let (mut measured, loaded) = time(|| -> Result<Loaded, String> {
-        let loaded = way.load(path, &request.files)?;
+        let loaded = subject.load(path, &request.files)?;
         loaded.touch();
         Ok(loaded)
     })?;

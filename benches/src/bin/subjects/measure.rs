@@ -1,4 +1,4 @@
-//! How a load is timed: `benches/peers/common.py` does the same for Python.
+//! How a load is timed: `benches/baselines/common.py` does the same for Python.
 
 use crate::explain;
 use rustix::time::{ClockId, clock_gettime};

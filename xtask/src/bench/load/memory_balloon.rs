@@ -4,25 +4,25 @@
 //! So that no load pays for how long the ones before it took, a program holds memory until the last
 //! step of the preparation ends it.
 
-use super::ways::program;
+use super::subjects::program;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 /// A process that holds memory. It ends when this process ends.
-pub(super) struct Ballast(Child);
+pub(super) struct MemoryBalloon(Child);
 
-impl Ballast {
+impl MemoryBalloon {
     /// Holds that much memory, but at most two fifths of what is available.
     pub(super) fn hold(bytes: u64) -> Result<Self, String> {
         let bytes = bytes.min(available() / 5 * 2);
         let mut hold = Command::new(program());
         hold.args(["hold", &bytes.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut ballast = Self(hold.spawn().map_err(|error| format!("memory cannot be held: {error}"))?);
+        let mut balloon = Self(hold.spawn().map_err(|error| format!("memory cannot be held: {error}"))?);
         let mut line = String::new();
-        let ready = ballast.0.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
+        let ready = balloon.0.stdout.take().map(|out| BufReader::new(out).read_line(&mut line));
         match ready {
-            Some(Ok(1..)) => Ok(ballast),
+            Some(Ok(1..)) => Ok(balloon),
             _ => Err("memory cannot be held".to_owned()),
         }
     }
@@ -33,7 +33,7 @@ impl Ballast {
     }
 }
 
-impl Drop for Ballast {
+impl Drop for MemoryBalloon {
     fn drop(&mut self) {
         // It may have ended already. Its id stays valid until it is waited for.
         let _ = self.0.kill();

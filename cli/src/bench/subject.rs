@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A way to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub(super) enum Way {
+pub(super) enum Subject {
     By(Backend),
     /// The backend that floodtide chooses.
     Auto,
@@ -19,7 +19,7 @@ pub(super) enum Way {
     PlainMmap,
 }
 
-impl Way {
+impl Subject {
     pub(super) fn all() -> Vec<Self> {
         let backends = backends().into_iter().map(Self::By);
         backends.chain([Self::Auto, Self::StdRead, Self::PlainMmap]).collect()
@@ -27,12 +27,12 @@ impl Way {
 
     /// These backends, or all if none is named, and what they are compared with.
     pub(super) fn chosen(backends: &[BackendArg]) -> Vec<Self> {
-        let named = |way: &Self| match way {
+        let named = |subject: &Self| match subject {
             Self::By(backend) => backends.iter().any(|named| named.backend() == Some(*backend)),
             Self::Auto => backends.contains(&BackendArg::AUTO),
             Self::StdRead | Self::PlainMmap => true,
         };
-        Self::all().into_iter().filter(|way| backends.is_empty() || named(way)).collect()
+        Self::all().into_iter().filter(|subject| backends.is_empty() || named(subject)).collect()
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -63,18 +63,18 @@ impl Way {
     }
 }
 
-impl From<Way> for String {
-    fn from(way: Way) -> Self {
-        way.name().to_owned()
+impl From<Subject> for String {
+    fn from(subject: Subject) -> Self {
+        subject.name().to_owned()
     }
 }
 
-impl TryFrom<String> for Way {
+impl TryFrom<String> for Subject {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        let way = Self::all().into_iter().find(|way| way.name() == name);
-        way.ok_or_else(|| format!("there is no way \"{name}\""))
+        let subject = Self::all().into_iter().find(|subject| subject.name() == name);
+        subject.ok_or_else(|| format!("there is no way \"{name}\""))
     }
 }
 
@@ -107,15 +107,16 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_their_ways() {
-        for way in Way::all() {
-            assert_eq!(Way::try_from(String::from(way)), Ok(way));
+        for subject in Subject::all() {
+            assert_eq!(Subject::try_from(String::from(subject)), Ok(subject));
         }
     }
 
     #[test]
     fn what_is_compared_with_is_always_there() {
-        let names = |backends: &[BackendArg]| Way::chosen(backends).into_iter().map(Way::name).collect::<Vec<_>>();
+        let names =
+            |backends: &[BackendArg]| Subject::chosen(backends).into_iter().map(Subject::name).collect::<Vec<_>>();
         assert_eq!(names(&[BackendArg::AUTO, BackendArg::of(PREAD)]), ["pread", "auto", "std::fs::read", "plain mmap"]);
-        assert_eq!(names(&[]).len(), Way::all().len());
+        assert_eq!(names(&[]).len(), Subject::all().len());
     }
 }

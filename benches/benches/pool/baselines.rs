@@ -9,7 +9,7 @@ const LIMIT: usize = 8 << 30;
 const PAGE: usize = 4096;
 
 /// A pool, or what is used instead of one. Several threads borrow from the same one, unless it is for a single thread.
-pub(crate) trait Contender: Default {
+pub(crate) trait Baseline: Default {
     /// As it is called in the results.
     const NAME: &'static str;
     type Buffer<'p>
@@ -58,7 +58,7 @@ impl Default for Floodtide {
     }
 }
 
-impl Contender for Floodtide {
+impl Baseline for Floodtide {
     const NAME: &'static str = "floodtide";
     type Buffer<'p> = PoolBuffer;
 
@@ -93,7 +93,7 @@ impl Default for ZeropoolAlloc {
     }
 }
 
-impl Contender for ZeropoolAlloc {
+impl Baseline for ZeropoolAlloc {
     const NAME: &'static str = "zeropool alloc";
     type Buffer<'p> = zeropool::Buf<'p>;
 
@@ -128,7 +128,7 @@ impl ZeropoolUninit {
     }
 }
 
-impl Contender for ZeropoolUninit {
+impl Baseline for ZeropoolUninit {
     const NAME: &'static str = "zeropool alloc_uninit";
     type Buffer<'p> = zeropool::BufUninit<'p>;
 
@@ -164,7 +164,7 @@ impl Default for Lifeguard {
     }
 }
 
-impl Contender for Lifeguard {
+impl Baseline for Lifeguard {
     const NAME: &'static str = "lifeguard";
     type Buffer<'p> = lifeguard::Recycled<'p, Vec<u8>>;
 
@@ -193,7 +193,7 @@ impl Default for ObjectPool {
     }
 }
 
-impl Contender for ObjectPool {
+impl Baseline for ObjectPool {
     const NAME: &'static str = "object-pool";
     type Buffer<'p> = object_pool::Reusable<'p, Vec<u8>>;
 
@@ -231,7 +231,7 @@ impl Default for Opool {
     }
 }
 
-impl Contender for Opool {
+impl Baseline for Opool {
     const NAME: &'static str = "opool";
     type Buffer<'p> = opool::RefGuard<'p, EmptyVecs, Vec<u8>>;
 
@@ -255,7 +255,7 @@ impl Contender for Opool {
 #[derive(Default)]
 pub(crate) struct ShardedSlab(sharded_slab::Pool<Vec<u8>>);
 
-impl Contender for ShardedSlab {
+impl Baseline for ShardedSlab {
     const NAME: &'static str = "sharded-slab";
     type Buffer<'p> = sharded_slab::pool::RefMut<'p, Vec<u8>>;
 
@@ -286,7 +286,7 @@ impl Contender for ShardedSlab {
 #[derive(Debug, Default)]
 pub(crate) struct BytesMut;
 
-impl Contender for BytesMut {
+impl Baseline for BytesMut {
     const NAME: &'static str = "BytesMut::with_capacity";
     type Buffer<'p> = bytes::BytesMut;
 
@@ -312,7 +312,7 @@ impl Contender for BytesMut {
 #[derive(Debug, Default)]
 pub(crate) struct VecAlloc;
 
-impl Contender for VecAlloc {
+impl Baseline for VecAlloc {
     const NAME: &'static str = "Vec::with_capacity";
     type Buffer<'p> = Vec<u8>;
 

@@ -1,17 +1,17 @@
-//! The peers' libraries, in a virtual environment in the target folder.
+//! The baselines' libraries, in a virtual environment in the target folder.
 
 use crate::tools::{root, run, target};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-const REQUIREMENTS: &str = "benches/peers/requirements.txt";
-const NEXT: &str = "benches/peers/requirements-next.txt";
+const REQUIREMENTS: &str = "benches/baselines/requirements.txt";
+const NEXT: &str = "benches/baselines/requirements-next.txt";
 
 /// The environment, or why there is none.
-pub(super) struct Peers(Result<PathBuf, String>);
+pub(super) struct Baselines(Result<PathBuf, String>);
 
-impl Peers {
+impl Baselines {
     /// Installs the environment unless it is there; without `install`, takes only what is there.
     pub(super) fn set_up(install: bool) -> Self {
         let folder = target().join("bench/venv");
@@ -24,7 +24,7 @@ impl Peers {
         if !install {
             return Self(Err("the libraries are not installed, and a quick run does not install them".to_owned()));
         }
-        println!("Installing the peers' libraries (a few minutes, 5 GB of disk) ...");
+        println!("Installing the baselines' libraries (a few minutes, 5 GB of disk) ...");
         let pip = folder.join("bin/pip");
         let install = || {
             let _ = fs::remove_dir_all(&folder);

@@ -6,15 +6,15 @@
 //! ways small FOLDER           many loads of little, against std::fs::read
 //! ways plan FOLDER            open and plan, without a load
 //! ways per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
-//! ways prepare …, ways hold …  see `prepare` and `ballast`
+//! ways prepare …, ways hold …  see `prepare` and `balloon`
 //! ```
 //!
-//! Peers in Python are in `benches/peers`, and measure in the same way.
+//! Peers in Python are in `benches/baselines`, and measure in the same way.
 
-mod ballast;
 mod first;
 mod load;
 mod measure;
+mod memory_balloon;
 mod prepare;
 mod repeated;
 
@@ -30,14 +30,14 @@ fn main() -> ExitCode {
         ["small", folder] => repeated::small(Path::new(folder)),
         ["plan", folder] => repeated::plan(Path::new(folder)),
         ["per-tensor", many, few] => repeated::per_tensor(Path::new(many), Path::new(few)),
-        ["hold", bytes] => ballast::hold(bytes),
-        ["prepare", state, ballast, ref files @ ..] => prepare::run(state, ballast, files),
+        ["hold", bytes] => memory_balloon::hold(bytes),
+        ["prepare", state, balloon, ref files @ ..] => prepare::run(state, balloon, files),
         _ => Err("there is no such way; the top of main.rs lists them".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("ways: {why}");
+            eprintln!("subjects: {why}");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-"""How a load is timed: benches/src/bin/ways/measure.rs does the same for Rust.
+"""How a load is timed: benches/src/bin/subjects/measure.rs does the same for Rust.
 
 A script imports its library first, which is not timed, and calls `run` with a function that loads the files and returns all tensors.
 The page cache and the memory are prepared last, by the command in BENCH_PREPARE.

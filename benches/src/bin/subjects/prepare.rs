@@ -3,15 +3,15 @@
 //! `cold` drops the files from the page cache, `warm` reads them into it, `half` leaves the first half of each. Only these files are
 //! dropped: without the switch that drops everything, the code of libraries stays where it is, which would be read again in the middle of a load.
 //!
-//! Last of all the memory of the ballast is set free, a process of that number; `-` is none.
+//! Last of all the memory of the memory balloon is set free, a process of that number; `-` is none.
 
-use crate::ballast::set_free;
+use crate::memory_balloon::set_free;
 use floodtide::probe::resident_share;
 use rustix::fs::{Advice as FileAdvice, fadvise};
 use std::fs::{self, File};
 use std::io::{self, Read};
 
-pub(crate) fn run(state: &str, ballast: &str, files: &[&str]) -> Result<(), String> {
+pub(crate) fn run(state: &str, balloon: &str, files: &[&str]) -> Result<(), String> {
     for path in files {
         let file = File::open(path).map_err(|error| format!("{path}: {error}"))?;
         match state {
@@ -32,7 +32,7 @@ pub(crate) fn run(state: &str, ballast: &str, files: &[&str]) -> Result<(), Stri
             return Err(format!("{path}: asked to be {state}, but {:.0} % of it is cached", share * 100.0));
         }
     }
-    if ballast == "-" { Ok(()) } else { set_free(ballast) }
+    if balloon == "-" { Ok(()) } else { set_free(balloon) }
 }
 
 fn drop_from_cache(file: &File) -> io::Result<()> {
@@ -49,7 +49,7 @@ fn drop_from_cache(file: &File) -> io::Result<()> {
 }
 
 fn warm(file: &File) -> io::Result<()> {
-    // The kernel may take some back at once while it makes room for the ballast's huge pages.
+    // The kernel may take some back at once while it makes room for the memory balloon's huge pages.
     for _ in 0..40 {
         read(file, u64::MAX)?;
         if resident_share(file).is_none_or(|share| share == 1.0) {
