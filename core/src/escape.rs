@@ -67,6 +67,8 @@ fn escape(c: char) -> heapless::String<12> {
         '\n' => shown.write_str("\\n"),
         '\r' => shown.write_str("\\r"),
         '\t' => shown.write_str("\\t"),
+        // A byte that is not Unicode, as local storage writes it in a name.
+        '\u{10ff00}'..='\u{10ffff}' => write!(shown, "\\x{:02x}", u32::from(c) & 0xff),
         c if c.is_control() || is_layout_override(c) => write!(shown, "\\u{{{:x}}}", u32::from(c)),
         c => shown.write_char(c),
     };

@@ -172,7 +172,7 @@ pub trait ReadSource {
     /// that. Never waits for a read.
     fn flush(&mut self) {}
 
-    /// WorkerState until at least one read in flight has completed, and passes on all that have.
+    /// Waits until at least one read in flight has completed, and passes on all that have.
     ///
     /// # Errors
     /// When no completion can come any more; the buffers in flight stay with the source.

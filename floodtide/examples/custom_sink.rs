@@ -68,7 +68,7 @@ impl DeviceSink {
         self.shut_down()
     }
 
-    /// WorkerState until the device has carried out its queue.
+    /// Waits until the device has carried out its queue.
     fn shut_down(&mut self) -> DeviceMemory {
         self.queue = None;
         self.device.take().and_then(|device| device.join().ok()).unwrap_or_default()

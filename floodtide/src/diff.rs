@@ -66,7 +66,7 @@ pub enum Change {
         shapes: [Vec<u64>; 2],
     },
     /// Its bytes are others.
-    FileKind {
+    Content {
         /// From the first byte that differs to the last, counted from the tensor's start.
         range: Range<u64>,
         /// How many bytes in it differ.
@@ -228,7 +228,7 @@ impl Side {
         Ok(Self { stream: loader.stream(path)?, filled: None, parts: Vec::new(), at: 0 })
     }
 
-    /// WorkerState for the next bytes when those that are there have been looked at.
+    /// Waits for the next bytes when those that are there have been looked at.
     fn fill(&mut self) -> Result<(), Error> {
         while self.parts.last().is_none_or(|(_, _, bytes)| bytes.len() == self.at) {
             self.at = 0;

@@ -228,15 +228,13 @@ impl Load {
         self.task.as_ref().is_none_or(|task| !task.is_active())
     }
 
-    /// Calls the progress function, if there is one.
+    /// What cancels it while another thread waits for it.
     #[cfg(feature = "tokio")]
-    pub(crate) fn report_progress(&self) {
-        if let Some(task) = &self.task {
-            task.report_progress();
-        }
+    pub(crate) fn canceller(&self) -> Option<Canceller> {
+        self.task.as_ref().map(|task| Canceller(Arc::downgrade(task)))
     }
 
-    /// WorkerState for the end, reporting progress meanwhile.
+    /// Waits for the end, reporting progress meanwhile.
     ///
     /// # Errors
     /// What made the load fail.
@@ -264,6 +262,19 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
+            task.cancel();
+        }
+    }
+}
+
+/// Cancels a load, if it is still under way.
+#[cfg(feature = "tokio")]
+pub(crate) struct Canceller(std::sync::Weak<OwnedLoadTask>);
+
+#[cfg(feature = "tokio")]
+impl Canceller {
+    pub(crate) fn cancel(&self) {
+        if let Some(task) = self.0.upgrade() {
             task.cancel();
         }
     }

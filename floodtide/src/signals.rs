@@ -19,7 +19,7 @@ pub(crate) enum LoadMode {
 /// What is measured before a load.
 #[derive(Debug)]
 pub(crate) struct ProbeRequest {
-    pub(crate) purpose: LoadMode,
+    pub(crate) mode: LoadMode,
     pub(crate) backend: Option<Backend>,
     /// What tensors are aligned to at least.
     pub(crate) alignment: Alignment,
@@ -43,7 +43,7 @@ impl ProbeRequest {
         selected: &[TensorSlice],
         warnings: &mut Vec<String>,
     ) -> Result<(Signals, bool), Error> {
-        let lazy = matches!(self.purpose, LoadMode::Whole { access: Access::Map { resident: false }, .. });
+        let lazy = matches!(self.mode, LoadMode::Whole { access: Access::Map { resident: false }, .. });
         let demand = Demand::new(catalog, selected, self.alignment);
         let copied = if lazy { demand.copied_bytes } else { demand.selected_bytes };
         let little = is_small(copied, self.backend.filter(|_| !lazy));
@@ -51,7 +51,7 @@ impl ProbeRequest {
             files: Vec::with_capacity(files.len()),
             devices: Vec::new(),
             selected_bytes: demand.selected_bytes,
-            consumer: match self.purpose {
+            consumer: match self.mode {
                 LoadMode::Whole { .. } => Consumer::Whole,
                 LoadMode::Stream { .. } => Consumer::Stream,
             },
@@ -95,7 +95,7 @@ impl ProbeRequest {
                 requested: self.backend,
             });
         }
-        if let LoadMode::Stream { memory_alignment: Some(alignment) } = self.purpose {
+        if let LoadMode::Stream { memory_alignment: Some(alignment) } = self.mode {
             keep_to_memory(&mut signals, files, alignment as u64);
         }
         Ok((signals, little))
@@ -111,7 +111,7 @@ impl ProbeRequest {
     ) -> Result<Device, Error> {
         let storage = files.storage(number);
         let backends = storage.backends();
-        let maps = matches!(self.purpose, LoadMode::Whole { access: Access::Map { .. }, .. });
+        let maps = matches!(self.mode, LoadMode::Whole { access: Access::Map { .. }, .. });
         // A view is a view, whatever the storage calls it.
         let requested = match self.backend {
             Some(backend) if backends.contains(&backend) => Some(backend),

@@ -4,8 +4,8 @@
 //! kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound before anything is
 //! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
 
-use crate::split_buffer::{StableMemory, BufferSlice, SplitBuffer};
 use crate::arena_cache::ArenaMemory;
+use crate::split_buffer::{BufferSlice, SplitBuffer, StableMemory};
 use std::io;
 use std::ops::Range;
 

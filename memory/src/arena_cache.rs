@@ -2,8 +2,8 @@
 //! be zeroed and mapped one by one.
 
 use crate::limits;
-use crate::split_buffer::StableMemory;
 use crate::region::Region;
+use crate::split_buffer::StableMemory;
 use crate::sync::{Mutex, MutexGuard};
 use floodtide_core::Alignment;
 use std::io;
@@ -65,8 +65,9 @@ impl ArenaCache {
     /// # Errors
     /// When the system refuses the mapping.
     pub fn take(self: &Arc<Self>, bytes: usize) -> io::Result<ArenaMemory> {
-        let fits =
-            |region: &Region| (bytes..=bytes.saturating_mul(2).max(MIN_CACHE_BYTES as usize)).contains(&region.byte_len());
+        let fits = |region: &Region| {
+            (bytes..=bytes.saturating_mul(2).max(MIN_CACHE_BYTES as usize)).contains(&region.byte_len())
+        };
         let kept = {
             let mut kept = self.lock();
             let smallest = (0..kept.regions.len())

@@ -11,29 +11,29 @@ pub mod pool;
 pub mod sync;
 
 mod arena;
-#[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
-mod ledger;
+mod arena_cache;
 mod limits;
 mod numa;
-mod split_buffer;
 mod region;
 mod scratch;
-mod arena_cache;
+#[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
+mod slot_ledger;
+mod split_buffer;
 
 /// What loom's tests run. It is there under `--cfg loom` alone, and not part of the library.
 #[cfg(loom)]
 pub mod testing {
-    pub use crate::slot_ledger::SlotLedger;
     pub use crate::pool::magazine::{Magazine, Magazines};
+    pub use crate::slot_ledger::SlotLedger;
 }
 
 pub use arena::{Arena, ArenaChunk, FrozenArena};
+pub use arena_cache::{ArenaCache, ArenaMemory};
 pub use limits::{memory_limit, memory_limits, no_limit, resource_limit};
 pub use numa::node_of_caller;
-pub use split_buffer::{StableMemory, Landed, BufferSlice, SplitBuffer, StableBuffer};
 pub use region::{Region, lock_memory};
 pub use scratch::{ChunkBuffer, ScratchPool};
-pub use arena_cache::{ArenaMemory, ArenaCache};
+pub use split_buffer::{BufferSlice, Landed, SplitBuffer, StableBuffer, StableMemory};
 
 /// Compiles the example of the crate's README.
 #[cfg(doctest)]

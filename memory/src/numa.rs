@@ -24,8 +24,8 @@ fn current() -> Option<u32> {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
-    use crate::split_buffer::StableMemory;
     use crate::region::Region;
+    use crate::split_buffer::StableMemory;
     use floodtide_core::Alignment;
 
     #[test]

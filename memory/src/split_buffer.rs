@@ -2,7 +2,7 @@
 //!
 //! What [`SlotLedger`] keeps account of, here with the memory itself: an arena's, or a pool's buffer.
 
-use crate::ledger::SlotLedger;
+use crate::slot_ledger::SlotLedger;
 use crate::pool::PoolBuffer;
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
@@ -208,7 +208,8 @@ mod tests {
     #[test]
     fn a_piece_that_is_out_keeps_the_memory() {
         let pool = Pool::builder().limit(100_000).build();
-        let buffer = SplitBuffer::new(pool.get(10_000).expect("fits"), vec![0..10_000, 10_000..10_000]).expect("disjoint");
+        let buffer =
+            SplitBuffer::new(pool.get(10_000).expect("fits"), vec![0..10_000, 10_000..10_000]).expect("disjoint");
         let slice = buffer.take(0).expect("once");
         assert!(!buffer.freeze());
         assert!(buffer.into_memory().is_none());

@@ -85,7 +85,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
 
     // The memory, in huge pages where the system gives them.
     let len = plan.arena_bytes();
-    let memory = ArenaCache::unkept(len)?;
+    let memory = ArenaCache::allocate_uncached(len)?;
     let _ = memory.advise_huge_pages(len);
     let slots = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
     let arena = Arena::new(memory, len, slots)?;

@@ -12,7 +12,7 @@ pub trait EngineHandle {
     /// Runs `f` with the engine to itself.
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R;
 
-    /// WorkerState until the engine may have a read of a route to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called
+    /// Waits until the engine may have a read of a route to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called
     /// by a worker that has nothing in flight itself. May return early.
     fn wait_for_capacity(&self, route: RouteId);
 }
@@ -157,7 +157,7 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    /// WorkerState for a completion, and absorbs all that are there.
+    /// Waits for a completion, and absorbs all that are there.
     ///
     /// # Errors
     /// When the source can go on no more. What is in flight stays with it: it waits for that or leaks it when it is dropped.

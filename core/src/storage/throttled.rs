@@ -24,7 +24,7 @@ pub trait Timer: Debug + Clone + Send + Sync + 'static {
     /// Returns the time.
     fn now(&self) -> u64;
 
-    /// WorkerState until `time`. Returns false at once when time passes only while nobody waits, as in a simulator.
+    /// Waits until `time`. Returns false at once when time passes only while nobody waits, as in a simulator.
     fn sleep_until(&self, time: u64) -> bool;
 }
 
@@ -89,7 +89,7 @@ impl<T: Timer> Pace<T> {
         self.link.with(|link| link.schedule(now, bytes as u64))
     }
 
-    /// WorkerState out a request.
+    /// Waits out a request.
     fn request(&self, bytes: usize) {
         let due = self.schedule(bytes);
         self.timer.sleep_until(due);

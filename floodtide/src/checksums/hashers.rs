@@ -80,7 +80,7 @@ impl Hashers {
     /// Takes a buffer of a stream whose tensors are the files, by their numbers.
     pub(super) fn push(&self, filled: FilledBuffer<PoolBuffer>) {
         let filled = Arc::new(filled);
-        let segments = filled.segments().filter(|segment| !segment.bytes.is_empty()).map(|segment| {
+        let segments = filled.parts().filter(|segment| !segment.bytes.is_empty()).map(|segment| {
             let (file, offset, bytes) = (segment.tensor.file, segment.offset, segment.bytes);
             Arc::new(FileSegment { filled: Arc::clone(&filled), file, offset, bytes, taken: AtomicBool::new(false) })
         });

@@ -74,7 +74,7 @@ impl Pace {
         Ok(())
     }
 
-    /// WorkerState for all that is under way, and lets go of the files.
+    /// Waits for all that is under way, and lets go of the files.
     ///
     /// # Errors
     /// When the disk did not take what had been written.
@@ -103,7 +103,7 @@ impl UnsyncedRange {
         self.range.end - self.range.start
     }
 
-    /// WorkerState until the piece is on the disk, and drops it from the page cache.
+    /// Waits until the piece is on the disk, and drops it from the page cache.
     fn settle(&self) -> io::Result<()> {
         sync_range(&self.file, &self.range, WriteBack::Finish)?;
         // Whole pages; one that is written to again stays, as it is dirty.

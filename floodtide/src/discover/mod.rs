@@ -19,7 +19,7 @@ use crate::error::Error;
 use floodtide_core::format::{
     Claim, FORMATS, FileKind, Format, HeaderParser, IndexText, MAX_INDEX_BYTES, index_format, is_pickle_name,
 };
-use floodtide_core::storage::{Entry, EntryKind, OpenCheckpoint, StorageError, StorageFile};
+use floodtide_core::storage::{Entry, EntryKind, Opened, StorageError, StorageFile};
 use floodtide_memory::ArenaCache;
 use names::{folder_of, join, last_part};
 use std::sync::Arc;

@@ -3,10 +3,10 @@
 use super::{Input, Inspected, Loader, Planned};
 use crate::discover::discover;
 use crate::error::Error;
+#[cfg(feature = "tokio")]
+use crate::load::Canceller;
 use crate::load::{Load, run_here};
 use crate::open::{self, OpenedHeaders};
-#[cfg(feature = "tokio")]
-use crate::runtime::TICK;
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::TensorStream;
@@ -16,8 +16,6 @@ use floodtide_linux::backend::MMAP;
 use floodtide_memory::memory_limit;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-#[cfg(feature = "tokio")]
-use std::time::{Duration, Instant};
 
 impl Loader {
     /// Loads a checkpoint: afterwards every selected byte is in memory. With a backend that maps files the tensors are views of the
@@ -164,19 +162,11 @@ impl Loader {
     #[cfg(feature = "tokio")]
     pub async fn load_async(&self, path: impl AsRef<Path> + Send) -> Result<Tensors, Error> {
         let (loader, path) = (self.clone(), path.as_ref().to_owned());
-        let mut load = Some(blocking(move || loader.start(path)).await?);
-        let mut last = Instant::now();
-        while let Some(load) = load.as_ref().filter(|load| !load.is_finished()) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            if last.elapsed() >= TICK {
-                last = Instant::now();
-                load.report_progress();
-            }
-        }
-        match load.take() {
-            Some(load) => blocking(move || load.wait()).await,
-            None => Err(floodtide_core::Error::Cancelled.into()),
-        }
+        let load = blocking(move || loader.start(path)).await?;
+        let mut cancelled = CancelOnDrop(load.canceller());
+        let loaded = blocking(move || load.wait()).await;
+        cancelled.0 = None;
+        loaded
     }
 
     /// Reads the headers only.
@@ -239,6 +229,19 @@ impl Loader {
 
 fn owned<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Vec<PathBuf> {
     paths.into_iter().map(|path| path.as_ref().to_owned()).collect()
+}
+
+/// Cancels a load that another thread waits for, unless it has ended.
+#[cfg(feature = "tokio")]
+struct CancelOnDrop(Option<Canceller>);
+
+#[cfg(feature = "tokio")]
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(canceller) = &self.0 {
+            canceller.cancel();
+        }
+    }
 }
 
 /// Runs `work` on tokio's blocking threads; a panic in it goes on in the caller.

@@ -181,7 +181,7 @@ impl Loader {
             faults: self.injected_faults(),
             phases,
         };
-        OwnedLoadTask::whole(
+        OwnedLoadTask::load(
             planned,
             &self.arena_cache,
             small_file,

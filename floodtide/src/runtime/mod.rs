@@ -125,7 +125,7 @@ impl<P: Provider> LoadTask<P> {
             let tuning = Tuning::new(route, plan);
             tuning.begin(RouteId(number as u32), route, &mut engine);
             window += tuning.window();
-            RouteTask { tuning: Mutex::new(tuning), started: AtomicUsize::new(0), target_threads: AtomicUsize::new(0) }
+            RouteTask { tuning: Mutex::new(tuning), started_threads: AtomicUsize::new(0), target_threads: AtomicUsize::new(0) }
         });
         let routes = routes.collect();
         if let Some(trace) = planned.phases.trace() {
@@ -172,7 +172,7 @@ impl<P: Provider> LoadTask<P> {
         })
     }
 
-    /// WorkerState until every worker is done; calls `tick` now and then.
+    /// Waits until every worker is done; calls `tick` now and then.
     pub(crate) fn wait_idle(&self, mut tick: impl FnMut()) {
         let mut active = self.active.lock();
         while *active > 0 {

@@ -61,7 +61,7 @@ impl<P: Provider> LoadTask<P> {
         if !tuning.fallback.is_over() {
             let in_flight = self.with(|engine| engine.in_flight_bytes());
             if let Some(decision) = tuning.fallback.landed(now, bytes, in_flight) {
-                self.decision(id, decision);
+                self.follow(id, decision);
             }
         }
         let Some(window) = tuning.tuner.landed(now, bytes) else { return };

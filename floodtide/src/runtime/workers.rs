@@ -30,7 +30,7 @@ impl<P: Provider> LoadTask<P> {
         for (id, route) in self.routes() {
             for worker in 0..self.workers(route) {
                 match self.spawn(move |task| task.work(id)) {
-                    Ok(()) => _ = self.routes[id.index()].started.fetch_add(1, Ordering::Relaxed),
+                    Ok(()) => _ = self.routes[id.index()].started_threads.fetch_add(1, Ordering::Relaxed),
                     Err(error) if worker == 0 => return Err(error),
                     Err(error) => {
                         self.note_thread_shortage(&error);
@@ -45,11 +45,11 @@ impl<P: Provider> LoadTask<P> {
     /// Starts the threads of a route that the tuner asks for beyond those there are.
     pub(super) fn call_in_threads(&self, route: RouteId) {
         let state = &self.routes[route.index()];
-        if state.started.load(Ordering::Relaxed) >= state.target_threads.load(Ordering::Relaxed) {
+        if state.started_threads.load(Ordering::Relaxed) >= state.target_threads.load(Ordering::Relaxed) {
             return;
         }
         let Some(me) = self.me.upgrade() else { return };
-        while state.started.load(Ordering::Relaxed) < state.target_threads.load(Ordering::Relaxed) {
+        while state.started_threads.load(Ordering::Relaxed) < state.target_threads.load(Ordering::Relaxed) {
             if self.with(|engine| engine.readiness(route)) == Readiness::Exhausted {
                 return;
             }
@@ -58,11 +58,11 @@ impl<P: Provider> LoadTask<P> {
                 state.target_threads.store(0, Ordering::Relaxed);
                 return;
             }
-            state.started.fetch_add(1, Ordering::Relaxed);
+            state.started_threads.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// WorkerState for the end of every thread; one that panicked has failed the load.
+    /// Waits for the end of every thread; one that panicked has failed the load.
     pub(crate) fn join(&self) {
         loop {
             let threads = std::mem::take(&mut *self.threads.lock());

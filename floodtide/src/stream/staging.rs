@@ -129,7 +129,7 @@ impl Staging {
         }
     }
 
-    /// WorkerState until there is something for the consumer, but no longer than `timeout`.
+    /// Waits until there is something for the consumer, but no longer than `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
         let nothing = |state: &mut State| !state.reorder.has_ready() && !state.reorder.is_done() && !state.over;
         drop(self.ready.wait_timeout_while(self.state.lock(), timeout, nothing));

@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::inner::Inner;
 use super::memory::MemoryBlock;
-use crate::split_buffer::{StableMemory, StableBuffer};
+use crate::split_buffer::{StableBuffer, StableMemory};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;

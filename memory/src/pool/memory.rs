@@ -1,7 +1,7 @@
 //! Where a pool's memory comes from: the heap, or the kernel in huge and perhaps locked pages.
 
-use crate::split_buffer::StableMemory;
 use crate::region::Region;
+use crate::split_buffer::StableMemory;
 use crate::sync::{AtomicUsize, Ordering};
 use floodtide_core::{Alignment, WriteOnly};
 use std::alloc::Layout;
@@ -120,7 +120,10 @@ impl DerefMut for MemoryBlock {
 
 impl fmt::Debug for MemoryBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBlock").field("filled", &self.filled).field("capacity", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("MemoryBlock")
+            .field("filled", &self.filled)
+            .field("capacity", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -103,7 +103,7 @@ impl<B: StableBuffer> UringSource<B> {
         read.offset(op.offset).rw_flags(flags.bits().cast_signed()).build().user_data(u64::from(slot))
     }
 
-    /// WorkerState for a completion and passes on all that are there.
+    /// Waits for a completion and passes on all that are there.
     fn reap(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> io::Result<()> {
         loop {
             match self.ring.submit_and_wait(1) {
@@ -197,7 +197,7 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
 }
 
 impl<B: StableBuffer> Drop for UringSource<B> {
-    /// WorkerState for what is in flight. If the ring cannot even do that, the buffers are leaked: memory that the kernel may
+    /// Waits for what is in flight. If the ring cannot even do that, the buffers are leaked: memory that the kernel may
     /// still write to is never freed.
     fn drop(&mut self) {
         while self.in_flight > 0 {

@@ -108,7 +108,7 @@ fn bytes_that_differ_are_counted_and_placed() {
     let diff_of = Loader::new().diff(&file, &other).expect("compares");
     let [large, small] = &diff_of.tensors[..] else { panic!("{:?}", diff_of.tensors) };
     assert_eq!((large.name.as_str(), small.name.as_str(), diff_of.same), ("e.large", "f.small", 4));
-    let Change::Content { range, bytes, places } = &large.change else { panic!("{large:?}") };
+    let Change::Content { range, bytes, locations: places } = &large.change else { panic!("{large:?}") };
     assert_eq!((range.clone(), *bytes), (5..8_999_991, 3));
     for place in places {
         let (path, other_path) = (&places[0].file, &places[1].file);

@@ -25,7 +25,7 @@ pub(super) fn fuzz(_: Mode) -> Result {
         thread::scope(|scope| {
             let threads: Vec<_> = targets.iter().map(|name| scope.spawn(|| fuzz_target(name))).collect();
             let results = threads.into_iter().map(|thread| thread.join().unwrap_or(Err("it panicked".to_owned())));
-            // WorkerState for all of them before it reports the first error.
+            // Waits for all of them before it reports the first error.
             results.collect::<Vec<_>>().into_iter().collect::<std::result::Result<(), String>>()
         })?;
     }

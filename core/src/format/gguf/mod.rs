@@ -258,7 +258,7 @@ impl<'a> Parser<'a> {
         for number in 0..tensors {
             self.tensors_left -= 1;
             let (mut entry, offset) = Entry::read(&mut self.cursor, number)?;
-            entry.range = layout.position(&entry, offset)?;
+            entry.range = layout.place(&entry, offset)?;
             entries.push(entry);
         }
         if let Some(name) = first_duplicate(entries.iter().map(|entry| entry.name)) {
