@@ -72,7 +72,7 @@ pub use glob::{Glob, GlobError};
 pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
     Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, PlacedPart, Placement,
-    Plan, PlanOptions, Planner, tensor_alignment,
+    Plan, PlanOptions, Planner, ReadMode, tensor_alignment,
 };
 pub use selection::Selection;
 pub use shard::{Partition, ShardRules};

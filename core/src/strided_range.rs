@@ -125,24 +125,24 @@ mod tests {
     proptest! {
         #[test]
         fn both_ways_to_count_agree_with_a_list_of_all_bytes(first in 0_u64..20, block_len in 1_u64..9, gap in 1_u64..9, count in 2_u64..6) {
-            let range = StridedRange::new(first, block_len, block_len + gap, count).expect("strided");
+            let strided = StridedRange::new(first, block_len, block_len + gap, count).expect("strided");
             let all: Vec<u64> =
                 (0..count).flat_map(|k| (0..block_len).map(move |j| first + k * (block_len + gap) + j)).collect();
-            prop_assert_eq!(range.byte_len(), all.len() as u64);
-            prop_assert_eq!((range.range().start(), range.range().end()), (all[0], all[all.len() - 1] + 1));
+            prop_assert_eq!(strided.byte_len(), all.len() as u64);
+            prop_assert_eq!((strided.range().start(), strided.range().end()), (all[0], all[all.len() - 1] + 1));
             for offset in 0..first + count * (block_len + gap) + 3 {
                 let before = all.iter().filter(|&&byte| byte < offset).count();
-                prop_assert_eq!(range.before(offset), before as u64);
+                prop_assert_eq!(strided.before(offset), before as u64);
             }
             for (at, &offset) in all.iter().enumerate() {
-                prop_assert_eq!(range.offset_of(at as u64), offset);
-                let end = range.end_of_block(at as u64);
+                prop_assert_eq!(strided.offset_of(at as u64), offset);
+                let end = strided.end_of_block(at as u64);
                 prop_assert_eq!(end, (at as u64 / block_len + 1) * block_len);
                 for to in at + 1..=all.len() {
-                    let range = range.file_range(at as u64, to as u64);
+                    let range = strided.file_range(at as u64, to as u64);
                     prop_assert_eq!((range.start(), range.end()), (offset, all[to - 1] + 1));
                 }
-                prop_assert!(range.file_range(at as u64, at as u64).is_empty());
+                prop_assert!(strided.file_range(at as u64, at as u64).is_empty());
             }
         }
     }

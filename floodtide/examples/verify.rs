@@ -28,8 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(error) if error.kind() == ErrorKind::ChecksumMismatch => {
             println!("{error}");
             // A load stops at the first difference. This lists all of them.
-            for difference in loader.compare_with(&model, &manifest)?.differences {
-                println!("{difference}");
+            for mismatch in loader.compare_with(&model, &manifest)?.mismatches {
+                println!("{mismatch}");
             }
         }
         Err(error) => return Err(error.into()),

@@ -30,13 +30,6 @@ impl OpenFiles {
         self.storage_of.resize(self.files.len(), index);
     }
 
-    /// Adds the files of another checkpoint.
-    pub(crate) fn append(&mut self, others: Self) {
-        for (file, storage) in others.files.into_iter().zip(others.storage_of) {
-            self.add(&others.storages[storage], [file]);
-        }
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.files.len()
     }

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// Where tensors lie, by their own arithmetic: in order, aligned, in the file, and as long as their shapes say.
 fn check(header: &Header<'_>, file_len: u64) {
-    let alignment = u128::from(header.alignment().bytes());
+    let alignment = u128::from(header.alignment().as_u64());
     let mut next = u128::from(header.data_start());
     for entry in header.entries() {
         assert_eq!(u128::from(entry.range.start()), next);

@@ -89,7 +89,7 @@ fn run(case: Case) -> Corpus {
             let Access::Stream(buffers) = options.access else { panic!("only streams have buffers") };
             assert!(!buffers.split && limit == buffers.limit && needed > limit);
             let tensor = catalog.find(&tensor).expect("it is named");
-            assert!(selected.iter().any(|slice| slice.tensor() == tensor.id && slice.bytes(&tensor) <= needed));
+            assert!(selected.iter().any(|slice| slice.tensor() == tensor.id && slice.byte_len(&tensor) <= needed));
             // What the message asks for is enough for this tensor.
             let access = Access::Stream(Buffers { limit: needed, ..buffers });
             match Planner::new(PlanOptions { access, ..options }).plan(&catalog, &selected) {

@@ -50,16 +50,16 @@ impl Device {
     pub fn read(&mut self, plan: &Plan, op: &ReadOp, limit: usize) -> usize {
         let chunk = &plan.chunks()[op.chunk.index()];
         assert_eq!((op.file, op.offset), (chunk.file, chunk.offset + op.at as u64), "what belongs at that place");
-        assert!(op.len > 0 && op.at + op.len <= chunk.slot.len(), "a read stays in its chunk");
+        assert!(op.len > 0 && op.at + op.len <= chunk.buffer_range.len(), "a read stays in its chunk");
         if op.direct {
             assert!(chunk.alignment.divides(op.offset), "the file offset");
             assert!(chunk.alignment.divides(op.len as u64), "the length");
-            assert!(chunk.alignment.divides((chunk.slot.start + op.at) as u64), "the address");
+            assert!(chunk.alignment.divides((chunk.buffer_range.start + op.at) as u64), "the address");
         }
         let left = self.lengths[op.file.index()].saturating_sub(op.offset);
         let bytes = op.len.min(limit).min(usize::try_from(left).unwrap_or(usize::MAX));
         let from = &file(op.file, op.offset)[..bytes];
-        let at = chunk.slot.start + op.at;
+        let at = chunk.buffer_range.start + op.at;
         let to = &mut self.memory_mut(chunk)[at..at + op.len];
         to[..bytes].copy_from_slice(from);
         to[bytes..].fill(JUNK);
@@ -69,7 +69,7 @@ impl Device {
     /// Whether the first `bytes` bytes of a chunk are those of the file.
     pub fn holds(&self, plan: &Plan, chunk: &Chunk, bytes: usize) -> bool {
         let memory = if plan.is_streamed() { &self.buffers[chunk.extent.index()] } else { &self.arena };
-        memory[chunk.slot.start..][..bytes] == file(chunk.file, chunk.offset)[..bytes]
+        memory[chunk.buffer_range.start..][..bytes] == file(chunk.file, chunk.offset)[..bytes]
     }
 
     /// Whether every byte of a placement is where the plan says that it is.

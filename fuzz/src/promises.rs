@@ -2,7 +2,7 @@
 
 use floodtide_core::{
     Access, Alignment, Buffers, ByteRange, Catalog, Chunk, Extent, ExtentId, FileId, Location, Method, Order, Plan,
-    PlanOptions, StridedRange, TensorSlice, tensor_alignment,
+    PlanOptions, ReadMode, StridedRange, TensorSlice, tensor_alignment,
 };
 use std::collections::HashSet;
 
@@ -20,12 +20,12 @@ pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions,
         assert_eq!((placement.tensor, placement.range), (slice.tensor(), slice.range(&tensor)));
         assert_eq!((plan.slice(index), plan.strided(index)), (slice.as_slice(), slice.strided(&tensor)));
         assert_eq!(
-            (plan.bytes(index), plan.tensor(catalog, index).bytes()),
-            (slice.bytes(&tensor), plan.bytes(index))
+            (plan.byte_len(index), plan.tensor(catalog, index).byte_len()),
+            (slice.byte_len(&tensor), plan.byte_len(index))
         );
     }
     let (selected_bytes, distinct) = (plan.selected_bytes(), distinct_bytes(catalog, plan));
-    let all: u64 = (0..selected.len()).map(|index| plan.bytes(index)).sum();
+    let all: u64 = (0..selected.len()).map(|index| plan.byte_len(index)).sum();
     assert!((distinct..=all).contains(&selected_bytes), "{selected_bytes} of {distinct} to {all}");
     if !may_read_again(catalog, options, selected) {
         assert_eq!(selected_bytes, distinct, "tensors that are the same bytes count once");
@@ -46,7 +46,7 @@ pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions,
 fn distinct_bytes(catalog: &Catalog, plan: &Plan) -> u64 {
     let mut seen = HashSet::new();
     let place = |index: usize| (plan.tensor(catalog, index).file, plan.placements()[index].range, plan.strided(index));
-    (0..plan.placements().len()).filter(|&index| seen.insert(place(index))).map(|index| plan.bytes(index)).sum()
+    (0..plan.placements().len()).filter(|&index| seen.insert(place(index))).map(|index| plan.byte_len(index)).sum()
 }
 
 /// Whether tensors that are the same bytes may all the same be read for each: where they are listed, come in parts and in order, or have
@@ -88,13 +88,13 @@ fn strided_chunk(plan: &Plan, chunk: &Chunk, extent: &Extent, strided: StridedRa
     let (from, to) = (strided.before(start), strided.before(end));
     assert_eq!(from, filled.unwrap_or(strided.before(extent.range.start())), "without a gap and without reading twice");
     assert!(from < to && strided.offset_of(from) == start && strided.offset_of(to - 1) + 1 == end);
-    assert!(!extent.apart || to <= strided.end_of_piece(from), "each piece for itself");
+    assert!(extent.read_mode != ReadMode::PerBlock || to <= strided.end_of_block(from), "each piece for itself");
     let dest_range = plan.dest_range(chunk);
-    let place = extent.place as u64 + (from - strided.before(extent.range.start()));
+    let place = extent.buffer_offset as u64 + (from - strided.before(extent.range.start()));
     assert_eq!((dest_range.start as u64, dest_range.len() as u64), (place, to - from), "to its place");
     assert_eq!(chunk.gathered, chunk.method == Method::Direct || to - from < end - start);
     if let Some(gather) = plan.gather(chunk) {
-        assert_eq!(chunk.slot.start, 0);
+        assert_eq!(chunk.buffer_range.start, 0);
         let mut copied = 0;
         for (source, target) in gather.copies() {
             assert!(target == copied && source.start >= chunk.align_prefix as usize && source.end <= chunk.payload_len);
@@ -123,22 +123,22 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         let is_cached = cached.iter().any(|range| range.start() <= chunk.offset && range.end() >= end);
         let direct = extent.method == Method::Direct && !is_cached;
         assert_eq!(chunk.method, if direct { Method::Direct } else { Method::Buffered });
-        assert!(chunk.payload_len >= 1 && chunk.payload_len <= chunk.slot.len());
-        assert!(chunk.slot.len() <= (2 << 30) - 4096, "more than one read of Linux can bring");
+        assert!(chunk.payload_len >= 1 && chunk.payload_len <= chunk.buffer_range.len());
+        assert!(chunk.buffer_range.len() <= (2 << 30) - 4096, "more than one read of Linux can bring");
         assert!(chunk.offset + chunk.payload_len as u64 <= catalog.file(chunk.file).bytes, "past the end of the file");
         assert!(
             extent.strided.is_some()
-                || i128::from(chunk.offset) - chunk.slot.start as i128
-                    == i128::from(extent.range.start()) - extent.place as i128,
+                || i128::from(chunk.offset) - chunk.buffer_range.start as i128
+                    == i128::from(extent.range.start()) - extent.buffer_offset as i128,
             "the place of the extent"
         );
         if chunk.method == Method::Direct {
             assert_eq!(chunk.alignment, extent.alignment);
             assert!(chunk.alignment.divides(chunk.offset));
-            assert!(chunk.alignment.divides(chunk.slot.start as u64));
-            assert!(chunk.alignment.divides(chunk.slot.len() as u64));
+            assert!(chunk.alignment.divides(chunk.buffer_range.start as u64));
+            assert!(chunk.alignment.divides(chunk.buffer_range.len() as u64));
         } else {
-            assert_eq!(chunk.payload_len, chunk.slot.len(), "a buffered read brings no more than is wanted");
+            assert_eq!(chunk.payload_len, chunk.buffer_range.len(), "a buffered read brings no more than is wanted");
         }
         if let Some(strided) = extent.strided {
             strided_chunk(plan, chunk, extent, strided, &mut filled[chunk.extent.index()]);
@@ -182,7 +182,7 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
             }
             let Location::Arena(place) = placement.location else { continue };
             assert_eq!(chunk.file, tensor.file);
-            let from = chunk.slot.start as u64 + (start - chunk.offset);
+            let from = chunk.buffer_range.start as u64 + (start - chunk.offset);
             assert_eq!(from, place as u64 + (start - tensor.range.start()), "at its place");
             covered[index] += end - start;
         }
@@ -195,7 +195,7 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
         match placement.location {
             Location::Arena(place) => {
                 assert!(alignment.divides(place as u64));
-                assert_eq!(covered, plan.bytes(index), "every byte once");
+                assert_eq!(covered, plan.byte_len(index), "every byte once");
             }
             Location::Mapped => {
                 assert!(matches!(options.access, Access::Map { .. }));
@@ -241,18 +241,18 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
                 assert!(bytes == 0 && seen.insert(part.placement), "what is empty comes once");
                 continue;
             }
-            assert!(bytes > 0 && (buffers.split || bytes == tensor.bytes()), "whole unless it may be split");
+            assert!(bytes > 0 && (buffers.split || bytes == tensor.byte_len()), "whole unless it may be split");
             // Those that are the same bytes are one.
             parts.insert((part.bytes.start, part.bytes.end));
             // What comes in parts is no tensor in memory: only its elements must be aligned.
-            let whole = bytes == tensor.bytes();
+            let whole = bytes == tensor.byte_len();
             let min = if whole { options.tensor_alignment } else { Alignment::ONE };
-            let alignment = tensor_alignment(&tensor, min).bytes();
+            let alignment = tensor_alignment(&tensor, min).as_u64();
             assert_eq!(extent.file, tensor.file);
             assert_eq!(part.bytes.start as u64 % alignment, part.offset % alignment, "aligned");
             assert_eq!(part.offset % tensor.dtype.block_bytes(), 0, "whole elements");
             assert_eq!(bytes % tensor.dtype.block_bytes(), 0, "whole elements");
-            let in_buffer = part.bytes.start as u64 - extent.place as u64;
+            let in_buffer = part.bytes.start as u64 - extent.buffer_offset as u64;
             let before = match extent.strided {
                 Some(strided) => strided.before(extent.range.start()),
                 None => extent.range.start() - tensor.range.start().min(extent.range.start()),
@@ -264,12 +264,12 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
         }
         assert!(!parts.is_empty(), "a buffer without a byte of a tensor");
         assert!(
-            parts.len() == 1 || extent.buffer_bytes as u64 <= buffers.gather.max(MIN_BUFFER_BYTES),
+            parts.len() == 1 || extent.buffer_bytes as u64 <= buffers.buffer_bytes.max(MIN_BUFFER_BYTES),
             "a shared buffer that is too large"
         );
     }
     for (index, (next, placement)) in next.iter().zip(plan.placements()).enumerate() {
-        assert_eq!(*next, plan.bytes(index), "every byte comes");
+        assert_eq!(*next, plan.byte_len(index), "every byte comes");
         if placement.range.is_empty() {
             assert!(seen.contains(&index) != plan.without_extent().contains(&index), "what is empty comes once");
         }

@@ -86,7 +86,7 @@ mod tests {
     use floodtide_core::Buffer;
 
     fn arena(bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Arena> {
-        Arena::new(ArenaCache::unkept(bytes).expect("maps"), bytes, slots)
+        Arena::new(ArenaCache::allocate_uncached(bytes).expect("maps"), bytes, slots)
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
     fn slots_past_the_end_are_refused() {
         assert_eq!(arena(10, vec![0..5, 5..11]).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
         assert!(arena(0, vec![]).is_ok());
-        let short = ArenaCache::unkept(10).expect("maps");
+        let short = ArenaCache::allocate_uncached(10).expect("maps");
         assert!(Arena::new(short, (2 << 20) + 1, vec![]).is_err());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! What [`SlotLedger`] keeps account of, here with the memory itself: an arena's, or a pool's buffer.
 
-use crate::slot_ledger::SlotLedger;
 use crate::pool::PoolBuffer;
+use crate::slot_ledger::SlotLedger;
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;

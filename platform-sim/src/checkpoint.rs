@@ -147,9 +147,9 @@ impl Checkpoint {
         let count = draw.magnitude(1..=shape.files);
         let (mut shards, mut total) = (Vec::new(), 0);
         for number in 0..count {
-            let count = if draw.chance(100_000) { 0 } else { draw.number(0..=shape.tensors) };
+            let tensor_count = if draw.chance(100_000) { 0 } else { draw.number(0..=shape.tensors) };
             let mut tensors = Vec::new();
-            for i in 0..count {
+            for i in 0..tensor_count {
                 let dtype = *draw.of(DType::ALL);
                 // What whole elements fill, whatever their width; often in numbers that can be divided into many shapes.
                 let unit = dtype.whole_bytes() * *draw.of(&[1, 12, 12, 240]);

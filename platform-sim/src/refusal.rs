@@ -63,7 +63,7 @@ impl Refusals {
                 (arena, arena, over(isize::MAX as u64, arena), Given::No, Given::No)
             }
             Job::Stream { buffers, .. } => {
-                let Buffers { buffer_bytes: buffer_bytes, limit, split, .. } = *buffers;
+                let Buffers { buffer_bytes, limit, split, .. } = *buffers;
                 let plan_entries = plan_entries(case, split, buffer_bytes, edges);
                 let all = bytes.saturating_add(gaps).saturating_add(plan_entries.1.saturating_mul(edges));
                 let held = (min.min(limit), all.min(limit));

@@ -124,8 +124,8 @@ impl CaseData {
         let checkpoint = Checkpoint::new(shards.collect());
         let job = match self.stream {
             None => Job::Load,
-            Some(StreamData { buffer_bytes: buffer_bytes, buffers, split, order, holds }) => Job::Stream {
-                buffers: Buffers { buffer_bytes: buffer_bytes, limit: buffer_bytes * buffers, split, order },
+            Some(StreamData { buffer_bytes, buffers, split, order, holds }) => Job::Stream {
+                buffers: Buffers { buffer_bytes, limit: buffer_bytes * buffers, split, order },
                 consumer: Consumer::Holds { buffers: holds, time: 1_000_000, stops: None },
             },
         };
@@ -228,19 +228,13 @@ fn tensors() -> impl Strategy<Value = TensorData> {
     // Fewer columns first, so that fewer bytes are then enough for several rows.
     (select(DType::ALL), columns, part, bytes, 0_u8..20).prop_map(|(dtype, columns, part, bytes, selected)| {
         let selected = if bytes < 1 << 32 { selected < 15 } else { selected == 0 };
-        TensorData { dtype, bytes, columns, selected: selected, part }
+        TensorData { dtype, bytes, columns, selected, part }
     })
 }
 
 fn streams() -> impl Strategy<Value = StreamData> {
     let orders = select(vec![Order::Completion, Order::File, Order::Selection]);
     (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), 1_u64..8, any::<bool>(), orders, 0_usize..3).prop_map(
-        |(buffer_bytes, buffers, split, order, holds)| StreamData {
-            buffer_bytes: buffer_bytes,
-            buffers,
-            split,
-            order,
-            holds,
-        },
+        |(buffer_bytes, buffers, split, order, holds)| StreamData { buffer_bytes, buffers, split, order, holds },
     )
 }

@@ -19,7 +19,7 @@ pub(crate) fn run(files: &[String]) -> Result {
         .args(["mutants", "--package", "floodtide-core", "--jobs", "2"])
         .args(["--timeout", &TIMEOUT_SECONDS.to_string()])
         // Defects that these builds leave out.
-        .args(["--exclude", "**/planted.rs"])
+        .args(["--exclude", "**/seeded_bug.rs"])
         .arg("--output")
         .arg(target())
         // Each job builds a copy of its own.

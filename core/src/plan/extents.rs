@@ -2,7 +2,8 @@
 
 use super::chunks::max_gather_read;
 use super::{
-    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, Slices, tensor_alignment, ties,
+    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, ReadMode, Slices,
+    tensor_alignment, ties,
 };
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
@@ -308,12 +309,13 @@ impl Layout<'_> {
     /// Places a strided slice, or, where it is longer than a buffer of a stream, the parts of it.
     fn end_strided(&mut self, run: &Run, strided: StridedRange, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
-        let per_block = strided.gap() > self.options.max_read_gap
+        let by_block = strided.gap() > self.options.max_read_gap
             && self
                 .per_block_reads
                 .checked_add(strided.count())
                 .is_some_and(|reads| reads <= self.max_per_block_reads());
-        self.per_block_reads += if per_block { strided.count() } else { 0 };
+        self.per_block_reads += if by_block { strided.count() } else { 0 };
+        let read_mode = if by_block { ReadMode::PerBlock } else { ReadMode::Spanning };
         self.out.strided_span = self.out.strided_span.saturating_add(span);
         let sliced = filled(&self.out.placements, run.first..tensors_end);
         let bytes = strided.byte_len();
@@ -326,7 +328,7 @@ impl Layout<'_> {
                 }
                 let (whole, _) = self.min(sliced.clone());
                 let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
-                let reads = if per_block { strided.count() } else { span / max_gather_read(self.options, 0) };
+                let reads = if by_block { strided.count() } else { span / max_gather_read(self.options, 0) };
                 self.plan_entries = self.plan_entries.saturating_add(reads);
                 self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
                 part
@@ -339,7 +341,7 @@ impl Layout<'_> {
             // What is empty around it is with the first part, or with the last.
             let first = if from == 0 { run.first } else { sliced.start };
             let end = if to == bytes { tensors_end } else { sliced.end };
-            self.place_part(run, strided, from..to, first..end, per_block)?;
+            self.place_part(run, strided, from..to, first..end, read_mode)?;
             from = to;
         }
         Ok(())
@@ -360,7 +362,7 @@ impl Layout<'_> {
         strided: StridedRange,
         part: Range<u64>,
         tensors: Range<usize>,
-        per_block: bool,
+        read_mode: ReadMode,
     ) -> Result<(), Error> {
         let too_large = Error::AddressSpace { needed: u64::MAX };
         let streamed = matches!(self.options.access, Access::Stream(_));
@@ -381,13 +383,16 @@ impl Layout<'_> {
         let range = strided.file_range(part.start, part.end);
         let limits = self.options.direct.get(run.file.index()).copied().flatten();
         // The edges of a direct read are in a buffer apart, so that it may begin and end anywhere.
-        let read = if per_block { strided.block_len().min(range.len()) } else { range.len() };
+        let read = match read_mode {
+            ReadMode::PerBlock => strided.block_len().min(range.len()),
+            ReadMode::Spanning => range.len(),
+        };
         let direct = limits.filter(|&limits| is_worth_it(read, limits)).map(DirectLimits::both);
         self.out.extents.push(Extent {
             file: run.file,
             range,
             strided: Some(strided),
-            per_block: per_block,
+            read_mode,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             buffer_offset: place,
             buffer_bytes: in_memory(end)?,
@@ -406,7 +411,7 @@ impl Layout<'_> {
         self.plan_entries =
             self.plan_entries.saturating_add(buffers).saturating_add(bytes / self.options.shortest_chunk());
         if self.plan_entries > max_plan_entries(limit) {
-            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes: buffer_bytes, limit });
+            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes, limit });
         }
         Ok(())
     }
@@ -451,7 +456,7 @@ impl Layout<'_> {
             file: run.file,
             range: ByteRange::new(run.start, run.end).ok_or(too_large)?,
             strided: None,
-            per_block: false,
+            read_mode: ReadMode::Spanning,
             method: if direct.is_some() { Method::Direct } else { Method::Buffered },
             buffer_offset: usize::try_from(address).unwrap_or(usize::MAX),
             buffer_bytes: in_memory(buffer_bytes)?,

@@ -1,10 +1,10 @@
 //! Slices that lie in a file in blocks: how they are read, and how the blocks come together.
 //!
 //! A slice of a dimension other than the slowest is [`StridedRange`]: many blocks with a gap of always the same length between
-//! them. There are two ways to read it. **Apart**: a read for each block. **Along**: reads that go over blocks and gaps, of
-//! which the blocks are then taken. A read along costs its gap, in bytes; a read apart costs one request more, which takes
-//! as long as so many bytes ([`PlanOptions::max_read_gap`]). So all blocks of a slice are read along if the gap is not longer
-//! than that, and apart if it is.
+//! them. There are two ways to read it ([`ReadMode`]). **Per block**: a read for each block. **Spanning**: reads across blocks and gaps, of
+//! which the blocks are then taken. A spanning read costs the gaps, in bytes; a read per block costs one request more, which takes
+//! as long as reading [`PlanOptions::max_read_gap`] bytes. So the blocks of a slice are read by spanning reads if the gap is at most
+//! that long, and one by one if it is longer.
 //!
 //! The blocks in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
 //! whatever lies between them in the file, go to one range of its memory: chunks stay disjoint, and no two touch the same
@@ -16,7 +16,7 @@
 //! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
 
 use super::chunks::covers;
-use super::{Chunk, Extent, Method};
+use super::{Chunk, Extent, Method, ReadMode};
 use crate::seeded_bug::seeded_bug;
 use crate::strided_range::StridedRange;
 use crate::units::{Alignment, ByteRange, ExtentId};
@@ -99,7 +99,7 @@ pub(super) fn cut(
         let aligned = extent.alignment.down(start);
         // No shorter than the alignment, so that it reaches past `start`.
         let mut to = strided.before(aligned.saturating_add(size.max(extent.alignment.as_u64()))).min(end);
-        if extent.per_block {
+        if extent.read_mode == ReadMode::PerBlock {
             to = to.min(strided.end_of_block(at));
         }
         let range = strided.file_range(at, to);

@@ -39,6 +39,15 @@ pub enum Method {
     Buffered,
 }
 
+/// How the blocks of a strided extent are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Each block by itself.
+    PerBlock,
+    /// Several blocks by one read, across the gaps between them.
+    Spanning,
+}
+
 /// What direct reads of a file must be aligned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectLimits {
@@ -154,8 +163,8 @@ pub struct Extent {
     pub range: ByteRange,
     /// Where its bytes are in `range`, when it holds a strided slice; all blocks of the slice, also where it is cut into several extents.
     pub strided: Option<StridedRange>,
-    /// Whether each of the blocks is read for itself.
-    pub per_block: bool,
+    /// How its blocks are read, when it is strided.
+    pub read_mode: ReadMode,
     /// How it is read.
     pub method: Method,
     /// Where the first byte of `range` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.

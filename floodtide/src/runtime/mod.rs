@@ -125,7 +125,11 @@ impl<P: Provider> LoadTask<P> {
             let tuning = Tuning::new(route, plan);
             tuning.begin(RouteId(number as u32), route, &mut engine);
             window += tuning.window();
-            RouteTask { tuning: Mutex::new(tuning), started_threads: AtomicUsize::new(0), target_threads: AtomicUsize::new(0) }
+            RouteTask {
+                tuning: Mutex::new(tuning),
+                started_threads: AtomicUsize::new(0),
+                target_threads: AtomicUsize::new(0),
+            }
         });
         let routes = routes.collect();
         if let Some(trace) = planned.phases.trace() {

@@ -340,7 +340,7 @@ fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
     let longest = lengths.filter(|bytes| *bytes < HUGE).max().unwrap_or(0) + 2 * 4096;
     let min = if split { buffer_bytes } else { buffer_bytes.max(longest) };
     let buffers = Buffers {
-        buffer_bytes: buffer_bytes,
+        buffer_bytes,
         limit: min + draw.number(0..=4) * buffer_bytes,
         split,
         order: *draw.of(&[Order::Completion, Order::File, Order::Selection]),

@@ -1,6 +1,6 @@
 //! Loads that are watched, locked, awaited or changed under way, and tensors that outlive their loader.
 
-use floodtide::backend::{MMAP, PREAD, TOKIO, URING};
+use floodtide::backend::{MMAP, PREAD, URING};
 use floodtide::storage::StorageError;
 use floodtide::{Error, Loader, Tensor, Tensors};
 use floodtide_core::middleware::{Faults, Injection};

@@ -25,7 +25,7 @@ pub(crate) const STEPS: &[Step] = &[
     full("loom", "every interleaving of the concurrent parts", tests::loom),
     full("miri", "the unsafe code of the memory crate under Miri", tests::miri),
     quick("sim", "simulator seeds, with every fault, recovery and size covered", sim::sim),
-    full("planted", "the simulator finds every planted defect", sim::planted),
+    full("seeded-bugs", "the simulator finds every seeded bug", sim::seeded_bugs),
     full("wasi", "the simulator's digests on WASI equal the native ones", wasi::check),
     full("bench", "every bench runs once", tests::bench),
     full("fuzz", "every fuzz target runs for a while", fuzz::fuzz),

@@ -1,4 +1,4 @@
-//! The simulator, with and without planted defects.
+//! The simulator, with and without seeded bugs.
 
 use crate::suite::Mode;
 use crate::tools::{Outcome, Result, cargo, cargo_with_cfg, passed, run};
@@ -23,7 +23,7 @@ fn seeds(range: &str, flags: &[&str]) -> std::result::Result<(), String> {
     run(cargo().args(program).args(["--seeds", range, "--jobs", &jobs]).args(flags))
 }
 
-pub(super) fn planted(_: Mode) -> Result {
-    let tests = ["test", "--release", "--package", "floodtide-tests", "--test", "planted"];
+pub(super) fn seeded_bugs(_: Mode) -> Result {
+    let tests = ["test", "--release", "--package", "floodtide-tests", "--test", "seeded_bugs"];
     passed(cargo_with_cfg("floodtide_seeded_bugs")?.args(tests))
 }
