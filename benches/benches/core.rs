@@ -4,9 +4,9 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use floodtide_core::format::gguf::{Parsed, parse};
-use floodtide_core::format::safetensors::Header;
+use floodtide_core::format::{SAFETENSORS, safetensors::Header};
 use floodtide_core::{
-    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Format, Outcome, Plan, PlanOptions, Planner, Selection,
+    Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Outcome, Plan, PlanOptions, Planner, RouteId, Selection,
 };
 use safetensors::SafeTensors;
 use std::hint::black_box;
@@ -49,8 +49,8 @@ fn parsing(c: &mut Criterion) {
 }
 
 fn catalog(header: &Header<'_>, file_len: u64) -> Catalog {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model.safetensors", file_len, header).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    header.add_to(&mut builder, "model.safetensors", file_len).expect("adds");
     builder.finish().expect("unique")
 }
 
@@ -139,7 +139,7 @@ fn engine(c: &mut Criterion) {
                 let mut in_flight = std::collections::VecDeque::with_capacity(8);
                 loop {
                     while in_flight.len() < 8
-                        && let Some(op) = engine.next_read()
+                        && let Some(op) = engine.next_read(RouteId(0))
                     {
                         in_flight.push_back(op);
                     }

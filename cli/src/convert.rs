@@ -2,9 +2,9 @@
 
 use crate::args::ConvertArgs;
 use crate::output::{self, Facts, Failure};
-use floodtide::Loader;
 use floodtide::convert::{Converted, Converter};
 use floodtide::core::{Escaped, Selection};
+use floodtide::{Loader, StreamOptions};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::Arc;
@@ -37,9 +37,9 @@ fn converter(args: &ConvertArgs) -> Result<Converter, Failure> {
     let selection = if args.select.is_empty() { Selection::All } else { Selection::globs(&args.select)? };
     let mut loader = Loader::new().selection(selection);
     if let Some(limit) = args.memory_limit {
-        loader = loader.memory_limit(limit.as_u64());
+        loader = loader.stream_options(StreamOptions::new().memory_limit(limit.as_u64()));
     }
-    let converter = Converter::new(loader, args.to.target()).split(args.split()).force(args.force);
+    let converter = Converter::new(loader, args.to).split(args.split()).force(args.force);
     Ok(args.rename.iter().fold(converter, |converter, rule| converter.rename(rule.0.clone())))
 }
 
@@ -65,7 +65,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
             "path": args.path.to_string_lossy(),
             "output": args.output.to_string_lossy(),
             "from": from.name(),
-            "to": converted.to.format().name(),
+            "to": converted.to.name(),
             "files": rows(files),
             "copied": rows(copied),
             "tensors": tensors,
@@ -73,7 +73,8 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
             "seconds": elapsed.as_secs_f64(),
             "gib_per_second": rate,
             "backend": read.backend.name(),
-            "reason": read.reason,
+            "reason": read.reason(),
+            "decisions": output::decisions(&read.decisions),
             "memory_limit": read.memory_limit,
             "peak_rss_bytes": peak,
             "warnings": warnings,
@@ -83,7 +84,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
         "{} of {}, {from} to {}",
         output::count(*tensors, "tensor"),
         output::bytes(*tensor_bytes),
-        converted.to.format()
+        converted.to
     );
     let mut facts = vec![
         ("converted", done),
@@ -94,7 +95,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
         facts.push(("copied", names.join(", ")));
     }
     facts.push(("time", format!("{}, {rate:.2} GiB/s", output::duration(*elapsed))));
-    facts.push(("read by", format!("{}: {}", read.backend, read.reason)));
+    facts.push(("read by", format!("{}: {}", read.backend, read.reason())));
     facts.push(("peak memory", output::bytes(peak)));
     let mut out = output::stdout();
     write!(out, "{}", Facts(facts))?;

@@ -6,14 +6,14 @@ use crate::args::DiffArgs;
 use crate::load::watched;
 use crate::output::{self, Facts, Failure};
 use floodtide::core::{ElementType, Escaped};
-use floodtide::{ByteLocation, Change, Diff, Loader, TensorDiff};
+use floodtide::{ByteLocation, Change, Diff, Loader, StreamOptions, TensorDiff};
 use serde_json::{Value, json};
 use std::fmt;
 use std::io::Write;
 
 pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
     compare(args).map_err(|failure| match failure {
-        Failure::Failed(message) => Failure::Undecided(message),
+        Failure::Failed(_) | Failure::Library(_) => Failure::Undecided(Box::new(failure)),
         failure => failure,
     })
 }
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
 fn compare(args: &DiffArgs) -> Result<(), Failure> {
     let mut loader = Loader::new();
     if let Some(limit) = args.memory_limit {
-        loader = loader.memory_limit(limit.as_u64());
+        loader = loader.stream_options(StreamOptions::new().memory_limit(limit.as_u64()));
     }
     let diff = watched(loader, "comparing", args.json, |loader| loader.diff(&args.first, &args.second))?;
     output::warn(&diff.warnings);

@@ -1,6 +1,7 @@
 //! `floodtide doctor`: what this machine and a path allow, what each refusal costs, and how to lift it.
 
 use crate::args::DoctorArgs;
+use crate::hints;
 use crate::output::{self, Failure};
 use floodtide::core::Escaped;
 use floodtide::probe::doctor::{Finding, Status};
@@ -26,7 +27,7 @@ fn show(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
         writeln!(out, "{status:7}  {name:width$}  {}", Escaped(found))?;
         let indent = " ".repeat(9 + width);
         writeln!(out, "{indent}  {}", Escaped(meaning))?;
-        for (what, text) in [("costs", &finding.cost), ("remedy", &finding.remedy)] {
+        for (what, text) in [("costs", &finding.cost), ("remedy", &hints::remedy(finding))] {
             if let Some(text) = text {
                 writeln!(out, "{indent}  {what}: {}", Escaped(text))?;
             }
@@ -45,7 +46,7 @@ fn document(args: &DoctorArgs, findings: &[Finding]) -> Value {
             "found": finding.found,
             "meaning": finding.meaning,
             "cost": finding.cost,
-            "remedy": finding.remedy,
+            "remedy": hints::remedy(finding),
         })
     };
     json!({

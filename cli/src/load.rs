@@ -2,9 +2,10 @@
 
 use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
+use floodtide::backend::MMAP;
 use floodtide::core::HumanBytes;
 use floodtide::trace::TraceFile;
-use floodtide::{Backend, Error, Loader, Report, Tensors, read_manifest};
+use floodtide::{Error, Loader, Report, StreamOptions, Tensors, read_manifest};
 use serde_json::json;
 use std::borrow::Cow;
 use std::io::Write;
@@ -37,11 +38,11 @@ pub(crate) fn watched<T>(
 
 /// Streams, and consumes the bytes by looking at one of each page.
 fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
-    let loader = match args.memory_limit {
-        Some(limit) => loader.memory_limit(limit.as_u64()),
-        None => loader,
-    };
-    let report = watched(loader.order(args.order.order()), "streaming", args.json, |loader| {
+    let mut options = StreamOptions::new().order(args.order.order());
+    if let Some(limit) = args.memory_limit {
+        options = options.memory_limit(limit.as_u64());
+    }
+    let report = watched(loader.stream_options(options), "streaming", args.json, |loader| {
         let mut seen = 0_u8;
         let report = loader.stream(&args.source.path)?.for_each_chunk(|_, _, bytes| {
             seen = bytes.iter().step_by(4096).fold(seen, |seen, byte| seen ^ byte);
@@ -51,7 +52,7 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
     });
     report.map_err(|error| match error {
         // Not the machine's fault: there is no such stream anywhere.
-        Error::BackendUnavailable { backend: Backend::Mmap, .. } => Failure::BadRequest(error.to_string()),
+        Error::BackendUnavailable { backend, .. } if backend == MMAP => Failure::BadRequest(error.to_string()),
         error => error.into(),
     })
 }
@@ -129,7 +130,8 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
             "seconds": report.elapsed.as_secs_f64(),
             "gib_per_second": rate,
             "backend": report.backend.name(),
-            "reason": report.reason,
+            "reason": report.reason(),
+            "decisions": output::decisions(&report.decisions),
             "peak_rss_bytes": peak,
             "locked_bytes": report.locked_bytes,
             "verified": report.verified,
@@ -153,7 +155,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
     }
     facts.extend([
         ("time", format!("{}, {rate:.2} GiB/s", output::duration(report.elapsed))),
-        ("backend", format!("{}: {}", report.backend, report.reason)),
+        ("backend", format!("{}: {}", report.backend, report.reason())),
         ("peak memory", output::bytes(peak)),
     ]);
     if let Some(limit) = report.memory_limit {

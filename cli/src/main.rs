@@ -1,4 +1,4 @@
-//! The `floodtide` command: thin over `floodtide-linux`, which does the work.
+//! The `floodtide` command: thin over the crate `floodtide`, which does the work.
 //!
 //! Exit codes: 0 done, 1 the checkpoint or the I/O is at fault, 2 the command line is, 130 an interrupt ended it. `verify` ends with 1 when
 //! anything differs. `diff` is as diff(1): 0 nothing differs, 1 something does, 2 it cannot be said, whatever is at fault. Results go to stdout, progress,
@@ -11,6 +11,7 @@ mod demo;
 mod diff;
 mod digest;
 mod doctor;
+mod hints;
 mod inspect;
 mod load;
 mod manifest;
@@ -21,12 +22,13 @@ mod probe;
 mod verify;
 
 use args::{Args, Command};
-use clap::Parser;
-use output::Failure;
+use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let mut matches = Args::command().get_matches();
+    let command = matches.subcommand_name().unwrap_or_default().to_owned();
+    let args = Args::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
     floodtide::raise_open_file_limit();
     floodtide::report_file_size_limit();
     let result = match args.command {
@@ -46,17 +48,6 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has gone; that is their right.
-        Err(Failure::PipeClosed) => ExitCode::SUCCESS,
-        Err(Failure::Interrupted) => ExitCode::from(130),
-        Err(Failure::Differs) => ExitCode::FAILURE,
-        Err(Failure::BadRequest(message) | Failure::Undecided(message)) => {
-            output::complain("error", &message);
-            ExitCode::from(2)
-        }
-        Err(Failure::Failed(message)) => {
-            output::complain("error", &message);
-            ExitCode::FAILURE
-        }
+        Err(failure) => ExitCode::from(failure.report(&command)),
     }
 }

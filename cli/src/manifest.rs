@@ -3,8 +3,8 @@
 use crate::args::ManifestArgs;
 use crate::load::watched;
 use crate::output::{self, Failure};
-use floodtide::Loader;
 use floodtide::core::manifest::ManifestFile;
+use floodtide::{Loader, StreamOptions};
 use std::borrow::Cow;
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ pub(crate) fn run(args: &ManifestArgs) -> Result<(), Failure> {
     let inspected = loader.inspect(&args.path)?;
     output::warn(&inspected.warnings);
     if let Some(limit) = args.memory_limit {
-        loader = loader.memory_limit(limit.as_u64());
+        loader = loader.stream_options(StreamOptions::new().memory_limit(limit.as_u64()));
     }
     let files = output::count(inspected.catalog.files().len(), "file");
     let mut out = output::stdout();

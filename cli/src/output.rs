@@ -1,8 +1,11 @@
 //! How results, progress, warnings and failures reach the user.
 
-use floodtide::Error;
+use crate::hints;
+use floodtide::core::strategy::Decision;
 use floodtide::core::{HumanBytes, Progress};
+use floodtide::{Error, ErrorKind};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -11,6 +14,8 @@ use std::time::Duration;
 /// Why a command did not do what was asked, by exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
+    /// The library's error: 2 when the request is at fault, else 1.
+    Library(Box<Error>),
     /// The command line is at fault: 2.
     BadRequest(String),
     /// The checkpoint or the I/O is at fault: 1.
@@ -19,15 +24,46 @@ pub(crate) enum Failure {
     Interrupted,
     /// What was compared is not the same, which has been told: 1.
     Differs,
-    /// What was to be compared cannot be: 2.
-    Undecided(String),
+    /// What was to be compared cannot be, for this reason: 2.
+    Undecided(Box<Self>),
     /// Nobody reads our output any more.
     PipeClosed,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if error.is_bad_request() { Self::BadRequest(error.to_string()) } else { Self::Failed(error.to_string()) }
+        Self::Library(Box::new(error))
+    }
+}
+
+impl Failure {
+    /// Prints the failure of `command`, with a hint where its flags help, and returns the exit code.
+    pub(crate) fn report(&self, command: &str) -> u8 {
+        match self {
+            // Whoever read our output has gone; that is their right.
+            Self::PipeClosed => 0,
+            Self::Interrupted => 130,
+            Self::Differs => 1,
+            Self::Library(error) => {
+                complain("error", &error.to_string());
+                if let Some(hint) = hints::of_error(command, error) {
+                    complain("hint", &hint);
+                }
+                if error.kind() == ErrorKind::InvalidRequest { 2 } else { 1 }
+            }
+            Self::BadRequest(message) => {
+                complain("error", message);
+                2
+            }
+            Self::Failed(message) => {
+                complain("error", message);
+                1
+            }
+            Self::Undecided(failure) => {
+                failure.report(command);
+                2
+            }
+        }
     }
 }
 
@@ -68,9 +104,17 @@ pub(crate) fn print_json(document: &impl serde::Serialize) -> Result<(), Failure
     Ok(out.flush()?)
 }
 
+/// Returns the rows of a document's `decisions`.
+pub(crate) fn decisions(decisions: &[Decision]) -> Vec<Value> {
+    decisions.iter().map(|Decision { what, why, .. }| json!({"what": what, "why": why})).collect()
+}
+
 pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
         complain("warning", warning);
+        if let Some(hint) = hints::of_warning(warning) {
+            complain("hint", hint);
+        }
     }
 }
 

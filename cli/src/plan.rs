@@ -3,7 +3,7 @@
 use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
 use floodtide::Planned;
-use floodtide::core::strategy::{Backend, FileSignals, is_small};
+use floodtide::core::strategy::{FileSignals, Route, is_small};
 use floodtide::core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -110,20 +110,27 @@ fn sliced(plan: &Plan) -> String {
     }
 }
 
+/// What reads the files of one device.
+fn workers(route: &Route) -> String {
+    match route.workers {
+        0 => "the calling thread".to_owned(),
+        n if route.queues() => {
+            format!("{}, {} in flight in each", output::count(n, "ring"), output::count(route.depth, "read"))
+        }
+        n => output::count(n, "thread"),
+    }
+}
+
 /// What holds for the whole load.
 fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String)> {
     let (plan, strategy) = (&planned.plan, &planned.strategy);
-    let workers = match (strategy.workers, strategy.backend) {
-        (0, _) => "the calling thread".to_owned(),
-        (n, Backend::Uring) => {
-            format!("{}, {} in flight in each", output::count(n, "ring"), output::count(strategy.depth, "read"))
-        }
-        (n, _) => output::count(n, "thread"),
-    };
     let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
+    let backends: Vec<&str> = strategy.routes.iter().map(|route| route.backend.name()).collect();
+    let workers: Vec<String> = strategy.routes.iter().map(workers).collect();
+    let chunk_bytes = strategy.routes.iter().map(|route| route.chunk_bytes).max().unwrap_or(0);
     let mut facts = vec![
-        ("backend", format!("{}: {}", strategy.backend, strategy.reason)),
-        ("workers", workers),
+        ("backend", format!("{}: {}", backends.join(", "), strategy.reason())),
+        ("workers", workers.join("; ")),
         (
             "tensors",
             format!(
@@ -146,7 +153,7 @@ fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String
             format!(
                 "{} of up to {}, {} in all{}",
                 plan.chunks().len(),
-                HumanBytes(strategy.chunk_bytes),
+                HumanBytes(chunk_bytes),
                 output::bytes(plan.read_bytes()),
                 match max_gather_reads(plan) {
                     0 => String::new(),
@@ -211,15 +218,18 @@ fn document(planned: &Planned) -> Value {
             })
         })
         .collect();
+    let route = strategy.main_route();
     json!({
         "format": planned.catalog.format().name(),
-        "backend": strategy.backend.name(),
-        "reason": strategy.reason,
-        "workers": strategy.workers,
-        "depth": strategy.depth,
-        "chunk_bytes": strategy.chunk_bytes,
-        "most_in_flight": strategy.max_in_flight,
-        "uncached": strategy.dont_cache,
+        "backend": route.backend.name(),
+        "reason": strategy.reason(),
+        "decisions": output::decisions(&strategy.decisions),
+        "routes": strategy.routes.len(),
+        "workers": route.workers,
+        "depth": route.depth,
+        "chunk_bytes": route.chunk_bytes,
+        "most_in_flight": route.max_in_flight,
+        "uncached": route.dont_cache,
         "huge_pages": strategy.huge_pages,
         "tensors": plan.placements().len(),
         "selected_bytes": plan.selected_bytes(),
@@ -231,7 +241,7 @@ fn document(planned: &Planned) -> Value {
         "arena_bytes": plan.arena_bytes(),
         "memory_available": planned.memory.available,
         "memory_limit": planned.memory.limit,
-        "file_system": planned.signals.file_system,
+        "file_system": planned.signals.devices.first().map(|device| &device.signals.file_system),
         "files": files,
         "warnings": planned.warnings,
     })
@@ -250,6 +260,7 @@ mod tests {
             direct: true,
             aligned: true,
             selected_bytes: 1 << 20,
+            device: 0,
         };
         let part = [ByteRange::new(0, 4096).expect("forwards")];
         for (share, cached, shown) in [

@@ -3,7 +3,7 @@
 use crate::args::VerifyArgs;
 use crate::load::watched;
 use crate::output::{self, Facts, Failure};
-use floodtide::{Error, Inspected, Loader, Mismatch, VerifyReport, read_manifest};
+use floodtide::{Error, Inspected, Loader, Mismatch, StreamOptions, VerifyReport, read_manifest};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -12,7 +12,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let manifest = args.manifest.as_ref().map(read_manifest).transpose()?;
     let mut loader = Loader::new();
     if let Some(limit) = args.memory_limit {
-        loader = loader.memory_limit(limit.as_u64());
+        loader = loader.stream_options(StreamOptions::new().memory_limit(limit.as_u64()));
     }
     let inspected = match loader.check_structure(&args.path) {
         Ok(inspected) => inspected,

@@ -19,6 +19,14 @@ use core::str::FromStr;
 const LEAF: u64 = blake3::CHUNK_LEN as u64;
 
 /// A BLAKE3 hash.
+///
+/// ```
+/// use floodtide_core::checksum::Checksum;
+///
+/// let checksum = Checksum::of(b"weights");
+/// assert_eq!(checksum.to_string().parse(), Ok(checksum));
+/// assert_ne!(checksum, Checksum::of(b"Weights"));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Checksum([u8; 32]);
 

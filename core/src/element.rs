@@ -8,6 +8,16 @@ use crate::dtype::DType;
 use core::fmt;
 
 /// The type of a tensor's elements.
+///
+/// ```
+/// use floodtide_core::{DType, ElementType, GgmlType};
+///
+/// let plain = ElementType::Plain(DType::BF16);
+/// assert_eq!((plain.name(), plain.block_bytes()), ("BF16", 2));
+/// // 32 elements of 4 bits and a scale of 16.
+/// let quantised = ElementType::Ggml(GgmlType::Q4_0);
+/// assert_eq!((quantised.block_elements(), quantised.block_bytes()), (32, 18));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ElementType {
     /// Each element for itself; those of 4 and 6 bits packed.

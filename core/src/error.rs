@@ -5,14 +5,13 @@ use crate::convert::ConvertError;
 use crate::dtype::DType;
 use crate::element::{ElementType, GgmlType};
 use crate::escape::{Escaped, Quoted};
-use crate::format::gguf::{GgufError, SplitError};
-use crate::format::{safetensors::HeaderError, serverlessllm::ServerlessLlmError, shard_index::IndexError};
 use crate::glob::GlobError;
 use crate::manifest::ManifestError;
 use crate::source::Fault;
 use crate::units::HumanBytes;
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use thiserror::Error;
@@ -22,21 +21,9 @@ use thiserror::Error;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum Error {
-    /// A header breaks a rule of its format.
+    /// A file or an index breaks a rule of its format, or disagrees with the others.
     #[error("{}: {source}", Escaped(file))]
-    Header { file: String, source: HeaderError },
-    /// A GGUF file breaks a rule of its format.
-    #[error("{}: {source}", Escaped(file))]
-    Gguf { file: String, source: GgufError },
-    /// A shard of a split GGUF model does not belong where it is.
-    #[error("{}: {source}", Escaped(file))]
-    Split { file: String, source: SplitError },
-    /// An index breaks a rule, or disagrees with its shards.
-    #[error("{}: {source}", Escaped(file))]
-    Index { file: String, source: IndexError },
-    /// The index of a ServerlessLLM checkpoint breaks a rule, or disagrees with its partitions. `file` is the index.
-    #[error("{}: {source}", Escaped(file))]
-    ServerlessLlm { file: String, source: ServerlessLlmError },
+    Format { file: String, source: FormatError },
     /// Two files of one checkpoint hold the same name.
     #[error(
         "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, name one of the files instead",
@@ -52,14 +39,14 @@ pub enum Error {
     #[error(transparent)]
     Glob(#[from] GlobError),
     /// A wanted name that is not there.
-    #[error("no tensor is named \"{}\"; `floodtide inspect` lists the names", Quoted(name))]
+    #[error("no tensor is named \"{}\"", Quoted(name))]
     NoSuchTensor { name: String },
     /// A glob that matches nothing, as it was most likely mistyped.
-    #[error("no tensor matches \"{}\"; `floodtide inspect` lists the names", Quoted(glob))]
+    #[error("no tensor matches \"{}\"", Quoted(glob))]
     NothingSelected { glob: String },
     /// A rule for ranks whose pattern matches nothing, so that what it was to cut would be whole.
     #[error(
-        "the shard rule \"{}\" matches no tensor of the checkpoint; `floodtide inspect` lists the names, which a pattern matches whole: \
+        "the shard rule \"{}\" matches no tensor of the checkpoint; a pattern matches the whole name: \
          mend the pattern, or leave the rule out",
         Quoted(glob)
     )]
@@ -111,8 +98,8 @@ pub enum Error {
     NoSuchRank { rank: u32, world: u32 },
     /// The plan would not fit. `file` is the checkpoint's first.
     #[error(
-        "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors (--select), \
-         free memory or raise the limit, or take the tensors one after another in less (--stream, --memory-limit; `Loader::stream`)",
+        "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors, \
+         free memory or raise the limit, or stream the tensors through less",
         Escaped(file), HumanBytes(*needed), HumanBytes(*available)
     )]
     NotEnoughMemory { file: String, needed: u64, available: u64, limit: String },
@@ -155,10 +142,7 @@ pub enum Error {
     )]
     SliceUnverifiable { tensor: String },
     /// A tensor is to be verified that the manifest does not have.
-    #[error(
-        "tensor \"{}\" is not in the manifest, so it cannot be verified; `floodtide verify --manifest` lists every difference",
-        Quoted(tensor)
-    )]
+    #[error("tensor \"{}\" is not in the manifest, so it cannot be verified", Quoted(tensor))]
     NotInManifest { tensor: String },
     /// A tensor is of another kind in the manifest.
     #[error(
@@ -196,6 +180,42 @@ pub enum Error {
     #[error("internal error: {what}; please report this")]
     Contract { what: &'static str },
 }
+
+impl Error {
+    /// Returns the error for a file that breaks a rule of its format.
+    pub fn format(file: impl Into<String>, source: impl Into<Box<dyn core::error::Error + Send + Sync>>) -> Self {
+        Self::Format { file: file.into(), source: FormatError(Arc::from(source.into())) }
+    }
+}
+
+/// A broken rule of a format: the error of its parser. Two are equal when their messages are.
+///
+/// ```
+/// use floodtide_core::Error;
+/// use floodtide_core::format::gguf::GgufError;
+///
+/// let Error::Format { source, .. } = Error::format("model.gguf", GgufError::Version1) else { unreachable!() };
+/// assert_eq!(source.downcast_ref(), Some(&GgufError::Version1));
+/// ```
+#[derive(Debug, Clone, Error)]
+#[error(transparent)]
+pub struct FormatError(Arc<dyn core::error::Error + Send + Sync>);
+
+impl FormatError {
+    /// Returns the parser's error, if it is of that type.
+    #[must_use]
+    pub fn downcast_ref<E: core::error::Error + 'static>(&self) -> Option<&E> {
+        self.0.downcast_ref()
+    }
+}
+
+impl PartialEq for FormatError {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl Eq for FormatError {}
 
 /// A shape, which may have more dimensions than anyone reads.
 pub(crate) struct Shape<'a>(pub(crate) &'a [u64]);

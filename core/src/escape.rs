@@ -5,6 +5,12 @@ use core::fmt::{self, Write as _};
 
 /// Shows a name with its control characters, bidirectional overrides and backslashes escaped, so that a tensor's name
 /// can neither move a terminal's cursor nor pass for two lines. For listings: nothing is left out.
+///
+/// ```
+/// use floodtide_core::Escaped;
+///
+/// assert_eq!(Escaped("name\u{1b}[2J").to_string(), "name\\u{1b}[2J");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -61,6 +67,8 @@ fn escape(c: char) -> heapless::String<12> {
         '\n' => shown.write_str("\\n"),
         '\r' => shown.write_str("\\r"),
         '\t' => shown.write_str("\\t"),
+        // A byte that is not Unicode, as local storage writes it in a name.
+        '\u{10ff00}'..='\u{10ffff}' => write!(shown, "\\x{:02x}", u32::from(c) & 0xff),
         c if c.is_control() || is_layout_override(c) => write!(shown, "\\u{{{:x}}}", u32::from(c)),
         c => shown.write_char(c),
     };

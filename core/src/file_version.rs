@@ -1,35 +1,71 @@
-//! Tells one version of a file from another.
+//! Tells one state of a file from another.
 
 use crate::seeded_bug::seeded_bug;
+use alloc::string::String;
 
-/// A file's identity and the marks that a write leaves on it, as a platform sees them before and after a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileVersion {
-    /// The device that it is on.
-    pub device: u64,
-    /// Its number there.
-    pub inode: u64,
-    /// Its length in bytes.
-    pub len: u64,
-    /// When it was last written to: seconds, and nanoseconds.
-    pub modified: (i64, i64),
+/// The version of a file, as its storage knows it before and after a load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileVersion {
+    /// A local file: its identity, and the marks that a write leaves on it.
+    Local {
+        /// The device that it is on.
+        device: u64,
+        /// Its number there.
+        inode: u64,
+        /// Its length in bytes.
+        len: u64,
+        /// When it was last written to: seconds, and nanoseconds.
+        modified: (i64, i64),
+    },
+    /// An object that a server tags (`ETag`), or a file of a commit.
+    Tag {
+        /// Its length in bytes.
+        len: u64,
+        /// The tag, as the server writes it.
+        tag: String,
+    },
+    /// An object whose writes are numbered.
+    Generation {
+        /// Its length in bytes.
+        len: u64,
+        /// The number of the write that made it.
+        generation: u64,
+    },
 }
 
 impl FileVersion {
-    /// What differs, in words; `None` when nothing does.
+    /// Returns the length in bytes.
     #[must_use]
-    pub fn difference(self, now: Self) -> Option<&'static str> {
-        if seeded_bug!(ChangeUnnoticed) {
-            None
-        } else if (self.device, self.inode) != (now.device, now.inode) {
-            Some("another file has taken its place")
-        } else if self.len != now.len {
-            Some("its length is another")
-        } else if self.modified != now.modified {
-            Some("it was written to")
-        } else {
-            None
+    pub const fn len(&self) -> u64 {
+        match self {
+            Self::Local { len, .. } | Self::Tag { len, .. } | Self::Generation { len, .. } => *len,
         }
+    }
+
+    /// Returns true when the file has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns how `now` differs, in words; `None` when it does not.
+    #[must_use]
+    pub fn difference(&self, now: &Self) -> Option<&'static str> {
+        if seeded_bug!(ChangeUnnoticed) || self == now {
+            return None;
+        }
+        let identity = |version: &Self| match version {
+            Self::Local { device, inode, .. } => Some((*device, *inode)),
+            _ => None,
+        };
+        Some(if identity(self) != identity(now) {
+            "another file has taken its place"
+        } else if self.len() != now.len() {
+            "its length changed"
+        } else {
+            "it was written to"
+        })
     }
 }
 
@@ -39,16 +75,25 @@ mod tests {
 
     #[test]
     fn every_mark_counts() {
-        let stamp = FileVersion { device: 1, inode: 2, len: 3, modified: (4, 5) };
-        assert_eq!(stamp.difference(stamp), None);
-        for (now, word) in [
-            (FileVersion { device: 9, ..stamp }, "another file"),
-            (FileVersion { inode: 9, ..stamp }, "another file"),
-            (FileVersion { len: 9, ..stamp }, "length"),
-            (FileVersion { modified: (9, 5), ..stamp }, "written"),
-            (FileVersion { modified: (4, 9), ..stamp }, "written"),
+        let local = |device, inode, len, modified| FileVersion::Local { device, inode, len, modified };
+        let (tag, number) = (
+            |len, tag: &str| FileVersion::Tag { len, tag: tag.into() },
+            |len, generation| FileVersion::Generation { len, generation },
+        );
+        let version = local(1, 2, 3, (4, 5));
+        assert_eq!(version.difference(&version.clone()), None);
+        for (before, now, word) in [
+            (&version, local(9, 2, 3, (4, 5)), "another file"),
+            (&version, local(1, 9, 3, (4, 5)), "another file"),
+            (&version, local(1, 2, 9, (4, 5)), "length"),
+            (&version, local(1, 2, 3, (9, 5)), "written"),
+            (&version, local(1, 2, 3, (4, 9)), "written"),
+            (&version, tag(3, "a"), "another file"),
+            (&tag(3, "a"), tag(3, "b"), "written"),
+            (&tag(3, "a"), tag(4, "b"), "length"),
+            (&number(3, 1), number(3, 2), "written"),
         ] {
-            assert!(stamp.difference(now).is_some_and(|what| what.contains(word)), "{now:?}");
+            assert!(before.difference(&now).is_some_and(|what| what.contains(word)), "{now:?}");
         }
     }
 }

@@ -34,6 +34,15 @@ impl Token {
 }
 
 /// A parsed pattern.
+///
+/// ```
+/// use floodtide_core::Glob;
+///
+/// let norms = Glob::new("model.layers.*.[a-z]*norm.weight")?;
+/// assert!(norms.matches("model.layers.12.input_layernorm.weight"));
+/// assert!(!norms.matches("model.layers.12.mlp.up_proj.weight"));
+/// # Ok::<(), floodtide_core::GlobError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     pattern: String,

@@ -23,18 +23,22 @@ pub mod format;
 pub mod manifest;
 pub mod middleware;
 pub mod pool;
+pub mod storage;
 pub mod strategy;
 pub mod stream;
 pub mod sync;
 pub mod tune;
 
+mod backend;
 mod catalog;
 mod dtype;
 mod element;
 mod engine;
 mod error;
+mod error_kind;
 mod escape;
 mod file_version;
+mod format_id;
 mod glob;
 mod metadata;
 mod names;
@@ -51,6 +55,7 @@ mod units;
 mod verify;
 mod write_only;
 
+pub use backend::{Backend, ReadStyle};
 pub use catalog::{Catalog, CatalogBuilder, FileInfo, TensorInfo};
 pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
@@ -58,10 +63,11 @@ pub use engine::{
     BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, RetryStats, Worker, WorkerState,
     land, next_read,
 };
-pub use error::Error;
+pub use error::{Error, FormatError};
+pub use error_kind::ErrorKind;
 pub use escape::{Escaped, Quoted};
 pub use file_version::FileVersion;
-pub use format::Format;
+pub use format_id::FormatId;
 pub use glob::{Glob, GlobError};
 pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
@@ -70,9 +76,9 @@ pub use plan::{
 };
 pub use selection::Selection;
 pub use shard::{Partition, ShardRules};
-pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 pub use strided_range::StridedRange;
 pub use tensor_slice::{Slice, TensorSlice};
-pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, TensorId};
+pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, RouteId, TensorId};
 pub use verify::{ContentHashes, Verification};
 pub use write_only::WriteOnly;

@@ -16,6 +16,22 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 /// Which tensors a load brings. To add a kind of selection, add a variant here and resolve it below.
+///
+/// ```
+/// use floodtide_core::{ByteRange, CatalogBuilder, DType, Format, Selection};
+///
+/// let mut builder = CatalogBuilder::new(Format::Safetensors);
+/// let file = builder.add_file("model.safetensors", 104)?;
+/// let weights = ByteRange::new(80, 104).expect("ascending");
+/// builder.add_tensor(file, "weights", DType::F32.into(), &[2, 3], weights)?;
+/// let catalog = builder.finish()?;
+///
+/// let first_row = Selection::slice("weights", 0, 0..1).resolve(&catalog)?;
+/// let tensor = catalog.tensor(first_row[0].tensor());
+/// assert_eq!(first_row[0].bytes(&tensor), 12);
+/// assert!(Selection::globs(["bias*"])?.resolve(&catalog).is_err());
+/// # Ok::<(), floodtide_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Selection {
@@ -149,8 +165,7 @@ impl Selection {
                 };
                 Some(format!(
                     "the shard {rank}/{world} cuts nothing: each rank gets {those} whole, as no rule cuts any (\"{}\" is the first); say \
-                     where with --shard-rule GLOB=DIM (`ShardRules::new`), or cut all by rows (--shard-rules rows, \
-                     `ShardRules::rows`)",
+                     where with `ShardRules::new`, or cut all by rows with `ShardRules::rows`",
                     Quoted(first)
                 ))
             }

@@ -17,6 +17,16 @@ pub enum Partition {
 }
 
 /// Which tensors are cut, and where: the first pattern that matches a name counts. What no pattern matches is for every rank whole.
+///
+/// ```
+/// use floodtide_core::{Partition, Glob, Selection, ShardRules};
+///
+/// // Fused projections by rows, then the rules of Llama; rank 1 of 4.
+/// let fused = ShardRules::new([(Glob::new("*.qkv_proj.weight")?, Partition::Shard(0))]);
+/// let mine = Selection::shard(1, 4, fused.or(ShardRules::tensor_parallel()));
+/// # let _ = mine;
+/// # Ok::<(), floodtide_core::GlobError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShardRules {
     rules: Vec<Rule>,
@@ -41,7 +51,12 @@ impl ShardRules {
     /// mistyped, and would leave whole what it was to cut.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = (Glob, Partition)>) -> Self {
-        Self { rules: rules.into_iter().map(|(glob, partition)| Rule { glob, partition, optional: false }).collect() }
+        Self {
+            rules: rules
+                .into_iter()
+                .map(|(glob, partition)| Rule { glob, partition: partition, optional: false })
+                .collect(),
+        }
     }
 
     /// The same rules, of which some may match nothing: a set for models that do not all have the same tensors.
@@ -126,7 +141,7 @@ impl ShardRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{Format, safetensors::Header};
+    use crate::format::{SAFETENSORS, safetensors::Header};
     use crate::{Catalog, CatalogBuilder, Selection, Slice, StridedRange};
     use alloc::string::ToString;
     use core::ops::Range;
@@ -146,8 +161,8 @@ mod tests {
         }
         let json = alloc::format!("{{{entries}}}");
         let bytes = 8 + json.len() as u64 + at;
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("f", bytes, &Header::parse(json.as_bytes(), bytes).expect("valid")).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        Header::parse(json.as_bytes(), bytes).expect("valid").add_to(&mut builder, "f", bytes).expect("adds");
         builder.finish().expect("unique names")
     }
 
@@ -209,7 +224,7 @@ mod tests {
         let error = shard(rules("*.wieght").or(ShardRules::rows())).expect_err("mistyped");
         assert_eq!(error, Error::UnmatchedShardRule { glob: "*.wieght".to_string() });
         let message = error.to_string();
-        assert!(["\"*.wieght\"", "floodtide inspect"].iter().all(|word| message.contains(word)), "{message}");
+        assert!(["\"*.wieght\"", "mend the pattern"].iter().all(|word| message.contains(word)), "{message}");
         assert_eq!(shard(rules("*.wieght").optional()), Ok(alloc::vec![None, None]));
         let part = Selection::names(["a.weight"]).sharded(0, 2, rules("b.*").or(ShardRules::rows()));
         assert_eq!(slices(&catalog, &part), Ok(alloc::vec![Some((0, 0, 2))]), "what it matches need not be selected");
@@ -220,8 +235,7 @@ mod tests {
         let catalog = catalog(&[("h.0.c_attn\u{202e}.weight", "F32", &[4, 6]), ("scalar", "F32", &[])]);
         let warning = |selection: Selection| selection.warning(&catalog);
         let uncut = warning(Selection::shard(1, 4, ShardRules::tensor_parallel())).expect("nothing is cut");
-        for words in ["1/4", "all 2 selected tensors whole", r"h.0.c_attn\u{202e}.weight", "--shard-rule", "ShardRules"]
-        {
+        for words in ["1/4", "all 2 selected tensors whole", r"h.0.c_attn\u{202e}.weight", "ShardRules"] {
             assert!(uncut.contains(words), "\"{words}\" is not in: {uncut}");
         }
         assert_eq!(warning(Selection::shard(1, 4, ShardRules::rows())), None);
@@ -281,14 +295,14 @@ mod tests {
         let json = r#"{"a":{"dtype":"U8","shape":[0,18446744073709551615,18446744073709551615],"data_offsets":[0,0]}}"#;
         let bytes = 8 + json.len() as u64;
         let Ok(header) = Header::parse(json.as_bytes(), bytes) else { return };
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("f", bytes, &header).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        header.add_to(&mut builder, "f", bytes).expect("adds");
         let catalog = builder.finish().expect("unique");
         let rules = ShardRules::new([(Glob::new("*").expect("closed"), Partition::Shard(1))]);
         for rank in [0, 6] {
-            let selected = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
-            let tensor = catalog.tensor(selected[0].tensor());
-            assert_eq!((selected[0].byte_len(&tensor), selected[0].strided(&tensor)), (0, None::<StridedRange>));
+            let slice = Selection::shard(rank, 7, rules.clone()).resolve(&catalog).expect("resolves");
+            let tensor = catalog.tensor(slice[0].tensor());
+            assert_eq!((slice[0].byte_len(&tensor), slice[0].strided(&tensor)), (0, None::<StridedRange>));
         }
     }
 }

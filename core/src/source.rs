@@ -5,6 +5,8 @@
 
 use crate::units::{ChunkId, FileId};
 use crate::write_only::WriteOnly;
+use alloc::boxed::Box;
+use alloc::string::String;
 use core::fmt;
 
 /// Identifies a read from [`Engine::next_read`](crate::Engine::next_read) to its completion.
@@ -52,8 +54,16 @@ pub enum Fault {
     Io,
     /// ENOMEM or ENOBUFS.
     NoMemory,
+    /// A server did not answer in time.
+    TimedOut,
+    /// A server asked for fewer requests (HTTP 429 or 503).
+    Throttled,
+    /// The file is not the version that was opened.
+    Changed,
     /// Any other error number.
     Os(i32),
+    /// Anything else, in words.
+    Other(&'static str),
 }
 
 impl ReadId {
@@ -81,7 +91,13 @@ impl fmt::Display for Fault {
                 f.write_str("the device reports an error (EIO); look at the system's log and the disk's health")
             }
             Self::NoMemory => f.write_str("the system has no memory for the read (ENOMEM)"),
+            Self::TimedOut => f.write_str("the server did not answer in time"),
+            Self::Throttled => f.write_str("the server kept asking for fewer requests"),
+            Self::Changed => {
+                f.write_str("the file changed while it was loaded; load it again when nothing writes to it")
+            }
             Self::Os(number) => write!(f, "system error {number}"),
+            Self::Other(what) => f.write_str(what),
         }
     }
 }
@@ -121,14 +137,24 @@ pub struct Rejected<B> {
     pub fault: Fault,
 }
 
+/// Why a source as a whole can go on no more, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceError(pub String);
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for SourceError {}
+
 /// Takes reads and completes them: an io_uring, a thread that calls `pread`, a simulated device.
 ///
 /// Dropping a source with reads in flight must wait for them or leak their buffers; it must never free them.
 pub trait ReadSource {
     /// The memory it fills.
     type Buffer: Buffer;
-    /// Why the source as a whole can go on no more.
-    type Error: fmt::Display;
 
     /// How many reads it keeps in flight at most; at least one.
     fn capacity(&self) -> usize;
@@ -150,7 +176,31 @@ pub trait ReadSource {
     ///
     /// # Errors
     /// When no completion can come any more; the buffers in flight stay with the source.
-    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Self::Buffer>)) -> Result<(), Self::Error>;
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Self::Buffer>)) -> Result<(), SourceError>;
+}
+
+impl<S: ReadSource + ?Sized> ReadSource for Box<S> {
+    type Buffer = S::Buffer;
+
+    fn capacity(&self) -> usize {
+        (**self).capacity()
+    }
+
+    fn in_flight(&self) -> usize {
+        (**self).in_flight()
+    }
+
+    fn submit(&mut self, op: ReadOp, buffer: S::Buffer) -> Result<(), Rejected<S::Buffer>> {
+        (**self).submit(op, buffer)
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), SourceError> {
+        (**self).wait(completed)
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +226,10 @@ mod tests {
             (Fault::Io, "EIO"),
             (Fault::NoMemory, "ENOMEM"),
             (Fault::Os(5), "error 5"),
+            (Fault::TimedOut, "in time"),
+            (Fault::Throttled, "fewer requests"),
+            (Fault::Changed, "changed"),
+            (Fault::Other("the cable is out"), "cable"),
         ] {
             assert!(fault.to_string().contains(name), "{fault}");
         }

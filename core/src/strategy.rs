@@ -1,56 +1,26 @@
 //! Chooses how to load from what was measured, and says why in words.
 //!
-//! A pure function of [`Signals`]. To add a backend, add it to [`Backend`] and to [`decide`]. What a measured device changes is in
-//! `profile`, what the reason says of the files in `files`.
+//! A pure function of [`Signals`]. Files on one device share a [`Route`], which is decided from that device's signals alone, in
+//! `route`. What a measured device changes is in `profile`, what the decisions say of the files in `files`.
 
+mod decision;
+mod demand;
 mod files;
 mod profile;
+mod route;
 
+pub use crate::backend::Backend;
+pub use decision::Decision;
+pub use demand::{Demand, FileDemand};
 pub use profile::{BestReads, Profile};
 
-use crate::units::ByteRange;
-use alloc::borrow::Cow;
-use alloc::format;
-use alloc::string::{String, ToString};
+use crate::backend::ReadStyle;
+use crate::storage::DeviceSignals;
+use crate::units::{ByteRange, FileId};
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
-
-/// A way of reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Backend {
-    /// io_uring, one ring a worker.
-    Uring,
-    /// Worker threads that call `pread`.
-    Pread,
-    /// The files mapped into memory.
-    Mmap,
-    /// tokio's blocking threads.
-    Tokio,
-}
-
-impl Backend {
-    /// Every backend.
-    pub const ALL: [Self; 4] = [Self::Uring, Self::Pread, Self::Mmap, Self::Tokio];
-
-    /// The name that people and JSON output use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            Self::Pread => "pread",
-            Self::Mmap => "mmap",
-            Self::Tokio => "tokio",
-        }
-    }
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+use route::Group;
 
 /// What was measured of one file.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,11 +38,18 @@ pub struct FileSignals {
     pub aligned: bool,
     /// How many of its bytes are wanted; a file of which none are is not read.
     pub selected_bytes: u64,
+    /// The index of its device.
+    pub device: usize,
 }
 
 impl FileSignals {
     fn takes_direct_reads(&self) -> bool {
-        self.direct && self.aligned && !is_cached(self)
+        self.direct && self.aligned && !self.is_cached()
+    }
+
+    fn is_cached(&self) -> bool {
+        let enough = if self.cached.is_empty() { CACHED_SHARE } else { 1.0 };
+        self.resident.is_some_and(|share| share >= enough)
     }
 }
 
@@ -86,23 +63,30 @@ pub enum Consumer {
     Stream,
 }
 
+/// A device that files are on, and how its storage can read them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// What the storage reports.
+    pub signals: DeviceSignals,
+    /// The storage's ways of reading, at least one.
+    pub backends: Vec<Backend>,
+    /// The caller's choice among them; `None` to choose here.
+    pub requested: Option<Backend>,
+}
+
 /// What was measured before a load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signals {
     /// Each file.
     pub files: Vec<FileSignals>,
+    /// Each device that a file is on.
+    pub devices: Vec<Device>,
     /// The bytes that are wanted.
     pub selected_bytes: u64,
     /// Who wants them.
     pub consumer: Consumer,
     /// Whether the threads that read also hold what they read against checksums.
     pub verified: bool,
-    /// The file system's name, when it is known.
-    pub file_system: String,
-    /// Whether the file system is on another machine.
-    pub network: bool,
-    /// Why io_uring cannot be used, if so.
-    pub uring_refused: Option<String>,
     /// Why direct reads cannot be used although files take them, if so.
     pub direct_refused: Option<String>,
     /// Whether the caller wants the files in the page cache afterwards, for others that will load them.
@@ -111,17 +95,13 @@ pub struct Signals {
     pub memory: u64,
     /// The processors this process may run on.
     pub cpus: usize,
-    /// The device as it was measured once, if it was.
-    pub profile: Option<Profile>,
 }
 
-/// How a load is carried out.
+/// How the files of one device are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Strategy {
+pub struct Route {
     /// What reads.
     pub backend: Backend,
-    /// By file: past the page cache or through it.
-    pub direct: Vec<bool>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
     /// The reads in flight per worker, to begin with.
@@ -135,18 +115,14 @@ pub struct Strategy {
     pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
     pub dont_cache: bool,
-    /// Whether the tensors' own memory is asked for in huge pages.
-    pub huge_pages: bool,
     /// Rings or threads; 0 means that the caller's own thread does it all.
     pub workers: usize,
-    /// Why, in a sentence or two.
-    pub reason: String,
 }
 
-impl Strategy {
+impl Route {
     /// How many reads each worker's source must be able to hold.
     #[must_use]
-    pub fn ring_entries(&self) -> usize {
+    pub fn source_capacity(&self) -> usize {
         self.depth.max(self.max_in_flight.div_ceil(self.workers.max(1)))
     }
 
@@ -158,6 +134,74 @@ impl Strategy {
         let start = workers.saturating_mul(self.depth.max(1));
         let bound = if gathers { MAX_GATHER_READS.max(workers) } else { usize::MAX };
         (start.min(bound), self.max_in_flight.max(start).min(bound))
+    }
+
+    /// Works with that many threads or rings, whatever was measured.
+    pub fn set_workers(&mut self, workers: usize) {
+        // So many may be fewer than the device asks for.
+        self.profiled_direct_rate = None;
+        match self.backend.style() {
+            ReadStyle::Tasks => {
+                // One worker hands out all reads.
+                (self.workers, self.depth, self.max_in_flight) = (1, workers, workers);
+            }
+            ReadStyle::Queue => self.workers = workers,
+            // Each reads one thing at a time, and there are to be no more.
+            ReadStyle::Blocking | ReadStyle::Mapped => (self.workers, self.max_in_flight) = (workers, workers),
+        }
+    }
+
+    /// Whether each worker keeps many reads in flight by itself.
+    #[must_use]
+    pub fn queues(&self) -> bool {
+        matches!(self.backend.style(), ReadStyle::Queue | ReadStyle::Tasks)
+    }
+}
+
+/// How a load is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strategy {
+    /// The routes: one for each device, at least one.
+    pub routes: Vec<Route>,
+    /// By file: the index of its route.
+    pub route_of: Vec<usize>,
+    /// By file: past the page cache or through it.
+    pub direct: Vec<bool>,
+    /// Whether the tensors' own memory is asked for in huge pages.
+    pub huge_pages: bool,
+    /// What was decided, and why.
+    pub decisions: Vec<Decision>,
+}
+
+impl Strategy {
+    /// The route of a file.
+    #[must_use]
+    pub fn route(&self, file: FileId) -> &Route {
+        &self.routes[self.route_of[file.index()]]
+    }
+
+    /// The route that reads the most files.
+    ///
+    /// # Panics
+    /// When there is no route.
+    #[must_use]
+    pub fn main_route(&self) -> &Route {
+        let files = |route: usize| self.route_of.iter().filter(|&&of| of == route).count();
+        // The first of those that are alike.
+        let main = (0..self.routes.len()).rev().max_by_key(|&route| files(route));
+        &self.routes[main.expect("a strategy has a route")]
+    }
+
+    /// Whether the caller's own thread does it all.
+    #[must_use]
+    pub fn runs_inline(&self) -> bool {
+        self.routes.iter().all(|route| route.workers == 0)
+    }
+
+    /// The decisions in one line.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        Decision::join(&self.decisions)
     }
 }
 
@@ -182,117 +226,34 @@ pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool
     selected_bytes < SMALL_BYTES && requested_backend.is_none()
 }
 
-/// Decides. `requested_backend` is the caller's choice of backend, `None` to choose here; a wanted backend is taken as given.
+/// Decides how each device's files are read.
+///
+/// # Panics
+/// When a file names a device that is not there, or a device has no backend.
 #[must_use]
-pub fn decide(signals: &Signals, requested_backend: Option<Backend>) -> Strategy {
-    let signals = &*without_direct(signals);
-    let signals = &*profile::reconsidered(signals, requested_backend);
-    let mut reasons: Vec<String> = Vec::new();
-    let small = is_small(signals.selected_bytes, requested_backend);
-    let direct: Vec<bool> = signals.files.iter().map(|file| !small && file.takes_direct_reads()).collect();
-    let any_direct = direct.iter().any(|&direct| direct);
-    let backend = match requested_backend {
-        Some(backend) => {
-            reasons.push(format!("{backend} was asked for"));
-            backend
-        }
-        None => choose(signals, small, any_direct, &mut reasons),
-    };
-    match backend {
-        Backend::Mmap => reasons.push("the files are mapped; views of them share the page cache".to_string()),
-        _ if small => {}
-        _ => reasons.push(files::explain(signals, &direct)),
-    }
-    let dont_cache =
-        backend != Backend::Mmap && !small && !signals.populate_page_cache && floods_the_cache(signals, &direct);
-    if dont_cache {
-        reasons.push("the page cache has no room for them, so what is read is not left there".to_string());
-    }
-    let cpus = signals.cpus.clamp(1, MAX_WORKERS);
-    let waits = any_direct || signals.network || signals.files.iter().any(|file| !is_cached(file));
-    let (chunk_bytes, depth, workers) = match backend {
-        Backend::Uring => (2 << 20, 4, cpus),
-        _ if small => (4 << 20, 1, usize::from(signals.consumer == Consumer::Stream)),
-        // A network file system answers slowly and in parallel.
-        _ if signals.network => (4 << 20, 1, 16),
-        // A thread waits while its direct read is under way: two a processor keep the device busy.
-        _ if any_direct => (2 << 20, 1, 2 * cpus),
-        _ => (2 << 20, 1, cpus),
-    };
-    let max_in_flight = match backend {
-        Backend::Uring if waits => MAX_IN_FLIGHT,
-        // Each is a thread. Copies from the page cache keep a processor busy, and there are no more of those.
-        Backend::Pread if waits && !small => MAX_THREADS,
-        _ => workers * depth,
-    };
-    let huge_pages = backend != Backend::Mmap && signals.selected_bytes >= HUGE_PAGES_FROM;
+pub fn decide(signals: &Signals) -> Strategy {
     let mut strategy = Strategy {
-        backend,
-        direct,
-        chunk_bytes,
-        depth,
-        max_in_flight,
-        profiled_direct_rate: None,
-        dont_cache,
-        huge_pages,
-        workers,
-        reason: reasons.join("; "),
+        routes: Vec::with_capacity(signals.devices.len()),
+        route_of: signals.files.iter().map(|file| file.device).collect(),
+        direct: vec![false; signals.files.len()],
+        huge_pages: false,
+        decisions: Vec::new(),
     };
-    profile::adjust(&mut strategy, signals);
-    if requested_backend == Some(Backend::Uring) {
-        // Whoever wants the ring wants the direct reads that it is for.
-        strategy.profiled_direct_rate = None;
-    }
-    if strategy.profiled_direct_rate.is_some() && !signals.populate_page_cache {
-        // Should they be given up, what is read in their place.
-        strategy.dont_cache |= floods_the_cache(signals, &vec![false; signals.files.len()]);
+    for (device, of) in signals.devices.iter().enumerate() {
+        let files: Vec<usize> = (0..signals.files.len()).filter(|&file| signals.files[file].device == device).collect();
+        let (route, direct, decisions) = Group::new(signals, of, &files).decide();
+        for (file, direct) in files.into_iter().zip(direct) {
+            strategy.direct[file] = direct;
+        }
+        strategy.huge_pages |= !route.backend.is_mapped() && signals.selected_bytes >= HUGE_PAGES_FROM;
+        strategy.routes.push(route);
+        for decision in decisions {
+            if !strategy.decisions.contains(&decision) {
+                strategy.decisions.push(decision);
+            }
+        }
     }
     strategy
-}
-
-/// The signals as they are, or, where the files are to stay in the page cache, as if none took direct reads.
-fn without_direct(signals: &Signals) -> Cow<'_, Signals> {
-    if !signals.populate_page_cache {
-        return Cow::Borrowed(signals);
-    }
-    let mut signals = signals.clone();
-    signals.files.iter_mut().for_each(|file| file.direct = false);
-    signals.direct_refused = Some("the files are to stay in the page cache".to_string());
-    Cow::Owned(signals)
-}
-
-fn choose(signals: &Signals, small: bool, any_direct: bool, reasons: &mut Vec<String>) -> Backend {
-    if small {
-        reasons.push(match signals.consumer {
-            Consumer::Whole => {
-                "so little needs neither ring nor threads: the calling thread reads it through the page cache"
-                    .to_string()
-            }
-            Consumer::Stream => "so little needs no ring: one thread reads it through the page cache".to_string(),
-        });
-    } else if !any_direct {
-        reasons.push("buffered reads are copies by the processor, which threads share best".to_string());
-    } else if let Some(why) = &signals.uring_refused {
-        reasons.push(format!("io_uring cannot be used here ({why}), so threads wait for the direct reads"));
-    } else {
-        reasons.push("a ring keeps direct reads in flight from few threads".to_string());
-        return Backend::Uring;
-    }
-    Backend::Pread
-}
-
-/// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in
-/// the end itself.
-fn floods_the_cache(signals: &Signals, direct: &[bool]) -> bool {
-    let through = signals.files.iter().zip(direct).filter(|(file, direct)| !**direct && !is_cached(file));
-    let through = through.fold(0_u64, |sum, (file, _)| sum.saturating_add(file.selected_bytes));
-    let tensors = if signals.consumer == Consumer::Whole { signals.selected_bytes } else { 0 };
-    through > signals.memory.saturating_sub(tensors)
-}
-
-fn is_cached(file: &FileSignals) -> bool {
-    let enough = if file.cached.is_empty() { CACHED_SHARE } else { 1.0 };
-    file.resident.is_some_and(|share| share >= enough)
 }
 
 #[cfg(test)]

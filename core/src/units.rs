@@ -38,7 +38,19 @@ id! {
     ChunkId
 }
 
+id! {
+    /// A route of a [`Strategy`](crate::strategy::Strategy): how the files of one device are read.
+    RouteId
+}
+
 /// A power of two, in bytes.
+///
+/// ```
+/// use floodtide_core::Alignment;
+///
+/// assert_eq!(Alignment::PAGE.up(5000), Some(8192));
+/// assert!(Alignment::PAGE.divides(8192) && Alignment::new(3000).is_none());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alignment(u64);
 
@@ -91,6 +103,14 @@ impl fmt::Display for Alignment {
 }
 
 /// The bytes `start..end` of a file; `start <= end` always holds.
+///
+/// ```
+/// use floodtide_core::ByteRange;
+///
+/// let range = ByteRange::new(80, 104).expect("ascending");
+/// assert_eq!((range.len(), range.is_empty()), (24, false));
+/// assert!(ByteRange::new(104, 80).is_none());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ByteRange {
     start: u64,
@@ -133,6 +153,12 @@ impl ByteRange {
 }
 
 /// A number of bytes as a person reads it, in binary units: `86.6 MiB`.
+///
+/// ```
+/// use floodtide_core::HumanBytes;
+///
+/// assert_eq!(HumanBytes(5 << 20).to_string(), "5.0 MiB");
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct HumanBytes(pub u64);
 

@@ -1,6 +1,6 @@
 //! Loads a checkpoint with everything chosen by floodtide, and sums up one tensor through a typed view.
 //!
-//! `cargo run --release -p floodtide-linux --example load -- model.safetensors`
+//! `cargo run --release -p floodtide --example load -- model.safetensors`
 
 use floodtide::Loader;
 use floodtide_core::{DType, Escaped, HumanBytes};
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tensors = Loader::new().load(&path)?;
     let report = tensors.report();
     println!("{} tensors, {} in {:?}", report.tensors, HumanBytes(report.bytes), report.elapsed);
-    println!("read by {}: {}", report.backend, report.reason);
+    println!("read by {}: {}", report.backend, report.reason());
 
     // A tensor keeps the memory of its load alive, so it can outlive `tensors` and go to any thread.
     let Some(tensor) = tensors.iter().find(|tensor| tensor.dtype() == DType::F32) else { return Ok(()) };

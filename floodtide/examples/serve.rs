@@ -1,7 +1,7 @@
 //! Swaps a model in an async service: while one is served the next is loaded in the background, with a time limit; then they change
 //! places, and the memory of the old one is there for the load after.
 //!
-//! `cargo run --release -p floodtide-linux --features tokio --example serve -- gpt2 other-gpt2`
+//! `cargo run --release -p floodtide --features tokio --example serve -- gpt2 other-gpt2`
 //!
 //! Without a second path the first one is loaded again.
 
@@ -54,7 +54,7 @@ async fn load(loader: &Loader, path: &Path, done: &AtomicU64) -> Result<Tensors,
             return Err(format!("{}: gave up with {came} after {PATIENCE:?}", path.display()).into());
         }
     };
-    let (bytes, reason) = (HumanBytes(model.report().bytes), &model.report().reason);
+    let (bytes, reason) = (HumanBytes(model.report().bytes), model.report().reason());
     println!("{}: {} tensors, {bytes} in {:.1?} ({reason})", path.display(), model.len(), started.elapsed());
     Ok(model)
 }

@@ -87,11 +87,21 @@ pub struct ByteLocation {
 
 impl Loader {
     /// Compares two checkpoints, of any formats: which tensors were removed, added, changed their type or shape, or hold other bytes. A ggml
-    /// type and the plain one that it means are the same. Takes [`memory_limit`](Self::memory_limit) for both together, by default
+    /// type and the plain one that it means are the same. Takes [`memory_limit`](crate::StreamOptions::memory_limit) for both together, by default
     /// 512 MiB.
     ///
     /// # Errors
     /// As [`load`](Self::load), of either.
+    ///
+    /// ```no_run
+    /// use floodtide::{Change, Loader};
+    ///
+    /// let diff = Loader::new().diff("/models/qwen3", "/models/qwen3-tuned")?;
+    /// for tensor in diff.tensors.iter().filter(|tensor| matches!(tensor.change, Change::Content { .. })) {
+    ///     println!("{} has other values", tensor.name);
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn diff(&self, first: impl AsRef<Path>, second: impl AsRef<Path>) -> Result<Diff, Error> {
         let started = Instant::now();
         let (first, second) = (first.as_ref(), second.as_ref());
@@ -148,7 +158,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn run(mut self, loader: &Loader, first: &Path, second: &Path) -> Result<Self, Error> {
-        let loader = loader.passing(LIMIT, 2, PART)?.order(Order::Selection);
+        let loader = loader.passing(LIMIT, 2, PART)?.ordered(Order::Selection);
         let loader = loader.selection(Selection::names(self.names));
         let (mut a, mut b) = (Side::open(&loader, first)?, Side::open(&loader, second)?);
         loop {

@@ -1,14 +1,24 @@
 //! The errors of the Linux platform: core's, and what the system adds.
 
 use crate::convert::OutputError;
+use floodtide_core::format::FORMATS;
+use floodtide_core::storage::StorageError;
 use floodtide_core::strategy::Backend;
-use floodtide_core::{Error as CoreError, Fault, Quoted};
-use floodtide_linux::{Shown, hint};
+use floodtide_core::{Error as CoreError, ErrorKind, Escaped, Fault, FormatId, Quoted};
+use floodtide_linux::storage::hint;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
 /// Why a checkpoint could not be found, opened or loaded.
+///
+/// ```
+/// use floodtide::{ErrorKind, Loader};
+///
+/// let error = Loader::new().load("/nowhere").expect_err("is not there");
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// assert!(error.to_string().starts_with("/nowhere: "));
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
@@ -22,78 +32,79 @@ pub enum Error {
     /// A system call on a path failed.
     #[error("{}: cannot {action}: {source}{}", Shown(path), hint(source))]
     Io { path: PathBuf, action: &'static str, source: io::Error },
-    /// A FIFO, a device, a socket.
+    /// A file of a storage cannot be listed, opened, examined, read or viewed, or it changed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A URI of a storage that the loader does not have.
     #[error(
-        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
-        Shown(path)
+        "{}: expected a path or a URI of {known}, found another scheme; give the loader a storage for it",
+        Quoted(uri)
     )]
-    NotAFile { path: PathBuf, found: &'static str },
-    /// A folder under the name of one of a checkpoint's files.
+    UnknownScheme { uri: String, known: String },
+    /// A URI of local files that is not well-formed.
     #[error(
-        "{}: expected a file of the checkpoint, found a directory; put the file there, or name another checkpoint",
-        Shown(path)
+        "{}: expected file:///ABSOLUTE/PATH with special characters escaped as %XX; correct the URI, or give the path",
+        Quoted(uri)
     )]
-    FolderForFile { path: PathBuf },
-    /// A directory without anything to load.
+    InvalidUri { uri: String },
+    /// A folder without anything to load.
     #[error(
-        "{}: no checkpoint here: expected *.safetensors or *.gguf files, a *.safetensors.index.json or a tensor_index.json, found none; \
-         name the folder that holds them",
-        Shown(path)
+        "{}: no checkpoint here: expected {}, found none; name the folder that holds them",
+        Quoted(name),
+        expected()
     )]
-    NoCheckpoint { path: PathBuf },
-    /// Files of more than one format.
+    NoCheckpoint { name: String },
+    /// Files of several formats.
     #[error(
         "{}: checkpoints of several formats are here ({}); name the file or the index to load",
-        Shown(path),
+        Quoted(name),
         Quoted(names)
     )]
-    SeveralFormats { path: PathBuf, names: String },
-    /// A part of a ServerlessLLM checkpoint, which alone says nothing.
+    SeveralFormats { name: String, names: String },
+    /// A file that means nothing without its index.
     #[error(
-        "{}: this is a partition of a ServerlessLLM checkpoint, which says nothing of what is in it; name its folder or the tensor_index.json beside it",
-        Shown(path)
+        "{}: this is a partition of a {} checkpoint, which does not say what it holds; name its folder or the {index} beside it",
+        Quoted(name),
+        format.title()
     )]
-    Partition { path: PathBuf },
+    Partition { name: String, format: FormatId, index: &'static str },
     /// PyTorch pickles are programs.
     #[error(
         "{}: this is a PyTorch pickle, which runs code when it is loaded, so floodtide does not load it; \
          convert it once with safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")",
-        Shown(path)
+        Quoted(name)
     )]
-    Pickle { path: PathBuf },
+    Pickle { name: String },
     /// Several indexes, none of the usual name.
-    #[error("{}: several indexes are here ({}); name the one to load", Shown(path), Quoted(names))]
-    SeveralIndexes { path: PathBuf, names: String },
+    #[error("{}: several indexes are here ({}); name the one to load", Quoted(name), Quoted(names))]
+    SeveralIndexes { name: String, names: String },
+    /// An index that no checkpoint has.
+    #[error("{}: cannot read the index: it has {len} bytes, and no index is that large", Quoted(name))]
+    IndexTooLarge { name: String, len: u64 },
     /// The index names a file that is not there.
     #[error(
         "{}: the index names the shard \"{}\", which is missing beside it; fetch it or finish the download",
-        Shown(index),
+        Quoted(index),
         Quoted(shard)
     )]
-    MissingShard { index: PathBuf, shard: String },
+    MissingShard { index: String, shard: String },
     /// A shard of a split model is missing.
     #[error(
         "{}: the model is split over {count} files, of which \"{}\" is missing beside this one; fetch it or finish the download",
-        Shown(path),
+        Quoted(name),
         Quoted(shard)
     )]
-    MissingSplit { path: PathBuf, shard: String, count: u32 },
+    MissingSplit { name: String, shard: String, count: usize },
     /// A folder with several models.
-    #[error("{}: several GGUF models are here ({}); name the file of the one to load", Shown(path), Quoted(names))]
-    SeveralModels { path: PathBuf, names: String },
-    /// A shard is a link to somewhere else.
     #[error(
-        "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
-         (links are followed in a Hugging Face cache snapshot alone): replace the link by the file, or name the file itself",
-        Shown(shard),
-        Shown(target)
+        "{}: several {} models are here ({}); name the file of the one to load",
+        Quoted(name),
+        format.title(),
+        Quoted(names)
     )]
-    ShardOutside { shard: PathBuf, target: PathBuf },
-    /// The file is not what it was when the load began.
-    #[error("{}: the file changed while it was loaded ({what}); load it again when nothing writes to it", Shown(path))]
-    Changed { path: PathBuf, what: &'static str },
+    SeveralModels { name: String, format: FormatId, names: String },
     /// The backend that was asked for cannot be had.
-    #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide (auto)")]
+    #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide")]
     BackendUnavailable { backend: Backend, why: String },
     /// The system gave no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
@@ -133,39 +144,45 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the request is at fault rather than the checkpoint or the system: a selection that matches nothing, a
-    /// pattern that cannot be read, a place where something is already.
+    /// Returns the class of this error.
     #[must_use]
-    pub fn is_bad_request(&self) -> bool {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Output(error) => return error.is_bad_request(),
-            Self::Core(CoreError::Convert(error)) => return error.is_bad_request(),
-            _ => {}
+            Self::Core(error) => error.kind(),
+            Self::Storage(error) => error.kind(),
+            Self::Output(error) => error.kind(),
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+                _ => ErrorKind::Io,
+            },
+            Self::NoCheckpoint { .. } | Self::MissingShard { .. } | Self::MissingSplit { .. } => ErrorKind::NotFound,
+            Self::SeveralFormats { .. }
+            | Self::Partition { .. }
+            | Self::SeveralIndexes { .. }
+            | Self::IndexTooLarge { .. }
+            | Self::SeveralModels { .. } => ErrorKind::InvalidCheckpoint,
+            Self::Pickle { .. } | Self::UnlistableName { .. } => ErrorKind::Unsupported,
+            Self::BackendUnavailable { .. } => ErrorKind::BackendUnavailable,
+            Self::Allocation { .. } => ErrorKind::OutOfMemory,
+            Self::UnknownScheme { .. }
+            | Self::InvalidUri { .. }
+            | Self::NotATrace { .. }
+            | Self::TensorAlignment { .. }
+            | Self::StreamLimit { .. }
+            | Self::StreamBuffer { .. }
+            | Self::StreamBegun => ErrorKind::InvalidRequest,
+            Self::StreamStalled { .. } => ErrorKind::Stalled,
         }
-        matches!(
-            self,
-            Self::TensorAlignment { .. }
-                | Self::NotATrace { .. }
-                | Self::StreamLimit { .. }
-                | Self::StreamBuffer { .. }
-                | Self::StreamBegun
-                | Self::Core(
-                    CoreError::Glob(_)
-                        | CoreError::NoSuchTensor { .. }
-                        | CoreError::NothingSelected { .. }
-                        | CoreError::UnmatchedShardRule { .. }
-                        | CoreError::SliceDim { .. }
-                        | CoreError::SliceRange { .. }
-                        | CoreError::SliceBytes { .. }
-                        | CoreError::SliceBlock { .. }
-                        | CoreError::SelectedTwice { .. }
-                        | CoreError::SliceUnverifiable { .. }
-                        | CoreError::NoSuchRank { .. }
-                        | CoreError::BufferTooSmall { .. }
-                        | CoreError::TooManyBuffers { .. }
-                )
-        )
     }
+}
+
+/// The files by which a folder is a checkpoint, for a sentence.
+fn expected() -> String {
+    let mut expected = FORMATS.iter().map(|format| format.expected()).collect::<Vec<_>>();
+    let last = expected.pop().unwrap_or_default();
+    format!("{} or {last}", expected.join(", "))
 }
 
 /// What core, which knows no system, gives as a number: its meaning, and what to do.
@@ -193,16 +210,16 @@ fn fault_in_words(error: &CoreError) -> String {
     format!(" ({words}); {advice}")
 }
 
-impl From<floodtide_linux::Error> for Error {
-    fn from(error: floodtide_linux::Error) -> Self {
-        use floodtide_linux::Error as File;
-        match error {
-            File::Io { path, action, source } => Self::Io { path, action, source },
-            File::NotAFile { path, found } => Self::NotAFile { path, found },
-            File::FolderForFile { path } => Self::FolderForFile { path },
-            File::Changed { path, what } => Self::Changed { path, what },
-            File::Allocation { bytes, source } => Self::Allocation { bytes, source },
-            error => Self::Core(CoreError::Platform { message: error.to_string() }),
+/// A path with its control characters escaped, cut where no path goes on that a system takes (`PATH_MAX`, 4096 bytes): one
+/// that is made with a name from an index may be longer.
+pub(crate) struct Shown<'a>(pub(crate) &'a PathBuf);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.0.to_string_lossy();
+        match path.char_indices().nth(libc::PATH_MAX as usize) {
+            Some((end, _)) => write!(f, "{}…", Escaped(&path[..end])),
+            None => write!(f, "{}", Escaped(&path)),
         }
     }
 }
@@ -210,6 +227,9 @@ impl From<floodtide_linux::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide_core::convert::ConvertError;
+    use floodtide_core::format::GGUF;
+    use floodtide_linux::backend::MMAP;
 
     #[test]
     fn a_system_error_is_said_in_words_with_what_to_do() {
@@ -235,17 +255,63 @@ mod tests {
     }
 
     #[test]
+    fn every_error_has_the_kind_that_a_caller_would_branch_on() {
+        let path = || PathBuf::from("model");
+        let io = |kind: io::ErrorKind| Error::Io { path: path(), action: "open the file", source: kind.into() };
+        let names = || "a, b".to_owned();
+        for (error, kind) in [
+            (io(io::ErrorKind::NotFound), ErrorKind::NotFound),
+            (io(io::ErrorKind::PermissionDenied), ErrorKind::PermissionDenied),
+            (io(io::ErrorKind::OutOfMemory), ErrorKind::OutOfMemory),
+            (io(io::ErrorKind::StorageFull), ErrorKind::Io),
+            (Error::Core(CoreError::NothingSelected { glob: names() }), ErrorKind::InvalidRequest),
+            (Error::Core(CoreError::Convert(ConvertError::Slice { tensor: names() })), ErrorKind::InvalidRequest),
+            (Error::Core(CoreError::Cancelled), ErrorKind::Cancelled),
+            (OutputError::Exists { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::IsSource { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NoName { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NoParent { path: path() }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NotReplaceable { path: path(), found: "a file" }.into(), ErrorKind::InvalidRequest),
+            (OutputError::NoExchange { path: path() }.into(), ErrorKind::Unsupported),
+            (OutputError::NoRoom { path: path(), needed: 2, available: 1 }.into(), ErrorKind::Io),
+            (StorageError::Changed { name: names(), what: "its length" }.into(), ErrorKind::Changed),
+            (Error::UnknownScheme { uri: names(), known: names() }, ErrorKind::InvalidRequest),
+            (Error::InvalidUri { uri: names() }, ErrorKind::InvalidRequest),
+            (Error::NoCheckpoint { name: names() }, ErrorKind::NotFound),
+            (Error::SeveralFormats { name: names(), names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::Partition { name: names(), format: GGUF, index: "index" }, ErrorKind::InvalidCheckpoint),
+            (Error::Pickle { name: names() }, ErrorKind::Unsupported),
+            (Error::SeveralIndexes { name: names(), names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::IndexTooLarge { name: names(), len: 1 << 40 }, ErrorKind::InvalidCheckpoint),
+            (Error::MissingShard { index: names(), shard: names() }, ErrorKind::NotFound),
+            (Error::MissingSplit { name: names(), shard: names(), count: 2 }, ErrorKind::NotFound),
+            (Error::SeveralModels { name: names(), format: GGUF, names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::BackendUnavailable { backend: MMAP, why: names() }, ErrorKind::BackendUnavailable),
+            (Error::Allocation { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
+            (Error::NotATrace { path: path() }, ErrorKind::InvalidRequest),
+            (Error::UnlistableName { path: path(), why: "has a line break" }, ErrorKind::Unsupported),
+            (Error::TensorAlignment { bytes: 2, max: 1 }, ErrorKind::InvalidRequest),
+            (Error::StreamLimit { limit: 1, min: 2 }, ErrorKind::InvalidRequest),
+            (Error::StreamBuffer { bytes: 1, min: 2, limit: 3 }, ErrorKind::InvalidRequest),
+            (Error::StreamBegun, ErrorKind::InvalidRequest),
+            (Error::StreamStalled { held: 1, limit: 1 }, ErrorKind::Stalled),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
+
+    #[test]
     fn names_from_files_cannot_act_on_a_terminal_or_fill_it() {
         let hostile = "\u{1b}[2J\n\u{202e}".to_owned();
         let long = "n".repeat(1 << 20);
         for name in [&hostile, &long] {
             for error in [
-                Error::MissingShard { index: "index.json".into(), shard: name.clone() },
-                Error::MissingShard { index: name.into(), shard: "shard".to_owned() },
-                Error::SeveralIndexes { path: "folder".into(), names: name.clone() },
-                Error::SeveralModels { path: "folder".into(), names: name.clone() },
-                Error::MissingSplit { path: name.into(), shard: name.clone(), count: 2 },
-                Error::Pickle { path: name.into() },
+                Error::MissingShard { index: "index.json".to_owned(), shard: name.clone() },
+                Error::MissingShard { index: name.clone(), shard: "shard".to_owned() },
+                Error::SeveralIndexes { name: "folder".to_owned(), names: name.clone() },
+                Error::SeveralModels { name: "folder".to_owned(), format: GGUF, names: name.clone() },
+                Error::MissingSplit { name: name.clone(), shard: name.clone(), count: 2 },
+                Error::Pickle { name: name.clone() },
             ] {
                 let message = error.to_string();
                 assert!(!message.contains(|c: char| c.is_control() || c == '\u{202e}'), "{message:?}");

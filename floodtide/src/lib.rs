@@ -11,6 +11,7 @@
 pub mod convert;
 pub mod trace;
 
+mod checkpoint_files;
 mod checksums;
 mod diff;
 mod discover;
@@ -20,37 +21,51 @@ mod loader;
 mod machine;
 mod open;
 mod runtime;
+mod signals;
+mod small_file;
 mod stream;
 mod tensors;
+mod uri;
+mod views;
 
 pub use checksums::{Mismatch, VerifyReport, read_manifest};
 pub use diff::{ByteLocation, Change, Diff, TensorDiff};
 pub use error::Error;
 pub use floodtide_core as core;
 pub use floodtide_core::checksum::Checksum;
+pub use floodtide_core::format;
 pub use floodtide_core::manifest::Manifest;
-pub use floodtide_core::strategy::Backend;
+pub use floodtide_core::strategy::{Backend, Decision};
 pub use floodtide_core::{
-    Alignment, Catalog, DType, ElementType, Escaped, Format, GgmlType, Glob, Location, MemoryLimit, MetadataList,
-    MetadataValue, Order, Partition, Plan, Progress, Selection, ShardRules, TensorInfo,
+    Alignment, Catalog, DType, ElementType, ErrorKind, Escaped, FormatId, GgmlType, Glob, Location, MemoryLimit,
+    MetadataList, MetadataValue, Order, Partition, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
-pub use floodtide_linux::{probe, raise_open_file_limit, report_file_size_limit};
+pub use floodtide_linux::backend::{self, all as backends};
+pub use floodtide_linux::{LocalStorage, probe, raise_open_file_limit, report_file_size_limit};
 pub use floodtide_memory::pool;
 pub use load::Load;
 pub use loader::{Inspected, Loader, Planned};
 pub use machine::{examine, measure};
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
-pub use stream::TensorStream;
+pub use stream::{StreamOptions, TensorStream};
 pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
+
+/// Where the files of checkpoints are: [`Loader::storage`].
+pub mod storage {
+    pub use floodtide_core::storage::*;
+    pub use floodtide_linux::{LocalFile, LocalStorage};
+    /// The buffers that loads read into.
+    pub use floodtide_memory::ChunkBuffer as LoadBuffer;
+}
 
 /// What takes a stream in by itself: [`TensorStream::send_to`].
 pub mod sink {
     pub use crate::stream::WriterSink;
-    pub use floodtide_core::stream::{FilledBuffer, Sink, SinkPumpError, TensorPart, Ticket};
+    pub use floodtide_core::stream::{FilledBuffer, PumpError, Sink, TensorPart};
 }
 
 /// Compiles the README's example.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

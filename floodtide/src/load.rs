@@ -1,18 +1,15 @@
 //! A whole load under way: into one arena, or in mapped files.
 
 use crate::error::Error;
-use crate::runtime::{LoadBuffers, LoadTask, PlannedLoad};
+use crate::runtime::{LoadTask, PlannedLoad};
+use crate::small_file::SmallFile;
 use crate::tensors::{LoadedMemory, Tensors};
 use crate::trace::{Phase, Populated};
+use crate::views::{PopulateError, Views};
+use floodtide_core::strategy::Decision;
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
-use floodtide_linux::SmallFile;
-use floodtide_linux::{Mappings, PopulateError};
-use floodtide_memory::lock_memory;
-use floodtide_memory::node_of_caller;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
-use floodtide_memory::{Arena, FrozenArena};
-use floodtide_memory::{ArenaCache, ArenaMemory};
-use floodtide_memory::{ChunkBuffer, ScratchPool};
+use floodtide_memory::{Arena, ArenaCache, ChunkBuffer, FrozenArena, ScratchPool, lock_memory, node_of_caller};
 use std::sync::Arc;
 
 /// The memory of a whole load.
@@ -21,7 +18,7 @@ pub(crate) struct OwnedLoad {
     plan: Arc<Plan>,
     arena: Option<Arena>,
     scratch: ScratchPool,
-    mappings: Mappings,
+    views: Views,
     mapped_done: AtomicU64,
     /// The mapped bytes that are to be made resident.
     mapped_total: u64,
@@ -30,26 +27,24 @@ pub(crate) struct OwnedLoad {
 }
 
 impl BufferProvider for OwnedLoad {
-    type Buffer = ChunkBuffer<ArenaMemory>;
+    type Buffer = ChunkBuffer;
 
     fn reserve(&self, _: ExtentId) -> Result<bool, CoreError> {
         // The arena is there from the start.
         Ok(true)
     }
 
-    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer<ArenaMemory>, CoreError> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
         let slice = self.arena.as_ref().and_then(|arena| arena.take(chunk.index()));
         let slice = slice.ok_or(CoreError::Contract { what: "a chunk was taken twice" })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], slice)
     }
 
-    fn complete(&self, _: ChunkId, buffer: ChunkBuffer<ArenaMemory>) -> Result<(), CoreError> {
+    fn complete(&self, _: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
         buffer.settle();
         Ok(())
     }
 }
-
-impl LoadBuffers for OwnedLoad {}
 
 /// The workers of a whole load.
 pub(crate) type OwnedLoadTask = LoadTask<OwnedLoad>;
@@ -57,25 +52,25 @@ pub(crate) type OwnedLoadTask = LoadTask<OwnedLoad>;
 impl OwnedLoadTask {
     /// Gets the memory, which comes from `arena_cache` and goes back there, unless it is to be locked. `populate`: whether what is
     /// mapped is made resident, as it is when it is to be verified. `small_file`: the only file's bytes, if they are there already and take the mapping's place.
-    pub(crate) fn allocate(
+    pub(crate) fn load(
         mut planned: PlannedLoad,
         arena_cache: &Arc<ArenaCache>,
         small_file: Option<SmallFile>,
         populate: bool,
         mlock: bool,
-    ) -> Result<Self, Error> {
+    ) -> Result<Arc<Self>, Error> {
         let plan = &planned.plan;
         let mapped_bytes = || plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let verifies = planned.verification.is_some();
         let mapped_total = if populate || verifies { mapped_bytes() } else { 0 };
         let mapped_done = AtomicU64::new(0);
-        let mappings = match small_file {
-            Some(small_file) if verifies => Mappings::of_small_file(small_file, plan.mapped()),
-            Some(small_file) => {
+        let views = match small_file {
+            Some(file) if verifies => Views::of_small_file(file, plan.mapped()),
+            Some(file) => {
                 mapped_done.store(mapped_bytes(), Ordering::Relaxed);
-                Mappings::of_small_file(small_file, &[])
+                Views::of_small_file(file, &[])
             }
-            None => Mappings::new(&planned.files, plan.mapped())?,
+            None => Views::new(&planned.files, plan.mapped())?,
         };
         let arena = if plan.chunks().is_empty() {
             None
@@ -86,53 +81,52 @@ impl OwnedLoadTask {
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
             let arena = arena.map_err(|source| Error::Allocation { bytes: bytes as u64, source })?;
             let huge_pages = planned.strategy.huge_pages;
-            let reason = &mut planned.strategy.reason;
+            let decisions = &mut planned.strategy.decisions;
+            let mut decided = |what, why: String| decisions.push(Decision::new(what, why));
             if arena.memory().reused() > 0 {
-                *reason += "; into the memory of an earlier load, whose pages are there";
+                decided("memory", "into the memory of an earlier load, whose pages are there".to_owned());
             }
             if huge_pages && let Err(error) = arena.memory().advise_huge_pages(bytes) {
-                *reason += &format!("; no huge pages ({error}), so page faults take longer");
+                decided("huge pages", format!("no huge pages ({error}), so page faults take longer"));
             }
             // The workers run anywhere; the tensors are for whoever waits for them, here.
             if let Some(node) = node_of_caller() {
                 match arena.memory().prefer_node(node) {
                     // What is there already stays where it is.
                     Ok(()) if arena.memory().reused() >= bytes => {}
-                    Ok(()) => *reason += &format!("; in the memory of node {node}, where the caller runs"),
-                    Err(error) => *reason += &format!("; on any node ({error})"),
+                    Ok(()) => decided("NUMA", format!("in the memory of node {node}, where the caller runs")),
+                    Err(error) => decided("NUMA", format!("on any node ({error})")),
                 }
             }
             Some(arena)
         };
         let cancelled = AtomicBool::new(false);
         let (plan, scratch) = (Arc::clone(plan), ScratchPool::new(plan));
-        Ok(Self::new(
-            planned,
-            OwnedLoad { plan, arena, scratch, mappings, mapped_done, mapped_total, cancelled, mlock },
-        ))
+        let load = OwnedLoad { plan, arena, scratch, views, mapped_done, mapped_total, cancelled, mlock };
+        Ok(Self::new(planned, |_| load))
     }
 
-    pub(crate) fn total_progress(&self) -> Progress {
+    pub(crate) fn whole_progress(&self) -> Progress {
         let mut progress = self.progress();
-        let mapped_done = self.buffers.mapped_done.load(Ordering::Relaxed);
+        let mapped_done = self.provider.mapped_done.load(Ordering::Relaxed);
         progress.bytes_done += mapped_done;
-        progress.bytes_total += self.buffers.mapped_total.max(mapped_done);
+        progress.bytes_total += self.provider.mapped_total.max(mapped_done);
         progress
     }
 
     pub(crate) fn report_progress(&self) {
         if let Some(callback) = &self.planned.on_progress {
-            callback.call(self.total_progress());
+            callback.call(self.whole_progress());
         }
     }
 
     fn cancel(&self) {
-        self.buffers.cancelled.store(true, Ordering::Relaxed);
+        self.provider.cancelled.store(true, Ordering::Relaxed);
         self.fail(CoreError::Cancelled);
     }
 
     fn populates(&self) -> bool {
-        self.buffers.mapped_total > 0
+        self.provider.mapped_total > 0
     }
 
     /// Has a thread [`populate`](Self::populate), unless there is nothing to be brought in.
@@ -140,7 +134,7 @@ impl OwnedLoadTask {
         if !self.populates() {
             return;
         }
-        if self.buffers.mappings.is_small_file() {
+        if self.provider.views.is_small_file() {
             return self.populate();
         }
         if let Err(error) = self.spawn(|task| task.populate()) {
@@ -151,29 +145,29 @@ impl OwnedLoadTask {
 
     /// Makes what is mapped resident, and verifies it if asked.
     fn populate(&self) {
-        let threads = self.planned.strategy.workers.max(1);
-        let cancelled = || self.buffers.cancelled.load(Ordering::Relaxed);
+        let threads = self.planned.strategy.main_route().workers.max(1);
+        let cancelled = || self.provider.cancelled.load(Ordering::Relaxed);
         let trace = self.planned.phases.trace().map(|trace| move |step: &Populated| trace.populated(step));
         let verification = self.planned.verification.as_ref();
         let check = |file, start, bytes: &[u8]| match verification {
             Some(verification) => verification.mapped_landed(file, start, bytes),
             None => Ok(()),
         };
-        match self.buffers.mappings.populate(
+        match self.provider.views.populate(
             threads,
-            &self.buffers.mapped_done,
+            &self.provider.mapped_done,
             &cancelled,
             trace.as_ref().map(|trace| trace as _),
             &check,
         ) {
             Ok(()) => {}
             Err(PopulateError::Check(error)) => self.fail(error),
-            Err(PopulateError::Io(file, error)) => {
-                let path = self.files()[file.index()].path().to_string_lossy();
+            Err(PopulateError::Refused(file, error)) => {
+                let name = self.planned.files.get(file).name();
                 let message = format!(
                     "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
                      another backend",
-                    Escaped(&path)
+                    Escaped(name)
                 );
                 self.fail(CoreError::Platform { message });
             }
@@ -182,7 +176,7 @@ impl OwnedLoadTask {
 
     /// Freezes the arena of a load that has brought everything, and locks it if asked.
     fn settle(&self) -> Result<(Option<FrozenArena>, Vec<String>, u64), Error> {
-        let load = &self.buffers;
+        let load = &self.provider;
         let arena = match load.arena.as_ref().map(Arena::freeze) {
             Some(None) => return Err(CoreError::Contract { what: "a chunk is out although every read is done" }.into()),
             Some(frozen) => frozen,
@@ -191,7 +185,10 @@ impl OwnedLoadTask {
         let (mut warnings, mut locked) = (Vec::new(), 0);
         if load.mlock {
             let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.as_bytes());
-            if let Err(error) = lock_memory(arena_bytes, &mut locked).and_then(|()| load.mappings.lock(&mut locked)) {
+            if let Err(error) = lock_memory(arena_bytes, &mut locked)
+                .map_err(|error| error.to_string())
+                .and_then(|()| load.views.lock(&mut locked))
+            {
                 warnings.push(format!(
                     "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
                 ));
@@ -210,8 +207,7 @@ pub struct Load {
 
 impl Load {
     /// Starts the workers.
-    pub(crate) fn start(task: OwnedLoadTask) -> Self {
-        let task = Arc::new(task);
+    pub(crate) fn start(task: Arc<OwnedLoadTask>) -> Self {
         if let Err(error) = task.start() {
             task.note_thread_shortage(&error);
             task.work_here();
@@ -223,7 +219,7 @@ impl Load {
     /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.task.as_ref().map_or_else(Progress::default, |task| task.total_progress())
+        self.task.as_ref().map_or_else(Progress::default, |task| task.whole_progress())
     }
 
     /// Whether every worker is done, so that [`wait`](Self::wait) returns at once.
@@ -232,12 +228,10 @@ impl Load {
         self.task.as_ref().is_none_or(|task| !task.is_active())
     }
 
-    /// Calls the progress function, if there is one.
+    /// What cancels it while another thread waits for it.
     #[cfg(feature = "tokio")]
-    pub(crate) fn report_progress(&self) {
-        if let Some(task) = &self.task {
-            task.report_progress();
-        }
+    pub(crate) fn canceller(&self) -> Option<Canceller> {
+        self.task.as_ref().map(|task| Canceller(Arc::downgrade(task)))
     }
 
     /// Waits for the end, reporting progress meanwhile.
@@ -273,9 +267,21 @@ impl Drop for Load {
     }
 }
 
+/// Cancels a load, if it is still under way.
+#[cfg(feature = "tokio")]
+pub(crate) struct Canceller(std::sync::Weak<OwnedLoadTask>);
+
+#[cfg(feature = "tokio")]
+impl Canceller {
+    pub(crate) fn cancel(&self) {
+        if let Some(task) = self.0.upgrade() {
+            task.cancel();
+        }
+    }
+}
+
 /// Carries a load out on the calling thread, but for what is to be made resident of a mapping.
-pub(crate) fn run_here(task: OwnedLoadTask) -> Result<Tensors, Error> {
-    let task = Arc::new(task);
+pub(crate) fn run_here(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     task.work_here();
     task.populate_beside();
     Load { task: Some(task) }.wait()
@@ -284,8 +290,8 @@ pub(crate) fn run_here(task: OwnedLoadTask) -> Result<Tensors, Error> {
 /// The end of every load: its workers are gone, so this is the last holder of what they shared.
 pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     task.planned.phases.enter(Some(Phase::Settle));
-    let load = &task.buffers;
-    if load.mappings.is_small_file() && load.arena.is_none() {
+    let load = &task.provider;
+    if load.views.is_small_file() && load.arena.is_none() {
         // One call has read it all, after which the file was still the same: what its path means by now does not matter.
         task.result()?;
     } else {
@@ -293,7 +299,7 @@ pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     }
     let (arena, warnings, locked_bytes) = task.settle()?;
     let mut report = task.report(warnings, locked_bytes);
-    if let Some(bytes) = task.buffers.mappings.small_file_len() {
+    if let Some(bytes) = task.provider.views.small_file_len() {
         // In place of what is viewed of it.
         report.read_bytes = task.planned.plan.read_bytes() + bytes;
     }
@@ -302,5 +308,5 @@ pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     let task = Arc::into_inner(task)
         .ok_or(CoreError::Contract { what: "a worker still holds the load although it has ended" })?;
     let PlannedLoad { catalog, plan, .. } = task.planned;
-    Ok(Tensors::new(catalog, plan, LoadedMemory { arena, mappings: task.buffers.mappings }, report))
+    Ok(Tensors::new(catalog, plan, LoadedMemory { arena, views: task.provider.views }, report))
 }

@@ -1,10 +1,10 @@
 //! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
 
+use crate::views::Views;
 use bytemuck::AnyBitPattern;
-use floodtide_core::strategy::Backend;
+use floodtide_core::strategy::{Backend, Decision};
 use floodtide_core::stream::FilledBuffer;
-use floodtide_core::{Catalog, DType, ElementType, Format, GgmlType, Location, PlacedPart, Plan, TensorInfo};
-use floodtide_linux::Mappings;
+use floodtide_core::{Catalog, DType, ElementType, FormatId, GgmlType, Location, PlacedPart, Plan, TensorInfo};
 use floodtide_memory::FrozenArena;
 use floodtide_memory::pool::PoolBuffer;
 use std::fmt;
@@ -14,11 +14,23 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// How a load went.
+///
+/// ```no_run
+/// use floodtide::Loader;
+///
+/// let tensors = Loader::new().load("/models/qwen3")?;
+/// let report = tensors.report();
+/// println!("{} bytes in {:?} by {}", report.bytes, report.elapsed, report.backend);
+/// for decision in &report.decisions {
+///     println!("{}: {}", decision.what, decision.why);
+/// }
+/// # Ok::<(), floodtide::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
     /// The checkpoint's format.
-    pub format: Format,
+    pub format: FormatId,
     /// The number of its files.
     pub files: usize,
     /// The number of tensors loaded.
@@ -31,8 +43,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// What read.
     pub backend: Backend,
-    /// Why, in words, with everything that was refused on the way.
-    pub reason: String,
+    /// What was decided, and why, with everything that was refused on the way.
+    pub decisions: Vec<Decision>,
     /// What a user should know although the load is complete.
     pub warnings: Vec<String>,
     /// The bytes locked in memory; 0 unless that was asked for and granted.
@@ -43,10 +55,18 @@ pub struct Report {
     pub memory_limit: Option<u64>,
 }
 
+impl Report {
+    /// Returns the reasons of all [decisions](Self::decisions) as one text.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        Decision::join(&self.decisions)
+    }
+}
+
 /// The memory of a load.
 pub(crate) struct LoadedMemory {
     pub(crate) arena: Option<FrozenArena>,
-    pub(crate) mappings: Mappings,
+    pub(crate) views: Views,
 }
 
 struct Inner {
@@ -59,6 +79,16 @@ struct Inner {
 }
 
 /// The tensors of a load. Cheap to clone; `Send + Sync`.
+///
+/// ```no_run
+/// use floodtide::Loader;
+///
+/// let tensors = Loader::new().load("/models/qwen3")?;
+/// let norm = tensors.get("model.norm.weight").expect("a Qwen checkpoint");
+/// drop(tensors); // a tensor keeps the memory of its load
+/// println!("{:?}", norm.shape());
+/// # Ok::<(), floodtide::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensors {
     inner: Arc<Inner>,
@@ -72,7 +102,7 @@ impl Tensors {
             placed[placement.tensor.index()] = Some(index as u32);
         }
         let by_name = catalog.tensors_by_name().filter_map(|tensor| placed[tensor.id.index()]).collect();
-        Self { inner: Arc::new(Inner { catalog, plan, by_name, memory, report }) }
+        Self { inner: Arc::new(Inner { catalog, plan, by_name, memory: memory, report }) }
     }
 
     /// The number of tensors.
@@ -140,7 +170,7 @@ impl Inner {
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
             // The file was at least that long when it was mapped, so the offset fits.
             (Location::Mapped, _) => {
-                (self.memory.mappings.file_bytes(self.info(index).file), placement.range.start() as usize)
+                (self.memory.views.as_bytes(self.info(index).file), placement.range.start() as usize)
             }
             // No plan of a whole load places a tensor so.
             (Location::Streamed, _) => return &[],
@@ -227,6 +257,17 @@ impl Tensor {
     /// # Errors
     /// When `T` is not a type for this dtype, or the dtype is quantised, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
     /// as its provider did not keep to the alignment that it states.
+    ///
+    /// ```no_run
+    /// use floodtide::{DType, Loader};
+    ///
+    /// let tensors = Loader::new().load("model.safetensors")?;
+    /// for tensor in tensors.iter().filter(|tensor| tensor.dtype() == DType::F32) {
+    ///     let values: &[f32] = tensor.elements()?;
+    ///     println!("{}: {:?}", tensor.name(), values.first());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn elements<T: Element>(&self) -> Result<&[T], ViewError> {
         view(self.as_bytes(), self.dtype())
     }
@@ -288,6 +329,7 @@ pub trait Element: AnyBitPattern + private::Sealed {
 }
 
 mod private {
+    #[expect(unnameable_types, reason = "seals `Element`")]
     pub trait Sealed {}
 }
 
@@ -333,9 +375,10 @@ mod tests {
     #[test]
     fn many_tensors_are_printed_in_few_words() {
         let folder = tempfile::tempdir().expect("makes");
-        let tensors = Loader::new().backend(Backend::Pread).load(checkpoint(&folder, 1000)).expect("loads");
+        let tensors =
+            Loader::new().backend(floodtide_linux::backend::PREAD).load(checkpoint(&folder, 1000)).expect("loads");
         let printed = format!("{tensors:?}");
-        assert_eq!(printed, "Tensors { tensors: 1000, bytes: 16000, files: 1, backend: Pread, .. }");
+        assert_eq!(printed, "Tensors { tensors: 1000, bytes: 16000, files: 1, backend: pread, .. }");
     }
 
     #[test]

@@ -5,9 +5,9 @@
 
 #![no_main]
 
-use floodtide_core::format::file_kind::{IndexKind, index_kind};
 use floodtide_core::format::serverlessllm::{Dialect, TensorIndex};
-use floodtide_core::{Catalog, CatalogBuilder, Format, PlanOptions, Planner, Selection};
+use floodtide_core::format::{FORMATS, Format, SERVERLESSLLM, index_format};
+use floodtide_core::{Catalog, CatalogBuilder, PlanOptions, Planner, Selection};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
@@ -61,18 +61,21 @@ fn check_ties(catalog: &Catalog) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((lengths, json)) = input(bytes) else { return };
-    let kind = index_kind(json);
+    let format = index_format(FORMATS, json).map(Format::id);
     let Ok(index) = TensorIndex::parse(json, &lengths) else { return };
     let records: Map<String, Value> = serde_json::from_slice(json).expect("it is JSON");
-    assert_eq!(kind, (!records.is_empty()).then_some(IndexKind::ServerlessLlm));
+    assert_eq!(format, (!records.is_empty()).then_some(SERVERLESSLLM));
     compare(&index, &records, &lengths).expect("each record is of the right form");
 
-    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
-    builder.add_serverlessllm(lengths.iter().map(|&bytes| ("partition", bytes)), &index).expect("a few");
+    let mut builder = CatalogBuilder::new(SERVERLESSLLM);
+    for &len in &lengths {
+        builder.add_file("partition", len).expect("a few");
+    }
+    index.add_tensors_to(&mut builder).expect("a few");
     let catalog = builder.finish().expect("names are unique");
     check_ties(&catalog);
-    let selected = Selection::All.resolve(&catalog).expect("all of them");
-    let plan = Planner::new(PlanOptions::default()).plan(&catalog, &selected).expect("little");
+    let slice = Selection::All.resolve(&catalog).expect("all of them");
+    let plan = Planner::new(PlanOptions::default()).plan(&catalog, &slice).expect("little");
     assert_eq!(plan.selected_bytes(), catalog.tensor_bytes());
     assert!(plan.selected_bytes() <= lengths.iter().sum());
 });

@@ -2,7 +2,7 @@
 //! are the same bytes.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use floodtide_core::format::{Format, safetensors::Header};
+use floodtide_core::format::{SAFETENSORS, safetensors::Header};
 use floodtide_core::{Catalog, CatalogBuilder, DType, TensorSlice};
 use std::fmt::Write;
 
@@ -30,12 +30,12 @@ struct File {
 /// # Errors
 /// As [`Unstructured`] does.
 pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     for number in 0..u.int_in_range(1..=MAX_FILES)? {
         let file = file(u, number, lengths)?;
         let header = Header::parse(file.json.as_bytes(), file.bytes).expect("it follows the format's rules");
         if number % 2 == 0 {
-            builder.add_safetensors(&format!("file{number}"), file.bytes, &header).expect("a few tensors");
+            header.add_to(&mut builder, &format!("file{number}"), file.bytes).expect("a few tensors");
         } else {
             add_tied(&mut builder, number, file.bytes, &header);
         }
@@ -120,8 +120,8 @@ fn elements(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<u64> {
 /// As [`Unstructured`] does.
 pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<TensorSlice>> {
     let left_out = u64::arbitrary(u)? & u64::arbitrary(u)?;
-    let kept = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
-    let mut selected: Vec<TensorSlice> = kept.map(TensorSlice::whole).collect();
+    let slice = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
+    let mut selected: Vec<TensorSlice> = slice.map(TensorSlice::whole).collect();
     if listed {
         for last in (1..selected.len()).rev() {
             selected.swap(last, u.int_in_range(0..=last)?);

@@ -1,7 +1,7 @@
 //! A reference of the engine's state: what must be so after every step, whatever the platform did.
 
 use crate::device::Device;
-use floodtide_core::{
+use floodtide_core::{RouteId, 
     Catalog, Disposition, Engine, Error, Event, ExtentId, Fault, FileId, Outcome, Plan, ReadId, ReadOp, Readiness,
     TensorId, TensorInfo,
 };
@@ -65,8 +65,8 @@ impl Ledger {
 
     /// Asks for a read; whether there was one.
     pub fn issue(&mut self) -> bool {
-        let readiness = self.engine.readiness();
-        let next = self.engine.next_read();
+        let readiness = self.engine.readiness(RouteId(0));
+        let next = self.engine.next_read(RouteId(0));
         assert_eq!(next.is_some(), readiness == Readiness::Ready, "it does as it says");
         let Some(op) = next else {
             match readiness {
@@ -170,7 +170,7 @@ impl Ledger {
             if self.issue() {
                 continue;
             }
-            if let Readiness::NeedsBuffer(extent) = self.engine.readiness() {
+            if let Readiness::NeedsBuffer(extent) = self.engine.readiness(RouteId(0)) {
                 self.admit(extent.0);
             } else {
                 assert!(!self.in_flight.is_empty(), "nothing in flight, and yet it is not finished");
@@ -249,7 +249,7 @@ impl Ledger {
     }
 
     fn in_flight_bytes(&self) -> u64 {
-        self.in_flight.iter().map(|op| self.plan.chunks()[op.chunk.index()].buffer_range.len() as u64).sum()
+        self.in_flight.iter().map(|op| self.plan.chunks()[op.chunk.index()].slot.len() as u64).sum()
     }
 
     fn check(&self) {

@@ -10,6 +10,22 @@ use std::io;
 use std::ops::Range;
 
 /// An arena whose chunks are being filled. Cheap to clone.
+///
+/// ```
+/// use floodtide_core::Buffer;
+/// use floodtide_memory::{Arena, ArenaCache};
+/// use std::sync::Arc;
+///
+/// let cache = Arc::new(ArenaCache::default());
+/// let arena = Arena::new(cache.take(8192)?, 8192, vec![0..4096, 4096..8192])?;
+/// let mut chunk = arena.take(0).expect("each slot is handed out once");
+/// chunk.memory().fill(7);
+/// assert!(arena.freeze().is_none(), "a chunk is out");
+/// drop(chunk);
+/// let frozen = arena.freeze().expect("every chunk is back");
+/// assert_eq!((frozen.bytes()[0], frozen.bytes()[4096]), (7, 0));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Arena {
     memory: SplitBuffer<ArenaMemory>,
@@ -17,7 +33,7 @@ pub struct Arena {
 }
 
 /// One slot's bytes, owned until dropped.
-pub type ArenaChunk = BufferSlice<ArenaMemory>;
+pub type ArenaChunk = BufferSlice;
 
 impl Arena {
     /// An arena of `bytes` in `memory`, to be handed out as the given slots.

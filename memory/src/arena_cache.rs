@@ -42,15 +42,10 @@ impl ArenaCache {
         self.kept.lock()
     }
 
-    /// Keeps at most so many bytes from now on.
-    pub fn set_limit(&self, bytes: u64) {
-        let mut surplus = Vec::new();
-        let mut kept = self.lock();
-        kept.limit = Some(bytes);
-        while kept.byte_len() > bytes {
-            surplus.push(kept.regions.remove(0));
-        }
-        drop(kept);
+    /// Returns an empty cache that keeps at most this many bytes.
+    #[must_use]
+    pub fn with_limit(bytes: u64) -> Self {
+        Self { kept: Mutex::new(Kept { limit: Some(bytes), regions: Vec::new() }) }
     }
 
     /// The bytes that are kept.
@@ -281,16 +276,15 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_may_be() {
-        let cache = Arc::<ArenaCache>::default();
-        cache.set_limit(5 << 20);
+        let cache = Arc::new(ArenaCache::with_limit(5 << 20));
         let (first, second) = (cache.take(4 * MIB).expect("maps"), cache.take(4 * MIB).expect("maps"));
         drop((first, second));
         assert_eq!(cache.byte_len(), 4 << 20);
-        cache.set_limit(3 << 20);
-        assert_eq!(cache.byte_len(), 0);
-        drop(cache.take(2 * MIB).expect("maps"));
         cache.clear();
         assert_eq!(cache.byte_len(), 0);
+        let none = Arc::new(ArenaCache::with_limit(0));
+        drop(none.take(2 * MIB).expect("maps"));
+        assert_eq!(none.byte_len(), 0);
     }
 
     #[test]

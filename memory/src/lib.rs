@@ -16,9 +16,16 @@ mod limits;
 mod numa;
 mod region;
 mod scratch;
-#[doc(hidden)]
-pub mod slot_ledger;
+#[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
+mod slot_ledger;
 mod split_buffer;
+
+/// What loom's tests run. It is there under `--cfg loom` alone, and not part of the library.
+#[cfg(loom)]
+pub mod testing {
+    pub use crate::pool::magazine::{Magazine, Magazines};
+    pub use crate::slot_ledger::SlotLedger;
+}
 
 pub use arena::{Arena, ArenaChunk, FrozenArena};
 pub use arena_cache::{ArenaCache, ArenaMemory};
@@ -27,3 +34,8 @@ pub use numa::node_of_caller;
 pub use region::{Region, lock_memory};
 pub use scratch::{ChunkBuffer, ScratchPool};
 pub use split_buffer::{BufferSlice, Landed, SplitBuffer, StableBuffer, StableMemory};
+
+/// Compiles the example of the crate's README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

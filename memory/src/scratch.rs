@@ -3,7 +3,7 @@
 //! Buffers apart are used again and again: there are never more of them than reads in flight.
 
 use crate::region::Region;
-use crate::split_buffer::{BufferSlice, Landed, StableBuffer, StableMemory};
+use crate::split_buffer::{BufferSlice, Landed, StableBuffer, StableMemory as _};
 use crate::sync::Mutex;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
 use std::sync::Arc;
@@ -28,12 +28,7 @@ impl ScratchPool {
     }
 
     /// What a chunk of the plan is read to, whose place in memory is `slice`.
-    pub fn buffer<M: StableMemory>(
-        &self,
-        plan: &Plan,
-        chunk: &Chunk,
-        slice: BufferSlice<M>,
-    ) -> Result<ChunkBuffer<M>, CoreError> {
+    pub fn buffer(&self, plan: &Plan, chunk: &Chunk, slice: BufferSlice) -> Result<ChunkBuffer, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
             Some(gather) => Some((self.take(chunk.buffer_range.len())?, gather)),
@@ -91,12 +86,12 @@ impl Drop for Scratch {
 
 /// What a chunk is read to, owned until the read is done.
 #[derive(Debug)]
-pub struct ChunkBuffer<M: 'static> {
+pub struct ChunkBuffer {
     apart: Option<(Scratch, Gather)>,
-    slice: BufferSlice<M>,
+    slice: BufferSlice,
 }
 
-impl<M: StableMemory> ChunkBuffer<M> {
+impl ChunkBuffer {
     /// Brings the chunk, which is whole, to its place, and gives both back.
     pub fn settle(self) {
         let Self { apart, mut slice } = self;
@@ -106,7 +101,7 @@ impl<M: StableMemory> ChunkBuffer<M> {
     }
 }
 
-impl<M: StableMemory> Buffer for ChunkBuffer<M> {
+impl Buffer for ChunkBuffer {
     fn memory(&mut self) -> WriteOnly<'_> {
         match &mut self.apart {
             Some((scratch, _)) => WriteOnly::new(scratch.as_mut_bytes()),
@@ -115,7 +110,7 @@ impl<M: StableMemory> Buffer for ChunkBuffer<M> {
     }
 }
 
-impl<M: StableMemory> Landed for ChunkBuffer<M> {
+impl Landed for ChunkBuffer {
     fn landed(&self, bytes: usize) -> &[u8] {
         match &self.apart {
             Some((scratch, _)) => &scratch.as_bytes()[..scratch.len.min(bytes)],
@@ -125,4 +120,4 @@ impl<M: StableMemory> Landed for ChunkBuffer<M> {
 }
 
 // SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before it is dropped; or a piece's.
-unsafe impl<M: StableMemory> StableBuffer for ChunkBuffer<M> {}
+unsafe impl StableBuffer for ChunkBuffer {}

@@ -5,6 +5,7 @@
 use crate::pool::PoolBuffer;
 use crate::slot_ledger::SlotLedger;
 use floodtide_core::{Buffer, WriteOnly};
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// From [`start`](Self::start) on there are [`byte_len`](Self::byte_len) bytes, initialised and writable from any thread. They
 /// stay where they are while the value moves, and are its owner's alone: nobody else reads or writes them while it lives,
 /// and the value itself does so only through methods that its owner calls.
-pub unsafe trait StableMemory: Send + Sync + 'static {
+pub unsafe trait StableMemory: fmt::Debug + Send + Sync + 'static {
     /// The first byte.
     fn start(&self) -> NonNull<u8>;
     /// How many bytes there are.
@@ -72,8 +73,15 @@ impl<M: StableMemory> SplitBuffer<M> {
     }
 
     /// Hands out a slot, once.
-    pub fn take(&self, slot: usize) -> Option<BufferSlice<M>> {
-        self.inner.ledger.acquire(slot).then(|| BufferSlice { inner: Arc::clone(&self.inner), slot })
+    pub fn take(&self, slot: usize) -> Option<BufferSlice> {
+        if !self.inner.ledger.acquire(slot) {
+            return None;
+        }
+        let range = &self.inner.slots[slot];
+        // SAFETY: `new` checked that the slot lies in the memory.
+        let start = unsafe { self.inner.memory.start().add(range.start) };
+        let inner: Arc<dyn Owner> = Arc::<Inner<M>>::clone(&self.inner);
+        Some(BufferSlice { inner, start, len: range.len() })
     }
 
     /// True when every piece that was handed out is back (dropped); none is handed out from then on.
@@ -109,41 +117,54 @@ impl SplitBuffer<PoolBuffer> {
     }
 }
 
-/// One slot's bytes, owned until dropped.
-#[derive(Debug)]
-pub struct BufferSlice<M: 'static> {
-    inner: Arc<Inner<M>>,
-    slot: usize,
+/// Takes slots back, whatever the memory is.
+trait Owner: fmt::Debug + Send + Sync {
+    fn release(&self);
 }
 
-impl<M: StableMemory> Buffer for BufferSlice<M> {
-    fn memory(&mut self) -> WriteOnly<'_> {
-        let slot = &self.inner.slots[self.slot];
-        // SAFETY: `SplitBuffer::new` checked that the slot lies in the memory.
-        let start = unsafe { self.inner.memory.start().as_ptr().add(slot.start) };
-        // SAFETY: the bytes are initialised and writable by `StableMemory`. `SlotLedger` lends a slot once, slots are disjoint, and
-        // nothing is frozen or taken out while this piece is here, so this is the only access; it borrows `self` mutably.
-        WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(start, slot.len()) })
+impl<M: fmt::Debug + Send + Sync> Owner for Inner<M> {
+    fn release(&self) {
+        self.ledger.release();
     }
 }
 
-impl<M: StableMemory> Landed for BufferSlice<M> {
+/// One slot's bytes, owned until dropped. It has one type, whatever memory it is of.
+#[derive(Debug)]
+pub struct BufferSlice {
+    /// Keeps the memory.
+    inner: Arc<dyn Owner>,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the bytes are this piece's alone, and `StableMemory` lets any thread write to them.
+unsafe impl Send for BufferSlice {}
+// SAFETY: shared access only reads bytes that nobody writes to meanwhile: see `Landed`.
+unsafe impl Sync for BufferSlice {}
+
+impl Buffer for BufferSlice {
+    fn memory(&mut self) -> WriteOnly<'_> {
+        // SAFETY: the bytes are initialised and writable by `StableMemory`, and `SplitBuffer::new` checked that they lie in the memory. `SlotLedger`
+        // lends a slot once, slots are disjoint, and nothing is frozen or taken out while this piece is here, so this is the only access;
+        // it borrows `self` mutably.
+        WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
+    }
+}
+
+impl Landed for BufferSlice {
     fn landed(&self, bytes: usize) -> &[u8] {
-        let slot = &self.inner.slots[self.slot];
-        // SAFETY: `SplitBuffer::new` checked that the slot lies in the memory.
-        let start = unsafe { self.inner.memory.start().as_ptr().add(slot.start) };
         // SAFETY: the bytes are initialised by `StableMemory`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
         // it, as a source does until its read is done.
-        unsafe { std::slice::from_raw_parts(start, slot.len().min(bytes)) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(bytes)) }
     }
 }
 
 // SAFETY: the piece points into memory that its `Arc` keeps alive and that, by `StableMemory`, never moves.
-unsafe impl<M: StableMemory> StableBuffer for BufferSlice<M> {}
+unsafe impl StableBuffer for BufferSlice {}
 
-impl<M> Drop for BufferSlice<M> {
+impl Drop for BufferSlice {
     fn drop(&mut self) {
-        self.inner.ledger.release();
+        self.inner.release();
     }
 }
 

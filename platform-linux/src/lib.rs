@@ -1,22 +1,16 @@
-//! Local files on Linux: opened, probed, mapped, and read by io_uring or `pread`.
+//! Local files on Linux: a [`Storage`](floodtide_core::storage::Storage) that lists and opens them, reads them by io_uring,
+//! `pread` or tokio, maps them, and probes what the machine allows.
 //!
-//! A loader of its own links this crate and `floodtide-core`; everybody else links `floodtide`.
+//! Most programs use the crate `floodtide`. A loader that has its own logic links this crate with `floodtide-core` and
+//! `floodtide-memory`: see the example `embed`.
 
+pub mod backend;
 pub mod probe;
-pub mod source;
+pub mod storage;
 
-mod error;
-mod files;
-mod mapping;
 mod process;
-mod signals;
-mod small_file;
 mod write_back;
 
-pub use error::{Error, Shown, hint};
-pub use files::{OpenFile, describe};
-pub use mapping::{Mappings, PopulateError, Populated};
 pub use process::{raise_open_file_limit, report_file_size_limit};
-pub use signals::{LoadMode, ProbeRequest};
-pub use small_file::{ProbedFile, SmallFile};
+pub use storage::{LocalFile, LocalStorage};
 pub use write_back::{WriteBack, sync_range};

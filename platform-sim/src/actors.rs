@@ -12,7 +12,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 use floodtide_core::pool::Turn;
-use floodtide_core::stream::{FilledBuffer, FilledBufferStream, SinkPump, SinkPumpError};
+use floodtide_core::stream::{FilledBuffer, FilledBufferStream, PumpError, SinkPump};
 use floodtide_core::{EngineHandle, Error};
 
 /// The consumer of a stream.
@@ -143,8 +143,8 @@ impl<'w> ConsumerActor<'w> {
                 match pump.poll(&mut WorldStream(world), sink, context) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => *end = Some(Ok(())),
-                    Poll::Ready(Err(SinkPumpError::Stream(error))) => *end = Some(Err(error)),
-                    Poll::Ready(Err(SinkPumpError::Sink(never))) => match never {},
+                    Poll::Ready(Err(PumpError::Stream(error))) => *end = Some(Err(error)),
+                    Poll::Ready(Err(PumpError::Sink(never))) => match never {},
                 }
             }
         }
@@ -169,7 +169,7 @@ pub(crate) struct Competitor<'w> {
 
 enum Borrowing {
     Idle { until: u64 },
-    Waiting { turn: Turn, bytes: usize, woken: Arc<Flag>, until: u64 },
+    WorkerState { turn: Turn, bytes: usize, woken: Arc<Flag>, until: u64 },
     Has { block: Option<Block>, until: u64 },
     Done,
 }
@@ -182,13 +182,15 @@ impl<'w> Competitor<'w> {
 
     pub(crate) fn next_due(&self) -> Option<u64> {
         match self.state {
-            Borrowing::Idle { until } | Borrowing::Waiting { until, .. } | Borrowing::Has { until, .. } => Some(until),
+            Borrowing::Idle { until } | Borrowing::WorkerState { until, .. } | Borrowing::Has { until, .. } => {
+                Some(until)
+            }
             Borrowing::Done => None,
         }
     }
 
     pub(crate) fn can_act(&self) -> bool {
-        let woken = matches!(&self.state, Borrowing::Waiting { woken, .. } if woken.is_up());
+        let woken = matches!(&self.state, Borrowing::WorkerState { woken, .. } if woken.is_up());
         woken || self.next_due().is_some_and(|due| due <= self.world.now())
     }
 
@@ -206,7 +208,7 @@ impl<'w> Competitor<'w> {
                 let bytes = self.draw.magnitude(1..=limit) as usize;
                 self.ask(&pool, Turn::new(), bytes, Arc::default(), soon);
             }
-            Borrowing::Waiting { mut turn, bytes, woken, until } => {
+            Borrowing::WorkerState { mut turn, bytes, woken, until } => {
                 let gives_up = self.world.faults.borrow_mut().strikes(FaultKind::WaiterCancelled, &mut self.draw);
                 if until <= now && gives_up {
                     self.world.note("waiter gives up", &[self.who as u64]);
@@ -237,7 +239,7 @@ impl<'w> Competitor<'w> {
         self.state = match answer {
             Poll::Pending => {
                 self.looks += 1;
-                Borrowing::Waiting { turn, bytes, woken, until }
+                Borrowing::WorkerState { turn, bytes, woken, until }
             }
             Poll::Ready(Ok(block)) => {
                 self.world.note("borrows", &[self.who as u64, bytes as u64]);
@@ -254,7 +256,7 @@ impl<'w> Competitor<'w> {
     pub(crate) fn end(&mut self) {
         let Some(staging) = self.world.staging() else { return };
         match core::mem::replace(&mut self.state, Borrowing::Done) {
-            Borrowing::Waiting { mut turn, .. } => {
+            Borrowing::WorkerState { mut turn, .. } => {
                 self.world.book_turn(self.who, true, false, false);
                 staging.pool.cancel(&mut turn);
             }

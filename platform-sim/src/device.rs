@@ -7,9 +7,9 @@ use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::convert::Infallible;
 use floodtide_core::{
-    Alignment, Buffer, ByteRange, Completion, DirectLimits, Fault, Outcome, ReadOp, ReadSource, Rejected, WriteOnly,
+    Alignment, Buffer, ByteRange, Completion, DirectLimits, Fault, Outcome, ReadOp, ReadSource, Rejected, SourceError,
+    WriteOnly,
 };
 
 /// Memory at an address of the world.
@@ -161,7 +161,6 @@ impl SimStorage {
 
 impl ReadSource for SimSource {
     type Buffer = SimChunk;
-    type Error = Infallible;
 
     fn capacity(&self) -> usize {
         self.depth
@@ -193,7 +192,7 @@ impl ReadSource for SimSource {
     }
 
     /// Completes what is due by now; it is the world that moves the time.
-    fn wait(&mut self, completed: &mut dyn FnMut(Completion<SimChunk>)) -> Result<(), Infallible> {
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<SimChunk>)) -> Result<(), SourceError> {
         let now = self.storage.clock.now();
         while let Some(at) = self.pending.iter().position(|pending| pending.due <= now) {
             let Pending { op, mut buffer, .. } = self.pending.remove(at);

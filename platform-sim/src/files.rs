@@ -27,15 +27,26 @@ pub struct SimFile {
     seed: u64,
     bytes: Cell<u64>,
     generation: Cell<u64>,
-    version: Cell<FileVersion>,
+    number: Cell<u64>,
+    len: Cell<u64>,
+    modified: Cell<(i64, i64)>,
 }
 
 impl SimFile {
     /// A file of so many bytes, that many of which are given.
     #[must_use]
     pub fn new(path: String, head: Vec<u8>, bytes: u64, number: u64, seed: u64) -> Self {
-        let version = FileVersion { device: 1, inode: number, len: bytes, modified: (0, 0) };
-        Self { path, head, seed, bytes: Cell::new(bytes), generation: Cell::new(0), version: Cell::new(version) }
+        let (len, bytes) = (Cell::new(bytes), Cell::new(bytes));
+        Self {
+            path,
+            head,
+            seed,
+            bytes,
+            generation: Cell::new(0),
+            number: Cell::new(number),
+            len,
+            modified: Cell::default(),
+        }
     }
 
     /// Its length now.
@@ -47,22 +58,21 @@ impl SimFile {
     /// How it looks from outside now.
     #[must_use]
     pub fn version(&self) -> FileVersion {
-        self.version.get()
+        let (inode, len, modified) = (self.number.get(), self.len.get(), self.modified.get());
+        FileVersion::Local { device: 1, inode, len, modified }
     }
 
     /// Lets something befall it at that time.
     pub fn change(&self, change: Change, time: u64) {
-        let mut version = self.version.get();
-        version.modified = ((time / 1_000_000_000) as i64, (time % 1_000_000_000) as i64 + 1);
+        self.modified.set(((time / 1_000_000_000) as i64, (time % 1_000_000_000) as i64 + 1));
         match change {
             Change::Truncated(bytes) => {
-                version.len = bytes.min(version.len);
+                self.len.set(bytes.min(self.len.get()));
                 self.bytes.set(self.bytes.get().min(bytes));
             }
-            Change::Replaced => version.inode += 1 << 32,
+            Change::Replaced => self.number.set(self.number.get() + (1 << 32)),
             Change::Written => self.generation.set(self.generation.get() + 1),
         }
-        self.version.set(version);
     }
 
     /// Reads from `offset` on into `out`; says how many bytes there were.
@@ -120,7 +130,7 @@ mod tests {
         }
         file.change(Change::Truncated(50), 5);
         assert_eq!(file.read(40, &mut [0; 20]), 10);
-        assert!(file.version().len == 50 && file.version().modified != (0, 0));
+        assert!(file.version().len() == 50 && file.modified.get() != (0, 0));
         file.change(Change::Written, 6);
         let mut changed = [0; 50];
         file.read(0, &mut changed);

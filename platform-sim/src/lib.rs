@@ -36,11 +36,11 @@ mod world;
 
 pub use case::{Case, HUGE};
 pub use clock::{Clock, Link};
-pub use device::{FileDevice, SimChunk, SimSource, SimStorage};
+pub use device::{FileDevice, Flight, SimChunk, SimSource, SimStorage};
 pub use draw::Draw;
 pub use files::{Change, SimFile};
 pub use history::History;
-pub use run::{Report, run};
+pub use run::{Report, SizeCounts, run};
 pub use upload::DeviceSink;
 
 #[cfg(test)]

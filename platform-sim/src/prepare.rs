@@ -17,9 +17,12 @@ use core::cell::RefCell;
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_core::format::serverlessllm::TensorIndex;
 use floodtide_core::format::shard_index::ShardIndex;
-use floodtide_core::strategy::{Backend, Consumer as StrategyConsumer, FileSignals, Signals, decide};
+use floodtide_core::format::{SAFETENSORS, SERVERLESSLLM};
+use floodtide_core::storage::DeviceSignals;
+use floodtide_core::strategy::{Consumer as StrategyConsumer, Device, FileSignals, Signals, decide};
 use floodtide_core::{
-    Access, Catalog, CatalogBuilder, DirectLimits, Error, Format, MemoryLimit, Order, PlanOptions, Planner, TensorSlice,
+    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, MemoryLimit, Order, PlanOptions, Planner, ReadStyle,
+    TensorSlice,
 };
 
 /// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it
@@ -64,6 +67,7 @@ pub(crate) fn prepare(
         cached: case.devices.iter().map(|device| device.cached.into_iter().collect()).collect(),
         tensor_alignment: case.tensor_alignment,
         chunk_bytes: case.chunk_bytes,
+        file_chunk_bytes: Vec::new(),
         max_merge_gap: case.max_merge_gap,
         max_read_gap: case.max_read_gap,
         max_gather_reads: PlanOptions::default().max_gather_reads,
@@ -80,7 +84,7 @@ pub(crate) fn prepare(
 
 /// Reads and parses the headers, one of which may be damaged.
 fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error> {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     let victim = damage.map(|mut draw| (draw.index(storage.files.len()), draw));
     let mut victim = victim;
     for (number, file) in storage.files.iter().enumerate() {
@@ -92,7 +96,7 @@ fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error>
                 head[at] = draw.number(0..=255) as u8;
             }
         }
-        let invalid = |source| Error::Header { file: file.path.clone(), source };
+        let invalid = |source| Error::format(&*file.path, source);
         let range = header_range(&head, file.byte_len()).map_err(invalid)?;
         let (start, end) = (range.start() as usize, range.end() as usize);
         if end > head.len() {
@@ -101,7 +105,7 @@ fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error>
             file.read(0, &mut head);
         }
         let header = Header::parse(&head[start..end], file.byte_len()).map_err(invalid)?;
-        builder.add_safetensors(&file.path, file.byte_len(), &header)?;
+        header.add_to(&mut builder, &file.path, file.byte_len())?;
     }
     builder.finish()
 }
@@ -116,10 +120,12 @@ fn serverlessllm(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Res
         }
     }
     let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::byte_len).collect();
-    let invalid = |source| Error::ServerlessLlm { file: "the index".to_owned(), source };
-    let index = TensorIndex::parse(&json, &lengths).map_err(invalid)?;
-    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
-    builder.add_serverlessllm(storage.files.iter().map(|file| file.path.as_str()).zip(lengths), &index)?;
+    let index = TensorIndex::parse(&json, &lengths).map_err(|source| Error::format("the index", source))?;
+    let mut builder = CatalogBuilder::new(SERVERLESSLLM);
+    for (file, len) in storage.files.iter().zip(lengths) {
+        builder.add_file(&file.path, len)?;
+    }
+    index.add_tensors_to(&mut builder)?;
     builder.finish()
 }
 
@@ -135,14 +141,14 @@ fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
         json += &format!(r#"{}:"{shard}""#, crate::shard::quoted(&tensor.name));
     }
     json += "}}";
-    let invalid = |source| Error::Index { file: "the index".to_owned(), source };
+    let invalid = |source| Error::format("the index", source);
     let index = ShardIndex::parse(json.as_bytes()).map_err(invalid)?;
     // An index numbers the shards that hold something, in the order of their names; the catalog those that were opened.
     let holding: Vec<usize> = (0..case.checkpoint.files.len())
         .filter(|&file| case.checkpoint.tensors.iter().any(|tensor| tensor.file == file))
         .collect();
     if holding.len() == case.checkpoint.files.len() {
-        catalog.check_index(&index).map_err(invalid)?;
+        index.check(catalog).map_err(invalid)?;
     }
     Ok(())
 }
@@ -163,7 +169,14 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Opti
         direct: device.says.is_some(),
         aligned,
         selected_bytes: 1,
+        device: 0,
     });
+    let ring = Backend::new("ring", ReadStyle::Queue, "");
+    let device = Device {
+        signals: DeviceSignals { file_system: "the world".to_owned(), ..DeviceSignals::default() },
+        backends: vec![ring, Backend::new("threads", ReadStyle::Blocking, "")],
+        requested: case.strict.then_some(ring),
+    };
     let signals = Signals {
         files: files.collect(),
         // The world's checkpoints stand for larger ones, which are not read in one go.
@@ -174,15 +187,12 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Opti
             .saturating_mul(1000),
         consumer: if matches!(case.job, Job::Load) { StrategyConsumer::Whole } else { StrategyConsumer::Stream },
         verified: false,
-        file_system: "the world".to_owned(),
-        network: false,
-        uring_refused: None,
+        devices: vec![device],
         direct_refused: None,
         populate_page_cache: false,
         memory: u64::MAX,
         cpus: case.workers,
-        profile: None,
     };
-    let strategy = decide(&signals, case.strict.then_some(Backend::Uring));
+    let strategy = decide(&signals);
     case.devices.iter().zip(strategy.direct).map(|(device, direct)| device.says.filter(|_| direct)).collect()
 }

@@ -21,7 +21,7 @@ use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
 use floodtide_core::{
-    Chunk, EngineHandle, Error, Method, Placement, Readiness, RetryStats, Verification, Worker, WorkerState,
+    Chunk, EngineHandle, Error, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker, WorkerState,
 };
 
 /// More turns than any run takes that comes to its end.
@@ -101,7 +101,7 @@ impl WorkerActor {
             None => true,
             Some(WorkerState::AwaitingCompletion) => self.next_due(world.now()).is_some_and(|due| due <= world.now()),
             // As a platform's condition variable does: it looks at the engine, and at whether memory has come back.
-            Some(WorkerState::AwaitingCapacity) => match world.engine.borrow().readiness() {
+            Some(WorkerState::AwaitingCapacity) => match world.engine.borrow().readiness(RouteId(0)) {
                 Readiness::Full => false,
                 Readiness::NeedsBuffer(_) => world.staging().is_some_and(|staging| staging.came_back.is_up()),
                 Readiness::Ready | Readiness::Exhausted => true,
@@ -112,10 +112,7 @@ impl WorkerActor {
 
     fn act(&mut self, world: &World) {
         if self.waits == Some(WorkerState::AwaitingCompletion) {
-            match self.worker.collect(world, world) {
-                Ok(()) => {}
-                Err(never) => match never {},
-            }
+            self.worker.collect(world, world).expect("a simulated device always goes on");
         }
         if let Some(staging) = world.staging().filter(|_| self.waits == Some(WorkerState::AwaitingCapacity)) {
             staging.came_back.take();
@@ -225,7 +222,7 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
         let faulty = Faulty::new(source, SimFaults::new(Rc::clone(&world.faults), draw.fork()));
         let watch =
             Watch { worker: number as u64, storage: Rc::clone(&world.storage), history: Rc::clone(&world.history) };
-        workers.push(WorkerActor { worker: Worker::new(Traced::new(faulty, watch)), waits: None });
+        workers.push(WorkerActor { worker: Worker::new(Traced::new(faulty, watch), RouteId(0)), waits: None });
     }
     workers
 }

@@ -1,10 +1,11 @@
-//! A device that a stream is uploaded to, in virtual time. It keeps nothing: who watches it checks what it gets.
+//! A device that a stream is uploaded to, in virtual time. It keeps nothing: who watches it checks
+//! what it gets.
 
 use crate::clock::{Clock, Link};
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
 use core::convert::Infallible;
 use core::task::{Context, Poll, Waker};
-use floodtide_core::stream::{FilledBuffer, Sink, Ticket};
+use floodtide_core::stream::{FilledBuffer, Sink};
 
 /// An upload that is under way.
 #[derive(Debug)]
@@ -19,22 +20,23 @@ pub struct DeviceSink<B, W> {
     clock: Clock,
     link: Link,
     depth: usize,
-    uploads: BTreeMap<Ticket, Upload<B>>,
-    next: u64,
+    /// A link transfers one after another, so the first is done first.
+    uploads: VecDeque<Upload<B>>,
     waker: Option<Waker>,
     watch: W,
 }
 
 impl<B, W: FnMut(&FilledBuffer<B>)> DeviceSink<B, W> {
-    /// A device at the end of `link`, with `depth` uploads at a time; `watch` sees each buffer that it gets.
+    /// A device at the end of `link`, with `depth` uploads at a time, at least one; `watch` sees
+    /// each buffer that it gets.
     pub fn new(clock: Clock, link: Link, depth: usize, watch: W) -> Self {
-        Self { clock, link, depth, uploads: BTreeMap::new(), next: 0, waker: None, watch }
+        Self { clock, link, depth: depth.max(1), uploads: VecDeque::new(), waker: None, watch }
     }
 
     /// When the next upload is done; `None` when none is under way.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.uploads.values().map(|upload| upload.due).min()
+        self.uploads.front().map(|upload| upload.due)
     }
 
     /// Wakes whoever waits for an upload.
@@ -43,35 +45,46 @@ impl<B, W: FnMut(&FilledBuffer<B>)> DeviceSink<B, W> {
             waker.wake();
         }
     }
+
+    /// Ready if so; else the waker is woken when an upload is done.
+    fn ready_if(&mut self, ready: bool, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if ready {
+            return Poll::Ready(Ok(()));
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl<B, W: FnMut(&FilledBuffer<B>)> Sink<B> for DeviceSink<B, W> {
     type Error = Infallible;
 
-    fn depth(&self) -> usize {
-        self.depth
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready_if(self.uploads.len() < self.depth, context)
     }
 
-    fn submit(&mut self, chunk: FilledBuffer<B>) -> Result<Ticket, Infallible> {
-        (self.watch)(&chunk);
-        let bytes = chunk.parts().map(|part| part.bytes.len() as u64).sum();
-        let ticket = Ticket(self.next);
-        self.next += 1;
+    fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Infallible> {
+        assert!(self.uploads.len() < self.depth, "a buffer was sent to a device that was not ready");
+        (self.watch)(&buffer);
+        let bytes = buffer.parts().map(|part| part.bytes.len() as u64).sum();
         let due = self.link.schedule(self.clock.now(), bytes);
-        self.uploads.insert(ticket, Upload { due, buffer: chunk.into_buffer() });
-        Ok(ticket)
+        self.uploads.push_back(Upload { due, buffer: buffer.into_buffer() });
+        Ok(())
     }
 
-    fn poll(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<B, Infallible>> {
-        match self.uploads.remove(&ticket) {
-            Some(upload) if upload.due <= self.clock.now() => Poll::Ready(Ok(upload.buffer)),
-            Some(upload) => {
-                self.uploads.insert(ticket, upload);
+    fn poll_completed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<B, Infallible>>> {
+        match self.next_due() {
+            None => Poll::Ready(None),
+            Some(due) if due <= self.clock.now() => Poll::Ready(self.uploads.pop_front().map(|done| Ok(done.buffer))),
+            Some(_) => {
                 self.waker = Some(context.waker().clone());
                 Poll::Pending
             }
-            // A ticket is polled until it is ready, by the trait's contract.
-            None => Poll::Pending,
         }
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        let through = self.uploads.back().is_none_or(|last| last.due <= self.clock.now());
+        self.ready_if(through, context)
     }
 }

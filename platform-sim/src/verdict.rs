@@ -46,9 +46,7 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
         Error::SliceUnverifiable { .. } => unverifiable,
         Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed),
-        Error::Header { .. } | Error::ServerlessLlm { .. } | Error::DuplicateTensor { .. } => {
-            happened(FaultKind::DamagedHeader)
-        }
+        Error::Format { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
         // Of a case that is put together by hand.
         Error::NothingSelected { .. } => !case.checkpoint.tensors.iter().any(|tensor| case.selection.takes(tensor)),
         _ => false,

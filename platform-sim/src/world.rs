@@ -28,7 +28,7 @@ use floodtide_core::stream::{FilledBuffer, FilledBufferStream, FillingBuffers, R
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
-    Outcome, Plan, ReadId, ReadOp, Verification, WriteOnly,
+    Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly,
 };
 
 /// Who waits for the pool, in the order of coming; the stream is this one.
@@ -227,11 +227,11 @@ impl World {
     fn tune(&self, chunk: ChunkId) {
         let chunk = &self.plan.chunks()[chunk.index()];
         let in_flight = self.engine.borrow().in_flight_bytes();
-        if let Some(decision) = self.fallback.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
-            let buffered = !matches!(decision, FallbackDecision::Back(_));
+        if let Some(turn) = self.fallback.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
+            let buffered = !matches!(turn, FallbackDecision::Back(_));
             self.note("through the page cache", &[buffered.into()]);
             self.fallbacks.set(self.fallbacks.get() + 1);
-            self.engine.borrow_mut().set_buffered(buffered);
+            self.engine.borrow_mut().set_buffered(RouteId(0), buffered);
         }
         let Some(tuner) = &self.tuner else { return };
         if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.payload_len as u64) {
@@ -239,14 +239,14 @@ impl World {
             self.retuned.set(self.retuned.get() + 1);
             let longest = self.plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().unwrap_or(0) as u64;
             let bytes = longest.saturating_mul(window.into()).min(self.in_flight_limit);
-            self.engine.borrow_mut().set_window(bytes, window.div_ceil(self.workers) as usize);
+            self.engine.borrow_mut().set_window(RouteId(0), bytes, window.div_ceil(self.workers) as usize);
         }
     }
 
     /// Whether every file is what it was when it was opened.
     pub(crate) fn check_versions(&self) -> Result<(), Error> {
         for (file, version) in self.storage.files.iter().zip(&self.versions) {
-            if let Some(what) = version.difference(file.version()) {
+            if let Some(what) = version.difference(&file.version()) {
                 self.note("change detected", &[]);
                 return Err(Error::Platform { message: format!("{}: the file changed ({what})", file.path) });
             }
@@ -299,7 +299,7 @@ impl EngineHandle for World {
         result
     }
 
-    fn wait_for_capacity(&self) {
+    fn wait_for_capacity(&self, _: RouteId) {
         self.violated("a simulated worker waited by itself");
     }
 }

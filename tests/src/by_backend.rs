@@ -3,7 +3,8 @@
 use crate::checkpoint::{plain, raw};
 use crate::faulty_fs::VICTIM;
 use crate::layout::reference;
-use floodtide::{Backend, Error, Loader, TensorStream};
+use floodtide::backend::{MMAP, PREAD, TOKIO, URING};
+use floodtide::{Backend, Error, Loader, StreamOptions, TensorStream};
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
@@ -12,14 +13,13 @@ use std::path::Path;
 /// A MiB.
 pub const MB: usize = 1 << 20;
 /// Streams by every backend; `None` is the automatic choice.
-pub const STREAMED: [Option<Backend>; 4] = [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio)];
+pub const STREAMED: [Option<Backend>; 4] = [None, Some(URING), Some(PREAD), Some(TOKIO)];
 /// Loads by every backend.
-pub const LOADED: [Option<Backend>; 5] =
-    [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio), Some(Backend::Mmap)];
+pub const LOADED: [Option<Backend>; 5] = [None, Some(URING), Some(PREAD), Some(TOKIO), Some(MMAP)];
 /// Rings are refused on FUSE.
-pub const ON_FUSE: [Option<Backend>; 4] = [None, Some(Backend::Pread), Some(Backend::Tokio), Some(Backend::Mmap)];
+pub const ON_FUSE: [Option<Backend>; 4] = [None, Some(PREAD), Some(TOKIO), Some(MMAP)];
 /// See [`ON_FUSE`].
-pub const STREAMED_ON_FUSE: [Option<Backend>; 3] = [None, Some(Backend::Pread), Some(Backend::Tokio)];
+pub const STREAMED_ON_FUSE: [Option<Backend>; 3] = [None, Some(PREAD), Some(TOKIO)];
 /// The tensors of the checkpoint, in bytes: eight of a little over 1 MiB.
 pub const TENSORS: [usize; 8] = [MB + 12_345; 8];
 
@@ -44,7 +44,12 @@ pub fn tensor_range(folder: &Path, tensor: usize) -> Range<u64> {
 
 /// A loader that streams in 4 MiB.
 pub fn loader(backend: Option<Backend>) -> Loader {
-    backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).memory_limit(4 * MB as u64)
+    backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).stream_options(stream_options())
+}
+
+/// The stream options of these loaders: a limit that several tensors exceed together.
+pub fn stream_options() -> StreamOptions {
+    StreamOptions::new().memory_limit(4 * MB as u64)
 }
 
 /// A whole load's bytes by name.

@@ -87,7 +87,8 @@ impl Run {
         assert_eq!(self.code, code, "{self:#?}");
         assert_eq!(self.stdout, "", "{self:#?}");
         assert!(self.stderr.starts_with("error: ") && !self.stderr.contains("panicked"), "{self:#?}");
-        assert_eq!(self.stderr.trim_end().lines().count(), 1, "{self:#?}");
+        let mut more = self.stderr.lines().skip(1);
+        assert!(more.next().is_none_or(|hint| hint.starts_with("hint: ")) && more.next().is_none(), "{self:#?}");
         for word in words {
             assert!(self.stderr.contains(word), "\"{word}\" is not in {self:#?}");
         }

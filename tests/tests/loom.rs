@@ -1,7 +1,7 @@
 //! Every interleaving of the arena's hand-out, by loom: `RUSTFLAGS="--cfg loom" cargo test -p floodtide-tests --test loom`.
 #![cfg(loom)]
 
-use floodtide_memory::slot_ledger::SlotLedger;
+use floodtide_memory::testing::SlotLedger;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -72,7 +72,7 @@ fn a_freeze_sees_every_write_or_does_not_happen() {
 /// The pool's two tiers as they are, over memory that is only counted, in the hands of loom's threads.
 mod pool {
     use floodtide_core::pool::{Depot, Growing, Provider, SizeClass, Turn};
-    use floodtide_memory::pool::magazine::{Magazine, Magazines};
+    use floodtide_memory::testing::{Magazine, Magazines};
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicUsize, Ordering};
     use loom::thread;
@@ -109,7 +109,7 @@ mod pool {
             Ok(Block { mark: loom::cell::UnsafeCell::new(0), live: Arc::clone(&self.live) })
         }
 
-        fn byte_len(&self, _: &Block) -> usize {
+        fn bytes(&self, _: &Block) -> usize {
             KB
         }
     }

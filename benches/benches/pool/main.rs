@@ -4,9 +4,9 @@
 //! Every figure is the time of one *get and drop* on one thread, with so many threads at it. The buffers of those that
 //! know no size are kept at theirs by reserving it.
 
-mod contenders;
+mod baselines;
 
-use contenders::*;
+use baselines::*;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -22,7 +22,7 @@ fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, Wal
 }
 
 #[inline(always)]
-fn cycle<C: Contender>(pool: &C, bytes: usize, touch: bool) {
+fn cycle<C: Baseline>(pool: &C, bytes: usize, touch: bool) {
     let mut buffer = pool.get(black_box(bytes));
     if touch {
         C::touch(&mut buffer, bytes);
@@ -33,7 +33,7 @@ fn cycle<C: Contender>(pool: &C, bytes: usize, touch: bool) {
 }
 
 /// Get and drop, on one thread.
-fn alone<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>, touch: bool) {
+fn alone<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>, touch: bool) {
     for (size, bytes) in SIZES {
         let pool = C::default();
         group.bench_function(BenchmarkId::new(C::NAME, size), |bencher| {
@@ -43,7 +43,7 @@ fn alone<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>, touch: bool) {
 }
 
 /// Get and drop on several threads at once; the time is that of the slowest.
-fn threads<C: Contender + Sync>(group: &mut BenchmarkGroup<'_, WallTime>, count: usize) {
+fn threads<C: Baseline + Sync>(group: &mut BenchmarkGroup<'_, WallTime>, count: usize) {
     for (size, bytes) in SIZES {
         let pool = C::default();
         group.bench_function(BenchmarkId::new(C::NAME, size), |bencher| {
@@ -71,7 +71,7 @@ fn threads<C: Contender + Sync>(group: &mut BenchmarkGroup<'_, WallTime>, count:
 }
 
 /// A thousand at once, got and then dropped; the time of one.
-fn held<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>) {
+fn held<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>) {
     for (size, bytes) in &SIZES[..2] {
         let pool = C::default();
         let mut buffers = Vec::with_capacity(1000);
@@ -90,7 +90,7 @@ fn held<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>) {
 }
 
 /// Two pools in turn on one thread; the time of one get and drop.
-fn alternating<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>) {
+fn alternating<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let (size, bytes) = SIZES[1];
     let pools = [C::default(), C::default()];
     group.bench_function(BenchmarkId::new(C::NAME, size), |bencher| {
@@ -103,13 +103,13 @@ fn alternating<C: Contender>(group: &mut BenchmarkGroup<'_, WallTime>) {
 }
 
 /// Threads that start, get and drop ten buffers and end, one after another; the time of such a thread.
-fn short_lived<C: Contender + Sync>(group: &mut BenchmarkGroup<'_, WallTime>) {
+fn short_lived<C: Baseline + Sync>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let (size, bytes) = SIZES[1];
     let pool = C::default();
     group.bench_function(BenchmarkId::new(C::NAME, size), |bencher| bencher.iter(|| short_life(&pool, bytes)));
 }
 
-fn short_life<C: Contender + Sync>(pool: &C, bytes: usize) {
+fn short_life<C: Baseline + Sync>(pool: &C, bytes: usize) {
     std::thread::scope(|scope| {
         scope.spawn(|| (0..10).for_each(|_| cycle(pool, bytes, true)));
     });
@@ -188,7 +188,7 @@ fn short_lived_threads(criterion: &mut Criterion) {
 /// Not a time: the share of borrows that were served without allocating, printed as a line that xtask reads. The first borrow of each
 /// pool has to allocate and is not counted.
 fn hit_rates(_: &mut Criterion) {
-    fn report<C: Contender>(case: &str, pools: &[C], borrows: u64) {
+    fn report<C: Baseline>(case: &str, pools: &[C], borrows: u64) {
         let rates: Option<Vec<f64>> = pools.iter().map(C::hit_rate).collect();
         if let Some(rates) = rates {
             let hits: f64 = rates.iter().map(|rate| rate * borrows as f64).sum();
@@ -196,11 +196,11 @@ fn hit_rates(_: &mut Criterion) {
             println!("hit rate | {case} | {} | {:.1} %", C::NAME, 100.0 * rate);
         }
     }
-    fn alternate<C: Contender>(pools: &[C; 2]) {
+    fn alternate<C: Baseline>(pools: &[C; 2]) {
         (0..1000).for_each(|_| pools.iter().for_each(|pool| cycle(pool, 64 << 10, false)));
         report("two pools in turn", pools, 1000);
     }
-    fn spawn<C: Contender + Sync>(pool: &C) {
+    fn spawn<C: Baseline + Sync>(pool: &C) {
         (0..100).for_each(|_| short_life(pool, 64 << 10));
         report("short-lived threads", std::slice::from_ref(pool), 1000);
     }

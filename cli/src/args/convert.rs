@@ -2,8 +2,11 @@
 
 use super::numbers::{count, shard_size, size};
 use bytesize::ByteSize;
-use clap::{Args as ClapArgs, ValueEnum};
-use floodtide::convert::{Rename, Split, Target};
+use clap::Args as ClapArgs;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use floodtide::FormatId;
+use floodtide::convert::{Rename, Split};
+use floodtide::format::FORMATS;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,9 +20,9 @@ pub(crate) struct ConvertArgs {
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// The format to write
-    #[arg(long, value_enum)]
-    pub(crate) to: TargetArg,
-    /// The most that a file's tensors take, for example 5GB or 2GiB [default: 5GB for safetensors, 10GiB for serverlessllm]
+    #[arg(long, value_name = "FORMAT", value_parser = writable_format())]
+    pub(crate) to: FormatId,
+    /// The most that a file's tensors take, for example 5GB or 2GiB; by default what is usual for the format
     #[arg(long, value_name = "SIZE", value_parser = shard_size)]
     pub(crate) shard_size: Option<NonZeroU64>,
     /// Write so many files (or partitions), as alike in size as the tensors allow
@@ -53,22 +56,15 @@ impl ConvertArgs {
     }
 }
 
-/// The format to write
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TargetArg {
-    /// One file, or several with an index, as Hugging Face names them
-    Safetensors,
-    /// The store of ServerlessLLM: tensor_index.json and tensor.data_0, tensor.data_1 and so on
-    Serverlessllm,
-}
-
-impl TargetArg {
-    pub(crate) fn target(self) -> Target {
-        match self {
-            Self::Safetensors => Target::Safetensors,
-            Self::Serverlessllm => Target::ServerlessLlm,
-        }
-    }
+/// Takes the names of the formats that can be written.
+fn writable_format() -> impl TypedValueParser<Value = FormatId> {
+    let writers = || FORMATS.iter().filter_map(|format| format.writer());
+    let named = writers().map(|writer| PossibleValue::new(writer.format().name()).help(writer.summary()));
+    let find = move |name: String| {
+        let found = writers().map(|writer| writer.format()).find(|format| format.name() == name);
+        found.ok_or("no such format")
+    };
+    PossibleValuesParser::new(named).try_map(find)
 }
 
 /// A rule to rename

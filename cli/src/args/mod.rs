@@ -131,7 +131,7 @@ impl OrderArg {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InspectArgs {
-    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
+    #[arg(help = source::checkpoint_help())]
     pub(crate) path: PathBuf,
     /// Show the metadata alone, texts whole and arrays abbreviated
     #[arg(long)]
@@ -204,7 +204,7 @@ pub(crate) struct DiffArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
-    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
+    #[arg(help = source::checkpoint_help())]
     pub(crate) path: PathBuf,
     /// Drop the files from the page cache before each load; without it they are brought into it first
     #[arg(long)]
@@ -213,7 +213,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = RUNS, value_parser = count::<NonZeroUsize>)]
     pub(crate) runs: NonZeroUsize,
     /// Only these backends, separated by commas; plain reads and a plain mapping are always there to compare with
-    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_parser = BackendArg::parser(), value_delimiter = ',')]
     pub(crate) backends: Vec<BackendArg>,
     /// Print one JSON object
     #[arg(long)]

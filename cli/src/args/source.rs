@@ -1,35 +1,60 @@
 //! A checkpoint and how it is read: by what, which tensors of it, which rank's part.
 
 use super::numbers::threads;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, ValueEnum};
 use floodtide::core::{Error as CoreError, Glob, Partition, Selection, ShardRules};
-use floodtide::{Backend, Loader};
+use floodtide::format::FORMATS;
+use floodtide::{Backend, Loader, backends};
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What reads
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BackendArg {
-    /// Measure and choose
-    Auto,
-    /// io_uring, past the page cache where the file system allows
-    Uring,
-    /// Threads that call pread
-    Pread,
-    /// Map the files
-    Mmap,
-    /// tokio's blocking threads
-    Tokio,
+/// What reads: a backend, or what is measured to be best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BackendArg(Option<Backend>);
+
+impl BackendArg {
+    pub(crate) const AUTO: Self = Self(None);
+
+    #[cfg(test)]
+    pub(crate) fn of(backend: Backend) -> Self {
+        Self(Some(backend))
+    }
+
+    pub(crate) fn backend(self) -> Option<Backend> {
+        self.0
+    }
+
+    /// Takes the names of the registered backends, and `auto`.
+    pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
+        let auto = PossibleValue::new("auto").help("Measure and choose");
+        let named = backends().into_iter().map(|backend| PossibleValue::new(backend.name()).help(backend.about()));
+        let find = |name: String| Self(backends().into_iter().find(|backend| backend.name() == name));
+        PossibleValuesParser::new(std::iter::once(auto).chain(named)).map(find)
+    }
+}
+
+impl fmt::Display for BackendArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.map_or("auto", Backend::name))
+    }
+}
+
+/// Returns the help for the path of a checkpoint.
+pub(super) fn checkpoint_help() -> String {
+    let formats: Vec<&str> = FORMATS.iter().map(|format| format.id().title()).collect();
+    format!("A file, an index or a folder of a checkpoint ({}), or a Hugging Face cache snapshot", formats.join(", "))
 }
 
 /// A checkpoint and how it is read
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Source {
-    /// A file, an index or a folder of a checkpoint (safetensors, GGUF, ServerlessLLM), or a Hugging Face cache snapshot
+    #[arg(help = checkpoint_help())]
     pub(crate) path: PathBuf,
     /// What reads
-    #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
+    #[arg(long, value_name = "BACKEND", value_parser = BackendArg::parser(), default_value_t = BackendArg::AUTO)]
     pub(crate) backend: BackendArg,
     /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
     #[arg(long, value_name = "GLOB")]
@@ -102,7 +127,7 @@ impl FromStr for ShardRuleArg {
                 dim.parse().map_err(|_| "expected the number of a dimension, or \"whole\", after the \"=\"")?,
             ),
         };
-        Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, partition })
+        Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, partition: partition })
     }
 }
 
@@ -127,18 +152,6 @@ impl Source {
             Some(threads) => loader.threads(threads),
             None => loader,
         })
-    }
-}
-
-impl BackendArg {
-    pub(crate) fn backend(self) -> Option<Backend> {
-        match self {
-            Self::Auto => None,
-            Self::Uring => Some(Backend::Uring),
-            Self::Pread => Some(Backend::Pread),
-            Self::Mmap => Some(Backend::Mmap),
-            Self::Tokio => Some(Backend::Tokio),
-        }
     }
 }
 

@@ -3,11 +3,12 @@
 
 use super::Checkpoint;
 use super::roofline::{Pattern, Reader};
-use super::way::{Loaded, Way};
+use super::subject::{Loaded, Subject};
 use crate::args::BenchOneArgs;
 use crate::output::{self, Failure};
 use floodtide::Loader;
-use floodtide::core::{Format, HumanBytes};
+use floodtide::core::HumanBytes;
+use floodtide::format::SAFETENSORS;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Work {
-    Load(Way),
+    Load(Subject),
     Roofline(Pattern),
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn run_one(args: &BenchOneArgs) -> Result<(), Failure> {
     let request = serde_json::from_reader(io::stdin().lock());
     let request: Request = request.map_err(|error| Failure::BadRequest(format!("what to measure: {error}")))?;
     let measured = match request.work {
-        Work::Load(way) => measure(way, &args.path, &request),
+        Work::Load(subject) => measure(subject, &args.path, &request),
         Work::Roofline(pattern) => {
             let reader = Reader::new(&request.files, pattern);
             let timed = reader.and_then(|mut reader| time(|| reader.read()));
@@ -80,8 +81,8 @@ fn time<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(Measured, T), E> {
     Ok((measured, done))
 }
 
-fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String> {
-    if way == Way::StdRead {
+fn measure(subject: Subject, path: &Path, request: &Request) -> Result<Measured, String> {
+    if subject == Subject::StdRead {
         let bytes: u64 = request.files.iter().filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         let memory = floodtide::probe::memory_limit();
         if bytes > memory.available {
@@ -90,14 +91,14 @@ fn measure(way: Way, path: &Path, request: &Request) -> Result<Measured, String>
         }
     }
     let (mut measured, loaded) = time(|| -> Result<Loaded, String> {
-        let loaded = way.load(path, &request.files)?;
+        let loaded = subject.load(path, &request.files)?;
         loaded.touch();
         Ok(loaded)
     })?;
     if let Loaded::Tensors(tensors) = &loaded {
         let report = tensors.report();
         measured.backend = Some(report.backend.name().to_owned());
-        measured.reason.clone_from(&report.reason);
+        measured.reason = report.reason();
     }
     if request.checksums {
         measured.checksums = Some(checksums(&loaded, path)?);
@@ -123,7 +124,7 @@ fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     };
     let catalog = Loader::new().inspect(path).map_err(|error| error.to_string())?.catalog;
     let mut checksums = Checksums::new();
-    if catalog.format() == Format::Safetensors {
+    if catalog.format() == SAFETENSORS {
         for file in files {
             let tensors = SafeTensors::deserialize(file).map_err(|error| format!("the reference library: {error}"))?;
             checksums.extend(tensors.iter().map(|(name, view)| (name.to_owned(), checksum(view.data()))));

@@ -12,8 +12,8 @@ mod plot;
 mod roofline;
 mod rounds;
 mod show;
+mod subject;
 mod unchanged;
-mod way;
 
 pub(crate) use child::run_one;
 
@@ -24,7 +24,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use way::Way;
+use subject::Subject;
 
 /// How often each way loads unless that is said, beside the first round.
 pub(crate) const RUNS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         path: args.path.clone(),
         cold: args.cold,
         runs: args.runs.get(),
-        ways: Way::chosen(&args.backends),
+        subjects: Subject::chosen(&args.backends),
         quiet: args.json,
     };
     // Whether it can be written is told now, not after minutes of loads.
@@ -48,8 +48,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
 
 /// Every way to load the demo's checkpoint, cold.
 pub(crate) fn compare(folder: &Path, json: bool) -> Result<(), Failure> {
-    let (path, ways) = (folder.to_owned(), Way::all());
-    print(&rounds::measure(&Options { path, cold: true, runs: RUNS.get(), ways, quiet: json })?, json)
+    let (path, subjects) = (folder.to_owned(), Subject::all());
+    print(&rounds::measure(&Options { path, cold: true, runs: RUNS.get(), subjects, quiet: json })?, json)
 }
 
 fn print(results: &Results, json: bool) -> Result<(), Failure> {

@@ -2,8 +2,8 @@
 
 use super::rounds::{Results, Row};
 use super::show::chosen;
-use super::way::Way;
-use floodtide::Backend;
+use super::subject::Subject;
+use floodtide::backend::MMAP;
 
 /// In sentences.
 pub(super) fn of(results: &Results) -> Vec<String> {
@@ -13,15 +13,16 @@ pub(super) fn of(results: &Results) -> Vec<String> {
 }
 
 /// Whether a way ran, and its tensors are the page cache's own pages.
-fn is_view(row: &Row<Way>) -> bool {
+fn is_view(row: &Row<Subject>) -> bool {
     match (row.what, &row.result) {
-        (Way::By(Backend::Mmap) | Way::PlainMmap, result) => result.is_ok(),
-        (Way::Auto, Ok(timing)) => chosen(timing).is_some_and(|(backend, _)| backend == Backend::Mmap.name()),
+        (Subject::By(backend), result) if backend.is_mapped() => result.is_ok(),
+        (Subject::PlainMmap, result) => result.is_ok(),
+        (Subject::Auto, Ok(timing)) => chosen(timing).is_some_and(|(backend, _)| backend == MMAP.name()),
         _ => false,
     }
 }
 
-fn names<'a>(rows: impl Iterator<Item = &'a Row<Way>>) -> Option<String> {
+fn names<'a>(rows: impl Iterator<Item = &'a Row<Subject>>) -> Option<String> {
     let names: Vec<&str> = rows.map(|row| row.what.name()).collect();
     let (last, others) = names.split_last()?;
     Some(if others.is_empty() { (*last).to_owned() } else { format!("{} and {last}", others.join(", ")) })
@@ -29,8 +30,8 @@ fn names<'a>(rows: impl Iterator<Item = &'a Row<Way>>) -> Option<String> {
 
 /// What is mapped and what is copied are not the same thing.
 fn views(results: &Results) -> Option<String> {
-    let copies = results.ways.iter().any(|row| row.result.is_ok() && !is_view(row));
-    let views = names(results.ways.iter().filter(|row| is_view(row))).filter(|_| copies)?;
+    let copies = results.subjects.iter().any(|row| row.result.is_ok() && !is_view(row));
+    let views = names(results.subjects.iter().filter(|row| is_view(row))).filter(|_| copies)?;
     Some(format!(
         "the tensors of {views} are views of the page cache, which others share and may push out; the others are copies"
     ))
@@ -40,10 +41,10 @@ fn views(results: &Results) -> Option<String> {
 fn above_the_roofline(results: &Results) -> Vec<String> {
     let Some(limit) = results.limit() else { return Vec::new() };
     let above =
-        |row: &&Row<Way>| row.result.as_ref().is_ok_and(|timing| timing.rates(results.checkpoint.bytes)[1] > limit);
+        |row: &&Row<Subject>| row.result.as_ref().is_ok_and(|timing| timing.rates(results.checkpoint.bytes)[1] > limit);
     let explain =
-        |rows: Vec<&Row<Way>>, why: &str| Some(format!("above the roofline: {}, {why}", names(rows.into_iter())?));
-    let above = results.ways.iter().filter(above);
+        |rows: Vec<&Row<Subject>>, why: &str| Some(format!("above the roofline: {}, {why}", names(rows.into_iter())?));
+    let above = results.subjects.iter().filter(above);
     if results.cold {
         let why = "as the device was faster in their runs than in the roofline's; others may have used it meanwhile";
         return explain(above.collect(), why).into_iter().collect();
@@ -62,6 +63,7 @@ mod tests {
     use super::super::roofline::Pattern;
     use super::super::rounds::Timing;
     use super::*;
+    use floodtide::backend::PREAD;
 
     fn timing(seconds: f64, backend: Option<&str>) -> Timing {
         let run = Measured {
@@ -76,14 +78,14 @@ mod tests {
     }
 
     /// A checkpoint of 1 GiB, whose roofline is 1 GiB/s.
-    fn results(cold: bool, ways: Vec<(Way, Result<Timing, String>)>) -> Results {
+    fn results(cold: bool, subjects: Vec<(Subject, Result<Timing, String>)>) -> Results {
         let pattern = Pattern::candidates(cold, !cold)[0];
         Results {
             checkpoint: Checkpoint { path: "x".into(), files: vec![], file_bytes: 1 << 30, tensors: 1, bytes: 1 << 30 },
             machine: Machine { gives_memory_back: false, ..Machine::of("/".as_ref()) },
             cold,
             runs: 1,
-            ways: ways.into_iter().map(|(what, result)| Row { what, result }).collect(),
+            subjects: subjects.into_iter().map(|(what, result)| Row { what, result }).collect(),
             roofline: vec![Row { what: pattern, result: Ok(timing(1.0, None)) }],
             disturbed: Some(0.0),
             agree: true,
@@ -92,28 +94,28 @@ mod tests {
 
     #[test]
     fn views_are_told_from_copies_where_there_are_both() {
-        let mapped = |way| (way, Ok(timing(2.0, Some("mmap"))));
+        let mapped = |subject| (subject, Ok(timing(2.0, Some("mmap"))));
         let both = results(
             false,
-            vec![mapped(Way::By(Backend::Mmap)), (Way::StdRead, Ok(timing(2.0, None))), mapped(Way::Auto)],
+            vec![mapped(Subject::By(MMAP)), (Subject::StdRead, Ok(timing(2.0, None))), mapped(Subject::Auto)],
         );
         let notes = of(&both);
         assert!(notes.len() == 1 && notes[0].contains("of mmap and auto are views of the page cache"), "{notes:?}");
-        assert_eq!(of(&results(false, vec![mapped(Way::PlainMmap)])), [""; 0], "there is nothing to tell it from");
-        let alone = vec![(Way::By(Backend::Mmap), Err("no".to_owned())), (Way::StdRead, Ok(timing(2.0, None)))];
+        assert_eq!(of(&results(false, vec![mapped(Subject::PlainMmap)])), [""; 0], "there is nothing to tell it from");
+        let alone = vec![(Subject::By(MMAP), Err("no".to_owned())), (Subject::StdRead, Ok(timing(2.0, None)))];
         assert_eq!(of(&results(false, alone)), [""; 0], "it did not run");
     }
 
     #[test]
     fn what_is_above_the_roofline_is_explained() {
-        let ways = || {
+        let subjects = || {
             vec![
-                (Way::By(Backend::Mmap), Ok(timing(0.5, Some("mmap")))),
-                (Way::By(Backend::Pread), Ok(timing(0.9, Some("pread")))),
-                (Way::StdRead, Ok(timing(1.1, None))),
+                (Subject::By(MMAP), Ok(timing(0.5, Some("mmap")))),
+                (Subject::By(PREAD), Ok(timing(0.9, Some("pread")))),
+                (Subject::StdRead, Ok(timing(1.1, None))),
             ]
         };
-        let notes = |cold| of(&results(cold, ways())).split_off(1);
+        let notes = |cold| of(&results(cold, subjects())).split_off(1);
         let warm = notes(false);
         assert!(warm[0].starts_with("above the roofline: mmap, ") && warm[0].contains("copies nothing"), "{warm:?}");
         assert!(warm[1].starts_with("above the roofline: pread, ") && warm[1].contains("varies"), "{warm:?}");

@@ -3,7 +3,7 @@
 
 use super::rounds::Results;
 use super::show::headline;
-use super::way::Way;
+use super::subject::Subject;
 use floodtide::core::Quoted;
 use std::fmt::Write;
 
@@ -34,10 +34,10 @@ struct Bar<'a> {
 
 pub(super) fn draw(results: &Results) -> String {
     let bytes = results.checkpoint.bytes;
-    let bars = results.ways.iter().filter_map(|row| {
+    let bars = results.subjects.iter().filter_map(|row| {
         let class = match row.what {
-            Way::Auto => "auto",
-            way if way.is_ours() => "ours",
+            Subject::Auto => "auto",
+            subject if subject.is_ours() => "ours",
             _ => "plain",
         };
         Some(Bar { name: row.what.name(), class, rates: row.result.as_ref().ok()?.rates(bytes) })

@@ -5,11 +5,12 @@ use super::cache::{self, NOISE};
 use super::child::{self, Checksums, Measured, Work};
 use super::machine::Machine;
 use super::roofline::Pattern;
+use super::subject::Subject;
 use super::unchanged::Unchanged;
-use super::way::Way;
 use crate::output::{self, Failure};
+use floodtide::Loader;
+use floodtide::backend::PREAD;
 use floodtide::core::{Escaped, Selection};
-use floodtide::{Backend, Loader};
 use std::path::{Path, PathBuf};
 
 /// So many patterns of the roofline's are measured in every round; the others are out after the first one.
@@ -20,7 +21,7 @@ pub(super) struct Options {
     pub(super) cold: bool,
     /// The rounds that count; there is one more before them.
     pub(super) runs: usize,
-    pub(super) ways: Vec<Way>,
+    pub(super) subjects: Vec<Subject>,
     pub(super) quiet: bool,
 }
 
@@ -83,7 +84,7 @@ pub(super) struct Results {
     pub(super) machine: Machine,
     pub(super) cold: bool,
     pub(super) runs: usize,
-    pub(super) ways: Vec<Row<Way>>,
+    pub(super) subjects: Vec<Row<Subject>>,
     /// The patterns that were measured in every round, the best one first.
     pub(super) roofline: Vec<Row<Pattern>>,
     /// The share of a file that was in the page cache when a cold load began, or was not when a warm one did, at worst; `None`
@@ -147,7 +148,7 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
     // By a backend that is named, so that small files too are asked whether they take direct reads; and nothing of them, as some ways may do
     // with less memory than others.
     let nothing = Selection::names::<&str>([]);
-    let planned = Loader::new().backend(Backend::Pread).selection(nothing).plan(&options.path)?;
+    let planned = Loader::new().backend(PREAD).selection(nothing).plan(&options.path)?;
     let files = planned.catalog.files();
     let checkpoint = Checkpoint {
         path: options.path.clone(),
@@ -171,14 +172,14 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
         machine,
         cold: options.cold,
         runs: options.runs,
-        ways: options.ways.iter().map(|&what| Row { what, result: Ok(Timing::default()) }).collect(),
+        subjects: options.subjects.iter().map(|&what| Row { what, result: Ok(Timing::default()) }).collect(),
         roofline: patterns.into_iter().map(|what| Row { what, result: Ok(Timing::default()) }).collect(),
         disturbed: Some(0.0),
         agree: false,
     };
     let bar = if options.quiet { None } else { output::progress_bar("measuring") };
-    let first = results.ways.len() + results.roofline.len();
-    let loads = options.runs.saturating_mul(results.ways.len() + FINALISTS).saturating_add(first);
+    let first = results.subjects.len() + results.roofline.len();
+    let loads = options.runs.saturating_mul(results.subjects.len() + FINALISTS).saturating_add(first);
     let step = results.checkpoint.file_bytes;
     if let Some(bar) = &bar {
         bar.set_length(step.saturating_mul(loads as u64));
@@ -193,8 +194,8 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
         bar.finish_and_clear();
     }
     rank(&mut results.roofline);
-    if let Some(Row { what, result: Err(why) }) = results.ways.first()
-        && results.ways.iter().all(|row| row.result.is_err())
+    if let Some(Row { what, result: Err(why) }) = results.subjects.first()
+        && results.subjects.iter().all(|row| row.result.is_err())
     {
         return Err(Failure::Failed(format!("no way could load the checkpoint; {}: {why}", what.name())));
     }
@@ -209,29 +210,29 @@ fn is_text(path: &Path) -> bool {
 /// One load of each, in an order of its own. The first round brings programs and metadata into memory, compares what was loaded,
 /// and finds the patterns that are worth more rounds; its times are dropped.
 fn round(results: &mut Results, first: bool, unchanged: &Unchanged, progress: &impl Fn()) -> Result<(), Failure> {
-    let Results { checkpoint, ways, roofline, disturbed, cold, .. } = results;
-    let mut expected: Option<(Way, Checksums)> = None;
+    let Results { checkpoint, subjects, roofline, disturbed, cold, .. } = results;
+    let mut expected: Option<(Subject, Checksums)> = None;
     let mut agreeing = 0;
-    let mut order: Vec<usize> = (0..ways.len() + roofline.len()).collect();
+    let mut order: Vec<usize> = (0..subjects.len() + roofline.len()).collect();
     // What a load leaves behind (free memory in small pages, a busy disk) slows the next one, so nobody keeps a neighbour.
     fastrand::shuffle(&mut order);
     for at in order {
-        let way = ways.get(at).map(|row| row.what);
-        let (work, result) = match at.checked_sub(ways.len()) {
-            None => (Work::Load(ways[at].what), &mut ways[at].result),
+        let subject = subjects.get(at).map(|row| row.what);
+        let (work, result) = match at.checked_sub(subjects.len()) {
+            None => (Work::Load(subjects[at].what), &mut subjects[at].result),
             Some(at) => (Work::Roofline(roofline[at].what), &mut roofline[at].result),
         };
         let Ok(timing) = result else { continue };
         let wrong = cache::prepare(&checkpoint.files, *cold)?;
         *disturbed = disturbed.zip(wrong).map(|(worst, wrong)| worst.max(wrong));
-        let measured = child::run(work, checkpoint, first && way.is_some());
+        let measured = child::run(work, checkpoint, first && subject.is_some());
         // What a load of other files brings, or why it fails, is no result.
         unchanged.check()?;
         match measured {
             Ok(mut measured) => {
-                if let (Some(way), Some(found)) = (way, measured.checksums.take()) {
+                if let (Some(subject), Some(found)) = (subject, measured.checksums.take()) {
                     agreeing += 1;
-                    compare(&mut expected, way, found)?;
+                    compare(&mut expected, subject, found)?;
                 }
                 timing.runs.push(measured);
             }
@@ -242,7 +243,8 @@ fn round(results: &mut Results, first: bool, unchanged: &Unchanged, progress: &i
     if first {
         rank(roofline);
         roofline.truncate(FINALISTS);
-        let timings = roofline.iter_mut().map(|row| &mut row.result).chain(ways.iter_mut().map(|row| &mut row.result));
+        let timings =
+            roofline.iter_mut().map(|row| &mut row.result).chain(subjects.iter_mut().map(|row| &mut row.result));
         timings.filter_map(|result| result.as_mut().ok()).for_each(|timing| timing.runs.clear());
         results.agree = agreeing > 1;
     }
@@ -257,9 +259,9 @@ fn rank(roofline: &mut [Row<Pattern>]) {
     });
 }
 
-fn compare(expected: &mut Option<(Way, Checksums)>, way: Way, found: Checksums) -> Result<(), Failure> {
+fn compare(expected: &mut Option<(Subject, Checksums)>, subject: Subject, found: Checksums) -> Result<(), Failure> {
     let Some((first, expected)) = expected else {
-        *expected = Some((way, found));
+        *expected = Some((subject, found));
         return Ok(());
     };
     let mut names = expected.keys().chain(found.keys());
@@ -268,7 +270,7 @@ fn compare(expected: &mut Option<(Way, Checksums)>, way: Way, found: Checksums) 
         Some(name) => Err(Failure::Failed(format!(
             "tensor \"{}\" loaded by {} differs from what {} loaded; please report this",
             Escaped(name),
-            way.name(),
+            subject.name(),
             first.name()
         ))),
     }
@@ -305,9 +307,9 @@ mod tests {
             |pairs: &[(&str, u64)]| pairs.iter().map(|&(name, sum)| (name.to_owned(), sum)).collect::<Checksums>();
         for other in [&[("a", 1), ("b", 3)][..], &[("a", 1)], &[("a", 1), ("b", 2), ("c", 3)]] {
             let mut expected = None;
-            compare(&mut expected, Way::Auto, sums(&[("a", 1), ("b", 2)])).expect("is the first");
-            compare(&mut expected, Way::PlainMmap, sums(&[("a", 1), ("b", 2)])).expect("is the same");
-            let error = compare(&mut expected, Way::StdRead, sums(other)).expect_err("differs");
+            compare(&mut expected, Subject::Auto, sums(&[("a", 1), ("b", 2)])).expect("is the first");
+            compare(&mut expected, Subject::PlainMmap, sums(&[("a", 1), ("b", 2)])).expect("is the same");
+            let error = compare(&mut expected, Subject::StdRead, sums(other)).expect_err("differs");
             let Failure::Failed(why) = error else { panic!("{error:?}") };
             assert!(
                 why.contains("std::fs::read")

@@ -2,7 +2,7 @@
 
 use super::notes;
 use super::rounds::{Results, Timing};
-use super::way::Way;
+use super::subject::Subject;
 use crate::output;
 use floodtide::core::HumanBytes;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let columns = ["time", "GiB/s", "least to most", "of roofline", "to std::fs::read", "CPU time", "peak memory"];
     let [time, rate, spread, share, ratio, cpu, peak] = columns;
     writeln!(out, "{:13}  {time:>7}  {rate:>6}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>8}  {peak:>11}", "")?;
-    let baseline = results.ways.iter().find(|row| row.what == Way::StdRead);
+    let baseline = results.subjects.iter().find(|row| row.what == Subject::StdRead);
     let baseline = baseline.and_then(|row| row.result.as_ref().ok()).map(|timing| timing.seconds()[1]);
     let mut line = |name: &str, timing: &Timing, bytes: u64, compared: bool| {
         let ([fastest, median, _], [min, typical, max]) = (timing.seconds(), timing.rates(bytes));
@@ -44,7 +44,7 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
         writeln!(out, "{name:13}  {time:>7}  {rate:>6.2}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>8}  {peak:>11}")
     };
     let mut refused = Vec::new();
-    for row in &results.ways {
+    for row in &results.subjects {
         match &row.result {
             Ok(timing) => line(row.what.name(), timing, bytes, true)?,
             Err(why) => refused.push(format!("{:13}  not here: {why}", row.what.name())),
@@ -60,7 +60,7 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     if let Some((pattern, _)) = results.best() {
         writeln!(out, "roofline: {}, thrown away; the fastest run", pattern.describe())?;
     }
-    let auto = results.ways.iter().find(|row| row.what == Way::Auto).and_then(|row| row.result.as_ref().ok());
+    let auto = results.subjects.iter().find(|row| row.what == Subject::Auto).and_then(|row| row.result.as_ref().ok());
     if let Some((backend, reason)) = auto.and_then(chosen) {
         writeln!(out, "auto chose {backend}: {reason}")?;
     }
@@ -75,19 +75,19 @@ pub(super) fn chosen(timing: &Timing) -> Option<(&str, &str)> {
 
 pub(super) fn document(results: &Results) -> Value {
     let (checkpoint, machine) = (&results.checkpoint, &results.machine);
-    let ways: Vec<Value> = results
-        .ways
+    let subjects: Vec<Value> = results
+        .subjects
         .iter()
         .map(|row| match &row.result {
             Ok(timing) => {
-                let mut way = numbers(row.what.name(), timing, checkpoint.bytes);
+                let mut subject = numbers(row.what.name(), timing, checkpoint.bytes);
                 let rate = timing.rates(checkpoint.bytes)[1];
-                way["of_roofline"] = json!(results.limit().filter(|limit| *limit > 0.0).map(|limit| rate / limit));
+                subject["of_roofline"] = json!(results.limit().filter(|limit| *limit > 0.0).map(|limit| rate / limit));
                 if let Some((backend, reason)) = chosen(timing) {
-                    way["backend"] = json!(backend);
-                    way["reason"] = json!(reason);
+                    subject["backend"] = json!(backend);
+                    subject["reason"] = json!(reason);
                 }
-                way
+                subject
             }
             Err(why) => json!({"way": row.what.name(), "error": why}),
         })
@@ -119,7 +119,7 @@ pub(super) fn document(results: &Results) -> Value {
             "gives_memory_back": machine.gives_memory_back,
         },
         "roofline": roofline,
-        "ways": ways,
+        "ways": subjects,
         "warnings": results.warnings(),
     })
 }

@@ -13,14 +13,14 @@ pub(super) struct Unchanged {
 
 impl Unchanged {
     pub(super) fn new(files: &[PathBuf]) -> Result<Self, Failure> {
-        let files = files.iter().map(|path| Ok((path.clone(), stamp(path)?)));
+        let files = files.iter().map(|path| Ok((path.clone(), version(path)?)));
         Ok(Self { files: files.collect::<Result<_, Failure>>()? })
     }
 
     /// Fails if one is another by now.
     pub(super) fn check(&self) -> Result<(), Failure> {
         for (path, before) in &self.files {
-            if let Some(what) = before.difference(stamp(path)?) {
+            if let Some(what) = before.difference(&version(path)?) {
                 let (path, advice) = (path.to_string_lossy(), "measure again when nobody writes to the checkpoint");
                 return Err(Failure::Failed(format!(
                     "{}: the file has changed since the bench began ({what}); {advice}",
@@ -32,11 +32,11 @@ impl Unchanged {
     }
 }
 
-fn stamp(path: &Path) -> Result<FileVersion, Failure> {
+fn version(path: &Path) -> Result<FileVersion, Failure> {
     let metadata = path.metadata().map_err(|error| {
         Failure::Failed(format!("{}: cannot examine the file: {error}", Escaped(&path.to_string_lossy())))
     })?;
-    Ok(FileVersion {
+    Ok(FileVersion::Local {
         device: metadata.dev(),
         inode: metadata.ino(),
         len: metadata.len(),

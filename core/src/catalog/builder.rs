@@ -9,12 +9,13 @@ use super::{Catalog, FileInfo, Record};
 use crate::dtype::DType;
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::format::{Format, gguf, safetensors::Header, serverlessllm::TensorIndex};
+use crate::format_id::FormatId;
 use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
 use crate::units::{ByteRange, FileId, TensorId};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// Collects parsed files into a [`Catalog`].
@@ -26,7 +27,7 @@ pub struct CatalogBuilder {
 impl CatalogBuilder {
     /// An empty catalog of that format.
     #[must_use]
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: FormatId) -> Self {
         Self {
             catalog: Catalog {
                 format,
@@ -52,6 +53,25 @@ impl CatalogBuilder {
         Ok(file)
     }
 
+    /// Returns the files that were added.
+    #[must_use]
+    pub fn files(&self) -> &[FileInfo] {
+        &self.catalog.files
+    }
+
+    /// Returns the number of tensors that were added of each file.
+    #[must_use]
+    pub fn tensor_counts(&self) -> Vec<u64> {
+        let mut counts = vec![0; self.catalog.files.len()];
+        self.catalog.records.iter().for_each(|record| counts[record.file.index()] += 1);
+        counts
+    }
+
+    /// Returns the metadata pairs that were added.
+    pub fn metadata(&self) -> impl Iterator<Item = (FileId, &str, &MetadataValue)> {
+        self.catalog.metadata()
+    }
+
     /// Makes room for so many tensors more; for a count of what is there, never for one that a file claims.
     pub fn reserve(&mut self, tensors: usize) {
         self.catalog.records.reserve(tensors);
@@ -71,6 +91,11 @@ impl CatalogBuilder {
         }
         if !fits(catalog.records.len(), records.len()) {
             return Err(too_many("tensors"));
+        }
+        if catalog.files.is_empty() {
+            (catalog.files, catalog.records, catalog.names) = (files, records, names);
+            (catalog.dims, catalog.metadata) = (dims, metadata);
+            return Ok(());
         }
         let (file, name, dim) = (catalog.files.len() as u32, catalog.names.len(), catalog.dims.len());
         catalog.records.extend(records.into_iter().map(|record| Record {
@@ -125,62 +150,6 @@ impl CatalogBuilder {
         let range = ByteRange::new(0, bytes).unwrap_or(ByteRange::EMPTY);
         self.add_tensor(file, path, DType::U8.into(), &[bytes], range)?;
         Ok(file)
-    }
-
-    /// Adds a safetensors file by its parsed header.
-    ///
-    /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
-    pub fn add_safetensors(&mut self, path: &str, bytes: u64, header: &Header<'_>) -> Result<FileId, Error> {
-        let file = self.add_file(path, bytes)?;
-        self.reserve(header.entries().len());
-        for entry in header.entries() {
-            self.add_tensor(file, &entry.name, entry.dtype.into(), header.shape(entry), entry.range)?;
-        }
-        for (key, value) in header.metadata() {
-            self.add_metadata(file, key, &**value);
-        }
-        Ok(file)
-    }
-
-    /// Adds a GGUF file by its parsed header.
-    ///
-    /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
-    pub fn add_gguf(&mut self, path: &str, bytes: u64, header: &gguf::Header<'_>) -> Result<FileId, Error> {
-        let file = self.add_file(path, bytes)?;
-        self.reserve(header.entries().len());
-        for entry in header.entries() {
-            let mut shape = [0; gguf::MAX_DIMS as usize];
-            let shape = &mut shape[..entry.ggml_shape().len()];
-            shape.iter_mut().zip(entry.shape()).for_each(|(to, dim)| *to = dim);
-            self.add_tensor(file, entry.name, entry.ggml.into(), shape, entry.range)?;
-        }
-        for (key, value) in header.metadata() {
-            self.add_metadata(file, key, value);
-        }
-        Ok(file)
-    }
-
-    /// Adds a ServerlessLLM checkpoint: all its partitions, as paths and lengths in their order, and what their index says.
-    ///
-    /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
-    pub fn add_serverlessllm<'p>(
-        &mut self,
-        partitions: impl IntoIterator<Item = (&'p str, u64)>,
-        index: &TensorIndex<'_>,
-    ) -> Result<(), Error> {
-        let first = self.catalog.files.len() as u32;
-        for (path, bytes) in partitions {
-            self.add_file(path, bytes)?;
-        }
-        self.reserve(index.tensors().len());
-        for tensor in index.tensors() {
-            let file = FileId(first + tensor.partition);
-            self.add_tensor(file, &tensor.name, tensor.dtype.into(), index.shape(tensor), tensor.range)?;
-        }
-        Ok(())
     }
 
     /// The catalog, once all files are in.

@@ -8,11 +8,9 @@ mod builder;
 pub use builder::CatalogBuilder;
 
 use crate::element::ElementType;
-use crate::format::Format;
-use crate::format::shard_index::{IndexError, ShardIndex};
+use crate::format_id::FormatId;
 use crate::metadata::MetadataValue;
 use crate::units::{ByteRange, FileId, TensorId};
-use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -68,9 +66,30 @@ struct Record {
 }
 
 /// The files and tensors of a checkpoint, in the order of file and offset.
+///
+/// ```
+/// use floodtide_core::format::safetensors::{Header, header_range};
+/// use floodtide_core::{CatalogBuilder, Format};
+///
+/// let json = br#"{"bias":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}"#;
+/// let mut file = (json.len() as u64).to_le_bytes().to_vec();
+/// file.extend_from_slice(json);
+/// file.extend_from_slice(&[0; 12]);
+///
+/// let len = file.len() as u64;
+/// let header = header_range(&file, len).expect("a safetensors file");
+/// let header = &file[header.start() as usize..header.end() as usize];
+/// let header = Header::parse(header, len).expect("a valid header");
+/// let mut builder = CatalogBuilder::new(Format::Safetensors);
+/// builder.add_safetensors("model.safetensors", len, &header)?;
+/// let catalog = builder.finish()?;
+/// let bias = catalog.find("bias").expect("is listed");
+/// assert_eq!((bias.shape, bias.bytes()), (&[3][..], 12));
+/// # Ok::<(), floodtide_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Catalog {
-    format: Format,
+    format: FormatId,
     files: Vec<FileInfo>,
     records: Vec<Record>,
     names: String,
@@ -83,7 +102,7 @@ pub struct Catalog {
 impl Catalog {
     /// The format that it was read from.
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> FormatId {
         self.format
     }
 
@@ -148,35 +167,6 @@ impl Catalog {
         Some(self.tensor(self.by_name[at]))
     }
 
-    /// Checks that the files hold what an index says, whose [`shards`](ShardIndex::shards) they are, in that order.
-    ///
-    /// # Errors
-    /// When a tensor is in the index but not in its shard, or in a shard but not in the index.
-    pub fn check_index(&self, index: &ShardIndex) -> Result<(), IndexError> {
-        let shard_name = |shard: usize| index.shards().get(shard).cloned().unwrap_or_default();
-        let mut tensors = self.tensors_by_name().peekable();
-        let (mut missing, mut unlisted) = (None, None);
-        let mut note_unlisted = |tensor: TensorInfo<'_>| {
-            let (name, shard) = (tensor.name.to_owned(), shard_name(tensor.file.index()));
-            unlisted.get_or_insert(IndexError::NotInIndex { name, shard });
-        };
-        // Both are sorted by name.
-        for (name, shard) in index.entries() {
-            while let Some(before) = tensors.next_if(|tensor| tensor.name < name) {
-                note_unlisted(before);
-            }
-            match tensors.next_if(|tensor| tensor.name == name) {
-                Some(tensor) if tensor.file.index() == shard => {}
-                _ => {
-                    let error = IndexError::NotInShard { name: name.to_owned(), shard: shard_name(shard) };
-                    missing.get_or_insert(error);
-                }
-            }
-        }
-        tensors.for_each(note_unlisted);
-        missing.or(unlisted).map_or(Ok(()), Err)
-    }
-
     /// The metadata pairs of all files, in file order.
     pub fn metadata(&self) -> impl Iterator<Item = (FileId, &str, &MetadataValue)> {
         self.metadata.iter().map(|(file, key, value)| (*file, key.as_str(), value))
@@ -217,46 +207,23 @@ mod tests {
     use super::*;
     use crate::dtype::DType;
     use crate::error::Error;
+    use crate::format::SAFETENSORS;
     use crate::format::safetensors::Header;
+    use alloc::borrow::ToOwned;
     use alloc::format;
 
     /// A catalog of files "a", "b" and so on, each with one-byte tensors of these names.
     fn catalog(files: &[&[&str]]) -> Result<Catalog, Error> {
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
         for (names, path) in files.iter().zip(["a", "b", "c"]) {
             let entry = |(i, name): (usize, &&str)| {
                 format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1)
             };
             let json = format!("{{{}}}", names.iter().enumerate().map(entry).collect::<Vec<_>>().join(","));
             let bytes = (8 + json.len() + names.len()) as u64;
-            builder.add_safetensors(path, bytes, &Header::parse(json.as_bytes(), bytes).expect("valid"))?;
+            Header::parse(json.as_bytes(), bytes).expect("valid").add_to(&mut builder, path, bytes)?;
         }
         builder.finish()
-    }
-
-    fn check(files: &[&[&str]], map: &str) -> Result<(), IndexError> {
-        let index = ShardIndex::parse(format!(r#"{{"weight_map":{map}}}"#).as_bytes()).expect("valid");
-        catalog(files).expect("no duplicates").check_index(&index)
-    }
-
-    #[test]
-    fn an_index_that_agrees_is_taken() {
-        assert_eq!(check(&[&["s", "t"], &["u"]], r#"{"s":"a","t":"a","u":"b"}"#), Ok(()));
-    }
-
-    #[test]
-    fn a_tensor_that_its_shard_lacks_is_refused() {
-        let missing =
-            |name: &str, shard: &str| Err(IndexError::NotInShard { name: name.to_owned(), shard: shard.to_owned() });
-        assert_eq!(check(&[&["s"]], r#"{"s":"a","t":"a"}"#), missing("t", "a"));
-        // It is there, but in another shard than the index says.
-        assert_eq!(check(&[&["s", "t"], &["u"]], r#"{"s":"a","t":"b","u":"b"}"#), missing("t", "b"));
-    }
-
-    #[test]
-    fn a_tensor_that_the_index_lacks_is_refused() {
-        let unknown = IndexError::NotInIndex { name: "u".to_owned(), shard: "b".to_owned() };
-        assert_eq!(check(&[&["s"], &["t", "u"]], r#"{"s":"a","t":"b"}"#), Err(unknown));
     }
 
     #[test]
@@ -280,11 +247,11 @@ mod tests {
                 builder.add_metadata(file, &format!("key {number}"), "value");
             }
         };
-        let mut all = CatalogBuilder::new(Format::Safetensors);
+        let mut all = CatalogBuilder::new(SAFETENSORS);
         add(&mut all, 0..30);
-        let mut parts = CatalogBuilder::new(Format::Safetensors);
+        let mut parts = CatalogBuilder::new(SAFETENSORS);
         for files in [0..7, 7..7, 7..8, 8..30] {
-            let mut part = CatalogBuilder::new(Format::Safetensors);
+            let mut part = CatalogBuilder::new(SAFETENSORS);
             add(&mut part, files);
             parts.append(part).expect("few");
         }
@@ -313,16 +280,15 @@ mod tests {
 
     #[test]
     fn metadata_says_which_file_it_is_of() {
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
         for json in [r#"{"__metadata__":{"k":"v","l":"w"}}"#, "{}", r#"{"__metadata__":{"k":"x"}}"#] {
             let bytes = 8 + json.len() as u64;
-            let file = builder.add_safetensors("a", bytes, &Header::parse(json.as_bytes(), bytes).expect("valid"));
-            file.expect("adds");
+            Header::parse(json.as_bytes(), bytes).expect("valid").add_to(&mut builder, "a", bytes).expect("adds");
         }
         let catalog = builder.finish().expect("no duplicates");
         let pairs = [(FileId(0), "k", "v"), (FileId(0), "l", "w"), (FileId(2), "k", "x")];
         let texts = catalog.metadata().map(|(file, key, value)| (file, key, value.as_text().expect("a text")));
         assert_eq!(texts.collect::<Vec<_>>(), pairs);
-        assert!(catalog.is_empty() && catalog.format() == Format::Safetensors);
+        assert!(catalog.is_empty() && catalog.format() == SAFETENSORS);
     }
 }

@@ -1,9 +1,8 @@
 //! Why a checkpoint cannot be written as it was asked for. All of it is known before a byte is written.
 
-use super::Target;
 use super::rename::RenameError;
 use crate::escape::Quoted;
-use crate::format::safetensors::write::WriteError;
+use crate::format_id::FormatId;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,13 +14,13 @@ use thiserror::Error;
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ConvertError {
     /// Tensors of types that the target does not have.
-    #[error("{target} cannot hold {tensors}; {}, or leave them out (--select)", target.advice())]
-    Inexpressible { target: Target, tensors: Offending },
+    #[error("{} cannot hold {tensors}; {advice}, or leave them out", target.title())]
+    Inexpressible { target: FormatId, advice: &'static str, tensors: Offending },
     /// A rule to rename that says nothing.
     #[error(transparent)]
     Rename(#[from] RenameError),
     /// A rule that matches no tensor, as it was most likely mistyped.
-    #[error("the rule to rename {rule} matches no tensor that is selected; `floodtide inspect` lists the names")]
+    #[error("the rule to rename {rule} matches no tensor that is selected")]
     RenameUnused { rule: String },
     /// Two tensors would have one name.
     #[error(
@@ -33,11 +32,12 @@ pub enum ConvertError {
     SameName { name: String, first: String, second: String },
     /// A name that means something else in the format.
     #[error(
-        "tensor \"{}\" cannot be named \"{}\" in a {target} file, where that is the metadata's name; rename it (--rename)",
+        "tensor \"{}\" cannot be named \"{}\" in a {} file, where that is the metadata's name; rename it",
         Quoted(tensor),
-        Quoted(name)
+        Quoted(name),
+        target.title()
     )]
-    ReservedName { target: Target, tensor: String, name: String },
+    ReservedName { target: FormatId, tensor: String, name: String },
     /// More files than tensors.
     #[error("the tensors are to be in {files} files, but only {tensors} of them have bytes; ask for fewer files")]
     TooFewTensors { files: u32, tensors: u32 },
@@ -48,16 +48,27 @@ pub enum ConvertError {
     #[error("{file} cannot be written: {source}")]
     File { file: String, source: WriteError },
     /// More bytes than can be counted.
-    #[error("the tensors together have more bytes than {target} can count")]
-    TooLarge { target: Target },
+    #[error("the tensors together have more bytes than {} can count", target.title())]
+    TooLarge { target: FormatId },
+    /// A format that is only read.
+    #[error("{} is read but not written; choose another format", target.title())]
+    NotWritable { target: FormatId },
 }
 
-impl ConvertError {
-    /// Whether it is the request that cannot be met, rather than the checkpoint that is at fault.
-    #[must_use]
-    pub const fn is_bad_request(&self) -> bool {
-        !matches!(self, Self::File { .. } | Self::TooLarge { .. })
-    }
+/// Why a file of a format cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum WriteError {
+    /// A header or an index that readers would refuse.
+    #[error(
+        "its header or index would have {needed} bytes, but readers accept at most {limit}; select fewer tensors (--select), or write more files \
+         (--partitions)"
+    )]
+    HeaderTooLarge { needed: u64, limit: u64 },
+    /// More bytes than a file can have.
+    #[error("the file would have more bytes than 64 bits count")]
+    FileTooLarge,
 }
 
 /// Tensors with their types, of which the first are shown.

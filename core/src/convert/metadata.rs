@@ -1,8 +1,8 @@
 //! What a checkpoint says of itself, as far as it is true of the output too and the target has a place for it.
 
-use super::Target;
+use super::Writer;
 use crate::escape::Quoted;
-use crate::format::Format;
+use crate::format_id::FormatId;
 use crate::metadata::MetadataValue;
 use alloc::borrow::Cow;
 use alloc::format;
@@ -11,9 +11,6 @@ use alloc::vec::Vec;
 
 /// Sizes, which an index has: they are counted anew.
 const COUNTED: [&str; 2] = ["total_size", "total_parameters"];
-/// How a GGUF file is laid out and split.
-const LAYOUT: &str = "general.alignment";
-const SPLIT: &str = "split.";
 /// Which framework wrote a safetensors file, which its readers want to be told.
 const FORMAT: &str = "format";
 
@@ -24,13 +21,12 @@ pub(super) struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    /// What is kept of a source of that format.
-    pub(super) fn of(format: Format, metadata: &'a [(String, MetadataValue)]) -> Self {
+    /// What is kept of a source of one format in a target of another.
+    pub(super) fn of(source: FormatId, target: FormatId, metadata: &'a [(String, MetadataValue)]) -> Self {
         let mut kept = Self { pairs: Vec::new(), arrays: Vec::new() };
-        let of_the_layout = |key: &str| key == LAYOUT || key.starts_with(SPLIT);
         for (key, value) in metadata {
             let key = key.as_str();
-            if COUNTED.contains(&key) || (format == Format::Gguf && of_the_layout(key)) {
+            if COUNTED.contains(&key) {
                 continue;
             }
             match text(value) {
@@ -38,8 +34,8 @@ impl<'a> Kept<'a> {
                 None => kept.arrays.push(key),
             }
         }
-        // A ServerlessLLM checkpoint is of torch, and what comes of a GGUF file is read by it.
-        if format != Format::Safetensors && kept.pairs.iter().all(|(key, _)| *key != FORMAT) {
+        // Other formats say it in another way, or are of torch alone.
+        if source != target && kept.pairs.iter().all(|(key, _)| *key != FORMAT) {
             kept.pairs.push((FORMAT, "pt".into()));
         }
         kept
@@ -51,14 +47,13 @@ impl<'a> Kept<'a> {
     }
 
     /// Says which keys the output does not have.
-    pub(super) fn lost(&self, target: Target) -> Option<String> {
-        let lost: Vec<&str> = match target {
-            Target::Safetensors => self.arrays.clone(),
+    pub(super) fn lost(&self, writer: &dyn Writer) -> Option<String> {
+        let lost: Vec<&str> = if writer.holds_metadata() {
+            self.arrays.clone()
+        } else {
             // That it is of torch goes without saying there.
-            Target::ServerlessLlm => {
-                let pairs = self.pairs.iter().map(|(key, _)| *key).filter(|key| *key != FORMAT);
-                pairs.chain(self.arrays.iter().copied()).collect()
-            }
+            let pairs = self.pairs.iter().map(|(key, _)| *key).filter(|key| *key != FORMAT);
+            pairs.chain(self.arrays.iter().copied()).collect()
         };
         if lost.is_empty() {
             return None;
@@ -66,12 +61,10 @@ impl<'a> Kept<'a> {
         const SHOWN: usize = 10;
         let shown: Vec<String> = lost.iter().take(SHOWN).map(|key| format!("\"{}\"", Quoted(key))).collect();
         let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
-        let what = match target {
-            Target::Safetensors => "arrays in its metadata",
-            Target::ServerlessLlm => "metadata",
-        };
+        let what = if writer.holds_metadata() { "arrays in its metadata" } else { "metadata" };
         Some(format!(
-            "{target} has no place for {what}, so these keys are not in the output: {}{more}",
+            "{} has no place for {what}, so these keys are not in the output: {}{more}",
+            writer.format().title(),
             shown.join(", ")
         ))
     }
@@ -93,6 +86,7 @@ fn text(value: &MetadataValue) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{Format, GGUF, SAFETENSORS, SERVERLESSLLM, find};
     use crate::metadata::MetadataList;
     use crate::units::ByteRange;
     use alloc::boxed::Box;
@@ -103,11 +97,15 @@ mod tests {
         MetadataValue::List(Box::new(list))
     }
 
-    fn pairs(format: Format, metadata: Vec<(&str, MetadataValue)>) -> (String, [Option<String>; 2]) {
+    fn pairs(source: FormatId, metadata: Vec<(&str, MetadataValue)>) -> (String, [Option<String>; 2]) {
         let metadata: Vec<(String, MetadataValue)> = metadata.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        let kept = Kept::of(format, &metadata);
+        let kept = Kept::of(source, SAFETENSORS, &metadata);
         let pairs: Vec<String> = kept.pairs().iter().map(|(key, value)| format!("{key}={value}")).collect();
-        (pairs.join(" "), [Target::Safetensors, Target::ServerlessLlm].map(|target| kept.lost(target)))
+        (
+            pairs.join(" "),
+            [SAFETENSORS, SERVERLESSLLM]
+                .map(|target| kept.lost(find(target).and_then(Format::writer).expect("written"))),
+        )
     }
 
     #[test]
@@ -118,28 +116,26 @@ mod tests {
             ("format", "tf".into()),
             ("k\u{1b}", "v".into()),
         ];
-        let (kept, lost) = pairs(Format::Safetensors, metadata.clone());
+        let (kept, lost) = pairs(SAFETENSORS, metadata.clone());
         assert_eq!(kept, "format=tf k\u{1b}=v");
         let [None, Some(lost)] = lost else { panic!("{lost:?}") };
         assert!(lost.contains("\"k\\u{1b}\"") && !lost.contains("\"format\"") && !lost.contains("total"), "{lost}");
-        assert_eq!(pairs(Format::Safetensors, metadata[..3].to_vec()).1, [None, None]);
-        assert_eq!(pairs(Format::Safetensors, vec![]).0, "");
-        assert_eq!(pairs(Format::ServerlessLlm, vec![]), ("format=pt".to_string(), [None, None]));
+        assert_eq!(pairs(SAFETENSORS, metadata[..3].to_vec()).1, [None, None]);
+        assert_eq!(pairs(SAFETENSORS, vec![]).0, "");
+        assert_eq!(pairs(SERVERLESSLLM, vec![]), ("format=pt".to_string(), [None, None]));
     }
 
     #[test]
     fn values_of_gguf_are_texts_and_its_arrays_are_lost() {
         let metadata = vec![
             ("general.architecture", "llama".into()),
-            ("general.alignment", MetadataValue::Unsigned(32)),
-            ("split.no", MetadataValue::Unsigned(0)),
             ("n", MetadataValue::Signed(-3)),
             ("b", MetadataValue::Bool(true)),
             ("f", MetadataValue::F32(0.1)),
             ("d", MetadataValue::F64(1e-5)),
             ("tokenizer.ggml.tokens", list()),
         ];
-        let (kept, lost) = pairs(Format::Gguf, metadata);
+        let (kept, lost) = pairs(GGUF, metadata);
         assert_eq!(kept, "general.architecture=llama n=-3 b=true f=0.1 d=0.00001 format=pt");
         let [Some(of_safetensors), Some(of_store)] = lost else { panic!("{lost:?}") };
         assert!(of_safetensors.ends_with("output: \"tokenizer.ggml.tokens\""), "{of_safetensors}");
@@ -150,7 +146,7 @@ mod tests {
     fn of_many_keys_the_first_are_named() {
         let keys: Vec<String> = (0..25).map(|i| format!("k{i}")).collect();
         let metadata = keys.iter().map(|key| (key.as_str(), "".into())).collect();
-        let [None, Some(lost)] = pairs(Format::Safetensors, metadata).1 else { panic!("of a store all are lost") };
+        let [None, Some(lost)] = pairs(SAFETENSORS, metadata).1 else { panic!("of a store all are lost") };
         assert!(lost.ends_with("\"k9\" and 15 more"), "{lost}");
     }
 }

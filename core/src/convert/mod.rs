@@ -2,34 +2,30 @@
 //! every byte, before anything is read or written.
 //!
 //! From a catalog and what is selected of it come items: tensors with their new names ([`Rename`]) and a dtype that the target has,
-//! in the order of the source. The target's own file (`safetensors`, `serverlessllm`) divides them among files ([`Split`]) and lays these
+//! in the order of the source. The target's [`Writer`] divides them among files ([`Split`]) and lays these
 //! out. What it comes to is a [`Layout`]; a platform has to write its files' [`start`](OutputFile::start)s and each tensor at its
 //! [`Destination`]. What the target cannot express is refused here.
 //!
 //! **Tied weights**, tensors that share their bytes in the source, share a record in ServerlessLLM. Safetensors has no such thing: there each of
 //! them is written, so that every name that was there is still there, with its bytes.
-//!
-//! To add a target: a variant of [`Target`], and a file here that lays it out.
 
 mod companions;
 mod error;
 mod metadata;
 mod rename;
-mod safetensors;
-mod serverlessllm;
 mod split;
+mod writer;
 
 pub use companions::is_companion;
-pub use error::{ConvertError, Offending};
+pub use error::{ConvertError, Offending, WriteError};
 pub use rename::{Rename, RenameError};
 pub use split::Split;
+pub use writer::Writer;
+
+pub(crate) use split::evenly;
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::dtype::DType;
-use crate::format::Format;
-use crate::format::safetensors::MAX_HEADER_BYTES;
-use crate::format::safetensors::write::WriteError;
-use crate::format::serverlessllm::Dialect;
 use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
 use crate::tensor_slice::TensorSlice;
@@ -38,63 +34,15 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
 
-/// The format that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Target {
-    /// One safetensors file, or several with an index, named as Hugging Face names them.
-    Safetensors,
-    /// A ServerlessLLM checkpoint, in the original dialect.
-    ServerlessLlm,
-}
-
-impl Target {
-    /// The format that a loader then finds.
-    #[must_use]
-    pub const fn format(self) -> Format {
-        match self {
-            Self::Safetensors => Format::Safetensors,
-            Self::ServerlessLlm => Format::ServerlessLlm,
-        }
-    }
-
-    /// What to do with tensors that it cannot hold.
-    const fn advice(self) -> &'static str {
-        match self {
-            Self::Safetensors => {
-                "its types are plain ones, and no blocks of quantised elements: keep such a model as it is"
-            }
-            Self::ServerlessLlm => {
-                "its types are F16, BF16, F32, F64, I8, I16, I32, I64 and U8: keep the model as safetensors"
-            }
-        }
-    }
-
-    /// Whether it has tensors of that dtype.
-    fn holds(self, dtype: DType) -> bool {
-        match self {
-            Self::Safetensors => true,
-            Self::ServerlessLlm => Dialect::Original.dtype_name(dtype).is_some(),
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Safetensors => "safetensors",
-            Self::ServerlessLlm => "ServerlessLLM",
-        })
-    }
-}
+/// A header or an index longer than this is not written, in bytes: no reader accepts it.
+pub(crate) const MAX_START_BYTES: u64 = 100_000_000;
 
 /// What is to be written.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The format.
-    pub target: Target,
+    /// What writes the format.
+    pub writer: &'static dyn Writer,
     /// How many files there are.
     pub split: Split,
     /// Other names for tensors; of several rules that match, the first counts.
@@ -103,10 +51,13 @@ pub struct Options {
 
 /// A tensor to be written.
 #[derive(Debug)]
-struct Item<'a> {
-    source: TensorInfo<'a>,
-    name: Cow<'a, str>,
-    dtype: DType,
+pub struct Item<'a> {
+    /// The tensor that is read.
+    pub source: TensorInfo<'a>,
+    /// Its new name.
+    pub name: Cow<'a, str>,
+    /// The type of its elements, which the format holds.
+    pub dtype: DType,
 }
 
 /// Where a tensor's bytes go: one after another, from there on.
@@ -142,7 +93,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out what is `selected` of a catalog. `metadata` is what the source says of itself, each key once.
+    /// Lays out what is `selected` of a catalog. `metadata` is what the source says of itself, each key once, without those that
+    /// [describe its layout](crate::format::Format::is_layout_key).
     ///
     /// # Errors
     /// When the target cannot express a tensor, names collide, a rule to rename matches nothing, or there are to be more files than
@@ -155,7 +107,8 @@ impl Layout {
     ) -> Result<Self, ConvertError> {
         let items = items(catalog, selected, options)?;
         check_names(&items)?;
-        let metadata = metadata::Kept::of(catalog.format(), metadata);
+        let writer = options.writer;
+        let metadata = metadata::Kept::of(catalog.format(), writer.format(), metadata);
         let mut layout = Self {
             files: Vec::new(),
             destinations: vec![None; catalog.len()],
@@ -163,11 +116,8 @@ impl Layout {
             tensor_bytes: 0,
             notes: Vec::new(),
         };
-        match options.target {
-            Target::Safetensors => safetensors::lay_out(&mut layout, &items, &metadata.pairs(), options.split)?,
-            Target::ServerlessLlm => serverlessllm::lay_out(&mut layout, &items, options.split)?,
-        }
-        layout.notes.extend(metadata.lost(options.target));
+        writer.lay_out(&mut layout, &items, &metadata.pairs(), options.split)?;
+        layout.notes.extend(metadata.lost(writer));
         Ok(layout)
     }
 
@@ -207,18 +157,26 @@ impl Layout {
         &self.notes
     }
 
-    /// Gives a tensor its place; its bytes are then to be written.
-    fn place(&mut self, tensor: &TensorInfo<'_>, destination: Destination) -> Option<()> {
+    /// Gives a tensor its place; its bytes are then written there. Returns `None` when all tensors together pass 64 bits.
+    pub fn place(&mut self, tensor: &TensorInfo<'_>, destination: Destination) -> Option<()> {
         self.tensor_bytes = self.tensor_bytes.checked_add(tensor.byte_len())?;
         *self.destinations.get_mut(tensor.id.index())? = Some(destination);
         Some(())
     }
 
-    /// Adds an index, a file of which everything is known now. One is as long as a header at most: no reader takes more.
-    fn push_index(&mut self, name: &str, start: Vec<u8>) -> Result<(), ConvertError> {
+    /// Adds a file.
+    pub fn push_file(&mut self, file: OutputFile) {
+        self.files.push(file);
+    }
+
+    /// Adds an index, a file of which all bytes are known.
+    ///
+    /// # Errors
+    /// When it is longer than readers accept.
+    pub fn push_index(&mut self, name: &str, start: Vec<u8>) -> Result<(), ConvertError> {
         let bytes = start.len() as u64;
-        if bytes > MAX_HEADER_BYTES {
-            let source = WriteError::HeaderTooLarge { needed: bytes };
+        if bytes > MAX_START_BYTES {
+            let source = WriteError::HeaderTooLarge { needed: bytes, limit: MAX_START_BYTES };
             return Err(ConvertError::File { file: name.to_owned(), source });
         }
         self.files.push(OutputFile { name: name.to_owned(), bytes, start });
@@ -228,15 +186,16 @@ impl Layout {
 
 /// What is selected, with its new names, when the target has types for all of it.
 fn items<'a>(catalog: &'a Catalog, selected: &[TensorSlice], options: &Options) -> Result<Vec<Item<'a>>, ConvertError> {
-    let target = options.target;
+    let writer = options.writer;
     let tensors = || selected.iter().map(|slice| catalog.tensor(slice.tensor()));
     if let Some(slice) = selected.iter().find(|slice| slice.as_slice().is_some()) {
         return Err(ConvertError::Slice { tensor: catalog.tensor(slice.tensor()).name.to_owned() });
     }
-    let dtype = |tensor: &TensorInfo<'_>| plain_dtype(tensor).filter(|&dtype| target.holds(dtype));
+    let dtype = |tensor: &TensorInfo<'_>| plain_dtype(tensor).filter(|&dtype| writer.holds(dtype));
     let inexpressible = tensors().filter(|tensor| dtype(tensor).is_none());
     if let Some(tensors) = Offending::collect(inexpressible.map(|tensor| (tensor.name, tensor.dtype.name()))) {
-        return Err(ConvertError::Inexpressible { target, tensors });
+        let (target, advice) = (writer.format(), writer.advice());
+        return Err(ConvertError::Inexpressible { target, advice, tensors });
     }
     let mut used = vec![false; options.renames.len()];
     let items = tensors()

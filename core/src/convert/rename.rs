@@ -9,6 +9,15 @@ use thiserror::Error;
 
 /// Gives tensors another name: `from` is a whole name, or a name with one `*` for any characters, none and dots too; `to` is then a name with a `*`
 /// for what that stood for. `model.*` to `*` takes a beginning away, `*` to `model.*` puts one there.
+///
+/// ```
+/// use floodtide_core::convert::Rename;
+///
+/// let rule = Rename::new("model.*", "*")?;
+/// assert_eq!(rule.apply("model.embed.weight").as_deref(), Some("embed.weight"));
+/// assert_eq!(rule.apply("lm_head.weight"), None);
+/// # Ok::<(), floodtide_core::convert::RenameError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rename {
     from: Pattern,

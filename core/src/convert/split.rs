@@ -1,5 +1,6 @@
 //! How tensors, in their order, are divided among files.
 
+use super::ConvertError;
 use alloc::vec::Vec;
 use core::num::{NonZeroU32, NonZeroU64};
 use core::ops::Range;
@@ -16,8 +17,22 @@ pub enum Split {
     Files(NonZeroU32),
 }
 
+impl Split {
+    /// Divides tensors of these sizes, in their order, among files. `usual`: the most that a file's tensors take by default.
+    ///
+    /// # Errors
+    /// When there are to be more files than tensors that have bytes.
+    pub fn divide(self, sizes: &[u64], usual: u64) -> Result<Vec<Range<usize>>, ConvertError> {
+        match self {
+            Self::Usual => Ok(by_limit(sizes, usual)),
+            Self::Bytes(limit) => Ok(by_limit(sizes, limit.get())),
+            Self::Files(files) => evenly(sizes, files),
+        }
+    }
+}
+
 /// Tensors of these sizes, cut before each that would make a file pass `limit`. A tensor is never cut.
-pub(super) fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
+fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let (mut start, mut bytes) = (0, 0_u64);
     for (at, &size) in sizes.iter().enumerate() {
@@ -35,13 +50,13 @@ pub(super) fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
 /// nearer to an equal share of what is left.
 ///
 /// # Errors
-/// How many tensors have a byte, when these are fewer than the parts.
-pub(super) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize>>, u32> {
+/// [`ConvertError::TooFewTensors`] when fewer tensors have a byte than there are parts.
+pub(crate) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize>>, ConvertError> {
     let mut filled = sizes.iter().filter(|&&size| size > 0).count();
     let count = parts.get() as usize;
     if filled < count && count > 1 {
         // Fewer than a `u32`.
-        return Err(filled as u32);
+        return Err(ConvertError::TooFewTensors { files: parts.get(), tensors: filled as u32 });
     }
     let mut left: u128 = sizes.iter().map(|&size| u128::from(size)).sum();
     let mut cut = Vec::new();
@@ -94,7 +109,8 @@ mod tests {
 
     #[test]
     fn there_are_no_more_parts_than_tensors_with_bytes() {
-        assert_eq!(evenly(&[1, 0, 1], NonZeroU32::new(3).expect("some")), Err(2));
+        let error = ConvertError::TooFewTensors { files: 3, tensors: 2 };
+        assert_eq!(evenly(&[1, 0, 1], NonZeroU32::new(3).expect("some")), Err(error));
         assert_eq!(even_sums(&[0], 1), [0], "one file there always is");
     }
 
@@ -120,7 +136,7 @@ mod tests {
                 prop_assert_eq!(even.len(), parts as usize);
                 prop_assert!(parts == 1 || sums(&sizes, even).iter().all(|&sum| sum > 0));
             }
-            for parts in [Ok(limited), even].into_iter().flatten() {
+            for parts in [Some(limited), even.ok()].into_iter().flatten() {
                 let mut at = 0;
                 for part in parts {
                     prop_assert_eq!(part.start, at);

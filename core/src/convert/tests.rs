@@ -4,7 +4,10 @@ use super::*;
 use crate::catalog::CatalogBuilder;
 use crate::element::{ElementType, GgmlType};
 use crate::format::safetensors::{Header, header_range};
+use crate::format::serverlessllm::Dialect;
 use crate::format::shard_index::ShardIndex;
+use crate::format::{Format, GGUF, SAFETENSORS, SERVERLESSLLM, find};
+use crate::format_id::FormatId;
 use crate::selection::Selection;
 use crate::units::{ByteRange, FileId};
 use alloc::format;
@@ -12,7 +15,7 @@ use core::num::{NonZeroU32, NonZeroU64};
 use proptest::prelude::*;
 
 /// A catalog of one file, in which tensors of these types and shapes lie where it is said.
-fn catalog(format: Format, tensors: &[(&str, ElementType, &[u64], u64)]) -> Catalog {
+fn catalog(format: FormatId, tensors: &[(&str, ElementType, &[u64], u64)]) -> Catalog {
     let mut builder = CatalogBuilder::new(format);
     let file = builder.add_file("model", 1 << 40).expect("one");
     for &(name, dtype, shape, start) in tensors {
@@ -27,8 +30,12 @@ fn plain(dtype: DType) -> ElementType {
     dtype.into()
 }
 
-fn options(target: Target) -> Options {
-    Options { target, split: Split::Usual, renames: Vec::new() }
+fn writer(format: FormatId) -> &'static dyn Writer {
+    find(format).and_then(Format::writer).expect("it is written")
+}
+
+fn options(target: FormatId) -> Options {
+    Options { writer: writer(target), split: Split::Usual, renames: Vec::new() }
 }
 
 fn all(catalog: &Catalog, options: &Options) -> Result<Layout, ConvertError> {
@@ -53,13 +60,13 @@ const F32: ElementType = ElementType::Plain(DType::F32);
 
 #[test]
 fn one_file_has_no_index_and_several_have_one() {
-    let catalog = catalog(Format::Safetensors, &[("b", F32, &[2], 0), ("a", plain(DType::U8), &[3], 8)]);
-    let one = all(&catalog, &options(Target::Safetensors)).expect("fits");
+    let catalog = catalog(SAFETENSORS, &[("b", F32, &[2], 0), ("a", plain(DType::U8), &[3], 8)]);
+    let one = all(&catalog, &options(SAFETENSORS)).expect("fits");
     assert_eq!(names(&one), ["model.safetensors"]);
     assert_eq!((one.tensors(), one.tensor_bytes(), one.byte_len()), (2, 11, one.files()[0].bytes));
 
     let split = Split::Files(NonZeroU32::new(2).expect("two"));
-    let two = all(&catalog, &Options { split, ..options(Target::Safetensors) }).expect("fits");
+    let two = all(&catalog, &Options { split, ..options(SAFETENSORS) }).expect("fits");
     let [first, second, index] = two.files() else { panic!("{:?}", names(&two)) };
     assert_eq!(
         names(&two),
@@ -79,11 +86,11 @@ fn one_file_has_no_index_and_several_have_one() {
 
 #[test]
 fn a_checkpoint_without_tensors_can_be_written() {
-    let catalog = catalog(Format::Safetensors, &[]);
-    let safetensors = all(&catalog, &options(Target::Safetensors)).expect("fits");
+    let catalog = catalog(SAFETENSORS, &[]);
+    let safetensors = all(&catalog, &options(SAFETENSORS)).expect("fits");
     assert_eq!(names(&safetensors), ["model.safetensors"]);
     assert!(header(&safetensors.files()[0]).entries().is_empty());
-    let store = all(&catalog, &options(Target::ServerlessLlm)).expect("fits");
+    let store = all(&catalog, &options(SERVERLESSLLM)).expect("fits");
     assert_eq!(names(&store), ["tensor.data_0", "tensor_index.json"]);
     assert_eq!((store.files()[0].bytes, &store.files()[1].start[..]), (0, &b"{}"[..]));
 }
@@ -91,10 +98,10 @@ fn a_checkpoint_without_tensors_can_be_written() {
 #[test]
 fn shards_are_cut_by_their_tensors_bytes() {
     let tensors = [("a", F32, &[10][..], 0), ("b", F32, &[10], 40), ("c", F32, &[10], 80)];
-    let catalog = catalog(Format::Safetensors, &tensors);
+    let catalog = catalog(SAFETENSORS, &tensors);
     for (limit, shards) in [(120, 1), (119, 2), (80, 2), (79, 3), (1, 3)] {
         let split = Split::Bytes(NonZeroU64::new(limit).expect("some"));
-        let layout = all(&catalog, &Options { split, ..options(Target::Safetensors) }).expect("fits");
+        let layout = all(&catalog, &Options { split, ..options(SAFETENSORS) }).expect("fits");
         let files = layout.files().iter().filter(|file| file.name.ends_with(".safetensors")).count();
         assert_eq!(files, shards, "{limit}");
     }
@@ -111,8 +118,8 @@ fn tied_tensors_share_a_record_and_are_both_written_where_there_are_none() {
         ("void", F32, &[0], 0),
         ("last", plain(DType::I8), &[3], 24),
     ];
-    let catalog = catalog(Format::ServerlessLlm, &tensors);
-    let store = all(&catalog, &options(Target::ServerlessLlm)).expect("fits");
+    let catalog = catalog(SERVERLESSLLM, &tensors);
+    let store = all(&catalog, &options(SERVERLESSLLM)).expect("fits");
     let index: serde_json::Value = serde_json::from_slice(&store.files()[1].start).expect("JSON");
     let record = |name: &str| (index[name][0].as_u64().expect("a number"), index[name][1].as_u64().expect("a number"));
     assert_eq!(record("embed"), record("head"));
@@ -122,7 +129,7 @@ fn tied_tensors_share_a_record_and_are_both_written_where_there_are_none() {
     assert_eq!(written.iter().filter(|&&written| written).count(), 1, "once");
     assert_eq!((store.tensors(), store.tensor_bytes(), store.files()[0].bytes), (6, 24 + 8 + 3, 24 + 8 + 8));
 
-    let files = all(&catalog, &options(Target::Safetensors)).expect("fits");
+    let files = all(&catalog, &options(SAFETENSORS)).expect("fits");
     assert_eq!(files.tensor_bytes(), 24 + 24 + 8 + 3);
     assert_ne!(place(&files, &catalog, "embed"), place(&files, &catalog, "head"));
     assert!(header(&files.files()[0]).metadata().contains(&("format".into(), "pt".into())), "torch wrote it");
@@ -131,17 +138,17 @@ fn tied_tensors_share_a_record_and_are_both_written_where_there_are_none() {
 #[test]
 fn partitions_are_as_many_as_asked_for_and_ties_take_no_room() {
     let tensors = [("a", F32, &[8][..], 0), ("b", F32, &[8], 0), ("c", F32, &[8], 32), ("d", F32, &[8], 64)];
-    let catalog = catalog(Format::ServerlessLlm, &tensors);
+    let catalog = catalog(SERVERLESSLLM, &tensors);
     let files = |files| {
         let split = Split::Files(NonZeroU32::new(files).expect("some"));
-        all(&catalog, &Options { split, ..options(Target::ServerlessLlm) })
+        all(&catalog, &Options { split, ..options(SERVERLESSLLM) })
     };
     let three = files(3).expect("enough");
     assert_eq!(three.files().iter().map(|file| file.bytes).take(3).collect::<Vec<_>>(), [32, 32, 32]);
     let error = files(4).expect_err("three records");
     assert_eq!(error, ConvertError::TooFewTensors { files: 4, tensors: 3 });
     let limit = Split::Bytes(NonZeroU64::new(64).expect("some"));
-    let limited = all(&catalog, &Options { split: limit, ..options(Target::ServerlessLlm) }).expect("fits");
+    let limited = all(&catalog, &Options { split: limit, ..options(SERVERLESSLLM) }).expect("fits");
     assert_eq!(names(&limited), ["tensor.data_0", "tensor.data_1", "tensor_index.json"]);
 }
 
@@ -153,18 +160,19 @@ fn what_a_target_cannot_express_is_refused_with_all_tensors() {
         ("fp4", plain(DType::F4), &[4], 12),
         ("bool", plain(DType::BOOL), &[1], 14),
     ];
-    let catalog_of_plain = catalog(Format::Safetensors, &tensors);
-    let message = all(&catalog_of_plain, &options(Target::ServerlessLlm)).expect_err("three").to_string();
-    for word in ["ServerlessLLM", "3 tensors", "\"fp8\" (F8_E4M3)", "\"fp4\" (F4)", "\"bool\" (BOOL)", "--select"] {
+    let catalog_of_plain = catalog(SAFETENSORS, &tensors);
+    let message = all(&catalog_of_plain, &options(SERVERLESSLLM)).expect_err("three").to_string();
+    for word in ["ServerlessLLM", "3 tensors", "\"fp8\" (F8_E4M3)", "\"fp4\" (F4)", "\"bool\" (BOOL)", "leave them out"]
+    {
         assert!(message.contains(word), "\"{word}\" is not in {message}");
     }
     assert!(!message.contains("good"), "{message}");
-    assert!(all(&catalog_of_plain, &options(Target::Safetensors)).is_ok(), "every dtype is of safetensors");
+    assert!(all(&catalog_of_plain, &options(SAFETENSORS)).is_ok(), "every dtype is of safetensors");
 
     let blocks =
         [("w", ElementType::Ggml(GgmlType::Q4_0), &[32][..], 0), ("n", ElementType::Ggml(GgmlType::F32), &[4], 32)];
-    let catalog = catalog(Format::Gguf, &blocks);
-    for target in [Target::Safetensors, Target::ServerlessLlm] {
+    let catalog = catalog(GGUF, &blocks);
+    for target in [SAFETENSORS, SERVERLESSLLM] {
         let message = all(&catalog, &options(target)).expect_err("blocks").to_string();
         assert!(message.contains("1 tensor: \"w\" (GGML_Q4_0)"), "{message}");
         let selected = Selection::names(["n"]).resolve(&catalog).expect("it is there");
@@ -175,9 +183,9 @@ fn what_a_target_cannot_express_is_refused_with_all_tensors() {
 
 #[test]
 fn an_index_that_no_reader_takes_is_refused() {
-    let mut layout = all(&catalog(Format::Safetensors, &[]), &options(Target::ServerlessLlm)).expect("fits");
-    let error = layout.push_index("index.json", vec![0; MAX_HEADER_BYTES as usize + 1]).expect_err("too long");
-    let source = WriteError::HeaderTooLarge { needed: MAX_HEADER_BYTES + 1 };
+    let mut layout = all(&catalog(SAFETENSORS, &[]), &options(SERVERLESSLLM)).expect("fits");
+    let error = layout.push_index("index.json", vec![0; MAX_START_BYTES as usize + 1]).expect_err("too long");
+    let source = WriteError::HeaderTooLarge { needed: MAX_START_BYTES + 1, limit: MAX_START_BYTES };
     assert_eq!(error, ConvertError::File { file: "index.json".into(), source });
     assert!(layout.push_index("index.json", vec![0; 8]).is_ok());
 }
@@ -185,8 +193,8 @@ fn an_index_that_no_reader_takes_is_refused() {
 #[test]
 fn every_dtype_of_the_original_dialect_is_written() {
     for &dtype in DType::ALL {
-        let catalog = catalog(Format::Safetensors, &[("t", plain(dtype), &[4], 0)]);
-        let layout = all(&catalog, &options(Target::ServerlessLlm));
+        let catalog = catalog(SAFETENSORS, &[("t", plain(dtype), &[4], 0)]);
+        let layout = all(&catalog, &options(SERVERLESSLLM));
         let named = Dialect::Original.dtype_name(dtype);
         assert_eq!(layout.is_ok(), named.is_some(), "{dtype}");
         if let (Ok(layout), Some(name)) = (layout, named) {
@@ -197,63 +205,63 @@ fn every_dtype_of_the_original_dialect_is_written() {
 
 #[test]
 fn renames_are_applied_and_may_not_collide() {
-    let catalog = catalog(Format::Safetensors, &[("h.0.w", F32, &[1], 0), ("h.1.w", F32, &[1], 4)]);
+    let catalog = catalog(SAFETENSORS, &[("h.0.w", F32, &[1], 0), ("h.1.w", F32, &[1], 4)]);
     let renamed = |target, rules: &[(&str, &str)]| {
         let renames = rules.iter().map(|(from, to)| Rename::new(from, to).expect("a rule")).collect();
         all(&catalog, &Options { renames, ..options(target) })
     };
-    let layout = renamed(Target::Safetensors, &[("h.*", "model.h.*")]).expect("fits");
+    let layout = renamed(SAFETENSORS, &[("h.*", "model.h.*")]).expect("fits");
     let header = header(&layout.files()[0]);
     let names: Vec<&str> = header.entries().iter().map(|entry| entry.name.as_ref()).collect();
     assert_eq!(names, ["model.h.0.w", "model.h.1.w"]);
     assert_eq!(place(&layout, &catalog, "h.1.w").expect("by its old name").1, header.entries()[1].range.start());
 
-    for target in [Target::Safetensors, Target::ServerlessLlm] {
+    for target in [SAFETENSORS, SERVERLESSLLM] {
         let error = renamed(target, &[("h.0.w", "h.1.w")]).expect_err("two of a name");
         let expected = ConvertError::SameName { name: "h.1.w".into(), first: "h.0.w".into(), second: "h.1.w".into() };
         assert_eq!(error, expected);
         let error = renamed(target, &[("h.*", "g.*"), ("layers.*", "*")]).expect_err("matches nothing");
         assert_eq!(error, ConvertError::RenameUnused { rule: "layers.*=*".into() });
     }
-    let swapped = renamed(Target::Safetensors, &[("h.0.w", "h.1.w"), ("h.1.w", "h.0.w")]).expect("a swap is none");
+    let swapped = renamed(SAFETENSORS, &[("h.0.w", "h.1.w"), ("h.1.w", "h.0.w")]).expect("a swap is none");
     assert_ne!(place(&swapped, &catalog, "h.0.w"), place(&swapped, &catalog, "h.1.w"));
-    let error = renamed(Target::Safetensors, &[("h.0.w", "__metadata__")]).expect_err("the metadata's name");
+    let error = renamed(SAFETENSORS, &[("h.0.w", "__metadata__")]).expect_err("the metadata's name");
     assert!(matches!(&error, ConvertError::ReservedName { tensor, .. } if tensor == "h.0.w"), "{error}");
-    assert!(renamed(Target::ServerlessLlm, &[("h.0.w", "__metadata__")]).is_ok());
+    assert!(renamed(SERVERLESSLLM, &[("h.0.w", "__metadata__")]).is_ok());
 }
 
 #[test]
 fn what_is_selected_is_whole() {
-    let catalog = catalog(Format::Safetensors, &[("a", F32, &[4], 0), ("b", F32, &[4], 16)]);
+    let catalog = catalog(SAFETENSORS, &[("a", F32, &[4], 0), ("b", F32, &[4], 16)]);
     let slice = Selection::slice("a", 0, 1..2).resolve(&catalog).expect("a slice");
-    let error = Layout::new(&catalog, &slice, &[], &options(Target::Safetensors)).expect_err("a slice");
+    let error = Layout::new(&catalog, &slice, &[], &options(SAFETENSORS)).expect_err("a slice");
     assert_eq!(error, ConvertError::Slice { tensor: "a".into() });
     let one = Selection::names(["b"]).resolve(&catalog).expect("it is there");
-    let layout = Layout::new(&catalog, &one, &[], &options(Target::Safetensors)).expect("fits");
+    let layout = Layout::new(&catalog, &one, &[], &options(SAFETENSORS)).expect("fits");
     assert_eq!((place(&layout, &catalog, "a"), layout.tensor_bytes()), (None, 16));
 }
 
 #[test]
 fn metadata_is_kept_where_there_is_a_place_for_it() {
-    let catalog = catalog(Format::Safetensors, &[("a", F32, &[4], 0), ("b", F32, &[4], 16)]);
+    let catalog = catalog(SAFETENSORS, &[("a", F32, &[4], 0), ("b", F32, &[4], 16)]);
     let metadata = [("total_size", "1"), ("k", "v")].map(|(k, v)| (k.to_string(), MetadataValue::from(v)));
     let selected = Selection::All.resolve(&catalog).expect("all");
     let laid_out = |target| {
         let split = Split::Files(NonZeroU32::new(2).expect("two"));
         Layout::new(&catalog, &selected, &metadata, &Options { split, ..options(target) }).expect("fits")
     };
-    let kept = laid_out(Target::Safetensors);
+    let kept = laid_out(SAFETENSORS);
     for shard in &kept.files()[..2] {
         assert_eq!(header(shard).metadata(), [("k".into(), "v".into())], "in each shard");
     }
     assert!(kept.notes().is_empty());
-    let lost = laid_out(Target::ServerlessLlm);
+    let lost = laid_out(SERVERLESSLLM);
     assert!(lost.notes().len() == 1 && lost.notes()[0].contains("\"k\""), "{:?}", lost.notes());
 }
 
 #[test]
 fn more_bytes_than_can_be_counted_are_refused() {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     for file in 0..2 {
         builder.add_file("huge", u64::MAX).expect("few");
         let range = ByteRange::new(0, u64::MAX - 100).expect("forwards");
@@ -261,8 +269,8 @@ fn more_bytes_than_can_be_counted_are_refused() {
     }
     let catalog = builder.finish().expect("unique");
     let refused = |target| all(&catalog, &options(target)).expect_err("too large");
-    assert_eq!(refused(Target::ServerlessLlm), ConvertError::TooLarge { target: Target::ServerlessLlm });
-    let refused = refused(Target::Safetensors);
+    assert_eq!(refused(SERVERLESSLLM), ConvertError::TooLarge { target: SERVERLESSLLM });
+    let refused = refused(SAFETENSORS);
     assert!(matches!(refused, ConvertError::TooLarge { .. } | ConvertError::File { .. }), "{refused}");
 }
 
@@ -275,16 +283,16 @@ proptest! {
             (1_u64..200).prop_map(|limit| Split::Bytes(NonZeroU64::new(limit).expect("some"))),
             (1_u32..6).prop_map(|files| Split::Files(NonZeroU32::new(files).expect("some"))),
         ],
-        target in prop::sample::select(vec![Target::Safetensors, Target::ServerlessLlm]),
+        target in prop::sample::select(vec![SAFETENSORS, SERVERLESSLLM]),
     ) {
         let named: Vec<(String, ElementType, [u64; 1], u64)> = tensors
             .iter()
             .enumerate()
-            .filter(|(_, (dtype, _))| target.holds(*dtype))
+            .filter(|(_, (dtype, _))| writer(target).holds(*dtype))
             .map(|(i, &(dtype, n))| (format!("t{i}"), plain(dtype), [n * 4], i as u64 * 1000))
             .collect();
         let given: Vec<_> = named.iter().map(|(name, dtype, shape, at)| (name.as_str(), *dtype, &shape[..], *at)).collect();
-        let catalog = catalog(Format::Safetensors, &given);
+        let catalog = catalog(SAFETENSORS, &given);
         match all(&catalog, &Options { split, ..options(target) }) {
             Err(error) => {
                 let too_few = matches!(error, ConvertError::TooFewTensors { .. });

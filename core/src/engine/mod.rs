@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::plan::{Chunk, Method, Plan};
 use crate::seeded_bug::seeded_bug;
 use crate::source::{Outcome, ReadId, ReadOp};
-use crate::units::{ChunkId, ExtentId, TensorId};
+use crate::units::{ChunkId, ExtentId, RouteId, TensorId};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -106,25 +106,36 @@ struct Slot {
     read: Option<InFlight>,
 }
 
+/// How far the reads of one route are.
+#[derive(Debug)]
+struct RouteState {
+    /// The first of the route's chunks that was not handed out; the plan's length when all were.
+    next_chunk: u32,
+    in_flight: usize,
+    in_flight_bytes: u64,
+    max_in_flight_bytes: u64,
+    /// See [`Engine::set_window`].
+    reads_per_worker: usize,
+    /// See [`Engine::set_buffered`].
+    buffered: bool,
+}
+
 /// The state of one load.
 #[derive(Debug)]
 pub struct Engine {
     plan: Arc<Plan>,
     catalog: Arc<Catalog>,
-    next_chunk: u32,
+    /// By file: its route.
+    route_of: Vec<RouteId>,
+    routes: Vec<RouteState>,
     /// How many extents have a buffer, and so may be read.
     admitted: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
     in_flight: usize,
     in_flight_bytes: u64,
-    max_in_flight_bytes: u64,
-    /// See [`Engine::set_window`].
-    reads_per_worker: usize,
     /// By file: whether direct reads of it were refused.
     direct_disabled: Vec<bool>,
-    /// See [`Engine::set_buffered`].
-    buffered: bool,
     /// By placement: the bytes still to come.
     missing: Vec<u64>,
     events: VecDeque<Event>,
@@ -134,12 +145,39 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for a plan, which must be of that catalog. At most `max_in_flight_bytes` are asked for at a time, but always
-    /// at least one read.
+    /// An engine for a plan, which must be of that catalog, all of whose files are on one route. At most `max_in_flight_bytes` are
+    /// asked for at a time, but always at least one read.
     ///
     /// When the plan is a stream's, no extent is read before it is [admitted](Self::admit).
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, max_in_flight_bytes: u64) -> Self {
+        let route_of = alloc::vec![RouteId(0); catalog.files().len()];
+        Self::with_routes(catalog, plan, route_of, max_in_flight_bytes)
+    }
+
+    /// As [`new`](Self::new), with a route for each file: each worker reads the files of one route, and each route has a limit of its own of
+    /// the bytes in flight.
+    ///
+    /// # Panics
+    /// When there is not a route for each file.
+    #[must_use]
+    pub fn with_routes(
+        catalog: Arc<Catalog>,
+        plan: Arc<Plan>,
+        route_of: Vec<RouteId>,
+        max_in_flight_bytes: u64,
+    ) -> Self {
+        assert_eq!(route_of.len(), catalog.files().len(), "each file has a route");
+        let routes = 1 + route_of.iter().map(|route| route.0).max().unwrap_or(0);
+        let routes = (0..routes).map(|_| RouteState {
+            next_chunk: 0,
+            in_flight: 0,
+            in_flight_bytes: 0,
+            max_in_flight_bytes,
+            reads_per_worker: usize::MAX,
+            buffered: false,
+        });
+        let routes = routes.collect();
         let missing: Vec<u64> = plan
             .placements()
             .iter()
@@ -154,50 +192,57 @@ impl Engine {
             tensors_done: events.len(),
             tensors_total: missing.len(),
         };
-        Self {
+        let mut engine = Self {
             direct_disabled: alloc::vec![false; catalog.files().len()],
             admitted: if plan.is_streamed() { 0 } else { u32::MAX },
             plan,
             catalog,
-            next_chunk: 0,
+            route_of,
+            routes,
             slots: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
             in_flight_bytes: 0,
-            buffered: false,
-            max_in_flight_bytes,
-            reads_per_worker: usize::MAX,
             missing,
             events,
             progress,
             retry_stats: RetryStats::default(),
             failure: None,
-        }
+        };
+        (0..engine.routes.len()).for_each(|route| engine.skip_other_routes(route));
+        engine
     }
 
-    /// From now on at most so many bytes are asked for at a time, but always at least one read, and each worker keeps at most so
-    /// many reads in flight, but at least one: so that one source does not take what is to be shared. What is in flight stays.
-    pub fn set_window(&mut self, max_in_flight_bytes: u64, reads_per_worker: usize) {
-        self.max_in_flight_bytes = max_in_flight_bytes;
-        self.reads_per_worker = reads_per_worker.max(1);
+    /// From now on at most so many bytes of a route are asked for at a time, but always at least one read, and each of its workers keeps at
+    /// most so many reads in flight, but at least one: so that one source does not take what is to be shared. What is in flight stays.
+    pub fn set_window(&mut self, route: RouteId, max_in_flight_bytes: u64, reads_per_worker: usize) {
+        let route = &mut self.routes[route.index()];
+        route.max_in_flight_bytes = max_in_flight_bytes;
+        route.reads_per_worker = reads_per_worker.max(1);
     }
 
-    /// Whether reads that are handed out from now on go through the page cache, also where the plan has direct ones. What is in flight
-    /// goes on as it is.
-    pub fn set_buffered(&mut self, buffered: bool) {
-        self.buffered = buffered;
+    /// Whether reads of a route that are handed out from now on go through the page cache, also where the plan has direct ones. What is in
+    /// flight goes on as it is.
+    pub fn set_buffered(&mut self, route: RouteId, buffered: bool) {
+        self.routes[route.index()].buffered = buffered;
     }
 
-    /// How many reads a worker keeps in flight at most.
+    /// How many reads a worker of a route keeps in flight at most.
     #[must_use]
-    pub fn reads_per_worker(&self) -> usize {
-        self.reads_per_worker
+    pub fn reads_per_worker(&self, route: RouteId) -> usize {
+        self.routes[route.index()].reads_per_worker
     }
 
-    /// How many bytes are asked for at a time at most.
+    /// How many bytes of all routes are asked for at a time at most.
     #[must_use]
     pub fn max_in_flight_bytes(&self) -> u64 {
-        self.max_in_flight_bytes
+        self.routes.iter().fold(0, |sum, route| sum.saturating_add(route.max_in_flight_bytes))
+    }
+
+    /// The route that a file is read by.
+    #[must_use]
+    pub fn route_of(&self, file: crate::units::FileId) -> RouteId {
+        self.route_of[file.index()]
     }
 
     /// The plan that is carried out.
@@ -206,38 +251,60 @@ impl Engine {
         &self.plan
     }
 
-    /// The next read to submit, with a fresh buffer for its chunk. `None` when nothing is to be issued now:
+    /// The next read of a route to submit, with a fresh buffer for its chunk. `None` when nothing is to be issued now:
     /// [`readiness`](Self::readiness) says why.
-    pub fn next_read(&mut self) -> Option<ReadOp> {
-        if self.readiness() != Readiness::Ready {
+    pub fn next_read(&mut self, route: RouteId) -> Option<ReadOp> {
+        if self.readiness(route) != Readiness::Ready {
             return None;
         }
-        let id = ChunkId(self.next_chunk);
+        let state = &mut self.routes[route.index()];
+        let id = ChunkId(state.next_chunk);
         let chunk = &self.plan.chunks()[id.index()];
         let bytes = chunk.buffer_range.len() as u64;
-        let direct = chunk.method == Method::Direct && !self.buffered && !self.direct_disabled[chunk.file.index()];
+        let direct = chunk.method == Method::Direct && !state.buffered && !self.direct_disabled[chunk.file.index()];
         let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
         let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
-        self.next_chunk += 1;
+        state.next_chunk += 1;
+        state.in_flight_bytes += bytes;
         self.in_flight_bytes += bytes;
+        self.skip_other_routes(route.index());
         let read_id = self.alloc_slot(read);
         Some(self.op(read_id, &read))
     }
 
     /// What [`next_read`](Self::next_read) would do.
     #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        if self.is_exhausted() {
+    pub fn readiness(&self, route: RouteId) -> Readiness {
+        let state = &self.routes[route.index()];
+        if self.failure.is_some() || self.is_issued(state) {
             return Readiness::Exhausted;
         }
-        let chunk = &self.plan.chunks()[self.next_chunk as usize];
+        let chunk = &self.plan.chunks()[state.next_chunk as usize];
         let bytes = chunk.buffer_range.len() as u64;
         if chunk.extent.0 >= self.admitted {
-            Readiness::NeedsBuffer(chunk.extent)
-        } else if self.in_flight > 0 && self.in_flight_bytes.saturating_add(bytes) > self.max_in_flight_bytes {
+            // Extents are admitted in order, and the next one may be another route's.
+            let next = |state: &RouteState| self.plan.chunks().get(state.next_chunk as usize).map(|chunk| chunk.extent);
+            let first = self.routes.iter().filter_map(next).filter(|extent| extent.0 >= self.admitted).min();
+            Readiness::NeedsBuffer(first.unwrap_or(chunk.extent))
+        } else if state.in_flight > 0 && state.in_flight_bytes.saturating_add(bytes) > state.max_in_flight_bytes {
             Readiness::Full
         } else {
             Readiness::Ready
+        }
+    }
+
+    /// Whether every chunk of a route was handed out.
+    fn is_issued(&self, route: &RouteState) -> bool {
+        let skipped = usize::from(seeded_bug!(LastChunkSkipped) && self.plan.chunks().len() > 1);
+        route.next_chunk as usize + skipped >= self.plan.chunks().len()
+    }
+
+    /// Moves a route on to the next chunk that is its own.
+    fn skip_other_routes(&mut self, route: usize) {
+        let chunks = self.plan.chunks();
+        let next = &mut self.routes[route].next_chunk;
+        while chunks.get(*next as usize).is_some_and(|chunk| self.route_of[chunk.file.index()].index() != route) {
+            *next += 1;
         }
     }
 
@@ -262,13 +329,14 @@ impl Engine {
         self.free_slot(id);
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let bytes = chunk.buffer_range.len() as u64;
+        let route = self.route_of[chunk.file.index()].index();
         if self.failure.is_some() {
-            self.in_flight_bytes -= bytes;
+            self.return_bytes(route, bytes);
             return Disposition::Abandoned;
         }
         match self.classify(&mut read, outcome) {
             Ok(true) => {
-                self.in_flight_bytes -= if seeded_bug!(BudgetLeaked) { 0 } else { bytes };
+                self.return_bytes(route, if seeded_bug!(BudgetLeaked) { 0 } else { bytes });
                 self.land(read.chunk);
                 Disposition::Landed(read.chunk)
             }
@@ -277,11 +345,16 @@ impl Engine {
                 Disposition::Resubmit(self.op(id, &read))
             }
             Err(error) => {
-                self.in_flight_bytes -= bytes;
+                self.return_bytes(route, bytes);
                 self.fail(error);
                 Disposition::Abandoned
             }
         }
+    }
+
+    fn return_bytes(&mut self, route: usize, bytes: u64) {
+        self.in_flight_bytes -= bytes;
+        self.routes[route].in_flight_bytes -= bytes;
     }
 
     /// The next thing that happened, in order.
@@ -310,8 +383,7 @@ impl Engine {
     /// Whether no further read will be issued.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        let skipped = usize::from(seeded_bug!(LastChunkSkipped) && self.plan.chunks().len() > 1);
-        self.failure.is_some() || self.next_chunk as usize + skipped >= self.plan.chunks().len()
+        self.failure.is_some() || self.routes.iter().all(|route| self.is_issued(route))
     }
 
     /// Whether the load is over: nothing to issue and nothing in flight.
@@ -361,6 +433,7 @@ impl Engine {
 
     fn alloc_slot(&mut self, read: InFlight) -> ReadId {
         self.in_flight += 1;
+        self.route_state(&read).in_flight += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -372,10 +445,18 @@ impl Engine {
 
     fn free_slot(&mut self, id: ReadId) {
         let entry = &mut self.slots[id.slot as usize];
-        entry.read = None;
+        let read = entry.read.take();
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.slot);
-        self.in_flight -= 1;
+        if let Some(read) = read {
+            self.in_flight -= 1;
+            self.route_state(&read).in_flight -= 1;
+        }
+    }
+
+    fn route_state(&mut self, read: &InFlight) -> &mut RouteState {
+        let file = self.plan.chunks()[read.chunk.index()].file;
+        &mut self.routes[self.route_of[file.index()].index()]
     }
 
     fn op(&self, id: ReadId, read: &InFlight) -> ReadOp {

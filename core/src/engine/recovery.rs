@@ -91,7 +91,9 @@ impl Engine {
                 self.go_buffered(read);
                 return Ok(());
             }
-            Fault::Interrupted | Fault::Again | Fault::NoMemory => (&mut read.attempts.busy, MAX_BUSY),
+            Fault::Interrupted | Fault::Again | Fault::NoMemory | Fault::TimedOut | Fault::Throttled => {
+                (&mut read.attempts.busy, MAX_BUSY)
+            }
             Fault::Io => (&mut read.attempts.io, MAX_IO),
             _ => return Err(self.read_error(read, fault)),
         };

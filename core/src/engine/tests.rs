@@ -1,7 +1,7 @@
 //! The engine against scripted and arbitrary outcomes, with a reference of what is in the file.
 
 use super::*;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{SAFETENSORS, safetensors::Header};
 use crate::plan::{Access, Buffers, DirectLimits, Order, PlanOptions, Planner};
 use crate::source::Fault;
 use crate::units::{Alignment, ExtentId, FileId};
@@ -21,8 +21,8 @@ fn load(first: u64, second: u64, direct: bool) -> (Engine, Vec<u8>) {
     );
     let len = 8 + json.len() as u64 + first + second;
     let header = Header::parse(json.as_bytes(), len).expect("valid");
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model", len, &header).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    header.add_to(&mut builder, "model", len).expect("adds");
     let catalog = builder.finish().expect("unique");
     let alignment = Alignment::new(ALIGNMENT).expect("a power of two");
     let limits = direct.then_some(DirectLimits { offset: alignment, memory: alignment });
@@ -68,7 +68,7 @@ impl Device<'_> {
 /// Runs a load with outcomes chosen by `choose`, one read in flight.
 fn run(engine: &mut Engine, device: &mut Device<'_>, mut choose: impl FnMut(&ReadOp) -> Result<usize, Fault>) -> usize {
     let mut reads = 0;
-    let mut next = engine.next_read();
+    let mut next = engine.next_read(RouteId(0));
     while let Some(op) = next {
         reads += 1;
         assert!(reads < 1_000_000, "the load does not end");
@@ -78,7 +78,7 @@ fn run(engine: &mut Engine, device: &mut Device<'_>, mut choose: impl FnMut(&Rea
         };
         next = match engine.complete(op.id, outcome) {
             Disposition::Resubmit(op) => Some(op),
-            Disposition::Landed(_) | Disposition::Abandoned => engine.next_read(),
+            Disposition::Landed(_) | Disposition::Abandoned => engine.next_read(RouteId(0)),
         };
     }
     assert!(engine.is_finished());
@@ -205,13 +205,13 @@ fn faults_that_pass_are_retried_and_those_that_do_not_end_the_load() {
 #[test]
 fn contract_breaks_fail_the_load_and_never_panic() {
     let (mut engine, _) = load(1000, 100, false);
-    let op = engine.next_read().expect("a read");
+    let op = engine.next_read(RouteId(0)).expect("a read");
     assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
     assert_eq!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Abandoned);
     assert!(matches!(engine.result(), Err(Error::Contract { .. })), "a completion that comes twice");
 
     let (mut engine, _) = load(1000, 100, false);
-    let op = engine.next_read().expect("a read");
+    let op = engine.next_read(RouteId(0)).expect("a read");
     assert_eq!(engine.complete(op.id, Outcome::Read(op.len + 1)), Disposition::Abandoned);
     assert!(matches!(engine.result(), Err(Error::Contract { .. })), "more bytes than asked for");
 }
@@ -219,9 +219,9 @@ fn contract_breaks_fail_the_load_and_never_panic() {
 #[test]
 fn a_cancelled_load_issues_nothing_more_and_waits_for_what_is_in_flight() {
     let (mut engine, _) = load(500_000, 100, true);
-    let first = engine.next_read().expect("a read");
+    let first = engine.next_read(RouteId(0)).expect("a read");
     engine.cancel();
-    assert!(engine.next_read().is_none());
+    assert!(engine.next_read(RouteId(0)).is_none());
     assert!(!engine.is_finished());
     assert_eq!(engine.complete(first.id, Outcome::Read(first.len)), Disposition::Abandoned);
     assert!(engine.is_finished());
@@ -232,13 +232,13 @@ fn a_cancelled_load_issues_nothing_more_and_waits_for_what_is_in_flight() {
 fn bytes_in_flight_stay_below_the_limit() {
     let (engine, _) = load(1_000_000, 100, true);
     let mut engine = Engine::new(Arc::clone(&engine.catalog), Arc::clone(&engine.plan), 200 << 10);
-    let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read()).collect();
+    let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(0))).collect();
     assert!(!engine.is_exhausted());
     let bytes: usize = ops.iter().map(|op| op.len).sum();
     assert!(ops.len() == 3 && bytes <= 200 << 10, "{} reads of {bytes} bytes", ops.len());
     let mut none = Engine::new(Arc::clone(&engine.catalog), Arc::clone(&engine.plan), 0);
-    assert!(none.next_read().is_some(), "one read is always let through");
-    assert!(none.next_read().is_none());
+    assert!(none.next_read(RouteId(0)).is_some(), "one read is always let through");
+    assert!(none.next_read(RouteId(0)).is_none());
 }
 
 proptest! {
@@ -268,7 +268,7 @@ proptest! {
         while !engine.is_finished() {
             steps += 1;
             prop_assert!(steps < 100_000, "the load does not end");
-            while in_flight.len() < depth && let Some(op) = engine.next_read() {
+            while in_flight.len() < depth && let Some(op) = engine.next_read(RouteId(0)) {
                 in_flight.push(op);
             }
             let at = order.next().expect("cycles").index(in_flight.len());
@@ -303,16 +303,16 @@ fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
 #[test]
 fn reads_change_their_way_in_the_middle_and_back() {
     let (mut engine, _) = load(300_000, 1000, true);
-    let begun = engine.next_read().expect("a read");
-    engine.set_buffered(true);
-    let through = engine.next_read().expect("a read");
-    engine.set_buffered(false);
-    let past = engine.next_read().expect("a read");
+    let begun = engine.next_read(RouteId(0)).expect("a read");
+    engine.set_buffered(RouteId(0), true);
+    let through = engine.next_read(RouteId(0)).expect("a read");
+    engine.set_buffered(RouteId(0), false);
+    let past = engine.next_read(RouteId(0)).expect("a read");
     assert_eq!([begun.direct, through.direct, past.direct], [true, false, true]);
     for op in [begun, through, past] {
         assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
     }
-    while let Some(op) = engine.next_read() {
+    while let Some(op) = engine.next_read(RouteId(0)) {
         assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
     }
     engine.result().expect("every tensor is in");
@@ -324,15 +324,15 @@ fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
     let json = r#"{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]},"b":{"dtype":"U8","shape":[131072],"data_offsets":[65536,196608]},"c":{"dtype":"U8","shape":[65536],"data_offsets":[196608,262144]}}"#;
     let len = 8 + json.len() as u64 + 262_144;
     for outcome in [Outcome::Failed(Fault::Os(5000)), Outcome::Read(0)] {
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
         let catalog = builder.finish().expect("unique");
         let selected = Selection::names(["a", "c"]).resolve(&catalog).expect("there");
         let options = PlanOptions { chunk_bytes: 64 << 10, ..PlanOptions::default() };
         let plan = Arc::new(Planner::new(options).plan(&catalog, &selected).expect("plans"));
         let gap = plan.chunks().iter().position(|chunk| chunk.tensors.is_empty()).expect("a chunk between tensors");
         let mut engine = Engine::new(Arc::new(catalog), Arc::clone(&plan), u64::MAX);
-        while let Some(op) = engine.next_read() {
+        while let Some(op) = engine.next_read(RouteId(0)) {
             if op.chunk.index() == gap {
                 let _ = engine.complete(op.id, outcome);
             }
@@ -353,8 +353,8 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
         bytes + 1
     );
     let len = 8 + json.len() as u64 + bytes + 1;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("six", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "six", len).expect("adds");
     let catalog = builder.finish().expect("unique");
     let alignment = Alignment::new(ALIGNMENT).expect("a power of two");
     let buffers = Buffers { buffer_bytes: 80_000, limit: 1 << 20, split: true, order: Order::File };
@@ -371,7 +371,7 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
     for index in 0..plan.extents().len() {
         engine.admit(ExtentId(index as u32));
     }
-    while let Some(op) = engine.next_read() {
+    while let Some(op) = engine.next_read(RouteId(0)) {
         assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
     }
     engine.result().expect("every tensor is in");

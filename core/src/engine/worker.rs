@@ -3,9 +3,8 @@
 use super::{Disposition, Engine, Readiness};
 use crate::error::Error;
 use crate::seeded_bug::seeded_bug;
-use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource};
-use crate::units::{ChunkId, ExtentId};
-use alloc::string::ToString;
+use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource, SourceError};
+use crate::units::{ChunkId, ExtentId, RouteId};
 use alloc::vec::Vec;
 
 /// An engine shared by workers: a mutex on a platform with threads, a cell in a simulator.
@@ -13,24 +12,24 @@ pub trait EngineHandle {
     /// Runs `f` with the engine to itself.
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R;
 
-    /// Waits until the engine may have a read to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called by a
-    /// worker that has nothing in flight itself. May return early.
-    fn wait_for_capacity(&self);
+    /// Waits until the engine may have a read of a route to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called
+    /// by a worker that has nothing in flight itself. May return early.
+    fn wait_for_capacity(&self, route: RouteId);
 }
 
-/// Where chunks' buffers come from and go to.
+/// Gives each chunk the buffer that it is read into, and takes the buffer back when the chunk is whole.
 pub trait BufferProvider {
     /// The memory.
     type Buffer: Buffer;
 
-    /// Gets the memory of an extent of a stream, so that its chunks can be [handed out](Self::buffer_for). False when there is none just
-    /// now; it is then asked for again, by any worker. It must not wait: reads in flight may be what brings memory back.
+    /// Gets the memory of an extent of a stream, so that [`buffer_for`](Self::buffer_for) can give buffers to its chunks. Returns false when
+    /// there is none just now; it is then asked for again, by any worker. Must not wait: reads in flight may be what brings memory back.
     ///
     /// # Errors
     /// When there will never be any, which ends the load.
     fn reserve(&self, extent: ExtentId) -> Result<bool, Error>;
 
-    /// The buffer of a chunk, as long as its slot. Asked for once per chunk.
+    /// Returns the buffer of a chunk, as long as its slot. Called once per chunk.
     ///
     /// # Errors
     /// When there is none, which ends the load.
@@ -39,20 +38,29 @@ pub trait BufferProvider {
     /// Takes back the buffer of a chunk that is whole.
     ///
     /// # Errors
-    /// When what has landed is not what it should be, which ends the load.
+    /// When what was read is not what it should be, which ends the load.
     fn complete(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
 
-    /// Whether [`complete`](Self::complete) is work that takes its time. A worker then submits what it can before each, so that the device has
-    /// something to do meanwhile; what has not landed yet is memory on top of what is in flight.
+    /// Returns true when [`complete`](Self::complete) is work that takes its time. A worker then submits what it can before each, so that
+    /// the device has something to do meanwhile; what is not complete yet is memory on top of what is in flight.
     fn completion_is_slow(&self) -> bool {
         false
     }
+
+    /// Learns that nothing more will complete: the load has failed, or else every worker is gone. May come more than once.
+    fn finish(&self, failed: bool) {
+        let _ = failed;
+    }
 }
 
-/// The engine's next read with its buffer; `None` when there is nothing to do now.
-pub fn next_read<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P) -> Option<(ReadOp, P::Buffer)> {
+/// The engine's next read of a route with its buffer; `None` when there is nothing to do now.
+pub fn next_read<H: EngineHandle, P: BufferProvider>(
+    engine: &H,
+    buffers: &P,
+    route: RouteId,
+) -> Option<(ReadOp, P::Buffer)> {
     loop {
-        let next = engine.with(|e| e.next_read().ok_or_else(|| e.readiness()));
+        let next = engine.with(|e| e.next_read(route).ok_or_else(|| e.readiness(route)));
         match next {
             Ok(op) => match buffers.buffer_for(op.chunk) {
                 Ok(buffer) => return Some((op, buffer)),
@@ -71,7 +79,7 @@ pub fn next_read<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P) ->
     }
 }
 
-/// Gives a whole chunk to the supply; what that finds wrong ends the load.
+/// Gives a whole chunk to its provider; what that finds wrong ends the load.
 pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
     if let Err(error) = buffers.complete(chunk, buffer) {
         engine.with(|e| e.fail(error));
@@ -94,16 +102,17 @@ pub enum WorkerState {
 #[derive(Debug)]
 pub struct Worker<S: ReadSource> {
     source: S,
+    route: RouteId,
     completed: Vec<Completion<S::Buffer>>,
     /// Chunks that are whole and not given back yet; empty between two calls.
     whole: Vec<(ChunkId, S::Buffer)>,
 }
 
 impl<S: ReadSource> Worker<S> {
-    /// A worker with its source.
-    pub fn new(source: S) -> Self {
+    /// A worker of a route with its source.
+    pub fn new(source: S, route: RouteId) -> Self {
         let completed = Vec::with_capacity(source.capacity());
-        Self { source, completed, whole: Vec::new() }
+        Self { source, route, completed, whole: Vec::new() }
     }
 
     /// Its source.
@@ -118,7 +127,7 @@ impl<S: ReadSource> Worker<S> {
             match self.fill(engine, buffers) {
                 WorkerState::AwaitingCompletion if self.collect(engine, buffers).is_err() => return,
                 WorkerState::AwaitingCompletion => {}
-                WorkerState::AwaitingCapacity => engine.wait_for_capacity(),
+                WorkerState::AwaitingCapacity => engine.wait_for_capacity(self.route),
                 WorkerState::Done => return,
             }
         }
@@ -133,7 +142,7 @@ impl<S: ReadSource> Worker<S> {
         self.submit_all(engine, buffers);
         if self.source.in_flight() > 0 {
             WorkerState::AwaitingCompletion
-        } else if engine.with(|e| e.is_exhausted()) {
+        } else if engine.with(|e| e.readiness(self.route) == Readiness::Exhausted) {
             WorkerState::Done
         } else {
             WorkerState::AwaitingCapacity
@@ -141,9 +150,9 @@ impl<S: ReadSource> Worker<S> {
     }
 
     fn submit_all<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(&mut self, engine: &H, buffers: &P) {
-        let max = self.source.capacity().min(engine.with(|e| e.reads_per_worker()));
+        let max = self.source.capacity().min(engine.with(|e| e.reads_per_worker(self.route)));
         while self.source.in_flight() < max {
-            let Some((op, buffer)) = next_read(engine, buffers) else { break };
+            let Some((op, buffer)) = next_read(engine, buffers, self.route) else { break };
             self.submit(engine, buffers, op, buffer);
         }
     }
@@ -156,10 +165,10 @@ impl<S: ReadSource> Worker<S> {
         &mut self,
         engine: &H,
         buffers: &P,
-    ) -> Result<(), S::Error> {
+    ) -> Result<(), SourceError> {
         let completed = &mut self.completed;
         if let Err(error) = self.source.wait(&mut |completion| completed.push(completion)) {
-            let message = error.to_string();
+            let message = error.0.clone();
             engine.with(|e| e.fail(Error::Platform { message }));
             return Err(error);
         }

@@ -1,23 +1,22 @@
-//! What a file is, told from its bytes: names are only a hint.
+//! Recognises files by their contents: names are only a hint.
+//!
+//! Formats are asked first. What is no checkpoint is told apart here, so that messages can say what was found instead.
 
-use super::safetensors::MAX_HEADER_BYTES;
 use super::text::Text;
+use super::{Evidence, Format, JsonShape};
 use core::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// So many of a file's first bytes tell what it is.
+/// The number of a file's first bytes that [`FileKind::sniff`] needs.
 pub const SNIFF_BYTES: usize = 16;
 
 /// What a file's first bytes say it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FileKind {
-    /// The length of a header, and the beginning of its JSON.
-    Safetensors,
-    /// The magic `GGUF`.
-    Gguf,
-    /// A JSON object; if it is an index, [`index_kind`] says of what.
+#[derive(Debug, Clone, Copy)]
+pub enum FileKind<'f> {
+    /// A file of tensors.
+    Checkpoint(&'f dyn Format),
+    /// A JSON object; if it is an index, [`index_format`] returns its format.
     Json,
     /// What `torch.save` writes: a zip archive, or a bare pickle of protocol 2 and up.
     Pickle,
@@ -25,16 +24,14 @@ pub enum FileKind {
     Unknown,
 }
 
-impl FileKind {
-    /// What a file is that starts with these bytes: [`SNIFF_BYTES`] of them, or all where there are fewer.
+impl<'f> FileKind<'f> {
+    /// Recognises a file by its start: [`SNIFF_BYTES`] bytes, or all of a shorter file.
     #[must_use]
-    pub fn sniff(start: &[u8]) -> Self {
-        // First, as the length of a header can be any bytes: 898 looks like a pickle, 0x7b like an object.
-        if is_header(start) {
-            return Self::Safetensors;
-        }
-        if start.starts_with(b"GGUF") {
-            return Self::Gguf;
+    pub fn sniff(formats: &[&'f dyn Format], start: &[u8]) -> Self {
+        let start = &start[..start.len().min(SNIFF_BYTES)];
+        // Formats first, as the length of a safetensors header can be any bytes: 898 looks like a pickle, 0x7b like an object.
+        if let Some(format) = formats.iter().find(|format| format.sniff(start)) {
+            return Self::Checkpoint(*format);
         }
         if start.starts_with(b"PK\x03\x04") || (start.len() > 1 && start[0] == 0x80 && (2..6).contains(&start[1])) {
             return Self::Pickle;
@@ -47,49 +44,66 @@ impl FileKind {
     }
 }
 
-/// Whether it is a length that a safetensors header may have, with the beginning of an object after it. JSON has no zero byte, and such a
-/// length has four.
-fn is_header(start: &[u8]) -> bool {
-    let Some((length, text)) = start.split_first_chunk::<8>() else { return false };
-    let length = u64::from_le_bytes(*length);
-    length <= MAX_HEADER_BYTES && text.first().is_some_and(|&byte| byte == b'{' || is_space(byte))
-}
-
-fn is_space(byte: u8) -> bool {
+/// Returns true for white space of JSON.
+pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// What a JSON object is the index of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum IndexKind {
-    /// Shards of safetensors: it has a `weight_map`.
-    Shards,
-    /// A ServerlessLLM checkpoint: it has records, which are arrays.
-    ServerlessLlm,
-}
+/// The extensions that pickles usually have.
+const PICKLE_EXTENSIONS: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
 
-/// What the JSON is the index of; `None` when it has neither a `weight_map` nor a record, or is no JSON before one comes. Whether it is valid is
-/// for the index's parser to say.
+/// Returns true for a name that pickles usually have.
 #[must_use]
-pub fn index_kind(json: &[u8]) -> Option<IndexKind> {
-    let mut kind = None;
+pub fn is_pickle_name(name: &str) -> bool {
+    extension(name).is_some_and(|extension| PICKLE_EXTENSIONS.contains(&extension))
+}
+
+/// Returns what follows the last dot of a name.
+#[must_use]
+pub fn extension(name: &str) -> Option<&str> {
+    name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).map(|(_, extension)| extension)
+}
+
+/// Returns the format that a JSON object is an index of, `None` when no member of it is evidence for one. Whether the index
+/// is valid is for the format's parser to say.
+#[must_use]
+pub fn index_format<'f>(formats: &[&'f dyn Format], json: &[u8]) -> Option<&'f dyn Format> {
+    let mut search = Search { formats, found: None };
     // An error only ends the search, also where it is one of the JSON.
-    let _ = KindSeed { kind: &mut kind }.deserialize(&mut serde_json::Deserializer::from_slice(json));
-    kind
+    let _ = (&mut search).deserialize(&mut serde_json::Deserializer::from_slice(json));
+    search.found
 }
 
-struct KindSeed<'k> {
-    kind: &'k mut Option<IndexKind>,
+/// Looks at the members of an object until one of them is proof.
+struct Search<'s, 'f> {
+    formats: &'s [&'f dyn Format],
+    found: Option<&'f dyn Format>,
 }
 
-impl<'de> DeserializeSeed<'de> for KindSeed<'_> {
+impl Search<'_, '_> {
+    /// Returns true when enough is known.
+    fn weigh(&mut self, key: &str, shape: JsonShape) -> bool {
+        for &format in self.formats {
+            let evidence = format.index().map_or(Evidence::None, |index| index.evidence(key, shape));
+            if evidence > Evidence::None {
+                self.found = Some(format);
+            }
+            if evidence == Evidence::Proof {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Search<'_, '_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for KindSeed<'_> {
+impl<'de> Visitor<'de> for &mut Search<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,49 +112,50 @@ impl<'de> Visitor<'de> for KindSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(key)) = map.next_key()? {
-            let is_map = key == "weight_map";
-            map.next_value_seed(ValueSeed { kind: self.kind, is_map })?;
+            map.next_value_seed(Member { search: &mut *self, key: &key })?;
         }
         Ok(())
     }
 }
 
-/// Looks at a value of the object; an error ends the search, as enough is known.
-struct ValueSeed<'k> {
-    kind: &'k mut Option<IndexKind>,
-    /// Whether its key is `weight_map`.
-    is_map: bool,
+/// Looks at a member's value; an error ends the search, as enough is known.
+struct Member<'m, 's, 'f> {
+    search: &'m mut Search<'s, 'f>,
+    key: &'m str,
 }
 
-impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
+impl Member<'_, '_, '_> {
+    fn weigh<E: Error>(&mut self, shape: JsonShape) -> Result<(), E> {
+        if self.search.weigh(self.key, shape) { Err(E::custom("enough is known")) } else { Ok(()) }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Member<'_, '_, '_> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for ValueSeed<'_> {
+impl<'de> Visitor<'de> for Member<'_, '_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if self.is_map {
-            *self.kind = Some(IndexKind::Shards);
-            return Err(A::Error::custom("enough is known"));
-        }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.weigh(JsonShape::Object)?;
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        // An array may be anything in an index of shards, but hardly with an offset and a size at its beginning.
-        *self.kind = Some(IndexKind::ServerlessLlm);
-        let (offset, size) = (seq.next_element::<Value>()?, seq.next_element::<Value>()?);
-        if [offset, size].iter().flatten().filter(|value| value.is_u64()).count() == 2 {
-            return Err(A::Error::custom("enough is known"));
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        // An array that breaks off is an array all the same.
+        self.weigh(JsonShape::Array)?;
+        let (first, second) = (seq.next_element::<Value>()?, seq.next_element::<Value>()?);
+        if [first, second].iter().flatten().filter(|value| value.is_u64()).count() == 2 {
+            self.weigh(JsonShape::Record)?;
         }
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
@@ -169,57 +184,71 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::safetensors::MAX_HEADER_BYTES;
+    use crate::format::{FORMATS, GGUF, SAFETENSORS, SERVERLESSLLM};
     use alloc::format;
     use alloc::string::String;
+
+    /// The name of a kind.
+    fn kind(start: &[u8]) -> &'static str {
+        match FileKind::sniff(FORMATS, start) {
+            FileKind::Checkpoint(format) => format.id().name(),
+            FileKind::Json => "JSON",
+            FileKind::Pickle => "pickle",
+            FileKind::Unknown => "unknown",
+        }
+    }
 
     #[test]
     fn files_are_told_by_their_first_bytes() {
         let header = |length: u64, text: &str| [&length.to_le_bytes()[..], text.as_bytes()].concat();
-        for (start, content) in [
-            (header(2, "{}"), FileKind::Safetensors),
-            (header(9, "   {}    "), FileKind::Safetensors),
+        for (start, expected) in [
+            (header(2, "{}"), SAFETENSORS.name()),
+            (header(9, "   {}    "), SAFETENSORS.name()),
             // Lengths that look like something else.
-            (header(0x7b, "{\"a\":{\"d"), FileKind::Safetensors),
-            (header(0x0382, "{\"a\":{\"d"), FileKind::Safetensors),
-            (header(u64::from(u32::from_le_bytes(*b"PK\x03\x04")), "{"), FileKind::Safetensors),
-            (header(MAX_HEADER_BYTES + 1, "{}"), FileKind::Unknown),
-            (header(2, "[]"), FileKind::Unknown),
-            (b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0".to_vec(), FileKind::Gguf),
-            (b"GGUF".to_vec(), FileKind::Gguf),
-            (b"FUGG\0\0\0\x03".to_vec(), FileKind::Unknown),
-            (b"{\"a\": [0, 4,".to_vec(), FileKind::Json),
-            (b"\xef\xbb\xbf\n\t {".to_vec(), FileKind::Json),
-            (b"{".to_vec(), FileKind::Json),
-            (b"[1]".to_vec(), FileKind::Unknown),
-            (b"PK\x03\x04\x14\0\0\0".to_vec(), FileKind::Pickle),
+            (header(0x7b, "{\"a\":{\"d"), SAFETENSORS.name()),
+            (header(0x0382, "{\"a\":{\"d"), SAFETENSORS.name()),
+            (header(u64::from(u32::from_le_bytes(*b"PK\x03\x04")), "{"), SAFETENSORS.name()),
+            (header(MAX_HEADER_BYTES + 1, "{}"), "unknown"),
+            (header(2, "[]"), "unknown"),
+            (b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0".to_vec(), GGUF.name()),
+            (b"GGUF".to_vec(), GGUF.name()),
+            (b"FUGG\0\0\0\x03".to_vec(), "unknown"),
+            (b"{\"a\": [0, 4,".to_vec(), "JSON"),
+            (b"\xef\xbb\xbf\n\t {".to_vec(), "JSON"),
+            (b"{".to_vec(), "JSON"),
+            (b"[1]".to_vec(), "unknown"),
+            (b"PK\x03\x04\x14\0\0\0".to_vec(), "pickle"),
             // Protocol 4 begins with the length of a frame.
-            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c".to_vec(), FileKind::Pickle),
-            (b"\x80\x02\x8a\nl\xfc\x9cF".to_vec(), FileKind::Pickle),
-            (b"\x80\x06".to_vec(), FileKind::Unknown),
-            (b"".to_vec(), FileKind::Unknown),
-            (b" ".to_vec(), FileKind::Unknown),
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c".to_vec(), "pickle"),
+            (b"\x80\x02\x8a\nl\xfc\x9cF".to_vec(), "pickle"),
+            (b"\x80\x06".to_vec(), "unknown"),
+            (b"".to_vec(), "unknown"),
+            (b" ".to_vec(), "unknown"),
         ] {
-            assert_eq!(FileKind::sniff(&start[..start.len().min(SNIFF_BYTES)]), content, "{start:?}");
+            assert_eq!(kind(&start), expected, "{start:?}");
+            let cut = &start[..start.len().min(SNIFF_BYTES)];
+            assert_eq!(kind(cut), expected, "{start:?}");
         }
     }
 
     #[test]
     fn an_index_is_told_by_what_it_holds() {
         let record = "[0,4,[1],[1],\"torch.float32\"]";
-        for (json, kind) in [
-            (format!(r#"{{"t":{record}}}"#), Some(IndexKind::ServerlessLlm)),
+        for (json, expected) in [
+            (format!(r#"{{"t":{record}}}"#), Some(SERVERLESSLLM)),
             // A tensor may have any name.
-            (format!(r#"{{"weight_map":{record}}}"#), Some(IndexKind::ServerlessLlm)),
-            (format!(r#"{{"metadata":{record},"t":{record}}}"#), Some(IndexKind::ServerlessLlm)),
+            (format!(r#"{{"weight_map":{record}}}"#), Some(SERVERLESSLLM)),
+            (format!(r#"{{"metadata":{record},"t":{record}}}"#), Some(SERVERLESSLLM)),
             // Broken, but of that kind.
-            (r#"{"t":[0,4,"#.into(), Some(IndexKind::ServerlessLlm)),
-            (r#"{"t":[-1,4]}"#.into(), Some(IndexKind::ServerlessLlm)),
-            (r#"{"t":[]}"#.into(), Some(IndexKind::ServerlessLlm)),
-            (r#"{"weight_map":{"t":"a"}}"#.into(), Some(IndexKind::Shards)),
-            (r#"{"metadata":{"total_size":4},"weight_map":{"t":"#.into(), Some(IndexKind::Shards)),
+            (r#"{"t":[0,4,"#.into(), Some(SERVERLESSLLM)),
+            (r#"{"t":[-1,4]}"#.into(), Some(SERVERLESSLLM)),
+            (r#"{"t":[]}"#.into(), Some(SERVERLESSLLM)),
+            (r#"{"weight_map":{"t":"a"}}"#.into(), Some(SAFETENSORS)),
+            (r#"{"metadata":{"total_size":4},"weight_map":{"t":"#.into(), Some(SAFETENSORS)),
             (
                 r#"{"languages":["en","de"],"a":1,"b":-1,"c":1.5,"d":null,"e":true,"f":"g","weight_map":{}}"#.into(),
-                Some(IndexKind::Shards),
+                Some(SAFETENSORS),
             ),
             (r#"{"weight_map":"a"}"#.into(), None),
             (r#"{"metadata":{"weight_map":{}}}"#.into(), None),
@@ -227,7 +256,8 @@ mod tests {
             ("[]".into(), None),
             (String::new(), None),
         ] {
-            assert_eq!(index_kind(json.as_bytes()), kind, "{json}");
+            let found = index_format(FORMATS, json.as_bytes()).map(Format::id);
+            assert_eq!(found, expected, "{json}");
         }
     }
 }

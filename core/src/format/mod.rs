@@ -1,10 +1,14 @@
-//! The checkpoint formats: one module a format, from untrusted bytes to what a [`Catalog`](crate::Catalog) is built of.
+//! The checkpoint formats: from untrusted bytes to a [`Catalog`](crate::Catalog).
 //!
-//! To add a format: one module here with a parser that allocates nothing on a claim, a `CatalogBuilder::add_…` for what it
-//! parses to, a variant of [`Format`], and in [`content`] what tells its files from others.
+//! A format is one file here that implements [`Format`], and one line in [`FORMATS`]. Everything else asks the registry:
+//! discovery asks which names and which first bytes a format claims, the reader of headers asks the format's
+//! [`HeaderParser`] which bytes it needs, a conversion asks for its [`Writer`]. No format does I/O: each gets names and
+//! bytes, and returns names, or how many more bytes of which file it needs.
+//!
+//! A parser's input is hostile. It allocates in proportion to the bytes that are there, never by a number that they claim.
 
 mod dims;
-pub mod file_kind;
+mod file_kind;
 pub mod gguf;
 mod numbers;
 pub mod safetensors;
@@ -12,39 +16,291 @@ pub mod serverlessllm;
 pub mod shard_index;
 mod text;
 
+pub use file_kind::{FileKind, SNIFF_BYTES, extension, index_format, is_pickle_name};
+pub use gguf::GGUF;
+pub use safetensors::SAFETENSORS;
+pub use serverlessllm::SERVERLESSLLM;
+
 pub(crate) use shard_index::is_plain_name;
 pub(crate) use text::Text;
 
+use crate::catalog::{Catalog, CatalogBuilder};
+use crate::convert::Writer;
+use crate::error::Error;
+use crate::format_id::FormatId;
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 
+/// The registry. The first format is the one whose parser explains a file that no format claims.
+pub const FORMATS: &[&dyn Format] = &[&safetensors::Safetensors, &gguf::Gguf, &serverlessllm::ServerlessLlm];
+
+/// An index larger than this is refused, in bytes; the largest seen are a few MB.
+pub const MAX_INDEX_BYTES: u64 = 100_000_000;
+
+/// Returns the registered format with that name.
+#[must_use]
+pub fn find(id: FormatId) -> Option<&'static dyn Format> {
+    FORMATS.iter().find(|format| format.id() == id).copied()
+}
+
 /// A checkpoint format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Format {
-    /// One or several safetensors files, with or without an index.
-    Safetensors,
-    /// One or several GGUF files.
-    Gguf,
-    /// A ServerlessLLM checkpoint: an index, and the partitions beside it.
-    ServerlessLlm,
-}
+///
+/// To add one:
+///
+/// 1. Write a file in this folder with a unit struct that implements this trait and a parser that implements
+///    [`HeaderParser`]. Only the required methods matter to a format whose files need neither an index nor one another.
+/// 2. Add the struct to [`FORMATS`].
+/// 3. Add tests, a fuzz target, and a row to the table of formats in the documentation.
+///
+/// This one has a magic, and all bytes behind it are one tensor:
+///
+/// ```
+/// use floodtide_core::format::{Claim, FileKind, FileStart, Format, HeaderParser, HeaderState};
+/// use floodtide_core::{ByteRange, CatalogBuilder, DType, Error, FormatId};
+///
+/// const RAW: FormatId = FormatId::new("raw", "RAW");
+///
+/// #[derive(Debug)]
+/// struct Raw;
+///
+/// impl Format for Raw {
+///     fn id(&self) -> FormatId {
+///         RAW
+///     }
+///     fn expected(&self) -> &'static str {
+///         "*.raw files"
+///     }
+///     fn claim(&self, name: &str) -> Option<Claim> {
+///         name.ends_with(".raw").then_some(Claim::File)
+///     }
+///     fn sniff(&self, start: &[u8]) -> bool {
+///         start.starts_with(b"RAW1")
+///     }
+///     fn parser(&self) -> Option<Box<dyn HeaderParser>> {
+///         Some(Box::new(RawParser))
+///     }
+/// }
+///
+/// #[derive(Debug)]
+/// struct RawParser;
+///
+/// impl HeaderParser for RawParser {
+///     fn format(&self) -> FormatId {
+///         RAW
+///     }
+///     fn first_read(&self, len: u64) -> u64 {
+///         len.min(4)
+///     }
+///     fn parse(&self, start: FileStart<'_>, catalog: &mut CatalogBuilder) -> Result<HeaderState, Error> {
+///         let FileStart { name, len, bytes } = start;
+///         if !bytes.starts_with(b"RAW1") {
+///             return Err(Error::format(name, "the file does not begin with \"RAW1\""));
+///         }
+///         let range = ByteRange::new(4, len).expect("the magic is there");
+///         let file = catalog.add_file(name, len)?;
+///         catalog.add_tensor(file, name, DType::U8.into(), &[len - 4], range)?;
+///         Ok(HeaderState::Complete)
+///     }
+/// }
+///
+/// let file = b"RAW1\x07\x07\x07";
+/// let formats: &[&dyn Format] = &[&Raw];
+/// let FileKind::Checkpoint(format) = FileKind::sniff(formats, file) else { panic!("it begins with the magic") };
+/// let parser = format.parser().expect("it needs no index");
+/// let mut catalog = CatalogBuilder::new(parser.format());
+/// let start = FileStart { name: "a.raw", len: 7, bytes: &file[..parser.first_read(7) as usize] };
+/// assert_eq!(parser.parse(start, &mut catalog)?, HeaderState::Complete);
+/// let headers = parser.finish(catalog)?;
+/// assert_eq!(headers.catalog.find("a.raw").expect("the only tensor").shape, [3]);
+/// # Ok::<(), Error>(())
+/// ```
+pub trait Format: fmt::Debug + Sync {
+    /// Returns the format's name.
+    fn id(&self) -> FormatId;
 
-impl Format {
-    /// The name that people and JSON output use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Safetensors => "safetensors",
-            Self::Gguf => "gguf",
-            Self::ServerlessLlm => "serverlessllm",
-        }
+    /// Returns the files by which a folder is a checkpoint of this format, for a sentence: `*.gguf files`.
+    fn expected(&self) -> &'static str;
+
+    /// Returns what a file of that name is to this format in a folder that is searched, `None` when it is nothing to it.
+    fn claim(&self, name: &str) -> Option<Claim>;
+
+    /// Returns true when a file starts as those of this format do. `start` has [`SNIFF_BYTES`] bytes, or all of a shorter file.
+    fn sniff(&self, start: &[u8]) -> bool;
+
+    /// Returns a parser for files without an index, `None` when the files mean nothing without one.
+    fn parser(&self) -> Option<Box<dyn HeaderParser>>;
+
+    /// Divides file names into checkpoints, each with all of its files in order, also those that are not among `names`. By
+    /// default all are one checkpoint.
+    fn group(&self, names: &[&str]) -> Vec<Vec<String>> {
+        vec![names.iter().map(|&name| name.to_owned()).collect()]
+    }
+
+    /// Returns true when each file of a checkpoint is one by itself, so that it can be checked without the others.
+    fn is_file_independent(&self) -> bool {
+        false
+    }
+
+    /// Returns the format's index, if it has one.
+    fn index(&self) -> Option<&dyn IndexFormat> {
+        None
+    }
+
+    /// Returns true for a key of the metadata that describes how its files are laid out, which is not true of a copy in
+    /// another format.
+    fn is_layout_key(&self, key: &str) -> bool {
+        let _ = key;
+        false
+    }
+
+    /// Returns what writes this format, if it can be written.
+    fn writer(&self) -> Option<&'static dyn Writer> {
+        None
     }
 }
 
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// What a file is to a format by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A file of tensors.
+    File,
+    /// An index. `usual`: it has the name that wins over other indexes in the folder.
+    Index {
+        /// Whether it has the usual name.
+        usual: bool,
+    },
+    /// A file of tensors that means nothing without the index of this name beside it.
+    Part {
+        /// The index's usual name.
+        index: &'static str,
+    },
+}
+
+/// The JSON file that lists the files or the tensors of a checkpoint.
+pub trait IndexFormat: Sync {
+    /// Weighs a member of a JSON object as evidence that the object is an index of this format.
+    fn evidence(&self, key: &str, value: JsonShape) -> Evidence;
+
+    /// Returns true when [`parse`](Self::parse) needs the names of all files in the index's folder.
+    fn needs_listing(&self) -> bool {
+        false
     }
+
+    /// Parses an index, as far as it can be without its files.
+    ///
+    /// # Errors
+    /// When it breaks a rule of the format.
+    fn parse(&self, index: IndexText<'_>) -> Result<ParsedIndex, Error>;
+}
+
+/// An index that was read.
+#[derive(Debug)]
+pub struct IndexText<'a> {
+    /// Its name in the storage, for messages.
+    pub name: &'a str,
+    /// All of its bytes.
+    pub json: Vec<u8>,
+    /// The names in its folder, sorted, when the format [needs](IndexFormat::needs_listing) them.
+    pub listing: &'a [String],
+}
+
+/// What an index stands for.
+#[derive(Debug)]
+pub struct ParsedIndex {
+    /// The files beside the index, in order. Plain names, which cannot lead out of its folder.
+    pub files: Vec<String>,
+    /// Parses their headers, and checks them against the index.
+    pub parser: Box<dyn HeaderParser>,
+}
+
+/// The shape of a member of a JSON object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonShape {
+    /// An object.
+    Object,
+    /// An array, of which nothing more is known yet.
+    Array,
+    /// An array that begins with two unsigned integers. The same member was an [`Array`](Self::Array) before.
+    Record,
+}
+
+/// How much a member of a JSON object says of its format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evidence {
+    /// Nothing.
+    None,
+    /// It is of the format unless a later member says otherwise.
+    Hint,
+    /// It is of the format.
+    Proof,
+}
+
+/// Parses the headers of one checkpoint's files.
+///
+/// Files are parsed in any order and by any number of threads, each into a [`CatalogBuilder`] of its own; the builders are
+/// joined in the order of the files before [`finish`](Self::finish) is called.
+pub trait HeaderParser: fmt::Debug + Send + Sync {
+    /// Returns the format.
+    fn format(&self) -> FormatId;
+
+    /// Returns how many of its first bytes are read first of a file that has `len` bytes, at most `len`.
+    fn first_read(&self, len: u64) -> u64;
+
+    /// Parses the start of a file, and adds the file to the catalog when its header is complete.
+    ///
+    /// # Errors
+    /// When the header breaks a rule of the format.
+    fn parse(&self, start: FileStart<'_>, catalog: &mut CatalogBuilder) -> Result<HeaderState, Error>;
+
+    /// Checks what all files say together, and returns the catalog.
+    ///
+    /// # Errors
+    /// When files disagree with each other or with the index, or two tensors have the same name.
+    fn finish(&self, catalog: CatalogBuilder) -> Result<Headers, Error> {
+        Ok(Headers { catalog: catalog.finish()?, index_metadata: Vec::new(), warnings: Vec::new() })
+    }
+}
+
+/// The start of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct FileStart<'a> {
+    /// The file's name in the storage.
+    pub name: &'a str,
+    /// Its length in bytes.
+    pub len: u64,
+    /// What was read of it.
+    pub bytes: &'a [u8],
+}
+
+/// How much of a header was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderState {
+    /// All of it.
+    Complete,
+    /// The first bytes of the file are needed up to here: more than were given, and no more than the file has.
+    Needs(u64),
+}
+
+/// What the headers of a checkpoint say.
+#[derive(Debug)]
+pub struct Headers {
+    /// Files and tensors.
+    pub catalog: Catalog,
+    /// The metadata of the index.
+    pub index_metadata: Vec<(String, String)>,
+    /// What a user should know although the checkpoint is valid.
+    pub warnings: Vec<String>,
+}
+
+/// Returns how much to read first of a file of `len` bytes when most headers have at most `max` bytes. A small file has a
+/// small header, and what is read along is copied for nothing.
+#[must_use]
+pub fn first_read(len: u64, max: u64) -> u64 {
+    (len / 64).clamp(4096, max).min(len)
 }
 
 #[cfg(test)]
@@ -53,8 +309,12 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn a_format_is_shown_by_its_name() {
-        let shown = [Format::Safetensors, Format::Gguf, Format::ServerlessLlm].map(|format| format.to_string());
+    fn a_format_is_found_by_its_name_and_shown_by_it() {
+        let shown = FORMATS.iter().map(|format| format.id().to_string()).collect::<Vec<_>>();
         assert_eq!(shown, ["safetensors", "gguf", "serverlessllm"]);
+        for format in FORMATS {
+            assert_eq!(find(format.id()).map(Format::id), Some(format.id()));
+        }
+        assert!(find(FormatId::new("toy", "Toy")).is_none());
     }
 }

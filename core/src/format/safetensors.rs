@@ -9,13 +9,18 @@
 //! makes no allocation for a tensor. Nothing is ever allocated from a length that the file merely claims.
 
 mod error;
+mod format;
 mod json;
+mod layout;
 pub mod write;
 
 pub use error::HeaderError;
+pub use format::{SAFETENSORS, Safetensors};
 
+use crate::catalog::CatalogBuilder;
 use crate::dtype::DType;
-use crate::units::ByteRange;
+use crate::error::Error;
+use crate::units::{ByteRange, FileId};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -120,6 +125,22 @@ impl<'a> Header<'a> {
     #[must_use]
     pub fn data_start(&self) -> u64 {
         self.data_start
+    }
+
+    /// Adds the file whose header this is to a catalog.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn add_to(&self, catalog: &mut CatalogBuilder, name: &str, len: u64) -> Result<FileId, Error> {
+        let file = catalog.add_file(name, len)?;
+        catalog.reserve(self.entries.len());
+        for entry in &self.entries {
+            catalog.add_tensor(file, &entry.name, entry.dtype.into(), self.shape(entry), entry.range)?;
+        }
+        for (key, value) in &self.metadata {
+            catalog.add_metadata(file, key, &**value);
+        }
+        Ok(file)
     }
 
     /// Checks one entry against where the one before it ended and returns where it ends, both from the data's start.

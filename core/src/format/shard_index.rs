@@ -4,6 +4,7 @@
 //! loader read a file of another directory.
 
 use super::text::Text;
+use crate::catalog::{Catalog, TensorInfo};
 use crate::escape::{Quoted, without_middle};
 use crate::names::sorted_by_name;
 use alloc::borrow::ToOwned;
@@ -133,6 +134,35 @@ impl ShardIndex {
         self.map.iter().map(|(name, shard)| (&self.names[name.clone()], *shard as usize))
     }
 
+    /// Checks that the files of a catalog hold what the index says. They are the [`shards`](Self::shards), in that order.
+    ///
+    /// # Errors
+    /// When a tensor is in the index but not in its shard, or in a shard but not in the index.
+    pub fn check(&self, catalog: &Catalog) -> Result<(), IndexError> {
+        let shard_name = |shard: usize| self.shards.get(shard).cloned().unwrap_or_default();
+        let mut tensors = catalog.tensors_by_name().peekable();
+        let (mut missing, mut unlisted) = (None, None);
+        let mut note_unlisted = |tensor: TensorInfo<'_>| {
+            let (name, shard) = (tensor.name.to_owned(), shard_name(tensor.file.index()));
+            unlisted.get_or_insert(IndexError::NotInIndex { name, shard });
+        };
+        // Both are sorted by name.
+        for (name, shard) in self.entries() {
+            while let Some(before) = tensors.next_if(|tensor| tensor.name < name) {
+                note_unlisted(before);
+            }
+            match tensors.next_if(|tensor| tensor.name == name) {
+                Some(tensor) if tensor.file.index() == shard => {}
+                _ => {
+                    let error = IndexError::NotInShard { name: name.to_owned(), shard: shard_name(shard) };
+                    missing.get_or_insert(error);
+                }
+            }
+        }
+        tensors.for_each(note_unlisted);
+        missing.or(unlisted).map_or(Ok(()), Err)
+    }
+
     /// The index into [`shards`](Self::shards) of a tensor's shard.
     #[must_use]
     pub fn shard_of(&self, tensor: &str) -> Option<usize> {
@@ -204,6 +234,10 @@ impl<'de> Deserialize<'de> for WeightMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::CatalogBuilder;
+    use crate::dtype::DType;
+    use crate::format::SAFETENSORS;
+    use crate::units::ByteRange;
     use alloc::format;
 
     fn parse(map: &str) -> Result<ShardIndex, IndexError> {
@@ -281,5 +315,37 @@ mod tests {
     fn a_map_of_another_kind_is_told_what_one_is() {
         let message = parse("[]").expect_err("a list").to_string();
         assert!(message.contains("expected an object of tensor names and shard names"), "{message}");
+    }
+
+    fn check(files: &[&[&str]], map: &str) -> Result<(), IndexError> {
+        let index = parse(map).expect("valid");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        for (names, file) in files.iter().zip(["a", "b"]) {
+            let file = builder.add_file(file, 100).expect("few");
+            for name in *names {
+                builder.add_tensor(file, name, DType::U8.into(), &[0], ByteRange::EMPTY).expect("few");
+            }
+        }
+        index.check(&builder.finish().expect("no duplicates"))
+    }
+
+    #[test]
+    fn an_index_that_agrees_is_taken() {
+        assert_eq!(check(&[&["s", "t"], &["u"]], r#"{"s":"a","t":"a","u":"b"}"#), Ok(()));
+    }
+
+    #[test]
+    fn a_tensor_that_its_shard_lacks_is_refused() {
+        let missing =
+            |name: &str, shard: &str| Err(IndexError::NotInShard { name: name.to_owned(), shard: shard.to_owned() });
+        assert_eq!(check(&[&["s"]], r#"{"s":"a","t":"a"}"#), missing("t", "a"));
+        // It is there, but in another shard than the index says.
+        assert_eq!(check(&[&["s", "t"], &["u"]], r#"{"s":"a","t":"b","u":"b"}"#), missing("t", "b"));
+    }
+
+    #[test]
+    fn a_tensor_that_the_index_lacks_is_refused() {
+        let unknown = IndexError::NotInIndex { name: "u".to_owned(), shard: "b".to_owned() };
+        assert_eq!(check(&[&["s"], &["t", "u"]], r#"{"s":"a","t":"b"}"#), Err(unknown));
     }
 }

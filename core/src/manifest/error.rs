@@ -14,7 +14,7 @@ use thiserror::Error;
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ManifestError {
     /// Not JSON, or fields that are missing, unknown, twice there or of another type.
-    #[error("this is not the JSON of a manifest: {message}; `floodtide manifest` writes one")]
+    #[error("this is not the JSON of a manifest: {message}")]
     Json { message: String },
     /// Of another program.
     #[error(
@@ -57,7 +57,7 @@ pub enum ManifestError {
     /// A file's name that could lead out of the checkpoint's folder.
     #[error(
         "the manifest names the file \"{}\", expected the plain name of a file in the checkpoint's folder (no \"/\", \"\\\", \"..\"); \
-         make the manifest anew with `floodtide manifest`",
+         make the manifest again",
         Quoted(name)
     )]
     NotPlainName { name: String },

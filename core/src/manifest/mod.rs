@@ -83,6 +83,25 @@ pub struct ManifestFile {
 }
 
 /// A checkpoint's checksums.
+///
+/// ```
+/// use floodtide_core::DType;
+/// use floodtide_core::checksum::Checksum;
+/// use floodtide_core::manifest::{Manifest, ManifestTensor};
+///
+/// let bytes = [0; 12];
+/// let tensor = ManifestTensor {
+///     name: "bias".into(),
+///     dtype: DType::F32.into(),
+///     shape: vec![3],
+///     bytes: 12,
+///     blake3: Checksum::of(&bytes),
+/// };
+/// let manifest = Manifest::new(vec![tensor], vec![])?;
+/// let read = Manifest::parse(manifest.to_string().as_bytes())?;
+/// assert_eq!(read.tensor("bias").expect("is listed").blake3, Checksum::of(&bytes));
+/// # Ok::<(), floodtide_core::manifest::ManifestError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// Sorted by name, each name once; so are the files.

@@ -70,7 +70,7 @@ fn every_broken_rule_is_named() {
     let array = format!(r#"["t","F32",[2,3],24,"{EMPTY}"]"#);
     for (json, rule, words) in [
         (String::new(), "json", "EOF"),
-        ("[]".to_string(), "json", "floodtide manifest"),
+        ("[]".to_string(), "json", "not the JSON of a manifest"),
         (r#"["floodtide-manifest",1,[],[]]"#.to_string(), "json", "expected an object"),
         (manifest(&f, &array), "json", "expected an object"),
         (deep, "json", "line 1"),

@@ -1,6 +1,6 @@
 //! A source that tells what happens.
 
-use crate::source::{Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected};
+use crate::source::{Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 
 /// Is told what happens to reads, in order. Core has no clock; a tracer may have one, and what lies between two calls is then
 /// what took the time.
@@ -73,7 +73,6 @@ impl<S: ReadSource, T: Tracer> Traced<S, T> {
 
 impl<S: ReadSource, T: Tracer> ReadSource for Traced<S, T> {
     type Buffer = S::Buffer;
-    type Error = S::Error;
 
     fn capacity(&self) -> usize {
         self.inner.capacity()
@@ -98,7 +97,7 @@ impl<S: ReadSource, T: Tracer> ReadSource for Traced<S, T> {
         self.inner.flush();
     }
 
-    fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), S::Error> {
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<S::Buffer>)) -> Result<(), SourceError> {
         let tracer = &mut self.tracer;
         tracer.waiting();
         self.inner.wait(&mut |completion| {
@@ -120,7 +119,6 @@ mod tests {
     use alloc::string::String;
     use alloc::vec::Vec;
     use core::cell::RefCell;
-    use core::convert::Infallible;
 
     struct Nothing;
 
@@ -135,7 +133,6 @@ mod tests {
 
     impl ReadSource for Few {
         type Buffer = Nothing;
-        type Error = Infallible;
 
         fn capacity(&self) -> usize {
             self.0
@@ -153,7 +150,7 @@ mod tests {
             Ok(())
         }
 
-        fn wait(&mut self, completed: &mut dyn FnMut(Completion<Nothing>)) -> Result<(), Infallible> {
+        fn wait(&mut self, completed: &mut dyn FnMut(Completion<Nothing>)) -> Result<(), SourceError> {
             self.1.drain(..).for_each(|id| completed(Completion { id, buffer: Nothing, outcome: Outcome::Read(6) }));
             Ok(())
         }
@@ -188,7 +185,7 @@ mod tests {
         });
         assert_eq!((taken, source.in_flight()), ([Ok(()), Ok(()), Err(Fault::Again)], 2));
         let mut completed = 0;
-        let Ok(()) = source.wait(&mut |_| completed += 1);
+        source.wait(&mut |_| completed += 1).expect("never fails");
         assert_eq!((completed, source.in_flight()), (2, 0));
         let expected =
             ["0 submitted", "1 submitted", "2 rejected: Again", "0 completed: Read(6)", "1 completed: Read(6)"];

@@ -33,7 +33,7 @@ pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
     };
     // A power of two that is not above the share of each.
     let max = chunk_bytes((together / reads).checked_ilog2().map_or(0, |log| 1 << log));
-    max.min(chunk_bytes(options.chunk_bytes))
+    max.min(options.shortest_chunk())
 }
 
 /// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same
@@ -41,12 +41,11 @@ pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
 /// where what is in the page cache begins and ends, so that nothing of that is read from the device. `gathered`: how long reads that slices
 /// are gathered from may be.
 pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions, gathered: u64) -> Vec<Chunk> {
-    let (size, gathered) = (chunk_bytes(options.chunk_bytes) as usize, gathered as usize);
     let mut chunks = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
         let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);
-        let size = if extent.strided.is_some() { gathered } else { size };
-        cut_one(extent, ExtentId(index as u32), placements, size, cached, &mut chunks);
+        let size = if extent.strided.is_some() { gathered } else { options.chunk_bytes_of(extent.file) };
+        cut_one(extent, ExtentId(index as u32), placements, size as usize, cached, &mut chunks);
     }
     chunks
 }

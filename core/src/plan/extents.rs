@@ -1,6 +1,6 @@
 //! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
 
-use super::chunks::{chunk_bytes, max_gather_read};
+use super::chunks::max_gather_read;
 use super::{
     Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, ReadMode, Slices,
     tensor_alignment, ties,
@@ -409,7 +409,7 @@ impl Layout<'_> {
             return Ok(());
         };
         self.plan_entries =
-            self.plan_entries.saturating_add(buffers).saturating_add(bytes / chunk_bytes(self.options.chunk_bytes));
+            self.plan_entries.saturating_add(buffers).saturating_add(bytes / self.options.shortest_chunk());
         if self.plan_entries > max_plan_entries(limit) {
             return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes, limit });
         }

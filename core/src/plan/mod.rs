@@ -110,6 +110,8 @@ pub struct PlanOptions {
     pub tensor_alignment: Alignment,
     /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
     pub chunk_bytes: u64,
+    /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
+    pub file_chunk_bytes: Vec<u64>,
     /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
     /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
@@ -131,11 +133,24 @@ impl Default for PlanOptions {
             cached: Vec::new(),
             tensor_alignment: Alignment::ONE,
             chunk_bytes: 4 << 20,
+            file_chunk_bytes: Vec::new(),
             max_merge_gap: 128 << 10,
             max_read_gap: 128 << 10,
             max_gather_reads: MAX_GATHER_READS as u64,
             memory: None,
         }
+    }
+}
+
+impl PlanOptions {
+    /// The size of a read of a file, as a power of two.
+    fn chunk_bytes_of(&self, file: FileId) -> u64 {
+        chunks::chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
+    }
+
+    /// The size of the shortest reads of any file.
+    fn shortest_chunk(&self) -> u64 {
+        chunks::chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
     }
 }
 
@@ -370,6 +385,27 @@ impl Plan {
 }
 
 /// Turns a catalog and a selection into a [`Plan`]: a pure function.
+///
+/// ```
+/// use floodtide_core::{
+///     ByteRange, CatalogBuilder, DType, Format, Location, PlanOptions, Planner, Selection,
+/// };
+///
+/// let mut builder = CatalogBuilder::new(Format::Safetensors);
+/// let file = builder.add_file("model.safetensors", 4096)?;
+/// for (name, start, end) in [("a", 1000, 2000), ("b", 2000, 4000)] {
+///     let range = ByteRange::new(start, end).expect("ascending");
+///     builder.add_tensor(file, name, DType::U8.into(), &[end - start], range)?;
+/// }
+/// let catalog = builder.finish()?;
+/// let selected = Selection::All.resolve(&catalog)?;
+/// let plan = Planner::new(PlanOptions::default()).plan(&catalog, &selected)?;
+/// assert_eq!((plan.selected_bytes(), plan.read_bytes()), (3000, 3000));
+/// // Neighbours are read together, into one arena.
+/// assert_eq!(plan.chunks().len(), 1);
+/// assert!(matches!(plan.placements()[1].location, Location::Arena(_)));
+/// # Ok::<(), floodtide_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Planner {
     options: PlanOptions,
@@ -411,7 +447,7 @@ impl Planner {
         }
         // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
         let gathered = chunks::max_gather_read(&self.options, needed);
-        let reads = laid_out.arena_bytes / chunks::chunk_bytes(self.options.chunk_bytes)
+        let reads = laid_out.arena_bytes / self.options.shortest_chunk()
             + laid_out.strided_span / gathered
             + laid_out.extents.len() as u64;
         if reads > u64::from(u32::MAX / 2) {

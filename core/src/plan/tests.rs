@@ -7,7 +7,7 @@ mod ties;
 
 use super::*;
 use crate::CatalogBuilder;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{SAFETENSORS, safetensors::Header};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -37,11 +37,11 @@ fn add_file(builder: &mut CatalogBuilder, file: usize, sizes: &[u64], residue: u
     }
     let file_len = 8 + json.len() as u64 + at;
     let header = Header::parse(json.as_bytes(), file_len).expect("valid");
-    builder.add_safetensors(&format!("file{file}"), file_len, &header).expect("adds");
+    header.add_to(builder, &format!("file{file}"), file_len).expect("adds");
 }
 
 fn catalog(files: &[(Vec<u64>, u64)]) -> Catalog {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     for (i, (sizes, residue)) in files.iter().enumerate() {
         add_file(&mut builder, i, sizes, *residue);
     }
@@ -232,7 +232,7 @@ proptest! {
 }
 
 fn streamed(buffer_bytes: u64, limit: u64, split: bool, order: Order) -> Access {
-    Access::Stream(Buffers { buffer_bytes, limit, split, order })
+    Access::Stream(Buffers { buffer_bytes: buffer_bytes, limit, split, order })
 }
 
 #[test]
@@ -269,8 +269,8 @@ fn parts_hold_whole_elements_also_of_six_bits() {
         bytes + 1
     );
     let file_len = 8 + json.len() as u64 + bytes + 1;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("six", file_len, &Header::parse(json.as_bytes(), file_len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), file_len).expect("valid").add_to(&mut builder, "six", file_len).expect("adds");
     let catalog = builder.finish().expect("unique names");
     let options = PlanOptions {
         access: streamed(1 << 17, 1 << 20, true, Order::File),

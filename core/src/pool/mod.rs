@@ -17,7 +17,7 @@ mod depot;
 mod waiters;
 
 pub use class::{COUNT as CLASS_COUNT, MAX_BYTES, MIN_BYTES, SizeClass};
-pub use containers::{Containers, Fixed, FreeList, Growing, Queue};
+pub use containers::{Containers, Fixed, FreeList, Growing, Queue, Slots, Stacks};
 pub use depot::{Depot, Provider, Stats, TakeError, Tier};
 pub use waiters::Turn;
 

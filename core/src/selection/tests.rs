@@ -1,7 +1,7 @@
 //! What a selection brings, in which order, and what it refuses as mistyped.
 
 use super::*;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{SAFETENSORS, safetensors::Header};
 use crate::{CatalogBuilder, TensorId};
 use alloc::format;
 use proptest::prelude::*;
@@ -13,8 +13,8 @@ fn catalog() -> Catalog {
     let entry = |(i, name)| format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1);
     let json = format!("{{{}}}", NAMES.iter().enumerate().map(entry).collect::<Vec<String>>().join(","));
     let len = (8 + json.len() + NAMES.len()) as u64;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
     builder.finish().expect("unique names")
 }
 

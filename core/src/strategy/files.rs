@@ -1,6 +1,8 @@
 //! What a strategy's reason says of the files: which are read past the page cache, and what the others are.
 
-use super::{FileSignals, Signals, is_cached};
+use super::FileSignals;
+use super::route::Group;
+use crate::storage::LatencyClass;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -9,18 +11,21 @@ use alloc::vec::Vec;
 const SCATTERED_SHARE: f32 = 0.05;
 
 /// How the files that are read are read, and why. `direct` is the strategy's, by file.
-pub(super) fn explain(signals: &Signals, direct: &[bool]) -> String {
+pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
+    if signals.device.signals.latency == LatencyClass::Memory {
+        return "the bytes are in memory and are copied from there".to_string();
+    }
     let read = || signals.files.iter().filter(|file| file.selected_bytes > 0);
     let count = |is: fn(&FileSignals) -> bool| read().filter(|file| is(file)).count();
     let files = read().count();
     let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.selected_bytes > 0).count();
-    let cached = count(is_cached);
-    let partly = count(|file| !is_cached(file) && !file.cached.is_empty());
+    let cached = count(FileSignals::is_cached);
+    let partly = count(|file| !file.is_cached() && !file.cached.is_empty());
     // Less in one piece than is worth a read of its own.
     let scattered = count(|file| file.cached.is_empty() && file.resident.is_some_and(|share| share > SCATTERED_SHARE));
     let refusing = count(|file| !file.direct);
     let unknown = count(|file| file.resident.is_none());
-    let shifted = count(|file| file.direct && !file.aligned && !is_cached(file));
+    let shifted = count(|file| file.direct && !file.aligned && !file.is_cached());
     let say = |one: &str, several: &str| number(files, one, several).to_string();
     let mut text = match (direct, cached, refusing) {
         _ if files == 0 => "there is nothing to read".to_string(),
@@ -30,7 +35,7 @@ pub(super) fn explain(signals: &Signals, direct: &[bool]) -> String {
         ),
         (0, _, r) if r == files => match &signals.direct_refused {
             Some(why) => format!("{why}, so the reads are buffered"),
-            None => format!("{} takes no direct reads, so the reads are buffered", signals.file_system),
+            None => format!("{} takes no direct reads, so the reads are buffered", signals.device.signals.file_system),
         },
         (0, 0, 0) => format!(
             "the tensors lie in the {} at offsets that their dtypes do not allow in memory, so each is read through the page \

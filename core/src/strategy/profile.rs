@@ -2,11 +2,12 @@
 //! past the page cache.
 //!
 //! A pure use of [`Profile`], which a platform measures and keeps; without one nothing here does anything. Around
-//! [`decide`](super::decide): [`reconsidered`] before it, [`adjust`] after it.
+//! [`decide`](super::decide): [`reconsider`] before it, [`adjust`] after it.
 
-use super::{Backend, Consumer, FileSignals, MAX_WORKERS, Signals, Strategy, is_cached};
+use super::route::Group;
+use super::{Consumer, Decision, FileSignals, MAX_WORKERS, Route};
+use crate::backend::ReadStyle;
 use crate::units::HumanBytes;
-use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -76,49 +77,47 @@ impl Profile {
     }
 }
 
-/// The signals as they are, or, where the device reads clearly faster through the page cache, as if it took no direct reads, for this
-/// reason. Whoever asks for the ring gets the direct reads that it is for, and a mapping reads nothing.
-pub(super) fn reconsidered(signals: &Signals, requested_backend: Option<Backend>) -> Cow<'_, Signals> {
-    let Some(profile) = &signals.profile else { return Cow::Borrowed(signals) };
-    let (Some(direct), Some(buffered)) = (profile.fastest(true), profile.fastest(false)) else {
-        return Cow::Borrowed(signals);
-    };
-    let takes_direct = signals.files.iter().any(|file| file.direct);
-    let given = matches!(requested_backend, Some(Backend::Uring | Backend::Mmap));
+/// Refuses direct reads where the device reads clearly faster through the page cache. Whoever asks for the ring gets the direct
+/// reads that it is for, and a mapping reads nothing.
+pub(super) fn reconsider(group: &mut Group<'_>) {
+    let device = group.device;
+    let Some(profile) = &device.signals.profile else { return };
+    let (Some(direct), Some(buffered)) = (profile.fastest(true), profile.fastest(false)) else { return };
+    let takes_direct = group.files.iter().any(|file| file.direct);
+    let given = device.requested.is_some_and(|b| matches!(b.style(), ReadStyle::Queue | ReadStyle::Mapped));
     if given || !takes_direct || (buffered as f64) < direct as f64 * MIN_BUFFERED_SPEEDUP {
-        return Cow::Borrowed(signals);
+        return;
     }
-    let mut signals = signals.clone();
-    signals.files.iter_mut().for_each(|file| file.direct = false);
-    signals.direct_refused = Some(format!(
+    group.refuse_direct(format!(
         "by the profile of {}, this device reads faster through the page cache ({}/s, past it {}/s)",
         profile.device,
         HumanBytes(buffered),
         HumanBytes(direct)
     ));
-    Cow::Owned(signals)
 }
 
 /// Whether a load is as fast as its direct reads are: nobody else takes or looks at what they bring, and of what is wanted no more than a
 /// sixteenth, about what reading the headers leaves, comes from or through the page cache.
-fn sets_the_pace(signals: &Signals, direct: &[bool]) -> bool {
+fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
+    let signals = group.signals;
     let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();
-    let files = signals.files.iter().zip(direct).filter(|(file, _)| file.selected_bytes > 0);
+    let files = group.files.iter().zip(direct).filter(|(file, _)| file.selected_bytes > 0);
     let others: u64 = files.map(|(file, &direct)| if direct { cached(file) } else { file.selected_bytes }).sum();
     signals.consumer == Consumer::Whole && !signals.verified && others <= signals.selected_bytes / 16
 }
 
-/// Sizes the reads of a strategy for `signals` as the profile says, and adds to the reason that it did. Little bytes, cached files and
+/// Sizes the reads of a route as the profile says, and adds a decision that it did. Little bytes, cached files and
 /// mappings are none of the device's business.
-pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
-    let Some(profile) = &signals.profile else { return };
-    let selected = || signals.files.iter().zip(&strategy.direct).filter(|(file, _)| file.selected_bytes > 0);
+pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], decisions: &mut Vec<Decision>) {
+    let Some(profile) = &group.device.signals.profile else { return };
+    let signals = group.signals;
+    let selected = || group.files.iter().zip(direct).filter(|(file, _)| file.selected_bytes > 0);
     let any_direct = selected().any(|(_, &direct)| direct);
-    let any_cold = selected().any(|(file, _)| !is_cached(file));
-    if !any_cold || signals.selected_bytes < super::SMALL_BYTES || strategy.backend == Backend::Mmap {
+    let any_cold = selected().any(|(file, _)| !file.is_cached());
+    if !any_cold || signals.selected_bytes < super::SMALL_BYTES || route.backend.is_mapped() {
         return;
     }
-    let ring = strategy.backend == Backend::Uring;
+    let ring = route.backend.style() == ReadStyle::Queue;
     let Some(best) = profile.reads(ring, any_direct) else { return };
     let cpus = signals.cpus.clamp(1, MAX_WORKERS);
     // The measurement read into memory that was there. A load faults its memory in as it reads, and while a processor does that the device
@@ -130,27 +129,29 @@ pub(super) fn adjust(strategy: &mut Strategy, signals: &Signals) {
     while chunk_bytes > fits && chunk_bytes / 2 >= MIN_CHUNK_BYTES {
         chunk_bytes /= 2;
     }
-    strategy.chunk_bytes = chunk_bytes;
-    strategy.profiled_direct_rate =
-        (any_direct && sets_the_pace(signals, &strategy.direct)).then_some(best.bytes_per_second);
+    route.chunk_bytes = chunk_bytes;
+    route.profiled_direct_rate = (any_direct && sets_the_pace(group, direct)).then_some(best.bytes_per_second);
     // A tuner goes on from there.
     if ring {
-        strategy.workers = cpus;
-        strategy.depth = in_flight.div_ceil(strategy.workers);
+        route.workers = cpus;
+        route.depth = in_flight.div_ceil(route.workers);
+    } else if route.backend.style() == ReadStyle::Tasks {
+        (route.workers, route.depth) = (1, in_flight);
     } else {
-        (strategy.workers, strategy.depth) = (in_flight, 1);
+        (route.workers, route.depth) = (in_flight, 1);
     }
-    strategy.max_in_flight = strategy.max_in_flight.max(strategy.workers * strategy.depth);
+    route.max_in_flight = route.max_in_flight.max(route.workers * route.depth);
     let device = format!("the profile of {}", profile.device);
-    let by = if strategy.reason.contains(&device) { "the same profile" } else { &device };
+    let is_named = decisions.iter().any(|decision| decision.why.contains(&device));
+    let by = if is_named { "the same profile" } else { &device };
     let measured = Size { chunk_bytes: best.chunk_bytes, in_flight: best.in_flight };
-    let used = Size { chunk_bytes, in_flight: strategy.workers * strategy.depth };
+    let used = Size { chunk_bytes, in_flight: route.workers * route.depth };
     let begins = match why_not(measured, used, cpus) {
         None => "this load begins with the same".to_string(),
         Some(why) => format!("this load begins with {used}, as {why}"),
     };
-    strategy.reason +=
-        &format!("; by {by}, {measured} gave {}/s, the best: {begins}", HumanBytes(best.bytes_per_second));
+    let why = format!("by {by}, {measured} gave {}/s, the best: {begins}", HumanBytes(best.bytes_per_second));
+    decisions.push(Decision::new("profile", why));
 }
 
 /// How large reads are, and how many are in flight.
@@ -187,7 +188,8 @@ fn why_not(measured: Size, used: Size, cpus: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{decide, tests};
+    use super::super::Signals;
+    use super::super::tests::{self, MMAP, PREAD, URING, decide};
     use super::*;
     use crate::units::ByteRange;
     use alloc::vec;
@@ -200,20 +202,22 @@ mod tests {
 
     fn signals(resident: f32, best: Vec<BestReads>) -> Signals {
         let profile = Some(Profile { device: "ext4 on 254:0".to_string(), best });
-        Signals { cpus: 4, profile, ..tests::signals(Some(resident), true) }
+        let mut signals = Signals { cpus: 4, ..tests::signals(Some(resident), true) };
+        signals.devices[0].signals.profile = profile;
+        signals
     }
 
     #[test]
     fn a_profile_sizes_the_reads_and_says_so() {
         let best = vec![reads(true, true, 4, 24, 3000), reads(false, true, 1, 16, 2900)];
         let strategy = decide(&signals(0.0, best.clone()), None);
-        assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, true]));
+        assert_eq!((strategy.backend, strategy.direct.clone()), (URING, vec![true, true]));
         assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (4 * MIB, 4, 6));
         let words = "; by the profile of ext4 on 254:0, reads of 4.0 MiB, 24 in flight gave 2.9 GiB/s, the best: this load begins with the same";
         assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
-        let strategy = decide(&signals(0.0, best), Some(Backend::Pread));
+        let strategy = decide(&signals(0.0, best), Some(PREAD));
         assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (MIB, 16, 1), "the threads' own");
-        let many = decide(&signals(0.0, vec![reads(false, true, 1, 128, 3000)]), Some(Backend::Pread));
+        let many = decide(&signals(0.0, vec![reads(false, true, 1, 128, 3000)]), Some(PREAD));
         assert_eq!(many.workers, MAX_THREADS);
         assert!(many.reason.ends_with("begins with reads of 1.0 MiB, 32 in flight, as each takes a thread"));
     }
@@ -225,7 +229,7 @@ mod tests {
         assert_eq!(expected(&cold), Some(3000 * MIB));
         assert_eq!(expected(&Signals { consumer: Consumer::Stream, ..cold.clone() }), None);
         assert_eq!(expected(&Signals { verified: true, ..cold.clone() }), None);
-        assert_eq!(decide(&cold, Some(Backend::Uring)).profiled_direct_rate, None, "these reads and no others");
+        assert_eq!(decide(&cold, Some(URING)).profiled_direct_rate, None, "these reads and no others");
         // One file of two partly cached: a little, as the header's reading leaves it, and half.
         for (mib, pace) in [(64, true), (512, false)] {
             let mut partly = cold.clone();
@@ -253,23 +257,27 @@ mod tests {
     fn a_device_that_reads_clearly_faster_through_the_page_cache_is_read_so() {
         let best = |buffered| vec![reads(true, true, 4, 8, 1000), reads(false, false, 2, 4, buffered)];
         let strategy = decide(&signals(0.0, best(2000)), None);
-        assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+        assert_eq!((strategy.backend, strategy.direct.clone()), (PREAD, vec![false, false]));
         assert_eq!((strategy.chunk_bytes, strategy.workers), (2 * MIB, 8), "two threads a processor at least");
         let words = "reads faster through the page cache (1.9 GiB/s, past it 1000.0 MiB/s), so the reads are buffered";
         assert!(strategy.reason.contains(words), "{}", strategy.reason);
         assert_eq!(decide(&signals(0.0, best(1200)), None).direct, vec![true, true], "not clearly faster");
-        let asked = decide(&signals(0.0, best(2000)), Some(Backend::Uring));
-        assert_eq!((asked.backend, asked.direct), (Backend::Uring, vec![true, true]));
+        let asked = decide(&signals(0.0, best(2000)), Some(URING));
+        assert_eq!((asked.backend, asked.direct), (URING, vec![true, true]));
     }
 
     #[test]
     fn cached_files_little_bytes_and_mappings_are_not_the_devices_business() {
         let best = vec![reads(true, true, 16, 64, 1000), reads(false, false, 16, 64, 3000)];
-        let without = |signals: &Signals| Signals { profile: None, ..signals.clone() };
+        let without = |signals: &Signals| {
+            let mut signals = signals.clone();
+            signals.devices[0].signals.profile = None;
+            signals
+        };
         let cached = signals(1.0, best.clone());
         assert_eq!(decide(&cached, None), decide(&without(&cached), None));
         let cold = signals(0.0, best.clone());
-        assert_eq!(decide(&cold, Some(Backend::Mmap)), decide(&without(&cold), Some(Backend::Mmap)));
+        assert_eq!(decide(&cold, Some(MMAP)), decide(&without(&cold), Some(MMAP)));
         let little = Signals { selected_bytes: 1000, ..signals(0.0, vec![best[0]]) };
         assert_eq!(decide(&little, None), decide(&without(&little), None));
         let unmeasured = signals(0.0, vec![]);

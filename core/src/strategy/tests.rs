@@ -1,22 +1,68 @@
 use super::*;
+use crate::storage::LatencyClass;
+use alloc::format;
+use alloc::string::ToString;
 use alloc::vec;
+use core::ops::Deref;
+
+pub(super) const URING: Backend = Backend::new("uring", ReadStyle::Queue, "");
+pub(super) const PREAD: Backend = Backend::new("pread", ReadStyle::Blocking, "");
+pub(super) const MMAP: Backend = Backend::new("mmap", ReadStyle::Mapped, "");
+const TOKIO: Backend = Backend::new("tokio", ReadStyle::Tasks, "");
+
+/// A strategy of one route.
+#[derive(Debug, PartialEq)]
+pub(super) struct Decided {
+    pub(super) direct: Vec<bool>,
+    pub(super) reason: String,
+    huge_pages: bool,
+    route: Route,
+}
+
+impl Deref for Decided {
+    type Target = Route;
+
+    fn deref(&self) -> &Route {
+        &self.route
+    }
+}
+
+/// Decides for files on one device, with the caller's choice.
+pub(super) fn decide(signals: &Signals, requested: Option<Backend>) -> Decided {
+    let mut signals = signals.clone();
+    signals.devices[0].requested = requested;
+    let strategy = super::decide(&signals);
+    assert_eq!(strategy.routes.len(), 1);
+    let (direct, reason) = (strategy.direct.clone(), strategy.reason());
+    Decided { direct, reason, huge_pages: strategy.huge_pages, route: strategy.routes[0].clone() }
+}
+
+pub(super) fn device() -> Device {
+    let signals = DeviceSignals { file_system: "ext4".to_string(), ..DeviceSignals::default() };
+    Device { signals, backends: vec![URING, MMAP, TOKIO, PREAD], requested: None }
+}
 
 /// Two files of 1 GiB, all of them selected.
 pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
-    let file = FileSignals { bytes: 1 << 30, resident, cached: vec![], direct, aligned: true, selected_bytes: 1 << 30 };
+    let file = FileSignals {
+        bytes: 1 << 30,
+        resident,
+        cached: vec![],
+        direct,
+        aligned: true,
+        selected_bytes: 1 << 30,
+        device: 0,
+    };
     Signals {
         files: vec![file.clone(), file],
         selected_bytes: 2 << 30,
         consumer: Consumer::Whole,
         verified: false,
-        file_system: "ext4".to_string(),
-        network: false,
-        uring_refused: None,
+        devices: vec![device()],
         direct_refused: None,
         populate_page_cache: false,
         memory: u64::MAX,
         cpus: 2,
-        profile: None,
     }
 }
 
@@ -24,7 +70,7 @@ pub(super) fn signals(resident: Option<f32>, direct: bool) -> Signals {
 fn what_is_gathered_has_fewer_reads_in_flight() {
     let bounds = |workers, depth, max_in_flight, gathers| {
         let strategy = decide(&signals(Some(0.0), true), None);
-        Strategy { workers, depth, max_in_flight, ..strategy }.in_flight(gathers)
+        Route { workers, depth, max_in_flight, ..strategy.route }.in_flight(gathers)
     };
     assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
     assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
@@ -35,24 +81,25 @@ fn what_is_gathered_has_fewer_reads_in_flight() {
 #[test]
 fn cold_files_go_direct_through_the_ring() {
     let strategy = decide(&signals(Some(0.0), true), None);
-    assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, true]));
+    assert_eq!((strategy.backend, strategy.direct.clone()), (URING, vec![true, true]));
     assert!(strategy.reason.contains("not in the page cache"), "{}", strategy.reason);
 }
 
 #[test]
 fn a_refused_ring_means_threads_and_says_so() {
-    let refused = Signals { uring_refused: Some("EPERM".to_string()), ..signals(Some(0.0), true) };
+    let mut refused = signals(Some(0.0), true);
+    refused.devices[0].signals.refused = vec![(URING, "EPERM".to_string())];
     let strategy = decide(&refused, None);
-    assert_eq!(strategy.backend, Backend::Pread);
+    assert_eq!(strategy.backend, PREAD);
     assert!(strategy.reason.contains("EPERM"), "{}", strategy.reason);
-    assert_eq!(decide(&refused, Some(Backend::Uring)).backend, Backend::Uring, "the caller's choice stands");
+    assert_eq!(decide(&refused, Some(URING)).backend, URING, "the caller's choice stands");
 }
 
 #[test]
 fn cached_files_and_files_without_direct_reads_are_copied_by_threads() {
     for signals in [signals(Some(1.0), true), signals(Some(0.0), false)] {
         let strategy = decide(&signals, None);
-        assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+        assert_eq!((strategy.backend, strategy.direct.clone()), (PREAD, vec![false, false]));
     }
 }
 
@@ -61,7 +108,7 @@ fn little_is_read_on_the_calling_thread() {
     let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
     let strategy = decide(&little, None);
     assert_eq!((strategy.workers, strategy.direct), (0, vec![false, false]));
-    assert_eq!(decide(&little, Some(Backend::Uring)).direct, [true, true], "what was asked for is done");
+    assert_eq!(decide(&little, Some(URING)).direct, [true, true], "what was asked for is done");
     let streamed = Signals { consumer: Consumer::Stream, ..little };
     assert_eq!(decide(&streamed, None).workers, 1, "the caller consumes meanwhile");
 }
@@ -71,7 +118,7 @@ fn what_is_partly_cached_is_read_both_ways() {
     let mut signals = signals(Some(0.95), true);
     signals.files[0].cached = vec![ByteRange::new(0, 1 << 29).expect("forwards")];
     let strategy = decide(&signals, None);
-    assert_eq!((strategy.backend, strategy.direct), (Backend::Uring, vec![true, false]), "the other's part is unknown");
+    assert_eq!((strategy.backend, strategy.direct.clone()), (URING, vec![true, false]), "the other's part is unknown");
     signals.files[1].cached = signals.files[0].cached.clone();
     let reason = decide(&signals, None).reason;
     assert!(reason.contains("2 of 2 files are partly in the page cache"), "{reason}");
@@ -106,14 +153,43 @@ fn one_file_is_spoken_of_as_one() {
 
 #[test]
 fn backends_are_shown_by_their_names() {
-    let shown = Backend::ALL.map(|backend| format!("{backend:>6}"));
+    let shown = [URING, PREAD, MMAP, TOKIO].map(|backend| format!("{backend:>6}"));
     assert_eq!(shown, [" uring", " pread", "  mmap", " tokio"]);
+    assert_eq!(format!("{URING:?}"), "uring");
+}
+
+#[test]
+fn files_on_different_devices_have_routes_of_their_own() {
+    let mut signals = signals(Some(0.0), true);
+    let mut slow = device();
+    slow.signals = DeviceSignals { file_system: "NFS".to_string(), latency: LatencyClass::Network, ..slow.signals };
+    slow.backends = vec![PREAD];
+    signals.devices.push(slow);
+    signals.files.push(FileSignals { device: 1, direct: false, ..signals.files[0].clone() });
+    let strategy = super::decide(&signals);
+    assert_eq!(strategy.route_of, [0, 0, 1]);
+    assert_eq!(strategy.direct, [true, true, false]);
+    let [disk, server] = &strategy.routes[..] else { panic!("two routes") };
+    assert_eq!((disk.backend, disk.chunk_bytes, disk.workers), (URING, 2 << 20, 2));
+    assert_eq!((server.backend, server.chunk_bytes, server.workers), (PREAD, 4 << 20, 16));
+    assert_eq!(strategy.route(FileId(2)), server);
+    let reason = strategy.reason();
+    assert!(reason.contains("a ring keeps direct reads") && reason.contains("NFS takes no direct reads"), "{reason}");
+}
+
+#[test]
+fn bytes_in_memory_are_copied_and_no_page_cache_is_spoken_of() {
+    let mut signals = Signals { memory: 0, ..signals(Some(1.0), false) };
+    signals.devices[0].signals.latency = LatencyClass::Memory;
+    let decided = decide(&signals, None);
+    assert_eq!((decided.backend, decided.dont_cache), (PREAD, false));
+    assert!(decided.reason.ends_with("the bytes are in memory and are copied from there"), "{}", decided.reason);
 }
 
 #[test]
 fn what_is_asked_for_is_taken_and_said() {
-    let strategy = decide(&signals(Some(0.0), true), Some(Backend::Mmap));
-    assert_eq!(strategy.backend, Backend::Mmap);
+    let strategy = decide(&signals(Some(0.0), true), Some(MMAP));
+    assert_eq!(strategy.backend, MMAP);
     assert_eq!(strategy.reason, "mmap was asked for; the files are mapped; views of them share the page cache");
 }
 
@@ -123,7 +199,7 @@ fn little_is_less_than_what_threads_are_worth() {
         decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, requested_backend).workers
     };
     assert_eq!([workers((4 << 20) - 1, None), workers(4 << 20, None)], [0, 2]);
-    assert_eq!(workers(1000, Some(Backend::Pread)), 2, "who asks for threads gets them");
+    assert_eq!(workers(1000, Some(PREAD)), 2, "who asks for threads gets them");
 }
 
 #[test]
@@ -134,9 +210,12 @@ fn reads_are_as_large_and_as_many_as_each_way_of_reading_needs() {
     };
     let [cold, cached] = [0.0, 1.0].map(|share| Signals { cpus: 3, ..signals(Some(share), true) });
     assert_eq!(sizes(&cold, None), (2 << 20, 4, 3), "a ring a processor");
-    assert_eq!(sizes(&cold, Some(Backend::Pread)), (2 << 20, 1, 6), "two threads a processor, as they wait");
+    assert_eq!(sizes(&cold, Some(PREAD)), (2 << 20, 1, 6), "two threads a processor, as they wait");
     assert_eq!(sizes(&cached, None), (2 << 20, 1, 3), "a thread a processor, as they copy");
-    assert_eq!(sizes(&Signals { network: true, ..cached.clone() }, None), (4 << 20, 1, 16), "many that wait for long");
+    let mut network = cached.clone();
+    network.devices[0].signals.latency = LatencyClass::Network;
+    assert_eq!(sizes(&network, None), (4 << 20, 1, 16), "many that wait for long");
+    assert_eq!(sizes(&cold, Some(TOKIO)), (2 << 20, 6, 1), "one hands out all");
     assert_eq!(sizes(&Signals { selected_bytes: 1, ..cached.clone() }, None), (4 << 20, 1, 0), "the caller's thread");
     assert_eq!(sizes(&Signals { cpus: 100, ..cached.clone() }, None).2, 8);
     assert_eq!(sizes(&Signals { cpus: 0, ..cached }, None).2, 1);
@@ -201,7 +280,7 @@ fn tensors_that_must_be_shifted_are_not_said_to_go_past_the_cache() {
     let mut signals = signals(Some(0.0), true);
     signals.files.iter_mut().for_each(|file| file.aligned = false);
     let strategy = decide(&signals, None);
-    assert_eq!((strategy.backend, strategy.direct), (Backend::Pread, vec![false, false]));
+    assert_eq!((strategy.backend, strategy.direct.clone()), (PREAD, vec![false, false]));
     assert!(strategy.reason.contains("offsets that their dtypes do not allow"), "{}", strategy.reason);
 }
 
@@ -219,7 +298,7 @@ fn memory_that_takes_no_direct_reads_is_said_to_be_the_cause() {
     signals.files.iter_mut().for_each(|file| file.direct = false);
     signals.direct_refused = Some("the memory is crooked".to_string());
     let strategy = decide(&signals, None);
-    assert_eq!(strategy.backend, Backend::Pread);
+    assert_eq!(strategy.backend, PREAD);
     assert!(strategy.reason.contains("the memory is crooked, so the reads are buffered"), "{}", strategy.reason);
 }
 
@@ -247,16 +326,16 @@ fn what_the_page_cache_cannot_hold_is_not_left_there() {
     assert!(!dont_cache(0, Consumer::Whole, 1.0, false), "what is there stays there");
     let little = Signals { selected_bytes: 1000, memory: 0, ..signals(Some(0.0), false) };
     assert!(!decide(&little, None).dont_cache);
-    assert!(!decide(&Signals { memory: 0, ..signals(Some(0.0), false) }, Some(Backend::Mmap)).dont_cache);
+    assert!(!decide(&Signals { memory: 0, ..signals(Some(0.0), false) }, Some(MMAP)).dont_cache);
 }
 
 #[test]
 fn files_that_are_to_stay_cached_are_read_through_the_cache() {
     let kept = Signals { populate_page_cache: true, memory: 0, ..signals(Some(0.0), true) };
     let strategy = decide(&kept, None);
-    assert_eq!((strategy.backend, strategy.direct, strategy.dont_cache), (Backend::Pread, vec![false, false], false));
+    assert_eq!((strategy.backend, strategy.direct.clone(), strategy.dont_cache), (PREAD, vec![false, false], false));
     assert!(strategy.reason.ends_with("the files are to stay in the page cache, so the reads are buffered"));
-    assert_eq!(decide(&kept, Some(Backend::Uring)).direct, [false, false]);
+    assert_eq!(decide(&kept, Some(URING)).direct, [false, false]);
 }
 
 #[test]
@@ -265,5 +344,5 @@ fn huge_pages_are_for_what_is_copied_and_not_tiny() {
         decide(&Signals { selected_bytes, ..signals(Some(0.0), true) }, requested_backend).huge_pages
     };
     assert_eq!([huge(HUGE_PAGES_FROM - 1, None), huge(HUGE_PAGES_FROM, None)], [false, true]);
-    assert!(!huge(1 << 30, Some(Backend::Mmap)));
+    assert!(!huge(1 << 30, Some(MMAP)));
 }

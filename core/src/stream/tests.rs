@@ -1,7 +1,9 @@
-//! Streams whose memory is only a number: which buffer is whole when, what it holds, and what a sink has.
+//! Streams whose memory is only a number: which buffer is whole when, and what it holds.
+
+mod pump;
 
 use super::*;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{SAFETENSORS, safetensors::Header};
 use crate::plan::{Access, Buffers, Order, Plan, PlanOptions, Planner};
 use crate::units::{ChunkId, ExtentId};
 use crate::{Catalog, CatalogBuilder, Selection};
@@ -11,7 +13,6 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::task::{Context, Poll, Waker};
 use proptest::prelude::*;
 
 const KIB: usize = 1 << 10;
@@ -25,8 +26,8 @@ fn plan(sizes: &[usize]) -> (Arc<Catalog>, Arc<Plan>) {
     };
     let json = format!("{{{}}}", sizes.iter().enumerate().map(entry).collect::<Vec<String>>().join(","));
     let len = (8 + json.len() + at) as u64;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
     let catalog = builder.finish().expect("unique names");
     let access = Access::Stream(Buffers { buffer_bytes: 64 << 10, limit: 1 << 20, split: false, order: Order::File });
     let options = PlanOptions { access, chunk_bytes: 64 << 10, ..PlanOptions::default() };
@@ -81,129 +82,4 @@ fn a_whole_buffer_knows_what_it_holds() {
     assert_eq!(format!("{last:?}"), "Staged { extent: ExtentId(2), .. }", "and not what is in its memory");
     assert!(Arc::ptr_eq(last.catalog(), &catalog) && Arc::ptr_eq(last.plan(), &plan));
     assert_eq!((last.extent(), *last.buffer(), last.into_buffer()), (ExtentId(2), 7, 7));
-}
-
-type Given = Option<Result<FilledBuffer<u32>, &'static str>>;
-
-/// Gives what it is told to, and is not asked for more.
-struct Script(vec::IntoIter<Poll<Given>>);
-
-impl FilledBufferStream<u32> for Script {
-    type Error = &'static str;
-
-    fn poll_filled(&mut self, _: &mut Context<'_>) -> Poll<Given> {
-        self.0.next().expect("nothing is asked for after the end")
-    }
-}
-
-/// So many buffers, numbered from 0, and then `end`.
-fn script(buffers: u32, end: Poll<Option<&'static str>>) -> Script {
-    let (catalog, plan) = plan(&[100]);
-    let filled = |buffer| FilledBuffer::new(Arc::clone(&catalog), Arc::clone(&plan), ExtentId(0), buffer);
-    let buffers = (0..buffers).map(|buffer| Poll::Ready(Some(Ok(filled(buffer)))));
-    Script(buffers.chain([end.map(|end| end.map(Err))]).collect::<Vec<_>>().into_iter())
-}
-
-/// Holds buffers until it is told how each ends.
-struct Upload {
-    depth: usize,
-    held: Vec<u32>,
-    ends: BTreeMap<u32, Result<(), &'static str>>,
-    refuses: Option<u32>,
-}
-
-fn upload(depth: usize) -> Upload {
-    Upload { depth, held: Vec::new(), ends: BTreeMap::new(), refuses: None }
-}
-
-impl Sink<u32> for Upload {
-    type Error = &'static str;
-
-    fn depth(&self) -> usize {
-        self.depth
-    }
-
-    fn submit(&mut self, chunk: FilledBuffer<u32>) -> Result<Ticket, &'static str> {
-        let buffer = chunk.into_buffer();
-        if self.refuses == Some(buffer) {
-            return Err("refused");
-        }
-        self.held.push(buffer);
-        Ok(Ticket(u64::from(buffer)))
-    }
-
-    fn poll(&mut self, ticket: Ticket, _: &mut Context<'_>) -> Poll<Result<u32, &'static str>> {
-        let at =
-            self.held.iter().position(|&buffer| u64::from(buffer) == ticket.0).expect("it is polled until it ends");
-        match self.ends.remove(&self.held[at]) {
-            None => Poll::Pending,
-            Some(end) => {
-                let buffer = self.held.remove(at);
-                Poll::Ready(end.map(|()| buffer))
-            }
-        }
-    }
-}
-
-type Poured = Poll<Result<(), SinkPumpError<&'static str, &'static str>>>;
-
-fn poll(pump: &mut SinkPump<&'static str, &'static str>, source: &mut Script, sink: &mut Upload) -> Poured {
-    pump.poll(source, sink, &mut Context::from_waker(Waker::noop()))
-}
-
-#[test]
-fn a_sink_has_as_many_buffers_as_it_takes() {
-    for (depth, expected) in [(0, 1), (1, 1), (2, 2), (9, 3)] {
-        let (mut pump, mut source, mut sink) = (SinkPump::new(), script(3, Poll::Ready(None)), upload(depth));
-        for next in 0..3 {
-            assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
-            assert_eq!(sink.held, (next..3).take(expected).collect::<Vec<u32>>());
-            sink.ends.insert(next, Ok(()));
-        }
-        assert_eq!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Ok(())));
-    }
-}
-
-#[test]
-fn what_is_not_whole_yet_is_waited_for() {
-    let (mut pump, mut source, mut sink) = (SinkPump::new(), script(0, Poll::Pending), upload(1));
-    assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
-    let mut source = script(1, Poll::Ready(None));
-    assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
-    sink.ends.insert(0, Ok(()));
-    assert_eq!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Ok(())));
-}
-
-#[test]
-fn the_first_failure_is_told_once_every_buffer_is_back() {
-    let (mut pump, mut source, mut sink) = (SinkPump::new(), script(2, Poll::Ready(Some("read"))), upload(9));
-    assert!(poll(&mut pump, &mut source, &mut sink).is_pending(), "the sink has two buffers");
-    sink.ends.insert(1, Err("upload"));
-    assert!(poll(&mut pump, &mut source, &mut sink).is_pending(), "the sink has one buffer");
-    sink.ends.insert(0, Ok(()));
-    assert_eq!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Err(SinkPumpError::Stream("read"))));
-}
-
-#[test]
-fn a_sink_that_fails_is_given_no_more() {
-    // With a buffer that it had.
-    let (mut pump, mut source, mut sink) = (SinkPump::new(), script(9, Poll::Ready(None)), upload(2));
-    assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
-    sink.ends.insert(0, Err("upload"));
-    assert!(poll(&mut pump, &mut source, &mut sink).is_pending());
-    assert_eq!(sink.held, [1]);
-    sink.ends.insert(1, Err("too late"));
-    assert_eq!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Err(SinkPumpError::Sink("upload"))));
-    // Or already when it is given one.
-    let (mut pump, mut source) = (SinkPump::new(), script(9, Poll::Ready(None)));
-    let mut sink = Upload { refuses: Some(0), ..upload(2) };
-    assert_eq!(poll(&mut pump, &mut source, &mut sink), Poll::Ready(Err(SinkPumpError::Sink("refused"))));
-}
-
-#[test]
-fn a_failure_says_whose_it_is() {
-    let of_the_stream: SinkPumpError<&str, &str> = SinkPumpError::Stream("no such file");
-    let of_the_sink: SinkPumpError<&str, &str> = SinkPumpError::Sink("no device");
-    assert_eq!(of_the_stream.to_string(), "no such file");
-    assert_eq!(of_the_sink.to_string(), "the sink failed: no device");
 }

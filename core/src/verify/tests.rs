@@ -1,6 +1,6 @@
 use super::*;
 use crate::catalog::CatalogBuilder;
-use crate::format::{Format, safetensors::Header};
+use crate::format::{SAFETENSORS, safetensors::Header};
 use crate::manifest::ManifestTensor;
 use crate::plan::{Access, Buffers, DirectLimits, Order, PlanOptions, Planner};
 use crate::selection::Selection;
@@ -18,7 +18,7 @@ struct Files {
 
 /// Files of U8 tensors of these sizes, whose data begins at `8 + header + shift`.
 fn files(sizes: &[Vec<usize>], shift: usize) -> Files {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     let mut all = Vec::new();
     for (file, sizes) in sizes.iter().enumerate() {
         let (mut json, mut at) = (String::from("{"), 0);
@@ -34,7 +34,7 @@ fn files(sizes: &[Vec<usize>], shift: usize) -> Files {
         bytes.extend_from_slice(json.as_bytes());
         bytes.extend((0..at as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8));
         let header = Header::parse(json.as_bytes(), bytes.len() as u64).expect("valid");
-        builder.add_safetensors(&format!("file {file}"), bytes.len() as u64, &header).expect("adds");
+        header.add_to(&mut builder, &format!("file {file}"), bytes.len() as u64).expect("adds");
         all.push(bytes);
     }
     Files { catalog: Arc::new(builder.finish().expect("unique")), bytes: all }

@@ -8,14 +8,15 @@ mod verify_report;
 
 pub use verify_report::{Mismatch, VerifyReport};
 
+use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
-use crate::loader::Loader;
+use crate::loader::{Input, Loader};
 use crate::stream::TensorStream;
 use floodtide_core::checksum::Checksum;
 use floodtide_core::manifest::{MAX_BYTES, Manifest, ManifestError, ManifestFile, ManifestTensor, Sha256};
 use floodtide_core::{Catalog, ContentHashes, Error as CoreError};
-use floodtide_linux::OpenFile;
 use floodtide_linux::probe;
+use floodtide_linux::storage::names;
 use hashers::Hashers;
 use std::fs::File;
 use std::io::Read;
@@ -60,17 +61,17 @@ enum Use {
 
 impl Use {
     /// Refuses what it could not be told of, before anything is hashed.
-    fn check_names(self, files: &[OpenFile]) -> Result<(), Error> {
-        let unlistable = |file: &OpenFile| {
-            let name = file.path().file_name().unwrap_or_default();
-            match name.to_str() {
+    fn check_names(self, files: &OpenFiles) -> Result<(), Error> {
+        let unlistable = |name: &str| {
+            let path = names::decode(name);
+            match path.file_name().unwrap_or_default().to_str() {
                 None if self != Self::Comparison => Some("is not UTF-8"),
                 Some(name) if self == Self::Manifest && name.contains('\\') => Some("has a backslash in it"),
                 _ => None,
             }
         };
-        match files.iter().find_map(|file| Some((file, unlistable(file)?))) {
-            Some((file, why)) => Err(Error::UnlistableName { path: file.path().to_owned(), why }),
+        match files.iter().find_map(|file| Some((file.name(), unlistable(file.name())?))) {
+            Some((name, why)) => Err(Error::UnlistableName { path: names::decode(name), why }),
             None => Ok(()),
         }
     }
@@ -80,7 +81,7 @@ impl Sums {
     fn of(loader: &Loader, path: &Path, purpose: Use) -> Result<Self, Error> {
         let started = Instant::now();
         let loader = loader.passing(LIMIT, 1, PART)?;
-        let (catalog, checkpoint) = loader.open_whole_files(path)?;
+        let (catalog, checkpoint) = loader.open_whole_files(&Input::Path(path))?;
         purpose.check_names(&checkpoint.files)?;
         let with_tensors = purpose != Use::Files;
         let (whole_files, warnings) = (Arc::clone(&checkpoint.catalog), checkpoint.warnings.clone());
@@ -145,11 +146,19 @@ fn file_name(path: &str) -> String {
 
 impl Loader {
     /// Computes the manifest of a checkpoint: the BLAKE3 of every tensor and the SHA-256 of every file, the index's too, in one pass. Files
-    /// are read and hashed side by side, in memory of [`memory_limit`](Self::memory_limit), by default 256 MiB. A single file is as fast as
+    /// are read and hashed side by side, in memory of [`memory_limit`](crate::StreamOptions::memory_limit), by default 256 MiB. A single file is as fast as
     /// one thread's SHA-256, about 2 GB/s where the processor has instructions for it.
     ///
     /// # Errors
     /// As [`load`](Self::load); and [`Error::UnlistableName`] where a file's name cannot stand in a manifest: it is not UTF-8, or has a backslash.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let manifest = Loader::new().manifest("/models/qwen3")?;
+    /// std::fs::write("/models/qwen3.manifest.json", manifest.to_string())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn manifest(&self, path: impl AsRef<Path>) -> Result<Manifest, Error> {
         let path = path.as_ref();
         let sums = Sums::of(self, path, Use::Manifest)?;
@@ -174,6 +183,17 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load); not for what differs, which is in the [`VerifyReport`].
+    ///
+    /// ```no_run
+    /// use floodtide::{Loader, read_manifest};
+    ///
+    /// let manifest = read_manifest("/models/qwen3.manifest.json")?;
+    /// let verdict = Loader::new().compare_with("/models/qwen3", &manifest)?;
+    /// for difference in &verdict.differences {
+    ///     println!("{difference}");
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<VerifyReport, Error> {
         Ok(VerifyReport::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
     }

@@ -1,10 +1,12 @@
 //! The model's other files: its configuration and tokenizer, copied along.
 
-use crate::discover::check_symlink;
 use crate::error::Error;
+use floodtide_core::Quoted;
 use floodtide_core::convert::{Layout, is_companion};
-use floodtide_linux::OpenFile;
-use floodtide_linux::Shown;
+use floodtide_core::storage::{Storage, StorageError, StorageFile};
+use floodtide_linux::storage::names;
+use floodtide_linux::{LocalFile, LocalStorage};
+use floodtide_memory::ChunkBuffer;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Files to copy, and why some are not copied.
 #[derive(Debug, Default)]
 pub(super) struct Companions {
-    files: Vec<(OsString, OpenFile)>,
+    files: Vec<(OsString, LocalFile)>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -35,15 +37,15 @@ impl Companions {
             match open(folder, &path) {
                 Ok(Some(file)) => found.files.push((name, file)),
                 Ok(None) => {}
-                Err(Error::ShardOutside { shard, target }) => found.warnings.push(format!(
+                Err(StorageError::LinkOutside { name, target }) => found.warnings.push(format!(
                     "{} is not copied: it is a link out of its folder, to {}; if you trust it, copy it into the output yourself",
-                    Shown(&shard),
-                    Shown(&target)
+                    Quoted(&name),
+                    Quoted(&target)
                 )),
-                Err(Error::NotAFile { path, found: what }) => found.warnings.push(format!(
+                Err(StorageError::NotAFile { name, found: what }) => found.warnings.push(format!(
                     "{} is not copied: it is {what} in place of a file of the model; put the file there and convert again, or copy it into \
                      the output yourself",
-                    Shown(&path)
+                    Quoted(&name)
                 )),
                 Err(error) => found.warnings.push(format!("a file of the model is not copied: {error}")),
             }
@@ -53,7 +55,7 @@ impl Companions {
 
     /// Their names and lengths.
     pub(super) fn files(&self) -> impl ExactSizeIterator<Item = (String, u64)> {
-        self.files.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.byte_len()))
+        self.files.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.len()))
     }
 
     /// Their paths.
@@ -80,10 +82,8 @@ fn is_written(layout: &Layout, name: &str) -> bool {
     layout.files().iter().any(|file| file.name == name)
 }
 
-fn open(folder: &Path, path: &Path) -> Result<Option<OpenFile>, Error> {
-    let io = |source| Error::Io { path: path.to_owned(), action: "examine the file", source };
-    if fs::symlink_metadata(path).map_err(io)?.is_symlink() {
-        check_symlink(folder, path)?;
-    }
-    Ok(OpenFile::open_unless_folder(path)?)
+fn open(folder: &Path, path: &Path) -> Result<Option<LocalFile>, StorageError> {
+    let local: &dyn Storage<ChunkBuffer> = &LocalStorage::new();
+    local.check_link(&names::encode(folder), &names::encode(path))?;
+    LocalFile::open_unless_folder(path)
 }

@@ -1,7 +1,7 @@
 //! Why a conversion's output cannot be made.
 
-use floodtide_core::HumanBytes;
-use floodtide_linux::Shown;
+use crate::error::Shown;
+use floodtide_core::{ErrorKind, HumanBytes};
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -11,7 +11,7 @@ use thiserror::Error;
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum OutputError {
     /// There is something already.
-    #[error("{}: there is something of that name already; name another folder, or replace it (--force)", Shown(path))]
+    #[error("{}: there is something of that name already; name another folder, or replace it", Shown(path))]
     Exists { path: PathBuf },
     /// The source would be replaced.
     #[error("{}: the checkpoint that is to be converted lies there; name another folder for the output", Shown(path))]
@@ -24,7 +24,7 @@ pub enum OutputError {
     NoParent { path: PathBuf },
     /// What is there is not replaced, whatever was said.
     #[error(
-        "{}: this is {found}, which --force does not replace, so that nothing is lost that is no checkpoint; remove it yourself, or \
+        "{}: this is {found}, which is never replaced, so that nothing is lost that is no checkpoint; remove it yourself, or \
          name another folder",
         Shown(path)
     )]
@@ -37,7 +37,7 @@ pub enum OutputError {
     NoExchange { path: PathBuf },
     /// The disk is too small.
     #[error(
-        "{}: the output takes {} ({needed} bytes), but only {} ({available} bytes) are free there; free space, select fewer tensors (--select), or name a \
+        "{}: the output takes {} ({needed} bytes), but only {} ({available} bytes) are free there; free space, select fewer tensors, or name a \
          folder on another disk",
         Shown(path), HumanBytes(*needed), HumanBytes(*available)
     )]
@@ -45,8 +45,17 @@ pub enum OutputError {
 }
 
 impl OutputError {
-    /// Whether the request is at fault rather than the system.
-    pub(crate) fn is_bad_request(&self) -> bool {
-        !matches!(self, Self::NoRoom { .. } | Self::NoExchange { .. })
+    /// Returns the class of this error.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoRoom { .. } => ErrorKind::Io,
+            Self::NoExchange { .. } => ErrorKind::Unsupported,
+            Self::Exists { .. }
+            | Self::IsSource { .. }
+            | Self::NoName { .. }
+            | Self::NoParent { .. }
+            | Self::NotReplaceable { .. } => ErrorKind::InvalidRequest,
+        }
     }
 }

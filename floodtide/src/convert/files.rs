@@ -3,6 +3,8 @@
 use super::pace::Pace;
 use crate::error::Error;
 use floodtide_core::convert::{Layout, OutputFile};
+use floodtide_core::storage::StorageError;
+use floodtide_linux::storage::names;
 use floodtide_memory::sync::Mutex;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -68,10 +70,9 @@ impl<'a> Files<'a> {
             let named = fs::symlink_metadata(self.path(file)).map(identity).ok();
             // Whoever cleans up may have taken it for litter.
             if named.is_none() || named != opened.metadata().map(identity).ok() {
-                return Err(Error::Changed {
-                    path: self.path(file),
-                    what: "it was removed or replaced by another program",
-                });
+                let name = names::encode(&self.path(file));
+                let what = "it was removed or replaced by another program";
+                return Err(StorageError::Changed { name, what }.into());
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ mod room;
 mod writers;
 
 pub use error::OutputError;
-pub use floodtide_core::convert::{ConvertError, Rename, RenameError, Split, Target};
+pub use floodtide_core::convert::{ConvertError, Rename, RenameError, Split, WriteError};
 pub use writers::Written;
 
 use crate::error::Error;
@@ -25,9 +25,10 @@ use crate::stream::TensorStream;
 use crate::tensors::Report;
 use companions::Companions;
 use files::Files;
-use floodtide_core::convert::{Layout, Options};
-use floodtide_core::stream::SinkPumpError;
-use floodtide_core::{Error as CoreError, Escaped, Format, Order};
+use floodtide_core::convert::{Layout, Options, Writer};
+use floodtide_core::format::find;
+use floodtide_core::stream::PumpError;
+use floodtide_core::{Error as CoreError, Escaped, FormatId, MetadataValue, Order};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use folder::Folder;
 use output_path::OutputPath;
@@ -44,10 +45,12 @@ use writers::{Work, Writers};
 /// few MiB), the backend, a trace.
 ///
 /// ```no_run
-/// use floodtide::Loader;
-/// use floodtide::convert::{Converter, Rename, Target};
+/// use floodtide::convert::{Converter, Rename};
+/// use floodtide::format::SERVERLESSLLM;
+/// use floodtide::{Loader, StreamOptions};
 ///
-/// let converted = Converter::new(Loader::new().memory_limit(256 << 20), Target::ServerlessLlm)
+/// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(256 << 20));
+/// let converted = Converter::new(loader, SERVERLESSLLM)
 ///     .rename(Rename::new("model.*", "*")?)
 ///     .convert("model", "model-sllm")?;
 /// println!("{} tensors in {:?}", converted.tensors, converted.elapsed);
@@ -56,7 +59,9 @@ use writers::{Work, Writers};
 #[derive(Debug, Clone)]
 pub struct Converter {
     loader: Loader,
-    options: Options,
+    format: FormatId,
+    split: Split,
+    renames: Vec<Rename>,
     force: bool,
     on_progress: Option<Callback>,
     cancelled: Arc<AtomicBool>,
@@ -76,9 +81,9 @@ impl fmt::Debug for Callback {
 #[non_exhaustive]
 pub struct Converted {
     /// The source's format.
-    pub from: Format,
+    pub from: FormatId,
     /// The output's.
-    pub to: Target,
+    pub to: FormatId,
     /// The output's files with their lengths, without the copied ones.
     pub files: Vec<(String, u64)>,
     /// The model's other files that were copied, with their lengths.
@@ -98,10 +103,12 @@ pub struct Converted {
 impl Converter {
     /// A converter to that format, of what that loader selects.
     #[must_use]
-    pub fn new(loader: Loader, target: Target) -> Self {
+    pub fn new(loader: Loader, format: FormatId) -> Self {
         Self {
             loader,
-            options: Options { target, split: Split::Usual, renames: Vec::new() },
+            format,
+            split: Split::Usual,
+            renames: Vec::new(),
             force: false,
             on_progress: None,
             cancelled: Arc::default(),
@@ -111,14 +118,14 @@ impl Converter {
     /// How many files there are, or how large they are.
     #[must_use]
     pub fn split(mut self, split: Split) -> Self {
-        self.options.split = split;
+        self.split = split;
         self
     }
 
     /// Gives tensors other names; of several rules that match one, the first counts.
     #[must_use]
     pub fn rename(mut self, rule: Rename) -> Self {
-        self.options.renames.push(rule);
+        self.renames.push(rule);
         self
     }
 
@@ -158,7 +165,9 @@ impl Converter {
         let source = stream.input()?;
         let catalog = Arc::clone(&source.catalog);
         let selected = self.loader.selection_choice().resolve(&catalog)?;
-        let layout = Layout::new(&catalog, &selected, source.metadata, &self.options).map_err(CoreError::from)?;
+        let options = Options { writer: self.writer()?, split: self.split, renames: self.renames.clone() };
+        let metadata = metadata_of_a_copy(catalog.format(), source.metadata);
+        let layout = Layout::new(&catalog, &selected, &metadata, &options).map_err(CoreError::from)?;
         let companions = Companions::find(folder_of(&source.paths), &layout)?;
         let sources: Vec<PathBuf> =
             source.paths.iter().cloned().chain(companions.paths()).chain([from.to_owned()]).collect();
@@ -177,7 +186,7 @@ impl Converter {
         warnings.extend(read.warnings.iter().chain(layout.notes()).chain(&companions.warnings).cloned());
         Ok(Converted {
             from: catalog.format(),
-            to: self.options.target,
+            to: self.format,
             files: layout.files().iter().map(|file| (file.name.clone(), file.bytes)).collect(),
             copied: companions.files().collect(),
             tensors: layout.tensors(),
@@ -188,9 +197,15 @@ impl Converter {
         })
     }
 
+    /// Returns what writes the format.
+    fn writer(&self) -> Result<&'static dyn Writer, CoreError> {
+        let writer = find(self.format).and_then(|format| format.writer());
+        writer.ok_or_else(|| ConvertError::NotWritable { target: self.format }.into())
+    }
+
     /// The loader as a conversion needs it.
     fn loader(&self) -> Loader {
-        let loader = self.loader.clone().order(Order::Completion);
+        let loader = self.loader.clone().ordered(Order::Completion);
         // What is read is not safe yet, so it is not told; but a stream that tells progress looks up now and then.
         if self.on_progress.is_some() { loader.on_progress(|_| {}) } else { loader }
     }
@@ -225,7 +240,7 @@ impl Converter {
                 ),
             })?;
             stream.send_to(&mut writers).map_err(|error| match error {
-                SinkPumpError::Stream(error) | SinkPumpError::Sink(error) => error,
+                PumpError::Stream(error) | PumpError::Sink(error) => error,
             })
         })?;
         work.report();
@@ -234,6 +249,12 @@ impl Converter {
         }
         Ok(read)
     }
+}
+
+/// Returns the metadata of a source of that format that are true of a copy in another layout.
+fn metadata_of_a_copy(source: FormatId, metadata: &[(String, MetadataValue)]) -> Vec<(String, MetadataValue)> {
+    let is_of_layout = |key: &str| find(source).is_some_and(|format| format.is_layout_key(key));
+    metadata.iter().filter(|(key, _)| !is_of_layout(key)).cloned().collect()
 }
 
 /// Removes what was replaced; says so if it cannot be.

@@ -2,6 +2,7 @@
 
 use super::error::OutputError;
 use crate::error::Error;
+use floodtide_core::format::{Claim, FORMATS, Format};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -125,7 +126,8 @@ fn not_replaceable(path: &Path, there: &fs::Metadata) -> io::Result<Option<&'sta
 
 fn is_of_a_checkpoint(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name == "tensor_index.json" || name.ends_with(".safetensors") || name.ends_with(".gguf")
+    let is_claimed = |format: &&dyn Format| matches!(format.claim(&name), Some(Claim::File | Claim::Index { .. }));
+    FORMATS.iter().any(is_claimed)
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ mod tests {
         let output = OutputPath::check(&parent.path().join("out"), &[], false).expect("free");
         assert!(check(&output, [1].into_iter()).is_ok());
         let message = check(&output, [1 << 60].into_iter()).expect_err("an exabyte").to_string();
-        for word in ["1.0 EiB", "are free there", "--select"] {
+        for word in ["1.0 EiB", "are free there", "select fewer"] {
             assert!(message.contains(word), "\"{word}\" is not in {message}");
         }
     }

@@ -4,11 +4,11 @@ use super::files::Files;
 use crate::error::Error;
 use crate::runtime::TICK;
 use floodtide_core::convert::Layout;
-use floodtide_core::stream::{FilledBuffer, Sink, Ticket};
+use floodtide_core::stream::{FilledBuffer, Sink};
 use floodtide_memory::pool::PoolBuffer;
 use floodtide_memory::sync::Mutex;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,22 +21,21 @@ use std::time::Instant;
 /// Threads that write: one is copying while another waits for the disk.
 const THREADS: usize = 2;
 
-type Job = (Ticket, FilledBuffer<PoolBuffer>);
-type Ends = BTreeMap<Ticket, Result<PoolBuffer, Error>>;
-
-/// What the threads and the stream's consumer share.
+/// Buffers that the threads are done with, and who waits for them.
 #[derive(Debug, Default)]
-struct WriterState {
-    /// Buffers whose bytes are written, or not.
-    ended: Mutex<(Ends, Option<Waker>)>,
+struct Completed {
+    buffers: VecDeque<Result<PoolBuffer, Error>>,
+    waker: Option<Waker>,
 }
 
 /// The threads, as what takes a stream in.
 pub(super) struct Writers<'s> {
-    jobs: Sender<Job>,
-    threads: usize,
-    state: Arc<WriterState>,
-    next: u64,
+    jobs: Sender<FilledBuffer<PoolBuffer>>,
+    /// How many buffers they have at a time.
+    depth: usize,
+    /// How many buffers have been taken and not given back.
+    held: usize,
+    completed: Arc<Mutex<Completed>>,
     work: Work<'s>,
     told: Instant,
 }
@@ -81,51 +80,68 @@ impl<'s> Writers<'s> {
     pub(super) fn start<'e>(scope: &'s Scope<'s, 'e>, work: Work<'s>) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        let state = Arc::new(WriterState::default());
+        let completed = Arc::new(Mutex::new(Completed::default()));
         let mut threads = 0;
         for _ in 0..THREADS {
-            let (queue, state) = (Arc::clone(&queue), Arc::clone(&state));
+            let (queue, completed) = (Arc::clone(&queue), Arc::clone(&completed));
             let thread = Builder::new().name("floodtide-write".to_owned());
-            match thread.spawn_scoped(scope, move || run(&queue, &state, work)) {
+            match thread.spawn_scoped(scope, move || run(&queue, &completed, work)) {
                 Ok(_) => threads += 1,
                 Err(error) if threads == 0 => return Err(error),
                 // One does, too.
                 Err(_) => break,
             }
         }
-        Ok(Self { jobs, threads, state, next: 0, work, told: Instant::now() })
+        // One more buffer, so that a thread that is done finds the next.
+        Ok(Self { jobs, depth: threads + 1, held: 0, completed, work, told: Instant::now() })
     }
 }
 
 impl Sink<PoolBuffer> for Writers<'_> {
     type Error = Error;
 
-    fn depth(&self) -> usize {
-        // One more, so that a thread that is done finds the next.
-        self.threads + 1
-    }
-
-    fn submit(&mut self, chunk: FilledBuffer<PoolBuffer>) -> Result<Ticket, Error> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.work.cancelled.load(Ordering::Relaxed) {
-            return Err(floodtide_core::Error::Cancelled.into());
+            return Poll::Ready(Err(floodtide_core::Error::Cancelled.into()));
         }
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        // The threads wait for jobs as long as this is there.
-        self.jobs.send((ticket, chunk)).map_err(|_| contract("nobody writes"))?;
-        Ok(ticket)
+        if self.held < self.depth {
+            return Poll::Ready(Ok(()));
+        }
+        self.completed.lock().waker = Some(context.waker().clone());
+        Poll::Pending
     }
 
-    fn poll(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<PoolBuffer, Error>> {
+    fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), Error> {
+        // The threads wait for jobs as long as this is there.
+        self.jobs.send(buffer).map_err(|_| contract("nobody writes"))?;
+        self.held += 1;
+        Ok(())
+    }
+
+    fn poll_completed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<PoolBuffer, Error>>> {
         if self.told.elapsed() >= TICK {
             self.told = Instant::now();
             self.work.report();
         }
-        let (ends, waker) = &mut *self.state.ended.lock();
-        if let Some(end) = ends.remove(&ticket) {
-            return Poll::Ready(end);
+        if self.held == 0 {
+            return Poll::Ready(None);
         }
-        *waker = Some(context.waker().clone());
+        let mut completed = self.completed.lock();
+        if let Some(end) = completed.buffers.pop_front() {
+            self.held -= 1;
+            return Poll::Ready(Some(end));
+        }
+        completed.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Everything is written. Syncing the files is up to the conversion.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut completed = self.completed.lock();
+        if completed.buffers.len() == self.held {
+            return Poll::Ready(Ok(()));
+        }
+        completed.waker = Some(context.waker().clone());
         Poll::Pending
     }
 }
@@ -135,17 +151,17 @@ fn contract(what: &'static str) -> Error {
 }
 
 /// Writes one buffer after another, until there are no more.
-fn run(queue: &Mutex<Receiver<Job>>, state: &WriterState, work: Work<'_>) {
+fn run(queue: &Mutex<Receiver<FilledBuffer<PoolBuffer>>>, completed: &Mutex<Completed>, work: Work<'_>) {
     loop {
         let job = queue.lock().recv();
-        let Ok((ticket, filled)) = job else { return };
-        // A ticket that never ended would be waited for for ever.
+        let Ok(filled) = job else { return };
+        // A buffer that never came back would be waited for for ever.
         let written = catch_unwind(AssertUnwindSafe(|| write(&filled, work)));
         let end = written.unwrap_or_else(|_| Err(contract("a thread that writes panicked")));
         let waker = {
-            let (ends, waker) = &mut *state.ended.lock();
-            ends.insert(ticket, end.map(|()| filled.into_buffer()));
-            waker.take()
+            let mut completed = completed.lock();
+            completed.buffers.push_back(end.map(|()| filled.into_buffer()));
+            completed.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();

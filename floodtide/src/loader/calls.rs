@@ -1,42 +1,77 @@
 //! The calls of a loader: load, open, stream, inspect, plan; and those that an async program awaits.
 
-use super::{Inspected, Loader, Planned};
+use super::{Input, Inspected, Loader, Planned};
 use crate::discover::discover;
 use crate::error::Error;
+#[cfg(feature = "tokio")]
+use crate::load::Canceller;
 use crate::load::{Load, run_here};
-use crate::open::{self, OpenCheckpoint};
+use crate::open::{self, OpenedHeaders};
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::TensorStream;
 use crate::tensors::Tensors;
 use floodtide_core::Access;
-use floodtide_core::strategy::Backend;
-use floodtide_linux::probe;
-use std::path::Path;
+use floodtide_linux::backend::MMAP;
+use floodtide_memory::memory_limit;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-#[cfg(feature = "tokio")]
-use std::time::{Duration, Instant};
 
 impl Loader {
-    /// Loads a checkpoint: afterwards every selected byte is resident. With [`Backend::Mmap`] the tensors are views of the
+    /// Loads a checkpoint: afterwards every selected byte is in memory. With a backend that maps files the tensors are views of the
     /// page cache, else they are owned.
     ///
-    /// `path` is a file, an index, a folder of shards, or a Hugging Face cache snapshot. All shards load together.
+    /// `path` is a file, an index, a folder of shards, a Hugging Face cache snapshot, or the URI of one of these. All shards load
+    /// together.
     ///
     /// # Errors
     /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
     /// cannot be read. Nothing partial is ever returned.
+    ///
+    /// ```no_run
+    /// use floodtide::{Backend, ErrorKind, Loader};
+    ///
+    /// match Loader::new().backend(Backend::Uring).load("/models/qwen3") {
+    ///     Ok(tensors) => println!("{} tensors", tensors.len()),
+    ///     Err(error) if error.kind() == ErrorKind::NotFound => println!("download it first: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let task = self.prepare(path.as_ref(), self.access(true), true)?;
-        if task.planned.strategy.workers == 0 { run_here(task) } else { Load::start(task).wait() }
+        self.load_input(&Input::Path(path.as_ref()))
+    }
+
+    /// Loads files as one checkpoint. They are of one format, and may lie in different folders, on different devices and in different
+    /// storages.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); when there is no file, or two of them have a tensor of the same name.
+    pub fn load_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<Tensors, Error> {
+        self.load_input(&Input::Files(&owned(paths)))
+    }
+
+    fn load_input(&self, input: &Input<'_>) -> Result<Tensors, Error> {
+        let task = self.prepare(input, self.access(true), true)?;
+        if task.planned.strategy.runs_inline() { run_here(task) } else { Load::start(task).wait() }
     }
 
     /// Starts a load and returns at once, after the headers are read; dropping what it returns cancels it.
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let load = Loader::new().start("/models/qwen3")?;
+    /// println!("{} bytes to load", load.progress().bytes_total);
+    /// let tensors = load.wait()?;
+    /// # let _ = tensors;
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn start(&self, path: impl AsRef<Path>) -> Result<Load, Error> {
-        Ok(Load::start(self.prepare(path.as_ref(), self.access(true), false)?))
+        Ok(Load::start(self.prepare(&Input::Path(path.as_ref()), self.access(true), false)?))
     }
 
     /// Maps a checkpoint and returns at once: tensors come into memory as they are touched. Only those that would not be
@@ -48,17 +83,36 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn map(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let mapped = Self { backend: Some(Backend::Mmap), ..self.clone() };
-        run_here(mapped.prepare(path.as_ref(), Access::Map { resident: false }, true)?)
+        let mapped = Self { backend: Some(MMAP), ..self.clone() };
+        run_here(mapped.prepare(&Input::Path(path.as_ref()), Access::Map { resident: false }, true)?)
     }
 
-    /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](Self::memory_limit) however large
+    /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](crate::StreamOptions::memory_limit) however large
     /// the checkpoint is. The headers are read now, the tensors from the first call on.
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers go; [`Error::StreamLimit`] when the limit is less than a stream needs.
+    ///
+    /// ```no_run
+    /// use floodtide::{Loader, StreamOptions};
+    ///
+    /// // In parts, so that the limit may be smaller than a tensor.
+    /// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(64 << 20));
+    /// let mut bytes = 0;
+    /// loader.stream("/models/qwen3")?.for_each_chunk(|_, _, part| bytes += part.len())?;
+    /// println!("{bytes} bytes");
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn stream(&self, path: impl AsRef<Path>) -> Result<TensorStream, Error> {
-        TensorStream::open(self, path.as_ref())
+        TensorStream::open(self, &Input::Path(path.as_ref()))
+    }
+
+    /// Streams files as one checkpoint, as [`load_files`](Self::load_files) loads them.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream) and [`load_files`](Self::load_files).
+    pub fn stream_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<TensorStream, Error> {
+        TensorStream::open(self, &Input::Files(&owned(paths)))
     }
 
     /// Streams a checkpoint as an async `Stream` of any executor; must be called from within a tokio runtime, on whose blocking
@@ -66,81 +120,127 @@ impl Loader {
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    /// use std::future::poll_fn;
+    /// use std::pin::Pin;
+    ///
+    /// # async fn names() -> Result<(), floodtide::Error> {
+    /// let mut stream = Loader::new().stream_async("/models/qwen3").await?;
+    /// while let Some(tensor) = poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut stream), context)).await {
+    ///     println!("{}", tensor?.name());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     pub async fn stream_async(&self, path: impl AsRef<Path> + Send) -> Result<AsyncTensorStream, Error> {
         let (loader, path) = (self.clone(), path.as_ref().to_owned());
         Ok(AsyncTensorStream::new(blocking(move || loader.stream(path)).await?))
     }
 
-    /// Loads a checkpoint from within a tokio runtime, without blocking it. Unless another backend was asked for, the reads
-    /// run on the runtime's blocking threads. Dropping the future cancels the load.
+    /// Loads a checkpoint from within a tokio runtime, without blocking it: the reads run on threads of their own. Dropping the future
+    /// cancels the load.
     ///
     /// # Errors
     /// As [`load`](Self::load).
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    /// use std::time::Duration;
+    ///
+    /// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    /// // A load that takes too long is cancelled with its future.
+    /// let loader = Loader::new();
+    /// let load = loader.load_async("/models/qwen3");
+    /// let tensors = tokio::time::timeout(Duration::from_secs(60), load).await??;
+    /// println!("{} tensors", tensors.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     pub async fn load_async(&self, path: impl AsRef<Path> + Send) -> Result<Tensors, Error> {
-        use crate::load::conclude;
-        use crate::runtime::TICK;
-        let loader = Self { backend: Some(self.backend.unwrap_or(Backend::Tokio)), ..self.clone() };
-        let path = path.as_ref().to_owned();
-        if loader.backend == Some(Backend::Tokio) {
-            let prepare = move || loader.prepare(&path, Access::Copy, false);
-            let task = Arc::new(blocking(prepare).await?);
-            let mut last = Instant::now();
-            let tick = || {
-                if last.elapsed() >= TICK {
-                    last = Instant::now();
-                    task.report_progress();
-                }
-            };
-            let trace = task.read_trace(crate::trace::Reads::Tasks);
-            crate::runtime::tokio::drive(&task, task.files(), task.depth(), trace, tick).await;
-            return blocking(move || conclude(task)).await;
-        }
-        let mut load = Some(blocking(move || loader.start(path)).await?);
-        let mut last = Instant::now();
-        while let Some(load) = load.as_ref().filter(|load| !load.is_finished()) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            if last.elapsed() >= TICK {
-                last = Instant::now();
-                load.report_progress();
-            }
-        }
-        match load.take() {
-            Some(load) => blocking(move || load.wait()).await,
-            None => Err(floodtide_core::Error::Cancelled.into()),
-        }
+        let (loader, path) = (self.clone(), path.as_ref().to_owned());
+        let load = blocking(move || loader.start(path)).await?;
+        let mut cancelled = CancelOnDrop(load.canceller());
+        let loaded = blocking(move || load.wait()).await;
+        cancelled.0 = None;
+        loaded
     }
 
     /// Reads the headers only.
     ///
     /// # Errors
     /// When the checkpoint cannot be found or breaks a rule of its format.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let inspected = Loader::new().inspect("/models/qwen3")?;
+    /// for tensor in inspected.catalog.tensors() {
+    ///     println!("{} {} {:?}", tensor.name, tensor.dtype, tensor.shape);
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn inspect(&self, path: impl AsRef<Path>) -> Result<Inspected, Error> {
-        let OpenCheckpoint { catalog, metadata, warnings, .. } = open::open(discover(path.as_ref())?, None)?;
+        let opened = self.open_headers(&Input::Path(path.as_ref()), None)?;
+        let OpenedHeaders { catalog, metadata, warnings, .. } = opened;
         Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
     }
 
-    /// Reads the headers as [`inspect`](Self::inspect) does, but where files are broken, tells of each of them.
+    /// Reads the headers as [`inspect`](Self::inspect) does, but where files are broken, reports each of them.
     ///
     /// # Errors
     /// All that is wrong, at least one thing.
     pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
         let path = path.as_ref();
         self.inspect(path).map_err(|first| {
-            let broken = discover(path).map(|discovered| open::broken_files(&discovered)).unwrap_or_default();
+            let found = self.storages.resolve(path).and_then(|(storage, name)| {
+                let files = discover(&**storage, &name, None)?;
+                Ok(open::broken_files(&**storage, &files))
+            });
             // What is wrong between files is seen only where each for itself is well.
-            if broken.is_empty() { vec![first] } else { broken }
+            match found {
+                Ok(broken) if !broken.is_empty() => broken,
+                _ => vec![first],
+            }
         })
     }
 
-    /// Decides everything that [`load`](Self::load) would do, from the headers and what the system tells.
+    /// Decides everything that [`load`](Self::load) would do, from the headers and what the system reports.
     ///
     /// # Errors
     /// As [`load`](Self::load), as far as the headers and the plan go.
+    ///
+    /// ```no_run
+    /// use floodtide::Loader;
+    ///
+    /// let planned = Loader::new().plan("/models/qwen3")?;
+    /// println!("{} reads by {}", planned.plan.chunks().len(), planned.strategy.backend);
+    /// println!("{} of {} bytes", planned.plan.arena_bytes(), planned.memory.available);
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
-        let (planned, ..) = self.decide(path.as_ref(), self.access(true), false)?;
-        Ok(Planned { memory: probe::memory_limit(), ..planned })
+        let (planned, ..) = self.decide(&Input::Path(path.as_ref()), self.access(true), false)?;
+        Ok(Planned { memory: memory_limit(), ..planned })
+    }
+}
+
+fn owned<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Vec<PathBuf> {
+    paths.into_iter().map(|path| path.as_ref().to_owned()).collect()
+}
+
+/// Cancels a load that another thread waits for, unless it has ended.
+#[cfg(feature = "tokio")]
+struct CancelOnDrop(Option<Canceller>);
+
+#[cfg(feature = "tokio")]
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(canceller) = &self.0 {
+            canceller.cancel();
+        }
     }
 }
 

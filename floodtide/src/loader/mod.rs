@@ -3,18 +3,23 @@
 mod calls;
 mod options;
 mod steps;
+#[cfg(feature = "unstable-testing")]
+mod testing;
 
 pub(crate) use steps::DecidedLoad;
 
 use crate::error::Error;
 use crate::runtime::{MakeFaults, ProgressCallback};
-use crate::stream::{self, StreamOptions};
+use crate::stream::{self, BufferMemory, StreamOptions};
 use crate::trace::Traces;
+use crate::uri::Storages;
 use floodtide_core::manifest::Manifest;
 use floodtide_core::strategy::{Backend, Signals, Strategy};
-use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Plan, Selection, Verification};
+use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, MetadataValue, Order, Plan, Selection, Verification};
 use floodtide_memory::ArenaCache;
+use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Loads checkpoints. Options first, then [`load`](Self::load), [`map`](Self::map), [`start`](Self::start) or
@@ -44,6 +49,25 @@ pub struct Loader {
     trace: Option<Traces>,
     faults: Option<MakeFaults>,
     arena_cache: Arc<ArenaCache>,
+    storages: Storages,
+}
+
+/// What is loaded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// What a path or URI leads to.
+    Path(&'a Path),
+    /// Files that are one checkpoint.
+    Files(&'a [PathBuf]),
+}
+
+impl fmt::Display for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Files(paths) => write!(f, "{} files", paths.len()),
+        }
+    }
 }
 
 /// What a checkpoint's headers say.
@@ -90,17 +114,23 @@ impl Loader {
     /// [`Error::StreamLimit`] when that is less than they need.
     pub(crate) fn passing(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
         let limit = match self.stream.memory {
-            Some(stream::BufferMemory::Limit(limit)) => limit,
+            Some(BufferMemory::Limit(limit)) => limit,
             _ => limit,
         };
         stream::check_limit(limit, streams)?;
         let limit = limit / streams;
         let mut loader = Self { selection: Selection::All, manifest: None, mlock: false, ..self.clone() };
-        loader.backend = self.backend.filter(|&backend| backend != Backend::Mmap);
+        loader.backend = self.backend.filter(|backend| !backend.is_mapped());
         loader.tensor_alignment = None;
-        let (memory, buffer_bytes) = (Some(stream::BufferMemory::Limit(limit)), Some(part.min(limit / 8)));
+        let (memory, buffer_bytes) = (Some(BufferMemory::Limit(limit)), Some(part.min(limit / 8)));
         loader.stream = StreamOptions { memory, buffer_bytes, ..StreamOptions::default() };
         Ok(loader)
+    }
+
+    /// Returns this loader with another order of its streams.
+    pub(crate) fn ordered(mut self, order: Order) -> Self {
+        self.stream.order = order;
+        self
     }
 
     pub(crate) fn backend_choice(&self) -> Option<Backend> {
@@ -119,7 +149,7 @@ impl Loader {
         self.mlock
     }
 
-    pub(crate) fn stream_options(&self) -> &StreamOptions {
+    pub(crate) fn stream_choice(&self) -> &StreamOptions {
         &self.stream
     }
 
@@ -138,6 +168,6 @@ impl Loader {
     }
 
     fn access(&self, resident: bool) -> Access {
-        if self.backend == Some(Backend::Mmap) { Access::Map { resident } } else { Access::Copy }
+        if self.backend.is_some_and(Backend::is_mapped) { Access::Map { resident } } else { Access::Copy }
     }
 }

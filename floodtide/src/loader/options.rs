@@ -1,25 +1,30 @@
 //! The options of a loader: each is set by one call, and the last one counts.
 
 use super::Loader;
-#[cfg(doc)]
-use crate::error::Error;
-use crate::runtime::{MakeFaults, ProgressCallback};
-use crate::stream;
+use crate::runtime::ProgressCallback;
+use crate::stream::StreamOptions;
 use crate::trace::{Trace, Traces};
 use floodtide_core::manifest::Manifest;
-use floodtide_core::middleware::Faults;
+use floodtide_core::storage::Storage;
 use floodtide_core::strategy::Backend;
-use floodtide_core::{Alignment, Order, Progress, Selection};
-use floodtide_memory::pool::Pool;
+use floodtide_core::{Alignment, Progress, Selection};
+use floodtide_memory::{ArenaCache, ChunkBuffer as LoadBuffer};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 impl Loader {
     /// Reads by this backend and no other; a load fails where it cannot be used.
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = Some(backend);
+        self
+    }
+
+    /// Reads URIs of `scheme` from `storage`: `Loader::new().storage("mem", storage).load("mem://model")`. Plain paths and `file://` URIs are
+    /// those of `file`, which is the local files unless it is replaced.
+    #[must_use]
+    pub fn storage(mut self, scheme: impl Into<String>, storage: impl Storage<LoadBuffer> + 'static) -> Self {
+        self.storages.insert(scheme.into(), Arc::new(storage));
         self
     }
 
@@ -53,79 +58,45 @@ impl Loader {
         self
     }
 
-    /// Lets a [stream](Self::stream) have so many bytes: its buffers, those that are being filled and those that the caller
-    /// holds together, never pass it. At least 1 MiB, and, where whole tensors are taken, enough for the longest. By default 1 GiB, or
-    /// what the longest takes, but half of the memory there is at most. Slices of other dimensions than the slowest take on top of that a
-    /// buffer for each read in flight; there are then 32 in flight, or one a thread, at most, whose buffers are together about as large as
-    /// the limit at most (64 KiB each, if that is more).
+    /// Sets the options of [streams](Self::stream), all of them at once.
     #[must_use]
-    pub fn memory_limit(mut self, bytes: u64) -> Self {
-        self.stream.memory = Some(stream::BufferMemory::Limit(bytes));
+    pub fn stream_options(mut self, options: StreamOptions) -> Self {
+        self.stream = options;
         self
     }
 
-    /// Streams through buffers of this pool, whose limit is then the stream's: for memory that is registered with a device, or to
-    /// share one limit. In place of [`memory_limit`](Self::memory_limit); the later of the two counts.
+    /// Limits the memory of earlier loads that is kept for the next one, in bytes; 0 keeps none.
     ///
-    /// Memory that is aligned to less than 4096 bytes may be less than direct reads need, which then go through the page cache.
-    /// Whether it is locked is up to the pool's provider, not to [`mlock`](Self::mlock). Streams that share a pool read ahead
-    /// into a share of it only; each should be consumed by a thread or task of its own.
+    /// When the last tensor of a load is dropped, its loader keeps the memory: fresh memory must be zeroed and mapped page by
+    /// page, which can take longer than the reads. By default memory is kept while at least as much stays available in the
+    /// system. Memory that was locked is never kept. [`clear_arena_cache`](Self::clear_arena_cache) releases it, and so does the drop of the loader
+    /// and its clones.
+    ///
+    /// A clone shares the memory that its original keeps. This call gives the loader an empty cache of its own, so that it
+    /// changes no other loader.
+    ///
+    /// ```
+    /// use floodtide::Loader;
+    ///
+    /// let loader = Loader::new();
+    /// let frugal = loader.clone().keep_memory(0); // `loader` still keeps memory
+    /// # let _ = frugal;
+    /// ```
     #[must_use]
-    pub fn stream_pool(mut self, pool: Pool) -> Self {
-        self.stream.memory = Some(stream::BufferMemory::Pool(pool));
+    pub fn arena_cache_limit(mut self, bytes: u64) -> Self {
+        self.arena_cache = Arc::new(ArenaCache::with_limit(bytes));
         self
     }
 
-    /// Lets tensors of a stream share buffers of so many bytes, at least 64 KiB; and cuts tensors into parts of that size where parts
-    /// are taken. By default an eighth of the memory limit, 64 MiB at most. Four staging buffers of 64 MiB are
-    /// `.memory_limit(256 << 20).stream_buffer(64 << 20)`.
-    #[must_use]
-    pub fn stream_buffer(mut self, bytes: u64) -> Self {
-        self.stream.buffer_bytes = Some(bytes);
-        self
-    }
-
-    /// Streams in this order; by default as the tensors land, which is fastest.
-    #[must_use]
-    pub fn order(mut self, order: Order) -> Self {
-        self.stream.order = order;
-        self
-    }
-
-    /// How long the consumer of a stream may hold all of its memory, without giving anything back, before it is told
-    /// ([`Error::StreamStalled`]); 60 seconds by default.
-    #[must_use]
-    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.stream.stall_timeout = Some(timeout);
-        self
-    }
-
-    /// Keeps up to so many bytes of memory of earlier loads, when nothing holds their tensors any more, for the next load of this loader
-    /// or of a clone of it: fresh memory must be zeroed and mapped page by page, which can take longer than the reads. 0 keeps
-    /// none. By default it keeps what it has while as much is left free beside it. Memory that was locked is not kept.
-    /// [`clear_arena_cache`](Self::clear_arena_cache) gives it back, and so does the drop of the last clone.
-    #[must_use]
-    pub fn arena_cache_limit(self, bytes: u64) -> Self {
-        self.arena_cache.set_limit(bytes);
-        self
-    }
-
-    /// The bytes of memory that are kept for the next load.
+    /// Returns the bytes of memory that are kept for the next load of this loader or of a clone that shares them.
     #[must_use]
     pub fn arena_cache_len(&self) -> u64 {
         self.arena_cache.byte_len()
     }
 
-    /// Gives the memory that is kept for the next load back to the system.
+    /// Releases the memory that is kept for the next load of this loader or of a clone that shares it.
     pub fn clear_arena_cache(&self) {
         self.arena_cache.clear();
-    }
-
-    /// Does without io_uring, as if the system refused it with this reason.
-    #[must_use]
-    pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {
-        self.uring_refused = Some(reason.into());
-        self
     }
 
     /// Tells `trace` what happens in each load and stream: its phases, and every read with its worker. A
@@ -151,6 +122,17 @@ impl Loader {
     ///
     /// A load costs a hash of each byte more, by the threads that read. [`map`](Self::map) then reads all of what is mapped before it
     /// returns; what becomes of the files later is not checked.
+    ///
+    /// ```no_run
+    /// use floodtide::{ErrorKind, Loader, read_manifest};
+    ///
+    /// let manifest = read_manifest("/models/qwen3.manifest.json")?;
+    /// let result = Loader::new().verify(manifest).load("/models/qwen3");
+    /// if result.is_err_and(|error| error.kind() == ErrorKind::ChecksumMismatch) {
+    ///     println!("this is not the model that was published");
+    /// }
+    /// # Ok::<(), floodtide::Error>(())
+    /// ```
     #[must_use]
     pub fn verify(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
         self.manifest = Some(manifest.into());
@@ -164,16 +146,15 @@ impl Loader {
         self
     }
 
-    /// Puts faults around the source of every worker, which makes its own. For tests: the simulator's faults then
-    /// strike real reads. Not for the backends mmap and tokio, which read otherwise.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
-        self.faults = Some(MakeFaults(Arc::new(move || Box::new(make()))));
-        self
-    }
-
     /// Calls back about 20 times a second from the thread that waits for the load, and once at its end.
+    ///
+    /// ```
+    /// use floodtide::Loader;
+    ///
+    /// let loader = Loader::new()
+    ///     .on_progress(|progress| println!("{} of {} bytes", progress.bytes_done, progress.bytes_total));
+    /// # let _ = loader;
+    /// ```
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(ProgressCallback(Arc::new(callback)));

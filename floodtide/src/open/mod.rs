@@ -1,135 +1,314 @@
-//! Opens the located files and reads their headers into a catalog: one file a format, which is told by what the files hold.
+//! Opens the files of a checkpoint and reads their headers into a catalog.
+//!
+//! The format's parser says which bytes it needs of which file; what is here reads them. Headers of many files are read and
+//! parsed by several threads, some files at a time, and joined in the order of the files.
 
-mod gguf;
-mod safetensors;
-mod serverlessllm;
+mod metadata;
 
-use crate::discover::{CheckpointFiles, Index};
+use crate::checkpoint_files::{LoadStorage, OpenFiles};
+use crate::discover::names::last_part;
+use crate::discover::{CheckpointFiles, FileBytes, Formats, Index, ProbedFile, open_file};
 use crate::error::Error;
-use floodtide_core::format::file_kind::FileKind;
-use floodtide_core::{Catalog, MetadataValue};
-use floodtide_linux::OpenFile;
-use floodtide_linux::{ProbedFile, SmallFile};
+use crate::small_file::SmallFile;
+use floodtide_core::format::{Claim, FORMATS, FileKind, FileStart, HeaderParser, HeaderState, Headers, find};
+use floodtide_core::storage::{FailureKind, StorageError, StorageFile};
+use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, MetadataValue};
+use floodtide_linux::probe;
 use floodtide_memory::ArenaCache;
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::path::PathBuf;
-use std::slice;
+use floodtide_memory::sync::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
-/// The files of a checkpoint and what is in them.
+/// From this number of files on, or of bytes of headers if all are as long as the first one's, threads read and parse them: a header
+/// is parsed at about 100 MB/s, and each file takes the time of an open and a read that wait for the storage.
+const PARALLEL_FILES: usize = 16;
+const PARALLEL_BYTES: usize = 512 << 10;
+const MAX_THREADS: usize = 16;
+
+/// The open files of a checkpoint and what is in them.
 #[derive(Debug)]
-pub(crate) struct OpenCheckpoint {
-    pub(crate) files: Vec<OpenFile>,
-    /// The only file's bytes, if that was wanted and is small.
+pub(crate) struct OpenedHeaders {
+    pub(crate) files: OpenFiles,
+    /// The only file's bytes, when it was to be read whole and is small.
     pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Catalog,
-    /// What [`merge_metadata`] makes of the index's metadata and the files'.
+    /// The metadata of the index and the files, each key once.
     pub(crate) metadata: Vec<(String, MetadataValue)>,
     pub(crate) warnings: Vec<String>,
+    /// The index and its storage.
+    index: Option<(Arc<LoadStorage>, String)>,
 }
 
-/// Opens the files and reads their headers. A single small file is read whole, into memory of `arena_cache`, if that is given.
+impl OpenedHeaders {
+    /// Adds the index, if there is one, to the files.
+    pub(crate) fn add_index_file(&mut self) -> Result<(), Error> {
+        if let Some((storage, name)) = &self.index {
+            let file = open_file(&**storage, name)?;
+            self.files.add(storage, [file]);
+        }
+        Ok(())
+    }
+}
+
+/// Opens the files and reads their headers. `small_files`: where memory comes from when a single small file is to be read whole.
+///
+/// # Errors
+/// When a file cannot be opened or breaks a rule of its format, or files disagree.
 pub(crate) fn open(
-    discovered: CheckpointFiles,
-    arena_cache: Option<&Arc<ArenaCache>>,
-) -> Result<OpenCheckpoint, Error> {
-    let CheckpointFiles { files, first, index } = discovered;
-    let arena_cache = arena_cache.filter(|_| files.len() == 1);
-    if let Some(Index::ServerlessLlm(path, json)) = index {
-        return serverlessllm::open(&files, &path, &json, arena_cache);
+    storage: &Arc<LoadStorage>,
+    found: CheckpointFiles,
+    small_files: Option<&Arc<ArenaCache>>,
+) -> Result<OpenedHeaders, Error> {
+    let CheckpointFiles { files, first, index } = found;
+    let index_name = index.as_ref().map(|index| (Arc::clone(storage), index.name.clone()));
+    let sources: Vec<Source<'_>> = files.iter().map(|name| Source { storage: &**storage, name }).collect();
+    let read = read_headers(FORMATS, &sources, first, index, small_files)?;
+    let mut files = OpenFiles::default();
+    files.add(storage, read.files);
+    Ok(OpenedHeaders { files, index: index_name, ..read.headers })
+}
+
+/// Opens files, which may be of several storages, as one checkpoint without an index.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_files(named: Vec<(&Arc<LoadStorage>, String)>) -> Result<OpenedHeaders, Error> {
+    let sources: Vec<Source<'_>> = named.iter().map(|(storage, name)| Source { storage: &***storage, name }).collect();
+    let read = read_headers(FORMATS, &sources, None, None, None)?;
+    let mut files = OpenFiles::default();
+    for ((storage, _), file) in named.iter().zip(read.files) {
+        files.add(storage, [file]);
     }
-    let first = match (first, &files[..]) {
-        (None, [first, ..]) => Some(ProbedFile::open(first, arena_cache)?),
-        (first, _) => first,
+    Ok(OpenedHeaders { files, ..read.headers })
+}
+
+/// Returns what is wrong with each of several files that are checkpoints by themselves, each looked at alone. Of formats whose
+/// files may be of no use without the others, nothing is reported.
+pub(crate) fn broken_files(storage: &LoadStorage, found: &CheckpointFiles) -> Vec<Error> {
+    let is_independent =
+        |parser: &dyn HeaderParser| find(parser.format()).is_some_and(|format| format.is_file_independent());
+    let broken = |name: &String| {
+        let first = match open_file(storage, name).and_then(|file| Ok(ProbedFile::read(file, None)?)) {
+            Ok(first) => first,
+            Err(error) => return Some(error),
+        };
+        let parser = parser_for(FORMATS, name, first.start()).ok()?;
+        if !is_independent(&*parser) {
+            return None;
+        }
+        read_headers(FORMATS, &[Source { storage, name }], Some(first), None, None).err()
     };
-    match index {
-        Some(Index::Shards(path, index)) => safetensors::open(&files, first, Some((&path, &index))),
-        _ => by_kind(&files, first),
-    }
-}
-
-/// Opens files without an index; what the first one is, all have to be.
-fn by_kind(paths: &[PathBuf], first: Option<ProbedFile>) -> Result<OpenCheckpoint, Error> {
-    let kind = first.as_ref().map_or(Ok(FileKind::Unknown), |first| first.file.kind())?;
-    // Of what is neither, the parser of the format that it is named as says best what is wrong.
-    let is_named_so = || paths.first().is_some_and(|path| path.extension() == Some(OsStr::new("gguf")));
-    match kind {
-        FileKind::Gguf => gguf::open(paths, first),
-        FileKind::Unknown if is_named_so() => gguf::open(paths, first),
-        _ => safetensors::open(paths, first, None),
-    }
-}
-
-/// How much of a file is read first, no more than `max`. A small file has a small header, and what is read along is copied for nothing.
-fn first_read(file_bytes: u64, max: u64) -> usize {
-    (file_bytes / 64).clamp(4096, max).min(file_bytes) as usize
-}
-
-/// What is wrong with each of several safetensors files, looked at for itself. Nothing is said of other formats, in which a file may be of
-/// no use without the others.
-pub(crate) fn broken_files(discovered: &CheckpointFiles) -> Vec<Error> {
-    if discovered.files.len() < 2 || matches!(discovered.index, Some(Index::ServerlessLlm(..))) {
+    if found.files.len() < 2 || found.index.as_ref().is_some_and(|index| !is_independent(&*index.parser)) {
         return Vec::new();
     }
-    let broken = |path: &PathBuf| {
-        let file = OpenFile::open(path).and_then(|file| Ok((file.kind()?, file)));
-        match file {
-            Ok((FileKind::Gguf, _)) => None,
-            Ok((_, file)) => safetensors::open(slice::from_ref(path), Some(ProbedFile::of(file, None)), None).err(),
-            Err(error) => Some(error.into()),
-        }
-    };
-    discovered.files.iter().filter_map(broken).collect()
+    found.files.iter().filter_map(broken).collect()
 }
 
-/// Each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the
-/// key. Within one file the last of several equal keys counts, as in the reference.
-///
-/// A header may hold millions of keys, so each is looked up only once.
-fn merge_metadata<'a>(
-    index: &'a [(String, String)],
-    files: impl Iterator<Item = (usize, &'a str, &'a MetadataValue)>,
-) -> Vec<(String, MetadataValue)> {
-    let mut merged: Vec<(String, MetadataValue)> =
-        index.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
-    // Where each key stands in `merged`, and the file that its value is of.
-    let mut known: HashMap<&str, (usize, Option<usize>)> =
-        index.iter().enumerate().map(|(at, (key, _))| (key.as_str(), (at, None))).collect();
-    for (file, key, value) in files {
-        let (at, from) = *known.entry(key).or_insert((merged.len(), Some(file)));
-        if at == merged.len() {
-            merged.push((key.to_owned(), value.clone()));
-        } else if from == Some(file) {
-            merged[at].1.clone_from(value);
+/// A file to open.
+struct Source<'a> {
+    storage: &'a LoadStorage,
+    name: &'a str,
+}
+
+/// Files and what their headers say; of the headers, `files` is empty.
+struct ReadFiles {
+    files: Vec<Arc<dyn StorageFile>>,
+    headers: OpenedHeaders,
+}
+
+/// Opens files and reads their headers. `first`: the first file, if it is open.
+fn read_headers(
+    formats: Formats<'_>,
+    sources: &[Source<'_>],
+    first: Option<ProbedFile>,
+    index: Option<Index>,
+    small_files: Option<&Arc<ArenaCache>>,
+) -> Result<ReadFiles, Error> {
+    let Some((source, others)) = sources.split_first() else {
+        return Err(CoreError::Contract { what: "a checkpoint without files was opened" }.into());
+    };
+    let index_name = index.as_ref().map(|index| index.name.clone());
+    let first = match first {
+        Some(first) => first,
+        None => {
+            let small_files = small_files.filter(|_| others.is_empty());
+            ProbedFile::read(source.open(index_name.as_deref())?, small_files)?
+        }
+    };
+    let parser = match index {
+        Some(Index { parser, .. }) => parser,
+        None => parser_for(formats, source.name, first.start())?,
+    };
+    let reader = Reader { parser: &*parser, index: index_name.as_deref() };
+    let mut parsed = ParsedFiles::new(&*parser);
+    let (small_file, header_len) = parsed.add_first(&reader, first)?;
+    if sources.len() >= PARALLEL_FILES || header_len.saturating_mul(sources.len()) >= PARALLEL_BYTES {
+        for more in side_by_side(&reader, others)? {
+            parsed.append(more)?;
+        }
+    } else {
+        parsed.add_all(&reader, others)?;
+    }
+    let ParsedFiles { files, catalog, .. } = parsed;
+    let Headers { catalog, index_metadata, warnings } = parser.finish(catalog)?;
+    let of_files = catalog.metadata().map(|(file, key, value)| (file.index(), key, value));
+    let metadata = metadata::merge(&index_metadata, of_files);
+    let headers = OpenedHeaders { files: OpenFiles::default(), small_file, catalog, metadata, warnings, index: None };
+    Ok(ReadFiles { files, headers })
+}
+
+/// Returns the parser for files without an index, all of which are taken for what the first one is. Of a file that no format
+/// claims by its content, the format that claims its name says best what is wrong; else the first of the registry.
+fn parser_for(formats: Formats<'_>, name: &str, start: &[u8]) -> Result<Box<dyn HeaderParser>, Error> {
+    let by_kind = match FileKind::sniff(formats, start) {
+        FileKind::Checkpoint(format) => format.parser(),
+        _ => None,
+    };
+    let by_name = || {
+        let format = formats.iter().find(|format| format.claim(last_part(name)) == Some(Claim::File))?;
+        format.parser()
+    };
+    let any = || formats.iter().find_map(|format| format.parser());
+    let parser = by_kind.or_else(by_name).or_else(any);
+    parser.ok_or_else(|| CoreError::Contract { what: "no format is registered that needs no index" }.into())
+}
+
+impl Source<'_> {
+    /// Opens the file. `index`: the index that lists it, for messages.
+    fn open(&self, index: Option<&str>) -> Result<Arc<dyn StorageFile>, Error> {
+        open_file(self.storage, self.name).map_err(|error| match (&error, index) {
+            (
+                Error::Storage(StorageError::Failed { kind: FailureKind::NotFound | FailureKind::InvalidName, .. }),
+                Some(index),
+            ) => Error::MissingShard { index: index.to_owned(), shard: last_part(self.name).to_owned() },
+            _ => error,
+        })
+    }
+}
+
+/// Reads the bytes that a parser asks for.
+struct Reader<'a> {
+    parser: &'a dyn HeaderParser,
+    /// The index that lists the files.
+    index: Option<&'a str>,
+}
+
+/// Files whose headers have been read.
+struct ParsedFiles {
+    files: Vec<Arc<dyn StorageFile>>,
+    catalog: CatalogBuilder,
+    /// One buffer for all headers: fresh memory for each would be faulted in each time.
+    buffer: Vec<u8>,
+}
+
+impl ParsedFiles {
+    fn new(parser: &dyn HeaderParser) -> Self {
+        Self { files: Vec::new(), catalog: CatalogBuilder::new(parser.format()), buffer: Vec::new() }
+    }
+
+    /// Parses a file of which something was read. Returns its bytes, if that was all of them, and the length of its header.
+    fn add_first(&mut self, reader: &Reader<'_>, first: ProbedFile) -> Result<(Option<SmallFile>, usize), Error> {
+        let ProbedFile { file, start } = first;
+        match start {
+            FileBytes::Start(start) => {
+                self.buffer = start;
+                self.add(reader, file)?;
+                Ok((None, self.buffer.len()))
+            }
+            FileBytes::Whole(whole) => {
+                let start = FileStart { name: file.name(), len: file.len(), bytes: whole.as_bytes() };
+                match reader.parser.parse(start, &mut self.catalog)? {
+                    HeaderState::Complete => self.files.push(file),
+                    HeaderState::Needs(_) => return Err(asks_for_too_much().into()),
+                }
+                Ok((Some(whole), 0))
+            }
         }
     }
-    merged
+
+    /// Opens files and parses their headers.
+    fn add_all(&mut self, reader: &Reader<'_>, sources: &[Source<'_>]) -> Result<(), Error> {
+        for source in sources {
+            let file = source.open(reader.index)?;
+            self.buffer.clear();
+            self.add(reader, file)?;
+        }
+        Ok(())
+    }
+
+    /// Parses the header of a file whose first bytes are in the buffer.
+    fn add(&mut self, reader: &Reader<'_>, file: Arc<dyn StorageFile>) -> Result<(), Error> {
+        let len = file.len();
+        let mut needed = reader.parser.first_read(len);
+        loop {
+            read_on(&*file, &mut self.buffer, needed.min(len) as usize)?;
+            let start = FileStart { name: file.name(), len, bytes: &self.buffer };
+            needed = match reader.parser.parse(start, &mut self.catalog)? {
+                HeaderState::Complete => break,
+                HeaderState::Needs(needed) => needed,
+            };
+            if needed <= self.buffer.len() as u64 || needed > len {
+                return Err(asks_for_too_much().into());
+            }
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    fn append(&mut self, more: Self) -> Result<(), Error> {
+        self.files.extend(more.files);
+        Ok(self.catalog.append(more.catalog)?)
+    }
+}
+
+fn asks_for_too_much() -> CoreError {
+    CoreError::Contract { what: "a parser asked for bytes that it has, or that the file does not have" }
+}
+
+/// Makes what was read of a file's start at least `len` bytes long, by reading on.
+fn read_on(file: &dyn StorageFile, read: &mut Vec<u8>, len: usize) -> Result<(), StorageError> {
+    let from = read.len();
+    if len <= from {
+        return Ok(());
+    }
+    // No more than that: a header may be long.
+    read.reserve_exact(len - from);
+    read.resize(len, 0);
+    file.read_at(from as u64, &mut read[from..])
+}
+
+/// Reads the headers of many files by several threads, some files at a time. What comes is in the order of the files, and an error is that of the
+/// first that is broken.
+fn side_by_side(reader: &Reader<'_>, sources: &[Source<'_>]) -> Result<Vec<ParsedFiles>, Error> {
+    // Two a processor, as each waits for its reads.
+    let threads = (2 * probe::cpus()).clamp(1, MAX_THREADS);
+    let blocks: Vec<&[Source<'_>]> = sources.chunks(sources.len().div_ceil(4 * threads).max(1)).collect();
+    let (next, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut done = Vec::new();
+        // Taken in order, so that whatever lies before a broken one has been taken when that is found.
+        while !broken.load(Ordering::Relaxed)
+            && let at = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(block) = blocks.get(at)
+        {
+            let mut headers = ParsedFiles::new(reader.parser);
+            let headers = headers.add_all(reader, block).map(|()| headers);
+            broken.fetch_or(headers.is_err(), Ordering::Relaxed);
+            done.push((at, headers));
+        }
+        done
+    };
+    let mut done = std::thread::scope(|scope| {
+        let helper = |_| std::thread::Builder::new().name("floodtide-open".to_owned()).spawn_scoped(scope, work).ok();
+        let helpers: Vec<_> = (1..threads.min(blocks.len())).map_while(helper).collect();
+        let mut done = work();
+        for helper in helpers {
+            done.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, headers)| headers).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::{Duration, Instant};
-
-    #[test]
-    fn the_last_of_a_file_and_the_first_of_the_files_counts() {
-        let index = [("a".to_owned(), "index".to_owned())];
-        let files = [(0, "b", "1"), (0, "a", "2"), (0, "b", "3"), (1, "c", "4"), (1, "b", "5"), (1, "c", "6")];
-        let files = files.map(|(file, key, value)| (file, key, MetadataValue::from(value)));
-        let merged = merge_metadata(&index, files.iter().map(|(file, key, value)| (*file, *key, value)));
-        let expected = [("a", "index"), ("b", "3"), ("c", "6")];
-        assert_eq!(merged, expected.map(|(key, value)| (key.to_owned(), value.into())));
-    }
-
-    #[test]
-    fn many_keys_take_little_time() {
-        let keys: Vec<String> = (0..200_000).map(|key| format!("key {key}")).collect();
-        let value = MetadataValue::from("value");
-        let start = Instant::now();
-        let merged = merge_metadata(&[], keys.iter().map(|key| (0, key.as_str(), &value)));
-        assert_eq!(merged.len(), keys.len());
-        // Every key against every other takes most of a minute.
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    }
-}
+mod tests;

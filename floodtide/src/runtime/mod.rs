@@ -1,37 +1,35 @@
-//! The workers of a load, and what they share: the engine, the files, the strategy, and a [`LoadBuffers`] of memory.
+//! A load under way: what its workers share, and the workers.
 //!
-//! Each worker couples the engine with a source of its own until nothing is left for it. A worker holds its part of the memory
-//! through the chunks it has in flight, so that a load that is dropped can leave its workers to themselves: they are told
-//! to stop, wait for what the kernel still has, and the last one to end frees the memory.
+//! A [`LoadTask`] has the engine, the files, the strategy and a [`BufferProvider`]. Each worker couples the engine with a source of
+//! its own until nothing is left for it; it serves one route, the files of one device. A worker holds its part of the memory
+//! through the chunks it has in flight, so that a load that is dropped can leave its workers to themselves: they are told to
+//! stop, wait for what the kernel still has, and the last one to end frees the memory.
+//!
+//! This file has the shared state; `workers` starts and runs workers, `tuning` carries out what is learned meanwhile, `report` says
+//! how it went.
 
-#[cfg(feature = "tokio")]
-pub(crate) mod tokio;
+mod report;
 mod tuning;
+mod workers;
 
+use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
-use crate::tensors::Report;
-use crate::trace::{Phase, Phases, ReadTrace, Reads};
-use floodtide_core::middleware::{Faults, Faulty, Traced};
-use floodtide_core::strategy::{Backend, Strategy};
+use crate::trace::{Phase, Phases};
+use floodtide_core::middleware::Faults;
+use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{
-    BufferProvider, Catalog, Engine, EngineHandle, Error as CoreError, Escaped, Event, FileId, Plan, Progress,
-    ReadSource, Readiness, Verification, Worker,
+    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error as CoreError, ExtentId, Plan, Progress, Readiness,
+    RouteId, Verification,
 };
-use floodtide_linux::OpenFile;
-use floodtide_linux::probe;
-use floodtide_linux::source::{PreadSource, UringSource};
-use floodtide_memory::sync::{AtomicBool, AtomicUsize, Ordering};
-use floodtide_memory::sync::{Condvar, Mutex};
-use floodtide_memory::{Landed, StableBuffer};
+use floodtide_memory::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
+use floodtide_memory::{ChunkBuffer, Landed};
 use std::fmt;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tuning::Tuning;
 
-/// How often whoever waits for a load looks up: to report its progress, or whether a worker has died.
+/// How often a thread that waits for a load looks up: to report its progress, or whether a worker has died.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// A caller's progress function.
@@ -69,7 +67,7 @@ pub(crate) struct PlannedLoad {
     pub(crate) strategy: Strategy,
     /// Whether the caller chose the backend, so that another is no answer.
     pub(crate) strict: bool,
-    pub(crate) files: Arc<[OpenFile]>,
+    pub(crate) files: OpenFiles,
     pub(crate) warnings: Vec<String>,
     /// What is checked as it lands, if anything is.
     pub(crate) verification: Option<Verification>,
@@ -78,196 +76,79 @@ pub(crate) struct PlannedLoad {
     pub(crate) phases: Phases,
 }
 
-/// Where the workers' memory comes from, and what becomes of what has landed.
-pub(crate) trait LoadBuffers:
-    BufferProvider<Buffer: StableBuffer + Landed> + fmt::Debug + Send + Sync + 'static
-{
-    /// Nothing more will land: the load has failed, or else every worker is gone. May come more than once.
-    fn over(&self, failed: bool) {
-        let _ = failed;
-    }
-}
-
-/// The workers' common state.
+/// What a load's workers share.
 #[derive(Debug)]
-pub(crate) struct LoadTask<S> {
+pub(crate) struct LoadTask<P> {
     pub(crate) planned: PlannedLoad,
-    pub(crate) buffers: S,
+    pub(crate) provider: P,
+    /// Itself, from which a worker that lands a chunk calls in more threads.
+    me: Weak<Self>,
     engine: Mutex<Engine>,
     changed: Condvar,
     /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
     waiting: AtomicUsize,
+    /// By route.
+    routes: Vec<RouteTask>,
+    /// The threads that nobody has joined.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Memory may have come back since the provider was last asked.
+    memory_available: AtomicBool,
+    active: Mutex<usize>,
+    idle: Condvar,
+    /// What was decided on the way.
+    decisions: Mutex<Vec<Decision>>,
+}
+
+/// What the workers of one route share.
+#[derive(Debug)]
+struct RouteTask {
     /// What is learned while it runs. Locked before the engine, never after.
     tuning: Mutex<Tuning>,
     /// Threads that were started, and that there should be, where each keeps one read in flight.
     started_threads: AtomicUsize,
     target_threads: AtomicUsize,
-    /// The threads that nobody has joined.
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Memory may have come back since the buffers was last asked.
-    memory_available: AtomicBool,
-    active: Mutex<usize>,
-    idle: Condvar,
-    notes: Mutex<Vec<String>>,
 }
 
-impl<S: LoadBuffers> EngineHandle for LoadTask<S> {
-    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
-        let mut engine = self.engine.lock();
-        let before = (engine.in_flight(), engine.admitted(), engine.max_in_flight_bytes());
-        let result = f(&mut engine);
-        let woken = engine.in_flight() < before.0
-            || engine.admitted() > before.1
-            || engine.max_in_flight_bytes() > before.2
-            || engine.is_exhausted();
-        if woken && self.waiting.load(Ordering::Relaxed) > 0 {
-            self.changed.notify_all();
-        }
-        let failed = engine.has_failed();
-        drop(engine);
-        if failed {
-            self.buffers.over(true);
-        }
-        result
-    }
-
-    fn wait_for_capacity(&self) {
-        let engine = self.engine.lock();
-        let stuck = |engine: &mut Engine| match engine.readiness() {
-            Readiness::Full => true,
-            Readiness::NeedsBuffer(_) => !self.memory_available.swap(false, Ordering::Relaxed),
-            Readiness::Ready | Readiness::Exhausted => false,
-        };
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let engine = self.changed.wait_timeout_while(engine, TICK, stuck);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        drop(engine);
-    }
-}
-
-impl<S: LoadBuffers> BufferProvider for LoadTask<S> {
-    type Buffer = S::Buffer;
-
-    fn reserve(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
-        self.buffers.reserve(extent)
-    }
-
-    fn buffer_for(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
-        self.buffers.buffer_for(chunk)
-    }
-
-    fn complete(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
-        let payload_len = self.planned.plan.chunks()[chunk.index()].payload_len;
-        if let Some(verification) = &self.planned.verification {
-            verification.chunk_landed(chunk, buffer.landed(payload_len))?;
-        }
-        self.buffers.complete(chunk, buffer)?;
-        self.tune(payload_len as u64);
-        Ok(())
-    }
-
-    fn completion_is_slow(&self) -> bool {
-        self.planned.verification.is_some()
-    }
-}
-
-fn as_reads(reads: usize) -> u32 {
-    u32::try_from(reads).unwrap_or(u32::MAX)
-}
-
-fn gathers(plan: &Plan) -> bool {
-    plan.chunks().iter().any(|chunk| chunk.gathered)
-}
-
-/// A worker's view of the task, from which it can call in more threads.
-struct WorkerHandle<'a, S>(&'a Arc<LoadTask<S>>);
-
-impl<S: LoadBuffers> EngineHandle for WorkerHandle<'_, S> {
-    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
-        self.0.with(f)
-    }
-
-    fn wait_for_capacity(&self) {
-        self.0.wait_for_capacity();
-    }
-}
-
-impl<S: LoadBuffers> BufferProvider for WorkerHandle<'_, S> {
-    type Buffer = S::Buffer;
-
-    fn reserve(&self, extent: floodtide_core::ExtentId) -> Result<bool, CoreError> {
-        self.0.reserve(extent)
-    }
-
-    fn buffer_for(&self, chunk: floodtide_core::ChunkId) -> Result<S::Buffer, CoreError> {
-        self.0.buffer_for(chunk)
-    }
-
-    fn complete(&self, chunk: floodtide_core::ChunkId, buffer: S::Buffer) -> Result<(), CoreError> {
-        self.0.complete(chunk, buffer)?;
-        self.0.call_in_threads();
-        Ok(())
-    }
-
-    fn completion_is_slow(&self) -> bool {
-        self.0.completion_is_slow()
-    }
-}
-
-impl<S: LoadBuffers> LoadTask<S> {
-    pub(crate) fn new(planned: PlannedLoad, buffers: S) -> Self {
-        let strategy = &planned.strategy;
+impl<P: Provider> LoadTask<P> {
+    /// Makes the task; `provider` is made with a handle to it.
+    pub(crate) fn new(planned: PlannedLoad, provider: impl FnOnce(&Weak<Self>) -> P) -> Arc<Self> {
+        let (strategy, plan) = (&planned.strategy, &planned.plan);
         if let Some(trace) = planned.phases.trace() {
-            let files: Vec<_> = planned.files.iter().map(OpenFile::path).collect();
+            let files: Vec<&str> = planned.files.iter().map(|file| file.name()).collect();
             trace.decided(&files, strategy);
         }
-        planned.files.iter().for_each(|file| file.set_dont_cache(strategy.dont_cache));
         planned.phases.enter(Some(Phase::Load));
-        let tuning = Tuning::new(strategy, &planned.plan);
-        let mut engine = Engine::new(Arc::clone(&planned.catalog), Arc::clone(&planned.plan), 0);
-        tuning.begin(strategy, &mut engine);
+        let route_of = strategy.route_of.iter().map(|&route| RouteId(route as u32)).collect();
+        let mut engine = Engine::with_routes(Arc::clone(&planned.catalog), Arc::clone(plan), route_of, 0);
+        let mut window = 0;
+        let routes = strategy.routes.iter().enumerate().map(|(number, route)| {
+            let tuning = Tuning::new(route, plan);
+            tuning.begin(RouteId(number as u32), route, &mut engine);
+            window += tuning.window();
+            RouteTask {
+                tuning: Mutex::new(tuning),
+                started_threads: AtomicUsize::new(0),
+                target_threads: AtomicUsize::new(0),
+            }
+        });
+        let routes = routes.collect();
         if let Some(trace) = planned.phases.trace() {
-            trace.tuned(tuning.window(), None);
+            trace.tuned(window, None);
         }
-        Self {
+        Arc::new_cyclic(|me| Self {
             engine: Mutex::new(engine),
-            tuning: Mutex::new(tuning),
-            started_threads: AtomicUsize::new(0),
-            target_threads: AtomicUsize::new(0),
+            routes,
             threads: Mutex::default(),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
             memory_available: AtomicBool::new(false),
             active: Mutex::new(0),
             idle: Condvar::new(),
-            notes: Mutex::new(Vec::new()),
-            buffers,
+            decisions: Mutex::default(),
+            provider: provider(me),
+            me: Weak::clone(me),
             planned,
-        }
-    }
-
-    /// Starts the threads that the tuner asks for beyond those there are.
-    fn call_in_threads(self: &Arc<Self>) {
-        while self.started_threads.load(Ordering::Relaxed) < self.target_threads.load(Ordering::Relaxed) {
-            if self.with(|engine| engine.is_exhausted()) {
-                return;
-            }
-            if self.spawn(Self::work).is_err() {
-                // There are no more to be had, and those that are do the work.
-                self.target_threads.store(0, Ordering::Relaxed);
-                return;
-            }
-            self.started_threads.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn files(&self) -> &Arc<[OpenFile]> {
-        &self.planned.files
-    }
-
-    #[cfg(feature = "tokio")]
-    pub(crate) fn depth(&self) -> usize {
-        self.planned.strategy.in_flight(gathers(&self.planned.plan)).0
+        })
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -278,7 +159,7 @@ impl<S: LoadBuffers> LoadTask<S> {
         self.with(|engine| engine.fail(error));
     }
 
-    /// Tells workers that wait for memory to ask the buffers again.
+    /// Tells workers that wait for memory to ask the provider again.
     pub(crate) fn memory_returned(&self) {
         self.memory_available.store(true, Ordering::Relaxed);
         // Under the lock, so that a worker is either before its look at the flag or asleep.
@@ -286,81 +167,13 @@ impl<S: LoadBuffers> LoadTask<S> {
         self.changed.notify_all();
     }
 
-    /// How many workers the strategy asks for, as far as there is work for them.
-    fn workers(&self) -> usize {
-        let workers = self.planned.strategy.workers.max(1).min(self.planned.plan.chunks().len());
-        // An async driver keeps all reads in flight by itself.
-        if self.planned.strategy.backend == Backend::Tokio { workers.min(1) } else { workers }
-    }
-
-    /// Starts the workers on threads of their own.
-    ///
-    /// # Errors
-    /// When the system gives not a single thread; with fewer than wanted the work is shared by those.
-    pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
-        for worker in 0..self.workers() {
-            match self.spawn(Self::work) {
-                Ok(()) => _ = self.started_threads.fetch_add(1, Ordering::Relaxed),
-                Err(error) if worker == 0 => return Err(error),
-                Err(error) => {
-                    self.note_thread_shortage(&error);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for the end of every thread; one that panicked has failed the load.
-    pub(crate) fn join(&self) {
-        loop {
-            let threads = std::mem::take(&mut *self.threads.lock());
-            if threads.is_empty() {
-                return;
-            }
-            for thread in threads {
-                let _ = thread.join();
-            }
-        }
-    }
-
-    pub(crate) fn note_thread_shortage(&self, error: &io::Error) {
-        self.note(format!("the system gave no more threads ({error})"));
-    }
-
-    /// Does all the work on the calling thread.
-    pub(crate) fn work_here(self: &Arc<Self>) {
-        if self.workers() > 0 {
-            self.work();
-        }
-    }
-
-    /// Runs `work` on a thread that counts as active until it ends.
-    pub(crate) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
-        let task = Arc::clone(self);
-        *self.active.lock() += 1;
-        let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
-            let _active = WorkerGuard(&*task);
-            // What it had in flight never lands, so the load cannot end otherwise.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&task))) {
-                let why = panic.downcast_ref::<String>().map(String::as_str);
-                let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                task.fail(CoreError::Platform { message: format!("a thread of the load panicked: {why}") });
-            }
-        });
-        match spawned {
-            Ok(thread) => self.threads.lock().push(thread),
-            Err(error) => {
-                *self.active.lock() -= 1;
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a worker is still at work.
-    pub(crate) fn is_active(&self) -> bool {
-        *self.active.lock() > 0
+    /// Whether nothing is in flight, and what could be read next waits for memory.
+    pub(crate) fn is_starved(&self) -> bool {
+        let routes = self.routes.len() as u32;
+        self.with(|engine| {
+            let starved = |route| matches!(engine.readiness(RouteId(route)), Readiness::NeedsBuffer(_));
+            engine.in_flight() == 0 && (0..routes).any(starved)
+        })
     }
 
     /// Waits until every worker is done; calls `tick` now and then.
@@ -377,75 +190,17 @@ impl<S: LoadBuffers> LoadTask<S> {
         }
     }
 
-    /// One worker, to its end.
-    fn work(self: &Arc<Self>) {
-        let strategy = &self.planned.strategy;
-        match strategy.backend {
-            Backend::Uring => match UringSource::new(Arc::clone(self.files()), strategy.ring_entries()) {
-                Ok(source) => self.work_with(source, Reads::Ring),
-                Err(error) => self.without_ring(&error),
-            },
-            #[cfg(feature = "tokio")]
-            Backend::Tokio if !can_spawn() => {
-                // The runtime would panic without a thread to block.
-                self.note("a worker reads by pread, as the system gives tokio no thread".to_owned());
-                self.work_by_pread();
-            }
-            #[cfg(feature = "tokio")]
-            Backend::Tokio => match ::tokio::runtime::Builder::new_current_thread().build() {
-                Ok(runtime) => {
-                    let trace = self.read_trace(Reads::Tasks);
-                    let (files, depth) = (self.files(), self.depth());
-                    runtime.block_on(crate::runtime::tokio::drive(self, files, depth, trace, || {}));
-                }
-                Err(error) => {
-                    let message = format!("tokio's runtime cannot be started: {error}");
-                    self.fail(CoreError::Platform { message });
-                }
-            },
-            // The mapped backend copies by `pread` what it cannot show in place.
-            _ => self.work_by_pread(),
-        }
+    /// Whether a worker is still at work.
+    pub(crate) fn is_active(&self) -> bool {
+        *self.active.lock() > 0
     }
 
-    fn work_by_pread(self: &Arc<Self>) {
-        self.work_with(PreadSource::new(Arc::clone(self.files())), Reads::Calls);
-    }
-
-    fn work_with(self: &Arc<Self>, source: impl ReadSource<Buffer = S::Buffer>, reads: Reads) {
-        match (&self.planned.faults, self.read_trace(reads)) {
-            (None, None) => Worker::new(source).run(&WorkerHandle(self), &WorkerHandle(self)),
-            (None, Some(trace)) => {
-                Worker::new(Traced::new(source, trace)).run(&WorkerHandle(self), &WorkerHandle(self))
-            }
-            (Some(MakeFaults(make)), trace) => {
-                let trace = trace.unwrap_or_else(|| Box::new(()));
-                Worker::new(Traced::new(Faulty::new(source, make()), trace))
-                    .run(&WorkerHandle(self), &WorkerHandle(self));
-            }
-        }
-    }
-
-    /// What a worker tells of its reads, if the load is traced.
-    pub(crate) fn read_trace(&self, reads: Reads) -> Option<Box<dyn ReadTrace>> {
-        self.planned.phases.trace().map(|trace| trace.worker(reads))
-    }
-
-    /// A ring that was possible when it was probed and is not now: threads go on, unless the caller insists.
-    fn without_ring(self: &Arc<Self>, error: &io::Error) {
-        let why = probe::explain_ring_error(error);
-        if self.planned.strict {
-            let message = format!("the backend uring cannot be used here: {why}");
-            return self.fail(CoreError::Platform { message });
-        }
-        self.note(format!("a worker reads by pread, as its ring was refused ({why})"));
-        self.work_by_pread();
-    }
-
-    pub(crate) fn note(&self, note: String) {
-        let mut notes = self.notes.lock();
-        if !notes.contains(&note) {
-            notes.push(note);
+    /// Adds a decision that was taken on the way, once.
+    pub(crate) fn note(&self, what: &'static str, why: String) {
+        let decision = Decision::new(what, why);
+        let mut decisions = self.decisions.lock();
+        if !decisions.contains(&decision) {
+            decisions.push(decision);
         }
     }
 
@@ -461,61 +216,77 @@ impl<S: LoadBuffers> LoadTask<S> {
     /// As [`result`](Self::result), and whether every file is still what it was.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.result()?;
-        Ok(self.planned.files.iter().try_for_each(OpenFile::check_unchanged)?)
+        self.planned.files.check_unchanged()
+    }
+}
+
+/// What a load asks of its memory.
+pub(crate) trait Provider: BufferProvider<Buffer = ChunkBuffer> + fmt::Debug + Send + Sync + 'static {}
+
+impl<P: BufferProvider<Buffer = ChunkBuffer> + fmt::Debug + Send + Sync + 'static> Provider for P {}
+
+impl<P: Provider> EngineHandle for LoadTask<P> {
+    fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R {
+        let mut engine = self.engine.lock();
+        let before = (engine.in_flight(), engine.admitted(), engine.max_in_flight_bytes());
+        let result = f(&mut engine);
+        let woken = engine.in_flight() < before.0
+            || engine.admitted() > before.1
+            || engine.max_in_flight_bytes() > before.2
+            || engine.is_exhausted();
+        if woken && self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_all();
+        }
+        let failed = engine.has_failed();
+        drop(engine);
+        if failed {
+            self.provider.finish(true);
+        }
+        result
     }
 
-    /// How a finished load went.
-    pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
-        let planned = &self.planned;
-        let refused: Vec<FileId> = self.with(|engine| {
-            let events = std::iter::from_fn(|| engine.poll_event());
-            events.filter_map(|event| if let Event::DirectRefused(file) = event { Some(file) } else { None }).collect()
-        });
-        for file in refused {
-            let path = planned.files[file.index()].path().to_string_lossy();
-            self.note(format!("{} refused direct reads, so it was read through the page cache", Escaped(&path)));
-        }
-        let notes = self.notes.lock();
-        let reasons: Vec<&str> =
-            std::iter::once(&planned.strategy.reason).chain(notes.iter()).map(String::as_str).collect();
-        let mapped: u64 = planned.plan.mapped().iter().map(|(_, range)| range.len()).sum();
-        let report = Report {
-            format: planned.catalog.format(),
-            files: planned.files.len(),
-            tensors: planned.plan.placements().len(),
-            bytes: planned.plan.selected_bytes(),
-            read_bytes: planned.plan.read_bytes() + mapped,
-            elapsed: planned.started.elapsed(),
-            backend: planned.strategy.backend,
-            reason: reasons.join("; "),
-            warnings: planned.warnings.iter().cloned().chain(more_warnings).collect(),
-            locked_bytes,
-            verified: planned.verification.is_some(),
-            memory_limit: None,
+    fn wait_for_capacity(&self, route: RouteId) {
+        let engine = self.engine.lock();
+        let stuck = |engine: &mut Engine| match engine.readiness(route) {
+            Readiness::Full => true,
+            Readiness::NeedsBuffer(_) => !self.memory_available.swap(false, Ordering::Relaxed),
+            Readiness::Ready | Readiness::Exhausted => false,
         };
-        tracing::debug!(bytes = report.bytes, elapsed = ?report.elapsed, backend = %report.backend, "loaded");
-        report
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let engine = self.changed.wait_timeout_while(engine, TICK, stuck);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        drop(engine);
     }
 }
 
-/// Whether the system gives one more thread.
-#[cfg(feature = "tokio")]
-fn can_spawn() -> bool {
-    std::thread::Builder::new().spawn(|| ()).is_ok()
-}
+/// The memory's provider, with what the load does beside it whenever a chunk is whole.
+impl<P: Provider> BufferProvider for LoadTask<P> {
+    type Buffer = ChunkBuffer;
 
-/// Counts a worker off.
-struct WorkerGuard<'a, S: LoadBuffers>(&'a LoadTask<S>);
+    fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
+        self.provider.reserve(extent)
+    }
 
-impl<S: LoadBuffers> Drop for WorkerGuard<'_, S> {
-    fn drop(&mut self) {
-        let mut active = self.0.active.lock();
-        *active -= 1;
-        let left = *active;
-        drop(active);
-        self.0.idle.notify_all();
-        if left == 0 {
-            self.0.buffers.over(false);
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
+        self.provider.buffer_for(chunk)
+    }
+
+    fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
+        let (file, payload_len) = {
+            let chunk = &self.planned.plan.chunks()[chunk.index()];
+            (chunk.file, chunk.payload_len)
+        };
+        if let Some(verification) = &self.planned.verification {
+            verification.chunk_landed(chunk, buffer.landed(payload_len))?;
         }
+        self.provider.complete(chunk, buffer)?;
+        let route = RouteId(self.planned.strategy.route_of[file.index()] as u32);
+        self.tune(route, payload_len as u64);
+        self.call_in_threads(route);
+        Ok(())
+    }
+
+    fn completion_is_slow(&self) -> bool {
+        self.planned.verification.is_some()
     }
 }

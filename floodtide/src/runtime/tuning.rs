@@ -1,13 +1,21 @@
 //! What a load learns while it runs: how many reads it keeps in flight, and whether to go on past the page cache. Core decides, from what
 //! lands and when; this carries it out and tells the trace.
 
-use super::{LoadBuffers, LoadTask, as_reads, gathers};
+use super::{LoadTask, Provider};
 use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision, ProbeWindow};
-use floodtide_core::strategy::{Backend, Strategy};
+use floodtide_core::strategy::Route;
 use floodtide_core::tune::Tuner;
-use floodtide_core::{Engine, EngineHandle, HumanBytes, Plan};
+use floodtide_core::{Engine, EngineHandle, HumanBytes, Plan, RouteId};
 use floodtide_linux::probe;
 use floodtide_memory::sync::Ordering;
+
+fn as_reads(reads: usize) -> u32 {
+    u32::try_from(reads).unwrap_or(u32::MAX)
+}
+
+fn gathers(plan: &Plan) -> bool {
+    plan.chunks().iter().any(|chunk| chunk.gathered)
+}
 
 /// What decides while a load runs.
 #[derive(Debug)]
@@ -18,18 +26,18 @@ pub(super) struct Tuning {
 
 impl Tuning {
     /// Begins with what the strategy says.
-    pub(super) fn new(strategy: &Strategy, plan: &Plan) -> Self {
-        let (start, max) = strategy.in_flight(gathers(plan));
-        let min = if max > start { strategy.workers.max(1).min(probe::cpus()) } else { start };
+    pub(super) fn new(route: &Route, plan: &Plan) -> Self {
+        let (start, max) = route.in_flight(gathers(plan));
+        let min = if max > start { route.workers.max(1).min(probe::cpus()) } else { start };
         let tuner = Tuner::new(as_reads(start), as_reads(min), as_reads(max));
-        Self { tuner, fallback: DirectIoFallback::new(strategy.profiled_direct_rate, ProbeWindow::default()) }
+        Self { tuner, fallback: DirectIoFallback::new(route.profiled_direct_rate, ProbeWindow::default()) }
     }
 
     /// Gives an engine the first number of reads in flight.
-    pub(super) fn begin(&self, strategy: &Strategy, engine: &mut Engine) {
+    pub(super) fn begin(&self, id: RouteId, route: &Route, engine: &mut Engine) {
         let window = self.window();
-        let share = window.div_ceil(as_reads(strategy.workers.max(1)));
-        engine.set_window(window_bytes(strategy, window), share as usize);
+        let share = window.div_ceil(as_reads(route.workers.max(1)));
+        engine.set_window(id, window_bytes(route, window), share as usize);
     }
 
     pub(super) fn window(&self) -> u32 {
@@ -39,51 +47,51 @@ impl Tuning {
 
 /// The bytes that so many reads may have in flight. A direct read is up to one alignment longer than a chunk; a page each is more
 /// than enough.
-fn window_bytes(strategy: &Strategy, reads: u32) -> u64 {
-    u64::from(reads).saturating_mul(strategy.chunk_bytes.saturating_add(4096))
+fn window_bytes(route: &Route, reads: u32) -> u64 {
+    u64::from(reads).saturating_mul(route.chunk_bytes.saturating_add(4096))
 }
 
-impl<S: LoadBuffers> LoadTask<S> {
-    /// Tells what decides that so much has landed, and does as it says.
-    pub(super) fn tune(&self, bytes: u64) {
+impl<P: Provider> LoadTask<P> {
+    /// Tells what decides that so much has landed on a route, and does as it says.
+    pub(super) fn tune(&self, id: RouteId, bytes: u64) {
         let now = u64::try_from(self.planned.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let (route, state) = (&self.planned.strategy.routes[id.index()], &self.routes[id.index()]);
         // Locked until the engine has it, so that two answers do not overtake one another.
-        let mut tuning = self.tuning.lock();
+        let mut tuning = state.tuning.lock();
         if !tuning.fallback.is_over() {
             let in_flight = self.with(|engine| engine.in_flight_bytes());
             if let Some(decision) = tuning.fallback.landed(now, bytes, in_flight) {
-                self.follow(decision);
+                self.follow(id, decision);
             }
         }
         let Some(window) = tuning.tuner.landed(now, bytes) else { return };
-        let strategy = &self.planned.strategy;
-        let share = match strategy.backend {
-            Backend::Uring => window.div_ceil(as_reads(strategy.workers.max(1))) as usize,
-            _ => {
-                self.target_threads.fetch_max(window as usize, Ordering::Relaxed);
-                1
-            }
+        let share = if route.queues() {
+            window.div_ceil(as_reads(route.workers.max(1))) as usize
+        } else {
+            state.target_threads.fetch_max(window as usize, Ordering::Relaxed);
+            1
         };
-        self.with(|engine| engine.set_window(window_bytes(strategy, window), share));
+        self.with(|engine| engine.set_window(id, window_bytes(route, window), share));
         tracing::debug!(window, "other reads in flight");
         if let Some(trace) = self.planned.phases.trace() {
             trace.tuned(window, tuning.tuner.bytes_per_second());
         }
     }
 
-    fn follow(&self, decision: FallbackDecision) {
+    fn follow(&self, id: RouteId, decision: FallbackDecision) {
         let rate = HumanBytes;
-        let expected = self.planned.strategy.profiled_direct_rate.unwrap_or(0);
+        let expected = self.planned.strategy.routes[id.index()].profiled_direct_rate.unwrap_or(0);
         let buffered = !matches!(decision, FallbackDecision::Back(_));
-        self.with(|engine| engine.set_buffered(buffered));
+        self.with(|engine| engine.set_buffered(id, buffered));
         if let FallbackDecision::Keep(compared) | FallbackDecision::Back(compared) = decision {
             let then = if buffered { "so the rest was read so" } else { "so the rest was read past it again" };
-            self.note(format!(
+            let why = format!(
                 "direct reads brought {}/s, where the profile has {}/s; through the page cache it was {}/s, {then}",
                 rate(compared.direct),
                 rate(expected),
                 rate(compared.buffered)
-            ));
+            );
+            self.note("fallback", why);
         }
         tracing::debug!(?decision, "another way to read");
         if let Some(trace) = self.planned.phases.trace() {

@@ -6,31 +6,36 @@
 
 #[cfg(feature = "tokio")]
 mod awaited;
+mod options;
 mod running;
 mod staging;
 mod writer;
 
 #[cfg(feature = "tokio")]
 pub use awaited::AsyncTensorStream;
+pub(crate) use options::BufferMemory;
+pub use options::StreamOptions;
 pub use writer::WriterSink;
 
 use crate::error::Error;
-use crate::loader::{DecidedLoad, Loader};
+use crate::loader::{DecidedLoad, Input, Loader};
 use crate::runtime::PlannedLoad;
+use crate::signals::LoadMode;
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
-use floodtide_core::strategy::Backend;
-use floodtide_core::stream::{FilledBuffer, Sink, SinkPump, SinkPumpError};
+use floodtide_core::storage::StorageFile;
+use floodtide_core::stream::{FilledBuffer, PumpError, Sink, SinkPump};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
     tensor_alignment,
 };
-use floodtide_linux::LoadMode;
+use floodtide_linux::LocalFile;
 use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use running::{OwnMemory, Running};
+use std::any::Any;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -58,24 +63,6 @@ const MAX_COALESCED_BYTES: u64 = 64 << 20;
 /// How long a consumer may hold everything before it is told so.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Where a stream's buffers come from.
-#[derive(Debug, Clone)]
-pub(crate) enum BufferMemory {
-    /// A pool of the stream's own, with so many bytes.
-    Limit(u64),
-    /// A pool that the caller has.
-    Pool(Pool),
-}
-
-/// How a loader streams.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StreamOptions {
-    pub(crate) memory: Option<BufferMemory>,
-    pub(crate) order: Order,
-    pub(crate) buffer_bytes: Option<u64>,
-    pub(crate) stall_timeout: Option<Duration>,
-}
-
 /// The tensors of a checkpoint, one after another. Made by [`Loader::stream`].
 ///
 /// As an iterator it yields each tensor whole, so its memory limit must hold the longest one; by default it does where half
@@ -91,9 +78,10 @@ pub(crate) struct StreamOptions {
 /// ends without an error has brought the whole checkpoint, and has a [`report`](Self::report).
 ///
 /// ```no_run
-/// use floodtide::Loader;
+/// use floodtide::{Loader, StreamOptions};
 ///
-/// for tensor in Loader::new().memory_limit(256 << 20).stream("model.safetensors")? {
+/// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(256 << 20));
+/// for tensor in loader.stream("model.safetensors")? {
 ///     let tensor = tensor?;
 ///     println!("{} has {} bytes", tensor.name(), tensor.as_bytes().len());
 /// }
@@ -129,13 +117,13 @@ enum State {
 }
 
 impl TensorStream {
-    pub(crate) fn open(loader: &Loader, path: &Path) -> Result<Self, Error> {
-        if loader.backend_choice() == Some(Backend::Mmap) {
+    pub(crate) fn open(loader: &Loader, input: &Input<'_>) -> Result<Self, Error> {
+        if let Some(backend) = loader.backend_choice().filter(|backend| backend.is_mapped()) {
             let why = "a stream copies into buffers, and a mapping has none".to_owned();
-            return Err(Error::BackendUnavailable { backend: Backend::Mmap, why });
+            return Err(Error::BackendUnavailable { backend, why });
         }
         let started = Instant::now();
-        let options = loader.stream_options();
+        let options = loader.stream_choice();
         let (limit, alignment) = match &options.memory {
             Some(BufferMemory::Limit(limit)) => (*limit, None),
             Some(BufferMemory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
@@ -145,7 +133,7 @@ impl TensorStream {
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, min: MIN_BUFFER, limit });
         }
-        let checkpoint = loader.open_checkpoint(path, LoadMode::Stream { memory_alignment: alignment })?;
+        let checkpoint = loader.open_checkpoint(input, LoadMode::Stream { memory_alignment: alignment })?;
         Ok(Self::of(loader, checkpoint, started))
     }
 
@@ -179,7 +167,10 @@ impl TensorStream {
     pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
         let DecidedLoad { catalog, metadata, files, .. } = &**checkpoint;
-        let paths = files.iter().map(|file| file.path().to_owned()).collect();
+        let local = |file: &Arc<dyn StorageFile>| {
+            (&**file as &dyn Any).downcast_ref::<LocalFile>().map(|file| file.path().to_owned())
+        };
+        let paths = files.iter().filter_map(local).collect();
         Ok(StreamInput { catalog: Arc::clone(catalog), metadata, paths })
     }
 
@@ -223,20 +214,20 @@ impl TensorStream {
         self.take_report()
     }
 
-    /// Passes every buffer to `sink`, with its ownership, as many at a time as the sink takes; meanwhile the workers read on
-    /// into the buffers that are free. Tensors that are larger than a buffer come in parts. With a
-    /// [pool](Loader::stream_pool) of registered memory this is an asynchronous upload through staging buffers.
+    /// Passes every buffer to `sink`, with its ownership, as many at a time as the sink takes, and returns when the sink is
+    /// flushed. Meanwhile the workers read on into the free buffers. Tensors that are larger than a buffer come in parts.
+    /// With a [pool](StreamOptions::pool) of registered memory this is an asynchronous upload through staging buffers.
     ///
     /// # Errors
-    /// What made the stream or the sink fail; everything that the sink had has come back from it by then.
-    /// [`Error::StreamBegun`] when tensors have been taken from the stream already.
-    pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, SinkPumpError<Error, K::Error>> {
-        let running = self.start_in_parts().map_err(SinkPumpError::Stream)?;
+    /// Returns the first failure, of the stream or of the sink. By then the sink has given every buffer back.
+    /// Returns [`Error::StreamBegun`] when tensors have been taken from the stream already.
+    pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PumpError<Error, K::Error>> {
+        let running = self.start_in_parts().map_err(PumpError::Stream)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut pump = SinkPump::new();
         loop {
             match pump.poll(running, sink, &mut Context::from_waker(&waker)) {
-                Poll::Ready(Ok(())) => return self.take_report().map_err(SinkPumpError::Stream),
+                Poll::Ready(Ok(())) => return self.take_report().map_err(PumpError::Stream),
                 Poll::Ready(Err(error)) => return Err(error),
                 // A wake-up between the poll and here makes the park return at once.
                 Poll::Pending if running.reports_progress() => thread::park_timeout(crate::runtime::TICK),
@@ -274,7 +265,7 @@ impl TensorStream {
     fn begin(&self, checkpoint: DecidedLoad, split: bool) -> Result<Running, Error> {
         checkpoint.phases.enter(Some(Phase::Plan));
         let loader = &self.loader;
-        let options = loader.stream_options();
+        let options = loader.stream_choice();
         let pool = match &options.memory {
             Some(BufferMemory::Pool(pool)) => pool.clone(),
             memory => {
@@ -293,7 +284,7 @@ impl TensorStream {
             return Err(Error::TensorAlignment { bytes: required_alignment, max: pool.alignment() as u64 });
         }
         let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
-        let buffers = Buffers { buffer_bytes, limit, split, order: options.order };
+        let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), loader);
         let listed = match options.order {
             Order::Selection => Some(loader.selection_choice().resolve_in_order(&checkpoint.catalog)?),
@@ -309,7 +300,7 @@ impl TensorStream {
             plan,
             strategy,
             strict: loader.backend_choice().is_some(),
-            files: files.into(),
+            files,
             warnings,
             verification,
             on_progress: loader.progress_callback(),

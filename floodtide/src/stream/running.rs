@@ -6,7 +6,7 @@ use crate::runtime::{LoadTask, PlannedLoad, TICK};
 use crate::tensors::Report;
 use crate::trace::Phase;
 use floodtide_core::stream::{FilledBuffer, FilledBufferStream};
-use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress, Readiness};
+use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress};
 use floodtide_memory::pool::{Pool, PoolBuffer};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -51,13 +51,12 @@ impl Running {
         stall_timeout: Duration,
     ) -> Result<Self, Error> {
         let plan = Arc::clone(&planned.plan);
-        let task = Arc::new_cyclic(|task| {
-            let pool = (pool, !memory.owned);
-            LoadTask::new(planned, Staging::new(pool, &plan, buffers.buffer_bytes, buffers.order, task.clone()))
+        let task = LoadTask::new(planned, |task| {
+            Staging::new((pool, !memory.owned), &plan, buffers.buffer_bytes, buffers.order, task.clone())
         });
         // The threads end by themselves; the stream's end is told by what they have landed.
         if let Err(source) = task.start() {
-            task.buffers.close();
+            task.provider.close();
             let message =
                 format!("the system gave no thread to read with: {source}; raise the limit of processes (ulimit -u)");
             return Err(CoreError::Platform { message }.into());
@@ -88,7 +87,7 @@ impl Running {
             if let Poll::Ready(next) = self.poll(None) {
                 return next;
             }
-            self.task.buffers.wait(TICK);
+            self.task.provider.wait(TICK);
         }
     }
 
@@ -98,10 +97,10 @@ impl Running {
             if let Poll::Ready(next) = self.poll(None) {
                 return next;
             }
-            self.task.buffers.wait(TICK);
+            self.task.provider.wait(TICK);
             self.tick();
             if let Some(held) = self.stalled() {
-                return Some(Err(Error::StreamStalled { held, limit: self.task.buffers.pool().stats().limit }));
+                return Some(Err(Error::StreamStalled { held, limit: self.task.provider.pool().stats().limit }));
             }
         }
     }
@@ -118,8 +117,8 @@ impl Running {
 
     /// The bytes that the consumer holds, when nothing has moved for so long that it must be waiting for itself.
     fn stalled(&mut self) -> Option<usize> {
-        let starved = self.task.with(|e| e.in_flight() == 0 && matches!(e.readiness(), Readiness::NeedsBuffer(_)));
-        let lent = self.task.buffers.pool().stats().lent;
+        let starved = self.task.is_starved();
+        let lent = self.task.provider.pool().stats().lent;
         match self.stall.since {
             Some((since, before)) if starved && before == lent => {
                 if since.elapsed() < self.stall.timeout {
@@ -142,7 +141,7 @@ impl Running {
         self.tick();
         // What failed is not whole, so what has landed meanwhile is of no use either.
         let failed = self.task.with(|engine| engine.has_failed());
-        match self.task.buffers.poll(waker) {
+        match self.task.provider.poll(waker) {
             _ if failed => self.end(),
             Next::Nothing => Poll::Pending,
             Next::Buffer(extent, buffer) => {
@@ -163,12 +162,12 @@ impl Running {
         let phases = &self.task.planned.phases;
         phases.enter(Some(Phase::Settle));
         let ended = self.task.check();
-        self.task.buffers.close();
+        self.task.provider.close();
         phases.enter(None);
         if let Err(error) = ended {
             return Poll::Ready(Some(Err(error)));
         }
-        let pool = self.task.buffers.pool();
+        let pool = self.task.provider.pool();
         let (stats, unlocked) = (pool.stats(), pool.unlocked_bytes());
         let locked = if self.memory.locked { (stats.lent + stats.retained).saturating_sub(unlocked) } else { 0 };
         let warning = (unlocked > 0).then(|| {
@@ -201,7 +200,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
             self.task.fail(CoreError::Cancelled);
-            self.task.buffers.close();
+            self.task.provider.close();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
 
-use crate::runtime::{LoadBuffers, LoadTask};
+use crate::runtime::LoadTask;
 use floodtide_core::stream::{FillingBuffers, ReorderBuffer};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use floodtide_memory::SplitBuffer;
@@ -50,7 +50,7 @@ struct State {
 enum BufferRequest {
     None,
     /// And has not had it yet.
-    Waiting(Get),
+    WorkerState(Get),
     /// By a worker that is just doing so, without the lock: memory may take its time to come.
     InProgress,
 }
@@ -99,7 +99,7 @@ impl Staging {
         };
         Self {
             pool,
-            pool_is_external,
+            pool_is_external: pool_is_external,
             plan: Arc::clone(plan),
             scratch: ScratchPool::new(plan),
             coalesced_bytes: sizes.filter(|&bytes| bytes as u64 <= buffer_bytes).max().unwrap_or(0),
@@ -204,7 +204,7 @@ impl Staging {
 }
 
 impl BufferProvider for Staging {
-    type Buffer = ChunkBuffer<PoolBuffer>;
+    type Buffer = ChunkBuffer;
 
     fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
         let mut state = self.state.lock();
@@ -217,7 +217,7 @@ impl BufferProvider for Staging {
         }
         let bytes = self.bytes_of(extent);
         let mut get = match std::mem::replace(&mut state.request, BufferRequest::InProgress) {
-            BufferRequest::Waiting(get) => get,
+            BufferRequest::WorkerState(get) => get,
             BufferRequest::None if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
             before => {
                 state.request = before;
@@ -235,7 +235,7 @@ impl BufferProvider for Staging {
         state.request = BufferRequest::None;
         match answer {
             Poll::Pending => {
-                state.request = BufferRequest::Waiting(get);
+                state.request = BufferRequest::WorkerState(get);
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
@@ -250,14 +250,14 @@ impl BufferProvider for Staging {
         }
     }
 
-    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer<PoolBuffer>, CoreError> {
+    fn buffer_for(&self, chunk: ChunkId) -> Result<ChunkBuffer, CoreError> {
         let slice = self.state.lock().filling.find(chunk).and_then(|(split, slot)| split.take(slot));
         let what = "a chunk was taken twice, or before its extent had a buffer";
         let slice = slice.ok_or(CoreError::Contract { what })?;
         self.scratch.buffer(&self.plan, &self.plan.chunks()[chunk.index()], slice)
     }
 
-    fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer<PoolBuffer>) -> Result<(), CoreError> {
+    fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
         // Before it is booked, so that whoever books the last one is the buffer's only holder.
         buffer.settle();
         let mut state = self.state.lock();
@@ -268,10 +268,8 @@ impl BufferProvider for Staging {
         }
         Ok(())
     }
-}
 
-impl LoadBuffers for Staging {
-    fn over(&self, failed: bool) {
+    fn finish(&self, failed: bool) {
         self.end(failed);
     }
 }

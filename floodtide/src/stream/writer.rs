@@ -1,36 +1,53 @@
 //! A sink that writes.
 
-use floodtide_core::stream::{FilledBuffer, Sink, Ticket};
+use floodtide_core::stream::{FilledBuffer, Sink};
 use floodtide_memory::pool::PoolBuffer;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::task::{Context, Poll};
 
-/// Writes the tensors' bytes, one after another in the order of their arrival, to any [`io::Write`]: a file, a socket, a
-/// compressor. Bytes that lie between tensors in a file, or that alignment added, are not written.
+/// Writes the tensors' bytes to any [`io::Write`]: a file, a socket, a compressor.
 ///
-/// It writes on the thread that streams; the workers read on meanwhile. Every buffer is flushed.
+/// The buffers are written one after another, in the [order](crate::Order) of the stream. Bytes
+/// that lie between tensors in a file, or that alignment added, are not written. The writer is
+/// flushed after the last buffer.
+///
+/// It writes on the thread that streams; the workers read on meanwhile.
+///
+/// # Examples
+///
+/// ```
+/// use floodtide::sink::WriterSink;
+/// use floodtide::{Loader, Order};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("model.safetensors");
+/// # let header = br#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#;
+/// # std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), &header[..], &[1, 2, 3]].concat())?;
+///
+/// let mut sink = WriterSink::new(Vec::new());
+/// Loader::new().order(Order::File).stream(&path)?.send_to(&mut sink)?;
+/// assert_eq!(sink.into_inner(), [1, 2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct WriterSink<W> {
     writer: W,
     written: u64,
-    /// Buffers that are written and not yet asked for.
-    done: BTreeMap<Ticket, PoolBuffer>,
-    next: u64,
+    /// Buffers that are written and not yet taken back.
+    done: Vec<PoolBuffer>,
 }
 
 impl<W: Write> WriterSink<W> {
     /// Writes to `writer`.
     pub fn new(writer: W) -> Self {
-        Self { writer, written: 0, done: BTreeMap::new(), next: 0 }
+        Self { writer, written: 0, done: Vec::new() }
     }
 
-    /// How many bytes have been written.
+    /// Returns the number of bytes that have been written.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// The writer.
+    /// Returns the writer.
     pub fn into_inner(self) -> W {
         self.writer
     }
@@ -39,25 +56,25 @@ impl<W: Write> WriterSink<W> {
 impl<W: Write> Sink<PoolBuffer> for WriterSink<W> {
     type Error = io::Error;
 
-    fn depth(&self) -> usize {
-        1
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn submit(&mut self, chunk: FilledBuffer<PoolBuffer>) -> io::Result<Ticket> {
-        for part in chunk.parts() {
-            let bytes = &chunk.buffer()[part.bytes];
+    fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> io::Result<()> {
+        for part in buffer.parts() {
+            let bytes = &buffer.buffer()[part.bytes];
             self.writer.write_all(bytes)?;
             self.written += bytes.len() as u64;
         }
-        self.writer.flush()?;
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        self.done.insert(ticket, chunk.into_buffer());
-        Ok(ticket)
+        self.done.push(buffer.into_buffer());
+        Ok(())
     }
 
-    fn poll(&mut self, ticket: Ticket, _: &mut Context<'_>) -> Poll<io::Result<PoolBuffer>> {
-        let unknown = || io::Error::other("the ticket is of another sink, or its buffer was taken already");
-        Poll::Ready(self.done.remove(&ticket).ok_or_else(unknown))
+    fn poll_completed(&mut self, _: &mut Context<'_>) -> Poll<Option<io::Result<PoolBuffer>>> {
+        Poll::Ready(self.done.pop().map(Ok))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.writer.flush())
     }
 }

@@ -5,7 +5,7 @@ use super::reads::Worker;
 use super::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use crate::error::Error;
 use floodtide_core::direct_io_fallback::{ComparedRates, FallbackDecision};
-use floodtide_core::strategy::Strategy;
+use floodtide_core::strategy::{Route, Strategy};
 use floodtide_memory::sync::Mutex;
 use floodtide_memory::sync::{AtomicU32, AtomicU64, Ordering};
 use serde_json::json;
@@ -219,16 +219,17 @@ impl Drop for LoadFile {
 struct Handle(Arc<LoadFile>);
 
 impl LoadTrace for Handle {
-    fn decided(&self, files: &[&Path], strategy: &Strategy) {
+    fn decided(&self, files: &[&str], strategy: &Strategy) {
         let load = &self.0;
         let folder = shared_folder(files);
-        let name = |path: &&Path| path.strip_prefix(&folder).unwrap_or(path).to_string_lossy().into_owned();
-        let Strategy { backend, chunk_bytes, depth, workers, reason, .. } = strategy;
+        let name = |name: &&str| name.strip_prefix(folder).unwrap_or(name).trim_start_matches('/').to_owned();
+        let Route { backend, chunk_bytes, depth, workers, .. } = strategy.main_route();
         let about = json!({
-            "folder": folder.to_string_lossy(),
+            "folder": folder,
             "files": files.len(),
             "backend": backend.name(),
-            "reason": reason,
+            "reason": strategy.reason(),
+            "routes": strategy.routes.len(),
             "workers": workers,
             "depth": depth,
             "chunk_bytes": chunk_bytes,
@@ -287,9 +288,13 @@ impl LoadTrace for Handle {
 }
 
 /// The folder that all files are below.
-fn shared_folder(files: &[&Path]) -> PathBuf {
-    let mut folder = files.first().and_then(|path| path.parent()).unwrap_or(Path::new("")).to_owned();
-    while !files.iter().all(|path| path.starts_with(&folder)) && folder.pop() {}
+fn shared_folder<'a>(files: &[&'a str]) -> &'a str {
+    let parent = |name: &'a str| name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut folder = files.first().map_or("", |name| parent(name));
+    let is_below = |name: &&str, folder: &str| name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    while !folder.is_empty() && !files.iter().all(|name| is_below(name, folder)) {
+        folder = parent(folder);
+    }
     folder
 }
 
@@ -339,8 +344,9 @@ mod tests {
 
     #[test]
     fn files_are_named_without_the_folder_they_share() {
-        let files = ["/a/b/1", "/a/b/c/2"].map(Path::new);
-        assert_eq!(shared_folder(&files), Path::new("/a/b"));
-        assert_eq!(shared_folder(&["1", "b/2"].map(Path::new)), Path::new(""));
+        assert_eq!(shared_folder(&["/a/b/1", "/a/b/c/2"]), "/a/b");
+        assert_eq!(shared_folder(&["/a/bc/1", "/a/b/2"]), "/a");
+        assert_eq!(shared_folder(&["1", "b/2"]), "");
+        assert_eq!(shared_folder(&[]), "");
     }
 }

@@ -9,15 +9,14 @@ mod file;
 mod reads;
 
 pub use file::TraceFile;
-pub use floodtide_linux::Populated;
 
-use floodtide_core::ReadId;
+use floodtide_core::FileId;
 use floodtide_core::direct_io_fallback::FallbackDecision;
 use floodtide_core::middleware::Tracer;
 use floodtide_core::strategy::Strategy;
 use floodtide_memory::sync::Mutex;
 use std::fmt;
-use std::path::Path;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +29,7 @@ pub trait Trace: Send + Sync + 'static {
 /// Watches one load or stream; is called from any of its threads.
 pub trait LoadTrace: Send + Sync {
     /// The load is decided. `files` are named by [`FileId`] from here on.
-    fn decided(&self, files: &[&Path], strategy: &Strategy);
+    fn decided(&self, files: &[&str], strategy: &Strategy);
 
     /// A phase has ended. Phases follow one another.
     fn phase(&self, phase: Phase, began: Instant, ended: Instant);
@@ -54,14 +53,9 @@ pub trait LoadTrace: Send + Sync {
 }
 
 /// Watches one worker's reads.
-pub trait ReadTrace: Tracer + Send {
-    /// A read was carried out elsewhere in this time; comes before its completion. Of [`Reads::Tasks`] only.
-    fn carried_out(&mut self, id: ReadId, began: Instant, ended: Instant) {
-        let _ = (id, began, ended);
-    }
-}
+pub trait ReadTrace: Tracer + Send {}
 
-impl ReadTrace for () {}
+impl<T: Tracer + Send> ReadTrace for T {}
 
 /// What a load goes through, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,11 +92,27 @@ pub enum Reads {
     /// By `pread(2)` on its own thread: a read does not queue, and its service is the system call (with the pause before it, when a
     /// read is tried again and again).
     Calls,
-    /// By a ring: a read queues until the ring is entered (`io_uring_enter`), and its service lasts until the worker takes its
-    /// completion from the ring, which is some time after the device was done if other completions came first.
-    Ring,
-    /// By tasks on tokio's blocking threads: a read queues until such a thread takes it, and its service is the system call.
-    Tasks,
+    /// By a ring, or by tasks of a runtime: a read queues until the ring is entered (`io_uring_enter`), and its service lasts until the worker
+    /// takes its completion, which is some time after the device was done if other completions came first.
+    Queued,
+}
+
+/// A part of a mapped file that a thread has made resident.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Populated {
+    /// Which of the load's populating threads, from 0 on.
+    pub thread: usize,
+    /// The file.
+    pub file: FileId,
+    /// The bytes of it.
+    pub range: Range<u64>,
+    /// When the thread began with it.
+    pub began: Instant,
+    /// When it was done.
+    pub ended: Instant,
+    /// Whether it is resident now.
+    pub done: bool,
 }
 
 /// A loader's trace.

@@ -3,13 +3,12 @@
 //! What a viewer shows on one track must not overlap, so each read that a worker has in flight at the same time has a track of
 //! its own.
 
+use super::Reads;
 use super::event::{Nanos, Read, What};
 use super::file::LoadFile;
-use super::{ReadTrace, Reads};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::{Fault, Outcome, ReadId, ReadOp};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// So many tracks of a worker are shown before those of the next one.
 const TRACKS: u32 = 4096;
@@ -46,8 +45,7 @@ impl Worker {
             let (lane, number) = (self.tracks.len() as u32, self.number);
             let name = match self.reads {
                 Reads::Calls => format!("thread {number}"),
-                Reads::Ring => format!("ring {number}, read {lane}"),
-                Reads::Tasks => format!("tokio {number}, read {lane}"),
+                Reads::Queued => format!("queue {number}, read {lane}"),
             };
             let id = self.load.new_track(name, number.saturating_mul(TRACKS).saturating_add(lane + 1));
             self.tracks.push(Track { id, read: None });
@@ -86,7 +84,7 @@ impl Tracer for Worker {
     }
 
     fn waiting(&mut self) {
-        if self.under_way().any(|read| read.began.is_none()) && self.reads == Reads::Ring {
+        if self.under_way().any(|read| read.began.is_none()) && self.reads == Reads::Queued {
             let now = self.load.now();
             self.under_way().for_each(|read| _ = read.began.get_or_insert(now));
         }
@@ -102,16 +100,5 @@ impl Tracer for Worker {
         self.load.send(What::Read(Read { op, outcome, worker, track, handed, began, ended }));
         let bytes = if let Outcome::Read(bytes) = outcome { bytes } else { 0 };
         self.load.ended(now, bytes as u64);
-    }
-}
-
-impl ReadTrace for Worker {
-    fn carried_out(&mut self, id: ReadId, began: Instant, ended: Instant) {
-        let (began, ended) = (self.load.at(began), self.load.at(ended));
-        if let Some(read) = self.under_way().find(|read| read.op.id == id) {
-            // By another thread, whose clock may be the tick before that of the one that handed it over.
-            let began = began.max(read.handed);
-            (read.began, read.ended) = (Some(began), Some(ended.max(began)));
-        }
     }
 }

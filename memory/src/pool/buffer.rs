@@ -17,6 +17,19 @@ use std::ptr::NonNull;
 /// it by [`extend_from_slice`](Self::extend_from_slice), through [`io::Write`], or by a read into [`spare`](Self::spare).
 ///
 /// It is one pointer wide: how much of it is filled is kept with its memory.
+///
+/// ```
+/// use floodtide_memory::pool::Pool;
+///
+/// let pool = Pool::builder().limit(1 << 20).build();
+/// let mut buffer = pool.get(4096)?;
+/// buffer.extend_from_slice(&[1, 2, 3]);
+/// buffer.truncate(2);
+/// assert_eq!((&buffer[..], buffer.capacity()), (&[1, 2][..], 4096));
+/// drop(buffer); // it goes back to the pool
+/// assert_eq!(pool.stats().lent, 0);
+/// # Ok::<(), floodtide_memory::pool::PoolError>(())
+/// ```
 pub struct PoolBuffer {
     block: ManuallyDrop<Block>,
 }

@@ -128,6 +128,16 @@ impl fmt::Debug for MemoryBlock {
 }
 
 /// Memory from the allocator, zeroed.
+///
+/// ```
+/// use floodtide_core::Alignment;
+/// use floodtide_memory::pool::{HeapMemory, Pool};
+///
+/// let pool = Pool::builder().limit(1 << 20).memory(HeapMemory::aligned(Alignment::PAGE)).build();
+/// let buffer = pool.get(100)?;
+/// assert!((buffer.as_ptr() as usize).is_multiple_of(4096));
+/// # Ok::<(), floodtide_memory::pool::PoolError>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct HeapMemory {
     alignment: usize,
@@ -195,6 +205,17 @@ pub enum LockPolicy {
 }
 
 /// Memory from the kernel: whole pages, huge ones from 2 MiB on where the system has them, locked on request.
+///
+/// ```
+/// use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool};
+///
+/// // What the system does not lock is lent all the same, and counted.
+/// let memory = MappedMemory::locked(LockPolicy::BestEffort);
+/// let pool = Pool::builder().limit(1 << 20).memory(memory).build();
+/// let _buffer = pool.get(4096)?;
+/// println!("{} bytes are not locked", pool.unlocked_bytes());
+/// # Ok::<(), floodtide_memory::pool::PoolError>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct MappedMemory {
     lock: Option<LockPolicy>,

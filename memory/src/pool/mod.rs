@@ -31,8 +31,8 @@ mod block;
 mod buffer;
 mod inner;
 mod local;
-#[doc(hidden)]
-pub mod magazine;
+#[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
+pub(crate) mod magazine;
 mod memory;
 mod wait;
 
@@ -43,8 +43,8 @@ pub use wait::Get;
 
 use crate::limits;
 use block::Block;
-use floodtide_core::HumanBytes;
 use floodtide_core::pool::{MIN_BYTES, SizeClass, TakeError};
+use floodtide_core::{ErrorKind, HumanBytes};
 use inner::Inner;
 use std::io;
 use std::sync::Arc;
@@ -55,6 +55,17 @@ use thiserror::Error;
 const DEFAULT_LIMIT: u64 = 1 << 30;
 
 /// Why a pool lends no buffer.
+///
+/// ```
+/// use floodtide_core::ErrorKind;
+/// use floodtide_memory::pool::Pool;
+///
+/// let pool = Pool::builder().limit(4096).build();
+/// let _held = pool.get(4096)?;
+/// assert_eq!(pool.try_get(1).expect_err("all is lent").kind(), ErrorKind::Stalled);
+/// assert_eq!(pool.get(8192).expect_err("never fits").kind(), ErrorKind::InvalidRequest);
+/// # Ok::<(), floodtide_memory::pool::PoolError>(())
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
@@ -77,6 +88,16 @@ pub enum PoolError {
 }
 
 impl PoolError {
+    /// Returns the class of this error.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLarge { .. } | Self::Unsuitable { .. } => ErrorKind::InvalidRequest,
+            Self::Exhausted { .. } | Self::TimedOut { .. } => ErrorKind::Stalled,
+            Self::Allocation { .. } => ErrorKind::OutOfMemory,
+        }
+    }
+
     fn new(error: TakeError<io::Error>, bytes: usize, limit: usize) -> Self {
         match error {
             TakeError::TooLarge => Self::TooLarge { bytes, limit },

@@ -94,9 +94,13 @@ fn the_limit_holds_and_errors_say_what_to_do() {
         "the pool's 8.0 KiB are in use, so there is no buffer of 5.0 KiB now; drop buffers, or wait for one"
     );
     let error = pool.get(9 * KB).expect_err("never");
-    assert!(matches!(error, PoolError::TooLarge { .. }) && error.to_string().contains("make its limit larger"));
+    assert!(
+        matches!(error, PoolError::TooLarge { .. })
+            && error.kind() == ErrorKind::InvalidRequest
+            && error.to_string().contains("make its limit larger")
+    );
     let error = pool.get_timeout(5 * KB, Duration::from_millis(5)).expect_err("nobody gives back");
-    assert!(matches!(error, PoolError::TimedOut { .. }));
+    assert!(matches!(error, PoolError::TimedOut { .. }) && error.kind() == ErrorKind::Stalled);
     drop(first);
     let stats = pool.stats();
     assert_eq!((stats.lent, stats.retained, stats.waits), (0, 5 * KB, 1));
@@ -255,7 +259,7 @@ fn detached_memory_stays_and_can_be_adopted() {
     assert_eq!((&memory[..], pool.stats().lent), (&b"mine"[..], 0));
     let blocker = pool.get(KB).expect("the limit is free again");
     let (memory, error) = pool.adopt(memory).expect_err("no room");
-    assert!(matches!(error, PoolError::Exhausted { .. }));
+    assert!(matches!(error, PoolError::Exhausted { .. }) && error.kind() == ErrorKind::Stalled);
     drop(blocker);
     let buffer = pool.adopt(memory).expect("there is room");
     assert_eq!((&buffer[..], pool.stats().lent), (&b"mine"[..], 8 * KB));
@@ -268,7 +272,7 @@ fn detached_memory_stays_and_can_be_adopted() {
     assert!(matches!(pool.adopt(crooked), Err((_, PoolError::Unsuitable { .. }))));
     let tiny = HeapMemory::new().allocate(10).expect("allocates");
     let (_, error) = pool.adopt(tiny).expect_err("too small");
-    assert!(matches!(error, PoolError::Unsuitable { .. }));
+    assert!(matches!(error, PoolError::Unsuitable { .. }) && error.kind() == ErrorKind::InvalidRequest);
     assert!(error.to_string().contains("take a buffer of the pool's own"), "{error}");
 }
 
@@ -323,7 +327,7 @@ fn a_provider_that_refuses_is_reported() {
     }
     let pool = Pool::builder().limit(8 * KB).memory(Refuses).build();
     let error = pool.get(KB).expect_err("refused");
-    assert!(matches!(error, PoolError::Allocation { .. }));
+    assert!(matches!(error, PoolError::Allocation { .. }) && error.kind() == ErrorKind::OutOfMemory);
     let words = error.to_string();
     assert!(words.contains("free memory") && words.contains("ulimit -l"), "{words}");
     assert_eq!(pool.stats().lent, 0);

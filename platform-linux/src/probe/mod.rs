@@ -10,7 +10,8 @@ mod residency;
 
 pub use floodtide_memory::memory_limit;
 
-pub use residency::{Residency, residency, resident_share};
+pub use floodtide_core::storage::Residency;
+pub use residency::{residency, resident_share};
 
 use floodtide_core::{Alignment, DirectLimits};
 use io_uring::{IoUring, opcode};
@@ -60,6 +61,13 @@ fn probe_limits(file: &File) -> Option<DirectLimits> {
 }
 
 /// Why io_uring cannot be used, if so. A ring is made and asked for reads, as a seccomp filter hides from every sysctl.
+///
+/// ```
+/// match floodtide_linux::probe::uring_refusal() {
+///     None => println!("io_uring can be used"),
+///     Some(why) => println!("io_uring cannot be used: {why}"),
+/// }
+/// ```
 #[must_use]
 pub fn uring_refusal() -> Option<String> {
     let ring = match IoUring::new(2) {

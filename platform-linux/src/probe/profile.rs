@@ -120,7 +120,7 @@ impl StoredProfile {
 
     /// Parses a document, or says what is wrong with it.
     fn from_json(json: &[u8]) -> Result<Self, String> {
-        let wrong = |error: serde_json::Error| format!("it is not what floodtide probe writes ({error})");
+        let wrong = |error: serde_json::Error| format!("it is not a stored profile ({error})");
         let Versioned { version } = serde_json::from_slice(json).map_err(wrong)?;
         if version != VERSION {
             return Err(format!("it is of version {version}, and this program knows version {VERSION}"));
@@ -180,7 +180,7 @@ fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, Stri
     };
     let ignored = |why: &str| {
         let path = path.to_string_lossy().into_owned();
-        format!("{}: the profile is ignored: {why}; measure again with floodtide probe --store DIR", Escaped(&path))
+        format!("{}: the profile is ignored: {why}; measure the device again", Escaped(&path))
     };
     let mut json = Vec::new();
     match file.take(MAX_BYTES + 1).read_to_end(&mut json) {
@@ -295,14 +295,14 @@ mod tests {
         let good = String::from_utf8(profile.to_json().expect("serializes")).expect("UTF-8");
         let path = folder.path().join(profile.device.file_name());
         for (text, words) in [
-            (String::new(), "not what floodtide probe writes"),
-            ("[]".to_owned(), "not what floodtide probe writes"),
+            (String::new(), "not a stored profile"),
+            ("[]".to_owned(), "not a stored profile"),
             (good.replace("\"version\": 1", "\"version\": 2"), "version 2"),
             (good.replace("\"in_flight\": 8", "\"in_flight\": 0"), "cannot have been measured"),
             (good.replace("\"chunk_bytes\": 1048576", "\"chunk_bytes\": 1048577"), "cannot have been measured"),
-            (good.replace("\"chunk_bytes\": 1048576", "\"chunk_bytes\": 1e300"), "not what floodtide probe writes"),
+            (good.replace("\"chunk_bytes\": 1048576", "\"chunk_bytes\": 1e300"), "not a stored profile"),
             (good.replace("\"minor\": 0", "\"minor\": 7"), "another device"),
-            (good.replace("\"reads\"", "\"writes\""), "not what floodtide probe writes"),
+            (good.replace("\"reads\"", "\"writes\""), "not a stored profile"),
             (" ".repeat(100_000), "longer than any profile"),
         ] {
             assert_ne!(text, good);

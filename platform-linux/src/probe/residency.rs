@@ -1,6 +1,7 @@
 //! How much of a file is in the page cache, without touching it.
 
 use floodtide_core::ByteRange;
+use floodtide_core::storage::Residency;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsRawFd;
@@ -28,20 +29,22 @@ const SYS_CACHESTAT: libc::c_long = 451;
 /// How many places of a file are sampled where the kernel tells nothing else.
 const SAMPLES: u64 = 32;
 
-/// What of a file is in the page cache.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Residency {
-    /// The share, 0 to 1; `None` when nothing tells.
-    pub share: Option<f32>,
-    /// Where, if it is a part of the file and the kernel says which: whole windows of at least 1 MiB, ascending, joined.
-    pub ranges: Vec<ByteRange>,
-}
-
 /// Windows are at least so long, and at most so many a file.
 const WINDOW: u64 = 1 << 20;
 const MAX_WINDOWS: u64 = 1 << 14;
 
 /// The share of the file in the page cache, 0 to 1; `None` when nothing tells.
+///
+/// ```no_run
+/// use floodtide_linux::probe::resident_share;
+/// use std::fs::File;
+///
+/// match resident_share(&File::open("model.safetensors")?) {
+///     Some(share) => println!("{:.0} % is in the page cache", share * 100.0),
+///     None => println!("the system does not tell"),
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use]
 pub fn resident_share(file: &File) -> Option<f32> {
     look(file, false).share

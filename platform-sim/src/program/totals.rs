@@ -1,5 +1,6 @@
 //! The sums over many runs.
 
+use floodtide_core::format::{safetensors::HeaderError, serverlessllm::ServerlessLlmError};
 use floodtide_sim::Report;
 use floodtide_sim::faults::{FaultCounts, FaultKind};
 use std::fmt;
@@ -54,6 +55,11 @@ const PATHS: [&str; 28] = [
 const VERIFIED: [&str; 2] = ["wrong bytes found", "slice not verified"];
 const UNVERIFIED: [&str; 2] = ["pieces gathered", "cached pieces gathered"];
 
+/// Returns true when a run ended by an error of that parser.
+fn breaks_rule_of<E: core::error::Error + 'static>(report: &Report) -> bool {
+    matches!(&report.result, Err(floodtide_core::Error::Format { source, .. }) if source.downcast_ref::<E>().is_some())
+}
+
 impl Totals {
     /// One run more.
     pub(crate) fn count(&mut self, seed: u64, report: &Report) {
@@ -77,7 +83,7 @@ impl Totals {
             u64::from(report.result == Err(Error::Cancelled)),
             report.faults.of(FaultKind::WaiterCancelled),
             report.pool.waits,
-            u64::from(matches!(report.result, Err(Error::Header { .. }))),
+            u64::from(breaks_rule_of::<HeaderError>(report)),
             report.sizes.far_reads,
             report.sizes.many_reads,
             report.sizes.parts,
@@ -93,7 +99,7 @@ impl Totals {
             u64::from(matches!(report.result, Err(Error::SliceDim { .. } | Error::SliceBytes { .. }))),
             u64::from(matches!(report.result, Err(Error::Mismatch { .. }))),
             u64::from(matches!(report.result, Err(Error::SliceUnverifiable { .. }))),
-            u64::from(matches!(report.result, Err(Error::ServerlessLlm { .. }))),
+            u64::from(breaks_rule_of::<ServerlessLlmError>(report)),
             report.tied,
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);

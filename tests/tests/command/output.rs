@@ -66,12 +66,17 @@ fn load_reports_in_json_and_for_people() {
             "gib_per_second",
             "backend",
             "reason",
+            "decisions",
             "peak_rss_bytes",
         ] {
             assert!(report.get(key).is_some(), "{key} is not in {report}");
         }
         assert_eq!((&report["files"], &report["tensors"]), (&1.into(), &5.into()));
         assert!(backend == "auto" || report["backend"] == backend);
+        let decisions = report["decisions"].as_array().expect("a list");
+        let why: Vec<&str> = decisions.iter().map(|decision| decision["why"].as_str().expect("text")).collect();
+        assert_eq!(report["reason"], why.join("; "), "{report}");
+        assert!(decisions.iter().all(|decision| decision["what"].as_str().is_some_and(|what| !what.is_empty())));
     }
     let text = run("load", &path, &["--mlock", "--threads", "2"]);
     for word in ["5 tensors", "1 file", "GiB/s", "backend", "peak memory", "locked"] {
@@ -147,6 +152,7 @@ fn plan_says_what_and_why_without_reading_tensors() {
     for key in [
         "backend",
         "reason",
+        "decisions",
         "workers",
         "chunk_bytes",
         "reads",

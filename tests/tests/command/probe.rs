@@ -145,7 +145,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
         "{reason}"
     );
 
-    for (text, words) in [("{\"version\": 2}", "version 2"), ("no JSON", "not what floodtide probe writes")] {
+    for (text, words) in [("{\"version\": 2}", "version 2"), ("no JSON", "not a stored profile")] {
         fs::write(stored, text).expect("writes");
         let ignored = run(cache.path(), &["plan", "--json"], &path);
         assert!(ignored.stderr.starts_with("warning: ") && ignored.stderr.contains(words), "{ignored:?}");

@@ -1,7 +1,7 @@
 //! Traces of loads, through the command and the library: each is JSON, has every read once, and its spans nest.
 
+use floodtide::Loader;
 use floodtide::trace::TraceFile;
-use floodtide::{Backend, Loader};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -42,7 +42,7 @@ fn span(event: &Value) -> (u64, u64) {
     (nanos("ts"), nanos("ts") + nanos("dur"))
 }
 
-/// Spans of one track are within each other, or apart.
+/// ProbeWindow of one track are within each other, or apart.
 fn assert_nested(events: &[Value]) {
     let mut tracks: BTreeMap<(u64, u64), Vec<(u64, u64)>> = BTreeMap::new();
     for event in events.iter().filter(|event| event["ph"] == "X") {
@@ -101,7 +101,8 @@ fn assert_whole(events: &[Value], what: &str) {
 fn assert_planned(events: &[Value], path: &Path, backend: &str) {
     let planned = match backend {
         "auto" => Loader::new(),
-        name => Loader::new().backend(*Backend::ALL.iter().find(|backend| backend.name() == name).expect("is known")),
+        name => Loader::new()
+            .backend(*floodtide::backends().iter().find(|backend| backend.name() == name).expect("is known")),
     };
     let plan = planned.plan(path).expect("plans").plan;
     let mut chunks: Vec<(u64, u64)> = named(events, "read")

@@ -1,7 +1,8 @@
 //! Conversions: every byte, name, shape and dtype survives, whatever is written, in whatever memory.
 
-use floodtide::convert::{Converted, Converter, Rename, Split, Target};
-use floodtide::{Error, Format, Loader, Selection};
+use floodtide::convert::{Converted, Converter, Rename, Split};
+use floodtide::format::{GGUF, SAFETENSORS, SERVERLESSLLM};
+use floodtide::{Error, Loader, Selection, StreamOptions};
 use floodtide_core::DType;
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::{command, serverlessllm_reader};
@@ -78,8 +79,10 @@ fn digest(path: &Path) -> String {
     lines.join("\n")
 }
 
-fn convert(from: &Path, to: &Path, target: Target, split: Split) -> Result<Converted, Error> {
-    Converter::new(Loader::new().memory_limit(MB as u64), target).split(split).convert(from, to)
+fn convert(from: &Path, to: &Path, target: floodtide::FormatId, split: Split) -> Result<Converted, Error> {
+    Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(MB as u64)), target)
+        .split(split)
+        .convert(from, to)
 }
 
 fn tensors(dtypes: Vec<DType>) -> impl Strategy<Value = Checkpoint> {
@@ -125,7 +128,7 @@ proptest! {
         fs::create_dir(&from).expect("makes");
         write(&from, &checkpoint, shards, padding);
         let filled = checkpoint.values().filter(|tensor| !tensor.bytes.is_empty()).count();
-        match convert(&from, &to, Target::Safetensors, split) {
+        match convert(&from, &to, SAFETENSORS, split) {
             Err(error) => {
                 let too_many = matches!(split, Split::Files(files) if files.get() as usize > filled);
                 prop_assert!(too_many, "{}", error);
@@ -153,15 +156,15 @@ proptest! {
         fs::create_dir(at("in")).expect("makes");
         write(&at("in"), &checkpoint, shards, padding);
         let limit = Split::Bytes(NonZeroU64::new(limit / 8 * 8).expect("some"));
-        convert(&at("in"), &at("store"), Target::ServerlessLlm, limit).expect("converts");
+        convert(&at("in"), &at("store"), SERVERLESSLLM, limit).expect("converts");
         let found = serverlessllm_reader::read(&at("store"));
         let names: Vec<&String> = found.keys().collect();
         prop_assert_eq!(names, checkpoint.keys().collect::<Vec<_>>());
         for (name, tensor) in &found {
             prop_assert_eq!((&tensor.shape, &tensor.bytes), (&checkpoint[name].shape, &checkpoint[name].bytes), "{}", name);
         }
-        let back = convert(&at("store"), &at("back"), Target::Safetensors, Split::Usual).expect("converts back");
-        prop_assert_eq!((back.from, back.tensors), (Format::ServerlessLlm, checkpoint.len()));
+        let back = convert(&at("store"), &at("back"), SAFETENSORS, Split::Usual).expect("converts back");
+        prop_assert_eq!((back.from, back.tensors), (SERVERLESSLLM, checkpoint.len()));
         prop_assert_eq!(reference(&at("back")).0, checkpoint);
         let digests = digest(&at("in"));
         prop_assert_eq!(&digest(&at("store")), &digests);
@@ -218,11 +221,11 @@ fn tied_tensors_are_one_record_and_two_tensors() {
     let index = r#"{"head": [0, 16, [2, 2], [2, 1], "torch.float32"], "n": [16, 8, [1], [1], "torch.int64"],
                     "embed": [0, 16, [2, 2], [2, 1], "torch.float32"]}"#;
     fs::write(at("in/tensor_index.json"), index).expect("writes");
-    let store = convert(&at("in"), &at("store"), Target::ServerlessLlm, Split::Usual).expect("converts");
+    let store = convert(&at("in"), &at("store"), SERVERLESSLLM, Split::Usual).expect("converts");
     let found = serverlessllm_reader::read(&at("store"));
     assert_eq!(found["head"].offset, found["embed"].offset);
     assert_eq!((store.tensors, store.tensor_bytes, serverlessllm_reader::partitions(&at("store"))), (3, 24, vec![24]));
-    let files = convert(&at("in"), &at("files"), Target::Safetensors, Split::Usual).expect("converts");
+    let files = convert(&at("in"), &at("files"), SAFETENSORS, Split::Usual).expect("converts");
     let (found, metadata) = reference(&at("files"));
     assert_eq!((found.len(), files.tensor_bytes), (3, 40));
     assert_eq!((&found["head"].bytes[..], &found["embed"].bytes[..]), (&data[..16], &data[..16]));
@@ -245,7 +248,7 @@ fn the_models_other_files_come_along_and_nothing_else_does() {
     symlink("tokenizer.json", at("in/added_tokens.json")).expect("links");
     let fifo = at("in/tokenizer_config.json");
     rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("makes");
-    let converted = convert(&at("in"), &at("out"), Target::ServerlessLlm, Split::Usual).expect("converts");
+    let converted = convert(&at("in"), &at("out"), SERVERLESSLLM, Split::Usual).expect("converts");
     let names: Vec<&str> = converted.copied.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["added_tokens.json", "config.json", "generation_config.json", "tokenizer.json", "vocab.txt"]);
     fs::write(at("fresh"), "").expect("writes");
@@ -274,7 +277,7 @@ fn very_many_files_are_written_with_few_open() {
     let folder = written(&checkpoint);
     let out = folder.path().join("out");
     let each = Split::Bytes(NonZeroU64::MIN);
-    let converted = convert(&folder.path().join("in"), &out, Target::Safetensors, each).expect("converts");
+    let converted = convert(&folder.path().join("in"), &out, SAFETENSORS, each).expect("converts");
     assert_eq!((converted.files.len(), reference(&out).0), (301, checkpoint));
 }
 
@@ -305,7 +308,7 @@ fn progress_ends_with_every_byte_written() {
     let folder = written(&sample());
     let last = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&last);
-    Converter::new(Loader::new(), Target::Safetensors)
+    Converter::new(Loader::new(), SAFETENSORS)
         .on_progress(move |written| *seen.lock().expect("no panic") = Some(written))
         .convert(folder.path().join("in"), folder.path().join("out"))
         .expect("converts");
@@ -335,7 +338,7 @@ fn what_cannot_be_expressed_is_refused_before_anything_is_written() {
     command::run(["convert", &from, &to, "--to", "safetensors", "--partitions", "7"])
         .assert_error(2, &["7 files", "6"]);
     assert!(
-        Converter::new(Loader::new().selection(Selection::slice("b.weight", 0, 0..2)), Target::Safetensors)
+        Converter::new(Loader::new().selection(Selection::slice("b.weight", 0, 0..2)), SAFETENSORS)
             .convert(&from, &to)
             .is_err_and(|error| error.to_string().contains("slice"))
     );
@@ -378,8 +381,8 @@ fn plain_tensors_of_gguf_are_converted_and_blocks_are_refused() {
         ("count", 27, &[2], bytes(16, 4)),
     ];
     fs::write(at("model.gguf"), gguf(&plain)).expect("writes");
-    let converted = convert(&at("model.gguf"), &at("files"), Target::Safetensors, Split::Usual).expect("converts");
-    assert_eq!((converted.from, converted.tensors), (Format::Gguf, 4));
+    let converted = convert(&at("model.gguf"), &at("files"), SAFETENSORS, Split::Usual).expect("converts");
+    assert_eq!((converted.from, converted.tensors), (GGUF, 4));
     let (found, metadata) = reference(&at("files"));
     for (name, dtype, shape) in
         [("norm", "F32", &[3][..]), ("half", "F16", &[2, 4]), ("brain", "BF16", &[3, 5]), ("count", "I64", &[2])]
@@ -390,18 +393,18 @@ fn plain_tensors_of_gguf_are_converted_and_blocks_are_refused() {
     }
     assert_eq!(metadata[0]["general.architecture"], "llama");
     assert!(converted.warnings.iter().any(|warning| warning.contains("tokenizer.ggml.tokens")));
-    convert(&at("model.gguf"), &at("store"), Target::ServerlessLlm, Split::Usual).expect("converts");
+    convert(&at("model.gguf"), &at("store"), SERVERLESSLLM, Split::Usual).expect("converts");
     assert_eq!(serverlessllm_reader::read(&at("store"))["brain"].dtype, "torch.bfloat16");
     let digests = digest(&at("model.gguf"));
     assert_eq!((digest(&at("files")), digest(&at("store"))), (digests.clone(), digests));
 
     let quantised = [("norm", 0, &[3_u64][..], bytes(12, 1)), ("blocks", 2, &[32], bytes(18, 2))];
     fs::write(at("quantised.gguf"), gguf(&quantised)).expect("writes");
-    for target in [Target::Safetensors, Target::ServerlessLlm] {
+    for target in [SAFETENSORS, SERVERLESSLLM] {
         let error = convert(&at("quantised.gguf"), &at("none"), target, Split::Usual).expect_err("blocks");
         assert!(error.to_string().contains("1 tensor: \"blocks\" (GGML_Q4_0)"), "{error}");
     }
     let only = Loader::new().selection(Selection::names(["norm"]));
-    Converter::new(only, Target::Safetensors).convert(at("quantised.gguf"), at("norm")).expect("a plain one");
+    Converter::new(only, SAFETENSORS).convert(at("quantised.gguf"), at("norm")).expect("a plain one");
     assert_eq!(reference(&at("norm")).0["norm"], found["norm"]);
 }

@@ -1,6 +1,7 @@
 //! A conversion's output is there whole or not at all, however it ends; and it ends well where it must.
 
-use floodtide::convert::{Converter, OutputError, Target};
+use floodtide::convert::{Converter, OutputError};
+use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide::{Error, Loader};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::sandbox::{SmallDisk, forbid_rename_flags, forbid_reserving_disk};
@@ -175,7 +176,7 @@ fn an_interrupted_conversion_removes_what_it_has_written() {
 #[test]
 fn a_conversion_that_is_given_up_leaves_nothing() {
     let source = Source::new(&[MB]);
-    let converter = Converter::new(Loader::new(), Target::Safetensors).cancelled_by(Arc::new(AtomicBool::new(true)));
+    let converter = Converter::new(Loader::new(), SAFETENSORS).cancelled_by(Arc::new(AtomicBool::new(true)));
     let error = converter.convert(source.at("in"), source.at("out")).expect_err("cancelled");
     assert!(matches!(error, Error::Core(floodtide_core::Error::Cancelled)), "{error}");
     assert_eq!(entries(source.folder.path()), ["in"]);
@@ -277,8 +278,7 @@ fn of_two_conversions_to_one_place_one_is_kept_and_the_other_is_told() {
     let source = Source::new(&[5 * MB, 5 * MB]);
     let out = source.at("out");
     for force in [false, true] {
-        let convert =
-            || Converter::new(Loader::new(), Target::ServerlessLlm).force(force).convert(source.at("in"), &out);
+        let convert = || Converter::new(Loader::new(), SERVERLESSLLM).force(force).convert(source.at("in"), &out);
         let ends: Vec<Result<_, Error>> = std::thread::scope(|scope| {
             let both = [scope.spawn(convert), scope.spawn(convert)];
             both.into_iter().map(|thread| thread.join().expect("no panic")).collect()

@@ -1,7 +1,8 @@
 //! Conversions of ServerlessLLM checkpoints of any layout, in both dialects, whose tensors may be the same bytes.
 
-use floodtide::convert::{Converter, Split, Target};
-use floodtide::{Format, Loader};
+use floodtide::convert::{Converter, Split};
+use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
+use floodtide::{Loader, StreamOptions};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::serverlessllm_reader;
 use floodtide_tests::serverlessllm_writer::{stores, write};
@@ -23,9 +24,9 @@ proptest! {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("in")).expect("makes");
         let all = write(&at("in"), &store);
-        let to = |target| Converter::new(Loader::new().memory_limit(LIMIT), target);
+        let to = |target| Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(LIMIT)), target);
 
-        let converted = to(Target::Safetensors).convert(at("in"), at("files")).expect("converts");
+        let converted = to(SAFETENSORS).convert(at("in"), at("files")).expect("converts");
         let file = fs::read(at("files/model.safetensors")).expect("one file");
         let found: BTreeMap<String, Vec<u8>> = SafeTensors::deserialize(&file)
             .expect("valid")
@@ -33,13 +34,13 @@ proptest! {
             .map(|(name, view)| (name.to_owned(), view.data().to_vec()))
             .collect();
         prop_assert!(found == all);
-        prop_assert_eq!((converted.from, converted.tensors), (Format::ServerlessLlm, all.len()));
+        prop_assert_eq!((converted.from, converted.tensors), (SERVERLESSLLM, all.len()));
         let bytes: usize = all.values().map(Vec::len).sum();
         prop_assert_eq!(converted.tensor_bytes, bytes as u64, "those of each name");
 
         let filled = store.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
         let split = if filled >= 2 { Split::Files(NonZeroU32::new(files).expect("some")) } else { Split::Usual };
-        let converted = to(Target::ServerlessLlm).split(split).convert(at("in"), at("store")).expect("converts");
+        let converted = to(SERVERLESSLLM).split(split).convert(at("in"), at("store")).expect("converts");
         let found = serverlessllm_reader::read(&at("store"));
         prop_assert!(found.iter().map(|(name, tensor)| (name.clone(), tensor.bytes.clone())).eq(all.clone()));
         let mut records: Vec<u64> =

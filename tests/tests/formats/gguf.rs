@@ -1,6 +1,6 @@
 //! GGUF through the command and the library: every rule broken once, how the shards of a model are found, and any layout by every backend.
 
-use floodtide::{Backend, Loader, ViewError};
+use floodtide::{Loader, ViewError};
 use floodtide_core::format::gguf::{MAX_HEADER_BYTES, Parsed, parse};
 use floodtide_core::{DType, ElementType, GgmlType, Selection};
 use floodtide_tests::checkpoint::{cache, folder, small};
@@ -257,7 +257,7 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(expected.len(), tensors.len());
-        for backend in Backend::ALL {
+        for backend in floodtide::backends() {
             drop_cache(folder.path());
             let loaded = Loader::new().backend(backend).load(&path).expect("loads");
             prop_assert!(loaded.iter().map(|t| (t.name().to_owned(), t.as_bytes().to_vec())).eq(expected.clone()));

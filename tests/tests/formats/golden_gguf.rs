@@ -4,7 +4,8 @@
 //! The package (PyPI `gguf`) is installed once into a virtual environment in the cache folder (`FLOODTIDE_CACHE`, or `.cache` in the
 //! workspace), and the files are kept there too. Offline, or without Python's venv, the tests are skipped with a message.
 
-use floodtide::{Backend, Loader};
+use floodtide::backend::{PREAD, TOKIO, URING};
+use floodtide::{Loader, StreamOptions};
 use floodtide_core::format::gguf::{GgufError, Parsed, parse};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -177,10 +178,11 @@ fn every_tensor_is_what_the_package_reads_by_every_backend() {
                 assert_eq!(run.assert_ok(), expected, "{case} by {backend}");
             }
         }
-        for backend in [None, Some(Backend::Uring), Some(Backend::Pread), Some(Backend::Tokio)] {
+        for backend in [None, Some(URING), Some(PREAD), Some(TOKIO)] {
             drop_cache(&path);
-            let loader =
-                backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).memory_limit(16 << 20);
+            let loader = backend
+                .map_or_else(Loader::new, |backend| Loader::new().backend(backend))
+                .stream_options(StreamOptions::new().memory_limit(16 << 20));
             let lines: Mutex<BTreeMap<String, String>> = Mutex::default();
             for tensor in loader.stream(&path).expect("opens") {
                 let tensor = tensor.expect("streams");

@@ -1,10 +1,12 @@
 //! ServerlessLLM checkpoints: what an independent script lays out comes back byte for byte by every way of loading; every rule, broken once, is
 //! refused through core and through the command; and tied tensors are there once.
 
-use floodtide::{Format, Loader, Order, Tensor};
+use floodtide::backend::URING;
+use floodtide::format::SERVERLESSLLM;
+use floodtide::{Loader, Order, StreamOptions, Tensor};
 use floodtide_core::format::serverlessllm::{TensorIndex, count_partitions, partition_name};
 use floodtide_core::{Selection, ShardRules};
-use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream};
+use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream, stream_options};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
@@ -63,7 +65,7 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
         let folder = folder();
         let Some(expected) = golden(folder.path(), dialect, limit) else { return };
         let inspected = Loader::new().inspect(folder.path()).expect("inspects");
-        assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (Format::ServerlessLlm, expected.len()));
+        assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (SERVERLESSLLM, expected.len()));
         assert_eq!(inspected.catalog.files().len(), partitions, "{dialect} {limit}");
         let opened = Loader::new().map(folder.path().join("tensor_index.json")).expect("opens");
         opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit}")));
@@ -75,7 +77,8 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
         }
         for backend in STREAMED {
             drop_cache(folder.path());
-            let bytes = stream(&loader(backend).memory_limit(16 << 20), folder.path());
+            let bytes =
+                stream(&loader(backend).stream_options(StreamOptions::new().memory_limit(16 << 20)), folder.path());
             assert_right(bytes, &right, &format!("stream {dialect} {limit} {backend:?}"));
         }
     }
@@ -156,7 +159,7 @@ fn large_partitions_are_read_past_the_page_cache() {
     };
     let expected = write(folder.path(), &store);
     drop_cache(folder.path());
-    let planned = Loader::new().backend(floodtide::Backend::Uring).plan(folder.path());
+    let planned = Loader::new().backend(URING).plan(folder.path());
     let Ok(planned) = planned else { return println!("skipped: no io_uring here") };
     if planned.signals.files.iter().any(|file| !file.direct) {
         return println!("skipped: the file system takes no direct reads");
@@ -186,7 +189,8 @@ fn tied_tensors_share_their_memory() {
     }
     for backend in STREAMED {
         for order in [Order::Completion, Order::File] {
-            let stream = loader(backend).order(order).stream(folder.path()).expect("opens");
+            let stream =
+                loader(backend).stream_options(stream_options().order(order)).stream(folder.path()).expect("opens");
             let tensors: Vec<Tensor> = stream.map(|tensor| tensor.expect("streams")).collect();
             let at = |name: &str| address(tensors.iter().find(|tensor| tensor.name() == name).expect("is there"));
             assert!(at("t0") == at("t0.1") && at("t2") == at("t2.1"), "{backend:?}");
@@ -214,7 +218,10 @@ fn a_stream_in_parts_brings_both_names_in_order() {
     let expected = write(folder.path(), &store);
     for order in [Order::Completion, Order::File] {
         let (mut all, mut names) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
-        let stream = Loader::new().memory_limit(1 << 20).order(order).stream(folder.path()).expect("opens");
+        let stream = Loader::new()
+            .stream_options(StreamOptions::new().memory_limit(1 << 20).order(order))
+            .stream(folder.path())
+            .expect("opens");
         let report = stream.for_each_chunk(|tensor, offset, bytes| {
             let whole = all.entry(tensor.name.to_owned()).or_default();
             whole.resize(whole.len().max(offset as usize + bytes.len()), 0);

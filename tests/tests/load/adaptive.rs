@@ -1,8 +1,9 @@
 //! Loads that follow what the page cache, the loader's memory and the checkpoint's size make best, and bring the same bytes.
 
+use floodtide::backend::PREAD;
 use floodtide::probe::resident_share;
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
-use floodtide::{Backend, Loader, Tensors};
+use floodtide::{Loader, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
 use floodtide_core::strategy::Strategy;
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
@@ -52,7 +53,7 @@ fn the_cached_part_of_a_file_is_copied_and_the_rest_read_past_the_cache() {
     if !signals.direct || !signals.resident.is_some_and(|share| (0.3..0.7).contains(&share)) {
         return println!("skipped: this file system has no half-cached files or no direct reads: {signals:?}");
     }
-    assert!(planned.strategy.reason.contains("partly in the page cache"), "{}", planned.strategy.reason);
+    assert!(planned.strategy.reason().contains("partly in the page cache"), "{}", planned.strategy.reason());
     for chunk in planned.plan.chunks() {
         let cached = chunk.offset + chunk.payload_len as u64 <= 16 << 20;
         assert_eq!(chunk.method == Method::Buffered, cached, "{chunk:?}");
@@ -75,7 +76,7 @@ fn files_can_be_left_in_the_page_cache() {
     assert!(share() < Some(0.1), "read past it: {:?}", share());
     let tensors = Loader::new().populate_page_cache(true).load(&path).expect("loads");
     assert_loaded(&tensors);
-    assert!(tensors.report().reason.contains("stay in the page cache"), "{}", tensors.report().reason);
+    assert!(tensors.report().reason().contains("stay in the page cache"), "{}", tensors.report().reason());
     assert!(share() > Some(0.9), "{:?}", share());
 }
 
@@ -109,14 +110,14 @@ fn a_loader_uses_its_memory_again() {
     let path = large(folder.path(), 16);
     let loader = Loader::new();
     let first = loader.load(&path).expect("loads");
-    assert!(!first.report().reason.contains("earlier load"), "{}", first.report().reason);
+    assert!(!first.report().reason().contains("earlier load"), "{}", first.report().reason());
     let address = first.get("t").expect("is there").as_bytes().as_ptr();
     drop(first);
     assert!(loader.arena_cache_len() >= 16 << 20);
     // A clone shares it.
     let second = loader.clone().load(&path).expect("loads");
     assert_eq!(second.get("t").expect("is there").as_bytes().as_ptr(), address);
-    assert!(second.report().reason.contains("earlier load"), "{}", second.report().reason);
+    assert!(second.report().reason().contains("earlier load"), "{}", second.report().reason());
     assert_loaded(&second);
     assert_eq!(loader.arena_cache_len(), 0, "it is in use");
     let third = loader.load(&path).expect("loads beside it");
@@ -137,7 +138,7 @@ fn what_an_earlier_load_left_is_not_in_the_tensors_of_the_next() {
     let json = format!(r#"{{"z":{{"dtype":"U8","shape":[{}],"data_offsets":[0,{0}]}}}}"#, zeros.len());
     fs::write(&path, raw(&json, &zeros)).expect("writes");
     let tensors = loader.load(&path).expect("loads");
-    assert!(tensors.report().reason.contains("earlier load"), "{}", tensors.report().reason);
+    assert!(tensors.report().reason().contains("earlier load"), "{}", tensors.report().reason());
     assert!(tensors.get("z").expect("is there").as_bytes() == zeros);
 }
 
@@ -151,6 +152,22 @@ fn memory_is_kept_as_far_as_it_may_be() {
     let locked = Loader::new().mlock(true);
     drop(locked.load(&path).expect("loads"));
     assert_eq!(locked.arena_cache_len(), 0, "locked memory is given back");
+}
+
+#[test]
+fn an_option_of_a_clone_does_not_change_the_original() {
+    let folder = folder();
+    let path = large(folder.path(), 16);
+    let loader = Loader::new();
+    drop(loader.load(&path).expect("loads"));
+    let kept = loader.arena_cache_len();
+    assert!(kept >= 16 << 20);
+    let clone = loader.clone().arena_cache_limit(0);
+    assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
+    drop(clone.load(&path).expect("loads"));
+    assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
+    drop(loader.load(&path).expect("loads"));
+    assert_eq!(loader.arena_cache_len(), kept, "it still keeps what it kept");
 }
 
 #[test]
@@ -208,7 +225,7 @@ impl Trace for SlowDevice {
 }
 
 impl LoadTrace for SlowDevice {
-    fn decided(&self, _: &[&Path], _: &Strategy) {}
+    fn decided(&self, _: &[&str], _: &Strategy) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 
@@ -228,8 +245,8 @@ fn a_device_that_answers_slowly_gets_more_threads() {
     let workers = |loader: Loader| {
         let device = SlowDevice::default();
         let slow = device.clone();
-        let loader = loader.backend(Backend::Pread).trace(device.clone()).faults(move || slow.clone());
-        let started = loader.plan(&path).expect("plans").strategy.workers;
+        let loader = loader.backend(PREAD).trace(device.clone()).faults(move || slow.clone());
+        let started = loader.plan(&path).expect("plans").strategy.main_route().workers;
         let tensors = loader.load(&path).expect("loads");
         assert!(tensors.get("t").is_some_and(|tensor| tensor.as_bytes().iter().all(|&byte| byte == 0)));
         (started, device.0.load(Ordering::Relaxed))

@@ -1,6 +1,6 @@
 //! All backends agree, byte for byte, with the reference library, on generated checkpoints of any layout.
 
-use floodtide::{Backend, Loader, Tensors};
+use floodtide::{Loader, Tensors};
 use floodtide_core::{Alignment, DType, Selection};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn on_files_and_tensors_without_bytes() {
         fs::write(&path, [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()).expect("writes");
         let expected = reference(folder.path());
         let loader = Loader::new().tensor_alignment(Alignment::new(64).expect("a power of two"));
-        for backend in Backend::ALL {
+        for backend in floodtide::backends() {
             let tensors = loader.clone().backend(backend).load(&path).expect("loads");
             assert_equal(&tensors, &expected, 64, backend.name());
         }
@@ -64,7 +64,7 @@ proptest! {
         let loader = Loader::new()
             .tensor_alignment(Alignment::new(alignment).expect("a power of two"))
             .threads(std::num::NonZeroUsize::new(threads).expect("positive"));
-        for backend in Backend::ALL {
+        for backend in floodtide::backends() {
             drop_cache(folder.path());
             let tensors = loader.clone().backend(backend).load(folder.path()).expect("loads");
             assert_equal(&tensors, &expected, alignment, backend.name());
@@ -77,7 +77,7 @@ proptest! {
                 expected.iter().filter(|(name, _)| name.ends_with('1')).map(|(n, b)| (n.clone(), b.clone())).collect();
             drop_cache(folder.path());
             let loader = loader.selection(Selection::globs(["*1"]).expect("a pattern"));
-            for backend in Backend::ALL {
+            for backend in floodtide::backends() {
                 let tensors = loader.clone().backend(backend).load(folder.path()).expect("loads");
                 assert_equal(&tensors, &part, alignment, "a part");
             }

@@ -1,7 +1,8 @@
 //! The simulator's faults over real reads: io_uring and pread, of real files, for whole loads and streams.
 
+use floodtide::backend::{PREAD, URING};
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
-use floodtide::{Backend, Error, Loader, Order};
+use floodtide::{Backend, Error, Loader, Order, StreamOptions};
 use floodtide_core::middleware::{Injection, Tracer};
 use floodtide_core::strategy::Strategy;
 use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
@@ -68,8 +69,6 @@ impl Tracer for Counts {
     }
 }
 
-impl ReadTrace for Counts {}
-
 impl Trace for Counts {
     fn load(&self) -> Arc<dyn LoadTrace> {
         Arc::new(self.clone())
@@ -77,7 +76,7 @@ impl Trace for Counts {
 }
 
 impl LoadTrace for Counts {
-    fn decided(&self, _: &[&Path], _: &Strategy) {}
+    fn decided(&self, _: &[&str], _: &Strategy) {}
 
     fn phase(&self, _: Phase, _: Instant, _: Instant) {}
 
@@ -101,7 +100,7 @@ fn what_passes_by_itself_is_made_good() {
     let folder = folder();
     let expected = checkpoint(folder.path());
     for (seed, kind) in KINDS.into_iter().enumerate() {
-        for backend in [Backend::Uring, Backend::Pread] {
+        for backend in [URING, PREAD] {
             drop_cache(folder.path());
             let counts = Counts::default();
             let loader = loader(backend, &Swarm::none().with(kind, 600_000), &[], seed as u64, &counts);
@@ -127,7 +126,10 @@ fn what_passes_by_itself_is_made_good() {
             assert!(told > 0, "{kind:?}, {backend}: nothing went wrong");
             let mut streamed = BTreeMap::new();
             drop_cache(folder.path());
-            let stream = loader.order(Order::File).memory_limit(2 << 20).stream(folder.path()).expect("opens");
+            let stream = loader
+                .stream_options(StreamOptions::new().order(Order::File).memory_limit(2 << 20))
+                .stream(folder.path())
+                .expect("opens");
             let parts = stream.for_each_chunk(|tensor, _, bytes| {
                 streamed.entry(tensor.name.to_owned()).or_insert_with(Vec::new).extend_from_slice(bytes);
             });
@@ -142,7 +144,7 @@ fn what_does_not_pass_is_an_error_that_names_the_place() {
     let folder = folder();
     checkpoint(folder.path());
     let injection = Injection::Answer(Outcome::Failed(Fault::Os(libc::ENXIO)));
-    for backend in [Backend::Uring, Backend::Pread] {
+    for backend in [URING, PREAD] {
         let script = [Scripted { file: 1, nth: 1, injection }];
         let result = loader(backend, &Swarm::none(), &script, 0, &Counts::default()).load(folder.path());
         let error = match result {

@@ -1,7 +1,8 @@
 //! Slices and shards on Linux: whatever the shape, the dimension and the way of reading, the bytes are those that the reference library cuts
 //! out, and no more is read than must be.
 
-use floodtide::{Backend, Loader, Order, Tensor};
+use floodtide::backend::{MMAP, PREAD};
+use floodtide::{Loader, Order, StreamOptions, Tensor};
 use floodtide_core::{DType, Glob, Partition, Selection, ShardRules};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
@@ -67,28 +68,29 @@ fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: 
 
 /// Loads and streams by every way there is.
 fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
-    for backend in Backend::ALL {
+    for backend in floodtide::backends() {
         drop_cache(path.parent().expect("a folder"));
         let tensors = loader.clone().backend(backend).load(path).expect("loads");
         assert_equal(tensors.iter(), expected, backend.name());
         let bytes: u64 = expected.values().map(|(_, bytes)| bytes.len() as u64).sum();
         assert_eq!(tensors.report().bytes, bytes, "{backend}");
-        if backend == Backend::Mmap {
+        if backend == MMAP {
             continue;
         }
-        let loader = loader.clone().backend(backend).memory_limit(32 << 20).stream_buffer(64 << 10);
-        let streamed =
-            loader.clone().order(Order::File).stream(path).expect("opens").map(|tensor| tensor.expect("comes"));
+        let options = StreamOptions::new().buffer_bytes(64 << 10);
+        let stream = |options| loader.clone().backend(backend).stream_options(options).stream(path);
+        let streamed = stream(options.clone().memory_limit(32 << 20).order(Order::File))
+            .expect("opens")
+            .map(|tensor| tensor.expect("comes"));
         assert_equal(streamed, expected, "a stream");
         let mut parts = BTreeMap::new();
-        let report =
-            loader.memory_limit(1 << 20).stream(path).expect("opens").for_each_chunk(|tensor, offset, bytes| {
-                let (shape, whole) = parts
-                    .entry(tensor.name.to_owned())
-                    .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.byte_len() as usize]));
-                assert_eq!(shape, tensor.shape);
-                whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-            });
+        let report = stream(options.memory_limit(1 << 20)).expect("opens").for_each_chunk(|tensor, offset, bytes| {
+            let (shape, whole) = parts
+                .entry(tensor.name.to_owned())
+                .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.byte_len() as usize]));
+            assert_eq!(shape, tensor.shape);
+            whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        });
         assert_eq!(report.expect("ends").bytes, bytes);
         assert!(parts == *expected, "{backend}: the parts differ");
     }
@@ -336,7 +338,7 @@ fn many_threads_gather_from_shorter_reads() {
     let half = Selection::slice("t", 1, 0..32 << 10);
     let longest = |threads: usize| {
         let threads = threads.try_into().expect("some");
-        let planned = Loader::new().backend(Backend::Pread).threads(threads).selection(half.clone()).plan(&path);
+        let planned = Loader::new().backend(PREAD).threads(threads).selection(half.clone()).plan(&path);
         let chunks = planned.expect("plans").plan.chunks().to_vec();
         assert!(chunks.iter().all(|chunk| chunk.gathered));
         chunks.iter().map(|chunk| chunk.buffer_range.len()).max().expect("some")

@@ -1,7 +1,8 @@
 //! Streams and their memory: the limit holds whoever is slow, stops or fails, and pools of one's own and shared ones serve.
 
+use floodtide::backend::MMAP;
 use floodtide::pool::{HeapMemory, MemoryBlock, MemoryProvider, Pool};
-use floodtide::{Alignment, Backend, Error, Loader, Tensor};
+use floodtide::{Alignment, Error, ErrorKind, Loader, StreamOptions, Tensor};
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered};
 use floodtide_tests::layout::drop_cache;
@@ -61,7 +62,7 @@ fn what_is_lent_and_in_flight_never_passes_the_limit() {
             let memory = Counted::new();
             let pool = Pool::builder().limit(limit).memory(memory.clone()).build();
             let loader = backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend));
-            let loader = loader.stream_pool(pool.clone());
+            let loader = loader.stream_options(StreamOptions::new().pool(pool.clone()));
             drop_cache(folder.path());
             let mut held = Vec::new();
             for tensor in loader.stream(&path).expect("opens") {
@@ -87,7 +88,8 @@ fn what_is_lent_and_in_flight_never_passes_the_limit() {
 fn a_slow_consumer_throttles_the_reads() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 64]);
-    let mut stream = Loader::new().memory_limit(8 * MB as u64).stream(&path).expect("opens");
+    let mut stream =
+        Loader::new().stream_options(StreamOptions::new().memory_limit(8 * MB as u64)).stream(&path).expect("opens");
     let first = stream.next().expect("one").expect("streams");
     std::thread::sleep(Duration::from_millis(200));
     let read = stream.progress().bytes_done;
@@ -100,7 +102,8 @@ fn a_slow_consumer_throttles_the_reads() {
 fn a_consumer_that_holds_everything_is_told_and_can_go_on() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 32]);
-    let loader = Loader::new().memory_limit(8 * MB as u64).stall_timeout(Duration::from_millis(200));
+    let loader = Loader::new()
+        .stream_options(StreamOptions::new().memory_limit(8 * MB as u64).stall_timeout(Duration::from_millis(200)));
     let mut stream = loader.stream(&path).expect("opens");
     let mut held = Vec::new();
     let error = loop {
@@ -124,8 +127,9 @@ fn a_consumer_that_stops_leaves_nothing_behind() {
     for backend in STREAMED {
         let memory = Counted::new();
         let pool = Pool::builder().limit(16 * MB).memory(memory.clone()).build();
-        let loader =
-            backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).stream_pool(pool.clone());
+        let loader = backend
+            .map_or_else(Loader::new, |backend| Loader::new().backend(backend))
+            .stream_options(StreamOptions::new().pool(pool.clone()));
         for taken in [0, 1, 5] {
             drop_cache(folder.path());
             let mut stream = loader.stream(&path).expect("opens");
@@ -145,14 +149,19 @@ fn a_consumer_that_stops_leaves_nothing_behind() {
 fn bad_options_are_refused() {
     let folder = folder();
     let path = numbered(folder.path(), &[10]);
-    let error = Loader::new().memory_limit(1000).stream(&path).expect_err("too little");
-    assert!(matches!(error, Error::StreamLimit { limit: 1000, .. }) && error.is_bad_request(), "{error}");
-    let error = Loader::new().backend(Backend::Mmap).stream(&path).expect_err("no buffers");
+    let error =
+        Loader::new().stream_options(StreamOptions::new().memory_limit(1000)).stream(&path).expect_err("too little");
+    assert!(
+        matches!(error, Error::StreamLimit { limit: 1000, .. }) && error.kind() == ErrorKind::InvalidRequest,
+        "{error}"
+    );
+    let error = Loader::new().backend(MMAP).stream(&path).expect_err("no buffers");
     assert!(error.to_string().contains("mapping"), "{error}");
-    let error = Loader::new().memory_limit(u64::MAX).stream(&path).expect("opens").next();
+    let error =
+        Loader::new().stream_options(StreamOptions::new().memory_limit(u64::MAX)).stream(&path).expect("opens").next();
     assert!(error.is_some_and(|tensor| tensor.is_ok()), "what is not needed need not be there");
     let pool = Pool::builder().limit(MB).memory(HeapMemory::aligned(Alignment::ONE)).build();
-    let loader = Loader::new().stream_pool(pool).tensor_alignment(Alignment::PAGE);
+    let loader = Loader::new().stream_options(StreamOptions::new().pool(pool)).tensor_alignment(Alignment::PAGE);
     let error = loader.stream(&path).expect("opens").next().expect("an error").expect_err("unaligned memory");
     assert!(matches!(error, Error::TensorAlignment { bytes: 4096, max: 1 }), "{error}");
 }
@@ -163,7 +172,7 @@ fn a_pool_that_is_less_aligned_than_direct_reads_need_serves_all_the_same() {
     let path = numbered(folder.path(), &[3 * MB; 4]);
     drop_cache(folder.path());
     let pool = Pool::builder().limit(8 * MB).memory(HeapMemory::aligned(Alignment::ONE)).build();
-    let stream = Loader::new().stream_pool(pool).stream(&path).expect("opens");
+    let stream = Loader::new().stream_options(StreamOptions::new().pool(pool)).stream(&path).expect("opens");
     assert_eq!(stream.map(|tensor| tensor.expect("streams").as_bytes().len()).sum::<usize>(), 12 * MB);
 }
 
@@ -172,7 +181,7 @@ fn streams_that_share_a_pool_and_take_turns_do_not_starve_one_another() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 32]);
     let pool = Pool::builder().limit(8 * MB).build();
-    let loader = Loader::new().stream_pool(pool).stall_timeout(Duration::from_secs(5));
+    let loader = Loader::new().stream_options(StreamOptions::new().pool(pool).stall_timeout(Duration::from_secs(5)));
     let mut streams: Vec<_> = (0..3).map(|_| loader.stream(&path).expect("opens")).collect();
     for _ in 0..32 {
         for stream in &mut streams {
@@ -192,8 +201,9 @@ fn a_stream_that_failed_is_in_nobodys_way() {
         drop_cache(folder.path());
         let pool = Pool::builder().limit(8 * MB).build();
         let other = pool.get(4 * MB).expect("fits");
-        let loader =
-            backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).stream_pool(pool.clone());
+        let loader = backend
+            .map_or_else(Loader::new, |backend| Loader::new().backend(backend))
+            .stream_options(StreamOptions::new().pool(pool.clone()));
         let mut stream = loader.stream(&path).expect("opens");
         stream.next().expect("one").expect("streams");
         fs::OpenOptions::new().write(true).open(&path).expect("opens").set_len(2 * MB as u64).expect("cuts");
@@ -212,7 +222,7 @@ fn others_that_hold_a_shared_pool_are_waited_for() {
     let path = numbered(folder.path(), &[MB; 8]);
     let pool = Pool::builder().limit(8 * MB).build();
     let held = pool.get(8 * MB).expect("fits");
-    let loader = Loader::new().stream_pool(pool).stall_timeout(Duration::from_millis(50));
+    let loader = Loader::new().stream_options(StreamOptions::new().pool(pool).stall_timeout(Duration::from_millis(50)));
     let stream = loader.stream(&path).expect("opens");
     let holder = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(400));
@@ -227,16 +237,18 @@ fn others_that_hold_a_shared_pool_are_waited_for() {
 fn buffers_are_of_the_size_that_was_asked_for() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 16]);
-    let loader = Loader::new().memory_limit(4 * MB as u64).stream_buffer(MB as u64);
+    let options = StreamOptions::new().memory_limit(4 * MB as u64).buffer_bytes(MB as u64);
+    let loader = Loader::new().stream_options(options.clone());
     let mut max = 0;
     loader.stream(&path).expect("opens").for_each_chunk(|_, _, bytes| max = max.max(bytes.len())).expect("streams");
     assert!((MB / 2..=MB).contains(&max), "{max}");
     for wrong in [1000, 5 * MB as u64] {
-        let error = loader.clone().stream_buffer(wrong).stream(&path).expect_err("refused");
-        assert!(matches!(error, Error::StreamBuffer { .. }) && error.is_bad_request(), "{error}");
+        let error =
+            Loader::new().stream_options(options.clone().buffer_bytes(wrong)).stream(&path).expect_err("refused");
+        assert!(matches!(error, Error::StreamBuffer { .. }) && error.kind() == ErrorKind::InvalidRequest, "{error}");
     }
     let small = Pool::builder().limit(1000).build();
-    let error = Loader::new().stream_pool(small).stream(&path).expect_err("refused");
+    let error = Loader::new().stream_options(StreamOptions::new().pool(small)).stream(&path).expect_err("refused");
     assert!(matches!(error, Error::StreamLimit { .. }), "{error}");
 }
 
@@ -252,7 +264,12 @@ fn a_panicking_provider_is_told_from_a_defect() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 2]);
     let pool = Pool::builder().limit(8 * MB).memory(Panics).build();
-    let error = Loader::new().stream_pool(pool.clone()).stream(&path).expect("opens").next().expect("an error");
+    let error = Loader::new()
+        .stream_options(StreamOptions::new().pool(pool.clone()))
+        .stream(&path)
+        .expect("opens")
+        .next()
+        .expect("an error");
     let error = error.expect_err("no memory").to_string();
     assert!(error.contains("out of pinned memory"), "{error}");
     assert_eq!(pool.stats().lent, 0, "nothing stays reserved");

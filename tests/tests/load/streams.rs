@@ -1,8 +1,9 @@
 //! Streams: what they deliver, in which order, in which parts and to whom, and how they end.
 
 use floodtide::pool::PoolBuffer;
-use floodtide::sink::{FilledBuffer, Sink, SinkPumpError, Ticket, WriterSink};
-use floodtide::{Alignment, Error, Loader, Order, Selection, Tensor};
+use floodtide::sink::{FilledBuffer, PumpError, Sink, WriterSink};
+use floodtide::storage::StorageError;
+use floodtide::{Alignment, Error, ErrorKind, Loader, Order, Selection, StreamOptions, Tensor};
 use floodtide_core::Error as CoreError;
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered, raw};
@@ -46,10 +47,14 @@ proptest! {
             .threads(std::num::NonZeroUsize::new(threads).expect("positive"));
         for (backend, order) in STREAMED.into_iter().zip(ORDERS.into_iter().cycle()) {
             drop_cache(folder.path());
-            let loader = backend.map_or(loader.clone(), |backend| loader.clone().backend(backend)).order(order);
+            let loader = backend.map_or(loader.clone(), |backend| loader.clone().backend(backend));
+            let open = |limit| {
+                let options = StreamOptions::new().order(order).memory_limit(limit);
+                loader.clone().stream_options(options).stream(folder.path())
+            };
             // Whole, where no tensor is larger than the limit.
             let mut seen = 0;
-            let mut stream = loader.clone().memory_limit(16 << 20).stream(folder.path()).expect("opens");
+            let mut stream = open(16 << 20).expect("opens");
             for tensor in &mut stream {
                 assert_tensor(&tensor.expect("streams"), &expected, alignment);
                 seen += 1;
@@ -58,7 +63,7 @@ proptest! {
             prop_assert_eq!(stream.report().expect("has ended").tensors, seen);
             // In parts, under any limit.
             let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-            let report = loader.clone().memory_limit(limit).stream(folder.path()).expect("opens")
+            let report = open(limit).expect("opens")
                 .for_each_chunk(|tensor, offset, bytes| {
                     let whole = parts.entry(tensor.name.to_owned()).or_default();
                     if order != Order::Completion {
@@ -80,26 +85,30 @@ proptest! {
 fn the_orders_are_kept() {
     let folder = folder();
     numbered(folder.path(), &[100_000, 2 * MB, 0, 3 * MB, 70_000, 1]);
-    let names = |loader: Loader| -> Vec<String> {
-        let stream = loader.memory_limit(4 * MB as u64).stream(folder.path()).expect("opens");
+    let names = |loader: Loader, order: Order| -> Vec<String> {
+        let options = StreamOptions::new().memory_limit(4 * MB as u64).order(order);
+        let stream = loader.stream_options(options).stream(folder.path()).expect("opens");
         stream.map(|tensor| tensor.expect("streams").name().to_owned()).collect()
     };
-    assert_eq!(names(Loader::new().order(Order::File)), ["t0", "t1", "t2", "t3", "t4", "t5"]);
+    assert_eq!(names(Loader::new(), Order::File), ["t0", "t1", "t2", "t3", "t4", "t5"]);
     let listed = ["t5", "t3", "t0", "t2"];
-    let loader = Loader::new().selection(Selection::names(listed)).order(Order::Selection);
-    assert_eq!(names(loader.clone()), listed);
-    assert_eq!(names(loader.order(Order::File)), ["t0", "t2", "t3", "t5"]);
+    let loader = Loader::new().selection(Selection::names(listed));
+    assert_eq!(names(loader.clone(), Order::Selection), listed);
+    assert_eq!(names(loader, Order::File), ["t0", "t2", "t3", "t5"]);
 }
 
 #[test]
 fn a_tensor_larger_than_the_limit_is_named_and_comes_in_parts() {
     let folder = folder();
     let path = numbered(folder.path(), &[10, 5 * MB, 10]);
-    let loader = Loader::new().memory_limit(2 * MB as u64);
+    let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(2 * MB as u64));
     let mut stream = loader.stream(&path).expect("opens");
     let error = stream.next().expect("an error").expect_err("too large");
     assert!(matches!(&error, Error::Core(CoreError::BufferTooSmall { tensor, .. }) if tensor == "t1"), "{error}");
-    assert!(error.to_string().contains("raise the memory limit") && error.is_bad_request(), "{error}");
+    assert!(
+        error.to_string().contains("raise the memory limit") && error.kind() == ErrorKind::InvalidRequest,
+        "{error}"
+    );
     assert!(stream.next().is_none(), "that was its end");
     let mut parts = 0;
     loader
@@ -135,55 +144,72 @@ fn a_writer_gets_the_tensors_one_after_another() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB, 0, 3 * MB + 5, 100]);
     let mut sink = WriterSink::new(Vec::new());
-    let loader = Loader::new().order(Order::File).memory_limit(2 * MB as u64);
+    let loader = Loader::new().stream_options(StreamOptions::new().order(Order::File).memory_limit(2 * MB as u64));
     loader.stream(&path).expect("opens").send_to(&mut sink).expect("streams");
     assert_eq!(sink.written(), 4 * MB as u64 + 105);
     let (whole, written) = (fs::read(&path).expect("reads"), sink.into_inner());
     assert!(whole.ends_with(&written), "the data section, as it is stored");
 }
 
+/// Works on three buffers at a time and gives the one back first that it took last.
 #[derive(Default)]
 struct Slow {
     fails_at: Option<u64>,
     next: u64,
-    held: BTreeMap<Ticket, (u32, PoolBuffer)>,
+    /// How often each was asked for, its number, and itself.
+    held: Vec<(u32, u64, PoolBuffer)>,
     max: usize,
     bytes: usize,
+    flushed: bool,
+}
+
+impl Slow {
+    fn wake_soon(context: &Context<'_>) {
+        let waker = context.waker().clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(200));
+            waker.wake();
+        });
+    }
 }
 
 impl Sink<PoolBuffer> for Slow {
     type Error = String;
 
-    fn depth(&self) -> usize {
-        3
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        if self.held.len() < 3 {
+            return Poll::Ready(Ok(()));
+        }
+        Self::wake_soon(context);
+        Poll::Pending
     }
 
-    fn submit(&mut self, chunk: FilledBuffer<PoolBuffer>) -> Result<Ticket, String> {
-        self.bytes += chunk.parts().map(|part| part.bytes.len()).sum::<usize>();
-        let ticket = Ticket(self.next);
+    fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), String> {
+        self.bytes += buffer.parts().map(|part| part.bytes.len()).sum::<usize>();
+        self.held.push((0, self.next, buffer.into_buffer()));
         self.next += 1;
-        self.held.insert(ticket, (0, chunk.into_buffer()));
         self.max = self.max.max(self.held.len());
-        Ok(ticket)
+        Ok(())
     }
 
-    fn poll(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<PoolBuffer, String>> {
-        let (asked, _) = self.held.get_mut(&ticket).expect("it is there until it is ready");
+    fn poll_completed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<PoolBuffer, String>>> {
+        let Some((asked, ..)) = self.held.last_mut() else { return Poll::Ready(None) };
         *asked += 1;
         if *asked < 3 {
-            let waker = context.waker().clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_micros(200));
-                waker.wake();
-            });
+            Self::wake_soon(context);
             return Poll::Pending;
         }
-        let (_, buffer) = self.held.remove(&ticket).expect("it is there");
-        if self.fails_at == Some(ticket.0) {
-            Poll::Ready(Err("the device is gone".into()))
-        } else {
-            Poll::Ready(Ok(buffer))
+        let (_, number, buffer) = self.held.pop().expect("it is there");
+        Poll::Ready(Some(if self.fails_at == Some(number) { Err("the device is gone".into()) } else { Ok(buffer) }))
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        if !self.held.is_empty() {
+            Self::wake_soon(context);
+            return Poll::Pending;
         }
+        self.flushed = true;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -191,15 +217,15 @@ impl Sink<PoolBuffer> for Slow {
 fn a_sink_gets_everything_and_no_more_at_a_time_than_it_takes() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 40]);
-    let loader = Loader::new().memory_limit(8 * MB as u64);
+    let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(8 * MB as u64));
     let mut sink = Slow::default();
     loader.stream(&path).expect("opens").send_to(&mut sink).expect("streams");
-    assert_eq!((sink.bytes, sink.held.len()), (40 * MB, 0));
+    assert_eq!((sink.bytes, sink.held.len(), sink.flushed), (40 * MB, 0, true));
     assert!((2..=3).contains(&sink.max), "{}", sink.max);
     let mut sink = Slow { fails_at: Some(5), ..Slow::default() };
     let error = loader.stream(&path).expect("opens").send_to(&mut sink).expect_err("fails");
-    assert!(matches!(&error, SinkPumpError::Sink(why) if why == "the device is gone"), "{error}");
-    assert!(sink.held.is_empty(), "everything has come back by then");
+    assert!(matches!(&error, PumpError::Sink(why) if why == "the device is gone"), "{error}");
+    assert!(sink.held.is_empty() && !sink.flushed, "everything has come back by then");
 }
 
 #[test]
@@ -210,12 +236,16 @@ fn a_file_that_changes_or_is_cut_off_ends_the_stream_with_an_error() {
             let path = numbered(folder.path(), &[MB; 64]);
             drop_cache(folder.path());
             let loader = backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend));
-            let mut stream = loader.memory_limit(4 * MB as u64).stream(&path).expect("opens");
+            let mut stream =
+                loader.stream_options(StreamOptions::new().memory_limit(4 * MB as u64)).stream(&path).expect("opens");
             stream.next().expect("one").expect("streams");
             let written = fs::OpenOptions::new().append(true).open(&path).expect("opens");
             let _ = if cut { written.set_len(8 * MB as u64) } else { io::Write::write_all(&mut &written, b"x") };
             let last = stream.by_ref().last().expect("more").expect_err("changed");
-            let expected = matches!(&last, Error::Changed { .. } | Error::Core(CoreError::Truncated { .. }));
+            let expected = matches!(
+                &last,
+                Error::Storage(StorageError::Changed { .. }) | Error::Core(CoreError::Truncated { .. })
+            );
             assert!(expected, "{backend:?}: {last}");
             assert!(stream.next().is_none() && stream.report().is_none());
         }
@@ -228,7 +258,7 @@ fn an_async_stream_delivers_everything_and_can_be_dropped() {
     let path = numbered(folder.path(), &[MB; 40]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
-        let loader = Loader::new().memory_limit(8 * MB as u64);
+        let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(8 * MB as u64));
         let mut stream = loader.stream_async(&path).await.expect("opens");
         let mut bytes = 0;
         while let Some(tensor) = stream.next().await {
@@ -246,7 +276,11 @@ fn an_async_stream_delivers_everything_and_can_be_dropped() {
         };
         tokio::time::timeout(Duration::from_millis(200), all).await.expect_err("it waits for itself");
         assert!(held.len() >= 4, "{}", held.len());
-        let error = loader.clone().memory_limit(1 << 20).stream_async(folder.path().join("none")).await;
+        let error = loader
+            .clone()
+            .stream_options(StreamOptions::new().memory_limit(1 << 20))
+            .stream_async(folder.path().join("none"))
+            .await;
         assert!(error.is_err());
     });
 }
@@ -257,10 +291,11 @@ fn progress_is_reported_and_ends_at_the_total() {
     let path = numbered(folder.path(), &[MB; 16]);
     let done = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&done);
-    let loader = Loader::new().memory_limit(4 * MB as u64).on_progress(move |progress| {
-        assert!(progress.bytes_done <= progress.bytes_total);
-        seen.fetch_max(progress.bytes_done as usize, Ordering::Relaxed);
-    });
+    let loader =
+        Loader::new().stream_options(StreamOptions::new().memory_limit(4 * MB as u64)).on_progress(move |progress| {
+            assert!(progress.bytes_done <= progress.bytes_total);
+            seen.fetch_max(progress.bytes_done as usize, Ordering::Relaxed);
+        });
     loader.stream(&path).expect("opens").for_each_chunk(|_, _, _| {}).expect("streams");
     assert_eq!(done.load(Ordering::Relaxed), 16 * MB);
 }
@@ -272,10 +307,10 @@ fn a_stream_that_was_begun_one_by_one_is_not_taken_in_parts() {
     let mut stream = Loader::new().stream(&path).expect("opens");
     stream.next().expect("one").expect("streams");
     let error = stream.for_each_chunk(|_, _, _| panic!("some would be missing")).expect_err("refused");
-    assert!(matches!(error, Error::StreamBegun) && error.is_bad_request(), "{error}");
+    assert!(matches!(error, Error::StreamBegun) && error.kind() == ErrorKind::InvalidRequest, "{error}");
     let mut stream = Loader::new().stream(&path).expect("opens");
     stream.next().expect("one").expect("streams");
-    assert!(matches!(stream.send_to(&mut Slow::default()), Err(SinkPumpError::Stream(Error::StreamBegun))));
+    assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamBegun))));
 }
 
 #[test]
@@ -293,7 +328,7 @@ fn packed_tensors_stream_in_parts_wherever_they_begin() {
         fs::write(&path, raw(&json, &data)).expect("writes");
         drop_cache(folder.path());
         let mut seen = vec![0; bytes];
-        let loader = Loader::new().memory_limit(MB as u64);
+        let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(MB as u64));
         let stream = loader.stream(&path).expect("opens");
         let parts = stream.for_each_chunk(|_, offset, part| {
             assert_eq!((offset % 3, part.len() % 3), (0, 0), "whole elements");

@@ -1,7 +1,7 @@
 //! A load that is dropped or cancelled at any time ends, and leaves neither a thread nor its memory behind. It runs in a child
 //! process, so that both can be counted.
 
-use floodtide::{Backend, Loader};
+use floodtide::Loader;
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::roles::{in_process, run_role};
 use std::fs;
@@ -51,7 +51,7 @@ fn drops_loads(folder: &Path) {
     let file = fs::File::open(&path).expect("opens");
     file.sync_all().expect("syncs");
     let (mut seen_running, mut seen_arena) = (false, false);
-    for backend in Backend::ALL {
+    for backend in floodtide::backends() {
         for delay in [0, 200, 1000, 3000] {
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
             let load = Loader::new().backend(backend).start(&path).expect("starts");

@@ -4,7 +4,8 @@
 //! Some of it needs a process of its own, with limits or with a peak of memory that no other test raises: such a test
 //! starts this program again, to run one function of it.
 
-use floodtide::{Backend, Loader, Tensors};
+use floodtide::backend::MMAP;
+use floodtide::{Loader, Tensors};
 use floodtide_tests::checkpoint::{folder, many, raw, reshard, small};
 use floodtide_tests::command;
 use floodtide_tests::roles::this_program;
@@ -41,7 +42,7 @@ fn started_by_other_tests() {
     let tensors: Tensors = Loader::new().map(&path).expect("opens");
     let tensor = tensors.get("t").expect("is there");
     let sum: u64 = tensor.as_bytes().iter().step_by(4096).map(|&byte| u64::from(byte)).sum();
-    assert_eq!((sum, tensors.report().backend), (0, Backend::Mmap));
+    assert_eq!((sum, tensors.report().backend), (0, MMAP));
     println!("\nown memory: {}", own().saturating_sub(before));
     println!("peak memory: {}", kib("VmHWM:"));
 }

@@ -1,7 +1,8 @@
 //! A system that gives no threads, descriptors, locked memory, rings or memory. Each ends in the right bytes or in an error that says what is
 //! wrong, and the process goes on to load another file.
 
-use floodtide::{Backend, Error, Loader};
+use floodtide::backend::{TOKIO, URING};
+use floodtide::{Backend, Error, Loader, StreamOptions};
 use floodtide_tests::by_backend::{
     Bytes, LOADED, MB, STREAMED, TENSORS, assert_right, by_every_backend, checkpoint, error_of, load, loader, stream,
 };
@@ -55,9 +56,9 @@ fn locks_little(folder: &Path) {
     let total = TENSORS.iter().sum::<usize>() as u64;
     // The memory of rings counts as locked.
     let has_ring = floodtide::probe::uring_refusal().is_none();
-    let usable = |backend: &&Option<Backend>| has_ring || **backend != Some(Backend::Uring);
+    let usable = |backend: &&Option<Backend>| has_ring || **backend != Some(URING);
     if !has_ring {
-        let error = error_of(load(&loader(Some(Backend::Uring)), &path), "no ring").to_string();
+        let error = error_of(load(&loader(Some(URING)), &path), "no ring").to_string();
         assert!(error.contains("ulimit -l"), "{error}");
     }
     for &backend in LOADED.iter().filter(usable) {
@@ -150,13 +151,13 @@ fn where_no_thread_can_be_started_a_load_does_without_and_a_stream_says_so() {
     let expected = checkpoint(folder.path());
     let path = folder.path().join(VICTIM);
     // tokio's pool panics when it gets no thread.
-    let without_tokio = |backend: &&Option<Backend>| **backend != Some(Backend::Tokio);
+    let without_tokio = |backend: &&Option<Backend>| **backend != Some(TOKIO);
     apart(|| {
         forbid_threads_here();
         for &backend in LOADED.iter().filter(without_tokio) {
             assert_right(load(&loader(backend), &path), &expected, &format!("load by {backend:?}"));
             let report = loader(backend).load(&path).expect("loads").report().clone();
-            assert!(report.reason.contains("no more threads"), "{backend:?}: {}", report.reason);
+            assert!(report.reason().contains("no more threads"), "{backend:?}: {}", report.reason());
         }
         for backend in STREAMED {
             let error = error_of(stream(&loader(backend), &path), "no thread reads").to_string();
@@ -182,11 +183,11 @@ fn where_io_uring_is_forbidden_a_stream_goes_on_or_says_so() {
     apart(|| {
         forbid_io_uring_here();
         drop_cache(folder.path());
-        for &backend in STREAMED.iter().filter(|&&backend| backend != Some(Backend::Uring)) {
+        for &backend in STREAMED.iter().filter(|&&backend| backend != Some(URING)) {
             assert_right(stream(&loader(backend), &path), &expected, &format!("stream by {backend:?}"));
         }
-        let error = error_of(stream(&loader(Some(Backend::Uring)), &path), "refused").to_string();
-        assert!(["uring", "EPERM", "seccomp", "auto"].iter().all(|words| error.contains(words)), "{error}");
+        let error = error_of(stream(&loader(Some(URING)), &path), "refused").to_string();
+        assert!(["uring", "EPERM", "seccomp", "leave the choice"].iter().all(|words| error.contains(words)), "{error}");
     });
     let run = |backend: &str| {
         let mut program = Command::new(command::path());
@@ -258,13 +259,13 @@ fn is_in_a_control_group(folder: &Path) {
         refused(loader(backend).load(&large).map(|_| ()), &format!("load by {backend:?}"));
     }
     for backend in STREAMED {
-        let limited = loader(backend).memory_limit(1 << 30);
+        let limited = loader(backend).stream_options(StreamOptions::new().memory_limit(1 << 30));
         let first = limited.stream(&large).expect("opens").next().expect("an error").map(|_| ());
         refused(first, &format!("stream by {backend:?}"));
         let parts = limited.stream(&large).expect("opens").for_each_chunk(|_, _, _| {}).map(|_| ());
         refused(parts, &format!("stream in parts by {backend:?}"));
         let mut seen = 0;
-        let loader = loader(backend).memory_limit(64 << 20);
+        let loader = loader(backend).stream_options(StreamOptions::new().memory_limit(64 << 20));
         loader.stream(&large).expect("opens").for_each_chunk(|_, _, bytes| seen += bytes.len()).expect("streams");
         assert_eq!(seen, 512 << 20, "{backend:?}");
     }

@@ -1,6 +1,6 @@
 //! `floodtide diff`: what two checkpoints differ in, across shards and formats.
 
-use floodtide::{Change, Loader, TensorDiff};
+use floodtide::{Change, Loader, StreamOptions, TensorDiff};
 use floodtide_core::{GgmlType, Selection};
 use floodtide_tests::checkpoint::{folder, raw, reshard, small};
 use floodtide_tests::gguf::Draft;
@@ -250,7 +250,7 @@ proptest! {
             sizes.iter().enumerate().map(|(i, &size)| tensor(&format!("t{i}"), U8, &[size], i)).collect();
         write_safetensors(&a, &tensors);
         write_store(&b, &tensors);
-        let loader = Loader::new().memory_limit(limit);
+        let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(limit));
         prop_assert!(loader.diff(&a, &b).expect("compares").tensors.is_empty());
         let victim = victim % tensors.len();
         if tensors[victim].3.is_empty() {

@@ -1,13 +1,16 @@
 //! Loads that are verified while they are under way: by every backend, whole and streamed, mapped and of one small file, what differs is found
 //! and named, and nothing that differs is handed out whole.
 
-use floodtide::{Backend, Error, Loader, Manifest, Order};
+use floodtide::backend::{MMAP, PREAD, URING};
+use floodtide::{Error, Loader, Manifest, Order};
 use floodtide_core::checksum::Checksum;
 use floodtide_core::middleware::Injection;
 use floodtide_core::{Error as CoreError, Selection};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultState, Scripted, SimFaults, Swarm};
-use floodtide_tests::by_backend::{LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, stream, tensor_range};
+use floodtide_tests::by_backend::{
+    LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, stream, stream_options, tensor_range,
+};
 use floodtide_tests::checkpoint::{folder, small, sparse};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::VICTIM;
@@ -125,7 +128,9 @@ fn no_tensor_that_differs_is_handed_out_whole() {
     flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 4).end - 1);
     for order in [Order::Completion, Order::File, Order::Selection] {
         for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
-            let loader = loader(None).order(order).stream_buffer(buffer).verify(manifest.clone());
+            let loader = loader(None)
+                .stream_options(stream_options().order(order).buffer_bytes(buffer))
+                .verify(manifest.clone());
             let mut stream = loader.stream(folder.path()).expect("opens");
             let mut failed = false;
             for tensor in stream.by_ref() {
@@ -141,7 +146,11 @@ fn no_tensor_that_differs_is_handed_out_whole() {
         }
     }
     // In parts, what comes before the last one cannot be known; the end tells.
-    let parts = loader(None).stream_buffer(64 << 10).verify(manifest).stream(folder.path()).expect("opens");
+    let parts = loader(None)
+        .stream_options(stream_options().buffer_bytes(64 << 10))
+        .verify(manifest)
+        .stream(folder.path())
+        .expect("opens");
     let error = parts.for_each_chunk(|_, _, _| ()).expect_err("differs");
     assert_mismatch(&error, folder.path(), 4, "parts");
 }
@@ -157,7 +166,7 @@ fn a_small_file_is_verified_where_it_lies() {
     let scale = tensors.catalog().find("scale").expect("is there").range;
     drop(tensors);
     flip(&path, scale.end() - 1);
-    for loader in [Loader::new(), Loader::new().backend(Backend::Pread), Loader::new().backend(Backend::Mmap)] {
+    for loader in [Loader::new(), Loader::new().backend(PREAD), Loader::new().backend(MMAP)] {
         let error = loader.verify(manifest.clone()).load(&path).expect_err("differs");
         let Error::Core(CoreError::Mismatch { tensor, start, end, .. }) = &error else { panic!("{error}") };
         assert_eq!((tensor.as_str(), *start, *end), ("scale", scale.start(), scale.end()));
@@ -169,7 +178,7 @@ fn reads_that_bring_wrong_bytes_are_found_by_real_workers() {
     let folder = folder();
     checkpoint(folder.path());
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
-    for backend in [Backend::Uring, Backend::Pread] {
+    for backend in [URING, PREAD] {
         for nth in [1, 3] {
             drop_cache(folder.path());
             let script = vec![Scripted { file: 0, nth, injection: Injection::Corrupt(100_000) }];
@@ -259,7 +268,7 @@ fn tied_tensors_are_verified_each_by_its_name() {
     fs::write(&index, serde_json::to_string(&json).expect("JSON")).expect("writes");
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
     assert_eq!(manifest.tensor("embed").map(|t| t.blake3), manifest.tensor("head").map(|t| t.blake3));
-    let tries = [Loader::new(), Loader::new().backend(Backend::Mmap), Loader::new().backend(Backend::Pread)];
+    let tries = [Loader::new(), Loader::new().backend(MMAP), Loader::new().backend(PREAD)];
     for loader in tries.clone() {
         assert_eq!(loader.verify(manifest.clone()).load(folder.path()).expect("loads").len(), 3);
     }

@@ -8,8 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// What users link or install.
-const PUBLISHED: [&str; 6] =
-    ["floodtide", "floodtide-core", "floodtide-memory", "floodtide-linux", "floodtide-sim", "floodtide-cli"];
+const PUBLISHED: [&str; 5] = ["floodtide", "floodtide-core", "floodtide-memory", "floodtide-linux", "floodtide-cli"];
 
 pub(super) fn check(_: Mode) -> Result {
     let metadata = metadata(&["--all-features"])?;

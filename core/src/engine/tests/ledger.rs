@@ -20,8 +20,8 @@ fn engine(sizes: &[u64], padding: usize, names: &[&str], options: PlanOptions) -
         json.push(' ');
     }
     let len = 8 + json.len() as u64 + at;
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
-    builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
     let catalog = builder.finish().expect("unique");
     let selected = Selection::names(names).resolve(&catalog).expect("they are there");
     let plan = Planner::new(PlanOptions { chunk_bytes: 64 << 10, ..options }).plan(&catalog, &selected).expect("plans");
@@ -29,7 +29,7 @@ fn engine(sizes: &[u64], padding: usize, names: &[&str], options: PlanOptions) -
 }
 
 fn land(engine: &mut Engine) {
-    let op = engine.next_read().expect("a read");
+    let op = engine.next_read(RouteId(0)).expect("a read");
     assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
 }
 
@@ -48,7 +48,7 @@ fn ready(engine: &mut Engine) -> Vec<TensorId> {
 #[test]
 fn what_is_in_flight_is_counted_off_however_it_ends() {
     let (mut engine, _) = load(500_000, 100, true);
-    let ops: Vec<ReadOp> = (0..4).map(|_| engine.next_read().expect("a read")).collect();
+    let ops: Vec<ReadOp> = (0..4).map(|_| engine.next_read(RouteId(0)).expect("a read")).collect();
     let plan = Arc::clone(engine.plan());
     let bytes = |ops: &[ReadOp]| ops.iter().map(|op| slot_bytes(&plan, op)).sum::<u64>();
     let (all, three, two, one) = (bytes(&ops), bytes(&ops[1..]), bytes(&ops[2..]), bytes(&ops[3..]));
@@ -77,8 +77,8 @@ fn a_cap_on_bytes_in_flight_may_be_reached() {
     let two: usize = engine.plan().chunks()[..2].iter().map(|chunk| chunk.buffer_range.len()).sum();
     for (cap, reads) in [(two as u64, 2), (two as u64 - 1, 1)] {
         let mut engine = Engine::new(Arc::clone(&engine.catalog), Arc::clone(&engine.plan), cap);
-        assert_eq!(core::iter::from_fn(|| engine.next_read()).count(), reads);
-        assert_eq!(engine.readiness(), Readiness::Full);
+        assert_eq!(core::iter::from_fn(|| engine.next_read(RouteId(0))).count(), reads);
+        assert_eq!(engine.readiness(RouteId(0)), Readiness::Full);
     }
 }
 
@@ -113,7 +113,7 @@ fn a_load_has_no_result_before_its_last_read() {
     let mut engine = engine(&[64 << 10, 128 << 10, 64 << 10], 0, &["t0", "t2"], PlanOptions::default());
     let plan = Arc::clone(engine.plan());
     let gap = plan.chunks().iter().position(|chunk| chunk.tensors.is_empty()).expect("or this test shows nothing");
-    let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read()).collect();
+    let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(0))).collect();
     for op in ops.iter().filter(|op| op.chunk.index() != gap) {
         assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
     }
@@ -157,21 +157,21 @@ fn extents_are_admitted_up_to_the_last_that_was() {
     let buffers = Buffers { buffer_bytes: 64 << 10, limit: 1 << 20, split: true, order: Order::File };
     let options = PlanOptions { access: Access::Stream(buffers), ..PlanOptions::default() };
     let mut engine = engine(&[400_000], 0, &["t0"], options);
-    assert_eq!((engine.admitted(), engine.readiness()), (0, Readiness::NeedsBuffer(ExtentId(0))));
-    assert!(engine.next_read().is_none());
+    assert_eq!((engine.admitted(), engine.readiness(RouteId(0))), (0, Readiness::NeedsBuffer(ExtentId(0))));
+    assert!(engine.next_read(RouteId(0)).is_none());
     engine.admit(ExtentId(2));
     engine.admit(ExtentId(1));
-    assert_eq!((engine.admitted(), engine.readiness()), (3, Readiness::Ready));
-    let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read()).collect();
+    assert_eq!((engine.admitted(), engine.readiness(RouteId(0))), (3, Readiness::Ready));
+    let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(0))).collect();
     assert!(ops.iter().all(|op| engine.plan().chunks()[op.chunk.index()].extent < ExtentId(3)));
-    assert_eq!(engine.readiness(), Readiness::NeedsBuffer(ExtentId(3)));
+    assert_eq!(engine.readiness(RouteId(0)), Readiness::NeedsBuffer(ExtentId(3)));
     assert_eq!(load(1000, 100, false).0.admitted(), u32::MAX, "where there are no buffers, all are");
 }
 
 #[test]
 fn each_recovery_is_counted() {
     let (mut engine, _) = load(200_000, 100, true);
-    let op = engine.next_read().expect("a read");
+    let op = engine.next_read(RouteId(0)).expect("a read");
     let op = resubmitted(&mut engine, &op, Outcome::Read(1024));
     assert_eq!(engine.retry_stats(), RetryStats { resumed: 1, ..RetryStats::default() }, "on an aligned byte");
     let op = resubmitted(&mut engine, &op, Outcome::Read(1000));
@@ -195,7 +195,8 @@ fn each_recovery_is_counted() {
 #[test]
 fn a_read_in_flight_learns_from_a_fault_that_its_file_was_demoted() {
     let (mut engine, _) = load(200_000, 100, true);
-    let (first, second) = (engine.next_read().expect("a read"), engine.next_read().expect("a read"));
+    let (first, second) =
+        (engine.next_read(RouteId(0)).expect("a read"), engine.next_read(RouteId(0)).expect("a read"));
     assert!(!resubmitted(&mut engine, &first, Outcome::Failed(Fault::Invalid)).direct);
     assert!(!resubmitted(&mut engine, &second, Outcome::Failed(Fault::Again)).direct);
     assert_eq!(
@@ -207,7 +208,7 @@ fn a_read_in_flight_learns_from_a_fault_that_its_file_was_demoted() {
 #[test]
 fn tries_are_counted_since_the_last_progress() {
     let (mut engine, _) = load(200_000, 100, true);
-    let op = engine.next_read().expect("a read");
+    let op = engine.next_read(RouteId(0)).expect("a read");
     assert_eq!(op.attempt, 0);
     let op = resubmitted(&mut engine, &op, Outcome::Failed(Fault::Io));
     let op = resubmitted(&mut engine, &op, Outcome::Failed(Fault::Again));
@@ -226,7 +227,7 @@ fn tries_are_counted_since_the_last_progress() {
 fn an_error_names_the_byte_and_the_tensor_that_it_belongs_to() {
     for (brought, tensor) in [(600, "t0"), (1000, "t2"), (1600, "t2")] {
         let mut engine = engine(&[1000, 0, 1000], 0, &["t0", "t1", "t2"], PlanOptions::default());
-        let op = engine.next_read().expect("a read");
+        let op = engine.next_read(RouteId(0)).expect("a read");
         let start = op.offset;
         let op = resubmitted(&mut engine, &op, Outcome::Read(brought));
         assert_eq!((op.offset, op.at, op.len), (start + brought as u64, brought, 2000 - brought));
@@ -241,7 +242,7 @@ fn an_error_names_the_byte_and_the_tensor_that_it_belongs_to() {
 fn a_buffered_read_that_is_refused_fails() {
     for fault in [Fault::Invalid, Fault::NotSupported] {
         let (mut engine, _) = load(1000, 100, false);
-        let op = engine.next_read().expect("a read");
+        let op = engine.next_read(RouteId(0)).expect("a read");
         assert_eq!(engine.complete(op.id, Outcome::Failed(fault)), Disposition::Abandoned);
         assert!(matches!(engine.result(), Err(Error::Read { fault: f, .. }) if f == fault));
         assert!(engine.poll_event().is_none(), "nothing was asked of direct reads");
@@ -258,8 +259,8 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
     for (max_read_gap, direct, gathered) in
         [(0, None, false), (0, direct, false), (1 << 20, None, true), (1 << 20, direct, true)]
     {
-        let mut builder = CatalogBuilder::new(Format::Safetensors);
-        builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len).expect("valid")).expect("adds");
+        let mut builder = CatalogBuilder::new(SAFETENSORS);
+        Header::parse(json.as_bytes(), len).expect("valid").add_to(&mut builder, "model", len).expect("adds");
         let catalog = builder.finish().expect("unique");
         let selection = Selection::names(["a", "c"]).and(Selection::slice("b", 1, 1000..34_000));
         let options =
@@ -270,7 +271,7 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
         let mut left = [reads(0), reads(1), reads(2)];
         assert!(left[1] >= 3);
         let mut engine = Engine::new(Arc::new(catalog), Arc::new(plan), u64::MAX);
-        let mut ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read()).collect();
+        let mut ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(0))).collect();
         // From the last to the first, as any order will do.
         while let Some(op) = ops.pop() {
             let tensors = engine.plan().chunks()[op.chunk.index()].tensors.clone();
@@ -285,4 +286,55 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
         assert_eq!(engine.result(), Ok(()));
         assert_eq!(engine.progress().bytes_done, engine.progress().bytes_total);
     }
+}
+
+/// Two files of one tensor each, in chunks of 64 KiB.
+fn two_files(access: Access) -> Engine {
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
+    for name in ["a", "b"] {
+        let json = format!(r#"{{"{name}":{{"dtype":"U8","shape":[200000],"data_offsets":[0,200000]}}}}"#);
+        let bytes = 8 + json.len() as u64 + 200_000;
+        let header = Header::parse(json.as_bytes(), bytes).expect("valid");
+        header.add_to(&mut builder, name, bytes).expect("adds");
+    }
+    let catalog = Arc::new(builder.finish().expect("valid"));
+    let selected = Selection::All.resolve(&catalog).expect("resolves");
+    let options = PlanOptions { access, chunk_bytes: 1 << 16, ..PlanOptions::default() };
+    let plan = Arc::new(Planner::new(options).plan(&catalog, &selected).expect("plans"));
+    Engine::with_routes(catalog, plan, vec![RouteId(0), RouteId(1)], u64::MAX)
+}
+
+#[test]
+fn each_route_hands_out_the_reads_of_its_own_files() {
+    let mut engine = two_files(Access::Copy);
+    engine.set_window(RouteId(0), 0, 1);
+    let first = engine.next_read(RouteId(0)).expect("one is always let through");
+    assert_eq!((first.file, engine.readiness(RouteId(0))), (FileId(0), Readiness::Full));
+    let second: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(1))).collect();
+    assert!(second.len() > 2 && second.iter().all(|op| op.file == FileId(1)));
+    assert_eq!(engine.readiness(RouteId(1)), Readiness::Exhausted);
+    assert!(!engine.is_exhausted(), "the other route has reads left");
+    let mut next = Some(first);
+    while let Some(op) = next {
+        assert_eq!(op.file, FileId(0));
+        let _ = engine.complete(op.id, Outcome::Read(op.len));
+        next = engine.next_read(RouteId(0));
+    }
+    assert!(engine.is_exhausted() && !engine.is_finished());
+    for op in second {
+        let _ = engine.complete(op.id, Outcome::Read(op.len));
+    }
+    engine.result().expect("all is there");
+}
+
+#[test]
+fn a_route_that_waits_for_memory_asks_for_the_extent_that_is_next_in_the_stream() {
+    let buffers = Buffers { buffer_bytes: 1 << 18, limit: 1 << 20, split: false, order: Order::File };
+    let mut engine = two_files(Access::Stream(buffers));
+    assert_eq!(engine.readiness(RouteId(1)), Readiness::NeedsBuffer(ExtentId(0)), "which is the other route's");
+    engine.admit(ExtentId(0));
+    assert_eq!(engine.readiness(RouteId(0)), Readiness::Ready);
+    assert_eq!(engine.readiness(RouteId(1)), Readiness::NeedsBuffer(ExtentId(1)));
+    engine.admit(ExtentId(1));
+    assert_eq!(engine.next_read(RouteId(1)).expect("a read").file, FileId(1));
 }

@@ -1,7 +1,7 @@
 //! The worker over a scripted source: what it asks for, where buffers go, and how it ends.
 
 use super::*;
-use crate::source::{Buffer, Completion, ReadSource, Rejected};
+use crate::source::{Buffer, Completion, ReadSource, Rejected, SourceError};
 use crate::write_only::WriteOnly;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
@@ -33,7 +33,6 @@ struct Source {
 
 impl ReadSource for Source {
     type Buffer = Memory;
-    type Error = &'static str;
 
     fn capacity(&self) -> usize {
         self.capacity
@@ -59,10 +58,10 @@ impl ReadSource for Source {
         self.flushes.set(self.flushes.get() + 1);
     }
 
-    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Memory>)) -> Result<(), &'static str> {
+    fn wait(&mut self, completed: &mut dyn FnMut(Completion<Memory>)) -> Result<(), SourceError> {
         assert!(!self.in_flight.is_empty(), "there is something to wait for");
         if let Some(left) = &mut self.waits {
-            *left = left.checked_sub(1).ok_or("the ring is gone")?;
+            *left = left.checked_sub(1).ok_or_else(|| SourceError("the ring is gone".to_string()))?;
         }
         for (op, buffer) in self.in_flight.drain(..) {
             let outcome = self.script.pop_front().unwrap_or(Outcome::Read(op.len));
@@ -82,7 +81,7 @@ impl EngineHandle for Shared {
         f(&mut self.engine.borrow_mut())
     }
 
-    fn wait_for_capacity(&self) {
+    fn wait_for_capacity(&self, _: RouteId) {
         self.waited.set(self.waited.get() + 1);
     }
 }
@@ -169,7 +168,7 @@ fn every_chunk_is_taken_once_and_lands() {
                 Engine::new(shared.with(|e| Arc::clone(&e.catalog)), shared.with(|e| Arc::clone(&e.plan)), u64::MAX);
             let shared = Shared { engine: RefCell::new(engine), waited: Cell::new(0) };
             let supply = Supply::default();
-            Worker::new(Source { capacity, ..Source::default() }).run(&shared, &supply);
+            Worker::new(Source { capacity, ..Source::default() }, RouteId(0)).run(&shared, &supply);
             assert_eq!(result(&shared), Ok(()));
             assert_eq!(*supply.taken.borrow(), chunks(&shared));
             let mut landed = supply.landed.take();
@@ -189,7 +188,7 @@ fn what_lands_and_is_wrong_ends_the_load_also_when_it_is_the_last() {
     let count = chunks(&shared()).len() as u32;
     for refused in [0, 3, count - 1] {
         let (shared, supply) = (shared(), Supply { refuses: Some(ChunkId(refused)), ..Supply::default() });
-        Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+        Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
         assert_eq!(result(&shared), Err(Error::Platform { message: "it is wrong".to_string() }));
         assert!(supply.landed.borrow().len() as u32 <= refused + 3, "nothing more is read");
     }
@@ -229,7 +228,7 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
         let watching = Watching { supply, shared: &shared, in_flight: RefCell::default() };
         let flushes = Rc::default();
         let source = Source { capacity: 3, flushes: Rc::clone(&flushes), ..Source::default() };
-        Worker::new(source).run(&shared, &watching);
+        Worker::new(source, RouteId(0)).run(&shared, &watching);
         assert_eq!(result(&shared), Ok(()));
         // Before each landing, or never.
         assert_eq!(flushes.get(), if slowly { chunks(&shared).len() } else { 0 });
@@ -248,16 +247,16 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
 #[test]
 fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 8, ..Source::default() });
-    shared.with(|e| e.set_window(u64::MAX, 2));
+    let mut worker = Worker::new(Source { capacity: 8, ..Source::default() }, RouteId(0));
+    shared.with(|e| e.set_window(RouteId(0), u64::MAX, 2));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 2);
     // More of them, but not so many bytes.
-    shared.with(|e| e.set_window(5 * (64 << 10), 8));
+    shared.with(|e| e.set_window(RouteId(0), 5 * (64 << 10), 8));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 5);
     // Fewer: what is in flight stays, and one is always allowed.
-    shared.with(|e| e.set_window(0, 0));
+    shared.with(|e| e.set_window(RouteId(0), 0, 0));
     assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (WorkerState::AwaitingCompletion, 5));
     worker.run(&shared, &supply);
     assert_eq!(result(&shared), Ok(()));
@@ -266,7 +265,7 @@ fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
 #[test]
 fn a_source_is_filled_to_its_capacity() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 4, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 4, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 4);
     worker.collect(&shared, &supply).expect("the source is well");
@@ -277,8 +276,8 @@ fn a_source_is_filled_to_its_capacity() {
 #[test]
 fn a_worker_says_what_it_waits_for() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut first = Worker::new(Source { capacity: 100, ..Source::default() });
-    let mut second = Worker::new(Source { capacity: 100, ..Source::default() });
+    let mut first = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
+    let mut second = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
     assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(second.fill(&shared, &supply), WorkerState::Done, "the other has it all");
     first.collect(&shared, &supply).expect("the source is well");
@@ -296,7 +295,7 @@ fn a_worker_says_what_it_waits_for() {
 fn a_worker_with_nothing_in_flight_waits_for_room() {
     let (shared, supply) = (streamed(), Supply::default());
     supply.provides.borrow_mut().extend([Ok(false), Ok(false)]);
-    Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
     assert_eq!((shared.waited.get(), result(&shared)), (2, Ok(())));
 }
 
@@ -305,7 +304,7 @@ fn memory_that_will_never_come_ends_the_load() {
     let (shared, supply) = (streamed(), Supply::default());
     let error = Error::Platform { message: "no memory".to_string() };
     supply.provides.borrow_mut().extend([Ok(true), Err(error.clone())]);
-    Worker::new(Source { capacity: 2, ..Source::default() }).run(&shared, &supply);
+    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
     assert_eq!(result(&shared), Err(error));
     assert_eq!(shared.with(|e| (e.admitted(), e.in_flight())), (1, 0));
 }
@@ -313,7 +312,7 @@ fn memory_that_will_never_come_ends_the_load() {
 #[test]
 fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
     let (shared, supply) = (shared(), Supply { takes: Some(3), ..Supply::default() });
-    let mut worker = Worker::new(Source { capacity: 100, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!((worker.source().in_flight(), shared.with(|e| e.in_flight())), (3, 3));
     worker.run(&shared, &supply);
@@ -324,7 +323,7 @@ fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
 #[test]
 fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     let tries: Vec<(ChunkId, u32)> = worker.source().submitted.iter().map(|op| (op.chunk, op.attempt)).collect();
     assert_eq!(tries, [(ChunkId(0), 0), (ChunkId(0), 1), (ChunkId(0), 2)]);
@@ -336,7 +335,7 @@ fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
 #[test]
 fn a_source_that_takes_nothing_ends_the_load() {
     let (shared, supply) = (shared(), Supply::default());
-    let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() }, RouteId(0));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::Done);
     assert!(matches!(result(&shared), Err(Error::Read { fault: Fault::Again, .. })));
     assert!(supply.landed.borrow().is_empty());
@@ -346,7 +345,7 @@ fn a_source_that_takes_nothing_ends_the_load() {
 fn a_short_read_goes_on_in_the_same_buffer() {
     let (shared, supply) = (shared(), Supply::default());
     let script = VecDeque::from([Outcome::Read(100), Outcome::Failed(Fault::Io)]);
-    let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() });
+    let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() }, RouteId(0));
     for ats in [vec![0, 100], vec![0, 100, 100]] {
         assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
         worker.collect(&shared, &supply).expect("the source is well");
@@ -360,7 +359,7 @@ fn a_short_read_goes_on_in_the_same_buffer() {
 #[test]
 fn a_source_that_cannot_go_on_ends_the_load_and_the_worker() {
     let (shared, supply) = (shared(), Supply::default());
-    Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }).run(&shared, &supply);
+    Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }, RouteId(0)).run(&shared, &supply);
     assert_eq!(result(&shared), Err(Error::Platform { message: "the ring is gone".to_string() }));
     assert_eq!(supply.landed.borrow().len(), 4);
     assert_eq!(shared.with(|e| e.in_flight()), 2, "they stay with the source");

@@ -11,17 +11,22 @@
 
 mod cursor;
 mod error;
+mod format;
+mod metadata;
 mod split;
 mod tensor;
 mod value;
 
 pub use error::{GgufError, HeaderPosition};
+pub use format::{GGUF, Gguf};
 pub use split::{ShardName, Split, SplitError, check_split};
 pub use tensor::Entry;
 pub use value::{Array, Value, ValueType};
 
+use crate::catalog::CatalogBuilder;
+use crate::error::Error;
 use crate::names::sorted_by_name;
-use crate::units::Alignment;
+use crate::units::{Alignment, FileId};
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 use cursor::{Cursor, Stop};
@@ -129,6 +134,25 @@ impl<'a> Header<'a> {
     #[must_use]
     pub fn entries(&self) -> &[Entry<'a>] {
         &self.entries
+    }
+
+    /// Adds the file whose header this is to a catalog.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    pub fn add_to(&self, catalog: &mut CatalogBuilder, name: &str, len: u64) -> Result<FileId, Error> {
+        let file = catalog.add_file(name, len)?;
+        catalog.reserve(self.entries.len());
+        for entry in &self.entries {
+            let mut shape = [0; MAX_DIMS as usize];
+            let shape = &mut shape[..entry.ggml_shape().len()];
+            shape.iter_mut().zip(entry.shape()).for_each(|(to, dim)| *to = dim);
+            catalog.add_tensor(file, entry.name, entry.ggml.into(), shape, entry.range)?;
+        }
+        for (key, value) in &self.metadata {
+            catalog.add_metadata(file, key, value);
+        }
+        Ok(file)
     }
 }
 

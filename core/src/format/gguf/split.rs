@@ -9,9 +9,9 @@ use alloc::format;
 use alloc::string::String;
 use thiserror::Error;
 
-const NUMBER_KEY: &str = "split.no";
-const COUNT_KEY: &str = "split.count";
-const TENSORS_KEY: &str = "split.tensors.count";
+pub(super) const NUMBER_KEY: &str = "split.no";
+pub(super) const COUNT_KEY: &str = "split.count";
+pub(super) const TENSORS_KEY: &str = "split.tensors.count";
 /// Numbers in names have at least so many digits.
 const DIGITS: usize = 5;
 

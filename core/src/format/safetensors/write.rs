@@ -5,6 +5,7 @@
 //! tensor is followed by one of a stricter alignment, each lies at a multiple of its own.
 
 use super::{MAX_HEADER_BYTES, PREFIX_BYTES};
+use crate::convert::WriteError;
 use crate::dtype::DType;
 use crate::names::sorted_by_name;
 use alloc::string::String;
@@ -13,7 +14,6 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::fmt::{self, Write as _};
 use serde_json::Value;
-use thiserror::Error;
 
 /// The name under which a header keeps its metadata, and which no tensor can have.
 pub const METADATA_KEY: &str = "__metadata__";
@@ -43,22 +43,6 @@ pub struct NewFile {
     pub offsets: Vec<u64>,
     /// The length of the whole file.
     pub bytes: u64,
-}
-
-/// Why a file cannot be written as safetensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
-pub enum WriteError {
-    /// Over [`MAX_HEADER_BYTES`].
-    #[error(
-        "its header or index would have {needed} bytes, but readers accept at most {MAX_HEADER_BYTES}; select fewer tensors (--select), or write more files \
-         (--partitions)"
-    )]
-    HeaderTooLarge { needed: u64 },
-    /// More bytes than a file can have.
-    #[error("the file would have more bytes than 64 bits count")]
-    FileTooLarge,
 }
 
 /// Lays out a file of these tensors and this metadata, whose pairs are written in this order.
@@ -104,7 +88,7 @@ fn padded(json: usize) -> Result<usize, WriteError> {
     let padded = json.next_multiple_of(HEADER_ALIGNMENT);
     match padded as u64 {
         0..=MAX_HEADER_BYTES => Ok(padded),
-        needed => Err(WriteError::HeaderTooLarge { needed }),
+        needed => Err(WriteError::HeaderTooLarge { needed, limit: MAX_HEADER_BYTES }),
     }
 }
 
@@ -223,7 +207,7 @@ mod tests {
         let max = MAX_HEADER_BYTES as usize;
         assert_eq!((padded(max), padded(max - 7)), (Ok(max), Ok(max)));
         let error = padded(max + 1).expect_err("too long");
-        assert_eq!(error, WriteError::HeaderTooLarge { needed: MAX_HEADER_BYTES + 8 });
+        assert_eq!(error, WriteError::HeaderTooLarge { needed: MAX_HEADER_BYTES + 8, limit: MAX_HEADER_BYTES });
         assert!(error.to_string().contains("100000000"), "{error}");
     }
 }

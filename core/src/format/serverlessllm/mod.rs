@@ -14,16 +14,21 @@
 //! Names and dtypes are borrowed from the JSON, all shapes share one vector, and nothing is allocated from a number that the index claims.
 
 mod error;
+mod format;
 mod json;
+mod layout;
 mod partitions;
 pub mod write;
 
 pub use error::ServerlessLlmError;
+pub use format::{SERVERLESSLLM, ServerlessLlm};
 pub use partitions::{count_partitions, is_partition_name, partition_name};
 
+use crate::catalog::CatalogBuilder;
 use crate::dtype::DType;
+use crate::error::Error;
 use crate::names::sorted_by_name;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, FileId};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -156,6 +161,19 @@ impl<'a> TensorIndex<'a> {
     #[must_use]
     pub fn shape(&self, tensor: &IndexedTensor<'_>) -> &[u64] {
         &self.dims[tensor.dims.clone()]
+    }
+
+    /// Adds the tensors to a catalog that holds the partitions, and nothing else, in their order.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`] when tensors outgrow 32-bit numbers.
+    pub fn add_tensors_to(&self, catalog: &mut CatalogBuilder) -> Result<(), Error> {
+        catalog.reserve(self.tensors.len());
+        for tensor in &self.tensors {
+            let file = FileId(tensor.partition);
+            catalog.add_tensor(file, &tensor.name, tensor.dtype.into(), self.shape(tensor), tensor.range)?;
+        }
+        Ok(())
     }
 
     /// Checks what one record says by itself.

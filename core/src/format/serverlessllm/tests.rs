@@ -1,5 +1,5 @@
 use super::*;
-use crate::{CatalogBuilder, Format};
+use crate::CatalogBuilder;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -43,8 +43,11 @@ fn offsets_of_the_original_go_over_all_partitions() {
     assert_eq!(lie(&index), expected);
     let a = &index.tensors()[0];
     assert_eq!((a.dtype, index.shape(a)), (DType::F32, &[2, 1][..]));
-    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
-    builder.add_serverlessllm([("p0", 16), ("p1", 16)], &index).expect("adds");
+    let mut builder = CatalogBuilder::new(SERVERLESSLLM);
+    for partition in ["p0", "p1"] {
+        builder.add_file(partition, 16).expect("adds");
+    }
+    index.add_tensors_to(&mut builder).expect("adds");
     let catalog = builder.finish().expect("unique names");
     let tied = catalog.find("tied").expect("is there");
     assert_eq!((tied.range, tied.file), (catalog.tensor(crate::TensorId(0)).range, crate::FileId(0)));

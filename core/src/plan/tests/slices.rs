@@ -5,7 +5,7 @@ use crate::ElementType;
 
 /// A file of these tensors, given by type and shape, whose data starts at an offset of the given residue modulo 8.
 pub(super) fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], residue: u64) -> Catalog {
-    let mut builder = CatalogBuilder::new(Format::Safetensors);
+    let mut builder = CatalogBuilder::new(SAFETENSORS);
     let file = builder.add_file("f", 1 << 60).expect("adds");
     let mut at = 8 + residue;
     for (i, (dtype, shape)) in tensors.iter().enumerate() {

@@ -6,7 +6,7 @@ use crate::{DType, ElementType, Extent};
 
 /// A file of groups of tensors that are the same bytes, each given by type and shape.
 fn tied(groups: &[Vec<(ElementType, Vec<u64>)>], residue: u64) -> Catalog {
-    let mut builder = CatalogBuilder::new(Format::ServerlessLlm);
+    let mut builder = CatalogBuilder::new(crate::format::SERVERLESSLLM);
     let file = builder.add_file("f", 1 << 60).expect("adds");
     let mut at = 8 + residue;
     for (i, group) in groups.iter().enumerate() {
@@ -154,10 +154,10 @@ fn blocks_that_no_cut_suits_are_one_where_nothing_is_cut() {
 fn what_is_mapped_for_several_is_mapped_once() {
     let catalog = tied(&[vec![flat(DType::U8, 1 << 20); 3]], 0);
     let slice = |tensor, range| TensorSlice::slice(&catalog.tensor(TensorId(tensor)), 0, range).expect("a slice");
-    let ranges = |selected: &[TensorSlice]| {
+    let ranges = |slice: &[TensorSlice]| {
         let memory = Some(MemoryLimit { available: 1 << 20, limit: "a test".to_string() });
         let options = PlanOptions { access: Access::Map { resident: true }, memory, ..PlanOptions::default() };
-        let plan = Planner::new(options).plan(&catalog, selected).expect("fits");
+        let plan = Planner::new(options).plan(&catalog, slice).expect("fits");
         plan.mapped().iter().map(|(_, range)| (range.start() - 8, range.end() - 8)).collect::<Vec<_>>()
     };
     assert_eq!(ranges(&[TensorSlice::whole(TensorId(0)), slice(1, 100..1000)]), [(0, 1 << 20)], "nested");
@@ -190,8 +190,8 @@ fn what_is_mapped_between_others_keeps_them_apart_unless_it_is_in_order() {
     };
     let planner = Planner::new(options);
     for (second, third, extents) in [(800..900, 401..500, 2), (400..409, 417..500, 1), (400..500, 417..450, 1)] {
-        let selected = [slice(0, 1..9), slice(1, second.clone()), slice(2, third.clone())];
-        let plan = planner.plan(&catalog, &selected).expect("plans");
+        let slice = [slice(0, 1..9), slice(1, second.clone()), slice(2, third.clone())];
+        let plan = planner.plan(&catalog, &slice).expect("plans");
         assert_eq!(plan.placements()[1].location, Location::Mapped);
         assert_eq!(plan.extents().len(), extents, "{second:?}, {third:?}");
         assert!(plan.chunks().iter().any(|chunk| chunk.tensors.contains(&2)), "{second:?}, {third:?}");
@@ -229,7 +229,7 @@ proptest! {
         }).collect();
         let catalog = tied(&groups, residue);
         let group_of = |tensor: &TensorInfo<'_>| tensor.name[1..2].parse::<usize>().expect("a digit");
-        let selected: Vec<TensorSlice> = catalog.tensors().enumerate().filter_map(|(i, tensor)| {
+        let slice: Vec<TensorSlice> = catalog.tensors().enumerate().filter_map(|(i, tensor)| {
             // Some are left out, and some are whole where the others of their group are cut.
             if left_out >> (i % 16) & 3 == 3 {
                 return None;
@@ -244,15 +244,15 @@ proptest! {
             TensorSlice::slice(&tensor, dim, a.min(b)..a.max(b)).ok().or(whole)
         }).collect();
         let options = PlanOptions { access, direct: vec![direct], max_read_gap, ..PlanOptions::default() };
-        let plan = Planner::new(options).plan(&catalog, &selected).expect("plans");
+        let plan = Planner::new(options).plan(&catalog, &slice).expect("plans");
         let bytes = delivered(&plan);
-        let mut counted = vec![0; selected.len()];
+        let mut counted = vec![0; slice.len()];
         for chunk in plan.chunks() {
             let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
             chunk.tensors.clone().for_each(|index| counted[index] += plan.bytes_within(index, start, end));
         }
         let mut distinct = 0;
-        for (index, part) in selected.iter().enumerate() {
+        for (index, part) in slice.iter().enumerate() {
             let tensor = catalog.tensor(part.tensor());
             let expected: Vec<u8> = slow_slice(&tensor, part.as_slice()).into_iter().map(content).collect();
             prop_assert!(bytes[index] == expected, "{} differs", tensor.name);
@@ -264,11 +264,11 @@ proptest! {
             }
             let block = |slice: &TensorSlice| catalog.tensor(slice.tensor()).dtype.block_bytes();
             let joins = index.checked_sub(1).is_some_and(|before| {
-                let (a, b) = (block(&selected[before]), block(part));
+                let (a, b) = (block(&slice[before]), block(part));
                 let in_parts = access == streamed(1 << 16, 8 << 20, true, Order::File) && expected.len() > 1 << 15;
                 let is_cut = matches!(access, Access::Stream(Buffers { split: true, .. }));
                 let alike = !is_cut || a == b || a.is_power_of_two() && b.is_power_of_two();
-                selected[before].same_bytes(part, &catalog) && alike && !in_parts
+                slice[before].same_bytes(part, &catalog) && alike && !in_parts
             });
             if joins {
                 prop_assert_eq!(places(&plan, index - 1), places(&plan, index));

@@ -2,8 +2,7 @@
 
 use super::subject::Subject;
 use super::{Finding, Status};
-use crate::error::Error;
-use std::io;
+use floodtide_core::storage::{FailureKind, StorageError};
 
 /// Nothing to tell where all of them can be.
 pub(super) fn files(subject: &Subject) -> Option<Finding> {
@@ -17,15 +16,14 @@ pub(super) fn files(subject: &Subject) -> Option<Finding> {
     let finding = |why: String| Finding::new(NAME, Status::Missing, format!("cannot be read: {why}{more}"), meaning);
     // Paths as they are: whoever prints a finding escapes it.
     Some(match first {
-        Error::Io { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+        StorageError::Failed { name, kind: FailureKind::PermissionDenied, source, .. } => {
             let user = rustix::process::geteuid().as_raw();
-            let path = path.display();
-            finding(format!("{path}: {source}")).remedy(format!(
+            finding(format!("{name}: {source}")).remedy(format!(
                 "let this user (uid {user}) read it, as its owner or root: setfacl -m u:{user}:r FILE, or chmod o+r FILE; the folders above \
                  need x in the same way"
             ))
         }
-        Error::Io { path, source, .. } => finding(format!("{}: {source}", path.display()))
+        StorageError::Failed { name, source, .. } => finding(format!("{name}: {source}"))
             .remedy("put a file that can be read in its place; if it should be one, look at the system's log"),
         // Which says what to do.
         other => finding(other.to_string()),

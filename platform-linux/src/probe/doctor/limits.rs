@@ -37,7 +37,7 @@ pub(super) fn memory(subject: &Subject) -> Finding {
     let needed = subject.checkpoint.map_or(0, |(_, bytes)| bytes);
     let ulimit = |option| tightest.limit.contains(option);
     let remedy = format!(
-        "floodtide load --stream or --select, or Loader::map in a program; or lift what is tightest: {}",
+        "stream or map the checkpoint, or load fewer tensors; or lift what is tightest: {}",
         if tightest.limit.contains("cgroup") {
             "memory.max of the control group (docker run --memory)"
         } else if ulimit("ulimit -v") {
@@ -70,24 +70,24 @@ pub(super) fn locked_memory() -> Finding {
         Ok(Some(bytes)) => format!("a limit of {}", HumanBytes(*bytes)),
         Err(error) => format!("the system does not tell the limit ({error})"),
     };
-    let meaning = "--mlock keeps all of a load in memory";
+    let meaning = "a load that is locked in memory (mlock) stays there whole";
     if may_lock_anything() {
         return Finding::new(NAME, Status::Good, format!("{words}, which does not hold for this user"), meaning);
     }
     let remedy = "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, docker run --ulimit memlock=-1";
-    let without = "nothing, but to loads with --mlock";
+    let without = "nothing, but to loads that are locked";
     match (lock_a_page(), limit) {
         (Ok(()), Ok(None)) => Finding::new(NAME, Status::Good, words, meaning),
         (Ok(()), _) => Finding::new(
             NAME,
             Status::Limited,
             words,
-            "--mlock locks loads up to that, warns that larger ones are not, and of a stream locks so much",
+            "loads up to that are locked on request; larger ones warn that they are not, and of a stream so much is locked",
         )
         .cost(without)
         .remedy(remedy),
         (Err(error), _) => {
-            Finding::new(NAME, Status::Missing, format!("{words}; {error}"), "--mlock locks nothing, and warns of it")
+            Finding::new(NAME, Status::Missing, format!("{words}; {error}"), "a request to lock a load locks nothing, and warns of it")
                 .cost(without)
                 .remedy(remedy)
         }

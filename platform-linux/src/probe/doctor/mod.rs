@@ -13,7 +13,7 @@ mod ring;
 mod storage;
 mod subject;
 
-use crate::error::Error;
+use floodtide_core::storage::StorageError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use subject::Subject;
@@ -86,7 +86,7 @@ impl Finding {
 ///
 /// # Errors
 /// When the path cannot be looked at.
-pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<Error>) -> Result<Vec<Finding>, Error> {
+pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<StorageError>) -> Result<Vec<Finding>, StorageError> {
     let subject = Subject::open(path, files, refused)?;
     let mut findings = vec![
         kernel::version(),

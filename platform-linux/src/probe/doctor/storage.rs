@@ -2,9 +2,10 @@
 
 use super::subject::Subject;
 use super::{Finding, Status};
-use crate::files::OpenFile;
 use crate::probe::device::Device;
 use crate::probe::{FUSE, is_memory, profile as stored, residency};
+use crate::storage::LocalFile;
+use floodtide_core::storage::StorageFile;
 use memmap2::MmapMut;
 use std::os::unix::fs::FileExt;
 use std::time::{Instant, SystemTime};
@@ -13,7 +14,7 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
     const NAME: &str = "file system";
     let found = &subject.file_system;
     if is_memory(subject.on_it()) {
-        let meaning = "its files are memory already, so they are copied, or mapped with --backend mmap";
+        let meaning = "its files are memory already, so they are copied, or mapped if a caller asks for that";
         return Finding::new(NAME, Status::Good, found, meaning);
     }
     match found.as_str() {
@@ -68,7 +69,7 @@ pub(super) fn direct_reads(subject: &Subject) -> Finding {
 }
 
 /// Reads once, past the page cache: that a file opens for it, and that the system names an alignment, proves nothing.
-fn try_direct(file: &OpenFile) -> Result<String, String> {
+fn try_direct(file: &LocalFile) -> Result<String, String> {
     let Some(limits) = file.direct_limits() else {
         return Err("the file system names no alignment for them, or refuses to open the file".to_owned());
     };
@@ -142,6 +143,6 @@ pub(super) fn profile(subject: &Subject) -> Finding {
             Finding::new(NAME, Status::Good, found, "loads from this device take sizes and number of reads from it")
         }
         Ok(None) => Finding::new(NAME, Status::Good, format!("none is stored for {device}"), none),
-        Err(warning) => Finding::new(NAME, Status::Limited, warning, none).remedy("floodtide probe --store DIR"),
+        Err(warning) => Finding::new(NAME, Status::Limited, warning, none).remedy("measure the device again"),
     }
 }

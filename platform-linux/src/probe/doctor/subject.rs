@@ -1,8 +1,8 @@
 //! The path in question, and a file of it to try things on.
 
-use crate::error::Error;
-use crate::files::{OpenFile, describe};
 use crate::probe;
+use crate::storage::{LocalFile, describe, failed, names};
+use floodtide_core::storage::{StorageError, StorageFile};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -14,9 +14,9 @@ pub(super) struct Subject {
     /// The path itself, open.
     pub(super) handle: File,
     /// A regular file to try on, or why there is none.
-    pub(super) file: Result<OpenFile, String>,
+    pub(super) file: Result<LocalFile, String>,
     /// Why files of the checkpoint cannot be read, of each of them.
-    pub(super) refused: Vec<Error>,
+    pub(super) refused: Vec<StorageError>,
     /// The checkpoint's files, if it is one, and their bytes.
     pub(super) checkpoint: Option<(usize, u64)>,
     /// The file system's name, and whether it is on another machine.
@@ -27,18 +27,22 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn open(path: &Path, discovered: Vec<PathBuf>, mut refused: Vec<Error>) -> Result<Self, Error> {
-        let failed = |action| move |source: io::Error| Error::Io { path: path.to_owned(), action, source };
+    pub(super) fn open(
+        path: &Path,
+        discovered: Vec<PathBuf>,
+        mut refused: Vec<StorageError>,
+    ) -> Result<Self, StorageError> {
+        let failed = |action| failed(path, action);
         let metadata = fs::metadata(path).map_err(failed("look at the path"))?;
-        refused.extend(discovered.iter().filter_map(|file| OpenFile::open(file).err()));
+        refused.extend(discovered.iter().filter_map(|file| LocalFile::open(file).err()));
         let bytes = discovered.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
         let checkpoint = (!discovered.is_empty()).then_some((discovered.len(), bytes));
         if !metadata.is_file() && !metadata.is_dir() {
-            return Err(Error::NotAFile { path: path.to_owned(), found: describe(metadata.mode()) });
+            return Err(StorageError::NotAFile { name: names::encode(path), found: describe(metadata.mode()) });
         }
         let mut folder = path.to_owned();
         if metadata.is_file() {
-            match OpenFile::open(path) {
+            match LocalFile::open(path) {
                 Ok(opened) => {
                     let subject = Self::new(opened.buffered().try_clone(), Ok(opened), checkpoint, None);
                     return subject.map(|subject| Self { refused, ..subject }).map_err(failed("look at the file"));
@@ -50,7 +54,7 @@ impl Subject {
             folder.pop();
         }
         let path = &*folder;
-        let readable = |path: &PathBuf| OpenFile::open(path).ok();
+        let readable = |path: &PathBuf| LocalFile::open(path).ok();
         let existing = discovered.iter().find_map(readable).or_else(|| largest(path).as_ref().and_then(readable));
         let (file, temporary) = match existing {
             Some(file) => (Ok(file), None),
@@ -69,7 +73,7 @@ impl Subject {
 
     fn new(
         handle: io::Result<File>,
-        file: Result<OpenFile, String>,
+        file: Result<LocalFile, String>,
         checkpoint: Option<(usize, u64)>,
         temporary: Option<File>,
     ) -> io::Result<Self> {
@@ -79,16 +83,16 @@ impl Subject {
             Ok(file) => probe::file_system(file.buffered()),
             Err(_) => probe::file_system(&handle),
         };
-        let mut file = file;
-        if let Ok(file) = &mut file {
-            file.open_direct();
+        if let Ok(file) = &file {
+            // Opens it for them.
+            let _ = file.direct_limits();
         }
         Ok(Self { handle, file, refused: Vec::new(), checkpoint, file_system, network, _temporary: temporary })
     }
 
     /// What is on the file system in question: the file, or else the path itself.
     pub(super) fn on_it(&self) -> &File {
-        self.file.as_ref().map_or(&self.handle, OpenFile::buffered)
+        self.file.as_ref().map_or(&self.handle, LocalFile::buffered)
     }
 }
 
@@ -100,11 +104,11 @@ fn largest(folder: &Path) -> Option<PathBuf> {
     files.max().map(|(_, path)| path)
 }
 
-fn temporary(folder: &Path) -> io::Result<(File, OpenFile)> {
+fn temporary(folder: &Path) -> io::Result<(File, LocalFile)> {
     let mut file = tempfile::tempfile_in(folder)?;
     file.write_all(&[1; 64 << 10])?;
     file.sync_all()?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let opened = OpenFile::open(Path::new(&path)).map_err(io::Error::other)?;
+    let opened = LocalFile::open(Path::new(&path)).map_err(io::Error::other)?;
     Ok((file, opened))
 }

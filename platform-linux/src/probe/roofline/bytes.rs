@@ -1,8 +1,9 @@
 //! What a measurement reads: large files that are there, or a temporary one without a name.
 
 use super::ProbeError;
-use crate::files::OpenFile;
 use crate::probe::{file_system, is_memory, resident_share};
+use crate::storage::LocalFile;
+use floodtide_core::storage::StorageFile;
 use floodtide_core::{FileId, HumanBytes};
 use floodtide_memory::sync::{AtomicU64, Ordering};
 use std::fs::File;
@@ -28,7 +29,7 @@ const MAX_COLD_SHARE: f32 = 0.02;
 /// Files to read from, piece after piece.
 #[derive(Debug)]
 pub(super) struct Bytes {
-    pub(super) files: Arc<[OpenFile]>,
+    pub(super) files: Vec<Arc<LocalFile>>,
     /// Where they come from, in words.
     pub(super) origin: String,
     /// Why cold buffered reads cannot be measured with them, if so.
@@ -66,7 +67,7 @@ impl Bytes {
             Ok((file, bytes)) => {
                 let opened = reopen(&file).map_err(|source| ProbeError::folder(folder, source))?;
                 let origin = format!("a temporary file of {}, removed afterwards", HumanBytes(bytes));
-                Ok(Self::new(vec![opened], origin, None, Some(file)))
+                Ok(Self::new(vec![Arc::new(opened)], origin, None, Some(file)))
             }
             // Nothing can be written, as on a read-only mount of models, but there is something to read.
             Err(error) if total(&cold) + total(&cached) >= target_bytes => {
@@ -88,17 +89,20 @@ impl Bytes {
     }
 
     fn new(
-        mut files: Vec<OpenFile>,
+        files: Vec<Arc<LocalFile>>,
         origin: String,
         buffered_refused: Option<String>,
         temporary: Option<File>,
     ) -> Self {
-        files.iter_mut().for_each(OpenFile::open_direct);
+        files.iter().for_each(|file| {
+            // Opens it for direct reads.
+            let _ = file.direct_limits();
+        });
         let pieces = files.iter().enumerate().flat_map(|(index, file)| {
-            (0..file.byte_len() / BLOCK_BYTES).map(move |piece| (FileId(index as u32), piece * BLOCK_BYTES))
+            (0..file.len() / BLOCK_BYTES).map(move |piece| (FileId(index as u32), piece * BLOCK_BYTES))
         });
         let pieces = pieces.collect();
-        Self { files: files.into(), origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
+        Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
     }
 
     /// How many bytes there are to read.
@@ -143,15 +147,15 @@ impl Bytes {
     }
 }
 
-fn total(files: &[OpenFile]) -> u64 {
-    files.iter().map(|file| file.byte_len() / BLOCK_BYTES * BLOCK_BYTES).sum()
+fn total(files: &[Arc<LocalFile>]) -> u64 {
+    files.iter().map(|file| file.len() / BLOCK_BYTES * BLOCK_BYTES).sum()
 }
 
 /// What a folder has to measure its device with.
 struct Existing {
     /// Large regular files, links followed, that lie on one device and are out of the page cache; and those that are not.
-    cold: Vec<OpenFile>,
-    cached: Vec<OpenFile>,
+    cold: Vec<Arc<LocalFile>>,
+    cached: Vec<Arc<LocalFile>>,
     /// Where a file of one's own lies on that device.
     home: PathBuf,
 }
@@ -176,12 +180,14 @@ fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> E
     let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
     // By size and name, so that the same folder gives the same measurement.
     paths.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    let on_a_device =
-        |path: &Path| OpenFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file));
-    let mut opened: Vec<OpenFile> = paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
-    let device = opened.first().map(OpenFile::device);
+    let on_a_device = |path: &Path| {
+        LocalFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file)).map(Arc::new)
+    };
+    let mut opened: Vec<Arc<LocalFile>> =
+        paths.into_iter().filter_map(|(_, path)| on_a_device(&path)).take(64).collect();
+    let device = opened.first().map(|file| file.device());
     opened.retain(|file| Some(file.device()) == device);
-    let is_cold = |file: &OpenFile| resident_share(file.buffered()).is_some_and(|share| share <= MAX_COLD_SHARE);
+    let is_cold = |file: &Arc<LocalFile>| resident_share(file.buffered()).is_some_and(|share| share <= MAX_COLD_SHARE);
     let (cold, cached) = opened.into_iter().partition(is_cold);
     Existing { cold, cached, home }
 }
@@ -200,8 +206,8 @@ fn same_file_system(a: &File, b: &File) -> bool {
 }
 
 /// Whether it has no holes, which are not read from the device. Not by its blocks, of which many file systems without a device tell none.
-fn is_dense(file: &OpenFile) -> bool {
-    rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.byte_len())
+fn is_dense(file: &LocalFile) -> bool {
+    rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.len())
 }
 
 /// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.
@@ -244,8 +250,8 @@ fn that_fits(target_bytes: u64, free: u64) -> Option<u64> {
     (room >= MIN_BYTES.min(target_bytes)).then_some(target_bytes.min(room))
 }
 
-fn reopen(file: &File) -> std::io::Result<OpenFile> {
-    OpenFile::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))).map_err(std::io::Error::other)
+fn reopen(file: &File) -> std::io::Result<LocalFile> {
+    LocalFile::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))).map_err(std::io::Error::other)
 }
 
 #[cfg(test)]
@@ -308,7 +314,7 @@ mod tests {
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
             let Existing { cold, cached, .. } =
                 existing(folder.path(), None, &File::open(folder.path()).expect("opens"));
-            assert_eq!(cold.iter().chain(&cached).map(OpenFile::byte_len).collect::<Vec<_>>(), [4 * BLOCK_BYTES]);
+            assert_eq!(cold.iter().chain(&cached).map(|file| file.len()).collect::<Vec<_>>(), [4 * BLOCK_BYTES]);
             std::fs::remove_file(folder.path().join("link")).expect("removes");
         }
         // Holes are not read from a device.

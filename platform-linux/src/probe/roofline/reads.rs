@@ -2,7 +2,7 @@
 
 use super::Way;
 use super::bytes::Bytes;
-use crate::source::{PreadSource, UringSource};
+use crate::backend::{PreadSource, UringSource};
 use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource};
 use floodtide_memory::Region;
 use floodtide_memory::sync::{Barrier, Mutex, RwLock};
@@ -115,11 +115,11 @@ impl Run {
     }
 
     /// Keeps a source's buffers in flight until the time is up, then waits for them. Every byte counts, and all of the time.
-    fn keep_busy<S: ReadSource<Buffer = BufferSlice<Region>>>(
+    fn keep_busy<S: ReadSource<Buffer = BufferSlice>>(
         &self,
         source: &mut S,
         bytes: &Bytes,
-        mut free: Vec<BufferSlice<Region>>,
+        mut free: Vec<BufferSlice>,
         started: Instant,
     ) -> Result<u64, String> {
         let (mut read, mut asked, mut number, mut failed) = (0_u64, 0_u64, 0_u64, None);
@@ -160,16 +160,16 @@ impl Run {
 }
 
 enum Source {
-    Ring(Box<UringSource<BufferSlice<Region>>>),
-    Thread(PreadSource<BufferSlice<Region>>),
+    Ring(Box<UringSource<BufferSlice>>),
+    Thread(PreadSource<BufferSlice>),
 }
 
 impl Source {
     fn new(ring: bool, bytes: &Bytes, depth: usize) -> io::Result<Self> {
-        let files = Arc::clone(&bytes.files);
+        let files: Arc<[_]> = bytes.files.iter().cloned().map(Some).collect();
         Ok(match ring {
-            true => Self::Ring(Box::new(UringSource::new(files, depth)?)),
-            false => Self::Thread(PreadSource::new(files)),
+            true => Self::Ring(Box::new(UringSource::new(files, depth, false)?)),
+            false => Self::Thread(PreadSource::new(files, false)),
         })
     }
 }

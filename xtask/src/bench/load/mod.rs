@@ -1,25 +1,25 @@
-//! The head-to-head: the loader, its peers and plain reads, on one machine, in one run.
+//! The head-to-head: the loader, its baselines and plain reads, on one machine, in one run.
 //!
-//! `ways` lists what is compared, and `rounds` times it, with a `ballast` of memory. `fio` measures
-//! the roofline, and `peers` installs the other loaders. `results` holds the samples, `aims`
+//! `subjects` lists what is compared, and `rounds` times it, with a `balloon` of memory. `fio` measures
+//! the roofline, and `baselines` installs the other loaders. `results` holds the samples, `targets`
 //! compares them with the targets, and `report` writes the section, with the figures of `plot`.
 
-mod aims;
-mod ballast;
+mod baselines;
 mod fio;
-mod peers;
+mod memory_balloon;
 mod plot;
 mod report;
 mod results;
 mod rounds;
-mod ways;
+mod subjects;
+mod targets;
 
 use super::checkpoint::{QUICK, QWEN3_0_6B, QWEN3_1_7B, write_even, write_model};
 use super::disk::{Disk, reclaims_memory};
 use super::{machine, write_section};
 use crate::tools::{cargo, run, target};
+use baselines::Baselines;
 use clap::{Args, ValueEnum};
-use peers::Peers;
 use results::{Figures, Results, Role, spread};
 use rounds::{Case, INTERRUPTED, State, check_interrupted, preparation, report, shards, time};
 use std::fs;
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use ways::{FIRSTS, HALVES, LOADS, program};
+use subjects::{FIRSTS, HALVES, LOADS, program};
 
 const COLD_ZRAM: &str = "cold-zram";
 const COLD_DISK: &str = "cold-disk";
@@ -111,16 +111,16 @@ fn keep(results: &Results, file: &Path) -> Result<(), String> {
 fn measure(options: &Options) -> Result<Results, String> {
     // Without a handler, Ctrl-C ends the program at once, and the next run cleans up.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
-    run(cargo().args(["build", "--release", "--package", "floodtide-benches", "--bin", "ways"]))?;
+    run(cargo().args(["build", "--release", "--package", "floodtide-benches", "--bin", "subjects"]))?;
     fs::create_dir_all(target().join("bench")).map_err(|error| error.to_string())?;
-    let peers = Peers::set_up(!options.quick);
+    let baselines = Baselines::set_up(!options.quick);
     let mut results = if options.again.is_empty() {
         Results {
             machine: machine(),
             rounds: if options.quick { 1 } else { options.rounds.into() },
             quick: options.quick,
             reclaims_memory: reclaims_memory(),
-            versions: versions(&peers),
+            versions: versions(&baselines),
             tables: Vec::new(),
             figures: Figures::default(),
             left_out: Vec::new(),
@@ -129,8 +129,8 @@ fn measure(options: &Options) -> Result<Results, String> {
     } else {
         last(&options.file())?
     };
-    let mut run = Run { options, peers: &peers, results: &mut results, cold_only: false };
-    if let Some(why) = peers.missing() {
+    let mut run = Run { options, baselines: &baselines, results: &mut results, cold_only: false };
+    if let Some(why) = baselines.missing() {
         run.leave_out(format!("every loader in Python: {why}"));
     }
     if options.only != Some(Only::Disk) && run.wants_any(&[COLD_ZRAM, &smaller(COLD_ZRAM), WARM, HALF, FIRST, FIGURES])
@@ -152,16 +152,16 @@ fn smaller(id: &str) -> String {
     format!("smaller-{id}")
 }
 
-fn versions(peers: &Peers) -> Vec<(String, String)> {
+fn versions(baselines: &Baselines) -> Vec<(String, String)> {
     let mut versions = vec![("floodtide".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     versions.extend(fio::version().ok().map(|version| ("fio".to_owned(), version)));
-    versions.extend(peers.versions());
+    versions.extend(baselines.versions());
     versions
 }
 
 struct Run<'a> {
     options: &'a Options,
-    peers: &'a Peers,
+    baselines: &'a Baselines,
     results: &'a mut Results,
     /// Whether the tables that do not depend on the device are done.
     cold_only: bool,
@@ -199,7 +199,7 @@ impl Run<'_> {
             state: State::Cold,
             takes_memory: true,
             quiet,
-            ways: loads().filter(|way| way.id != "threads").collect(),
+            subjects: loads().filter(|subject| subject.id != "threads").collect(),
             roofline: &roofline,
         })?;
         if !self.options.quick && self.wants_any(&[&smaller(id)]) {
@@ -213,7 +213,7 @@ impl Run<'_> {
                 state: State::Cold,
                 takes_memory: true,
                 quiet,
-                ways: loads().filter(|way| !matches!(way.id, "threads" | "second")).collect(),
+                subjects: loads().filter(|subject| !matches!(subject.id, "threads" | "second")).collect(),
                 roofline: &roofline,
             })?;
             // On zram, files take memory.
@@ -230,7 +230,7 @@ impl Run<'_> {
             state: State::Warm,
             takes_memory: true,
             quiet,
-            ways: loads().filter(|way| way.id != "second").collect(),
+            subjects: loads().filter(|subject| subject.id != "second").collect(),
             roofline: &[],
         })?;
         self.time(Case {
@@ -241,7 +241,7 @@ impl Run<'_> {
             state: State::Half,
             takes_memory: true,
             quiet,
-            ways: HALVES.iter().collect(),
+            subjects: HALVES.iter().collect(),
             roofline: &[],
         })?;
         self.time(Case {
@@ -252,7 +252,7 @@ impl Run<'_> {
             state: State::Warm,
             takes_memory: false,
             quiet,
-            ways: FIRSTS.iter().collect(),
+            subjects: FIRSTS.iter().collect(),
             roofline: &[],
         })?;
         if !self.wants_any(&[FIGURES]) {
@@ -283,8 +283,8 @@ impl Run<'_> {
             self.results.tables.retain(|table| table.id != case.id);
             self.results.again.push(case.title.clone());
         }
-        case.ways.retain(|way| way.is_ours() || self.peers.missing().is_none());
-        let table = time(&case, self.peers, self.results.rounds, &mut self.results.left_out)?;
+        case.subjects.retain(|subject| subject.is_ours() || self.baselines.missing().is_none());
+        let table = time(&case, self.baselines, self.results.rounds, &mut self.results.left_out)?;
         self.results.tables.insert(at, table);
         keep(self.results, &self.options.file())
     }

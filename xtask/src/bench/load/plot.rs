@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// One bar: a loader and its rates in GiB/s: least, median, most.
 pub(super) struct Bar {
-    pub(super) way: String,
+    pub(super) subject: String,
     pub(super) rates: [f64; 3],
     pub(super) role: Role,
 }
@@ -24,7 +24,7 @@ const LENGTH: f64 = 420.0;
 pub(super) fn draw(panels: &[Panel], machine: &str) -> String {
     let all = || panels.iter().flat_map(|panel| &panel.bars);
     // The width of the names' column, from the width of a letter.
-    let labels = (all().map(|bar| bar.way.chars().count()).max().unwrap_or(0) as f64 * 7.0).max(102.0) + 8.0;
+    let labels = (all().map(|bar| bar.subject.chars().count()).max().unwrap_or(0) as f64 * 7.0).max(102.0) + 8.0;
     let fastest = all().map(|bar| bar.rates[2]).fold(f64::MIN_POSITIVE, f64::max);
     let (mut body, mut y) = (String::new(), 10.0);
     let line = |x: f64, y: f64, style: &str, text: &str| {
@@ -40,11 +40,11 @@ pub(super) fn draw(panels: &[Panel], machine: &str) -> String {
             let colour = match bar.role {
                 Role::Auto => "#0a7ea4",
                 Role::Fixed | Role::Other => "#7fb2c4",
-                Role::PeerOwned | Role::PeerMapped => "#c08a3e",
+                Role::BaselineOwned | Role::BaselineMapped => "#c08a3e",
                 Role::Plain => "#b0553a",
                 Role::Roofline => "#8a8a8a",
             };
-            body += &line(labels - 8.0, y, "text-anchor=\"end\"", &bar.way);
+            body += &line(labels - 8.0, y, "text-anchor=\"end\"", &bar.subject);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 body,
@@ -94,7 +94,11 @@ mod tests {
 
     #[test]
     fn the_fastest_bar_has_the_full_length() {
-        let bar = |way: &str, rate| Bar { way: way.to_owned(), rates: [rate / 2.0, rate, 8.0], role: Role::Fixed };
+        let bar = |subject: &str, rate| Bar {
+            subject: subject.to_owned(),
+            rates: [rate / 2.0, rate, 8.0],
+            role: Role::Fixed,
+        };
         let bars = vec![bar("auto", 8.0), bar("std::fs::read", 2.0)];
         let svg = draw(&[Panel { title: "a < b".to_owned(), bars }], "here & now");
         assert!(svg.contains("width=\"420.0\"") && svg.contains("width=\"105.0\""), "{svg}");

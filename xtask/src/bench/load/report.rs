@@ -1,8 +1,8 @@
 //! Writes the section of `benches/RESULTS.md` and its figures.
 
-use super::aims::{Limit, aims};
 use super::plot::{Bar, Panel, draw};
 use super::results::{Results, Role, Table};
+use super::targets::{Limit, targets};
 use super::{COLD_DISK, COLD_ZRAM, FIRST, HALF, WARM};
 use crate::tools::root;
 use std::fmt::Write;
@@ -33,31 +33,31 @@ pub(super) fn section(results: &Results) -> String {
     } else {
         ".\n"
     };
-    text += "\nPeers are called as their documentation shows it (`benches/peers`). Versions: ";
+    text += "\nPeers are called as their documentation shows it (`benches/baselines`). Versions: ";
     let versions: Vec<_> = results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = writeln!(text, "{}.", versions.join(", "));
     if !results.again.is_empty() {
         let _ = writeln!(text, "\nMeasured again in a later run: {}.", results.again.join("; "));
     }
-    let aims = aims(results);
-    let met = aims.iter().filter(|aim| aim.met() == Some(true)).count();
-    let judged = aims.iter().filter(|aim| aim.met().is_some()).count();
+    let targets = targets(results);
+    let met = targets.iter().filter(|target| target.met() == Some(true)).count();
+    let judged = targets.iter().filter(|target| target.met().is_some()).count();
     let _ = write!(
         text,
         "\n### Targets\n\n{met} of {judged} are met. *Owned* tensors are copies of the program's own; *mapped* ones are views of the page cache. fio reads directly, into huge pages \
          that it reuses, with the two settings that were fastest of 56.\n\n| | target | measured | |\n|---|---:|---:|---|\n"
     );
-    for aim in aims {
-        let _ = match aim.measured {
+    for target in targets {
+        let _ = match target.measured {
             Some((measured, limit)) => {
                 let limit = match limit {
                     Limit::AtLeast(least) => format!("≥ {least}"),
                     Limit::AtMost(most) => format!("≤ {most}"),
                 };
-                let met = if aim.met() == Some(true) { "met" } else { "**missed**" };
-                writeln!(text, "| {} | {limit} | {measured:.2} | {met} |", aim.what)
+                let met = if target.met() == Some(true) { "met" } else { "**missed**" };
+                writeln!(text, "| {} | {limit} | {measured:.2} | {met} |", target.what)
             }
-            None => writeln!(text, "| {} | | | not measured |", aim.what),
+            None => writeln!(text, "| {} | | | not measured |", target.what),
         };
     }
     for table in &results.tables {
@@ -110,7 +110,7 @@ fn figure_path(id: &str) -> String {
 /// Draws the figures.
 pub(super) fn draw_figures(results: &Results) -> Result<(), String> {
     for table in results.tables.iter().filter(|table| FIGURES.contains(&table.id.as_str())) {
-        let bar = |row: &super::results::Row| Bar { way: row.name.clone(), rates: row.rates(), role: row.role };
+        let bar = |row: &super::results::Row| Bar { subject: row.name.clone(), rates: row.rates(), role: row.role };
         let mut bars: Vec<Bar> = table.rows.iter().map(bar).collect();
         bars.sort_by(|a, b| b.rates[1].total_cmp(&a.rates[1]));
         let path = root().join(figure_path(&table.id));

@@ -30,7 +30,7 @@ pub(super) struct Table {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Row {
-    pub(super) way: String,
+    pub(super) subject: String,
     pub(super) name: String,
     pub(super) role: Role,
     pub(super) samples: Vec<Sample>,
@@ -48,9 +48,9 @@ pub(crate) enum Role {
     /// floodtide in another use.
     Other,
     /// A peer whose tensors are owned.
-    PeerOwned,
+    BaselineOwned,
     /// A peer whose tensors are views of mapped files.
-    PeerMapped,
+    BaselineMapped,
     /// Reads without a loader.
     Plain,
     /// The fastest reads of the device.
@@ -109,12 +109,12 @@ impl Row {
 }
 
 impl Table {
-    pub(super) fn row(&self, way: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.way == way)
+    pub(super) fn row(&self, subject: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.subject == subject)
     }
 
-    pub(super) fn rate(&self, way: &str) -> Option<f64> {
-        self.row(way).map(Row::rate)
+    pub(super) fn rate(&self, subject: &str) -> Option<f64> {
+        self.row(subject).map(Row::rate)
     }
 
     /// Returns the row with the best median among these roles.

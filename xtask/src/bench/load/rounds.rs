@@ -1,10 +1,10 @@
 //! Times loads in interleaved rounds, each in a process of its own.
 
-use super::ballast::Ballast;
+use super::baselines::Baselines;
 use super::fio::{self, Setting};
-use super::peers::Peers;
+use super::memory_balloon::MemoryBalloon;
 use super::results::{Role, Row, Sample, Table};
-use super::ways::{Way, program};
+use super::subjects::{Subject, program};
 use crate::tools::run;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -40,16 +40,16 @@ pub(super) struct Case<'a> {
     pub(super) state: State,
     /// Whether the loads take memory for the tensors.
     pub(super) takes_memory: bool,
-    /// How long the ballast is held, so that no free memory is left to return to the host when the
+    /// How long the memory balloon is held, so that no free memory is left to return to the host when the
     /// clock starts.
     pub(super) quiet: Duration,
-    pub(super) ways: Vec<&'a Way>,
+    pub(super) subjects: Vec<&'a Subject>,
     /// The settings of fio to time in the same rounds.
     pub(super) roofline: &'a [Setting],
 }
 
 enum Runner<'a> {
-    Way(&'a Way),
+    Subject(&'a Subject),
     Fio(Setting),
 }
 
@@ -62,29 +62,36 @@ pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(shards)
 }
 
-/// Returns the command that brings files into a state and frees the ballast: see
-/// `benches/src/bin/ways/prepare.rs`.
-pub(super) fn preparation(files: &[PathBuf], state: State, ballast: Option<&Ballast>) -> Vec<String> {
+/// Returns the command that brings files into a state and frees the memory balloon: see
+/// `benches/src/bin/subjects/prepare.rs`.
+pub(super) fn preparation(files: &[PathBuf], state: State, balloon: Option<&MemoryBalloon>) -> Vec<String> {
     let state = match state {
         State::Cold => "cold",
         State::Warm => "warm",
         State::Half => "half",
     };
-    let ballast = ballast.map_or("-".to_owned(), |ballast| ballast.id().to_string());
-    let fixed = [program().to_string_lossy().into_owned(), "prepare".to_owned(), state.to_owned(), ballast];
+    let balloon = balloon.map_or("-".to_owned(), |balloon| balloon.id().to_string());
+    let fixed = [program().to_string_lossy().into_owned(), "prepare".to_owned(), state.to_owned(), balloon];
     fixed.into_iter().chain(files.iter().map(|path| path.to_string_lossy().into_owned())).collect()
 }
 
 /// Times the loads of a case after a warm-up round. A peer that fails is skipped, with a line in
 /// `left_out`.
-pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut Vec<String>) -> Result<Table, String> {
+pub(super) fn time(
+    case: &Case<'_>,
+    baselines: &Baselines,
+    rounds: usize,
+    left_out: &mut Vec<String>,
+) -> Result<Table, String> {
     println!("\n{}", case.title);
     let mut runners: Vec<(Runner<'_>, Row)> = Vec::new();
     for &setting in case.roofline {
         let row = row(&setting.to_string(), &setting.to_string(), Role::Roofline);
         runners.push((Runner::Fio(setting), row));
     }
-    runners.extend(case.ways.iter().map(|way| (Runner::Way(way), row(way.id, way.name, way.role))));
+    runners.extend(
+        case.subjects.iter().map(|subject| (Runner::Subject(subject), row(subject.id, subject.name, subject.role))),
+    );
     // Enough for a load that holds everything twice, or once beside the page cache.
     let room = 2 * bytes(&shards(case.folder)?);
     for round in 0..=rounds {
@@ -96,21 +103,21 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
             check_interrupted()?;
             // Right after the load before, while its memory is not yet returned. A load that takes
             // no memory needs none.
-            let ballast = if case.takes_memory { Some(Ballast::hold(room)?) } else { None };
-            if ballast.is_some() {
+            let balloon = if case.takes_memory { Some(MemoryBalloon::hold(room)?) } else { None };
+            if balloon.is_some() {
                 std::thread::sleep(case.quiet);
             }
-            let preparation = preparation(&files, case.state, ballast.as_ref());
+            let preparation = preparation(&files, case.state, balloon.as_ref());
             let (runner, row) = &mut runners[i];
             let mut once = || match runner {
                 Runner::Fio(setting) => {
                     run(Command::new(&preparation[0]).args(&preparation[1..]))?;
                     fio::read(*setting, &files, None).map(|sample| (sample, None))
                 }
-                Runner::Way(way) => load(way, folder, &files, &preparation, peers),
+                Runner::Subject(subject) => load(subject, folder, &files, &preparation, baselines),
             };
             let mut result = once();
-            // The load has not begun, and the ballast is still held.
+            // The load has not begun, and the memory balloon is still held.
             for _ in 0..PREPARATIONS {
                 if !result.as_ref().is_err_and(|why| why.contains("preparing: ")) {
                     break;
@@ -125,7 +132,7 @@ pub(super) fn time(case: &Case<'_>, peers: &Peers, rounds: usize, left_out: &mut
                     row.note = note;
                 }
                 Ok(_) => {}
-                Err(why) if matches!(row.role, Role::PeerOwned | Role::PeerMapped | Role::Roofline) => {
+                Err(why) if matches!(row.role, Role::BaselineOwned | Role::BaselineMapped | Role::Roofline) => {
                     left_out.push(format!("{} ({}): {why}", row.name, case.title));
                     failed.push(i);
                 }
@@ -151,8 +158,8 @@ fn bytes(files: &[PathBuf]) -> u64 {
     files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-fn row(way: &str, name: &str, role: Role) -> Row {
-    Row { way: way.to_owned(), name: name.to_owned(), role, samples: Vec::new(), note: None }
+fn row(subject: &str, name: &str, role: Role) -> Row {
+    Row { subject: subject.to_owned(), name: name.to_owned(), role, samples: Vec::new(), note: None }
 }
 
 /// Returns an order in which each load has another predecessor in each round, where the count
@@ -167,14 +174,14 @@ fn order(count: usize, round: usize) -> Vec<usize> {
 }
 
 fn load(
-    way: &Way,
+    subject: &Subject,
     folder: &Path,
     files: &[PathBuf],
     preparation: &[String],
-    peers: &Peers,
+    baselines: &Baselines,
 ) -> Result<(Sample, Option<String>), String> {
-    let report = report(&mut way.command(folder, files, peers)?, preparation)?;
-    let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("{} reports no {key}", way.name));
+    let report = report(&mut subject.command(folder, files, baselines)?, preparation)?;
+    let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("{} reports no {key}", subject.name));
     let sample = Sample {
         bytes: number("bytes")? as u64,
         seconds: number("seconds")?,

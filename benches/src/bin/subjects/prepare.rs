@@ -1,0 +1,67 @@
+//! Brings the page cache and the memory into a known state: `prepare STATE BALLAST FILE…`, run just before a load.
+//!
+//! `cold` drops the files from the page cache, `warm` reads them into it, `half` leaves the first half of each. Only these files are
+//! dropped: without the switch that drops everything, the code of libraries stays where it is, which would be read again in the middle of a load.
+//!
+//! Last of all the memory of the memory balloon is set free, a process of that number; `-` is none.
+
+use crate::memory_balloon::set_free;
+use floodtide::probe::resident_share;
+use rustix::fs::{Advice as FileAdvice, fadvise};
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+pub(crate) fn run(state: &str, balloon: &str, files: &[&str]) -> Result<(), String> {
+    for path in files {
+        let file = File::open(path).map_err(|error| format!("{path}: {error}"))?;
+        match state {
+            "cold" => drop_from_cache(&file),
+            "warm" => warm(&file),
+            "half" => drop_from_cache(&file).and_then(|()| read(&file, file.metadata()?.len() / 2)),
+            _ => return Err(format!("there is no state \"{state}\"")),
+        }
+        .map_err(|error| format!("{path}: {error}"))?;
+        let share = resident_share(&file).unwrap_or(0.0);
+        let as_asked = match state {
+            "cold" => share == 0.0,
+            // A page or two that the kernel took back at once are not worth a word.
+            "warm" => share >= 0.999,
+            _ => (0.45..0.6).contains(&share),
+        };
+        if !as_asked {
+            return Err(format!("{path}: asked to be {state}, but {:.0} % of it is cached", share * 100.0));
+        }
+    }
+    if balloon == "-" { Ok(()) } else { set_free(balloon) }
+}
+
+fn drop_from_cache(file: &File) -> io::Result<()> {
+    for _ in 0..50 {
+        fadvise(file, 0, None, FileAdvice::DontNeed)?;
+        if resident_share(file).is_none_or(|share| share == 0.0) {
+            return Ok(());
+        }
+        // Pages of a load that has just ended may still be on their way to the lists that can be dropped.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // Root can drop what a file's advice leaves.
+    fs::write("/proc/sys/vm/drop_caches", "1")
+}
+
+fn warm(file: &File) -> io::Result<()> {
+    // The kernel may take some back at once while it makes room for the memory balloon's huge pages.
+    for _ in 0..40 {
+        read(file, u64::MAX)?;
+        if resident_share(file).is_none_or(|share| share == 1.0) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+    Ok(())
+}
+
+fn read(file: &File, bytes: u64) -> io::Result<()> {
+    // What is half in the page cache is not read ahead of what is asked for.
+    fadvise(file, 0, None, if bytes == u64::MAX { FileAdvice::Sequential } else { FileAdvice::Random })?;
+    io::copy(&mut io::BufReader::with_capacity(4 << 20, file.take(bytes)), &mut io::sink()).map(drop)
+}

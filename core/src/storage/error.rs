@@ -1,0 +1,86 @@
+//! What can go wrong with a storage.
+
+use crate::escape::Quoted;
+use crate::units::HumanBytes;
+use alloc::boxed::Box;
+use alloc::string::String;
+use thiserror::Error;
+
+/// Why a file of a storage could not be listed, opened, examined, read or viewed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum StorageError {
+    /// The system or the server refused.
+    #[error("{}: cannot {action}: {source}{hint}", Quoted(name))]
+    Failed {
+        name: String,
+        /// What was being done, such as `open the file`.
+        action: &'static str,
+        kind: FailureKind,
+        source: Box<dyn core::error::Error + Send + Sync>,
+        /// What to do, to follow the message; empty when the message says it.
+        hint: &'static str,
+    },
+    /// A FIFO, a device, a socket.
+    #[error(
+        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
+        Quoted(name)
+    )]
+    NotAFile { name: String, found: &'static str },
+    /// A folder under the name of one of a checkpoint's files.
+    #[error(
+        "{}: expected a file of the checkpoint, found a directory; put the file there, or name another checkpoint",
+        Quoted(name)
+    )]
+    IsFolder { name: String },
+    /// A shard is a link to a place that its folder does not own.
+    #[error(
+        "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
+         (links are followed in a Hugging Face cache snapshot alone): replace the link by the file, or name the file itself",
+        Quoted(name),
+        Quoted(target)
+    )]
+    LinkOutside { name: String, target: String },
+    /// The file is not what it was when it was opened.
+    #[error("{}: the file changed while it was loaded ({what}); load it again when nothing writes to it", Quoted(name))]
+    Changed { name: String, what: &'static str },
+    /// The file cannot be mapped.
+    #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", HumanBytes(*bytes))]
+    Memory { bytes: u64, source: Box<dyn core::error::Error + Send + Sync> },
+}
+
+/// What kind of failure a [`StorageError::Failed`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// Nothing has that name.
+    NotFound,
+    /// The caller may not do that.
+    PermissionDenied,
+    /// The name cannot be one of this storage's.
+    InvalidName,
+    /// Anything else.
+    Other,
+}
+
+impl StorageError {
+    /// Returns the name of the file or folder in question, if there is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Failed { name, .. }
+            | Self::NotAFile { name, .. }
+            | Self::IsFolder { name }
+            | Self::LinkOutside { name, .. }
+            | Self::Changed { name, .. } => Some(name),
+            Self::Memory { .. } => None,
+        }
+    }
+
+    /// Returns true when nothing has the name.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Failed { kind: FailureKind::NotFound, .. })
+    }
+}

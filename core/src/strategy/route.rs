@@ -1,0 +1,153 @@
+//! The route of one device: from what was measured of it to a backend, sizes, depth and workers.
+
+use super::{
+    Backend, Consumer, Decision, Device, FileSignals, MAX_IN_FLIGHT, MAX_THREADS, MAX_WORKERS, Route, Signals, files,
+    is_small, profile,
+};
+use crate::backend::ReadStyle;
+use crate::storage::LatencyClass;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// The signals of one device and of its files.
+#[derive(Debug, Clone)]
+pub(super) struct Group<'a> {
+    pub(super) files: Vec<FileSignals>,
+    pub(super) device: &'a Device,
+    pub(super) signals: &'a Signals,
+    pub(super) direct_refused: Option<String>,
+}
+
+impl<'a> Group<'a> {
+    pub(super) fn new(signals: &'a Signals, device: &'a Device, files: &[usize]) -> Self {
+        let files = files.iter().map(|&file| signals.files[file].clone()).collect();
+        Self { files, device, signals, direct_refused: signals.direct_refused.clone() }
+    }
+
+    /// As if no file took direct reads, for this reason.
+    pub(super) fn refuse_direct(&mut self, why: String) {
+        self.files.iter_mut().for_each(|file| file.direct = false);
+        self.direct_refused = Some(why);
+    }
+
+    /// The route, which files are read directly, and why.
+    pub(super) fn decide(mut self) -> (Route, Vec<bool>, Vec<Decision>) {
+        let (signals, requested) = (self.signals, self.device.requested);
+        if signals.populate_page_cache {
+            self.refuse_direct("the files are to stay in the page cache".to_owned());
+        }
+        profile::reconsider(&mut self);
+        let mut decisions = Vec::new();
+        let small = is_small(signals.selected_bytes, requested);
+        let direct: Vec<bool> = self.files.iter().map(|file| !small && file.takes_direct_reads()).collect();
+        let any_direct = direct.contains(&true);
+        let backend = match requested {
+            Some(backend) => {
+                decisions.push(Decision::new("backend", format!("{backend} was asked for")));
+                backend
+            }
+            None => self.choose(small, any_direct, &mut decisions),
+        };
+        if backend.is_mapped() {
+            let why = "the files are mapped; views of them share the page cache";
+            decisions.push(Decision::new("reads", why));
+        } else if !small {
+            decisions.push(Decision::new("reads", files::explain(&self, &direct)));
+        }
+        let floods = |direct: &[bool]| !signals.populate_page_cache && self.floods_the_cache(direct);
+        let dont_cache = !backend.is_mapped() && !small && floods(&direct);
+        if dont_cache {
+            let why = "the page cache has no room for them, so what is read is not left there";
+            decisions.push(Decision::new("page cache", why));
+        }
+        let mut route = self.size(backend, small, any_direct);
+        route.dont_cache = dont_cache;
+        profile::adjust(&mut route, &self, &direct, &mut decisions);
+        if requested.is_some_and(|backend| backend.style() == ReadStyle::Queue) {
+            // Whoever wants the ring wants the direct reads that it is for.
+            route.profiled_direct_rate = None;
+        }
+        if route.profiled_direct_rate.is_some() {
+            // Should they be given up, what is read in their place.
+            route.dont_cache |= floods(&vec![false; self.files.len()]);
+        }
+        (route, direct, decisions)
+    }
+
+    fn choose(&self, small: bool, any_direct: bool, decisions: &mut Vec<Decision>) -> Backend {
+        let refusal = |backend: Backend| self.device.signals.refused.iter().find(|(refused, _)| *refused == backend);
+        let of_style = |style: ReadStyle| self.device.backends.iter().copied().find(|b| b.style() == style);
+        let queue = of_style(ReadStyle::Queue);
+        let Some(blocking) = of_style(ReadStyle::Blocking).or(queue) else {
+            // A storage that does nothing else.
+            return *self.device.backends.first().expect("a storage has a backend");
+        };
+        let why = if small {
+            match self.signals.consumer {
+                Consumer::Whole => {
+                    "so little needs neither ring nor threads: the calling thread reads it through the page cache"
+                        .to_owned()
+                }
+                Consumer::Stream => "so little needs no ring: one thread reads it through the page cache".to_owned(),
+            }
+        } else if !any_direct {
+            "buffered reads are copies by the processor, which threads share best".to_owned()
+        } else {
+            match queue.map(|queue| (queue, refusal(queue))) {
+                Some((queue, None)) => {
+                    let why = "a ring keeps direct reads in flight from few threads";
+                    decisions.push(Decision::new("backend", why));
+                    return queue;
+                }
+                Some((queue, Some((_, why)))) => {
+                    format!("{queue} cannot be used here ({why}), so threads wait for the direct reads")
+                }
+                None => "threads wait for the direct reads".to_owned(),
+            }
+        };
+        decisions.push(Decision::new("backend", why));
+        blocking
+    }
+
+    /// How large reads are, and how many are in flight.
+    fn size(&self, backend: Backend, small: bool, any_direct: bool) -> Route {
+        let cpus = self.signals.cpus.clamp(1, MAX_WORKERS);
+        let network = self.device.signals.latency == LatencyClass::Network;
+        let waits = any_direct || network || self.files.iter().any(|file| !file.is_cached());
+        let style = backend.style();
+        let (chunk_bytes, depth, workers) = match style {
+            ReadStyle::Queue => (2 << 20, 4, cpus),
+            _ if small => (4 << 20, 1, usize::from(self.signals.consumer == Consumer::Stream)),
+            // A network file system answers slowly and in parallel.
+            _ if network => (4 << 20, 1, 16),
+            // A thread waits while its direct read is under way: two a processor keep the device busy.
+            _ if any_direct => (2 << 20, 1, 2 * cpus),
+            _ => (2 << 20, 1, cpus),
+        };
+        // One worker hands out all reads of a runtime.
+        let (depth, workers) =
+            if style == ReadStyle::Tasks { (depth * workers.max(1), workers.min(1)) } else { (depth, workers) };
+        let max_in_flight = match style {
+            ReadStyle::Queue if waits => MAX_IN_FLIGHT,
+            // Each is a thread. Copies from the page cache keep a processor busy, and there are no more of those.
+            ReadStyle::Blocking if waits && !small => MAX_THREADS,
+            _ => workers * depth,
+        };
+        Route { backend, chunk_bytes, depth, max_in_flight, profiled_direct_rate: None, dont_cache: false, workers }
+    }
+
+    /// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in
+    /// the end itself.
+    fn floods_the_cache(&self, direct: &[bool]) -> bool {
+        if self.device.signals.latency == LatencyClass::Memory {
+            return false;
+        }
+        let through = self.files.iter().zip(direct).filter(|(file, direct)| !**direct && !file.is_cached());
+        let through = through.fold(0_u64, |sum, (file, _)| sum.saturating_add(file.selected_bytes));
+        let tensors = if self.signals.consumer == Consumer::Whole { self.signals.selected_bytes } else { 0 };
+        through > self.signals.memory.saturating_sub(tensors)
+    }
+}

@@ -1,0 +1,38 @@
+//! How a load went.
+
+use super::{LoadTask, Provider};
+use crate::tensors::Report;
+use floodtide_core::{EngineHandle, Escaped, Event, FileId};
+
+impl<P: Provider> LoadTask<P> {
+    /// How a finished load went.
+    pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
+        let planned = &self.planned;
+        let refused: Vec<FileId> = self.with(|engine| {
+            let events = std::iter::from_fn(|| engine.poll_event());
+            events.filter_map(|event| if let Event::DirectRefused(file) = event { Some(file) } else { None }).collect()
+        });
+        for file in refused {
+            let name = Escaped(planned.files.get(file).name());
+            self.note("fallback", format!("{name} refused direct reads, so it was read through the page cache"));
+        }
+        let decisions = planned.strategy.decisions.iter().chain(&*self.decisions.lock()).cloned().collect();
+        let mapped: u64 = planned.plan.mapped().iter().map(|(_, range)| range.len()).sum();
+        let report = Report {
+            format: planned.catalog.format(),
+            files: planned.files.len(),
+            tensors: planned.plan.placements().len(),
+            bytes: planned.plan.selected_bytes(),
+            read_bytes: planned.plan.read_bytes() + mapped,
+            elapsed: planned.started.elapsed(),
+            backend: planned.strategy.main_route().backend,
+            decisions,
+            warnings: planned.warnings.iter().cloned().chain(more_warnings).collect(),
+            locked_bytes,
+            verified: planned.verification.is_some(),
+            memory_limit: None,
+        };
+        tracing::debug!(bytes = report.bytes, elapsed = ?report.elapsed, backend = %report.backend, "loaded");
+        report
+    }
+}

@@ -1,0 +1,173 @@
+//! The workers of a load: threads that each couple the engine with a source.
+
+use super::{LoadTask, MakeFaults, Provider};
+use crate::trace::{ReadTrace, Reads};
+use floodtide_core::middleware::{Faulty, Traced};
+use floodtide_core::storage::{BoxedSource, SourceOptions};
+use floodtide_core::strategy::Route;
+use floodtide_core::{EngineHandle, Error as CoreError, ReadStyle, Readiness, RouteId, Worker};
+use floodtide_memory::ChunkBuffer;
+use floodtide_memory::sync::Ordering;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+impl<P: Provider> LoadTask<P> {
+    /// How many workers the strategy asks for on a route, as far as there is work for them.
+    fn workers(&self, route: &Route) -> usize {
+        route.workers.max(1).min(self.planned.plan.chunks().len())
+    }
+
+    fn routes(&self) -> impl Iterator<Item = (RouteId, &Route)> {
+        self.planned.strategy.routes.iter().enumerate().map(|(number, route)| (RouteId(number as u32), route))
+    }
+
+    /// Starts the workers on threads of their own.
+    ///
+    /// # Errors
+    /// When the system gives a route not a single thread; with fewer than planned the work is shared by those.
+    pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
+        for (id, route) in self.routes() {
+            for worker in 0..self.workers(route) {
+                match self.spawn(move |task| task.work(id)) {
+                    Ok(()) => _ = self.routes[id.index()].started_threads.fetch_add(1, Ordering::Relaxed),
+                    Err(error) if worker == 0 => return Err(error),
+                    Err(error) => {
+                        self.note_thread_shortage(&error);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the threads of a route that the tuner asks for beyond those there are.
+    pub(super) fn call_in_threads(&self, route: RouteId) {
+        let state = &self.routes[route.index()];
+        if state.started_threads.load(Ordering::Relaxed) >= state.target_threads.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(me) = self.me.upgrade() else { return };
+        while state.started_threads.load(Ordering::Relaxed) < state.target_threads.load(Ordering::Relaxed) {
+            if self.with(|engine| engine.readiness(route)) == Readiness::Exhausted {
+                return;
+            }
+            if me.spawn(move |task| task.work(route)).is_err() {
+                // There are no more, and those that are do the work.
+                state.target_threads.store(0, Ordering::Relaxed);
+                return;
+            }
+            state.started_threads.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for the end of every thread; one that panicked has failed the load.
+    pub(crate) fn join(&self) {
+        loop {
+            let threads = std::mem::take(&mut *self.threads.lock());
+            if threads.is_empty() {
+                return;
+            }
+            for thread in threads {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    pub(crate) fn note_thread_shortage(&self, error: &io::Error) {
+        self.note("threads", format!("the system gave no more threads ({error})"));
+    }
+
+    /// Does all the work on the calling thread.
+    pub(crate) fn work_here(self: &Arc<Self>) {
+        for (id, route) in self.routes() {
+            if self.workers(route) > 0 {
+                self.work(id);
+            }
+        }
+    }
+
+    /// Runs `work` on a thread that counts as active until it ends.
+    pub(crate) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
+        let task = Arc::clone(self);
+        *self.active.lock() += 1;
+        let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
+            let _active = WorkerGuard(&*task);
+            // What it had in flight never lands, so the load cannot end otherwise.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&task))) {
+                let why = panic.downcast_ref::<String>().map(String::as_str);
+                let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                task.fail(CoreError::Platform { message: format!("a thread of the load panicked: {why}") });
+            }
+        });
+        match spawned {
+            Ok(thread) => self.threads.lock().push(thread),
+            Err(error) => {
+                *self.active.lock() -= 1;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// One worker of a route, to its end. Where its backend is refused, it takes the one to fall back to, unless the caller insists.
+    fn work(self: &Arc<Self>, id: RouteId) {
+        let planned = &self.planned;
+        let route = &planned.strategy.routes[id.index()];
+        let Some(file) = planned.strategy.route_of.iter().position(|&route| route == id.index()) else { return };
+        let mut options =
+            SourceOptions { backend: route.backend, capacity: route.source_capacity(), dont_cache: route.dont_cache };
+        let source = planned.files.source(file, options).or_else(|why| {
+            let refused = options.backend;
+            match planned.files.fallback(file).filter(|&fallback| !planned.strict && fallback != refused) {
+                Some(fallback) => {
+                    self.note("fallback", format!("a worker reads by {fallback}, as {refused} was refused ({why})"));
+                    options.backend = fallback;
+                    planned.files.source(file, options)
+                }
+                None => Err(format!("the backend {refused} cannot be used here: {why}")),
+            }
+        });
+        match source {
+            Ok(source) => self.work_with(source, id, options.backend.style()),
+            Err(message) => self.fail(CoreError::Platform { message }),
+        }
+    }
+
+    fn work_with(&self, source: BoxedSource<ChunkBuffer>, route: RouteId, style: ReadStyle) {
+        let reads = match style {
+            ReadStyle::Queue | ReadStyle::Tasks => Reads::Queued,
+            ReadStyle::Blocking | ReadStyle::Mapped => Reads::Calls,
+        };
+        match (&self.planned.faults, self.read_trace(reads)) {
+            (None, None) => Worker::new(source, route).run(self, self),
+            (None, Some(trace)) => Worker::new(Traced::new(source, trace), route).run(self, self),
+            (Some(MakeFaults(make)), trace) => {
+                let trace = trace.unwrap_or_else(|| Box::new(()));
+                Worker::new(Traced::new(Faulty::new(source, make()), trace), route).run(self, self);
+            }
+        }
+    }
+
+    /// What a worker tells of its reads, if the load is traced.
+    fn read_trace(&self, reads: Reads) -> Option<Box<dyn ReadTrace>> {
+        self.planned.phases.trace().map(|trace| trace.worker(reads))
+    }
+}
+
+/// Counts a worker off.
+struct WorkerGuard<'a, P: Provider>(&'a LoadTask<P>);
+
+impl<P: Provider> Drop for WorkerGuard<'_, P> {
+    fn drop(&mut self) {
+        let mut active = self.0.active.lock();
+        *active -= 1;
+        let left = *active;
+        drop(active);
+        self.0.idle.notify_all();
+        if left == 0 {
+            self.0.provider.finish(false);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What is measured of a checkpoint's files and of the machine before a load is decided, and no more than that decision needs.
+
+use crate::checkpoint_files::OpenFiles;
+use crate::error::Error;
+use floodtide_core::storage::{DeviceSignals, Residency, StorageFile};
+use floodtide_core::strategy::{Consumer, Demand, Device, FileSignals, Signals, is_small};
+use floodtide_core::{Access, Alignment, Backend, Catalog, ReadStyle, TensorSlice};
+use floodtide_linux::probe;
+
+/// What a checkpoint is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoadMode {
+    /// All of it, at once. `waits`: its caller does nothing meanwhile, so that a small file may be read along with its header.
+    Whole { access: Access, waits: bool },
+    /// One part after another, through memory of that alignment if it is given.
+    Stream { memory_alignment: Option<usize> },
+}
+
+/// What is measured before a load.
+#[derive(Debug)]
+pub(crate) struct ProbeRequest {
+    pub(crate) mode: LoadMode,
+    pub(crate) backend: Option<Backend>,
+    /// What tensors are aligned to at least.
+    pub(crate) alignment: Alignment,
+    /// Why io_uring must not be used, for tests.
+    pub(crate) uring_refused: Option<String>,
+    /// Whether the files' bytes have been read already, so that nothing depends on where they come from.
+    pub(crate) already_read: bool,
+    /// Whether what was measured of a device once may be used.
+    pub(crate) use_device_profile: bool,
+}
+
+impl ProbeRequest {
+    /// Measures. The second value is true if so little is copied that the files were not looked at, nor need the memory be.
+    ///
+    /// # Errors
+    /// When a storage cannot be read by the requested backend.
+    pub(crate) fn measure(
+        &self,
+        files: &OpenFiles,
+        catalog: &Catalog,
+        selected: &[TensorSlice],
+        warnings: &mut Vec<String>,
+    ) -> Result<(Signals, bool), Error> {
+        let lazy = matches!(self.mode, LoadMode::Whole { access: Access::Map { resident: false }, .. });
+        let demand = Demand::new(catalog, selected, self.alignment);
+        let copied = if lazy { demand.copied_bytes } else { demand.selected_bytes };
+        let little = is_small(copied, self.backend.filter(|_| !lazy));
+        let mut signals = Signals {
+            files: Vec::with_capacity(files.len()),
+            devices: Vec::new(),
+            selected_bytes: demand.selected_bytes,
+            consumer: match self.mode {
+                LoadMode::Whole { .. } => Consumer::Whole,
+                LoadMode::Stream { .. } => Consumer::Stream,
+            },
+            verified: false,
+            direct_refused: None,
+            populate_page_cache: false,
+            memory: u64::MAX,
+            cpus: if little { 1 } else { probe::cpus() },
+        };
+        let mut devices = Vec::new();
+        for (number, (file, demand)) in files.iter().zip(&demand.files).enumerate() {
+            let key = files.device(number);
+            let device = devices.iter().position(|known| *known == key).map_or_else(
+                || {
+                    devices.push(key);
+                    signals.devices.push(self.device(files, number, &**file, little, warnings)?);
+                    Ok::<_, Error>(devices.len() - 1)
+                },
+                Ok,
+            )?;
+            let (mut residency, mut direct) = (Residency::default(), false);
+            if !little {
+                direct = file.direct_limits().is_some();
+                residency = file.residency();
+            }
+            signals.files.push(FileSignals {
+                bytes: file.len(),
+                resident: residency.share,
+                cached: residency.ranges,
+                direct,
+                aligned: demand.aligned,
+                selected_bytes: demand.selected_bytes,
+                device,
+            });
+        }
+        if signals.devices.is_empty() {
+            // A checkpoint without files still has a way to read them.
+            signals.devices.push(Device {
+                signals: DeviceSignals::default(),
+                backends: floodtide_linux::backend::all(),
+                requested: self.backend,
+            });
+        }
+        if let LoadMode::Stream { memory_alignment: Some(alignment) } = self.mode {
+            keep_to_memory(&mut signals, files, alignment as u64);
+        }
+        Ok((signals, little))
+    }
+
+    fn device(
+        &self,
+        files: &OpenFiles,
+        number: usize,
+        file: &dyn StorageFile,
+        little: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Device, Error> {
+        let storage = files.storage(number);
+        let backends = storage.backends();
+        let maps = matches!(self.mode, LoadMode::Whole { access: Access::Map { .. }, .. });
+        // A view is a view, whatever the storage calls it.
+        let requested = match self.backend {
+            Some(backend) if backends.contains(&backend) => Some(backend),
+            Some(backend) if maps && backend.is_mapped() => backends.iter().copied().find(|b| b.is_mapped()),
+            Some(backend) => {
+                let names: Vec<&str> = backends.iter().map(|backend| backend.name()).collect();
+                let why = format!("{} is read by {}", storage.name(), names.join(", "));
+                return Err(Error::BackendUnavailable { backend, why });
+            }
+            None => None,
+        };
+        let asked = match requested {
+            Some(_) if little => Vec::new(),
+            Some(backend) => vec![backend],
+            None if little => Vec::new(),
+            None => backends.clone(),
+        };
+        let mut signals =
+            if self.already_read { DeviceSignals::default() } else { storage.device_signals(file, &asked) };
+        warnings.append(&mut signals.warnings);
+        if !self.use_device_profile {
+            signals.profile = None;
+        }
+        if let Some(why) = &self.uring_refused {
+            let queues = backends.iter().filter(|backend| backend.style() == ReadStyle::Queue);
+            signals.refused.extend(queues.map(|&backend| (backend, why.clone())));
+        }
+        if let Some(backend) = requested
+            && let Some((_, why)) = signals.refused.iter().find(|(refused, _)| *refused == backend)
+        {
+            return Err(Error::BackendUnavailable { backend, why: why.clone() });
+        }
+        Ok(Device { signals, backends, requested })
+    }
+}
+
+/// Direct reads ask for addresses of some alignment, which memory from elsewhere may not have.
+fn keep_to_memory(signals: &mut Signals, files: &OpenFiles, alignment: u64) {
+    let mut refused = false;
+    for (file, signals) in files.iter().zip(&mut signals.files).filter(|(_, signals)| signals.direct) {
+        signals.direct = file.direct_limits().is_some_and(|limits| limits.memory.as_u64() <= alignment);
+        refused |= !signals.direct;
+    }
+    if refused {
+        let why = format!("the pool's memory is aligned to {alignment} bytes only, and direct reads need more");
+        signals.direct_refused = Some(why);
+    }
+}

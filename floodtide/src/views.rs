@@ -1,0 +1,175 @@
+//! Files viewed where they are, in whole or in part, and made resident on request.
+
+use crate::checkpoint_files::OpenFiles;
+use crate::error::Error;
+use crate::small_file::SmallFile;
+use crate::trace::Populated;
+use floodtide_core::storage::{FileView, StorageError};
+use floodtide_core::{ByteRange, Error as CoreError, FileId};
+use floodtide_memory::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::io;
+use std::time::Instant;
+
+/// What one call makes resident: small enough for progress and for threads to share, large enough to cost nothing.
+const STEP: usize = 8 << 20;
+
+/// The views of a load, by file; `None` where nothing of a file is viewed in place.
+#[derive(Debug, Default)]
+pub(crate) struct Views {
+    views: Vec<Option<Box<dyn FileView>>>,
+    /// In place of them all: the only file, read whole.
+    small_file: Option<SmallFile>,
+    ranges: Vec<(usize, usize, usize)>,
+}
+
+impl Views {
+    /// No view, but the bytes of the only file. `ranges`: what of it is looked at by [`populate`](Self::populate).
+    pub(crate) fn of_small_file(file: SmallFile, ranges: &[(FileId, ByteRange)]) -> Self {
+        // Inside the file, so both ends fit in usize.
+        let ranges = ranges.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
+        Self { small_file: Some(file), ranges: ranges.collect(), ..Self::default() }
+    }
+
+    /// Views the files of `ranges`; nothing is read yet.
+    pub(crate) fn new(files: &OpenFiles, ranges: &[(FileId, ByteRange)]) -> Result<Self, Error> {
+        let mut all = Self { views: (0..files.len()).map(|_| None).collect(), ..Self::default() };
+        for (id, range) in ranges {
+            let file = files.get(*id);
+            let view = &mut all.views[id.index()];
+            let viewed = match view {
+                Some(view) => view.as_bytes().len(),
+                None => match file.view()? {
+                    Some(opened) => view.insert(opened).as_bytes().len(),
+                    None => {
+                        return Err(CoreError::Contract { what: "a file that has no view was planned as one" }.into());
+                    }
+                },
+            };
+            if range.end() > viewed as u64 {
+                // It has been cut off since its header was read.
+                file.check_unchanged()?;
+                let source = io::Error::from(io::ErrorKind::UnexpectedEof).into();
+                return Err(StorageError::Memory { bytes: file.len(), source }.into());
+            }
+            // Inside the view, so both ends fit in usize.
+            all.ranges.push((id.index(), range.start() as usize, range.end() as usize));
+        }
+        Ok(all)
+    }
+
+    /// Whether all is there already, read by one call.
+    pub(crate) fn is_small_file(&self) -> bool {
+        self.small_file.is_some()
+    }
+
+    /// The bytes that this call has read.
+    pub(crate) fn small_file_len(&self) -> Option<u64> {
+        self.small_file.as_ref().map(|file| file.as_bytes().len() as u64)
+    }
+
+    pub(crate) fn as_bytes(&self, file: FileId) -> &[u8] {
+        match &self.small_file {
+            Some(file) => file.as_bytes(),
+            None => self.views.get(file.index()).and_then(Option::as_ref).map_or(&[], |view| view.as_bytes()),
+        }
+    }
+
+    /// Makes the ranges resident, with up to `threads` threads, and passes each to `check`; `done` counts bytes as they come in. Stops early
+    /// when `cancelled` says so.
+    pub(crate) fn populate(
+        &self,
+        threads: usize,
+        done: &AtomicU64,
+        cancelled: &(impl Fn() -> bool + Sync),
+        trace: Option<&(dyn Fn(&Populated) + Sync)>,
+        check: &(impl Fn(FileId, u64, &[u8]) -> Result<(), CoreError> + Sync),
+    ) -> Result<(), PopulateError> {
+        let steps: Vec<(usize, usize, usize)> = self
+            .ranges
+            .iter()
+            .flat_map(|&(file, start, end)| (start..end).step_by(STEP).map(move |at| (file, at, (at + STEP).min(end))))
+            .collect();
+        let (next, next_thread) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let failed = AtomicBool::new(false);
+        let bring = |thread, file: usize, start, end| {
+            let id = FileId(file as u32);
+            if let Some(Some(view)) = self.views.get(file) {
+                let began = trace.map(|trace| (trace, Instant::now()));
+                let made = view.make_resident(start..end);
+                if let Some((trace, began)) = began {
+                    let range = start as u64..end as u64;
+                    let done = made.is_ok();
+                    trace(&Populated { thread, file: id, range, began, ended: Instant::now(), done });
+                }
+                made.map_err(|why| PopulateError::Refused(id, why))?;
+            }
+            check(id, start as u64, &self.as_bytes(id)[start..end]).map_err(PopulateError::Check)
+        };
+        let work = || -> Result<(), PopulateError> {
+            let thread = next_thread.fetch_add(1, Ordering::Relaxed);
+            while let Some(&(file, start, end)) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if cancelled() || failed.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                bring(thread, file, start, end).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+                done.fetch_add((end - start) as u64, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let helpers: Vec<_> = (1..threads.min(steps.len()))
+                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
+            let mut result = work();
+            for helper in helpers {
+                result = result.and(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            result
+        })
+    }
+
+    /// Locks the ranges in memory, and adds to what is locked.
+    pub(crate) fn lock(&self, locked: &mut u64) -> Result<(), String> {
+        for &(file, start, end) in &self.ranges {
+            if let Some(Some(view)) = self.views.get(file) {
+                view.lock(start..end)?;
+                *locked += (end - start) as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why what is viewed could not be brought in.
+#[derive(Debug)]
+pub(crate) enum PopulateError {
+    /// The file's bytes cannot be brought in.
+    Refused(FileId, String),
+    /// They were found to be wrong.
+    Check(CoreError),
+}
+
+// Miri has no mappings.
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use floodtide_linux::{LocalFile, LocalStorage};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_file_that_is_cut_off_before_it_is_mapped_is_an_error() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(10_000).expect("grows");
+        let mut opened = OpenFiles::default();
+        let local: Arc<crate::checkpoint_files::LoadStorage> = Arc::new(LocalStorage::new());
+        opened.add(&local, [Arc::new(LocalFile::open(file.path()).expect("opens")) as _]);
+        let ranges = [
+            (FileId(0), ByteRange::new(0, 4096).expect("forwards")),
+            (FileId(0), ByteRange::new(8192, 10_000).expect("forwards")),
+        ];
+        assert!(Views::new(&opened, &ranges).is_ok());
+        file.as_file().set_len(9000).expect("shrinks");
+        let error = Views::new(&opened, &ranges).expect_err("too short");
+        assert!(matches!(error, Error::Storage(StorageError::Changed { .. })), "{error}");
+    }
+}

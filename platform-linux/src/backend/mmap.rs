@@ -1,0 +1,16 @@
+//! Files mapped into memory: tensors are views of the page cache. What is not aligned there is copied by `pread`.
+
+use super::{PreadSource, Registration};
+use floodtide_core::{Backend, ReadStyle};
+use floodtide_memory::StableBuffer;
+
+/// Files mapped into memory.
+pub const MMAP: Backend = Backend::new("mmap", ReadStyle::Mapped, "files mapped into memory");
+
+pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
+    Registration {
+        backend: MMAP,
+        refusal: |_| None,
+        source: |files, options| Ok(Box::new(PreadSource::new(files, options.dont_cache))),
+    }
+}
