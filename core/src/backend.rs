@@ -1,10 +1,11 @@
-//! Ways of reading, as storages register them.
+//! Backends: the ways in which a storage reads.
 
 use core::fmt;
 
-/// A way of reading files of a storage: its name, and what the strategy must know of it.
+/// A backend: one way of reading the files of a storage.
 ///
-/// A storage registers its own; core knows none by name.
+/// It has a name, and a style that the strategy uses. Storages register their own backends. Core
+/// knows none by name.
 ///
 /// ```
 /// use floodtide_core::{Backend, ReadStyle};
@@ -22,18 +23,19 @@ pub struct Backend {
 /// How a backend reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReadStyle {
-    /// One worker keeps many reads in flight and waits for any of them: a ring, a set of connections.
+    /// One worker keeps many reads in flight and waits for any of them, as with a ring.
     Queue,
-    /// One worker makes one read and waits for it.
+    /// One worker makes one read at a time and waits for it.
     Blocking,
-    /// One worker hands reads to tasks of an async runtime, which wait for them.
+    /// One worker hands reads to tasks of an async runtime.
     Tasks,
-    /// Files are viewed where they are. What does not suit memory there is copied by blocking reads.
+    /// Tensors are views of the files. Bytes that are misaligned in memory are copied by blocking
+    /// reads.
     Mapped,
 }
 
 impl Backend {
-    /// Returns the backend of that name and style. `about` says in a few words how it reads, for a list of choices.
+    /// Creates a backend. `about` describes it in a few words, for a list of choices.
     #[must_use]
     pub const fn new(name: &'static str, style: ReadStyle, about: &'static str) -> Self {
         Self { name, style, about }
@@ -45,19 +47,19 @@ impl Backend {
         self.name
     }
 
-    /// Returns how it reads.
+    /// Returns how the backend reads.
     #[must_use]
     pub const fn style(self) -> ReadStyle {
         self.style
     }
 
-    /// Returns how it reads in a few words.
+    /// Returns a description of a few words.
     #[must_use]
     pub const fn about(self) -> &'static str {
         self.about
     }
 
-    /// Returns true when tensors of a load are views of the storage's own memory.
+    /// Returns true if tensors are views of the storage's own memory.
     #[must_use]
     pub const fn is_mapped(self) -> bool {
         matches!(self.style, ReadStyle::Mapped)

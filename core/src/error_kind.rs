@@ -1,10 +1,10 @@
-//! What a caller can do about an error: the classes that callers branch on.
+//! Error kinds, for callers that branch on an error.
 
 use crate::convert::ConvertError;
 use crate::error::Error;
 use crate::storage::{FailureKind, StorageError};
 
-/// The class of an error, for callers that branch on it or map it to errors of another language.
+/// The kind of an error, for callers that branch on it or map it to another language.
 ///
 /// ```
 /// use floodtide_core::{Error, ErrorKind};
@@ -19,33 +19,33 @@ pub enum ErrorKind {
     NotFound,
     /// The system forbids access to a file.
     PermissionDenied,
-    /// A file of the checkpoint, or a manifest, breaks a rule of its format, or the files contradict each other.
+    /// A file or a manifest violates its format, or the files contradict each other.
     InvalidCheckpoint,
-    /// The request cannot be met, whatever the checkpoint and the system: a pattern that matches nothing, a limit that is
-    /// too small, an output that exists.
+    /// The request cannot be met: a pattern matches nothing, a limit is too small, an output
+    /// exists.
     InvalidRequest,
-    /// The checkpoint is valid, or may be, but floodtide does not support it.
+    /// floodtide does not support the checkpoint, which may be valid.
     Unsupported,
-    /// The backend that the caller insisted on is not available here.
+    /// The requested backend is not available here.
     BackendUnavailable,
-    /// The memory does not suffice.
+    /// The available memory is too small.
     OutOfMemory,
     /// The system or the storage failed.
     Io,
-    /// A file changed while it was read.
+    /// A file changed during the load.
     Changed,
-    /// The checkpoint is not the one that the manifest describes.
+    /// The checkpoint does not match the manifest.
     ChecksumMismatch,
     /// The caller cancelled the work.
     Cancelled,
-    /// Buffers that are held did not come back in time.
+    /// Buffers that the caller holds were not returned in time.
     Stalled,
     /// A defect of floodtide.
     Internal,
 }
 
 impl Error {
-    /// Returns the class of this error.
+    /// Returns the kind of this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -79,7 +79,8 @@ impl Error {
 }
 
 impl ConvertError {
-    /// Returns the class of this error: [`ErrorKind::Unsupported`] where no request could write this checkpoint.
+    /// Returns the kind of this error, [`ErrorKind::Unsupported`] if no request could write this
+    /// checkpoint.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -96,7 +97,7 @@ impl ConvertError {
 }
 
 impl StorageError {
-    /// Returns the class of this error.
+    /// Returns the kind of this error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {

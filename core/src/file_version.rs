@@ -1,35 +1,35 @@
-//! Tells one state of a file from another.
+//! The version of a file, which changes when the file is written to or replaced.
 
 use crate::seeded_bug::seeded_bug;
 use alloc::string::String;
 
-/// The version of a file, as its storage knows it before and after a load.
+/// The version of a file, as its storage reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileVersion {
-    /// A local file: its identity, and the marks that a write leaves on it.
+    /// A local file: its identity, and the marks that a write changes.
     Local {
-        /// The device that it is on.
+        /// The device number.
         device: u64,
-        /// Its number there.
+        /// The inode number.
         inode: u64,
-        /// Its length in bytes.
+        /// The length in bytes.
         len: u64,
-        /// When it was last written to: seconds, and nanoseconds.
+        /// The time of the last write, in seconds and nanoseconds.
         modified: (i64, i64),
     },
-    /// An object that a server tags (`ETag`), or a file of a commit.
+    /// An object with a tag from the server (`ETag`), or a file of a commit.
     Tag {
-        /// Its length in bytes.
+        /// The length in bytes.
         len: u64,
         /// The tag, as the server writes it.
         tag: String,
     },
-    /// An object whose writes are numbered.
+    /// An object with numbered writes.
     Generation {
-        /// Its length in bytes.
+        /// The length in bytes.
         len: u64,
-        /// The number of the write that made it.
+        /// The number of the write that created it.
         generation: u64,
     },
 }
@@ -43,13 +43,13 @@ impl FileVersion {
         }
     }
 
-    /// Returns true when the file has no bytes.
+    /// Returns true if the file is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns how `now` differs, in words; `None` when it does not.
+    /// Returns how `now` differs, or `None` if it does not.
     #[must_use]
     pub fn difference(&self, now: &Self) -> Option<&'static str> {
         if seeded_bug!(ChangeUnnoticed) || self == now {

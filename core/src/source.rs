@@ -1,7 +1,7 @@
-//! The traits that a platform implements: where reads go, and what they fill.
+//! The traits that a platform implements: a source of reads, and the buffers that reads fill.
 //!
-//! Buffers are owned by the source from submission to completion, so that giving a load up can never free memory that
-//! the kernel still writes to.
+//! A source owns each buffer from submission to completion. A dropped load therefore never frees
+//! memory that the kernel still writes to.
 
 use crate::units::{ChunkId, FileId};
 use crate::write_only::WriteOnly;
@@ -13,28 +13,29 @@ use core::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadId {
     pub(crate) slot: u32,
-    /// Tells a slot's uses apart, so that a completion that comes twice is noticed.
+    /// Distinguishes the uses of a slot, so that a duplicate completion is detected.
     pub(crate) generation: u32,
 }
 
-/// One read: `len` bytes of `file` from `offset` on, into the chunk's buffer from its byte `at` on.
+/// One read: `len` bytes of `file` at `offset`, into a chunk's buffer at `at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOp {
-    /// To be given back with the completion.
+    /// The id to return with the completion.
     pub id: ReadId,
-    /// The chunk whose buffer it fills.
+    /// The chunk whose buffer the read fills.
     pub chunk: ChunkId,
     /// The file to read.
     pub file: FileId,
-    /// The first byte in the file.
+    /// The offset of the first byte in the file.
     pub offset: u64,
-    /// Where in the chunk's buffer that byte goes.
+    /// The offset of that byte in the chunk's buffer.
     pub at: usize,
-    /// How many bytes to ask for; for a direct read at a file's end it reaches past the end, up to the alignment.
+    /// The number of bytes to read. A direct read at the end of a file extends past the end, up to
+    /// the alignment.
     pub len: usize,
-    /// Whether the read goes past the page cache (O_DIRECT).
+    /// Whether to use direct I/O (`O_DIRECT`).
     pub direct: bool,
-    /// How often this read has been tried before without a byte of progress; a source may wait longer as it grows.
+    /// The number of earlier attempts without progress. A source may wait longer as it grows.
     pub attempt: u32,
 }
 
@@ -42,38 +43,39 @@ pub struct ReadOp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// EINTR.
+    /// `EINTR`.
     Interrupted,
-    /// EAGAIN.
+    /// `EAGAIN`.
     Again,
-    /// EINVAL: for a direct read, most often an alignment that the file system does not take.
+    /// `EINVAL`. For a direct read, usually an alignment that the file system does not accept.
     Invalid,
-    /// EOPNOTSUPP.
+    /// `EOPNOTSUPP`.
     NotSupported,
-    /// EIO.
+    /// `EIO`.
     Io,
-    /// ENOMEM or ENOBUFS.
+    /// `ENOMEM` or `ENOBUFS`.
     NoMemory,
     /// A server did not answer in time.
     TimedOut,
     /// A server asked for fewer requests (HTTP 429 or 503).
     Throttled,
-    /// The file is not the version that was opened.
+    /// The file is no longer the version that was opened.
     Changed,
     /// Any other error number.
     Os(i32),
-    /// Anything else, in words.
+    /// Any other failure, described in words.
     Other(&'static str),
 }
 
 impl ReadId {
-    /// The id with that [number](Self::number), for reads that no engine has asked for, such as a measurement's.
+    /// Returns the id with this [number](Self::number), for reads outside an engine, such as a
+    /// measurement.
     #[must_use]
     pub const fn numbered(number: u64) -> Self {
         Self { slot: number as u32, generation: (number >> 32) as u32 }
     }
 
-    /// A number that no other read has while this one is in flight.
+    /// Returns a number that is unique among the reads in flight.
     #[must_use]
     pub fn number(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
@@ -105,39 +107,39 @@ impl fmt::Display for Fault {
 /// How a read ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// So many bytes were read; fewer than asked for is a short read, none is the end of the file.
+    /// The number of bytes read. Fewer than requested is a short read. Zero is the end of the file.
     Read(usize),
-    /// Nothing was read.
+    /// The read failed. No byte was read.
     Failed(Fault),
 }
 
 /// Memory that a read fills.
 pub trait Buffer: Send + 'static {
-    /// The bytes to fill.
+    /// Returns the bytes to fill.
     fn memory(&mut self) -> WriteOnly<'_>;
 }
 
-/// A finished read with its buffer.
+/// A finished read and its buffer.
 #[derive(Debug)]
 pub struct Completion<B> {
-    /// The read.
+    /// The id of the read.
     pub id: ReadId,
-    /// Its chunk's buffer.
+    /// The buffer of its chunk.
     pub buffer: B,
-    /// How it ended.
+    /// How the read ended.
     pub outcome: Outcome,
 }
 
-/// A read that a source could not take, with its buffer.
+/// A read that a source could not accept, and its buffer.
 #[derive(Debug)]
 pub struct Rejected<B> {
     /// The buffer, untouched.
     pub buffer: B,
-    /// Why; the engine decides what becomes of the read.
+    /// Why the source rejected the read. The engine decides how to continue.
     pub fault: Fault,
 }
 
-/// Why a source as a whole can go on no more, in words.
+/// Why a source as a whole cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceError(pub String);
 
@@ -149,33 +151,38 @@ impl fmt::Display for SourceError {
 
 impl core::error::Error for SourceError {}
 
-/// Takes reads and completes them: an io_uring, a thread that calls `pread`, a simulated device.
+/// Accepts reads and completes them: an io_uring, a thread that calls `pread`, a simulated device.
 ///
-/// Dropping a source with reads in flight must wait for them or leak their buffers; it must never free them.
+/// Dropping a source with reads in flight must wait for the reads or leak their buffers. It must
+/// never free them.
 pub trait ReadSource {
-    /// The memory it fills.
+    /// The memory that reads fill.
     type Buffer: Buffer;
 
-    /// How many reads it keeps in flight at most; at least one.
+    /// Returns the maximum number of reads in flight, at least one.
     fn capacity(&self) -> usize;
 
-    /// How many reads are in flight now.
+    /// Returns the number of reads in flight.
     fn in_flight(&self) -> usize;
 
-    /// Takes a read and its buffer. Called only while [`in_flight`](Self::in_flight) is below the capacity.
+    /// Submits a read with its buffer.
+    ///
+    /// The caller must ensure that [`in_flight`](Self::in_flight) is below the capacity.
     ///
     /// # Errors
-    /// When the read cannot be taken, with the buffer.
+    /// Returns the buffer if the read cannot be accepted.
     fn submit(&mut self, op: ReadOp, buffer: Self::Buffer) -> Result<(), Rejected<Self::Buffer>>;
 
-    /// Lets the device begin with what was submitted, if that would else wait for [`wait`](Self::wait): the caller has other work to do before
-    /// that. Never waits for a read.
+    /// Starts the submitted reads without waiting for any.
+    ///
+    /// A source whose reads otherwise start in [`wait`](Self::wait) implements this. The caller has
+    /// other work to do before it waits.
     fn flush(&mut self) {}
 
-    /// Waits until at least one read in flight has completed, and passes on all that have.
+    /// Waits until at least one read has completed, and passes on every completed read.
     ///
     /// # Errors
-    /// When no completion can come any more; the buffers in flight stay with the source.
+    /// Fails if no further read can complete. The buffers in flight stay with the source.
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<Self::Buffer>)) -> Result<(), SourceError>;
 }
 

@@ -1,7 +1,8 @@
-//! Chooses how to load from what was measured, and says why in words.
+//! Chooses how to load from measured signals, and gives the reasons in words.
 //!
-//! A pure function of [`Signals`]. Files on one device share a [`Route`], which is decided from that device's signals alone, in
-//! `route`. What a measured device changes is in `profile`, what the decisions say of the files in `files`.
+//! The choice is a pure function of [`Signals`]. Files on one device share a [`Route`]. `route`
+//! decides it from the signals of that device alone. `profile` applies the measured profile of a
+//! device. `files` explains the decisions per file.
 
 mod decision;
 mod demand;
@@ -22,23 +23,24 @@ use alloc::vec;
 use alloc::vec::Vec;
 use route::Group;
 
-/// What was measured of one file.
+/// The signals of one file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileSignals {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: u64,
-    /// The share of it in the page cache, 0 to 1; `None` when the system would not tell.
+    /// The fraction in the page cache, 0 to 1, or `None` if unknown.
     pub resident: Option<f32>,
-    /// Where, if it is a part of the file and the system says which: ascending, and none touching the next.
+    /// The cached ranges, ascending and not adjacent. Known only for a partly cached file.
     pub cached: Vec<ByteRange>,
-    /// Whether direct reads are possible.
+    /// Whether the file supports direct reads.
     pub direct: bool,
-    /// Whether any wanted tensor lies in the file as it must in memory. Where none does, all have to be shifted, which only reads
-    /// through the page cache can do.
+    /// Whether any selected tensor is aligned in the file as it must be in memory.
+    ///
+    /// If none is, all must be shifted, which only buffered reads can do.
     pub aligned: bool,
-    /// How many of its bytes are wanted; a file of which none are is not read.
+    /// The number of selected bytes. A file without any is not read.
     pub selected_bytes: u64,
-    /// The index of its device.
+    /// The index of the file's device.
     pub device: usize,
 }
 
@@ -53,81 +55,91 @@ impl FileSignals {
     }
 }
 
-/// Who gets the bytes.
+/// Who consumes the bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Consumer {
-    /// A caller that waits for all of them.
+    /// A caller that waits for all tensors.
     #[default]
     Whole,
-    /// A caller that takes them one after another, so that others must read meanwhile.
+    /// A caller that takes one tensor after another. Other threads must read meanwhile.
     Stream,
 }
 
-/// A device that files are on, and how its storage can read them.
+/// A device, and the ways in which its storage can read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device {
-    /// What the storage reports.
+    /// The signals that the storage reports.
     pub signals: DeviceSignals,
-    /// The storage's ways of reading, at least one.
+    /// The backends of the storage, at least one.
     pub backends: Vec<Backend>,
-    /// The caller's choice among them; `None` to choose here.
+    /// The backend that the caller chose, or `None` to choose one here.
     pub requested: Option<Backend>,
 }
 
-/// What was measured before a load.
+/// Everything that is measured before a load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signals {
-    /// Each file.
+    /// The files.
     pub files: Vec<FileSignals>,
-    /// Each device that a file is on.
+    /// The devices that hold the files.
     pub devices: Vec<Device>,
-    /// The bytes that are wanted.
+    /// The number of selected bytes.
     pub selected_bytes: u64,
-    /// Who wants them.
+    /// Who consumes them.
     pub consumer: Consumer,
-    /// Whether the threads that read also hold what they read against checksums.
+    /// Whether the reading threads also verify checksums.
     pub verified: bool,
-    /// Why direct reads cannot be used although files take them, if so.
+    /// Why direct reads are ruled out although files support them, if they are.
     pub direct_refused: Option<String>,
-    /// Whether the caller wants the files in the page cache afterwards, for others that will load them.
+    /// Whether to leave the files in the page cache for later loads.
     pub populate_page_cache: bool,
-    /// The bytes of memory that can be had, what the page cache would give up included.
+    /// The available memory in bytes, including what the page cache would free.
     pub memory: u64,
-    /// The processors this process may run on.
+    /// The number of processors that this process may use.
     pub cpus: usize,
 }
 
 /// How the files of one device are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// What reads.
+    /// The backend.
     pub backend: Backend,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The reads in flight per worker, to begin with.
+    /// The initial number of reads in flight per worker.
     pub depth: usize,
-    /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
-    /// is to be tuned.
+    /// The maximum number of reads in flight of all workers together, for a
+    /// [`Tuner`](crate::tune::Tuner).
+    ///
+    /// It equals `workers` times `depth` if nothing is tuned.
     pub max_in_flight: usize,
-    /// The bytes per second that direct reads brought when the device was measured, for a [`DirectIoFallback`](crate::detour::DirectIoFallback); `None` where it
-    /// was not, or none are to be made, or the reads are to be these and no others, or where not the device may set the pace, but a
-    /// consumer, checksums, or copies from the page cache.
+    /// The measured rate of direct reads in bytes per second, for a
+    /// [`DirectIoFallback`](crate::direct_io_fallback::DirectIoFallback).
+    ///
+    /// It is `None` if:
+    /// - no rate was measured,
+    /// - the load makes no direct reads,
+    /// - the caller fixed how to read, or
+    /// - a consumer, checksums or copies from the page cache set the pace instead of the device.
     pub profiled_direct_rate: Option<u64>,
-    /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
+    /// Whether buffered reads use `RWF_DONTCACHE`, because the page cache has no room for the
+    /// files.
     pub dont_cache: bool,
-    /// Rings or threads; 0 means that the caller's own thread does it all.
+    /// The number of rings or threads. With 0 the calling thread does all the work.
     pub workers: usize,
 }
 
 impl Route {
-    /// How many reads each worker's source must be able to hold.
+    /// Returns the number of reads that each worker's source must be able to hold.
     #[must_use]
     pub fn source_capacity(&self) -> usize {
         self.depth.max(self.max_in_flight.div_ceil(self.workers.max(1)))
     }
 
-    /// How many reads are in flight to begin with, and at most. `gathers`: whether the plan has reads that slices are gathered from, each of
-    /// which has a buffer on top of the memory that was planned; a stream's plan counts on so few.
+    /// Returns the initial and the maximum number of reads in flight.
+    ///
+    /// `gathers` says whether the plan gathers slices. Each such read needs a buffer on top of the
+    /// planned memory, and a stream's plan counts on a limited number of them.
     #[must_use]
     pub fn in_flight(&self, gathers: bool) -> (usize, usize) {
         let workers = self.workers.max(1);
@@ -136,9 +148,9 @@ impl Route {
         (start.min(bound), self.max_in_flight.max(start).min(bound))
     }
 
-    /// Works with that many threads or rings, whatever was measured.
+    /// Sets the number of threads or rings, whatever was measured.
     pub fn set_workers(&mut self, workers: usize) {
-        // So many may be fewer than the device asks for.
+        // The caller's number may be too small to reach the measured rate.
         self.profiled_direct_rate = None;
         match self.backend.style() {
             ReadStyle::Tasks => {
@@ -146,12 +158,12 @@ impl Route {
                 (self.workers, self.depth, self.max_in_flight) = (1, workers, workers);
             }
             ReadStyle::Queue => self.workers = workers,
-            // Each reads one thing at a time, and there are to be no more.
+            // Each worker has one read in flight.
             ReadStyle::Blocking | ReadStyle::Mapped => (self.workers, self.max_in_flight) = (workers, workers),
         }
     }
 
-    /// Whether each worker keeps many reads in flight by itself.
+    /// Returns true if each worker keeps many reads in flight.
     #[must_use]
     pub fn queues(&self) -> bool {
         matches!(self.backend.style(), ReadStyle::Queue | ReadStyle::Tasks)
@@ -161,75 +173,77 @@ impl Route {
 /// How a load is carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Strategy {
-    /// The routes: one for each device, at least one.
+    /// The routes, one per device, at least one.
     pub routes: Vec<Route>,
-    /// By file: the index of its route.
+    /// The index of the route, by file.
     pub route_of: Vec<usize>,
-    /// By file: past the page cache or through it.
+    /// Whether reads are direct, by file.
     pub direct: Vec<bool>,
-    /// Whether the tensors' own memory is asked for in huge pages.
+    /// Whether to request huge pages for the tensors' memory.
     pub huge_pages: bool,
-    /// What was decided, and why.
+    /// The decisions, each with its reason.
     pub decisions: Vec<Decision>,
 }
 
 impl Strategy {
-    /// The route of a file.
+    /// Returns the route of a file.
     #[must_use]
     pub fn route(&self, file: FileId) -> &Route {
         &self.routes[self.route_of[file.index()]]
     }
 
-    /// The route that reads the most files.
+    /// Returns the route that reads the most files.
     ///
     /// # Panics
-    /// When there is no route.
+    /// Panics if there is no route.
     #[must_use]
     pub fn main_route(&self) -> &Route {
         let files = |route: usize| self.route_of.iter().filter(|&&of| of == route).count();
-        // The first of those that are alike.
+        // Of equals, take the first.
         let main = (0..self.routes.len()).rev().max_by_key(|&route| files(route));
         &self.routes[main.expect("a strategy has a route")]
     }
 
-    /// Whether the caller's own thread does it all.
+    /// Returns true if the calling thread does all the work.
     #[must_use]
     pub fn runs_inline(&self) -> bool {
         self.routes.iter().all(|route| route.workers == 0)
     }
 
-    /// The decisions in one line.
+    /// Returns the decisions as one line.
     #[must_use]
     pub fn reason(&self) -> String {
         Decision::join(&self.decisions)
     }
 }
 
-/// From so many bytes on memory is asked for in huge pages: zeroing one for less takes longer than its page faults.
+/// The minimum size for huge pages, in bytes. Zeroing one takes longer than the page faults of
+/// less.
 pub const HUGE_PAGES_FROM: u64 = 512 << 10;
 
-/// Below this, starting a thread or a ring, and asking the system about either, costs more than it brings.
+/// Below this size, starting a thread or a ring, or measuring for one, costs more than it gains.
 const SMALL_BYTES: u64 = 4 << 20;
-/// From this share on a file counts as cached, where nothing tells which part of it is not.
+/// The cached fraction from which a file counts as cached, if the cached ranges are unknown.
 const CACHED_SHARE: f32 = 0.9;
 const MAX_WORKERS: usize = 8;
-/// 1 GiB of reads of 2 MiB: what 50 GB/s and 20 ms ask for.
+/// The maximum number of reads in flight: 1 GiB in reads of 2 MiB, enough for 50 GB/s at 20 ms.
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
-/// Of a plan that gathers no more reads are in flight than these, or one a worker.
+/// The maximum number of gather reads in flight, unless there are more workers.
 pub(crate) const MAX_GATHER_READS: usize = 32;
 
-/// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
-/// files' lengths and `selected_bytes` need be measured then.
+/// Returns true if the load is so small that the calling thread reads it through the page cache.
+///
+/// Nothing else needs to be measured then.
 #[must_use]
 pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool {
     selected_bytes < SMALL_BYTES && requested_backend.is_none()
 }
 
-/// Decides how each device's files are read.
+/// Decides how to read the files of each device.
 ///
 /// # Panics
-/// When a file names a device that is not there, or a device has no backend.
+/// Panics if a file names a device that does not exist, or a device has no backend.
 #[must_use]
 pub fn decide(signals: &Signals) -> Strategy {
     let mut strategy = Strategy {

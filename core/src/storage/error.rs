@@ -1,4 +1,4 @@
-//! What can go wrong with a storage.
+//! The errors of storages.
 
 use crate::escape::Quoted;
 use crate::units::HumanBytes;
@@ -11,30 +11,30 @@ use thiserror::Error;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum StorageError {
-    /// The system or the server refused.
+    /// The system or the server refused the request.
     #[error("{}: cannot {action}: {source}{hint}", Quoted(name))]
     Failed {
         name: String,
-        /// What was being done, such as `open the file`.
+        /// The action that failed, such as `open the file`.
         action: &'static str,
         kind: FailureKind,
         source: Box<dyn core::error::Error + Send + Sync>,
-        /// What to do, to follow the message; empty when the message says it.
+        /// Advice that follows the message. Empty if the message says enough.
         hint: &'static str,
     },
-    /// A FIFO, a device, a socket.
+    /// The name refers to a FIFO, a device or a socket.
     #[error(
-        "{}: expected a file or a directory, found {found}; name a file of a checkpoint, its index or its folder",
+        "{}: expected a file or a directory, found {found}; pass a checkpoint file, its index or its folder",
         Quoted(name)
     )]
     NotAFile { name: String, found: &'static str },
-    /// A folder under the name of one of a checkpoint's files.
+    /// A folder has the name of one of the checkpoint's files.
     #[error(
-        "{}: expected a file of the checkpoint, found a directory; put the file there, or name another checkpoint",
+        "{}: expected a file of the checkpoint, found a directory; put the file there or choose another checkpoint",
         Quoted(name)
     )]
     IsFolder { name: String },
-    /// A shard is a link to a place that its folder does not own.
+    /// A shard is a link to a target outside its folder.
     #[error(
         "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
          (links are followed in a Hugging Face cache snapshot alone): replace the link by the file, or name the file itself",
@@ -42,7 +42,7 @@ pub enum StorageError {
         Quoted(target)
     )]
     LinkOutside { name: String, target: String },
-    /// The file is not what it was when it was opened.
+    /// The file changed after it was opened.
     #[error("{}: the file changed while it was loaded ({what}); load it again when nothing writes to it", Quoted(name))]
     Changed { name: String, what: &'static str },
     /// The file cannot be mapped.
@@ -50,22 +50,22 @@ pub enum StorageError {
     Memory { bytes: u64, source: Box<dyn core::error::Error + Send + Sync> },
 }
 
-/// What kind of failure a [`StorageError::Failed`] is.
+/// The kind of a [`StorageError::Failed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
     /// Nothing has that name.
     NotFound,
-    /// The caller may not do that.
+    /// The caller lacks permission.
     PermissionDenied,
-    /// The name cannot be one of this storage's.
+    /// The name is not valid in this storage.
     InvalidName,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl StorageError {
-    /// Returns the name of the file or folder in question, if there is one.
+    /// Returns the name of the file or folder, if there is one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -78,7 +78,7 @@ impl StorageError {
         }
     }
 
-    /// Returns true when nothing has the name.
+    /// Returns true if nothing has the name.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Failed { kind: FailureKind::NotFound, .. })

@@ -1,4 +1,4 @@
-//! Files in memory: for tests, and for programs that have the bytes of a checkpoint already.
+//! Files in memory, for tests and for programs that already have the bytes of a checkpoint.
 
 use super::{
     BoxedSource, DeviceSignals, Entry, EntryKind, FailureKind, FileView, LatencyClass, Opened, Residency,
@@ -19,15 +19,15 @@ use core::any::Any;
 use core::fmt;
 use core::ops::Range;
 
-/// Copies the bytes to where the tensors go.
+/// The backend that copies bytes into the tensors' memory.
 pub const COPY: Backend = Backend::new("copy", ReadStyle::Blocking, "copies of the bytes in memory");
-/// Leaves the bytes where they are: tensors are views of them.
+/// The backend whose tensors are views of the stored bytes.
 pub const VIEW: Backend = Backend::new("view", ReadStyle::Mapped, "views of the bytes in memory");
 
-/// The bytes of a file. Whatever holds them, such as a `Vec<u8>`, an `Arc<[u8]>` or a mapping, they must not change.
+/// The bytes of a file, such as a `Vec<u8>`, an `Arc<[u8]>` or a mapping. They must not change.
 type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A storage of files in memory. Clones share them.
+/// A storage of files in memory. Clones share the files.
 ///
 /// ```
 /// use floodtide_core::storage::MemoryStorage;
@@ -57,13 +57,13 @@ impl fmt::Debug for Files {
 }
 
 impl MemoryStorage {
-    /// Returns a storage without files.
+    /// Creates an empty storage.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a file, or replaces the one of that name: loads that read the old one fail.
+    /// Inserts or replaces a file. Loads of a replaced file fail.
     pub fn insert(&self, name: impl Into<String>, bytes: impl AsRef<[u8]> + Send + Sync + 'static) {
         let name = trimmed(&name.into()).to_owned();
         self.files.with(|files| {
@@ -72,13 +72,13 @@ impl MemoryStorage {
         });
     }
 
-    /// Removes a file. Returns false when there is none of that name.
+    /// Removes a file. Returns false if there is none with this name.
     pub fn remove(&self, name: &str) -> bool {
         self.files.with(|files| files.by_name.remove(trimmed(name)).is_some())
     }
 }
 
-/// A name without the slashes around it.
+/// Returns a name without leading and trailing slashes.
 fn trimmed(name: &str) -> &str {
     name.trim_matches('/')
 }
@@ -179,7 +179,7 @@ impl StorageFile for MemoryFile {
     }
 
     fn is_unchanged(&self) -> bool {
-        // The bytes are held, so they are what they were.
+        // The storage holds the bytes, so they cannot change.
         true
     }
 
@@ -204,7 +204,7 @@ impl StorageFile for MemoryFile {
     }
 }
 
-/// Up to `len` bytes from `offset` on; `None` when that is past the end.
+/// Returns at most `len` bytes at `offset`, or `None` if `offset` is past the end.
 fn slice(bytes: &Bytes, offset: u64, len: usize) -> Option<&[u8]> {
     let bytes = (**bytes).as_ref();
     let rest = bytes.get(usize::try_from(offset).ok()?..)?;
@@ -225,11 +225,11 @@ impl FileView for MemoryView {
     }
 
     fn lock(&self, _: Range<usize>) -> Result<(), String> {
-        Err("memory of the caller's is not locked".to_string())
+        Err("memory that belongs to the caller is not locked".to_string())
     }
 }
 
-/// Copies when it is asked.
+/// A source that copies during submission.
 struct CopySource<B> {
     files: Vec<Option<Bytes>>,
     done: Option<Completion<B>>,

@@ -1,12 +1,14 @@
 //! Where the files of a checkpoint are: a local file system, memory, an object store.
 //!
-//! A [`Storage`] lists folders and opens files. An open [`StorageFile`] pins the [`FileVersion`] that it had when it was opened,
-//! reads the few bytes of headers, and reports what the strategy must know. The many bytes are read by the storage's
-//! [`ReadSource`]s, one for each worker.
+//! A [`Storage`] lists folders and opens files. An open [`StorageFile`] pins the [`FileVersion`] at
+//! the time of opening. It reads headers and reports signals to the strategy. Tensor bytes are read
+//! by the storage's [`ReadSource`]s, one per worker.
 //!
-//! Names are texts whose parts are separated by `/`, as in a URI. A storage whose names are not Unicode encodes them.
+//! Names are strings with parts separated by `/`, as in a URI. A storage whose names are not
+//! Unicode encodes them.
 //!
-//! [`MemoryStorage`] holds files in memory. [`Throttled`] wraps any storage and makes it as slow as a device or a network.
+//! [`MemoryStorage`] holds files in memory. [`Throttled`] wraps any storage and limits it to the
+//! speed of a device or a network.
 
 mod error;
 mod memory;
@@ -31,83 +33,89 @@ use core::fmt;
 
 /// Lists and opens files, and reads them into buffers of type `B`.
 ///
-/// The type of the buffers is the storage's safety contract: a storage whose reads outlive a call asks for buffers whose memory
-/// stays where it is.
+/// The buffer type is the storage's safety contract. A storage whose reads outlive a call requires
+/// buffers whose memory does not move.
 pub trait Storage<B: Buffer>: fmt::Debug + Send + Sync {
-    /// Returns what messages call the storage, such as `local files`.
+    /// Returns the name of the storage in messages, such as `local files`.
     fn name(&self) -> &str;
 
-    /// Returns the storage's ways of reading, at least one. The first [`Blocking`](crate::ReadStyle::Blocking) one takes over where another is
+    /// Returns the backends of the storage, at least one.
+    ///
+    /// The first [`Blocking`](crate::ReadStyle::Blocking) one is the fallback when another is
     /// refused.
     fn backends(&self) -> Vec<Backend>;
 
     /// Lists a folder, sorted by name.
     ///
     /// # Errors
-    /// When there is no such folder or it cannot be listed.
+    /// Fails if the folder does not exist or cannot be listed.
     fn list(&self, folder: &str) -> Result<Vec<Entry>, StorageError>;
 
-    /// Opens a file, or finds that the name is a folder's.
+    /// Opens a file, or reports that the name is a folder.
     ///
     /// # Errors
-    /// When nothing has that name, or what has it cannot be read.
+    /// Fails if nothing has this name or it cannot be read.
     fn open(&self, name: &str) -> Result<Opened, StorageError>;
 
-    /// Checks that a file that an index names may be opened for a checkpoint in `folder`.
+    /// Checks that a file named by an index may be opened for a checkpoint in `folder`.
     ///
     /// # Errors
-    /// When the file is a link to a place that the folder does not own.
+    /// Fails if the file is a link to a target outside the folder.
     fn check_link(&self, folder: &str, name: &str) -> Result<(), StorageError> {
         let _ = (folder, name);
         Ok(())
     }
 
-    /// Reports what the strategy must know of the device that a file is on. `backends`: those in question; of others nothing needs
-    /// to be found out.
+    /// Returns the signals of the device that holds a file.
+    ///
+    /// `backends` are the candidates. The storage need not examine any other.
     fn device_signals(&self, file: &dyn StorageFile, backends: &[Backend]) -> DeviceSignals;
 
-    /// Returns a source for one worker. Reads name files by their place in `files`; those of other storages are never read by it.
+    /// Creates a source for one worker.
+    ///
+    /// Reads refer to files by their index in `files`. The source never reads files of other
+    /// storages.
     ///
     /// # Errors
-    /// Why the backend cannot be used, in words.
+    /// Returns the reason if the backend is unavailable.
     fn source(&self, files: &[Arc<dyn StorageFile>], options: SourceOptions) -> Result<BoxedSource<B>, String>;
 }
 
-/// A [`ReadSource`] as workers use it.
+/// A boxed [`ReadSource`], as workers use it.
 pub type BoxedSource<B> = Box<dyn ReadSource<Buffer = B>>;
 
-/// How a worker's source reads.
+/// The settings of a worker's source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceOptions {
-    /// The way of reading.
+    /// The backend.
     pub backend: Backend,
-    /// The most reads that the source must hold at a time.
+    /// The number of reads that the source must be able to hold.
     pub capacity: usize,
-    /// Whether buffered reads should leave nothing in the page cache that was not there before.
+    /// Whether buffered reads leave the page cache as it was (`RWF_DONTCACHE`).
     pub dont_cache: bool,
 }
 
-/// A name in a folder.
+/// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// The name, without its folder.
     pub name: String,
-    /// What has it.
+    /// The kind of the entry.
     pub kind: EntryKind,
 }
 
-/// What a name stands for.
+/// The kind of an [`Entry`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EntryKind {
     /// A file that can be read.
     File,
     /// A folder.
     Folder,
-    /// Something else, or a link to nothing.
+    /// Another kind of file, or a broken link.
     Other,
 }
 
-/// What [`Storage::open`] found.
+/// The result of [`Storage::open`].
 #[derive(Debug)]
 pub enum Opened {
     /// A file.
@@ -116,73 +124,74 @@ pub enum Opened {
     Folder,
 }
 
-/// An open file, pinned to the version that it had when it was opened. It is [`Any`] for the storage that opened it, which has it
-/// as its own type.
+/// An open file, pinned to its version at the time of opening.
+///
+/// It is [`Any`] so that its storage can recover the concrete type.
 pub trait StorageFile: Any + fmt::Debug + Send + Sync {
-    /// Returns its name in the storage.
+    /// Returns the name in the storage.
     fn name(&self) -> &str;
 
-    /// Returns its length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> u64 {
         self.version().len()
     }
 
-    /// Returns true when it has no bytes.
+    /// Returns true if the file is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the version that it had when it was opened.
+    /// Returns the version at the time of opening.
     fn version(&self) -> &FileVersion;
 
-    /// Reads exactly as many bytes as `buffer` has from `offset` on. For headers and small files.
+    /// Reads exactly `buffer.len()` bytes at `offset`. Meant for headers and small files.
     ///
     /// # Errors
-    /// When they cannot be read, or the file is shorter than when it was opened.
+    /// Fails if the bytes cannot be read or the file has become shorter.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError>;
 
-    /// Returns true when the open file is what it was when it was opened, whatever its name stands for now.
+    /// Returns true if the open file is unchanged, whatever its name refers to now.
     fn is_unchanged(&self) -> bool;
 
-    /// Checks that the file, and what its name stands for, is what it was when it was opened.
+    /// Checks that the file is unchanged and that its name still refers to it.
     ///
     /// # Errors
-    /// [`StorageError::Changed`].
+    /// Returns [`StorageError::Changed`] if not.
     fn check_unchanged(&self) -> Result<(), StorageError>;
 
-    /// Returns a number that files on the same device share.
+    /// Returns a number that files on one device share.
     fn device(&self) -> u64 {
         0
     }
 
-    /// Returns what direct reads must be aligned to, `None` when the file takes none.
+    /// Returns the alignment that direct reads need, or `None` if the file does not support them.
     fn direct_limits(&self) -> Option<DirectLimits> {
         None
     }
 
-    /// Reports what of the file is in memory already.
+    /// Reports the part of the file that is in memory.
     fn residency(&self) -> Residency {
         Residency::default()
     }
 
-    /// Returns a view of the whole file, `None` when the storage has none to give.
+    /// Returns a view of the whole file, or `None` if the storage has no views.
     ///
     /// # Errors
-    /// When the file should be viewable and is not.
+    /// Fails if the storage has views but cannot create this one.
     fn view(&self) -> Result<Option<Box<dyn FileView>>, StorageError> {
         Ok(None)
     }
 }
 
-/// A file's bytes where they are.
+/// A view of a file's bytes.
 pub trait FileView: fmt::Debug + Send + Sync {
-    /// Returns all of them.
+    /// Returns all bytes of the file.
     fn as_bytes(&self) -> &[u8];
 
-    /// Brings a range into memory, so that touching it does not wait for a device.
+    /// Brings a range into memory, so that access does not wait for a device.
     ///
     /// # Errors
-    /// Why it cannot be brought in, in words.
+    /// Returns the reason if the range cannot be brought in.
     fn make_resident(&self, range: core::ops::Range<usize>) -> Result<(), String> {
         let _ = range;
         Ok(())
@@ -191,20 +200,21 @@ pub trait FileView: fmt::Debug + Send + Sync {
     /// Locks a range in memory.
     ///
     /// # Errors
-    /// Why it cannot be locked, in words.
+    /// Returns the reason if the range cannot be locked.
     fn lock(&self, range: core::ops::Range<usize>) -> Result<(), String>;
 }
 
-/// What of a file is in memory already.
+/// The part of a file that is in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Residency {
-    /// The share of the file, 0 to 1; `None` when the system does not report it.
+    /// The fraction in memory, 0 to 1, or `None` if unknown.
     pub share: Option<f32>,
-    /// Where, when it is a part of the file and the system reports which: ascending, and none touching the next.
+    /// The ranges in memory, ascending and not adjacent. Empty if unknown, or if none or all of the
+    /// file is in memory.
     pub ranges: Vec<ByteRange>,
 }
 
-/// How long a storage takes to answer.
+/// The latency of a storage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LatencyClass {
     /// The bytes are in memory.
@@ -212,21 +222,21 @@ pub enum LatencyClass {
     /// A local device: microseconds to a few milliseconds.
     #[default]
     Local,
-    /// Another machine: requests take long, and many can be made at once.
+    /// Another machine. Latency is high, and many requests can run at once.
     Network,
 }
 
-/// What a storage reports of a device.
+/// The signals that a storage reports of a device.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeviceSignals {
-    /// What holds the files, such as `ext4`; empty when unknown.
+    /// The file system, such as `ext4`. Empty if unknown.
     pub file_system: String,
-    /// How long it takes to answer.
+    /// The latency class.
     pub latency: LatencyClass,
-    /// The backends that cannot be used for it, each with why.
+    /// The unavailable backends, each with the reason.
     pub refused: Vec<(Backend, String)>,
-    /// The device as it was measured once, if it was.
+    /// The measured profile of the device, if there is one.
     pub profile: Option<Profile>,
-    /// What a user should know, such as a profile that cannot be used.
+    /// Warnings for the user, for example of a profile that cannot be used.
     pub warnings: Vec<String>,
 }

@@ -1,7 +1,7 @@
-//! Any storage, made as slow as a device or a network.
+//! A decorator that limits a storage to the speed of a device or a network.
 //!
-//! Requests wait out the latency side by side and then share the bandwidth one after another, as on a link. Time comes from a
-//! [`Timer`], so that a simulator can use its own.
+//! Latencies of concurrent requests overlap. Their transfers share the bandwidth one after another,
+//! as on a link. A [`Timer`] supplies the time, so that a simulator can use its own.
 
 use super::{
     BoxedSource, DeviceSignals, Entry, FileView, LatencyClass, Opened, Residency, SourceOptions, Storage, StorageError,
@@ -19,27 +19,28 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt::Debug;
 
-/// A clock, in nanoseconds since anything, that can be waited for.
+/// A clock that can be waited on. It counts nanoseconds from an arbitrary point.
 pub trait Timer: Debug + Clone + Send + Sync + 'static {
-    /// Returns the time.
+    /// Returns the current time in nanoseconds.
     fn now(&self) -> u64;
 
-    /// Waits until `time`. Returns false at once when time passes only while nobody waits, as in a simulator.
+    /// Waits until `time`. Returns false immediately if time passes only while nothing waits, as in
+    /// a simulator.
     fn sleep_until(&self, time: u64) -> bool;
 }
 
-/// How slow a [`Throttled`] storage is.
+/// The speed of a [`Throttled`] storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttle {
-    /// Nanoseconds that each request takes before its first byte.
+    /// The latency of a request in nanoseconds.
     pub latency: u64,
-    /// The bytes per second of all requests together; 0 for no limit.
+    /// The bandwidth of all requests together in bytes per second, 0 for no limit.
     pub bytes_per_second: u64,
-    /// What the storage reports of its latency.
+    /// The latency class that the storage reports.
     pub class: LatencyClass,
 }
 
-/// A way to a device: requests wait out the latency side by side, then share the bandwidth one after another.
+/// A link to a device. Latencies overlap, and transfers share the bandwidth one after another.
 #[derive(Debug, Clone)]
 pub struct Link {
     latency: u64,
@@ -48,18 +49,19 @@ pub struct Link {
 }
 
 impl Link {
-    /// Returns an idle link with that latency in nanoseconds and that many bytes per second (0 for no limit).
+    /// Creates an idle link with a latency in nanoseconds and a bandwidth in bytes per second (0
+    /// for no limit).
     #[must_use]
     pub fn new(latency: u64, bytes_per_second: u64) -> Self {
         Self { latency, bytes_per_second, free_at: 0 }
     }
 
-    /// Returns when a request for `bytes` that is made at `now` is done.
+    /// Returns the time at which a request for `bytes`, made at `now`, completes.
     pub fn schedule(&mut self, now: u64, bytes: u64) -> u64 {
         self.schedule_after(now, 0, bytes)
     }
 
-    /// As [`schedule`](Self::schedule), for a request with some latency of its own.
+    /// Like [`schedule`](Self::schedule), with a different latency for this request.
     pub fn schedule_after(&mut self, now: u64, latency: u64, bytes: u64) -> u64 {
         let begins = self.free_at.max(now.saturating_add(self.latency).saturating_add(latency));
         let takes = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(self.bytes_per_second)).unwrap_or(0);
@@ -68,7 +70,7 @@ impl Link {
     }
 }
 
-/// Another storage, whose every request takes time.
+/// A storage whose every request takes time.
 #[derive(Debug, Clone)]
 pub struct Throttled<S, T> {
     inner: S,
@@ -76,7 +78,7 @@ pub struct Throttled<S, T> {
     pace: Pace<T>,
 }
 
-/// What all requests of a storage share.
+/// The state that all requests of a storage share.
 #[derive(Debug, Clone)]
 struct Pace<T> {
     timer: T,
@@ -89,7 +91,7 @@ impl<T: Timer> Pace<T> {
         self.link.with(|link| link.schedule(now, bytes as u64))
     }
 
-    /// Waits out a request.
+    /// Waits for the duration of a request.
     fn request(&self, bytes: usize) {
         let due = self.schedule(bytes);
         self.timer.sleep_until(due);
@@ -97,7 +99,7 @@ impl<T: Timer> Pace<T> {
 }
 
 impl<S, T: Timer> Throttled<S, T> {
-    /// Slows `inner` down.
+    /// Limits `inner` to the speed of `throttle`.
     pub fn new(inner: S, throttle: Throttle, timer: T) -> Self {
         let link = Arc::new(Mutex::new(Link::new(throttle.latency, throttle.bytes_per_second)));
         Self { inner, class: throttle.class, pace: Pace { timer, link } }
@@ -192,13 +194,13 @@ impl<T: Timer> StorageFile for ThrottledFile<T> {
     }
 }
 
-/// A source whose reads complete no earlier than they are due.
+/// A source that holds completions back until they are due.
 struct ThrottledSource<B: Buffer, T> {
     inner: BoxedSource<B>,
     pace: Pace<T>,
-    /// When each read that the inner source has is due.
+    /// When each read of the inner source is due.
     due: Vec<(ReadId, u64)>,
-    /// What the inner source has completed, and when it is due.
+    /// The completions of the inner source, each with the time at which it is due.
     held: Vec<(u64, Completion<B>)>,
 }
 

@@ -1,10 +1,10 @@
-//! One decision of a load, with its reason.
+//! A decision of a load and its reason.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// One decision of a load: what was decided, and why.
+/// A decision of a load: what was decided, and why.
 ///
 /// ```
 /// use floodtide_core::strategy::Decision;
@@ -15,14 +15,14 @@ use core::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decision {
-    /// What was decided, in a word or two: `"backend"`, `"reads"`, `"huge pages"`.
+    /// The subject in a word or two: `"backend"`, `"reads"`, `"huge pages"`.
     pub what: &'static str,
-    /// What came out, and the reason.
+    /// The outcome and the reason.
     pub why: String,
 }
 
 impl Decision {
-    /// Returns a decision about `what`.
+    /// Creates a decision about `what`.
     #[must_use]
     pub fn new(what: &'static str, why: impl Into<String>) -> Self {
         Self { what, why: why.into() }

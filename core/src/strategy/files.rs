@@ -1,4 +1,4 @@
-//! What a strategy's reason says of the files: which are read past the page cache, and what the others are.
+//! Explains how each group of files is read.
 
 use super::FileSignals;
 use super::route::Group;
@@ -7,10 +7,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-/// Up to this share a file is not called cached at all: its header has been read, and what the system read ahead of that.
+/// Up to this fraction a file does not count as cached. Reading its header caches about as much.
 const SCATTERED_SHARE: f32 = 0.05;
 
-/// How the files that are read are read, and why. `direct` is the strategy's, by file.
+/// Explains how the selected files are read. `direct` is the decision by file.
 pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
     if signals.device.signals.latency == LatencyClass::Memory {
         return "the bytes are in memory and are copied from there".to_string();
@@ -21,7 +21,7 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
     let direct = signals.files.iter().zip(direct).filter(|(file, direct)| **direct && file.selected_bytes > 0).count();
     let cached = count(FileSignals::is_cached);
     let partly = count(|file| !file.is_cached() && !file.cached.is_empty());
-    // Less in one piece than is worth a read of its own.
+    // The cached ranges are each too small for a read.
     let scattered = count(|file| file.cached.is_empty() && file.resident.is_some_and(|share| share > SCATTERED_SHARE));
     let refusing = count(|file| !file.direct);
     let unknown = count(|file| file.resident.is_none());

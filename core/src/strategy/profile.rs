@@ -1,8 +1,8 @@
-//! What a load takes from a measurement of its device: the size of its reads, how many are in flight, and whether cold files are read
-//! past the page cache.
+//! Applies the measured profile of a device: the read size, the number of reads in flight, and
+//! whether cold files use direct I/O.
 //!
-//! A pure use of [`Profile`], which a platform measures and keeps; without one nothing here does anything. Around
-//! [`decide`](super::decide): [`reconsider`] before it, [`adjust`] after it.
+//! A platform measures and stores a [`Profile`]. Without one, nothing here has an effect.
+//! [`reconsider`] runs before [`decide`](super::decide), [`adjust`] after it.
 
 use super::route::Group;
 use super::{Consumer, Decision, FileSignals, MAX_WORKERS, Route};
@@ -14,44 +14,47 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
 
-/// A device as it was measured.
+/// The measured profile of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// The device in words, for the reason.
+    /// The device in words, for reasons.
     pub device: String,
-    /// The best reads of each way that was measured; a way that could not be is not there.
+    /// The best reads by kind. Kinds that could not be measured are missing.
     pub best: Vec<BestReads>,
 }
 
-/// The reads that served one way of reading best.
+/// The fastest reads of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BestReads {
-    /// Through a ring, or by threads.
+    /// Whether they went through a ring. If not, threads made them.
     pub ring: bool,
-    /// Past the page cache, or through it from a cold device.
+    /// Whether they were direct. If not, they were buffered reads of uncached files.
     pub direct: bool,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The reads in flight in all.
+    /// The total number of reads in flight.
     pub in_flight: usize,
-    /// The rate that they reached.
+    /// The rate in bytes per second.
     pub bytes_per_second: u64,
 }
 
-/// How much faster buffered reads must be for cold files to be read so: they are copied by the processor, and push other files
-/// out of the page cache.
+/// The speedup from which buffered reads are used for cold files.
+///
+/// Buffered reads cost a copy and evict other files from the page cache.
 const MIN_BUFFERED_SPEEDUP: f64 = 1.25;
-/// Rates that differ by less are the same to a measurement.
+/// The relative rate from which two measurements count as equal.
 const RATE_TOLERANCE: f64 = 0.95;
-/// A smaller read costs as much bookkeeping as one of this size, so it is not taken for being small.
+/// The size below which a smaller read no longer costs less bookkeeping.
 const MIN_READ_COST_BYTES: u64 = 1 << 20;
-/// A load's reads are at least as long as this: shorter ones bring a device nothing that longer ones do not, and each has its own bookkeeping.
+/// The minimum size of a read. Shorter reads gain nothing on any device and each has a cost.
 const MIN_CHUNK_BYTES: u64 = 512 << 10;
-/// Their stacks are address space, of which a load counts on some tens of MiB.
+/// The maximum number of threads. Their stacks use address space, of which a load reserves some
+/// tens of MiB.
 const MAX_THREADS: usize = 32;
 
 impl BestReads {
-    /// Of measurements of one way, the one to read by: of those that are as fast as the fastest, the one with the fewest bytes in flight.
+    /// Chooses the best of several measurements: of the fastest, the one with the fewest bytes in
+    /// flight.
     #[must_use]
     pub fn choose(measured: impl IntoIterator<Item = Self> + Clone) -> Option<Self> {
         let fastest = measured.clone().into_iter().map(|reads| reads.bytes_per_second).max()?;
@@ -65,7 +68,8 @@ impl BestReads {
 }
 
 impl Profile {
-    /// The best reads of this way; of the other engine's where this one's were not measured.
+    /// Returns the best reads of this kind, or those of the other engine if this one was not
+    /// measured.
     #[must_use]
     pub fn reads(&self, ring: bool, direct: bool) -> Option<&BestReads> {
         let way = || self.best.iter().filter(|reads| reads.direct == direct);
@@ -77,8 +81,9 @@ impl Profile {
     }
 }
 
-/// Refuses direct reads where the device reads clearly faster through the page cache. Whoever asks for the ring gets the direct
-/// reads that it is for, and a mapping reads nothing.
+/// Rules out direct reads if the device is clearly faster through the page cache.
+///
+/// A requested ring keeps its direct reads, and a mapping reads nothing.
 pub(super) fn reconsider(group: &mut Group<'_>) {
     let device = group.device;
     let Some(profile) = &device.signals.profile else { return };
@@ -96,8 +101,10 @@ pub(super) fn reconsider(group: &mut Group<'_>) {
     ));
 }
 
-/// Whether a load is as fast as its direct reads are: nobody else takes or looks at what they bring, and of what is wanted no more than a
-/// sixteenth, about what reading the headers leaves, comes from or through the page cache.
+/// Returns true if the direct reads set the pace of the load.
+///
+/// This holds if nothing else consumes or verifies the bytes, and at most a sixteenth of them is
+/// cached or buffered. Reading the headers leaves about that much in the cache.
 fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
     let signals = group.signals;
     let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();
@@ -106,8 +113,9 @@ fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
     signals.consumer == Consumer::Whole && !signals.verified && others <= signals.selected_bytes / 16
 }
 
-/// Sizes the reads of a route as the profile says, and adds a decision that it did. Little bytes, cached files and
-/// mappings are none of the device's business.
+/// Sets the read size and depth of a route from the profile, and adds a decision.
+///
+/// The profile does not apply to small loads, cached files and mappings.
 pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], decisions: &mut Vec<Decision>) {
     let Some(profile) = &group.device.signals.profile else { return };
     let signals = group.signals;
@@ -120,10 +128,11 @@ pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], deci
     let ring = route.backend.style() == ReadStyle::Queue;
     let Some(best) = profile.reads(ring, any_direct) else { return };
     let cpus = signals.cpus.clamp(1, MAX_WORKERS);
-    // The measurement read into memory that was there. A load faults its memory in as it reads, and while a processor does that the device
-    // needs something to do.
+    // The measurement read into memory that was already faulted in. A load faults in its memory as
+    // it reads, and the device needs work meanwhile.
     let in_flight = best.in_flight.max(2 * cpus).min(if ring { usize::MAX } else { MAX_THREADS });
-    // Every read in flight should have a successor, so that the device is not idle for half of a small load.
+    // Every read in flight should have a successor, so that the device does not idle for half of a
+    // small load.
     let fits = signals.selected_bytes / (2 * in_flight as u64).max(1);
     let mut chunk_bytes = best.chunk_bytes.max(MIN_CHUNK_BYTES);
     while chunk_bytes > fits && chunk_bytes / 2 >= MIN_CHUNK_BYTES {
@@ -131,7 +140,7 @@ pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], deci
     }
     route.chunk_bytes = chunk_bytes;
     route.profiled_direct_rate = (any_direct && sets_the_pace(group, direct)).then_some(best.bytes_per_second);
-    // A tuner goes on from there.
+    // A tuner continues from there.
     if ring {
         route.workers = cpus;
         route.depth = in_flight.div_ceil(route.workers);
@@ -154,7 +163,7 @@ pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], deci
     decisions.push(Decision::new("profile", why));
 }
 
-/// How large reads are, and how many are in flight.
+/// The read size and the number of reads in flight.
 #[derive(Clone, Copy)]
 struct Size {
     chunk_bytes: u64,
@@ -167,7 +176,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// Why a load does not read as was measured to be best, if it does not.
+/// Returns why a load deviates from the measured optimum, if it does.
 fn why_not(measured: Size, used: Size, cpus: usize) -> Option<String> {
     let mut reasons = Vec::new();
     match used.in_flight.cmp(&measured.in_flight) {
@@ -230,7 +239,7 @@ mod tests {
         assert_eq!(expected(&Signals { consumer: Consumer::Stream, ..cold.clone() }), None);
         assert_eq!(expected(&Signals { verified: true, ..cold.clone() }), None);
         assert_eq!(decide(&cold, Some(URING)).profiled_direct_rate, None, "these reads and no others");
-        // One file of two partly cached: a little, as the header's reading leaves it, and half.
+        // Two files are partly cached: one by its header's reading, the other by half.
         for (mib, pace) in [(64, true), (512, false)] {
             let mut partly = cold.clone();
             partly.files[0].cached = ByteRange::new(0, mib * MIB).into_iter().collect();

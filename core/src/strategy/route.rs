@@ -1,4 +1,4 @@
-//! The route of one device: from what was measured of it to a backend, sizes, depth and workers.
+//! Decides the route of one device: backend, read size, depth and workers.
 
 use super::{
     Backend, Consumer, Decision, Device, FileSignals, MAX_IN_FLIGHT, MAX_THREADS, MAX_WORKERS, Route, Signals, files,
@@ -27,13 +27,13 @@ impl<'a> Group<'a> {
         Self { files, device, signals, direct_refused: signals.direct_refused.clone() }
     }
 
-    /// As if no file took direct reads, for this reason.
+    /// Rules out direct reads for all files, with a reason.
     pub(super) fn refuse_direct(&mut self, why: String) {
         self.files.iter_mut().for_each(|file| file.direct = false);
         self.direct_refused = Some(why);
     }
 
-    /// The route, which files are read directly, and why.
+    /// Returns the route, the decision for direct reads by file, and the reasons.
     pub(super) fn decide(mut self) -> (Route, Vec<bool>, Vec<Decision>) {
         let (signals, requested) = (self.signals, self.device.requested);
         if signals.populate_page_cache {
@@ -67,11 +67,11 @@ impl<'a> Group<'a> {
         route.dont_cache = dont_cache;
         profile::adjust(&mut route, &self, &direct, &mut decisions);
         if requested.is_some_and(|backend| backend.style() == ReadStyle::Queue) {
-            // Whoever wants the ring wants the direct reads that it is for.
+            // A requested ring keeps its direct reads.
             route.profiled_direct_rate = None;
         }
         if route.profiled_direct_rate.is_some() {
-            // Should they be given up, what is read in their place.
+            // The fallback from direct reads is buffered.
             route.dont_cache |= floods(&vec![false; self.files.len()]);
         }
         (route, direct, decisions)
@@ -82,7 +82,7 @@ impl<'a> Group<'a> {
         let of_style = |style: ReadStyle| self.device.backends.iter().copied().find(|b| b.style() == style);
         let queue = of_style(ReadStyle::Queue);
         let Some(blocking) = of_style(ReadStyle::Blocking).or(queue) else {
-            // A storage that does nothing else.
+            // The storage has no other style.
             return *self.device.backends.first().expect("a storage has a backend");
         };
         let why = if small {
@@ -112,7 +112,7 @@ impl<'a> Group<'a> {
         blocking
     }
 
-    /// How large reads are, and how many are in flight.
+    /// Chooses the read size and the number of reads in flight.
     fn size(&self, backend: Backend, small: bool, any_direct: bool) -> Route {
         let cpus = self.signals.cpus.clamp(1, MAX_WORKERS);
         let network = self.device.signals.latency == LatencyClass::Network;
@@ -121,9 +121,9 @@ impl<'a> Group<'a> {
         let (chunk_bytes, depth, workers) = match style {
             ReadStyle::Queue => (2 << 20, 4, cpus),
             _ if small => (4 << 20, 1, usize::from(self.signals.consumer == Consumer::Stream)),
-            // A network file system answers slowly and in parallel.
+            // A network file system has a high latency and serves requests in parallel.
             _ if network => (4 << 20, 1, 16),
-            // A thread waits while its direct read is under way: two a processor keep the device busy.
+            // A thread blocks during its direct read. Two per processor keep the device busy.
             _ if any_direct => (2 << 20, 1, 2 * cpus),
             _ => (2 << 20, 1, cpus),
         };
@@ -132,15 +132,17 @@ impl<'a> Group<'a> {
             if style == ReadStyle::Tasks { (depth * workers.max(1), workers.min(1)) } else { (depth, workers) };
         let max_in_flight = match style {
             ReadStyle::Queue if waits => MAX_IN_FLIGHT,
-            // Each is a thread. Copies from the page cache keep a processor busy, and there are no more of those.
+            // Each worker is a thread. Copies from the page cache use a processor each, so more
+            // threads do not help.
             ReadStyle::Blocking if waits && !small => MAX_THREADS,
             _ => workers * depth,
         };
         Route { backend, chunk_bytes, depth, max_in_flight, profiled_direct_rate: None, dont_cache: false, workers }
     }
 
-    /// Whether what is read through the page cache is more than the memory beside the tensors: it would push out the files of others, and in
-    /// the end itself.
+    /// Returns true if the buffered bytes exceed the free memory beside the tensors.
+    ///
+    /// They would evict the files of other programs and finally each other.
     fn floods_the_cache(&self, direct: &[bool]) -> bool {
         if self.device.signals.latency == LatencyClass::Memory {
             return false;
