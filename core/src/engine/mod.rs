@@ -1,9 +1,11 @@
-//! The load as a state machine without I/O.
+//! The engine: a load as a state machine without I/O.
 //!
-//! [`Engine::next_read`] hands out the plan's reads, [`Engine::complete`] takes their outcomes and says what becomes of the
-//! buffer, [`Engine::poll_event`] reports each tensor the moment its last byte is in. The engine knows no file descriptor
-//! and no clock. It ends whatever happens: every retry is counted, and after a failure or a cancellation it hands out
-//! nothing more and waits only for what is in flight.
+//! [`Engine::next_read`] hands out the plan's reads. [`Engine::complete`] takes their outcomes and
+//! decides what happens to each buffer. [`Engine::poll_event`] reports each tensor as soon as its
+//! last byte has arrived. The engine knows no file descriptor and no clock.
+//!
+//! A load always ends. Every retry is counted. After a failure or a cancellation the engine hands
+//! out no read and waits only for the reads in flight.
 
 mod recovery;
 mod worker;
@@ -21,66 +23,67 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use recovery::Attempts;
 
-/// What happened in the load.
+/// An event of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Every byte of this tensor is in its place; of a strided slice, once what has [landed](Disposition::Landed) is gathered.
+    /// Every byte of this tensor has arrived. A strided slice must still be gathered from its
+    /// [landed](Disposition::Landed) chunks.
     TensorReady(TensorId),
-    /// Direct reads of this file are refused; it is read through the page cache from here on.
+    /// Direct reads of this file were refused. Its remaining reads are buffered.
     DirectRefused(crate::units::FileId),
 }
 
-/// What becomes of a completed read's buffer.
+/// What happens to the buffer of a completed read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Disposition {
-    /// The chunk is whole: its buffer goes to its owner.
+    /// The chunk is complete. Its buffer goes back to its owner.
     Landed(ChunkId),
-    /// The same buffer goes into this read.
+    /// The buffer goes into this read.
     Resubmit(ReadOp),
-    /// The load is over; the buffer is of no use any more.
+    /// The load is over. The buffer is no longer needed.
     Abandoned,
 }
 
-/// What the engine could do if it were asked for a read.
+/// Whether the engine can hand out a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// Hand one out.
+    /// A read is available.
     Ready,
-    /// Nothing before the next extent of a stream has a buffer: see [`Engine::admit`].
+    /// The next extent of a stream needs a buffer first: see [`Engine::admit`].
     NeedsBuffer(ExtentId),
-    /// Nothing before a read in flight completes, as enough is in flight.
+    /// The limit of reads in flight is reached. A completion must come first.
     Full,
-    /// Nothing any more: all is issued, or the load is over.
+    /// No read remains, or the load is over.
     Exhausted,
 }
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The bytes that have landed.
+    /// The number of bytes that have arrived.
     pub bytes_done: u64,
-    /// The bytes that must land.
+    /// The number of bytes to load.
     pub bytes_total: u64,
-    /// The tensors that are whole.
+    /// The number of complete tensors.
     pub tensors_done: usize,
-    /// The tensors that were selected.
+    /// The number of selected tensors.
     pub tensors_total: usize,
 }
 
-/// How often the engine had to make good for what went wrong.
+/// How often the engine recovered from a problem, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RetryStats {
-    /// Short reads that were read on.
+    /// Short reads that were continued.
     pub resumed: u64,
-    /// Direct reads that went on from an earlier, aligned byte.
+    /// Direct reads that continued from an earlier, aligned byte.
     pub realigned: u64,
-    /// Reads that were tried again after a fault.
+    /// Reads that were retried after a fault.
     pub retried: u64,
-    /// Reads that went on through the page cache.
+    /// Reads that continued as buffered reads.
     pub buffered: u64,
-    /// Files of which direct reads were refused.
+    /// Files whose direct reads were disabled.
     pub direct_disabled: u64,
     /// Files that ended early.
     pub truncated: u64,
@@ -90,10 +93,12 @@ pub struct RetryStats {
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     chunk: ChunkId,
-    /// How many of the chunk's bytes are in, and where the present read starts. What a read in flight may overwrite is not in
-    /// any more: when a direct read is re-aligned, this goes back.
+    /// The number of the chunk's bytes that have arrived, which is where the current read starts.
+    ///
+    /// It decreases when a direct read is re-aligned, because the new read may overwrite those
+    /// bytes.
     filled: usize,
-    /// How far any read of the chunk has come.
+    /// The maximum of `filled` so far.
     furthest: usize,
     len: usize,
     direct: bool,
@@ -106,10 +111,10 @@ struct Slot {
     read: Option<InFlight>,
 }
 
-/// How far the reads of one route are.
+/// The progress of one route.
 #[derive(Debug)]
 struct RouteState {
-    /// The first of the route's chunks that was not handed out; the plan's length when all were.
+    /// The first chunk of the route that was not handed out, or the number of chunks if all were.
     next_chunk: u32,
     in_flight: usize,
     in_flight_bytes: u64,
@@ -120,23 +125,23 @@ struct RouteState {
     buffered: bool,
 }
 
-/// The state of one load.
+/// The state of a load.
 #[derive(Debug)]
 pub struct Engine {
     plan: Arc<Plan>,
     catalog: Arc<Catalog>,
-    /// By file: its route.
+    /// The route, by file.
     route_of: Vec<RouteId>,
     routes: Vec<RouteState>,
-    /// How many extents have a buffer, and so may be read.
+    /// The number of extents that have a buffer and may be read.
     admitted: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
     in_flight: usize,
     in_flight_bytes: u64,
-    /// By file: whether direct reads of it were refused.
+    /// Whether direct reads were disabled, by file.
     direct_disabled: Vec<bool>,
-    /// By placement: the bytes still to come.
+    /// The number of missing bytes, by placement.
     missing: Vec<u64>,
     events: VecDeque<Event>,
     progress: Progress,
@@ -145,21 +150,22 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for a plan, which must be of that catalog, all of whose files are on one route. At most `max_in_flight_bytes` are
-    /// asked for at a time, but always at least one read.
+    /// Creates an engine for a plan of this catalog, with all files on one route.
     ///
-    /// When the plan is a stream's, no extent is read before it is [admitted](Self::admit).
+    /// It requests at most `max_in_flight_bytes` at a time, but always at least one read. If the
+    /// plan is a stream's, an extent is read only after it is [admitted](Self::admit).
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, max_in_flight_bytes: u64) -> Self {
         let route_of = alloc::vec![RouteId(0); catalog.files().len()];
         Self::with_routes(catalog, plan, route_of, max_in_flight_bytes)
     }
 
-    /// As [`new`](Self::new), with a route for each file: each worker reads the files of one route, and each route has a limit of its own of
-    /// the bytes in flight.
+    /// Like [`new`](Self::new), with a route for each file.
+    ///
+    /// Each worker reads the files of one route. Each route has its own limit of bytes in flight.
     ///
     /// # Panics
-    /// When there is not a route for each file.
+    /// Panics if `route_of` does not have one route per file.
     #[must_use]
     pub fn with_routes(
         catalog: Arc<Catalog>,
@@ -213,46 +219,51 @@ impl Engine {
         engine
     }
 
-    /// From now on at most so many bytes of a route are asked for at a time, but always at least one read, and each of its workers keeps at
-    /// most so many reads in flight, but at least one: so that one source does not take what is to be shared. What is in flight stays.
+    /// Limits the reads of a route from now on.
+    ///
+    /// The route requests at most `max_in_flight_bytes` at a time, and each of its workers has at
+    /// most `reads_per_worker` reads in flight, so that one source does not take the share of the
+    /// others. Both allow at least one read. Reads in flight are not affected.
     pub fn set_window(&mut self, route: RouteId, max_in_flight_bytes: u64, reads_per_worker: usize) {
         let route = &mut self.routes[route.index()];
         route.max_in_flight_bytes = max_in_flight_bytes;
         route.reads_per_worker = reads_per_worker.max(1);
     }
 
-    /// Whether reads of a route that are handed out from now on go through the page cache, also where the plan has direct ones. What is in
-    /// flight goes on as it is.
+    /// Sets whether further reads of a route are buffered even if the plan has them direct.
+    ///
+    /// Reads in flight are not affected.
     pub fn set_buffered(&mut self, route: RouteId, buffered: bool) {
         self.routes[route.index()].buffered = buffered;
     }
 
-    /// How many reads a worker of a route keeps in flight at most.
+    /// Returns the maximum number of reads in flight per worker of a route.
     #[must_use]
     pub fn reads_per_worker(&self, route: RouteId) -> usize {
         self.routes[route.index()].reads_per_worker
     }
 
-    /// How many bytes of all routes are asked for at a time at most.
+    /// Returns the maximum number of bytes in flight of all routes.
     #[must_use]
     pub fn max_in_flight_bytes(&self) -> u64 {
         self.routes.iter().fold(0, |sum, route| sum.saturating_add(route.max_in_flight_bytes))
     }
 
-    /// The route that a file is read by.
+    /// Returns the route of a file.
     #[must_use]
     pub fn route_of(&self, file: crate::units::FileId) -> RouteId {
         self.route_of[file.index()]
     }
 
-    /// The plan that is carried out.
+    /// Returns the plan.
     #[must_use]
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 
-    /// The next read of a route to submit, with a fresh buffer for its chunk. `None` when nothing is to be issued now:
-    /// [`readiness`](Self::readiness) says why.
+    /// Returns the next read of a route, to submit with a new buffer for its chunk.
+    ///
+    /// Returns `None` if no read can be issued now. [`readiness`](Self::readiness) returns why.
     pub fn next_read(&mut self, route: RouteId) -> Option<ReadOp> {
         if self.readiness(route) != Readiness::Ready {
             return None;
@@ -272,7 +283,7 @@ impl Engine {
         Some(self.op(read_id, &read))
     }
 
-    /// What [`next_read`](Self::next_read) would do.
+    /// Returns what [`next_read`](Self::next_read) would do.
     #[must_use]
     pub fn readiness(&self, route: RouteId) -> Readiness {
         let state = &self.routes[route.index()];
@@ -282,7 +293,7 @@ impl Engine {
         let chunk = &self.plan.chunks()[state.next_chunk as usize];
         let bytes = chunk.buffer_range.len() as u64;
         if chunk.extent.0 >= self.admitted {
-            // Extents are admitted in order, and the next one may be another route's.
+            // Extents are admitted in order, and the next one may belong to another route.
             let next = |state: &RouteState| self.plan.chunks().get(state.next_chunk as usize).map(|chunk| chunk.extent);
             let first = self.routes.iter().filter_map(next).filter(|extent| extent.0 >= self.admitted).min();
             Readiness::NeedsBuffer(first.unwrap_or(chunk.extent))
@@ -293,13 +304,13 @@ impl Engine {
         }
     }
 
-    /// Whether every chunk of a route was handed out.
+    /// Returns true if every chunk of a route was handed out.
     fn is_issued(&self, route: &RouteState) -> bool {
         let skipped = usize::from(seeded_bug!(LastChunkSkipped) && self.plan.chunks().len() > 1);
         route.next_chunk as usize + skipped >= self.plan.chunks().len()
     }
 
-    /// Moves a route on to the next chunk that is its own.
+    /// Advances a route to its next chunk.
     fn skip_other_routes(&mut self, route: usize) {
         let chunks = self.plan.chunks();
         let next = &mut self.routes[route].next_chunk;
@@ -308,22 +319,25 @@ impl Engine {
         }
     }
 
-    /// An extent of a stream, and every one before it, has a buffer: it may be read.
+    /// Allows an extent of a stream and all extents before it to be read, because they have
+    /// buffers.
     pub fn admit(&mut self, extent: ExtentId) {
         self.admitted = self.admitted.max(extent.0.saturating_add(1));
     }
 
-    /// How many extents have been admitted.
+    /// Returns the number of admitted extents.
     #[must_use]
     pub fn admitted(&self) -> u32 {
         self.admitted
     }
 
-    /// Takes the outcome of a read. A read that is not in flight fails the load: the platform has broken the contract.
+    /// Processes the outcome of a read.
+    ///
+    /// A read that is not in flight fails the load, because the platform has violated the contract.
     pub fn complete(&mut self, id: ReadId, outcome: Outcome) -> Disposition {
         let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation);
         let Some(mut read) = slot.and_then(|slot| slot.read) else {
-            self.fail(Error::Contract { what: "a completion came for a read that is not in flight" });
+            self.fail(Error::Contract { what: "a completion arrived for a read that is not in flight" });
             return Disposition::Abandoned;
         };
         self.free_slot(id);
@@ -357,75 +371,76 @@ impl Engine {
         self.routes[route].in_flight_bytes -= bytes;
     }
 
-    /// The next thing that happened, in order.
+    /// Returns the next event, in order.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Gives the load up: nothing more is issued, and it ends as [`Error::Cancelled`] unless it had failed or finished.
+    /// Cancels the load. It ends as [`Error::Cancelled`] unless it has already failed or finished.
     pub fn cancel(&mut self) {
         if self.progress.bytes_done < self.progress.bytes_total {
             self.fail(Error::Cancelled);
         }
     }
 
-    /// Ends the load with an error; the first one counts.
+    /// Fails the load. Only the first error counts.
     pub fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
     }
 
-    /// Whether the load has failed or was given up.
+    /// Returns true if the load has failed or was cancelled.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// Whether no further read will be issued.
+    /// Returns true if no further read will be issued.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         self.failure.is_some() || self.routes.iter().all(|route| self.is_issued(route))
     }
 
-    /// Whether the load is over: nothing to issue and nothing in flight.
+    /// Returns true if the load is over: no read to issue and none in flight.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.in_flight == 0 && self.is_exhausted()
     }
 
-    /// How a finished load ended.
+    /// Returns the result of a finished load.
     ///
     /// # Errors
-    /// What made it fail; [`Error::Contract`] when it is not finished, or tensors are missing although nothing failed.
+    /// Returns the error that ended the load. Returns [`Error::Contract`] if the load is not
+    /// finished or tensors are missing without an error.
     pub fn result(&self) -> Result<(), Error> {
         if let Some(error) = &self.failure {
             return Err(error.clone());
         }
-        // Says so rather than handing out a partial result as a whole one.
+        // Fail rather than return a partial result as a complete one.
         if !self.is_finished() || self.progress.tensors_done != self.progress.tensors_total {
-            return Err(Error::Contract { what: "the load ended before every tensor was in" });
+            return Err(Error::Contract { what: "the load ended before every tensor was complete" });
         }
         Ok(())
     }
 
-    /// How far the load is.
+    /// Returns the progress.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.progress
     }
 
-    /// How often it had to make good for what went wrong.
+    /// Returns how often the engine recovered from a problem.
     #[must_use]
     pub fn retry_stats(&self) -> RetryStats {
         self.retry_stats
     }
 
-    /// The bytes of the chunks in flight.
+    /// Returns the number of bytes of the chunks in flight.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
         self.in_flight_bytes
     }
 
-    /// The number of reads in flight.
+    /// Returns the number of reads in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight
@@ -473,12 +488,13 @@ impl Engine {
         }
     }
 
-    /// Books a whole chunk: its tensors have so many bytes more.
+    /// Subtracts the bytes of a complete chunk from what its tensors miss.
     fn land(&mut self, id: ChunkId) {
         let plan = Arc::clone(&self.plan);
         let chunk: &Chunk = &plan.chunks()[id.index()];
         self.progress.bytes_done += chunk.payload_len as u64;
-        // What alignment brought along before the extent may be of the same tensor, and was booked with another extent.
+        // Bytes that alignment added before the extent may belong to the same tensor. Another
+        // extent counts those.
         let start = chunk.offset + u64::from(chunk.align_prefix);
         let end = chunk.offset + chunk.payload_len as u64;
         for index in chunk.tensors.clone() {

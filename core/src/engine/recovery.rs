@@ -1,4 +1,4 @@
-//! What an outcome means: done, to be resumed, or the end of the load.
+//! Classifies the outcome of a read: complete, to be resumed, or the end of the load.
 
 use super::{Engine, Event, InFlight};
 use crate::error::Error;
@@ -9,12 +9,14 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::ops::Range;
 
-/// How often a read is repeated after faults that usually pass by themselves. A device error is tried twice more: a
-/// transient one is gone then, and a dying disk should not be hammered.
+/// The maximum number of retries after faults that are usually transient.
+///
+/// A device error is retried twice: a transient one is gone by then, and a failing disk should not
+/// be hammered.
 const MAX_BUSY: u32 = 1000;
 const MAX_IO: u32 = 2;
 
-/// The tries of one chunk since its last byte of progress.
+/// The attempts of one chunk since its last progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Attempts {
     busy: u32,
@@ -28,11 +30,12 @@ impl Attempts {
 }
 
 impl Engine {
-    /// Updates `read` by its outcome: `Ok(true)` when its chunk is whole, `Ok(false)` when `read` is to be submitted again.
+    /// Updates `read` by its outcome. Returns true if its chunk is complete, false if `read` must
+    /// be submitted again.
     pub(super) fn classify(&mut self, read: &mut InFlight, outcome: Outcome) -> Result<bool, Error> {
         match outcome {
             Outcome::Read(bytes) if bytes > read.len => {
-                Err(Error::Contract { what: "a read brought more bytes than it asked for" })
+                Err(Error::Contract { what: "a read returned more bytes than were requested" })
             }
             Outcome::Read(bytes) => self.advance(read, bytes),
             Outcome::Failed(fault) => self.retry(read, fault).map(|()| false),
@@ -48,8 +51,8 @@ impl Engine {
             return Ok(true);
         }
         if bytes == 0 && !read.direct {
-            // A buffered read of nothing is the end of the file, and the bytes up to `payload_len` were there when its header
-            // was read.
+            // A buffered read of zero bytes is the end of the file. The bytes up to `payload_len`
+            // existed when its header was read.
             if seeded_bug!(EndOfFileIsSuccess) {
                 return Ok(true);
             }
@@ -67,11 +70,12 @@ impl Engine {
             Some(up) if seeded_bug!(WrongRealign) => up as usize,
             _ => chunk.alignment.down(reached as u64) as usize,
         };
-        // A direct read goes on from the last aligned byte. One that got no further than before has met the end of
-        // the file or a device that will not read on from there: the page cache takes any offset, and tells the two apart.
+        // A direct read resumes at the last aligned byte. If it makes no progress from there, it
+        // has met the end of the file or an offset that the device rejects. A buffered read accepts
+        // any offset and distinguishes the two.
         if read.direct && progress {
             self.retry_stats.realigned += u64::from(aligned < reached);
-            // What the next read may overwrite does not count until it has come.
+            // Bytes that the next read may overwrite do not count until they arrive again.
             read.filled = aligned;
             read.len = chunk.buffer_range.len() - aligned;
         } else {
@@ -102,7 +106,7 @@ impl Engine {
         }
         *tries.0 += u32::from(!seeded_bug!(RetriedForever));
         self.retry_stats.retried += 1;
-        // A file whose direct reads were disabled meanwhile is not asked directly again.
+        // Direct reads of the file may have been disabled meanwhile.
         let chunk = &self.plan.chunks()[read.chunk.index()];
         if read.direct && chunk.method == Method::Direct && self.direct_disabled[chunk.file.index()] {
             self.go_buffered(read);
@@ -119,11 +123,12 @@ impl Engine {
         read.len = chunk.payload_len - read.filled;
     }
 
-    /// The tensor that the first missing byte of a read belongs to, and its place in the file.
+    /// Returns the tensor of the first missing byte of a read, and the tensor's range in the file.
     fn tensor_at(&self, read: &InFlight) -> (String, Range<u64>) {
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let offset = chunk.offset + read.filled as u64;
-        // What is missing may lie before the next tensor, which may begin with a later chunk of the run.
+        // The missing bytes may precede the next tensor, which may start in a later chunk of the
+        // run.
         let last = self.plan.extents()[chunk.extent.index()].tensors.end;
         let placements = &self.plan.placements()[chunk.tensors.start..last];
         let is_it = |p: &&Placement| p.range.end() > offset && !p.range.is_empty() && p.location != Location::Mapped;
@@ -144,7 +149,7 @@ impl Engine {
         let chunk = &self.plan.chunks()[read.chunk.index()];
         let (tensor, place) = self.tensor_at(read);
         let file = self.catalog.file(chunk.file).path.clone();
-        // Alignment may have begun the read before the tensor.
+        // Alignment may have started the read before the tensor.
         let offset = place.start.max(chunk.offset + read.filled as u64);
         Error::Read { file, tensor, offset, fault }
     }

@@ -1,4 +1,5 @@
-//! The loop that couples the engine with one source; every platform runs this one, the simulator too.
+//! The loop that connects the engine with a source. Every platform uses it, and so does the
+//! simulator.
 
 use super::{Disposition, Engine, Readiness};
 use crate::error::Error;
@@ -7,53 +8,62 @@ use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource, SourceError
 use crate::units::{ChunkId, ExtentId, RouteId};
 use alloc::vec::Vec;
 
-/// An engine shared by workers: a mutex on a platform with threads, a cell in a simulator.
+/// An engine that workers share: a mutex on a platform with threads, a cell in a simulator.
 pub trait EngineHandle {
-    /// Runs `f` with the engine to itself.
+    /// Calls `f` with exclusive access to the engine.
     fn with<R>(&self, f: impl FnOnce(&mut Engine) -> R) -> R;
 
-    /// Waits until the engine may have a read of a route to hand out, or a buffer that [`BufferProvider::reserve`] did not have. Called
-    /// by a worker that has nothing in flight itself. May return early.
+    /// Waits until the engine may have a read for a route, or a buffer that
+    /// [`BufferProvider::reserve`] lacked.
+    ///
+    /// A worker without reads in flight calls this. It may return early.
     fn wait_for_capacity(&self, route: RouteId);
 }
 
-/// Gives each chunk the buffer that it is read into, and takes the buffer back when the chunk is whole.
+/// Provides the buffer of each chunk, and takes it back when the chunk is complete.
 pub trait BufferProvider {
-    /// The memory.
+    /// The type of the buffers.
     type Buffer: Buffer;
 
-    /// Gets the memory of an extent of a stream, so that [`buffer_for`](Self::buffer_for) can give buffers to its chunks. Returns false when
-    /// there is none just now; it is then asked for again, by any worker. Must not wait: reads in flight may be what brings memory back.
+    /// Reserves the memory of a stream's extent, for [`buffer_for`](Self::buffer_for).
+    ///
+    /// Returns false if none is free now. Any worker may then ask again. This must not wait,
+    /// because the reads in flight may be what frees memory.
     ///
     /// # Errors
-    /// When there will never be any, which ends the load.
+    /// Fails if the memory will never be available. This ends the load.
     fn reserve(&self, extent: ExtentId) -> Result<bool, Error>;
 
-    /// Returns the buffer of a chunk, as long as its slot. Called once per chunk.
+    /// Returns the buffer of a chunk, with the length of the chunk's buffer range. Called once per
+    /// chunk.
     ///
     /// # Errors
-    /// When there is none, which ends the load.
+    /// Fails if there is no buffer. This ends the load.
     fn buffer_for(&self, chunk: ChunkId) -> Result<Self::Buffer, Error>;
 
-    /// Takes back the buffer of a chunk that is whole.
+    /// Takes back the buffer of a complete chunk.
     ///
     /// # Errors
-    /// When what was read is not what it should be, which ends the load.
+    /// Fails if the bytes are wrong. This ends the load.
     fn complete(&self, chunk: ChunkId, buffer: Self::Buffer) -> Result<(), Error>;
 
-    /// Returns true when [`complete`](Self::complete) is work that takes its time. A worker then submits what it can before each, so that
-    /// the device has something to do meanwhile; what is not complete yet is memory on top of what is in flight.
+    /// Returns true if [`complete`](Self::complete) takes long.
+    ///
+    /// A worker then submits further reads before each call, so that the device stays busy. Chunks
+    /// that wait for the call use memory in addition to the bytes in flight.
     fn completion_is_slow(&self) -> bool {
         false
     }
 
-    /// Learns that nothing more will complete: the load has failed, or else every worker is gone. May come more than once.
+    /// Called when nothing more will complete: the load has failed or every worker has ended. It
+    /// may be called again.
     fn finish(&self, failed: bool) {
         let _ = failed;
     }
 }
 
-/// The engine's next read of a route with its buffer; `None` when there is nothing to do now.
+/// Returns the engine's next read of a route with its buffer, or `None` if there is nothing to do
+/// now.
 pub fn next_read<H: EngineHandle, P: BufferProvider>(
     engine: &H,
     buffers: &P,
@@ -79,7 +89,7 @@ pub fn next_read<H: EngineHandle, P: BufferProvider>(
     }
 }
 
-/// Gives a whole chunk to its provider; what that finds wrong ends the load.
+/// Returns a complete chunk to its provider. A failure ends the load.
 pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
     if let Err(error) = buffers.complete(chunk, buffer) {
         engine.with(|e| e.fail(error));
@@ -90,38 +100,40 @@ pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum WorkerState {
-    /// A completion of its own: [`Worker::collect`].
+    /// A completion of its own source: call [`Worker::collect`].
     AwaitingCompletion,
-    /// Other workers or memory: [`EngineHandle::wait_for_capacity`], then [`Worker::fill`].
+    /// Other workers or memory: call [`EngineHandle::wait_for_capacity`], then [`Worker::fill`].
     AwaitingCapacity,
-    /// Nothing: its work is done.
+    /// Nothing. Its work is done.
     Done,
 }
 
-/// One source at work on a load.
+/// A worker: one source that executes reads of a load.
 #[derive(Debug)]
 pub struct Worker<S: ReadSource> {
     source: S,
     route: RouteId,
     completed: Vec<Completion<S::Buffer>>,
-    /// Chunks that are whole and not given back yet; empty between two calls.
+    /// Complete chunks that are not yet returned. Empty between two calls.
     whole: Vec<(ChunkId, S::Buffer)>,
 }
 
 impl<S: ReadSource> Worker<S> {
-    /// A worker of a route with its source.
+    /// Creates a worker of a route.
     pub fn new(source: S, route: RouteId) -> Self {
         let completed = Vec::with_capacity(source.capacity());
         Self { source, route, completed, whole: Vec::new() }
     }
 
-    /// Its source.
+    /// Returns its source.
     pub fn source(&self) -> &S {
         &self.source
     }
 
-    /// Works until nothing is left for this source: everything is issued or the load is over, and nothing of its own is
-    /// in flight. How the load ended is the engine's [`result`](Engine::result).
+    /// Runs until this source has nothing left to do.
+    ///
+    /// All reads are then issued or the load is over, and none of its own is in flight. The
+    /// engine's [`result`](Engine::result) is the result of the load.
     pub fn run<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(mut self, engine: &H, buffers: &P) {
         loop {
             match self.fill(engine, buffers) {
@@ -133,7 +145,7 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    /// Submits reads until the source is full or the engine gives none. Never waits.
+    /// Submits reads until the source is full or the engine has none. Never waits.
     pub fn fill<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
@@ -157,10 +169,11 @@ impl<S: ReadSource> Worker<S> {
         }
     }
 
-    /// Waits for a completion, and absorbs all that are there.
+    /// Waits for a completion and processes all that are available.
     ///
     /// # Errors
-    /// When the source can go on no more. What is in flight stays with it: it waits for that or leaks it when it is dropped.
+    /// Fails if the source cannot continue. It keeps the buffers in flight: dropping it waits for
+    /// the reads or leaks their buffers.
     pub fn collect<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,
@@ -183,7 +196,8 @@ impl<S: ReadSource> Worker<S> {
         Ok(())
     }
 
-    /// Submits one read; a refusal is an outcome like any other, and may bring the same chunk's next read.
+    /// Submits a read. A rejected read counts as an outcome and may lead to the next read of the
+    /// chunk.
     fn submit<H: EngineHandle, P: BufferProvider<Buffer = S::Buffer>>(
         &mut self,
         engine: &H,

@@ -1,8 +1,8 @@
-//! Shapes in messages.
+//! Displays shapes in messages.
 
 use core::fmt;
 
-/// A shape, cut where no real one goes on: formats do not limit the number of dimensions.
+/// A shape, shortened if it has many dimensions. Formats do not limit their number.
 pub(super) struct Dims<'a>(pub(super) &'a [u64]);
 
 impl fmt::Display for Dims<'_> {

@@ -1,6 +1,7 @@
-//! Recognises files by their contents: names are only a hint.
+//! Detects formats from file contents, not from extensions.
 //!
-//! Formats are asked first. What is no checkpoint is told apart here, so that messages can say what was found instead.
+//! Formats are tried first. Files that are not checkpoints are classified here, so that messages
+//! can name what was found.
 
 use super::text::Text;
 use super::{Evidence, Format, JsonShape};
@@ -8,28 +9,30 @@ use core::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// The number of a file's first bytes that [`FileKind::sniff`] needs.
+/// The number of bytes at the start of a file that [`FileKind::sniff`] needs.
 pub const SNIFF_BYTES: usize = 16;
 
-/// What a file's first bytes say it is.
+/// The kind of a file, detected from its first bytes.
 #[derive(Debug, Clone, Copy)]
 pub enum FileKind<'f> {
     /// A file of tensors.
     Checkpoint(&'f dyn Format),
-    /// A JSON object; if it is an index, [`index_format`] returns its format.
+    /// A JSON object. If it is an index, [`index_format`] returns its format.
     Json,
-    /// What `torch.save` writes: a zip archive, or a bare pickle of protocol 2 and up.
+    /// A file from `torch.save`: a zip archive, or a bare pickle of protocol 2 or later.
     Pickle,
-    /// None of these.
+    /// Another kind of file.
     Unknown,
 }
 
 impl<'f> FileKind<'f> {
-    /// Recognises a file by its start: [`SNIFF_BYTES`] bytes, or all of a shorter file.
+    /// Detects the kind from the first [`SNIFF_BYTES`] bytes of a file, or all bytes of a shorter
+    /// file.
     #[must_use]
     pub fn sniff(formats: &[&'f dyn Format], start: &[u8]) -> Self {
         let start = &start[..start.len().min(SNIFF_BYTES)];
-        // Formats first, as the length of a safetensors header can be any bytes: 898 looks like a pickle, 0x7b like an object.
+        // Formats come first, because a safetensors header length can look like anything: 898 like
+        // a pickle, 0x7b like an object.
         if let Some(format) = formats.iter().find(|format| format.sniff(start)) {
             return Self::Checkpoint(*format);
         }
@@ -44,44 +47,45 @@ impl<'f> FileKind<'f> {
     }
 }
 
-/// Returns true for white space of JSON.
+/// Returns true for JSON white space.
 pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// The extensions that pickles usually have.
+/// Common extensions of pickles.
 const PICKLE_EXTENSIONS: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
 
-/// Returns true for a name that pickles usually have.
+/// Returns true if the name has a common extension of pickles.
 #[must_use]
 pub fn is_pickle_name(name: &str) -> bool {
     extension(name).is_some_and(|extension| PICKLE_EXTENSIONS.contains(&extension))
 }
 
-/// Returns what follows the last dot of a name.
+/// Returns the part of a name after its last dot.
 #[must_use]
 pub fn extension(name: &str) -> Option<&str> {
     name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).map(|(_, extension)| extension)
 }
 
-/// Returns the format that a JSON object is an index of, `None` when no member of it is evidence for one. Whether the index
-/// is valid is for the format's parser to say.
+/// Returns the format of a JSON index, or `None` if no member indicates one.
+///
+/// The format's parser decides whether the index is valid.
 #[must_use]
 pub fn index_format<'f>(formats: &[&'f dyn Format], json: &[u8]) -> Option<&'f dyn Format> {
     let mut search = Search { formats, found: None };
-    // An error only ends the search, also where it is one of the JSON.
+    // An error only ends the search, even if the JSON is malformed.
     let _ = (&mut search).deserialize(&mut serde_json::Deserializer::from_slice(json));
     search.found
 }
 
-/// Looks at the members of an object until one of them is proof.
+/// Visits the members of an object until one proves the format.
 struct Search<'s, 'f> {
     formats: &'s [&'f dyn Format],
     found: Option<&'f dyn Format>,
 }
 
 impl Search<'_, '_> {
-    /// Returns true when enough is known.
+    /// Returns true if the format is certain.
     fn weigh(&mut self, key: &str, shape: JsonShape) -> bool {
         for &format in self.formats {
             let evidence = format.index().map_or(Evidence::None, |index| index.evidence(key, shape));
@@ -118,7 +122,7 @@ impl<'de> Visitor<'de> for &mut Search<'_, '_> {
     }
 }
 
-/// Looks at a member's value; an error ends the search, as enough is known.
+/// Visits a member's value. An error ends the search, because the format is certain.
 struct Member<'m, 's, 'f> {
     search: &'m mut Search<'s, 'f>,
     key: &'m str,
@@ -151,7 +155,7 @@ impl<'de> Visitor<'de> for Member<'_, '_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        // An array that breaks off is an array all the same.
+        // A truncated array is still an array.
         self.weigh(JsonShape::Array)?;
         let (first, second) = (seq.next_element::<Value>()?, seq.next_element::<Value>()?);
         if [first, second].iter().flatten().filter(|value| value.is_u64()).count() == 2 {
@@ -189,7 +193,7 @@ mod tests {
     use alloc::format;
     use alloc::string::String;
 
-    /// The name of a kind.
+    /// Returns the name of a kind.
     fn kind(start: &[u8]) -> &'static str {
         match FileKind::sniff(FORMATS, start) {
             FileKind::Checkpoint(format) => format.id().name(),
@@ -205,7 +209,7 @@ mod tests {
         for (start, expected) in [
             (header(2, "{}"), SAFETENSORS.name()),
             (header(9, "   {}    "), SAFETENSORS.name()),
-            // Lengths that look like something else.
+            // Lengths that look like another kind of file.
             (header(0x7b, "{\"a\":{\"d"), SAFETENSORS.name()),
             (header(0x0382, "{\"a\":{\"d"), SAFETENSORS.name()),
             (header(u64::from(u32::from_le_bytes(*b"PK\x03\x04")), "{"), SAFETENSORS.name()),
@@ -219,7 +223,7 @@ mod tests {
             (b"{".to_vec(), "JSON"),
             (b"[1]".to_vec(), "unknown"),
             (b"PK\x03\x04\x14\0\0\0".to_vec(), "pickle"),
-            // Protocol 4 begins with the length of a frame.
+            // Protocol 4 starts with the length of a frame.
             (b"\x80\x04\x95\x10\0\0\0\0\0\0\0\x8c".to_vec(), "pickle"),
             (b"\x80\x02\x8a\nl\xfc\x9cF".to_vec(), "pickle"),
             (b"\x80\x06".to_vec(), "unknown"),
@@ -240,7 +244,7 @@ mod tests {
             // A tensor may have any name.
             (format!(r#"{{"weight_map":{record}}}"#), Some(SERVERLESSLLM)),
             (format!(r#"{{"metadata":{record},"t":{record}}}"#), Some(SERVERLESSLLM)),
-            // Broken, but of that kind.
+            // Malformed, but of this format.
             (r#"{"t":[0,4,"#.into(), Some(SERVERLESSLLM)),
             (r#"{"t":[-1,4]}"#.into(), Some(SERVERLESSLLM)),
             (r#"{"t":[]}"#.into(), Some(SERVERLESSLLM)),

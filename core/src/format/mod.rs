@@ -1,11 +1,17 @@
 //! The checkpoint formats: from untrusted bytes to a [`Catalog`](crate::Catalog).
 //!
-//! A format is one file here that implements [`Format`], and one line in [`FORMATS`]. Everything else asks the registry:
-//! discovery asks which names and which first bytes a format claims, the reader of headers asks the format's
-//! [`HeaderParser`] which bytes it needs, a conversion asks for its [`Writer`]. No format does I/O: each gets names and
-//! bytes, and returns names, or how many more bytes of which file it needs.
+//! A format is one file here that implements [`Format`], and one line in [`FORMATS`]. Everything
+//! else uses the registry:
 //!
-//! A parser's input is hostile. It allocates in proportion to the bytes that are there, never by a number that they claim.
+//! - Discovery asks which names and which first bytes a format claims.
+//! - The header reader asks the format's [`HeaderParser`] which bytes it needs.
+//! - A conversion asks for its [`Writer`].
+//!
+//! No format does I/O. Each takes names and bytes, and returns names or how many more bytes of a
+//! file it needs.
+//!
+//! Input is untrusted. A parser allocates in proportion to the bytes it has, never by a number that
+//! they claim.
 
 mod dims;
 mod file_kind;
@@ -35,10 +41,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// The registry. The first format is the one whose parser explains a file that no format claims.
+/// The registered formats. The parser of the first one reports errors for files that no format
+/// claims.
 pub const FORMATS: &[&dyn Format] = &[&safetensors::Safetensors, &gguf::Gguf, &serverlessllm::ServerlessLlm];
 
-/// An index larger than this is refused, in bytes; the largest seen are a few MB.
+/// The maximum size of an index in bytes. The largest known ones have a few MB.
 pub const MAX_INDEX_BYTES: u64 = 100_000_000;
 
 /// Returns the registered format with that name.
@@ -122,25 +129,29 @@ pub trait Format: fmt::Debug + Sync {
     /// Returns the format's name.
     fn id(&self) -> FormatId;
 
-    /// Returns the files by which a folder is a checkpoint of this format, for a sentence: `*.gguf files`.
+    /// Returns the files that make a folder a checkpoint of this format, for a message: `*.gguf
+    /// files`.
     fn expected(&self) -> &'static str;
 
-    /// Returns what a file of that name is to this format in a folder that is searched, `None` when it is nothing to it.
+    /// Returns the role of a file with this name in a folder, or `None` if the format ignores it.
     fn claim(&self, name: &str) -> Option<Claim>;
 
-    /// Returns true when a file starts as those of this format do. `start` has [`SNIFF_BYTES`] bytes, or all of a shorter file.
+    /// Returns true if a file starts like one of this format. `start` has [`SNIFF_BYTES`] bytes, or
+    /// all bytes of a shorter file.
     fn sniff(&self, start: &[u8]) -> bool;
 
-    /// Returns a parser for files without an index, `None` when the files mean nothing without one.
+    /// Returns a parser for files without an index, or `None` if the files need one.
     fn parser(&self) -> Option<Box<dyn HeaderParser>>;
 
-    /// Divides file names into checkpoints, each with all of its files in order, also those that are not among `names`. By
-    /// default all are one checkpoint.
+    /// Groups file names into checkpoints. Each group lists all of its files in order, including
+    /// those missing from `names`.
+    ///
+    /// By default all files form one checkpoint.
     fn group(&self, names: &[&str]) -> Vec<Vec<String>> {
         vec![names.iter().map(|&name| name.to_owned()).collect()]
     }
 
-    /// Returns true when each file of a checkpoint is one by itself, so that it can be checked without the others.
+    /// Returns true if each file of a checkpoint can be checked without the others.
     fn is_file_independent(&self) -> bool {
         false
     }
@@ -150,70 +161,71 @@ pub trait Format: fmt::Debug + Sync {
         None
     }
 
-    /// Returns true for a key of the metadata that describes how its files are laid out, which is not true of a copy in
-    /// another format.
+    /// Returns true if a metadata key describes the layout of the files.
+    ///
+    /// A copy in another format drops such keys.
     fn is_layout_key(&self, key: &str) -> bool {
         let _ = key;
         false
     }
 
-    /// Returns what writes this format, if it can be written.
+    /// Returns the writer of this format, if it can be written.
     fn writer(&self) -> Option<&'static dyn Writer> {
         None
     }
 }
 
-/// What a file is to a format by its name.
+/// The role of a file in a format, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// A file of tensors.
     File,
-    /// An index. `usual`: it has the name that wins over other indexes in the folder.
+    /// An index.
     Index {
-        /// Whether it has the usual name.
+        /// Whether it has the usual name, which takes precedence over other indexes in the folder.
         usual: bool,
     },
-    /// A file of tensors that means nothing without the index of this name beside it.
+    /// A file of tensors that requires the index with this name beside it.
     Part {
-        /// The index's usual name.
+        /// The usual name of the index.
         index: &'static str,
     },
 }
 
-/// The JSON file that lists the files or the tensors of a checkpoint.
+/// A JSON index, which lists the files or the tensors of a checkpoint.
 pub trait IndexFormat: Sync {
-    /// Weighs a member of a JSON object as evidence that the object is an index of this format.
+    /// Returns how strongly a member of a JSON object indicates an index of this format.
     fn evidence(&self, key: &str, value: JsonShape) -> Evidence;
 
-    /// Returns true when [`parse`](Self::parse) needs the names of all files in the index's folder.
+    /// Returns true if [`parse`](Self::parse) needs all file names in the index's folder.
     fn needs_listing(&self) -> bool {
         false
     }
 
-    /// Parses an index, as far as it can be without its files.
+    /// Parses an index without its files.
     ///
     /// # Errors
-    /// When it breaks a rule of the format.
+    /// Fails if it violates the format.
     fn parse(&self, index: IndexText<'_>) -> Result<ParsedIndex, Error>;
 }
 
-/// An index that was read.
+/// The contents of an index.
 #[derive(Debug)]
 pub struct IndexText<'a> {
     /// Its name in the storage, for messages.
     pub name: &'a str,
-    /// All of its bytes.
+    /// The bytes.
     pub json: Vec<u8>,
-    /// The names in its folder, sorted, when the format [needs](IndexFormat::needs_listing) them.
+    /// The names in its folder, sorted, if the format [needs](IndexFormat::needs_listing) them.
     pub listing: &'a [String],
 }
 
-/// What an index stands for.
+/// A parsed index.
 #[derive(Debug)]
 pub struct ParsedIndex {
-    /// The files beside the index, in order. Plain names, which cannot lead out of its folder.
+    /// The files beside the index, in order. Plain names, which cannot lead out of the folder.
     pub files: Vec<String>,
-    /// Parses their headers, and checks them against the index.
+    /// The parser of their headers, which also checks them against the index.
     pub parser: Box<dyn HeaderParser>,
 }
 
@@ -222,44 +234,45 @@ pub struct ParsedIndex {
 pub enum JsonShape {
     /// An object.
     Object,
-    /// An array, of which nothing more is known yet.
+    /// An array whose elements are not yet known.
     Array,
-    /// An array that begins with two unsigned integers. The same member was an [`Array`](Self::Array) before.
+    /// An array that starts with two unsigned integers. The member was reported as an
+    /// [`Array`](Self::Array) before.
     Record,
 }
 
-/// How much a member of a JSON object says of its format.
+/// How strongly a member of a JSON object indicates a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
-    /// Nothing.
+    /// Not at all.
     None,
-    /// It is of the format unless a later member says otherwise.
+    /// It is of the format unless a later member indicates another.
     Hint,
-    /// It is of the format.
+    /// It is certainly of the format.
     Proof,
 }
 
-/// Parses the headers of one checkpoint's files.
+/// Parses the headers of a checkpoint's files.
 ///
-/// Files are parsed in any order and by any number of threads, each into a [`CatalogBuilder`] of its own; the builders are
-/// joined in the order of the files before [`finish`](Self::finish) is called.
+/// Files are parsed in any order by any number of threads, each into its own [`CatalogBuilder`].
+/// The builders are joined in the order of the files before [`finish`](Self::finish) is called.
 pub trait HeaderParser: fmt::Debug + Send + Sync {
     /// Returns the format.
     fn format(&self) -> FormatId;
 
-    /// Returns how many of its first bytes are read first of a file that has `len` bytes, at most `len`.
+    /// Returns how many bytes of a file of `len` bytes to read first, at most `len`.
     fn first_read(&self, len: u64) -> u64;
 
-    /// Parses the start of a file, and adds the file to the catalog when its header is complete.
+    /// Parses the start of a file, and adds the file to the catalog once its header is complete.
     ///
     /// # Errors
-    /// When the header breaks a rule of the format.
+    /// Fails if the header violates the format.
     fn parse(&self, start: FileStart<'_>, catalog: &mut CatalogBuilder) -> Result<HeaderState, Error>;
 
-    /// Checks what all files say together, and returns the catalog.
+    /// Checks all files together, and returns the catalog.
     ///
     /// # Errors
-    /// When files disagree with each other or with the index, or two tensors have the same name.
+    /// Fails if files contradict each other or the index, or two tensors have the same name.
     fn finish(&self, catalog: CatalogBuilder) -> Result<Headers, Error> {
         Ok(Headers { catalog: catalog.finish()?, index_metadata: Vec::new(), warnings: Vec::new() })
     }
@@ -272,32 +285,34 @@ pub struct FileStart<'a> {
     pub name: &'a str,
     /// Its length in bytes.
     pub len: u64,
-    /// What was read of it.
+    /// The bytes that were read.
     pub bytes: &'a [u8],
 }
 
-/// How much of a header was there.
+/// Whether a header was complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderState {
-    /// All of it.
+    /// The header is complete.
     Complete,
-    /// The first bytes of the file are needed up to here: more than were given, and no more than the file has.
+    /// The bytes up to here are needed: more than were given, and no more than the file has.
     Needs(u64),
 }
 
-/// What the headers of a checkpoint say.
+/// The headers of a checkpoint.
 #[derive(Debug)]
 pub struct Headers {
-    /// Files and tensors.
+    /// The files and tensors.
     pub catalog: Catalog,
     /// The metadata of the index.
     pub index_metadata: Vec<(String, String)>,
-    /// What a user should know although the checkpoint is valid.
+    /// Warnings for the user about a valid checkpoint.
     pub warnings: Vec<String>,
 }
 
-/// Returns how much to read first of a file of `len` bytes when most headers have at most `max` bytes. A small file has a
-/// small header, and what is read along is copied for nothing.
+/// Returns how much to read first of a file of `len` bytes if most headers have at most `max`
+/// bytes.
+///
+/// A small file has a small header, so a shorter read suffices.
 #[must_use]
 pub fn first_read(len: u64, max: u64) -> u64 {
     (len / 64).clamp(4096, max).min(len)

@@ -1,13 +1,13 @@
-//! A JSON array of unsigned integers, read into a vector that all arrays of a file share.
+//! Parses JSON arrays of unsigned integers into one vector per file.
 
 use alloc::vec::Vec;
 use core::fmt;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
-/// Reads an array behind what is in `into`.
+/// Parses an array and appends it to `into`.
 pub(super) struct Numbers<'h> {
     pub(super) into: &'h mut Vec<u64>,
-    /// What the array is, for messages: "a shape".
+    /// A description of the array for messages: "a shape".
     pub(super) what: &'static str,
 }
 

@@ -1,12 +1,14 @@
-//! The header of a safetensors file, parsed strictly.
+//! A strict parser of safetensors headers.
 //!
-//! A file is a little-endian `u64` N, N bytes of JSON, then the tensors' bytes. The JSON names every tensor's dtype,
-//! shape and `data_offsets`, counted from byte 8+N. What is accepted is exactly what the reference accepts (crate
-//! `safetensors`, `SafeTensors::read_metadata`), but for two rules: a name that occurs twice, or a key that occurs twice
-//! in a tensor's entry, is refused, because keeping one of the two would hide damage.
+//! A file is a little-endian `u64` N, N bytes of JSON, then the bytes of the tensors. The JSON
+//! holds the dtype, the shape and the `data_offsets` of every tensor, counted from byte 8+N.
 //!
-//! Names are borrowed from the header where it writes them without escapes, and all shapes share one vector: parsing
-//! makes no allocation for a tensor. Nothing is ever allocated from a length that the file merely claims.
+//! The parser accepts what the reference accepts (crate `safetensors`,
+//! `SafeTensors::read_metadata`), with one exception: it rejects duplicate names, and duplicate
+//! keys of a tensor's entry. Keeping one of the two would hide damage.
+//!
+//! Names without escapes are borrowed from the header, and all shapes share one vector, so parsing
+//! allocates nothing per tensor. Allocations never depend on a length that the file merely claims.
 
 mod error;
 mod format;
@@ -25,16 +27,17 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// The largest header that the reference accepts, in bytes.
+/// The maximum size of a header in bytes, as in the reference.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The bytes before the JSON.
+/// The number of bytes before the JSON.
 pub const PREFIX_BYTES: u64 = 8;
 
-/// Where the JSON header lies, from the first bytes of the file (8 are enough) and the file's length.
+/// Returns the range of the JSON header, given the first 8 bytes of a file of `file_len` bytes.
 ///
 /// # Errors
-/// When the file is shorter than 8 bytes, or the length it claims is over [`MAX_HEADER_BYTES`] or past its end.
+/// Fails if the file is shorter than 8 bytes, or the length exceeds [`MAX_HEADER_BYTES`] or the
+/// file.
 pub fn header_range(prefix: &[u8], file_len: u64) -> Result<ByteRange, HeaderError> {
     let Some(length) = prefix.first_chunk::<8>().filter(|_| file_len >= PREFIX_BYTES) else {
         return Err(HeaderError::FileTooShort { file_len });
@@ -50,14 +53,14 @@ pub fn header_range(prefix: &[u8], file_len: u64) -> Result<ByteRange, HeaderErr
     ByteRange::new(PREFIX_BYTES, end).ok_or(HeaderError::PastEnd { claimed, file_len })
 }
 
-/// A tensor as the header describes it.
+/// A tensor description of a header.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
-    /// Its name, borrowed from the header unless that escapes it.
+    /// The name, borrowed from the header if it has no escapes.
     pub name: Cow<'a, str>,
-    /// The type of its elements.
+    /// The element type.
     pub dtype: DType,
-    /// Where its bytes lie, counted from the start of the **file**.
+    /// The range of its bytes, from the start of the **file**.
     pub range: ByteRange,
     dims: Range<usize>,
 }
@@ -65,7 +68,7 @@ pub struct Entry<'a> {
 /// A parsed and checked header.
 #[derive(Debug)]
 pub struct Header<'a> {
-    /// In the order of their bytes in the file.
+    /// The tensors, in the order of their bytes in the file.
     entries: Vec<Entry<'a>>,
     dims: Vec<u64>,
     metadata: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -73,10 +76,10 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Parses the JSON of a header, as [`header_range`] finds it in a file of `file_len` bytes.
+    /// Parses the JSON of a header, whose range is [`header_range`], of a file of `file_len` bytes.
     ///
     /// # Errors
-    /// One variant of [`HeaderError`] for each rule of the format.
+    /// Returns a [`HeaderError`], which has one variant per rule of the format.
     pub fn parse(json: &'a [u8], file_len: u64) -> Result<Self, HeaderError> {
         let text = core::str::from_utf8(json).map_err(|e| HeaderError::NotUtf8 { at: e.valid_up_to() as u64 })?;
         let raw = json::parse(text)?;
@@ -103,34 +106,35 @@ impl<'a> Header<'a> {
         Ok(header)
     }
 
-    /// The tensors in the order of their bytes in the file.
+    /// Returns the tensors in the order of their bytes in the file.
     #[must_use]
     pub fn entries(&self) -> &[Entry<'a>] {
         &self.entries
     }
 
-    /// The shape of one of this header's entries; empty for a scalar.
+    /// Returns the shape of an entry of this header. Empty for a scalar.
     #[must_use]
     pub fn shape(&self, entry: &Entry<'_>) -> &[u64] {
         &self.dims[entry.dims.clone()]
     }
 
-    /// The `__metadata__` pairs, as written. As in the reference, the last of several equal keys counts; here all are kept.
+    /// Returns the `__metadata__` pairs as written, including duplicate keys. In the reference the
+    /// last of them counts.
     #[must_use]
     pub fn metadata(&self) -> &[(Cow<'a, str>, Cow<'a, str>)] {
         &self.metadata
     }
 
-    /// The offset of the first tensor byte in the file: any byte, aligned or not.
+    /// Returns the offset of the first tensor byte in the file, which may be unaligned.
     #[must_use]
     pub fn data_start(&self) -> u64 {
         self.data_start
     }
 
-    /// Adds the file whose header this is to a catalog.
+    /// Adds the file of this header to a catalog.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    /// Returns [`Error::TooMany`] if files or tensors exceed 32-bit numbers.
     pub fn add_to(&self, catalog: &mut CatalogBuilder, name: &str, len: u64) -> Result<FileId, Error> {
         let file = catalog.add_file(name, len)?;
         catalog.reserve(self.entries.len());
@@ -143,7 +147,8 @@ impl<'a> Header<'a> {
         Ok(file)
     }
 
-    /// Checks one entry against where the one before it ended and returns where it ends, both from the data's start.
+    /// Checks that an entry starts where the previous one ended, and returns its end, both from the
+    /// start of the data.
     fn check_and_push(&mut self, entry: json::RawEntry<'a>, previous_end: u64) -> Result<u64, HeaderError> {
         let (begin, end) = entry.data_offsets;
         let name = || entry.name.as_ref().to_owned();
@@ -184,7 +189,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Refuses names that occur twice. Writers sort names within a dtype, so that the sort mostly merges runs.
+/// Rejects duplicate names. Writers sort names within a dtype, so the sort mostly merges runs.
 fn check_names(entries: &[json::RawEntry<'_>]) -> Result<(), HeaderError> {
     let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_ref()).collect();
     names.sort();

@@ -1,6 +1,6 @@
-//! `model.safetensors.index.json`, which says in which shard each tensor lies.
+//! Parses `model.safetensors.index.json`, which maps each tensor to its shard.
 //!
-//! The index comes from outside: a shard's name is taken only if it is a plain file name, so that no index can make a
+//! The index is untrusted. A shard's name must be a plain file name, so that no index can make a
 //! loader read a file of another directory.
 
 use super::text::Text;
@@ -17,15 +17,15 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use thiserror::Error;
 
-/// What can be wrong with an index, or between it and its shards.
+/// A violated rule of an index, or a contradiction between it and its shards.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum IndexError {
-    /// Not JSON, or no `weight_map` of strings.
+    /// The index is not JSON with a `weight_map` of strings.
     #[error("the index is not the JSON expected, an object with \"weight_map\": {message}")]
     Json { message: String },
-    /// A map without entries.
+    /// The map is empty.
     #[error(
         "the index maps no tensor to a file: its \"weight_map\" is empty; fetch it again, or name the files themselves"
     )]
@@ -33,7 +33,7 @@ pub enum IndexError {
     /// A tensor is mapped twice.
     #[error("the index maps tensor \"{}\" twice; names must be unique", Quoted(name))]
     DuplicateName { name: String },
-    /// The shard's name could lead out of the directory.
+    /// A shard's name could lead out of the directory.
     #[error(
         "the index maps tensor \"{}\" to \"{}\", expected the plain name of a file in the same directory \
          (no \"/\", no \"..\"); an index may not point elsewhere",
@@ -41,7 +41,7 @@ pub enum IndexError {
         Quoted(shard)
     )]
     NotPlainName { name: String, shard: String },
-    /// The map promises a tensor that its shard lacks.
+    /// A shard lacks a tensor that the map assigns to it.
     #[error(
         "the index maps tensor \"{}\" to \"{}\", but that shard does not hold it; \
          index and shards do not belong together: fetch them again",
@@ -49,7 +49,7 @@ pub enum IndexError {
         Quoted(shard)
     )]
     NotInShard { name: String, shard: String },
-    /// A shard holds a tensor that the map does not give it.
+    /// A shard holds a tensor that the map does not assign to it.
     #[error(
         "shard \"{}\" holds tensor \"{}\", which the index does not map to it; \
          index and shards do not belong together: fetch them again",
@@ -63,9 +63,9 @@ pub enum IndexError {
 #[derive(Debug)]
 pub struct ShardIndex {
     shards: Vec<String>,
-    /// One after another, so that 100,000 of them are one allocation.
+    /// All names, concatenated, so that 100,000 of them are one allocation.
     names: String,
-    /// By name; the second is an index into `shards`.
+    /// The entries by name, each with an index into `shards`.
     map: Vec<(Range<usize>, u32)>,
     total_size: Option<u64>,
     metadata: Vec<(String, String)>,
@@ -75,7 +75,8 @@ impl ShardIndex {
     /// Parses an index file.
     ///
     /// # Errors
-    /// When it is not JSON with a `weight_map` of plain file names, or maps no tensor, or one twice.
+    /// Fails if it is not JSON with a `weight_map` of plain file names, or maps no tensor, or maps
+    /// one twice.
     pub fn parse(json: &[u8]) -> Result<Self, IndexError> {
         let raw: RawIndex =
             serde_json::from_slice(json).map_err(|e| IndexError::Json { message: without_middle(e.to_string()) })?;
@@ -111,33 +112,35 @@ impl ShardIndex {
         Ok(Self { shards, names, map, total_size, metadata })
     }
 
-    /// The shards' names, sorted, each once.
+    /// Returns the names of the shards, sorted and unique.
     #[must_use]
     pub fn shards(&self) -> &[String] {
         &self.shards
     }
 
-    /// `metadata.total_size` in bytes, when it is there as a whole number, which some writers give as `5.0`.
+    /// Returns `metadata.total_size` in bytes if it is a whole number. Some writers give it as
+    /// `5.0`.
     #[must_use]
     pub fn total_size(&self) -> Option<u64> {
         self.total_size
     }
 
-    /// The index's own `metadata`; values that are not strings as their JSON.
+    /// Returns the index's `metadata`. Values that are not strings are returned as JSON.
     #[must_use]
     pub fn metadata(&self) -> &[(String, String)] {
         &self.metadata
     }
 
-    /// The entries as (tensor, index into [`shards`](Self::shards)), sorted by name.
+    /// Returns the entries (tensor, index into [`shards`](Self::shards)), sorted by name.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
         self.map.iter().map(|(name, shard)| (&self.names[name.clone()], *shard as usize))
     }
 
-    /// Checks that the files of a catalog hold what the index says. They are the [`shards`](Self::shards), in that order.
+    /// Checks that the files of a catalog match the index. They are the [`shards`](Self::shards),
+    /// in that order.
     ///
     /// # Errors
-    /// When a tensor is in the index but not in its shard, or in a shard but not in the index.
+    /// Fails if a tensor is in the index but not in its shard, or in a shard but not in the index.
     pub fn check(&self, catalog: &Catalog) -> Result<(), IndexError> {
         let shard_name = |shard: usize| self.shards.get(shard).cloned().unwrap_or_default();
         let mut tensors = catalog.tensors_by_name().peekable();
@@ -163,7 +166,7 @@ impl ShardIndex {
         missing.or(unlisted).map_or(Ok(()), Err)
     }
 
-    /// The index into [`shards`](Self::shards) of a tensor's shard.
+    /// Returns the index into [`shards`](Self::shards) of a tensor's shard.
     #[must_use]
     pub fn shard_of(&self, tensor: &str) -> Option<usize> {
         let found = self.map.binary_search_by(|(name, _)| self.names[name.clone()].cmp(tensor));
@@ -171,17 +174,19 @@ impl ShardIndex {
     }
 }
 
-/// An unsigned integer, or a number with a fraction of zero, as what computes sizes in floating point writes it.
+/// Parses an unsigned integer, or a number with a zero fraction, as writers produce that compute
+/// sizes in floating point.
 fn whole_number(value: &serde_json::Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let number = value.as_f64()?;
-        // The cast cuts off the fraction and saturates, so that it changes every number that is not a whole one in range.
+        // The cast truncates and saturates, so it changes every number that is not an integer in
+        // range.
         let whole = number as u64;
         (whole as f64 == number && whole != u64::MAX).then_some(whole)
     })
 }
 
-/// Whether `name` can only mean a file of the directory it is looked up in.
+/// Returns true if `name` can only refer to a file in the directory where it is looked up.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }
@@ -193,7 +198,7 @@ struct RawIndex {
     metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
-/// The map with every entry kept, so that duplicates are seen; the shards, each once, by number.
+/// The map with every entry, so that duplicates are detected, and the unique shards by number.
 struct WeightMap {
     names: String,
     entries: Vec<(Range<usize>, u32)>,
@@ -213,7 +218,7 @@ impl<'de> Deserialize<'de> for WeightMap {
                 let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
                 let mut last = 0_u32;
                 while let Some((Text(name), Text(shard))) = map.next_entry()? {
-                    // Most often it is the same as that of the entry before.
+                    // Usually it equals the shard of the previous entry.
                     if shards.get(last as usize).is_none_or(|known| *known != shard) {
                         last = *numbers.entry(shard.clone().into_owned()).or_insert_with(|| {
                             shards.push(shard.into_owned());
@@ -339,7 +344,7 @@ mod tests {
         let missing =
             |name: &str, shard: &str| Err(IndexError::NotInShard { name: name.to_owned(), shard: shard.to_owned() });
         assert_eq!(check(&[&["s"]], r#"{"s":"a","t":"a"}"#), missing("t", "a"));
-        // It is there, but in another shard than the index says.
+        // The tensor exists, but in another shard than the index states.
         assert_eq!(check(&[&["s", "t"], &["u"]], r#"{"s":"a","t":"b","u":"b"}"#), missing("t", "b"));
     }
 

@@ -1,4 +1,4 @@
-//! A JSON string that is borrowed from the document where it has no escapes.
+//! A JSON string, borrowed from the document if it has no escapes.
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::String;
@@ -6,7 +6,7 @@ use core::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-/// A string, borrowed where the JSON has no escapes in it.
+/// A string, borrowed if the JSON has no escapes in it.
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {

@@ -1,25 +1,25 @@
-//! Reads a header from its first byte on, never past what is there.
+//! Parses a header from its start, within the available bytes.
 //!
-//! There are two ends: that of the bytes which have been read so far, past which more must be read, and that of the file, past which
-//! nothing is. No length that the file claims is used before it is held against both.
+//! There are two limits: the end of the bytes read so far, after which more must be read, and the
+//! end of the file. Every length that the file claims is checked against both before it is used.
 
 use super::MAX_HEADER_BYTES;
 use super::error::{GgufError, HeaderPosition};
 use crate::units::ByteRange;
 
-/// Why parsing could not go on.
+/// Why parsing stopped.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The bytes up to there are needed, and the file has them.
+    /// More bytes are needed, up to `end`, and the file has them.
     Short { end: u64 },
-    /// The bytes up to there are needed, and the file is not that long.
+    /// More bytes are needed, up to `needed`, and the file is shorter.
     PastEnd { at: u64, needed: u64 },
-    /// A rule is broken.
+    /// The header violates the format.
     Invalid(GgufError),
 }
 
 impl Stop {
-    /// Says what it is that passes the end of the file.
+    /// Adds the position in the header to an error at the end of the file.
     pub(super) fn within(self, file_len: u64, position: impl FnOnce() -> HeaderPosition) -> Self {
         match self {
             Self::PastEnd { at, needed } => {
@@ -36,7 +36,7 @@ impl From<GgufError> for Stop {
     }
 }
 
-/// The start of a file, and how far it is parsed.
+/// The start of a file, and the position of the parser.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
@@ -46,13 +46,13 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8], file_len: u64) -> Self {
-        // What is read beyond the length that the file is taken to have is none of it; and a header is refused or not by the same limit
-        // however much is read at once.
+        // Bytes after the assumed length do not belong to the file. The limit must also not depend
+        // on how much is read at once.
         let len = (bytes.len() as u64).min(file_len).min(MAX_HEADER_BYTES) as usize;
         Self { bytes: &bytes[..len], at: 0, file_len }
     }
 
-    /// The offset of the next byte.
+    /// Returns the offset of the next byte.
     pub(super) fn at(&self) -> u64 {
         self.at as u64
     }
@@ -61,17 +61,17 @@ impl<'a> Cursor<'a> {
         self.file_len
     }
 
-    /// How many bytes the file has from here on.
+    /// Returns the number of bytes from here to the end of the file.
     pub(super) fn left(&self) -> u64 {
         self.file_len - self.at as u64
     }
 
-    /// How many of `count` things, of which each takes `min` bytes at least, can lie in the bytes that are there.
+    /// Returns how many of `count` items of at least `min` bytes each fit in the available bytes.
     pub(super) fn room_for(&self, count: u64, min: u64) -> usize {
         count.min((self.bytes.len() - self.at) as u64 / min) as usize
     }
 
-    /// The next `needed` bytes.
+    /// Takes the next `needed` bytes.
     pub(super) fn take(&mut self, needed: u64) -> Result<&'a [u8], Stop> {
         let at = self.at();
         if needed > self.left() {
@@ -87,7 +87,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The next `N` bytes.
+    /// Takes the next `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
         match self.bytes[self.at..].first_chunk() {
             Some(taken) => {
@@ -114,16 +114,16 @@ impl<'a> Cursor<'a> {
         self.array().map(i64::from_le_bytes)
     }
 
-    /// A string: its length and its bytes, which need not be text.
+    /// Takes a string: its length and its bytes, which need not be UTF-8.
     pub(super) fn string(&mut self) -> Result<&'a [u8], Stop> {
         let len = self.u64()?;
         self.take(len)
     }
 
-    /// Where the bytes lie that were taken since the cursor was at `start`, and what they are.
+    /// Returns the range and the bytes taken since the cursor was at `start`.
     pub(super) fn since(&self, start: u64) -> (ByteRange, &'a [u8]) {
         let range = ByteRange::new(start, self.at()).unwrap_or(ByteRange::EMPTY);
-        // It was here, so it is within the bytes.
+        // The cursor was at `start`, so the range is within the bytes.
         (range, &self.bytes[start as usize..self.at])
     }
 }

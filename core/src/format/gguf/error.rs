@@ -1,4 +1,5 @@
-//! What can be wrong with a GGUF file: one variant a rule, so that a test can name the rule it breaks.
+//! The errors of the GGUF parser, one variant per rule, so that a test can name the rule that it
+//! violates.
 
 use super::value::ValueType;
 use super::{MAX_ALIGNMENT, MAX_DIMS, MAX_HEADER_BYTES, MAX_KEY_BYTES, MAX_NAME_BYTES};
@@ -9,41 +10,42 @@ use alloc::vec::Vec;
 use core::fmt;
 use thiserror::Error;
 
-/// A broken rule of the format. Offsets are in bytes from the start of the file unless said otherwise; shapes are in ggml's order.
+/// A violated rule of the format. Offsets are in bytes from the start of the file unless stated
+/// otherwise. Shapes are in ggml's order.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum GgufError {
-    /// The first four bytes.
+    /// The magic is wrong.
     #[error(
         "the file does not begin with \"GGUF\" (its first bytes are {found:02x?}); it is damaged or of another format"
     )]
     Magic { found: [u8; 4] },
-    /// Version 1, of August 2023.
+    /// Version 1, of August 2023, is not supported.
     #[error(
         "this is a GGUF file of version 1, which is no longer read, as its lengths are of 32 bits; \
          write it again with a current llama.cpp, or fetch a newer file of the model"
     )]
     Version1,
-    /// A version that nobody has defined.
+    /// The version is unknown.
     #[error("this is a GGUF file of version {version}, but versions 2 and 3 are read; look for a newer floodtide")]
     UnknownVersion { version: u32 },
-    /// A file for big-endian machines.
+    /// The file is for big-endian machines.
     #[error(
         "this is a GGUF file for big-endian machines (version {version} with its bytes turned around), which is not read; \
          turn it around with gguf_convert_endian.py of llama.cpp"
     )]
     BigEndian { version: u32 },
-    /// A count below zero.
+    /// A count is negative.
     #[error("the header claims {count} {what}, which is less than none; the file is damaged")]
     NegativeCount { what: &'static str, count: i64 },
-    /// More keys and tensors than the file has room for.
+    /// The header claims more keys and tensors than the file has room for.
     #[error(
         "the header claims {tensors} tensors and {keys} metadata values, which take {min} bytes at least, but the file has \
          {file_len}; it is cut off or damaged"
     )]
     Counts { tensors: u64, keys: u64, min: u128, file_len: u64 },
-    /// A header beyond every real one.
+    /// The header is larger than the limit.
     #[error(
         "the header goes on to byte {end} at least, but at most {MAX_HEADER_BYTES} bytes are read of one; the file is damaged"
     )]
@@ -54,112 +56,114 @@ pub enum GgufError {
          fetch it again"
     )]
     PastEnd { position: HeaderPosition, at: u64, needed: u64, file_len: u64 },
-    /// A key without a character.
+    /// A key is empty.
     #[error("metadata key number {number} is empty; the file is damaged or was written wrongly")]
     EmptyKey { number: u64 },
-    /// A key longer than the format allows.
+    /// A key is longer than the format allows.
     #[error("metadata key number {number} has {len} bytes, but a key has at most {MAX_KEY_BYTES}; the file is damaged")]
     KeyTooLong { number: u64, len: u64 },
-    /// A key that is no text.
+    /// A key is not UTF-8.
     #[error("metadata key number {number} is not UTF-8 from its byte {at} on; the file is damaged")]
     KeyNotUtf8 { number: u64, at: u64 },
-    /// A key that is there twice.
+    /// A key occurs twice.
     #[error(
         "metadata key \"{}\" occurs twice; keys must be unique: the file was put together wrongly, write it again",
         Quoted(key)
     )]
     DuplicateKey { key: String },
-    /// A value of a type that is none.
+    /// A value has an unknown type.
     #[error(
         "metadata key \"{}\" has a value of type {id}, and types are numbered 0 to 12; the file is damaged",
         Quoted(key)
     )]
     UnknownValueType { key: String, id: i32 },
-    /// An array whose elements are of a type that is none.
+    /// An array has elements of an unknown type.
     #[error(
         "metadata key \"{}\" has an array of elements of type {id}, and types are numbered 0 to 12; the file is damaged",
         Quoted(key)
     )]
     UnknownElementType { key: String, id: i32 },
-    /// An array of arrays.
+    /// An array contains arrays.
     #[error(
         "metadata key \"{}\" has an array of arrays, which no reader takes; write the file without it",
         Quoted(key)
     )]
     NestedArray { key: String },
-    /// An alignment that is no u32.
+    /// The alignment is not a u32.
     #[error("\"general.alignment\" is of type {found}, and must be u32; the file was written wrongly")]
     AlignmentType { found: ValueType },
-    /// An alignment that is no power of two, or absurd.
+    /// The alignment is not a power of two within the limit.
     #[error(
         "\"general.alignment\" is {found}, and must be a power of two from 1 to {MAX_ALIGNMENT}; \
          the file is damaged or was written wrongly"
     )]
     Alignment { found: u32 },
-    /// A name that ggml cannot hold.
+    /// A tensor name is longer than ggml allows.
     #[error(
         "the name of tensor number {number} has {len} bytes, but names have less than {MAX_NAME_BYTES}; the file is damaged"
     )]
     NameTooLong { number: u64, len: u64 },
-    /// A name that is no text.
+    /// A tensor name is not UTF-8.
     #[error("the name of tensor number {number} is not UTF-8 from its byte {at} on; the file is damaged")]
     NameNotUtf8 { number: u64, at: u64 },
-    /// A name that ggml takes to end earlier.
+    /// A tensor name contains a zero byte, where ggml would end it.
     #[error(
         "the name of tensor number {number} has a zero byte at {at}, where ggml would take it to end; the file is damaged"
     )]
     NameZeroByte { number: u64, at: u64 },
-    /// Two tensors of one name.
+    /// Two tensors have the same name.
     #[error(
         "tensor \"{}\" occurs twice in the header; names must be unique: the file was put together wrongly, write it again",
         Quoted(name)
     )]
     DuplicateName { name: String },
-    /// More dimensions than ggml has.
+    /// A tensor has more dimensions than ggml allows.
     #[error(
         "tensor \"{}\" has {dims} dimensions, but at most {MAX_DIMS} are allowed; the file is damaged",
         Quoted(name)
     )]
     TooManyDims { name: String, dims: u32 },
-    /// A dimension below zero.
+    /// A dimension is negative.
     #[error(
         "tensor \"{}\" has {len} as its dimension {dim}, which is less than none; the file is damaged",
         Quoted(name)
     )]
     NegativeDim { name: String, dim: u32, len: i64 },
-    /// More elements or bytes than can be counted. Dimensions of zero count as one here, as no order of multiplying may overflow.
+    /// The size of a tensor overflows. A dimension of zero counts as one here, because no order of
+    /// multiplication may overflow.
     #[error(
         "tensor \"{}\" of type {ggml} has shape {shape:?}, whose size does not fit in 63 bits; the file is damaged",
         Quoted(name)
     )]
     Overflow { name: String, ggml: GgmlType, shape: Vec<u64> },
-    /// A type that is none.
+    /// The type of a tensor is unknown.
     #[error(
         "tensor \"{}\" is of ggml type {id}, which is unknown; the file is damaged, or newer than this floodtide",
         Quoted(name)
     )]
     UnknownType { name: String, id: i32 },
-    /// A type that ggml has given up.
+    /// ggml has removed the type of a tensor.
     #[error(
         "tensor \"{}\" is of ggml type {id}, which ggml has removed; quantise the model again with a current llama.cpp",
         Quoted(name)
     )]
     RemovedType { name: String, id: i32 },
-    /// A row that ends inside a block.
+    /// A row ends inside a block.
     #[error(
         "tensor \"{}\" of type {ggml} has rows of {len} elements, which is no multiple of its blocks of {}; the file is damaged",
         Quoted(name),
         ggml.block_elements()
     )]
     PartialBlock { name: String, ggml: GgmlType, len: u64 },
-    /// Data out of order, with holes or overlaps. Both are offsets from the start of the data.
+    /// Tensors are out of order, overlap or leave a gap. Both offsets are from the start of the
+    /// data.
     #[error(
         "tensor \"{}\" begins at data offset {found}, expected {expected}, where the one before it ends with its padding: \
          tensors lie one behind another, without holes or overlaps",
         Quoted(name)
     )]
     Offset { name: String, expected: u64, found: u64 },
-    /// The file ends before its tensors do.
+    /// The file ends before its last tensor.
     #[error(
         "tensor \"{}\" goes on to byte {expected}, but the file has {file_len}: it is cut off; \
          fetch it again or finish the download",
@@ -168,7 +172,7 @@ pub enum GgufError {
     Truncated { name: String, expected: u64, file_len: u64 },
 }
 
-/// A part of a header.
+/// A position in a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeaderPosition {
@@ -176,11 +180,11 @@ pub enum HeaderPosition {
     Start,
     /// A key of the metadata, counted from 0.
     Key(u64),
-    /// The value of that key.
+    /// The value of this key.
     Value(String),
     /// The name of a tensor, counted from 0.
     Name(u64),
-    /// The shape, type or offset of that tensor.
+    /// The shape, type or offset of this tensor.
     Tensor(String),
 }
 

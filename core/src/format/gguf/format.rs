@@ -14,13 +14,14 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// One or several GGUF files.
+/// One or more GGUF files.
 pub const GGUF: FormatId = FormatId::new("gguf", "GGUF");
 
-/// Headers begin with metadata, which often is longer than this, in bytes; what is parsed of them in vain is little.
+/// The size of the first read in bytes. Metadata is often longer, but parsing this much again costs
+/// little.
 const FIRST_READ: u64 = 64 << 10;
 
-/// The registry's entry for [`GGUF`].
+/// The registered format of [`GGUF`].
 #[derive(Debug)]
 pub struct Gguf;
 
@@ -45,7 +46,7 @@ impl Format for Gguf {
         Some(Box::new(Parser))
     }
 
-    /// Any shard of a model stands for all of them.
+    /// Each shard of a model stands for all of them.
     fn group(&self, names: &[&str]) -> Vec<Vec<String>> {
         let mut models: BTreeMap<(&str, u32), Vec<String>> = BTreeMap::new();
         for &name in names {
@@ -87,7 +88,7 @@ impl HeaderParser for Parser {
                 header.add_to(catalog, name, len)?;
                 Ok(HeaderState::Complete)
             }
-            // At least twice as much each time, so that it is not the parsing from the beginning that takes the time.
+            // Each read at least doubles, so that parsing from the start again stays cheap.
             Parsed::Needs(needed) => {
                 let doubled = needed.max(2 * bytes.len() as u64);
                 Ok(HeaderState::Needs(doubled.min(len).min(MAX_HEADER_BYTES)))
@@ -102,7 +103,7 @@ impl HeaderParser for Parser {
     }
 }
 
-/// What each file says of being a shard. That it is well-formed was checked when the file was parsed.
+/// Returns the split metadata of each file. Parsing has already checked that it is well-formed.
 fn splits(catalog: &CatalogBuilder) -> Vec<Option<Split>> {
     let mut splits = vec![Split { number: 0, count: 0, tensors: 0 }; catalog.files().len()];
     for (file, key, value) in catalog.metadata() {
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_header_is_asked_for_in_steps_that_double() {
-        // A key of 300,000 bytes of text.
+        // A key of 300,000 bytes.
         let mut file = [&b"GGUF\x03\0\0\0"[..], &[0; 8], &1_u64.to_le_bytes(), &1_u64.to_le_bytes(), b"k"].concat();
         file.extend([&8_u32.to_le_bytes()[..], &300_000_u64.to_le_bytes(), &[b'x'; 300_000]].concat());
         file.resize(10_000_000, 0);

@@ -1,4 +1,4 @@
-//! Values of a header as the catalog keeps them.
+//! Converts header values to the metadata of a catalog.
 
 use super::{Array, Value};
 use crate::metadata::{MetadataList, MetadataValue};
@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 
 impl From<&Value<'_>> for MetadataValue {
-    /// What is no UTF-8 in a text is replaced.
+    /// Replaces bytes that are not UTF-8.
     fn from(value: &Value<'_>) -> Self {
         match value {
             Value::String(bytes) => Self::Text(String::from_utf8_lossy(bytes).into_owned()),
@@ -37,9 +37,9 @@ impl From<&Array<'_>> for MetadataList {
     }
 }
 
-/// The first characters of a text that may be as long as its file.
+/// Returns the first characters of a text that may be as long as its file.
 fn beginning(bytes: &[u8]) -> String {
-    // No character is longer than four bytes, and what is cut in two there is cut off below.
+    // A character has at most four bytes. A character that is cut here is dropped below.
     let text: Cow<'_, str> = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * (MetadataList::SHOWN_CHARS + 1))]);
     match text.char_indices().nth(MetadataList::SHOWN_CHARS) {
         Some((end, _)) => String::from(&text[..end]) + "…",

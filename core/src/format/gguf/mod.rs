@@ -1,13 +1,21 @@
-//! The header of a GGUF file, version 2 or 3, parsed strictly.
+//! A strict parser of GGUF headers, versions 2 and 3.
 //!
-//! A file is a magic, a version, two counts, the metadata, the tensors' descriptions, padding, and the tensors' bytes, one tensor after
-//! another. All of it is little-endian. What is accepted is what ggml's own reader accepts (`gguf.cpp`), but for what it crashes on or what
-//! two readers would read differently: tensor names with a zero byte in them, keys and names that are not UTF-8, keys longer than the
-//! specification allows, an alignment of more than [`MAX_ALIGNMENT`], shapes that overflow in one order of multiplying and not in another, and
-//! tensors that the file ends before.
+//! A file consists of a magic, a version, two counts, the metadata, the tensor descriptions,
+//! padding, and the bytes of one tensor after another. Everything is little-endian.
 //!
-//! The header says nowhere how long it is, and a tokenizer makes it 10 MB and more. [`parse`] takes what has been read of the file so far, and
-//! says how much it needs when that is not enough. It allocates in proportion to what is there; metadata and names are borrowed.
+//! The parser accepts what ggml's reader (`gguf.cpp`) accepts, except for input that crashes ggml
+//! or that two readers would interpret differently:
+//!
+//! - tensor names with a zero byte
+//! - keys and names that are not UTF-8
+//! - keys longer than the specification allows
+//! - an alignment above [`MAX_ALIGNMENT`]
+//! - shapes that overflow in one order of multiplication but not in another
+//! - tensors that extend past the end of the file
+//!
+//! A header does not state its length, and a tokenizer makes it 10 MB or longer. [`parse`] takes
+//! the bytes read so far and returns how many it needs if they are too few. It allocates in
+//! proportion to the available bytes, and borrows metadata and names.
 
 mod cursor;
 mod error;
@@ -32,38 +40,40 @@ use alloc::vec::Vec;
 use cursor::{Cursor, Stop};
 use tensor::Layout;
 
-/// What a file begins with.
+/// The magic at the start of a file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
 
-/// The largest header that is read, in bytes. The largest of today's models have a tenth of that.
+/// The maximum size of a header in bytes. The largest known headers have a tenth of it.
 pub const MAX_HEADER_BYTES: u64 = 128 << 20;
 
-/// The longest key, by the specification.
+/// The maximum length of a key in bytes, from the specification.
 pub const MAX_KEY_BYTES: u64 = 65535;
 
-/// A tensor's name has less bytes than this, `GGML_MAX_NAME`.
+/// The limit for the length of a tensor name in bytes, exclusive (`GGML_MAX_NAME`).
 pub const MAX_NAME_BYTES: u64 = 64;
 
-/// As many dimensions as a tensor has at most, `GGML_MAX_DIMS`.
+/// The maximum number of dimensions (`GGML_MAX_DIMS`).
 pub const MAX_DIMS: u32 = 4;
 
-/// The largest `general.alignment` that is taken; usual is 32.
+/// The maximum `general.alignment`. The usual value is 32.
 pub const MAX_ALIGNMENT: u32 = 16 << 20;
 
 const DEFAULT_ALIGNMENT: u32 = 32;
 const ALIGNMENT_KEY: &str = "general.alignment";
 
-/// The least that a key takes with its value: a length, a character, a type, a byte.
+/// The minimum size of a key with its value: a length, a character, a type and a byte.
 const MIN_KEY_ENTRY_BYTES: u64 = 8 + 1 + 4 + 1;
-/// The least that a tensor's description takes: the length of its name, a number of dimensions, a type, an offset.
+/// The minimum size of a tensor description: a name length, a number of dimensions, a type and an
+/// offset.
 const MIN_TENSOR_ENTRY_BYTES: u64 = 8 + 4 + 4 + 8;
 
-/// What came of parsing the start of a file.
+/// The result of parsing the start of a file.
 #[derive(Debug)]
 pub enum Parsed<'a> {
-    /// The header was all there.
+    /// The complete header.
     Header(Header<'a>),
-    /// It was not: so many bytes of the file are needed at least, which it has, and which are more than were given.
+    /// The header is longer. At least this many bytes of the file are needed, and the file has
+    /// them.
     Needs(u64),
 }
 
@@ -77,12 +87,13 @@ pub struct Header<'a> {
     entries: Vec<Entry<'a>>,
 }
 
-/// Parses the header at the start of a file of `file_len` bytes, of which `bytes` are the first.
+/// Parses the header in `bytes`, the start of a file of `file_len` bytes.
 ///
-/// Each call begins anew. Whoever reads at least twice as much for the next one as for the last has all of them done in twice the time of one.
+/// Each call parses from the start. If each read is at least twice as long as the last, all calls
+/// together take at most twice the time of the last one.
 ///
 /// # Errors
-/// One variant of [`GgufError`] for each rule of the format.
+/// Returns a [`GgufError`], which has one variant per rule of the format.
 pub fn parse(bytes: &[u8], file_len: u64) -> Result<Parsed<'_>, GgufError> {
     let mut parser = Parser { cursor: Cursor::new(bytes, file_len), keys_left: 0, tensors_left: 0 };
     match parser.header() {
@@ -100,46 +111,46 @@ pub fn parse(bytes: &[u8], file_len: u64) -> Result<Parsed<'_>, GgufError> {
 }
 
 impl<'a> Header<'a> {
-    /// 2 or 3, which are the same but for what they allow.
+    /// Returns the version, 2 or 3. They differ only in what they allow.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// What each tensor's offset in the data is a multiple of.
+    /// Returns the alignment of the tensors' offsets in the data.
     #[must_use]
     pub fn alignment(&self) -> Alignment {
         self.alignment
     }
 
-    /// The offset of the first tensor byte in the file.
+    /// Returns the offset of the first tensor byte in the file.
     #[must_use]
     pub fn data_start(&self) -> u64 {
         self.data_start
     }
 
-    /// The metadata, in the order of the file.
+    /// Returns the metadata in the order of the file.
     #[must_use]
     pub fn metadata(&self) -> &[(&'a str, Value<'a>)] {
         &self.metadata
     }
 
-    /// The value of that key.
+    /// Returns the value of a key.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&Value<'a>> {
         self.metadata.iter().find(|(other, _)| *other == key).map(|(_, value)| value)
     }
 
-    /// The tensors, in the order of their bytes in the file.
+    /// Returns the tensors in the order of their bytes in the file.
     #[must_use]
     pub fn entries(&self) -> &[Entry<'a>] {
         &self.entries
     }
 
-    /// Adds the file whose header this is to a catalog.
+    /// Adds the file of this header to a catalog.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    /// Returns [`Error::TooMany`] if files or tensors exceed 32-bit numbers.
     pub fn add_to(&self, catalog: &mut CatalogBuilder, name: &str, len: u64) -> Result<FileId, Error> {
         let file = catalog.add_file(name, len)?;
         catalog.reserve(self.entries.len());
@@ -162,7 +173,7 @@ fn min_bytes(keys: u64, tensors: u64) -> u128 {
 
 struct Parser<'a> {
     cursor: Cursor<'a>,
-    /// Those that have not been begun.
+    /// The keys that are not parsed yet.
     keys_left: u64,
     tensors_left: u64,
 }
@@ -176,7 +187,7 @@ impl<'a> Parser<'a> {
         Ok(Header { version, alignment, data_start, metadata, entries })
     }
 
-    /// Magic, version and the counts of tensors and keys.
+    /// Parses the magic, the version and the counts of tensors and keys.
     fn start(&mut self) -> Result<(u32, u64, u64), Stop> {
         let cursor = &mut self.cursor;
         let magic = cursor.array()?;
@@ -187,7 +198,7 @@ impl<'a> Parser<'a> {
         match version {
             2 | 3 => {}
             1 => return Err(GgufError::Version1.into()),
-            // As ggml tells them apart: no version will ever be a multiple of 65536.
+            // ggml uses the same test: no version will be a multiple of 65536.
             1.. if version & 0xffff == 0 => {
                 return Err(GgufError::BigEndian { version: version.swap_bytes() }.into());
             }
@@ -251,7 +262,7 @@ impl<'a> Parser<'a> {
         Array::skip(cursor, element, count).map(Value::Array)
     }
 
-    /// The tensors, and where their data begins.
+    /// Parses the tensors, and returns them with the offset of their data.
     fn tensors(&mut self, tensors: u64, alignment: Alignment) -> Result<(Vec<Entry<'a>>, u64), Stop> {
         let mut layout = Layout::new(alignment, self.cursor.file_len());
         let mut entries = Vec::with_capacity(self.cursor.room_for(tensors, MIN_TENSOR_ENTRY_BYTES));
@@ -269,7 +280,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The alignment that the metadata ask for.
+/// Returns the alignment that the metadata requests.
 fn alignment(metadata: &[(&str, Value<'_>)]) -> Result<Alignment, GgufError> {
     let found = match metadata.iter().find(|(key, _)| *key == ALIGNMENT_KEY) {
         None => DEFAULT_ALIGNMENT,
@@ -279,7 +290,7 @@ fn alignment(metadata: &[(&str, Value<'_>)]) -> Result<Alignment, GgufError> {
     Alignment::new(found.into()).filter(|_| found <= MAX_ALIGNMENT).ok_or(GgufError::Alignment { found })
 }
 
-/// A name that is there twice, if there is one.
+/// Returns a name that occurs twice, if there is one.
 fn first_duplicate<'n>(names: impl ExactSizeIterator<Item = &'n str> + Clone) -> Option<&'n str> {
     let all: Vec<&str> = names.clone().collect();
     let sorted = sorted_by_name(names);

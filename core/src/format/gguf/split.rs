@@ -1,7 +1,8 @@
-//! Models split over several files, `NAME-00001-of-00003.gguf` and so on.
+//! Models split over several files, named `NAME-00001-of-00003.gguf` and so on.
 //!
-//! The files are found by their names, and what is in them must agree: each has its number (`split.no`, counted from 0), their number
-//! (`split.count`) and the number of tensors in all of them (`split.tensors.count`). The first may hold metadata alone.
+//! The files are found by their names. Each holds its number (`split.no`, from 0), the number of
+//! files (`split.count`) and the number of tensors in all files (`split.tensors.count`). These must
+//! agree. The first file may hold metadata only.
 
 use super::Header;
 use super::value::{Value, ValueType};
@@ -12,20 +13,20 @@ use thiserror::Error;
 pub(super) const NUMBER_KEY: &str = "split.no";
 pub(super) const COUNT_KEY: &str = "split.count";
 pub(super) const TENSORS_KEY: &str = "split.tensors.count";
-/// Numbers in names have at least so many digits.
+/// The minimum number of digits of a number in a name.
 const DIGITS: usize = 5;
 
-/// How a shard's name ends.
+/// The end of a shard's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardName {
-    /// Its number, counted from 1.
+    /// The number of the shard, from 1.
     pub number: u32,
-    /// How many there are.
+    /// The number of shards.
     pub count: u32,
 }
 
 impl ShardName {
-    /// Finds the end of a shard's name in a file's; `None` when it is not that of a shard.
+    /// Parses the end of a file name. Returns `None` if the name is not a shard's.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_suffix(".gguf")?;
@@ -36,13 +37,13 @@ impl ShardName {
         (is_written_so && (1..=parsed.count).contains(&parsed.number)).then_some(parsed)
     }
 
-    /// The end of the name, which is ASCII; what is before it the shards have in common.
+    /// Returns the end of the name, which is ASCII. Shards share the part before it.
     #[must_use]
     pub fn suffix(&self) -> String {
         format!("-{:0DIGITS$}-of-{:0DIGITS$}.gguf", self.number, self.count)
     }
 
-    /// All of these shards, in order.
+    /// Returns all shards in order.
     pub fn all(&self) -> impl Iterator<Item = Self> + use<> {
         let count = self.count;
         (1..=count).map(move |number| Self { number, count })
@@ -50,26 +51,28 @@ impl ShardName {
 }
 
 fn digits(text: &str) -> Option<u32> {
-    // `parse` would take a sign too.
+    // `parse` would accept a sign too.
     if text.len() < DIGITS || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
 }
 
-/// What a shard says of itself.
+/// The split metadata of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Split {
-    /// Its number, counted from 0.
+    /// The number of the shard, from 0.
     pub number: u64,
-    /// How many there are.
+    /// The number of shards.
     pub count: u64,
-    /// How many tensors they all have.
+    /// The number of tensors in all shards.
     pub tensors: u64,
 }
 
 impl Split {
-    /// What a header says; `None` when its file is no shard. A `split.count` of 0 is what merging leaves.
+    /// Reads the split metadata of a header. Returns `None` if the file is not a shard.
+    ///
+    /// Merging shards leaves a `split.count` of 0, which counts as not a shard.
     ///
     /// # Errors
-    /// When a key is missing, or is no number.
+    /// Fails if a key is missing or not a number.
     pub fn of(header: &Header<'_>) -> Result<Option<Self>, SplitError> {
         let number = |key: &'static str| match header.value(key) {
             None => Ok(None),
@@ -87,44 +90,44 @@ impl Split {
     }
 }
 
-/// What can be wrong between shards.
+/// A violated rule of split models.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum SplitError {
-    /// A key whose value is text, a fraction or below zero.
+    /// The value of a key is text, a fraction or negative.
     #[error("\"{key}\" is {} of type {found}, expected a whole number from 0 on; the file was written wrongly", if *negative { "a negative number" } else { "a value" })]
     NotANumber { key: &'static str, found: ValueType, negative: bool },
-    /// A shard that does not say what it is.
+    /// A shard lacks a key.
     #[error(
         "the file is one of several shards, but lacks the metadata key \"{key}\"; it was written wrongly: split the model again"
     )]
     MissingKey { key: &'static str },
-    /// A file that is named as a shard and is none.
+    /// A file is named as a shard but is not one.
     #[error(
         "the file is named as shard {number} of {count}, but is none by its metadata (there is no \"split.count\"); \
          rename it if it is a model of its own"
     )]
     NotAShard { number: u64, count: u64 },
-    /// A shard that is not named as one, so that the others cannot be found.
+    /// A shard is not named as one, so the others cannot be found.
     #[error(
         "the file is shard {number} of {count} by its metadata, but its name does not end in \"-{number:05}-of-{count:05}.gguf\", \
          by which the others would be found; give all of them their names back"
     )]
     Unnamed { number: u64, count: u64 },
-    /// Another number in the file than in its name. Both are counted from 1.
+    /// The number in the metadata differs from the name. Both count from 1.
     #[error(
         "the file is named as shard {expected}, but is shard {found} by its metadata (\"split.no\" is counted from 0); \
          it was renamed, or belongs to another model: fetch it again"
     )]
     Number { expected: u64, found: u64 },
-    /// Another count in the file than in its name.
+    /// The number of shards in the metadata differs from the name.
     #[error(
         "the file is named as one of {expected} shards, but is one of {found} by its metadata (\"split.count\"); \
          it was renamed, or belongs to another model: fetch it again"
     )]
     Count { expected: u64, found: u64 },
-    /// Another number of tensors than there is.
+    /// The number of tensors differs from the metadata.
     #[error(
         "the shard says that all shards together have {expected} tensors (\"split.tensors.count\"), but they have {found}; \
          they do not belong together, or one of them is damaged: fetch them again"
@@ -132,11 +135,12 @@ pub enum SplitError {
     Tensors { expected: u64, found: u64 },
 }
 
-/// Checks what shards say of themselves, in the order of their numbers: each with the number of tensors that it holds. A single file need
-/// not be a shard.
+/// Checks the split metadata of shards in order, each with the number of tensors that it holds.
+///
+/// A single file need not be a shard.
 ///
 /// # Errors
-/// What is wrong, and with which of them, counted from 0.
+/// Returns the index of the first wrong shard and its error.
 pub fn check_split(shards: &[(Option<Split>, u64)]) -> Result<(), (usize, SplitError)> {
     let count = shards.len() as u64;
     let total: u64 = shards.iter().map(|(_, tensors)| tensors).sum();

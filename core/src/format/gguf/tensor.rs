@@ -1,4 +1,4 @@
-//! The tensors of a header: what each is, and where it lies.
+//! The tensors of a header.
 
 use super::cursor::{Cursor, Stop};
 use super::error::{GgufError, HeaderPosition};
@@ -8,32 +8,34 @@ use crate::units::{Alignment, ByteRange};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 
-/// A tensor as the header describes it.
+/// A tensor description of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Its name.
+    /// The name.
     pub name: &'a str,
-    /// The type of its elements.
+    /// The element type.
     pub ggml: GgmlType,
-    /// Where its bytes lie, counted from the start of the **file**.
+    /// The range of its bytes, from the start of the **file**.
     pub range: ByteRange,
     dims: [u64; MAX_DIMS as usize],
     rank: u8,
 }
 
 impl<'a> Entry<'a> {
-    /// Its dimensions as ggml has them and as the file writes them, **fastest** first; empty for a scalar.
+    /// Returns the dimensions in the order of ggml and the file, **fastest** first. Empty for a
+    /// scalar.
     #[must_use]
     pub fn ggml_shape(&self) -> &[u64] {
         &self.dims[..usize::from(self.rank)]
     }
 
-    /// Its dimensions in row-major order, slowest first: the others, from the last to the first.
+    /// Returns the dimensions in row-major order, slowest first.
     pub fn shape(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.ggml_shape().iter().rev().copied()
     }
 
-    /// Reads the description of tensor `number`. What it returns has no place yet; with it comes the offset that the file gives.
+    /// Parses the description of tensor `number`. Returns it without its range, and the offset that
+    /// the file states.
     pub(super) fn read(cursor: &mut Cursor<'a>, number: u64) -> Result<(Self, u64), Stop> {
         let file_len = cursor.file_len();
         let name = name(cursor, number).map_err(|stop| stop.within(file_len, || HeaderPosition::Name(number)))?;
@@ -57,7 +59,8 @@ impl<'a> Entry<'a> {
         Ok((entry, cursor.u64()?))
     }
 
-    /// Refuses a tensor whose rows end inside a block, or whose size overflows in any order of multiplying.
+    /// Rejects a tensor whose rows end inside a block, or whose size overflows in any order of
+    /// multiplication.
     fn check_size(&self) -> Result<(), GgufError> {
         let (name, ggml) = (|| self.name.to_owned(), self.ggml);
         let row = self.ggml_shape().first().copied().unwrap_or(1);
@@ -74,9 +77,9 @@ impl<'a> Entry<'a> {
             .ok_or_else(|| GgufError::Overflow { name: name(), ggml, shape: self.ggml_shape().to_vec() })
     }
 
-    /// How many bytes it has.
+    /// Returns the length in bytes.
     fn byte_len(&self) -> u64 {
-        // No overflow: that is checked.
+        // The check above rules out an overflow.
         let elements: u64 = self.ggml_shape().iter().product();
         elements / self.ggml.block_elements() * self.ggml.block_bytes()
     }
@@ -105,11 +108,11 @@ fn ggml_type(id: i32, name: impl Fn() -> String) -> Result<GgmlType, GgufError> 
     })
 }
 
-/// Where tensors lie: one behind another, each padded to the alignment.
+/// Places tensors one after another, each padded to the alignment.
 pub(super) struct Layout {
     alignment: Alignment,
     file_len: u64,
-    /// Where the next one must begin, counted from the data's start.
+    /// The required offset of the next tensor, from the start of the data.
     next: u64,
 }
 
@@ -118,20 +121,22 @@ impl Layout {
         Self { alignment, file_len, next: 0 }
     }
 
-    /// The place of a tensor that is described with this offset, counted from the data's start.
+    /// Returns the range of a tensor with this offset, both from the start of the data.
     pub(super) fn place(&mut self, entry: &Entry<'_>, offset: u64) -> Result<ByteRange, GgufError> {
         if offset != self.next {
             return Err(GgufError::Offset { name: entry.name.to_owned(), expected: self.next, found: offset });
         }
-        // Held against the file's length when it is known where the data begins, so that the error has the right number.
+        // The file's length is checked once the start of the data is known, so that the error has
+        // the right number.
         let range = offset.checked_add(entry.byte_len()).and_then(|end| ByteRange::new(offset, end));
         let range = range.ok_or_else(|| self.truncated(entry, u64::MAX))?;
-        // What is rounded up past the end of u64 is past the end of the file too.
+        // If rounding up overflows, the offset is past the end of the file too.
         self.next = self.alignment.up(range.end()).unwrap_or(u64::MAX);
         Ok(range)
     }
 
-    /// Moves the places from the data's start to the file's, where the descriptions end at `header_end`. Returns the data's start.
+    /// Moves ranges from the start of the data to the start of the file. Descriptions end at
+    /// `header_end`. Returns the start of the data.
     pub(super) fn finish(&self, entries: &mut [Entry<'_>], header_end: u64) -> Result<u64, GgufError> {
         let start = self.alignment.up(header_end).unwrap_or(u64::MAX);
         for entry in entries {

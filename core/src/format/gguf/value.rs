@@ -1,7 +1,8 @@
-//! Metadata values: scalars and strings as they are, arrays as where they lie.
+//! Metadata values. Scalars and strings are parsed, arrays only located.
 //!
-//! A tokenizer's arrays are most of a header, and a load needs nothing of them. They are stepped over: elements of one size by a
-//! multiplication, strings by their lengths. What is in them can be looked at later.
+//! The arrays of a tokenizer make up most of a header, and a load does not need them. The parser
+//! skips elements of fixed size by a multiplication, and strings by their lengths. The elements can
+//! be parsed later.
 
 use super::cursor::{Cursor, Stop};
 use crate::units::ByteRange;
@@ -9,35 +10,36 @@ use core::fmt;
 
 macro_rules! value_types {
     ($($(#[$doc:meta])* $name:ident $id:literal: $text:literal, $bytes:expr;)*) => {
-        /// The type of a metadata value, or of an array's elements.
+        /// The type of a metadata value or of an array's elements.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ValueType {
             $($(#[$doc])* $name,)*
         }
 
         impl ValueType {
-            /// Every type, by id.
+            /// All types, by id.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The type of that id.
+            /// Returns the type with this id.
             #[must_use]
             pub const fn from_id(id: i32) -> Option<Self> {
                 match id { $($id => Some(Self::$name),)* _ => None }
             }
 
-            /// The id that files have.
+            /// Returns the id in files.
             #[must_use]
             pub const fn id(self) -> i32 {
                 match self { $(Self::$name => $id,)* }
             }
 
-            /// Its name.
+            /// Returns the name.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// How many bytes a value has; `None` for strings and arrays, which say it themselves.
+            /// Returns the size of a value in bytes, or `None` for strings and arrays, which state
+            /// it themselves.
             #[must_use]
             pub const fn size(self) -> Option<u64> {
                 match self { $(Self::$name => $bytes,)* }
@@ -61,11 +63,11 @@ value_types! {
     I32 5: "i32", Some(4);
     /// IEEE 754 single precision.
     F32 6: "f32", Some(4);
-    /// A byte, 0 for false.
+    /// A byte: false if 0.
     Bool 7: "bool", Some(1);
-    /// A length of 64 bits and so many bytes.
+    /// A 64-bit length, then the bytes.
     String 8: "string", None;
-    /// The type of the elements, how many there are, and they.
+    /// The element type, the number of elements, then the elements.
     Array 9: "array", None;
     /// 64 bits, unsigned.
     U64 10: "u64", Some(8);
@@ -92,9 +94,9 @@ pub enum Value<'a> {
     U32(u32),
     I32(i32),
     F32(f32),
-    /// As in ggml, every byte but 0 is true.
+    /// As in ggml, every byte except 0 is true.
     Bool(bool),
-    /// Most often UTF-8, but nobody checks.
+    /// Usually UTF-8, but not checked.
     String(&'a [u8]),
     Array(Array<'a>),
     U64(u64),
@@ -103,7 +105,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Its type.
+    /// Returns the type.
     #[must_use]
     pub const fn value_type(&self) -> ValueType {
         match self {
@@ -123,7 +125,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The number, if it is a whole one and not below zero, whatever type it has.
+    /// Returns the number if it is a non-negative integer, whatever its type.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
@@ -139,7 +141,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Reads a value that is no array; `None` when it is to be one.
+    /// Parses a scalar or a string. Returns `None` for an array.
     pub(super) fn scalar(cursor: &mut Cursor<'a>, value_type: ValueType) -> Result<Option<Self>, Stop> {
         Ok(Some(match value_type {
             ValueType::U8 => Self::U8(u8::from_le_bytes(cursor.array()?)),
@@ -159,24 +161,24 @@ impl<'a> Value<'a> {
     }
 }
 
-/// An array as it lies in the file.
+/// The location of an array in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Array<'a> {
-    /// The type of its elements, which are no arrays.
+    /// The element type, which is never an array.
     pub element: ValueType,
-    /// How many there are.
+    /// The number of elements.
     pub count: u64,
-    /// Where they lie in the file, strings with their lengths.
+    /// The range in the file, including the lengths of strings.
     pub range: ByteRange,
     bytes: &'a [u8],
 }
 
 impl<'a> Array<'a> {
-    /// Steps over `count` elements.
+    /// Skips `count` elements.
     pub(super) fn skip(cursor: &mut Cursor<'a>, element: ValueType, count: u64) -> Result<Self, Stop> {
         let start = cursor.at();
         match element.size() {
-            // A product that overflows is more than any file has.
+            // No file is long enough for a product that overflows.
             Some(bytes) => cursor.take(count.saturating_mul(bytes)).map(drop)?,
             None => skip_strings(cursor, count)?,
         }
@@ -184,23 +186,23 @@ impl<'a> Array<'a> {
         Ok(Self { element, count, range, bytes })
     }
 
-    /// Its elements, read one by one as they are asked for.
+    /// Returns the elements, parsed on demand.
     pub fn iter(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (element, mut left) = (self.element, self.count);
         let mut cursor = Cursor::new(self.bytes, self.bytes.len() as u64);
         core::iter::from_fn(move || {
             left = left.checked_sub(1)?;
-            // They are all there, as they were stepped over.
+            // `skip` has checked that they are complete.
             Value::scalar(&mut cursor, element).ok().flatten()
         })
     }
 }
 
-/// The bytes before a string.
+/// The size of a string's length.
 const LENGTH_BYTES: u64 = 8;
 
 fn skip_strings(cursor: &mut Cursor<'_>, count: u64) -> Result<(), Stop> {
-    // Each has its length at least.
+    // Each string has at least its length.
     let min = |left: u64| left.saturating_mul(LENGTH_BYTES);
     if min(count) > cursor.left() {
         return Err(Stop::PastEnd { at: cursor.at(), needed: min(count) });
@@ -208,7 +210,8 @@ fn skip_strings(cursor: &mut Cursor<'_>, count: u64) -> Result<(), Stop> {
     for skipped in 0..count {
         match cursor.string() {
             Ok(_) => {}
-            // So much is needed for the others, if the file has it; else it is found out when they are read.
+            // The rest needs at least this much, if the file has it. Otherwise the next reads find
+            // the end.
             Err(Stop::Short { end }) => {
                 let end = end.saturating_add(min(count - skipped - 1));
                 return Err(Stop::Short { end: end.min(cursor.file_len()) });

@@ -1,4 +1,5 @@
-//! What can be wrong with a safetensors header: one variant a rule, so that a test can name the rule it breaks.
+//! The errors of the safetensors parser, one variant per rule, so that a test can name the rule
+//! that it violates.
 
 use crate::dtype::DType;
 use crate::escape::Quoted;
@@ -7,57 +8,58 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use thiserror::Error;
 
-/// A broken rule of the format. Offsets are in bytes from the start of the data unless said otherwise.
+/// A violated rule of the format. Offsets are in bytes from the start of the data unless stated
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum HeaderError {
-    /// Not even the header's length is there.
+    /// The file is too short for the length of the header.
     #[error(
         "the file has {file_len} bytes, but a safetensors file starts with 8 bytes of header length; \
          it is empty, cut off or of another format"
     )]
     FileTooShort { file_len: u64 },
-    /// Over [`MAX_HEADER_BYTES`](super::MAX_HEADER_BYTES).
+    /// The header is larger than [`MAX_HEADER_BYTES`](super::MAX_HEADER_BYTES).
     #[error(
         "the first 8 bytes claim a header of {claimed} bytes, but at most 100000000 are allowed; \
          this is not a safetensors file, or it is damaged"
     )]
     TooLarge { claimed: u64 },
-    /// The header would not fit in the file.
+    /// The header extends past the end of the file.
     #[error(
         "the header claims {claimed} bytes after the first 8, but the file has only {file_len} bytes; \
          it is cut off or not a safetensors file: fetch it again"
     )]
     PastEnd { claimed: u64, file_len: u64 },
-    /// The header is not text.
+    /// The header is not UTF-8.
     #[error("the header is not UTF-8 from its byte {at} on; this is not a safetensors file, or it is damaged")]
     NotUtf8 { at: u64 },
-    /// The header is not the JSON that the format asks for.
+    /// The header is not the required JSON.
     #[error(
         "the header is not the JSON that safetensors asks for: {message}; the file is damaged or of another format"
     )]
     Json { message: String },
-    /// A tensor's entry is not what the format asks for.
+    /// The entry of a tensor is malformed.
     #[error(
         "the header's entry for tensor \"{}\" is not valid: {message}; the file is damaged or was written wrongly",
         Quoted(name)
     )]
     Entry { name: String, message: String },
-    /// Two tensors of one name.
+    /// Two tensors have the same name.
     #[error(
         "tensor \"{}\" occurs twice in the header; names must be unique: \
          the file was put together wrongly, write it again",
         Quoted(name)
     )]
     DuplicateName { name: String },
-    /// The range runs backwards.
+    /// A range is reversed.
     #[error(
         "tensor \"{}\" has data_offsets [{begin}, {end}]: it ends before it begins; the header is damaged",
         Quoted(name)
     )]
     EndBeforeBegin { name: String, begin: u64, end: u64 },
-    /// Bytes that belong to no tensor.
+    /// Some bytes belong to no tensor.
     #[error(
         "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
          the bytes between belong to no tensor, and the format allows no holes; \
@@ -65,7 +67,7 @@ pub enum HeaderError {
         Quoted(name)
     )]
     Hole { name: String, expected: u64, begin: u64 },
-    /// Bytes that belong to two tensors.
+    /// Some bytes belong to two tensors.
     #[error(
         "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
          the two overlap, and the format allows no overlaps; \
@@ -73,21 +75,21 @@ pub enum HeaderError {
         Quoted(name)
     )]
     Overlap { name: String, expected: u64, begin: u64 },
-    /// More elements than can be counted.
+    /// The size of a tensor overflows.
     #[error(
         "tensor \"{}\" has shape {}, whose size in bits does not fit in 64 bits; the header is damaged",
         Quoted(name),
         Dims(shape)
     )]
     ShapeOverflow { name: String, shape: Vec<u64> },
-    /// A packed type that ends inside a byte.
+    /// A packed tensor ends inside a byte.
     #[error(
         "tensor \"{}\" of dtype {dtype} takes {bits} bits, which is no whole number of bytes; \
          the header is damaged, or the tensor's last dimension has to be padded before it is saved",
         Quoted(name)
     )]
     PartialByte { name: String, dtype: DType, bits: u64 },
-    /// Shape and offsets disagree.
+    /// Shape and offsets contradict each other.
     #[error(
         "tensor \"{}\" of dtype {dtype} and shape {} takes {expected} bytes, but its data_offsets span {found}; \
          the header is damaged",
@@ -95,13 +97,13 @@ pub enum HeaderError {
         Dims(shape)
     )]
     SizeMismatch { name: String, dtype: DType, shape: Vec<u64>, expected: u64, found: u64 },
-    /// The file ends before the last tensor does. Both are lengths of the file.
+    /// The file ends before the last tensor does. Both numbers are lengths of the file.
     #[error(
         "the file has {found} bytes, but its header describes {expected}: it is cut off; \
          fetch it again or finish the download"
     )]
     Truncated { expected: u64, found: u64 },
-    /// The file goes on after the last tensor. Both are lengths of the file.
+    /// The file continues after the last tensor. Both numbers are lengths of the file.
     #[error(
         "the file has {found} bytes, but its header describes {expected}: the bytes after them belong to no tensor; \
          fetch it again, or write the file again with the safetensors library"

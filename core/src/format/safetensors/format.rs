@@ -1,4 +1,4 @@
-//! Safetensors as a [`Format`]: single files, several files, and shards that an index lists.
+//! Safetensors as a [`Format`]: single files, several files, and shards listed by an index.
 
 use super::layout::SafetensorsWriter;
 use super::{Header, MAX_HEADER_BYTES, header_range};
@@ -19,16 +19,16 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// One or several safetensors files, with or without an index.
+/// One or more safetensors files, with or without an index.
 pub const SAFETENSORS: FormatId = FormatId::new("safetensors", "safetensors");
 
-/// The index's usual name.
+/// The usual name of the index.
 pub(super) const INDEX_NAME: &str = "model.safetensors.index.json";
 
-/// Most headers are shorter than this, in bytes: one read then brings all of it.
+/// The size of the first read in bytes. Most headers are shorter, so one read fetches all of it.
 const FIRST_READ: u64 = 16 << 10;
 
-/// The registry's entry for [`SAFETENSORS`].
+/// The registered format of [`SAFETENSORS`].
 #[derive(Debug)]
 pub struct Safetensors;
 
@@ -49,8 +49,8 @@ impl Format for Safetensors {
         (extension(name) == Some("safetensors")).then_some(Claim::File)
     }
 
-    /// Looks for a length that a header may have, with the beginning of an object after it. JSON has no zero byte, and such
-    /// a length has four.
+    /// Looks for a plausible header length followed by the start of an object. JSON has no zero
+    /// byte, and such a length has four.
     fn sniff(&self, start: &[u8]) -> bool {
         let Some((length, text)) = start.split_first_chunk::<8>() else { return false };
         let is_length = u64::from_le_bytes(*length) <= MAX_HEADER_BYTES;
@@ -86,7 +86,7 @@ impl IndexFormat for Safetensors {
     }
 }
 
-/// Parses headers, and checks them against the index, which is given with its name.
+/// Parses headers, and checks them against the index if there is one.
 #[derive(Debug)]
 struct Parser {
     index: Option<(String, ShardIndex)>,

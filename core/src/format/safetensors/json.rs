@@ -1,9 +1,9 @@
-//! The header's JSON, read in one pass by serde_json into flat vectors.
+//! Parses the header's JSON in one pass with serde_json into flat vectors.
 //!
-//! The reference collects the map through serde's `flatten`, which copies every value into an intermediate tree. This
-//! visitor reads entries in place. It has to agree with the reference on every odd case that serde allows there: an
-//! entry may be a three-element array, unknown keys are allowed but their values must be well-formed, and
-//! `__metadata__` may be null.
+//! The reference collects the map through serde's `flatten`, which copies every value into a tree.
+//! This visitor parses entries directly. It must agree with the reference on all cases that serde
+//! allows there: an entry may be an array of three elements, unknown keys are allowed if their
+//! values are well-formed, and `__metadata__` may be null.
 
 use super::HeaderError;
 use crate::dtype::DType;
@@ -17,17 +17,17 @@ use core::fmt;
 use core::ops::Range;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// An entry as the JSON gives it, not yet checked.
+/// An entry as in the JSON, not yet checked.
 #[derive(Debug)]
 pub(super) struct RawEntry<'a> {
     pub(super) name: Cow<'a, str>,
     pub(super) dtype: DType,
     pub(super) dims: Range<usize>,
-    /// From the start of the data.
+    /// Offsets from the start of the data.
     pub(super) data_offsets: (u64, u64),
 }
 
-/// The whole header, not yet checked, in the order of the JSON.
+/// A header in the order of the JSON, not yet checked.
 #[derive(Debug, Default)]
 pub(super) struct RawHeader<'a> {
     pub(super) entries: Vec<RawEntry<'a>>,
@@ -51,7 +51,7 @@ pub(super) fn parse(text: &str) -> Result<RawHeader<'_>, HeaderError> {
 
 struct HeaderSeed<'h, 'a> {
     header: &'h mut RawHeader<'a>,
-    /// The entry that is being read, for the error's sake.
+    /// The name of the current entry, for error messages.
     entry_name: &'h mut Option<Cow<'a, str>>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Visitor<'a> for HeaderSeed<'_, 'a> {
     }
 }
 
-/// What an entry holds beside its shape, which goes to the shared vector.
+/// The fields of an entry except its shape, which goes to the shared vector.
 struct Fields {
     dtype: DType,
     data_offsets: (u64, u64),
@@ -182,8 +182,9 @@ impl<'a> Deserialize<'a> for Metadata<'a> {
     }
 }
 
-/// Any JSON value that the reference would take: unlike `IgnoredAny`, which skips over numbers out of range and over
-/// broken escapes, it decodes every part; unlike a tree, it keeps none.
+/// Any JSON value that the reference accepts, parsed without storing it.
+///
+/// `IgnoredAny` would skip numbers out of range and broken escapes.
 struct WellFormed;
 
 impl<'de> Deserialize<'de> for WellFormed {

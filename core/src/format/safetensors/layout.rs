@@ -1,4 +1,5 @@
-//! Safetensors as a target: files named and indexed as Hugging Face does it (`huggingface_hub`, `split_state_dict_into_shards_factory`).
+//! Writes safetensors files, named and indexed as Hugging Face does (`huggingface_hub`,
+//! `split_state_dict_into_shards_factory`).
 
 use super::format::{INDEX_NAME, SAFETENSORS};
 use super::write::{JsonText, METADATA_KEY, NewTensor, lay_out as lay_out_file};
@@ -12,10 +13,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
-/// The most that a shard's tensors take unless it is said otherwise: the default of Hugging Face's libraries, 5 GB.
+/// The default maximum size of a shard's tensors in bytes, as in Hugging Face's libraries: 5 GB.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
-/// The name of a file, from 0 on, of so many.
+/// Returns the name of file `number`, from 0, of `count`.
 fn file_name(number: usize, count: usize) -> String {
     match count {
         1 => "model.safetensors".to_string(),
@@ -23,7 +24,7 @@ fn file_name(number: usize, count: usize) -> String {
     }
 }
 
-/// Writes [`SAFETENSORS`].
+/// The writer of [`SAFETENSORS`].
 #[derive(Debug)]
 pub(super) struct SafetensorsWriter;
 
@@ -94,14 +95,14 @@ impl Writer for SafetensorsWriter {
     }
 }
 
-/// The index, indented and sorted as Hugging Face writes it.
+/// Returns the index, indented and sorted as Hugging Face writes it.
 fn index(layout: &Layout, items: &[Item<'_>], shard_of: &[usize]) -> String {
     let total = layout.tensor_bytes();
     let mut json = format!("{{\n  \"metadata\": {{\n    \"total_size\": {total}\n  }},\n  \"weight_map\": {{");
     for (i, number) in sorted_by_name(items.iter().map(|item| item.name.as_ref())).into_iter().enumerate() {
         let (item, shard) = (&items[number as usize], &layout.files()[shard_of[number as usize]]);
         let comma = if i == 0 { "" } else { "," };
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = write!(json, "{comma}\n    {}: {}", JsonText(&item.name), JsonText(&shard.name));
     }
     json.push_str("\n  }\n}\n");

@@ -1,8 +1,8 @@
-//! The start of a safetensors file that is to be written: the header's length and the header, byte for byte what the reference
-//! writes (crate `safetensors`, `serialize`).
+//! Creates the start of a safetensors file: the header's length and the header, identical to the
+//! output of the reference (crate `safetensors`, `serialize`).
 //!
-//! Tensors follow one another by dtype, the widest first, then by name; the JSON is padded with spaces to a multiple of 8 bytes. As no
-//! tensor is followed by one of a stricter alignment, each lies at a multiple of its own.
+//! Tensors are sorted by dtype, the widest first, then by name. Spaces pad the JSON to a multiple
+//! of 8 bytes. No tensor is followed by one with a stricter alignment, so each is aligned.
 
 use super::{MAX_HEADER_BYTES, PREFIX_BYTES};
 use crate::convert::WriteError;
@@ -15,43 +15,43 @@ use core::cmp::Reverse;
 use core::fmt::{self, Write as _};
 use serde_json::Value;
 
-/// The name under which a header keeps its metadata, and which no tensor can have.
+/// The key of the metadata in a header. No tensor can have this name.
 pub const METADATA_KEY: &str = "__metadata__";
 
-/// The JSON is padded to a multiple of this, so that the data begins aligned for every dtype.
+/// The alignment of the JSON's end in bytes, so that the data is aligned for every dtype.
 const HEADER_ALIGNMENT: usize = 8;
 
-/// A tensor of a file that is to be written.
+/// A tensor to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewTensor<'a> {
-    /// Its name; those of one file must differ.
+    /// The name, unique within the file.
     pub name: &'a str,
-    /// The type of its elements.
+    /// The element type.
     pub dtype: DType,
-    /// Its dimensions, slowest first.
+    /// The dimensions, slowest first.
     pub shape: &'a [u64],
-    /// How many bytes it has.
+    /// The length in bytes.
     pub bytes: u64,
 }
 
-/// The start of a new file, and where its tensors go.
+/// The start of a new file, and the offsets of its tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewFile {
-    /// The file's first bytes: the header's length and the header.
+    /// The first bytes of the file: the header's length and the header.
     pub start: Vec<u8>,
-    /// Where each of the given tensors begins, counted from the start of the file.
+    /// The offset of each tensor, from the start of the file.
     pub offsets: Vec<u64>,
-    /// The length of the whole file.
+    /// The length of the file in bytes.
     pub bytes: u64,
 }
 
-/// Lays out a file of these tensors and this metadata, whose pairs are written in this order.
+/// Lays out a file with these tensors and metadata pairs, in the given order of the pairs.
 ///
 /// # Errors
-/// When the header or the file would be too large.
+/// Fails if the header or the file would be too large.
 pub fn lay_out(tensors: &[NewTensor<'_>], metadata: &[(&str, &str)]) -> Result<NewFile, WriteError> {
     let mut order = sorted_by_name(tensors.iter().map(|tensor| tensor.name));
-    // The sort is stable, so that names stay sorted within a dtype.
+    // The sort is stable, so names stay sorted within a dtype.
     order.sort_by_key(|&number| Reverse(tensors[number as usize].dtype));
 
     let mut json = String::from("{");
@@ -83,7 +83,7 @@ pub fn lay_out(tensors: &[NewTensor<'_>], metadata: &[(&str, &str)]) -> Result<N
     Ok(NewFile { start, offsets, bytes })
 }
 
-/// The length of a header whose JSON has so many bytes.
+/// Returns the padded length of a header with `json` bytes of JSON.
 fn padded(json: usize) -> Result<usize, WriteError> {
     let padded = json.next_multiple_of(HEADER_ALIGNMENT);
     match padded as u64 {
@@ -103,12 +103,12 @@ fn write_metadata(json: &mut String, metadata: &[(&str, &str)]) {
 
 fn write_entry(json: &mut String, tensor: &NewTensor<'_>, begin: u64, end: u64) {
     let NewTensor { name, dtype, shape, .. } = tensor;
-    // Writing to a string does not fail.
+    // Writing to a string never fails.
     let _ = write!(json, "{}:{{\"dtype\":\"{dtype}\",\"shape\":{}", JsonText(name), JsonList(shape));
     let _ = write!(json, ",\"data_offsets\":[{begin},{end}]}}");
 }
 
-/// A text as a JSON string.
+/// Displays a text as a JSON string.
 pub(crate) struct JsonText<'a>(pub(crate) &'a str);
 
 impl fmt::Display for JsonText<'_> {
@@ -117,7 +117,7 @@ impl fmt::Display for JsonText<'_> {
     }
 }
 
-/// Numbers as a JSON array.
+/// Displays numbers as a JSON array.
 pub(crate) struct JsonList<'a>(pub(crate) &'a [u64]);
 
 impl fmt::Display for JsonList<'_> {
@@ -153,7 +153,7 @@ mod tests {
             ),
             metadata in prop::option::of(("[a-z\"]{0,5}", "[a-z\n\u{1b}é]{0,5}")),
         ) {
-            // The last dimension in whole bytes of the packed types.
+            // Packed types need a last dimension of whole bytes.
             let tensors: BTreeMap<_, _> = tensors.into_iter().map(|(name, (dtype, mut shape))| {
                 if dtype.bits() < 8 {
                     shape.push(4);

@@ -1,4 +1,4 @@
-//! ServerlessLLM checkpoints as a [`Format`]: an index, and the partitions beside it.
+//! ServerlessLLM checkpoints as a [`Format`]: an index and the partitions beside it.
 
 use super::layout::ServerlessLlmWriter;
 use super::{INDEX_NAME, TensorIndex, count_partitions, is_partition_name, partition_name};
@@ -15,10 +15,10 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// A ServerlessLLM checkpoint: an index, and the partitions beside it.
+/// A ServerlessLLM checkpoint: an index and the partitions beside it.
 pub const SERVERLESSLLM: FormatId = FormatId::new("serverlessllm", "ServerlessLLM");
 
-/// The registry's entry for [`SERVERLESSLLM`].
+/// The registered format of [`SERVERLESSLLM`].
 #[derive(Debug)]
 pub struct ServerlessLlm;
 
@@ -38,7 +38,7 @@ impl Format for ServerlessLlm {
         is_partition_name(name).then_some(Claim::Part { index: INDEX_NAME })
     }
 
-    /// A partition may begin with any bytes.
+    /// A partition may start with any bytes.
     fn sniff(&self, _: &[u8]) -> bool {
         false
     }
@@ -59,7 +59,8 @@ impl Format for ServerlessLlm {
 impl IndexFormat for ServerlessLlm {
     fn evidence(&self, _: &str, value: JsonShape) -> Evidence {
         match value {
-            // An array may be anything in an index of another format, but hardly with an offset and a size at its beginning.
+            // An index of another format may contain arrays, but hardly any that start with an
+            // offset and a size.
             JsonShape::Record => Evidence::Proof,
             JsonShape::Array => Evidence::Hint,
             JsonShape::Object => Evidence::None,
@@ -78,7 +79,7 @@ impl IndexFormat for ServerlessLlm {
     }
 }
 
-/// Parses the index once the lengths of all partitions are known; these have no headers.
+/// Parses the index once the lengths of all partitions are known. Partitions have no headers.
 #[derive(Debug)]
 struct Parser {
     name: String,

@@ -1,4 +1,4 @@
-//! The index's JSON, read in one pass by serde_json into flat vectors, as a safetensors header is.
+//! Parses the index's JSON in one pass with serde_json into flat vectors.
 
 use super::ServerlessLlmError;
 use crate::escape::without_middle;
@@ -11,7 +11,7 @@ use core::fmt;
 use core::ops::Range;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// A record as the JSON gives it, not yet checked.
+/// A record as in the JSON, not yet checked.
 #[derive(Debug)]
 pub(super) struct RawRecord<'a> {
     pub(super) name: Cow<'a, str>,
@@ -24,7 +24,7 @@ pub(super) struct RawRecord<'a> {
     pub(super) partition: Option<u64>,
 }
 
-/// The whole index, not yet checked, in the order of the JSON.
+/// An index in the order of the JSON, not yet checked.
 #[derive(Debug, Default)]
 pub(super) struct RawIndex<'a> {
     pub(super) records: Vec<RawRecord<'a>>,
@@ -50,7 +50,7 @@ pub(super) fn parse(json: &[u8]) -> Result<RawIndex<'_>, ServerlessLlmError> {
 
 struct IndexSeed<'i, 'a> {
     index: &'i mut RawIndex<'a>,
-    /// The record that is being read, for the error's sake.
+    /// The name of the current record, for error messages.
     name: &'i mut Option<Cow<'a, str>>,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Visitor<'a> for IndexSeed<'_, 'a> {
     }
 }
 
-/// What a record holds beside shape and strides, which go to the shared vectors.
+/// The fields of a record except shape and strides, which go to the shared vectors.
 struct Fields<'a> {
     offset: u64,
     size: u64,

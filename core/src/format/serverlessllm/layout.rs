@@ -1,4 +1,4 @@
-//! ServerlessLLM as a target.
+//! Writes ServerlessLLM checkpoints.
 
 use super::format::SERVERLESSLLM;
 use super::write::{NewIndex, PARTITION_BYTES, Record, Records};
@@ -10,7 +10,7 @@ use crate::units::FileId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-/// Writes [`SERVERLESSLLM`], in the original dialect.
+/// The writer of [`SERVERLESSLLM`], for the original dialect.
 #[derive(Debug)]
 pub(super) struct ServerlessLlmWriter;
 
@@ -79,18 +79,18 @@ impl Writer for ServerlessLlmWriter {
     }
 }
 
-/// Where a tensor's bytes lie in the source. Tensors for which that is the same are tied.
+/// The location of a tensor's bytes in the source. Tensors with equal locations are tied.
 type Source = (FileId, u64, u64);
 
 fn source(item: &Item<'_>) -> Source {
     (item.source.file, item.source.range.start(), item.source.range.end())
 }
 
-/// The items that begin a partition, where the number of partitions is given.
+/// Returns the items that start a partition, if the number of partitions is given.
 fn partition_starts(items: &[Item<'_>], split: Split) -> Result<BTreeSet<usize>, ConvertError> {
     let Split::Files(files) = split else { return Ok(BTreeSet::new()) };
     let mut seen = BTreeSet::new();
-    // What is tied to an earlier one takes no room.
+    // An item that is tied to an earlier one takes no space.
     let sizes: Vec<u64> =
         items.iter().map(|item| if seen.insert(source(item)) { item.source.byte_len() } else { 0 }).collect();
     Ok(evenly(&sizes, files)?.into_iter().map(|part| part.start).collect())

@@ -1,17 +1,21 @@
-//! The index of a ServerlessLLM checkpoint, parsed strictly.
+//! A strict parser of ServerlessLLM indexes.
 //!
-//! A ServerlessLLM checkpoint is `tensor_index.json` and the files `tensor.data_0`, `tensor.data_1` and so on beside it. The index has a record for each tensor, and
-//! there are two [dialects](Dialect) of it, told apart by how many elements a record has:
+//! A checkpoint is `tensor_index.json` with the files `tensor.data_0`, `tensor.data_1` and so on
+//! beside it. The index has one record per tensor. It has two [dialects](Dialect), which differ in
+//! the number of elements of a record:
 //!
-//! - ServerlessLLM's own, `[offset, size, [shape], [stride], "torch.bfloat16"]`. Offsets are counted over all partitions one after another,
-//!   whose boundaries only their lengths tell. No record is split between two. Between records there may be bytes of no meaning.
-//! - Tensora's, `[offset, size, [shape], [stride], "bf16", partition]`. Offsets are counted in that partition.
+//! - ServerlessLLM's own, `[offset, size, [shape], [stride], "torch.bfloat16"]`. Offsets count over
+//!   all partitions one after another, so the partitions' lengths determine the boundaries. No
+//!   record spans two partitions. Bytes between records have no meaning.
+//! - Tensora's, `[offset, size, [shape], [stride], "bf16", partition]`. Offsets count within that
+//!   partition.
 //!
-//! Tensors that shared their storage when they were saved share a record: both names have the same offset and size. Such tensors are kept,
-//! with the same range of the same file; records that overlap in another way are refused. So are strides of anything but row-major
-//! order: what is saved so is rare, and reading it means moving single elements.
+//! Tensors that shared storage when they were saved have the same offset and size. The parser
+//! accepts them and gives both the same range. It rejects other overlaps. It also rejects strides
+//! that are not row-major: they are rare, and reading them means moving single elements.
 //!
-//! Names and dtypes are borrowed from the JSON, all shapes share one vector, and nothing is allocated from a number that the index claims.
+//! Names and dtypes are borrowed from the JSON, and all shapes share one vector. Allocations never
+//! depend on a number that the index claims.
 
 mod error;
 mod format;
@@ -36,19 +40,19 @@ use core::fmt;
 use core::ops::Range;
 use json::RawRecord;
 
-/// The index's usual name.
+/// The usual name of the index.
 pub const INDEX_NAME: &str = "tensor_index.json";
 
-/// How an index writes its records.
+/// The dialect of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// Five elements, offsets over all partitions.
+    /// Records of five elements, with offsets over all partitions.
     Original,
-    /// Six elements, offsets in the partition that the sixth names.
+    /// Records of six elements, with offsets in the partition that the sixth names.
     Tensora,
 }
 
-/// The dtypes that ServerlessLLM writes, as PyTorch names them.
+/// The dtypes that ServerlessLLM writes, by their PyTorch names.
 const TORCH: [(&str, DType); 9] = [
     ("torch.float16", DType::F16),
     ("torch.float32", DType::F32),
@@ -62,7 +66,7 @@ const TORCH: [(&str, DType); 9] = [
 ];
 
 impl Dialect {
-    /// The dtype that the dialect names so.
+    /// Returns the dtype with this name in the dialect.
     #[must_use]
     pub fn dtype(self, name: &str) -> Option<DType> {
         match self {
@@ -72,7 +76,7 @@ impl Dialect {
         }
     }
 
-    /// How the dialect names a dtype; `None` when it has no name for it.
+    /// Returns the dialect's name of a dtype, or `None` if it has none.
     #[must_use]
     pub fn dtype_name(self, dtype: DType) -> Option<Cow<'static, str>> {
         match self {
@@ -81,7 +85,7 @@ impl Dialect {
         }
     }
 
-    /// The names of all its dtypes, for messages.
+    /// Returns the names of all dtypes, for messages.
     fn dtypes(self) -> String {
         let names: Vec<_> = DType::ALL.iter().filter_map(|&dtype| self.dtype_name(dtype)).collect();
         names.join(", ")
@@ -97,16 +101,16 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// A tensor as the index describes it.
+/// A tensor description of an index.
 #[derive(Debug, Clone)]
 pub struct IndexedTensor<'a> {
-    /// Its name, borrowed from the index unless that escapes it.
+    /// The name, borrowed from the index if it has no escapes.
     pub name: Cow<'a, str>,
-    /// The type of its elements.
+    /// The element type.
     pub dtype: DType,
-    /// The partition that holds it.
+    /// The partition that contains it.
     pub partition: u32,
-    /// Its bytes there.
+    /// The range of its bytes in the partition.
     pub range: ByteRange,
     dims: Range<usize>,
 }
@@ -115,16 +119,16 @@ pub struct IndexedTensor<'a> {
 #[derive(Debug)]
 pub struct TensorIndex<'a> {
     dialect: Option<Dialect>,
-    /// In the order of partition and offset.
+    /// The tensors, in the order of partition and offset.
     tensors: Vec<IndexedTensor<'a>>,
     dims: Vec<u64>,
 }
 
 impl<'a> TensorIndex<'a> {
-    /// Parses an index, whose partitions have these lengths.
+    /// Parses an index, given the lengths of its partitions.
     ///
     /// # Errors
-    /// One variant of [`ServerlessLlmError`] for each rule of the format.
+    /// Returns a [`ServerlessLlmError`], which has one variant per rule of the format.
     pub fn parse(json: &'a [u8], partitions: &[u64]) -> Result<Self, ServerlessLlmError> {
         let raw = json::parse(json)?;
         let partitions = Partitions::new(partitions)?;
@@ -145,28 +149,28 @@ impl<'a> TensorIndex<'a> {
         Ok(index)
     }
 
-    /// How the records are written; `None` where there is none.
+    /// Returns the dialect, or `None` if there are no records.
     #[must_use]
     pub fn dialect(&self) -> Option<Dialect> {
         self.dialect
     }
 
-    /// The tensors in the order of partition and offset.
+    /// Returns the tensors in the order of partition and offset.
     #[must_use]
     pub fn tensors(&self) -> &[IndexedTensor<'a>] {
         &self.tensors
     }
 
-    /// The shape of one of this index's tensors; empty for a scalar.
+    /// Returns the shape of a tensor of this index. Empty for a scalar.
     #[must_use]
     pub fn shape(&self, tensor: &IndexedTensor<'_>) -> &[u64] {
         &self.dims[tensor.dims.clone()]
     }
 
-    /// Adds the tensors to a catalog that holds the partitions, and nothing else, in their order.
+    /// Adds the tensors to a catalog that holds exactly the partitions, in order.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when tensors outgrow 32-bit numbers.
+    /// Returns [`Error::TooMany`] if tensors exceed 32-bit numbers.
     pub fn add_tensors_to(&self, catalog: &mut CatalogBuilder) -> Result<(), Error> {
         catalog.reserve(self.tensors.len());
         for tensor in &self.tensors {
@@ -176,7 +180,7 @@ impl<'a> TensorIndex<'a> {
         Ok(())
     }
 
-    /// Checks what one record says by itself.
+    /// Checks a record by itself.
     fn check(
         &self,
         record: RawRecord<'a>,
@@ -228,7 +232,7 @@ impl<'a> TensorIndex<'a> {
         Ok(IndexedTensor { name: record.name, dtype, partition, range, dims: record.dims })
     }
 
-    /// Checks what the sorted records say together.
+    /// Checks the sorted records together.
     fn check_bytes(&self, partitions: &Partitions<'_>) -> Result<(), ServerlessLlmError> {
         let filled = || self.tensors.iter().filter(|tensor| !tensor.range.is_empty());
         for (first, second) in filled().zip(filled().skip(1)) {
@@ -262,8 +266,10 @@ fn dialect_of(record: &RawRecord<'_>) -> Dialect {
     if record.partition.is_some() { Dialect::Tensora } else { Dialect::Original }
 }
 
-/// Whether elements of that shape lie one after another, the last dimension's first. A dimension of one element is never stepped over, so
-/// its stride may be anything; so may all of them where there is no element.
+/// Returns true if the elements are contiguous in row-major order.
+///
+/// A dimension of one element may have any stride. So may all dimensions of a tensor without
+/// elements.
 fn is_row_major(shape: &[u64], strides: &[u64]) -> bool {
     if shape.contains(&0) {
         return true;
@@ -278,7 +284,7 @@ fn is_row_major(shape: &[u64], strides: &[u64]) -> bool {
     true
 }
 
-/// The files' lengths, and where each begins among them all.
+/// The lengths of the partitions, and where each starts among all of them.
 struct Partitions<'p> {
     bytes: &'p [u64],
     starts: Vec<u64>,
@@ -298,13 +304,13 @@ impl<'p> Partitions<'p> {
         Ok(Self { bytes, starts, total })
     }
 
-    /// The partition that a record lies in, and where.
+    /// Returns the partition of a record and its range there.
     fn locate(&self, record: &RawRecord<'_>) -> Result<(u32, ByteRange), ServerlessLlmError> {
         let name = || record.name.as_ref().to_owned();
         let (offset, size) = (record.offset, record.size);
         let overflow = || ServerlessLlmError::OffsetOverflow { name: name(), offset, size };
         let end = offset.checked_add(size).ok_or_else(overflow)?;
-        // As many as files, which are numbered in 32 bits.
+        // The number of files fits in 32 bits.
         let count = self.bytes.len() as u32;
         if let Some(partition) = record.partition {
             let bytes = usize::try_from(partition).ok().and_then(|number| self.bytes.get(number));
@@ -320,7 +326,7 @@ impl<'p> Partitions<'p> {
         if end > self.total {
             return Err(ServerlessLlmError::PastEnd { name: name(), offset, end, count, bytes: self.total });
         }
-        // The last that begins there or before; the first begins at 0.
+        // The last partition that starts at or before the offset. The first starts at 0.
         let number = self.starts.partition_point(|&start| start <= offset).saturating_sub(1);
         let (start, partition) = (self.starts[number], number as u32);
         let boundary = start + self.bytes[number];

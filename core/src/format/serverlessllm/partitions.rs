@@ -6,31 +6,31 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// What the name of every partition begins with.
+/// The prefix of all partition names.
 const PREFIX: &str = "tensor.data_";
 
-/// The name of a partition.
+/// Returns the name of a partition.
 #[must_use]
 pub fn partition_name(number: u32) -> String {
     format!("{PREFIX}{number}")
 }
 
-/// Whether it is the name of a partition, or one that may be mistaken for it.
+/// Returns true for the name of a partition and for names that resemble one.
 #[must_use]
 pub fn is_partition_name(name: &str) -> bool {
     digits(name).is_some()
 }
 
-/// How many partitions there are among the files of a folder: those from 0 up to the last one, none missing.
+/// Counts the partitions among the files of a folder.
 ///
 /// # Errors
-/// When there is none, one is missing between two others, or a name has a number that no partition has (`tensor.data_00`).
+/// Fails if there is none, a number is missing, or a name has an invalid number (`tensor.data_00`).
 pub fn count_partitions<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<u32, ServerlessLlmError> {
     let mut numbers = Vec::new();
     for name in names {
         let Some(digits) = digits(name) else { continue };
         let number = digits.parse().ok().filter(|&number| partition_name(number) == name);
-        // One less than all numbers, so that they can be counted.
+        // The maximum is excluded so that all numbers can be counted.
         let number = number.filter(|&number| number != u32::MAX);
         numbers.push(number.ok_or_else(|| ServerlessLlmError::PartitionName { found: name.to_owned() })?);
     }
@@ -45,7 +45,7 @@ pub fn count_partitions<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<
     }
 }
 
-/// What follows the prefix, if it is digits only.
+/// Returns the part after the prefix if it consists of digits.
 fn digits(name: &str) -> Option<&str> {
     let digits = name.strip_prefix(PREFIX)?;
     (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)

@@ -1,8 +1,9 @@
-//! A ServerlessLLM checkpoint that is to be written: the original dialect, as `sllm_store` writes it.
+//! Creates a ServerlessLLM checkpoint in the original dialect, as `sllm_store` writes it.
 //!
-//! `tensor_index.json` has five elements a tensor, `[offset, size, [shape], [stride], "torch.dtype"]`, with offsets over all partitions
-//! one after another. Records are padded to 8 bytes; here the padding is zeros, so that the same tensors give the same files. A record is never split: a
-//! partition ends before the one that would pass its limit.
+//! `tensor_index.json` has five elements per tensor, `[offset, size, [shape], [stride],
+//! "torch.dtype"]`. Offsets count over all partitions one after another. Records are padded to 8
+//! bytes, here with zeros, so that the same tensors give the same files. A record never spans two
+//! partitions: a partition ends before a record that would exceed its limit.
 
 use crate::format::safetensors::write::{JsonList, JsonText};
 use alloc::string::String;
@@ -10,53 +11,55 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
-/// What the original writer lets a partition have, in bytes (`kPartitionMaxSize`).
+/// The maximum size of a partition in bytes in the original writer (`kPartitionMaxSize`).
 pub const PARTITION_BYTES: u64 = 10 << 30;
-/// Records are padded to a multiple of this, in bytes.
+/// The alignment of records in bytes.
 const RECORD_ALIGNMENT: u64 = 8;
 
-/// Places records in partitions, one after another.
+/// Places records in partitions one after another.
 #[derive(Debug)]
 pub struct Records {
     limit: u64,
-    /// The bytes of each partition.
+    /// The size of each partition in bytes.
     partitions: Vec<u64>,
-    /// Those before the last partition.
+    /// The total size of the partitions before the last.
     before: u64,
-    /// The next byte begins a partition.
+    /// Whether the next byte starts a partition.
     ended: bool,
 }
 
-/// Where a record is.
+/// The location of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// The partition's number.
+    /// The number of the partition.
     pub partition: u32,
-    /// Where it begins in that partition.
+    /// The offset in the partition.
     pub offset: u64,
-    /// Where it begins in all partitions one after another: what the index has.
+    /// The offset over all partitions one after another, as in the index.
     pub global: u64,
 }
 
 impl Records {
-    /// None yet. A partition may have `limit` bytes, usually [`PARTITION_BYTES`].
+    /// Creates an empty placement. A partition has at most `limit` bytes, usually
+    /// [`PARTITION_BYTES`].
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self { limit, partitions: vec![0], before: 0, ended: false }
     }
 
-    /// Ends the partition, unless it is empty; the next record that has a byte begins another.
+    /// Ends the partition unless it is empty. The next record with a byte starts another.
     pub fn end_partition(&mut self) {
         self.ended = true;
     }
 
-    /// The next record; `None` when all records together would pass 64 bits, or the partitions 32.
+    /// Places the next record. Returns `None` if offsets exceed 64 bits or partitions exceed 32
+    /// bits.
     pub fn place(&mut self, bytes: u64) -> Option<Record> {
         let padded = bytes.checked_next_multiple_of(RECORD_ALIGNMENT)?;
         let last = self.last();
         let end = last.checked_add(padded)?;
         self.before.checked_add(end)?;
-        // No partition is empty, but for the only one of nothing.
+        // No partition is empty, except the only partition of an empty checkpoint.
         if last > 0 && bytes > 0 && (self.ended || end > self.limit) {
             self.before += last;
             self.partitions.push(0);
@@ -70,7 +73,8 @@ impl Records {
         Some(Record { partition, offset, global: self.before + offset })
     }
 
-    /// The bytes of each partition. There is always one, as readers look for `tensor.data_0`.
+    /// Returns the size of each partition in bytes. There is at least one, because readers look for
+    /// `tensor.data_0`.
     #[must_use]
     pub fn partitions(&self) -> &[u64] {
         &self.partitions
@@ -81,7 +85,7 @@ impl Records {
     }
 }
 
-/// The index as it grows.
+/// An index under construction.
 #[derive(Debug)]
 pub struct NewIndex {
     json: String,
@@ -94,11 +98,11 @@ impl Default for NewIndex {
 }
 
 impl NewIndex {
-    /// Adds a tensor of a dtype that the dialect names so, whose `bytes` begin at `global`.
+    /// Adds a tensor of `bytes` bytes at `global`. `dtype` is the dialect's name.
     pub fn add(&mut self, name: &str, global: u64, bytes: u64, shape: &[u64], dtype: &str) {
         let comma = if self.json.len() > 1 { ", " } else { "" };
         let strides = contiguous(shape);
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = write!(
             self.json,
             "{comma}{}: [{global}, {bytes}, {}, {}, {}]",
@@ -109,7 +113,7 @@ impl NewIndex {
         );
     }
 
-    /// The file's bytes.
+    /// Returns the bytes of the file.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.json.push('}');
@@ -117,11 +121,12 @@ impl NewIndex {
     }
 }
 
-/// The strides, in elements, of a tensor whose elements lie one after another, as torch counts them: a dimension of 0 as one of 1.
+/// Returns the strides of a contiguous tensor in elements. As in torch, a dimension of 0 counts as
+/// 1.
 fn contiguous(shape: &[u64]) -> Vec<u64> {
     let mut strides = vec![1_u64; shape.len()];
     for dim in (1..shape.len()).rev() {
-        // The tensor lies in a file, so that this overflows at most where some other dimension is 0.
+        // The tensor is in a file, so this overflows only if another dimension is 0.
         strides[dim - 1] = strides[dim].saturating_mul(shape[dim].max(1));
     }
     strides
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn strides_are_those_of_torch() {
-        // As `torch.empty(shape).stride()` gives them.
+        // The values of `torch.empty(shape).stride()`.
         for (shape, strides) in [
             (&[][..], &[][..]),
             (&[7], &[1]),
@@ -169,7 +174,7 @@ mod tests {
             .map(|bytes| records.place(bytes).expect("fits"))
             .map(|record| (record.partition, record.offset, record.global))
             .collect();
-        // 17 bytes take 24; 100 bytes are more than a partition may have, and are not split.
+        // 17 bytes take 24. 100 bytes exceed the limit of a partition, and are not split.
         assert_eq!(placed, [(0, 0, 0), (0, 8, 8), (1, 0, 32), (2, 0, 40), (2, 104, 144), (3, 0, 144)]);
         assert_eq!(records.partitions(), [32, 8, 104, 32]);
     }
