@@ -1,70 +1,76 @@
-//! Gives direct reads up in the middle of a load, where the device brings far less by them than a profile says it can.
+//! Gives up direct I/O during a load if the device is far slower than its profile.
 //!
-//! A profile is of the past: the device may be another's too by now, or what is under it may answer differently. Where direct reads stay below
-//! [`EXPECTED`] percent of what they brought when they were measured, the load reads through the page cache for a while, and goes on with
-//! whichever was faster. It does so once. Without a profile there is nothing to be below of, and nothing is tried.
+//! A profile may be outdated: other programs may use the device, or the storage under it may have
+//! changed. If direct reads stay below [`MIN_RATE_PERCENT`] of their measured rate, the load tries
+//! buffered reads for a while and keeps the faster of the two. It does so at most once. Without a
+//! profile there is no expectation, and nothing is tried.
 //!
-//! As the [`tune`](crate::tune) module, it knows no clock: times are nanoseconds since anything.
+//! Like the [`tune`](crate::tune) module, it knows no clock. Times are nanoseconds from an
+//! arbitrary point.
 
 use crate::tune::{percent, rate};
 
-/// Below this share of what was measured, in percent, the other way is tried.
+/// The rate below which buffered reads are tried, in percent of the measured rate.
 pub const MIN_RATE_PERCENT: u64 = 70;
-/// How much more reads through the page cache must bring to be kept to, in percent: the processor copies them, and they push other files
-/// out of the cache.
+/// The minimum gain of buffered reads in percent. They cost a copy and evict other files from the
+/// page cache.
 const MIN_GAIN_PERCENT: u64 = 25;
 
-/// Over how many bytes rates are taken.
+/// The number of bytes over which rates are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeWindow {
-    /// Of direct reads. The first half is not looked at: the number of reads in flight is still being tuned. From then on each quarter is
-    /// looked at; two in a row must be slow, so that the second is slow as a whole.
+    /// The window for direct reads.
+    ///
+    /// The first half is ignored, because the number of reads in flight is still being tuned. Then
+    /// each quarter is measured. Two in a row must be slow, so that the second is slow from its
+    /// start.
     pub direct_bytes: u64,
-    /// Of reads through the page cache.
+    /// The window for buffered reads.
     pub buffered_bytes: u64,
 }
 
-/// 256 MiB watched, 64 MiB tried.
+/// 256 MiB of direct reads, 64 MiB of buffered ones.
 impl Default for ProbeWindow {
     fn default() -> Self {
         Self { direct_bytes: 256 << 20, buffered_bytes: 64 << 20 }
     }
 }
 
-/// What a try has shown, in bytes per second.
+/// The measured rates in bytes per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ComparedRates {
-    /// By direct reads.
+    /// The rate of direct reads.
     pub direct: u64,
-    /// Through the page cache.
+    /// The rate of buffered reads.
     pub buffered: u64,
 }
 
-/// What is to be done from now on.
+/// How to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FallbackDecision {
-    /// Read through the page cache, to see what that brings.
+    /// Try buffered reads and measure them.
     Try,
-    /// Go on through the page cache.
+    /// Keep the buffered reads.
     Keep(ComparedRates),
-    /// Go back to direct reads.
+    /// Return to direct reads.
     Back(ComparedRates),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// So many bytes have landed, `since` then if the first half of a span is over; and whether the quarter before was `slow`.
+    /// Measuring direct reads. `since` is set after the first half of a window. `slow` is the
+    /// result of the previous quarter.
     Watching {
         bytes: u64,
         since: Option<u64>,
         slow: bool,
     },
-    /// Reads of so many bytes that were begun before are still to land.
+    /// Waiting for the reads that were started before the switch.
     Draining {
         direct: u64,
         bytes: u64,
     },
-    /// So many bytes have landed since.
+    /// Measuring buffered reads.
     Trying {
         direct: u64,
         bytes: u64,
@@ -73,17 +79,17 @@ enum Phase {
     Over,
 }
 
-/// Watches a load's direct reads.
+/// Watches the direct reads of a load.
 #[derive(Debug, Clone)]
 pub struct DirectIoFallback {
-    /// What they bring, by the profile.
+    /// The rate of direct reads in the profile.
     profiled_direct_rate: u64,
     window: ProbeWindow,
     phase: Phase,
 }
 
 impl DirectIoFallback {
-    /// Expects so many bytes per second of direct reads; `None` where nobody knows, or nothing is to be tried.
+    /// Creates a watcher. `None` for the rate means that nothing is expected or tried.
     #[must_use]
     pub fn new(profiled_direct_rate: Option<u64>, window: ProbeWindow) -> Self {
         let phase = if profiled_direct_rate.is_some() {
@@ -94,13 +100,14 @@ impl DirectIoFallback {
         Self { profiled_direct_rate: profiled_direct_rate.unwrap_or(0), window, phase }
     }
 
-    /// Whether there is nothing more to decide.
+    /// Returns true if nothing is left to decide.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
 
-    /// A read of so many bytes has landed at `now`, in nanoseconds, and up to so many bytes are in flight.
+    /// Records a read of `bytes` bytes that completed at `now`, in nanoseconds, with at most
+    /// `in_flight` bytes in flight.
     pub fn landed(&mut self, now: u64, bytes: u64, in_flight: u64) -> Option<FallbackDecision> {
         match &mut self.phase {
             Phase::Watching { bytes: sum, since, slow } => {
@@ -156,7 +163,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const IN_FLIGHT: u64 = 16 * MIB;
 
-    /// Reads so many MiB at rates in MiB per second, directly and through the page cache, and answers what was done after how many MiB.
+    /// Reads MiB at these rates in MiB per second, direct and buffered. Returns the decisions and
+    /// after how many MiB they came.
     fn load(
         mib: u64,
         profiled_direct_rate: Option<u64>,
@@ -166,7 +174,7 @@ mod tests {
         let mut fallback = DirectIoFallback::new(profiled_direct_rate.map(|rate| rate * MIB), ProbeWindow::default());
         let (mut now, mut through, mut under_way, mut decisions) = (0, false, 0_u64, Vec::new());
         for landed in (0..mib).step_by(2) {
-            // What was begun directly lands so.
+            // Reads that were started directly complete at the direct rate.
             let rate = if through && under_way == 0 { buffered } else { direct(landed) };
             under_way = under_way.saturating_sub(2 * MIB);
             now += 2 * 1_000_000_000 / rate;
@@ -179,7 +187,7 @@ mod tests {
         decisions
     }
 
-    /// Rounded to the nearest.
+    /// Rounds to the nearest MiB.
     fn mib_of(ComparedRates { direct, buffered }: ComparedRates) -> (u64, u64) {
         ((direct + MIB / 2) / MIB, (buffered + MIB / 2) / MIB)
     }

@@ -1,11 +1,11 @@
-//! Formats by name: what a catalog records of the format that it was read from.
+//! Format ids, which a catalog stores.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
 
-/// A checkpoint format, by name.
+/// The id of a checkpoint format.
 ///
-/// The format's code is found by [`format::find`](crate::format::find).
+/// [`format::find`](crate::format::find) returns the format's code.
 ///
 /// ```
 /// use floodtide_core::format::{GGUF, SAFETENSORS};
@@ -20,7 +20,7 @@ pub struct FormatId {
 }
 
 impl FormatId {
-    /// Returns the format of that name, which no other format has.
+    /// Creates the id of a format. `name` must be unique.
     #[must_use]
     pub const fn new(name: &'static str, title: &'static str) -> Self {
         Self { name, title }
@@ -32,7 +32,7 @@ impl FormatId {
         self.name
     }
 
-    /// Returns the name as its authors write it, for sentences.
+    /// Returns the name for messages, as its authors write it.
     #[must_use]
     pub const fn title(self) -> &'static str {
         self.title

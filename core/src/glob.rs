@@ -1,14 +1,18 @@
-//! Shell-style patterns over tensor names, as in fnmatch and the `allow_patterns` of Hugging Face's tools: `*` and `?`
-//! match any character, dots and slashes too; `[a-z]` and `[!a-z]` match one of a class.
+//! Shell-style patterns over tensor names, as in fnmatch and the `allow_patterns` of Hugging Face's
+//! tools.
 //!
-//! Own code because the maintained glob crates need std, and treat `/` as a path separator, which names do not have.
+//! `*` and `?` match any character, including dots and slashes. `[a-z]` and `[!a-z]` match a
+//! character of a class.
+//!
+//! The maintained glob crates need std and treat `/` as a path separator, which tensor names do not
+//! have.
 
 use crate::escape::Quoted;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use thiserror::Error;
 
-/// A pattern that cannot be read.
+/// The error of a malformed pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the pattern \"{}\" has a \"[\" without its \"]\"", Quoted(.pattern))]
 pub struct GlobError {
@@ -53,7 +57,7 @@ impl Glob {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// When a `[` is not closed.
+    /// Fails if a `[` is not closed.
     pub fn new(pattern: &str) -> Result<Self, GlobError> {
         let mut tokens = Vec::new();
         let mut chars = pattern.chars().peekable();
@@ -68,7 +72,7 @@ impl Glob {
                     loop {
                         let unclosed = || GlobError { pattern: pattern.to_string() };
                         let from = chars.next().ok_or_else(unclosed)?;
-                        // A "]" right after the "[" stands for itself.
+                        // A "]" directly after the "[" is literal.
                         if from == ']' && !ranges.is_empty() {
                             break;
                         }
@@ -89,18 +93,19 @@ impl Glob {
         Ok(Self { pattern: pattern.to_string(), tokens })
     }
 
-    /// The pattern as it was given.
+    /// Returns the pattern as given.
     #[must_use]
     pub fn pattern(&self) -> &str {
         &self.pattern
     }
 
-    /// Whether the whole of `name` matches. Time is at most the product of both lengths.
+    /// Returns true if the pattern matches the whole of `name`. The time is at most the product of
+    /// both lengths.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let mut token = 0;
         let mut rest = name.chars();
-        // Where the last `*` stands, and what was left of the name when it had matched as much as it has now.
+        // The position after the last `*`, and the rest of the name when it was reached.
         let mut retry: Option<(usize, core::str::Chars<'_>)> = None;
         loop {
             if self.tokens.get(token) == Some(&Token::Many) {
@@ -157,7 +162,7 @@ mod tests {
         assert!(Glob::new("[]").is_err());
     }
 
-    /// What a pattern of letters, `?` and `*` means, by its definition.
+    /// Matches a pattern of letters, `?` and `*` by its definition.
     fn means(pattern: &[u8], name: &[u8]) -> bool {
         match pattern {
             [] => name.is_empty(),

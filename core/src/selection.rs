@@ -1,4 +1,4 @@
-//! Which tensors of a catalog are wanted, and how much of each.
+//! Selects tensors of a catalog, whole or in part.
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -15,7 +15,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// Which tensors a load brings. To add a kind of selection, add a variant here and resolve it below.
+/// Selects the tensors of a load. To add a kind of selection, add a variant here and resolve it
+/// below.
 ///
 /// ```
 /// use floodtide_core::{ByteRange, CatalogBuilder, DType, Format, Selection};
@@ -35,55 +36,59 @@ use core::ops::Range;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Selection {
-    /// All of them.
+    /// All tensors.
     #[default]
     All,
-    /// The tensors of exactly these names.
+    /// The tensors with exactly these names.
     Names(Vec<String>),
-    /// Every tensor that at least one of the patterns matches.
+    /// Every tensor that matches at least one of the patterns.
     Globs(Vec<Glob>),
-    /// A slice of the tensor of that name.
+    /// A slice of the tensor with this name.
     Slice(String, Slice),
-    /// What any of these selects.
+    /// The union of these selections.
     Several(Vec<Selection>),
-    /// What one rank gets when several share what a selection gives.
+    /// The share of one rank in a selection.
     Shard {
-        /// What is shared.
+        /// The selection to share.
         of: Box<Selection>,
-        /// Which rank, from 0.
+        /// The rank, from 0.
         rank: u32,
-        /// How many ranks there are.
+        /// The number of ranks.
         world: u32,
-        /// What is cut, and where.
+        /// How each tensor is partitioned.
         rules: ShardRules,
     },
 }
 
 impl Selection {
-    /// A selection by patterns, see [`Glob`].
+    /// Selects tensors by patterns, see [`Glob`].
     ///
     /// # Errors
-    /// [`Error::Glob`] when one of them cannot be read.
+    /// Returns [`Error::Glob`] if a pattern is malformed.
     pub fn globs<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, Error> {
         let globs = patterns.into_iter().map(|pattern| Glob::new(pattern.as_ref()));
         Ok(Self::Globs(globs.collect::<Result<_, _>>()?))
     }
 
-    /// A selection by names.
+    /// Selects tensors by name.
     pub fn names<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
         Self::Names(names.into_iter().map(|name| name.as_ref().to_string()).collect())
     }
 
-    /// The indices `range` of one dimension of the tensor of that name, the slowest dimension being 0.
+    /// Selects `range` of dimension `dim` of a tensor. Dimension 0 is the slowest.
     ///
-    /// A slice of the slowest dimension reads no other bytes; one of another dimension is read and gathered as the planner finds cheaper.
+    /// A slice of the slowest dimension is contiguous in the file. The planner chooses the cheaper
+    /// way to read and gather a slice of another dimension.
     #[must_use]
     pub fn slice(name: impl Into<String>, dim: u32, range: Range<u64>) -> Self {
         Self::Slice(name.into(), Slice { dim, start: range.start, end: range.end })
     }
 
-    /// What rank `rank` (from 0) of `world` gets of all tensors, each cut by the first of `rules` that matches its name. Parts are equal,
-    /// rounded up, as by `torch.chunk`: the last ranks may get less of a tensor, or nothing. Scalars are not cut.
+    /// Selects the share of `rank` (from 0) of `world` in all tensors.
+    ///
+    /// The first of `rules` that matches a tensor's name partitions it. Parts are equal, rounded
+    /// up, as in `torch.chunk`: the last ranks may get less of a tensor, or nothing. Every rank
+    /// gets scalars whole.
     ///
     /// ```
     /// use floodtide_core::{Selection, ShardRules};
@@ -97,13 +102,15 @@ impl Selection {
         Self::All.sharded(rank, world, rules)
     }
 
-    /// What rank `rank` (from 0) of `world` gets of this selection, see [`shard`](Self::shard).
+    /// Selects the share of `rank` (from 0) of `world` in this selection, see
+    /// [`shard`](Self::shard).
     #[must_use]
     pub fn sharded(self, rank: u32, world: u32, rules: ShardRules) -> Self {
         Self::Shard { of: Box::new(self), rank, world, rules }
     }
 
-    /// What this or `other` selects. A tensor that both select must be the same in both.
+    /// Returns the union of this selection and `other`. Both must select a common tensor in the
+    /// same way.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match self {
@@ -115,11 +122,16 @@ impl Selection {
         }
     }
 
-    /// What is selected, ascending, each tensor once.
+    /// Resolves the selection to tensors, ascending and unique.
     ///
     /// # Errors
-    /// When a name is not in the catalog, or a pattern (of a selection, or of [rules](ShardRules::new)) matches nothing: both are most likely
-    /// mistyped. When a slice is not one of its tensor, a tensor is selected twice but not alike, or there is no such rank.
+    /// Fails if:
+    /// - a name is not in the catalog,
+    /// - a pattern of a selection or of [rules](ShardRules::new) matches nothing, because it is
+    ///   probably mistyped,
+    /// - a slice is out of bounds,
+    /// - a tensor is selected in two ways, or
+    /// - the rank does not exist.
     pub fn resolve(&self, catalog: &Catalog) -> Result<Vec<TensorSlice>, Error> {
         let mut slices = self.resolve_with_repeats(catalog)?;
         slices.sort_by_key(TensorSlice::tensor);
@@ -130,11 +142,12 @@ impl Selection {
         }
     }
 
-    /// What is selected in the order in which it is listed, each tensor where it comes first; those that one pattern matches,
-    /// and all of them where nothing is listed, ascending.
+    /// Resolves the selection to unique tensors in the order in which it lists them.
+    ///
+    /// Tensors that match one pattern are ascending, and so are all tensors if nothing is listed.
     ///
     /// # Errors
-    /// As [`resolve`](Self::resolve).
+    /// Fails like [`resolve`](Self::resolve).
     pub fn resolve_in_order(&self, catalog: &Catalog) -> Result<Vec<TensorSlice>, Error> {
         let mut listed = Vec::new();
         let mut seen = BTreeMap::new();
@@ -148,7 +161,8 @@ impl Selection {
         Ok(listed)
     }
 
-    /// What a selection that can be resolved most likely does not mean, in words: ranks that share nothing, as each gets all of every tensor.
+    /// Returns a warning if the selection is valid but probably a mistake: ranks that all get every
+    /// tensor whole.
     #[must_use]
     pub fn warning(&self, catalog: &Catalog) -> Option<String> {
         match self {
@@ -206,7 +220,7 @@ impl Selection {
                 let mut slices = of.resolve_with_repeats(catalog)?;
                 for slice in &mut slices {
                     let tensor = catalog.tensor(slice.tensor());
-                    // Cutting a slice again would need slices of two dimensions.
+                    // Slicing a slice would need slices of two dimensions.
                     if slice.as_slice().is_some() {
                         return Err(Error::SliceOfSlice { tensor: tensor.name.to_owned() });
                     }

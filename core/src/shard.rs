@@ -1,4 +1,4 @@
-//! How the ranks of a group share a checkpoint: which dimension of which tensor is cut among them.
+//! Partitions a checkpoint over the ranks of a group.
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
@@ -7,16 +7,17 @@ use crate::tensor_slice::TensorSlice;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-/// What becomes of a tensor when ranks share a checkpoint.
+/// How ranks share a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Partition {
-    /// Every rank gets all of it.
+    /// Every rank gets the whole tensor.
     Replicate,
-    /// Every rank gets its part of this dimension, the slowest being 0.
+    /// Every rank gets its part of this dimension. Dimension 0 is the slowest.
     Shard(u32),
 }
 
-/// Which tensors are cut, and where: the first pattern that matches a name counts. What no pattern matches is for every rank whole.
+/// Rules that partition tensors by name. The first pattern that matches counts. Other tensors are
+/// replicated.
 ///
 /// ```
 /// use floodtide_core::{Partition, Glob, Selection, ShardRules};
@@ -36,19 +37,22 @@ pub struct ShardRules {
 struct Rule {
     glob: Glob,
     partition: Partition,
-    /// Whether it is fine that it matches nothing.
+    /// Whether the rule may match nothing.
     optional: bool,
 }
 
-/// The projections that split the output of a layer, and the tables with a row for each token; weights are `[out, in]`.
+/// Projections that are split by output, and tables with one row per token. Weights are `[out,
+/// in]`.
 const BY_OUTPUT: [&str; 5] = ["*.q_proj.", "*.k_proj.", "*.v_proj.", "*.gate_proj.", "*.up_proj."];
-/// The projections that split its input. Their bias is added once, so it is not cut.
+/// Projections that are split by input. Their bias is added once, so it is not split.
 const BY_INPUT: [&str; 2] = ["*.o_proj.weight", "*.down_proj.weight"];
 const BY_TOKEN: [&str; 2] = ["*embed_tokens.weight", "*lm_head.weight"];
 
 impl ShardRules {
-    /// These rules, in this order. Each pattern must match a tensor of the checkpoint, selected or not: one that matches none is most likely
-    /// mistyped, and would leave whole what it was to cut.
+    /// Creates rules in this order.
+    ///
+    /// Each pattern must match a tensor of the checkpoint, selected or not. One that matches none
+    /// is probably mistyped, and tensors would be replicated by mistake.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = (Glob, Partition)>) -> Self {
         Self {
@@ -59,24 +63,29 @@ impl ShardRules {
         }
     }
 
-    /// The same rules, of which some may match nothing: a set for models that do not all have the same tensors.
+    /// Allows these rules to match nothing, for a set that suits several models.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.rules.iter_mut().for_each(|rule| rule.optional = true);
         self
     }
 
-    /// Every tensor by its slowest dimension, as FSDP2 (`Shard(0)`) does: each rank reads its share of the bytes, and each
-    /// tensor's share is one run of them.
+    /// Partitions every tensor by its slowest dimension, as FSDP2 (`Shard(0)`) does.
+    ///
+    /// Each rank reads its share of the bytes, and its share of each tensor is contiguous.
     #[must_use]
     pub fn rows() -> Self {
         Self::constant([("*", Partition::Shard(0))])
     }
 
-    /// The tensor parallelism of Llama and what names its weights likewise in Hugging Face's layout (Mistral, Qwen, Gemma):
-    /// `q_proj`, `k_proj`, `v_proj`, `gate_proj` and `up_proj` with their biases, `embed_tokens` and `lm_head` by their
-    /// slowest dimension, the weights of `o_proj` and `down_proj` by the next one (the "colwise" and "rowwise" of the
-    /// models' `base_model_tp_plan`), everything else whole.
+    /// Returns the tensor parallelism of Llama and of models with the same names in Hugging Face's
+    /// layout (Mistral, Qwen, Gemma).
+    ///
+    /// - By the slowest dimension: `q_proj`, `k_proj`, `v_proj`, `gate_proj` and `up_proj` with
+    ///   their biases, `embed_tokens` and `lm_head` ("colwise" in the models'
+    ///   `base_model_tp_plan`).
+    /// - By the next dimension: the weights of `o_proj` and `down_proj` ("rowwise").
+    /// - Replicated: everything else.
     #[must_use]
     pub fn tensor_parallel() -> Self {
         let by_output = BY_OUTPUT.iter().flat_map(|name| ["weight", "bias"].map(|kind| [name, kind].concat()));
@@ -87,27 +96,27 @@ impl ShardRules {
     }
 
     fn constant<S: AsRef<str>>(rules: impl IntoIterator<Item = (S, Partition)>) -> Self {
-        // None of these patterns has a bracket, so each can be read.
+        // These patterns have no bracket, so all of them are valid.
         Self::new(
             rules.into_iter().filter_map(|(pattern, partition)| Some((Glob::new(pattern.as_ref()).ok()?, partition))),
         )
         .optional()
     }
 
-    /// These rules, and for what they do not match the others.
+    /// Adds other rules for tensors that these do not match.
     #[must_use]
     pub fn or(mut self, others: Self) -> Self {
         self.rules.extend(others.rules);
         self
     }
 
-    /// What becomes of the tensor of that name.
+    /// Returns how the tensor with this name is partitioned.
     #[must_use]
     pub fn partition(&self, name: &str) -> Partition {
         self.rules.iter().find(|rule| rule.glob.matches(name)).map_or(Partition::Replicate, |rule| rule.partition)
     }
 
-    /// Refuses a rule that matches none of a checkpoint's tensors, unless it is optional.
+    /// Rejects a rule that matches no tensor of a checkpoint, unless it is optional.
     pub(crate) fn check(&self, catalog: &Catalog) -> Result<(), Error> {
         let needed = self.rules.iter().filter(|rule| !rule.optional);
         for Rule { glob, .. } in needed {
@@ -118,20 +127,20 @@ impl ShardRules {
         Ok(())
     }
 
-    /// Whether ranks share a tensor, rather than each getting all of it.
+    /// Returns true if ranks share the tensor rather than each get all of it.
     pub(crate) fn is_sharded(&self, tensor: &TensorInfo<'_>) -> bool {
         self.partition(tensor.name) != Partition::Replicate && !tensor.shape.is_empty()
     }
 
-    /// What a rank gets of a tensor. A scalar has nothing to cut, so every rank gets it.
+    /// Returns the share of a rank in a tensor. Every rank gets scalars whole.
     pub(crate) fn slice_for_rank(&self, tensor: &TensorInfo<'_>, rank: u32, world: u32) -> Result<TensorSlice, Error> {
         let Partition::Shard(dim) = self.partition(tensor.name) else { return Ok(TensorSlice::whole(tensor.id)) };
         if tensor.shape.is_empty() {
             return Ok(TensorSlice::whole(tensor.id));
         }
-        // Past the dimensions any range will do: the slice is refused.
+        // Beyond the dimensions any range will do, because the slice is rejected.
         let size = tensor.shape.get(dim as usize).copied().unwrap_or(0);
-        // As `torch.chunk`: equal parts, rounded up, so that the last ranks may get less, or nothing.
+        // As in `torch.chunk`: equal parts, rounded up, so the last ranks may get less, or nothing.
         let part = size.div_ceil(u64::from(world));
         let start = part.saturating_mul(u64::from(rank)).min(size);
         TensorSlice::slice(tensor, dim, start..start.saturating_add(part).min(size))
@@ -146,7 +155,7 @@ mod tests {
     use alloc::string::ToString;
     use core::ops::Range;
 
-    /// A catalog of tensors of these names, dtypes and shapes.
+    /// Returns a catalog of tensors with these names, dtypes and shapes.
     fn catalog(tensors: &[(&str, &str, &[u64])]) -> Catalog {
         let (mut entries, mut at) = (alloc::string::String::new(), 0);
         for (name, dtype, shape) in tensors {
@@ -166,7 +175,7 @@ mod tests {
         builder.finish().expect("unique names")
     }
 
-    /// Dimension, start and end of what is wanted of each tensor, if it is not all.
+    /// The dimension, start and end of each tensor's slice, if it has one.
     type Slices = Vec<Option<(u32, u64, u64)>>;
 
     fn slices(catalog: &Catalog, selection: &Selection) -> Result<Slices, Error> {

@@ -1,11 +1,14 @@
-//! Evenly spaced blocks of a file: where the bytes of a slice lie that is not one run of them.
+//! Evenly spaced blocks of a file: the bytes of a slice that is not contiguous.
 //!
-//! Pure arithmetic between two ways to count: by the file's bytes, and by the slice's own, which are the blocks' one after another.
+//! The arithmetic converts between offsets in the file and offsets in the slice, which is the
+//! concatenation of the blocks.
 
 use crate::units::ByteRange;
 
-/// Blocks of `block_len` bytes, the first at `first`, each `stride` bytes behind the one before. There are at least two, and there
-/// is a gap between them; what has none is a [`ByteRange`].
+/// Blocks of `block_len` bytes, the first at `first`, each `stride` bytes after the previous one.
+///
+/// There are at least two blocks with a gap between them. Without a gap the bytes are a
+/// [`ByteRange`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StridedRange {
     first: u64,
@@ -15,7 +18,8 @@ pub struct StridedRange {
 }
 
 impl StridedRange {
-    /// Blocks that are evenly spaced; `None` when there are fewer than two, no gap between them or no byte in them, or when they pass the last offset.
+    /// Creates a strided range. Returns `None` with fewer than two blocks, without a gap, with
+    /// empty blocks, or on overflow.
     #[must_use]
     pub const fn new(first: u64, block_len: u64, stride: u64, count: u64) -> Option<Self> {
         if block_len == 0 || stride <= block_len || count < 2 {
@@ -30,37 +34,37 @@ impl StridedRange {
         }
     }
 
-    /// How long a block is, in bytes.
+    /// Returns the length of a block in bytes.
     #[must_use]
     pub const fn block_len(self) -> u64 {
         self.block_len
     }
 
-    /// The bytes between one block and the next.
+    /// Returns the gap between two blocks in bytes.
     #[must_use]
     pub const fn gap(self) -> u64 {
         self.stride - self.block_len
     }
 
-    /// How many blocks there are.
+    /// Returns the number of blocks.
     #[must_use]
     pub const fn count(self) -> u64 {
         self.count
     }
 
-    /// The bytes of all blocks together.
+    /// Returns the total length of the blocks in bytes.
     #[must_use]
     pub const fn byte_len(self) -> u64 {
         self.block_len * self.count
     }
 
-    /// From the first block's first byte to the last one's last, gaps included.
+    /// Returns the range from the first block's first byte to the last one's last, including gaps.
     #[must_use]
     pub fn range(self) -> ByteRange {
         self.file_range(0, self.byte_len())
     }
 
-    /// How many bytes of the blocks lie before `offset` of the file.
+    /// Returns how many bytes of the blocks precede `offset` in the file.
     #[must_use]
     pub const fn before(self, offset: u64) -> u64 {
         let Some(past) = offset.checked_sub(self.first) else { return 0 };
@@ -72,13 +76,14 @@ impl StridedRange {
         whole * self.block_len + if begun < self.block_len { begun } else { self.block_len }
     }
 
-    /// Where the byte `at` of the blocks, which must be less than [`byte_len`](Self::byte_len), lies in the file.
+    /// Returns the file offset of byte `at` of the blocks, which must be less than
+    /// [`byte_len`](Self::byte_len).
     #[must_use]
     pub const fn offset_of(self, at: u64) -> u64 {
         self.first + at / self.block_len * self.stride + at % self.block_len
     }
 
-    /// The part of the file from the byte `from` of the blocks up to, but without, their byte `to`, gaps included. Empty unless
+    /// Returns the file range of the bytes `from..to` of the blocks, including gaps. Empty unless
     /// `from < to`.
     #[must_use]
     pub fn file_range(self, from: u64, to: u64) -> ByteRange {
@@ -87,7 +92,7 @@ impl StridedRange {
         ByteRange::new(start, end).unwrap_or(ByteRange::EMPTY)
     }
 
-    /// One past the last byte, counted by the blocks, of the block that the byte `at` is in.
+    /// Returns the end of the block that contains byte `at`, counted in the blocks.
     #[must_use]
     pub const fn end_of_block(self, at: u64) -> u64 {
         (at / self.block_len + 1) * self.block_len

@@ -1,4 +1,4 @@
-//! What is wanted of a tensor: all of it, or a slice.
+//! A selected tensor, whole or in part.
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::element::ElementType;
@@ -11,7 +11,7 @@ use core::ops::Range;
 /// The indices `start..end` of one dimension, and all of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slice {
-    /// The dimension, the slowest being 0.
+    /// The dimension. Dimension 0 is the slowest.
     pub dim: u32,
     /// The first index.
     pub start: u64,
@@ -20,7 +20,7 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// How many indices it has.
+    /// Returns the number of indices.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "an empty slice is one like any other")]
     pub const fn len(self) -> u64 {
@@ -28,11 +28,11 @@ impl Slice {
     }
 }
 
-/// A tensor that is wanted, whole or in part.
+/// A selected tensor, whole or in part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorSlice {
     tensor: TensorId,
-    /// [`WHOLE`], or the slice's dimension. Not an `Option` of a slice, which would be half as long again.
+    /// [`WHOLE`], or the slice's dimension. An `Option` of a slice would be half as long again.
     dim: u32,
     start: u64,
     end: u64,
@@ -46,12 +46,12 @@ impl From<TensorId> for TensorSlice {
     }
 }
 
-/// Where the bytes of what is wanted lie.
+/// The location of the selected bytes in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileLayout {
-    /// In the file, from the first to the last.
+    /// The range from the first byte to the last.
     pub(crate) range: ByteRange,
-    /// The blocks, when it is not all of `range` that is wanted.
+    /// The blocks, if only some bytes of `range` are selected.
     pub(crate) strided: Option<StridedRange>,
 }
 
@@ -62,18 +62,19 @@ impl FileLayout {
 }
 
 impl TensorSlice {
-    /// All of a tensor.
+    /// Selects a whole tensor.
     #[must_use]
     pub const fn whole(tensor: TensorId) -> Self {
         Self { tensor, dim: WHOLE, start: 0, end: 0 }
     }
 
-    /// The indices `range` of dimension `dim` of a tensor. All indices are the whole tensor.
+    /// Selects `range` of dimension `dim` of a tensor. All indices select the whole tensor.
     ///
     /// # Errors
-    /// [`Error::SliceDim`] when there is no such dimension, [`Error::SliceRange`] when the range runs backwards or passes the
-    /// dimension's end, [`Error::SliceBytes`] when a packed dtype puts an edge of the slice inside a byte, [`Error::SliceBlock`] when a
-    /// quantised one puts it inside a block.
+    /// - [`Error::SliceDim`] if there is no such dimension.
+    /// - [`Error::SliceRange`] if the range is reversed or out of bounds.
+    /// - [`Error::SliceBytes`] if a packed dtype puts an edge of the slice inside a byte.
+    /// - [`Error::SliceBlock`] if a quantised type puts an edge inside a block.
     pub fn slice(tensor: &TensorInfo<'_>, dim: u32, range: Range<u64>) -> Result<Self, Error> {
         let name = || tensor.name.to_owned();
         let Some(&size) = tensor.shape.get(dim as usize).filter(|_| dim != WHOLE) else {
@@ -97,39 +98,42 @@ impl TensorSlice {
         Ok(slice)
     }
 
-    /// The tensor.
+    /// Returns the tensor.
     #[must_use]
     pub const fn tensor(&self) -> TensorId {
         self.tensor
     }
 
-    /// The slice; `None` for all of it.
+    /// Returns the slice, or `None` for a whole tensor.
     #[must_use]
     pub const fn as_slice(&self) -> Option<Slice> {
         if self.dim == WHOLE { None } else { Some(Slice { dim: self.dim, start: self.start, end: self.end }) }
     }
 
-    /// The part of the file that holds it, from its first byte to its last; of a slice that is not of the slowest dimension, with what
-    /// lies between. `tensor` is that which it is of.
+    /// Returns the range in the file, from the first selected byte to the last. `tensor` must be
+    /// the same tensor.
+    ///
+    /// It includes the gaps of a strided slice.
     #[must_use]
     pub fn range(&self, tensor: &TensorInfo<'_>) -> ByteRange {
         self.file_layout(tensor).range
     }
 
-    /// Its bytes in the file, or its blocks there when it is in more than one. `tensor` is that which it is of.
+    /// Returns the blocks of a strided slice in the file. `tensor` must be the same tensor.
     #[must_use]
     pub fn strided(&self, tensor: &TensorInfo<'_>) -> Option<StridedRange> {
         self.file_layout(tensor).strided
     }
 
-    /// How many bytes it has. `tensor` is that which it is of.
+    /// Returns the length in bytes. `tensor` must be the same tensor.
     #[must_use]
     pub fn byte_len(&self, tensor: &TensorInfo<'_>) -> u64 {
         self.file_layout(tensor).byte_len()
     }
 
-    /// Whether this and `other` are the same bytes of the same file, and are any: tensors that shared their storage when they were saved
-    /// are, and equal parts of those.
+    /// Returns true if this and `other` are the same, non-empty bytes of a file.
+    ///
+    /// Tied tensors have the same bytes, and so have equal parts of them.
     #[must_use]
     pub fn same_bytes(&self, other: &Self, catalog: &Catalog) -> bool {
         if !catalog.are_tied(self.tensor, other.tensor) {
@@ -140,11 +144,11 @@ impl TensorSlice {
     }
 
     pub(crate) fn file_layout(&self, tensor: &TensorInfo<'_>) -> FileLayout {
-        // It was made for this tensor, so that the slice begins and ends on blocks.
+        // The slice was created for this tensor, so it starts and ends on blocks.
         self.try_file_layout(tensor).unwrap_or(FileLayout { range: tensor.range, strided: None })
     }
 
-    /// Where it lies; `None` when it begins or ends inside a block.
+    /// Returns the location, or `None` if it starts or ends inside a block.
     fn try_file_layout(&self, tensor: &TensorInfo<'_>) -> Option<FileLayout> {
         let whole = FileLayout { range: tensor.range, strided: None };
         let Some(Slice { dim, start, end }) = self.as_slice() else { return Some(whole) };
@@ -152,7 +156,8 @@ impl TensorSlice {
         if start == end || tensor.range.is_empty() {
             return Some(nothing);
         }
-        // No dimension is 0, and the tensor lies in its file; so none of these passes the tensor's elements, which 128 bits hold.
+        // No dimension is 0 and the tensor is in its file, so no product exceeds its number of
+        // elements, which fits in 128 bits.
         let product = |dims: &[u64]| dims.iter().try_fold(1_u128, |product, &n| product.checked_mul(n.into()));
         let (outer, rest) = tensor.shape.split_at_checked(dim as usize)?;
         let (&size, inner) = rest.split_first()?;

@@ -1,31 +1,32 @@
-//! Finds out, while loading, how many reads a device wants in flight.
+//! Finds the best number of reads in flight during a load.
 //!
-//! A hill climb on measured throughput. The platform tells the [`Tuner`] what landed and when; the tuner answers with another
-//! number of reads where one is worth a try. It doubles the number as long as that brings a good deal more, and halves it
-//! where fewer bring more; it goes back when a try has brought nothing. Each step must gain more than measurements wobble, and
-//! after a try that failed it holds still for longer and longer, until the throughput itself changes.
+//! The [`Tuner`] climbs on the measured throughput. The platform reports completed reads with their
+//! times, and the tuner answers with a new number of reads when one is worth trying. It doubles the
+//! number while the gain is large, and halves it where fewer reads bring more. A try without a gain
+//! is undone. Each step must gain more than measurements fluctuate. After a failed try the tuner
+//! holds for longer and longer, until the throughput changes.
 //!
-//! It knows no clock: times are nanoseconds since anything.
+//! It knows no clock. Times are nanoseconds from an arbitrary point.
 
-/// A number of reads in flight and what it brought.
+/// A number of reads in flight and its throughput.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Point {
     window: u32,
-    /// Bytes per second.
+    /// The throughput in bytes per second.
     rate: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// The first number is measured.
+    /// Measuring the initial number.
     Starting,
-    /// Another number than `base` is tried. `moved`: an earlier try in this direction was a gain.
+    /// Trying another number than `base`. `moved` is true after a gain in this direction.
     Trying { base: Point, up: bool, moved: bool },
-    /// For so many samples more, unless the last `off` of them were far from what `base` brought.
+    /// Holding for `left` samples, unless the last `off` of them were far from `base`.
     Holding { base: Point, left: u32, off: u32 },
 }
 
-/// What has landed since the present number of reads was in force.
+/// The bytes that have arrived since the current number was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sample {
     since: u64,
@@ -33,39 +34,40 @@ struct Sample {
     reads: u32,
 }
 
-/// Tunes how many reads a load keeps in flight.
+/// Tunes the number of reads in flight of a load.
 #[derive(Debug, Clone)]
 pub struct Tuner {
     window: u32,
     min: u32,
     max: u32,
     phase: Phase,
-    /// How many samples the next hold lasts.
+    /// The length of the next hold in samples.
     patience: u32,
-    /// Reads still to land that were begun under another number.
+    /// The number of reads in flight that were started under another number.
     settling: u32,
     sample: Option<Sample>,
-    /// What the last sample came to.
+    /// The throughput of the last sample.
     bytes_per_second: Option<u64>,
 }
 
-/// A sample is at least so long, in nanoseconds,
+/// The minimum time of a sample in nanoseconds.
 const SAMPLE_TIME: u64 = 2_000_000;
-/// has at least so many reads,
+/// The minimum number of reads in a sample.
 const SAMPLE_READS: u32 = 16;
-/// and at least so many times as many as are in flight.
+/// The minimum number of reads in a sample, as a multiple of the reads in flight.
 const SAMPLE_ROUNDS: u32 = 2;
-/// Doubling must bring this much more, in percent: with less, the device is near its limit, and memory and latency are better spared.
+/// The minimum gain of doubling in percent. With less, the device is near its limit, and memory and
+/// latency matter more.
 const GAIN_UP: u64 = 8;
-/// Halving must bring this much more.
+/// The minimum gain of halving in percent.
 const GAIN_DOWN: u64 = 4;
-/// What counts as another throughput than before, in percent of it.
+/// The throughput that counts as unchanged, in percent of the earlier one.
 const DRIFT: core::ops::RangeInclusive<u64> = 70..=140;
-/// The first hold, in samples, and the longest.
+/// The first and the longest hold, in samples.
 const PATIENCE: (u32, u32) = (8, 256);
 
 impl Tuner {
-    /// Begins with `start` reads in flight, and stays between `min` and `max`.
+    /// Creates a tuner that starts with `start` reads in flight and stays between `min` and `max`.
     #[must_use]
     pub fn new(start: u32, min: u32, max: u32) -> Self {
         let min = min.max(1);
@@ -82,19 +84,20 @@ impl Tuner {
         }
     }
 
-    /// How many reads are to be in flight.
+    /// Returns the current number of reads in flight.
     #[must_use]
     pub fn window(&self) -> u32 {
         self.window
     }
 
-    /// The rate that was measured last, if one was.
+    /// Returns the last measured throughput in bytes per second, if any.
     #[must_use]
     pub fn bytes_per_second(&self) -> Option<u64> {
         self.bytes_per_second
     }
 
-    /// A read of so many bytes has landed at `now`, in nanoseconds. The answer is a number of reads other than before.
+    /// Records a read of `bytes` bytes that completed at `now`, in nanoseconds. Returns the new
+    /// number of reads if it changes.
     pub fn landed(&mut self, now: u64, bytes: u64) -> Option<u32> {
         if self.min == self.max {
             return None;
@@ -104,7 +107,7 @@ impl Tuner {
             return None;
         }
         let Some(sample) = &mut self.sample else {
-            // Its own bytes came in before the sample began.
+            // The bytes of this read arrived before the sample began.
             self.sample = Some(Sample { since: now, bytes: 0, reads: 0 });
             return None;
         };
@@ -185,7 +188,7 @@ impl Tuner {
     }
 }
 
-/// Bytes per second, of bytes in so many nanoseconds.
+/// Returns the rate of `bytes` in `time` nanoseconds, in bytes per second.
 pub(crate) fn rate(bytes: u64, time: u64) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(time.max(1))).unwrap_or(u64::MAX)
 }
@@ -204,13 +207,14 @@ mod tests {
 
     const CHUNK: u64 = 2 << 20;
 
-    /// A device of a latency in nanoseconds and a bandwidth in bytes per second, which gets worse with more than `best` reads.
+    /// A device with a latency in nanoseconds and a bandwidth in bytes per second. It slows down
+    /// above `best` reads.
     #[derive(Debug, Clone, Copy)]
     struct Device {
         latency: u64,
         bandwidth: u64,
         best: u32,
-        /// Percent that a read's time varies by.
+        /// The variation of a read's time in percent.
         noise: u64,
     }
 
@@ -219,7 +223,7 @@ mod tests {
             Self { latency, bandwidth, best: u32::MAX, noise: 0 }
         }
 
-        /// The bytes per second that so many reads in flight bring.
+        /// Returns the rate with `window` reads in flight, in bytes per second.
         fn rate(self, window: u32) -> u64 {
             let transfer = CHUNK * 1_000_000_000 / self.bandwidth;
             let turn = (self.latency + transfer).max(transfer * u64::from(window));
@@ -227,7 +231,7 @@ mod tests {
         }
     }
 
-    /// Reads so many chunks; the answer is the windows that were in force and the time of the last tenth.
+    /// Reads `chunks` chunks. Returns the windows in order and the time of the last tenth.
     fn load(device: Device, tuner: &mut Tuner, chunks: u64) -> (Vec<u32>, u64) {
         let (mut now, mut link_free, mut issued, mut landed) = (0, 0, 0, 0);
         let mut in_flight = BinaryHeap::new();
@@ -235,7 +239,7 @@ mod tests {
         let mut random = 1_u64;
         while landed < chunks {
             while issued < chunks && (in_flight.len() as u32) < tuner.window() {
-                // A tenth longer for each read too many.
+                // A tenth longer for each read above the best number.
                 let crowd = 100 + 10 * u64::from((in_flight.len() as u32).saturating_sub(device.best));
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let varied = 100 - device.noise + (random >> 33) % (2 * device.noise + 1);
@@ -271,7 +275,8 @@ mod tests {
                     "{device:?}: {reached} of {possible}, with {} in flight",
                     tuner.window()
                 );
-                // No more than helps: half of the reads would bring clearly less, or it is where it began.
+                // No more reads than help: half of them would be clearly slower, or the tuner is at
+                // its start.
                 let window = tuner.window();
                 let half = device.rate(window / 2);
                 assert!(window <= 8 || half * 107 / 100 < device.rate(window), "{device:?}: {window} in flight");

@@ -1,7 +1,7 @@
-//! The small types that keep file offsets, identifiers and alignments apart.
+//! Small types that distinguish file offsets, identifiers and alignments.
 //!
-//! File offsets and lengths are `u64` everywhere, memory sizes are `usize`: a 700 GB checkpoint is described on a
-//! 32-bit target too, and what cannot be held there is refused by the planner.
+//! File offsets and lengths are `u64`, memory sizes are `usize`. A 700 GB checkpoint can be
+//! described on a 32-bit target, and the planner rejects what does not fit in memory there.
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ macro_rules! id {
         pub struct $name(pub u32);
 
         impl $name {
-            /// The identifier as an index into the table it belongs to.
+            /// Returns the identifier as an index into its table.
             #[must_use]
             pub fn index(self) -> usize {
                 self.0 as usize
@@ -22,7 +22,7 @@ macro_rules! id {
 }
 
 id! {
-    /// A file of a [`Catalog`](crate::Catalog), in the order in which it was added.
+    /// A file of a [`Catalog`](crate::Catalog), in the order of insertion.
     FileId
 }
 id! {
@@ -30,11 +30,11 @@ id! {
     TensorId
 }
 id! {
-    /// An extent of a [`Plan`](crate::Plan); of a stream, what one buffer holds.
+    /// An extent of a [`Plan`](crate::Plan). In a stream, the contents of one buffer.
     ExtentId
 }
 id! {
-    /// A chunk of a [`Plan`](crate::Plan): one owned destination, filled by one read or a few.
+    /// A chunk of a [`Plan`](crate::Plan): one destination, filled by one read or a few.
     ChunkId
 }
 
@@ -43,7 +43,7 @@ id! {
     RouteId
 }
 
-/// A power of two, in bytes.
+/// A power of two in bytes.
 ///
 /// ```
 /// use floodtide_core::Alignment;
@@ -57,30 +57,30 @@ pub struct Alignment(u64);
 impl Alignment {
     /// No constraint: every address is a multiple of one byte.
     pub const ONE: Self = Self(1);
-    /// The usual memory page.
+    /// The usual size of a memory page.
     pub const PAGE: Self = Self(4096);
-    /// A huge page on x86-64 and on AArch64 with 4 KiB pages.
+    /// The size of a huge page on x86-64, and on AArch64 with 4 KiB pages.
     pub const HUGE_PAGE: Self = Self(2 << 20);
 
-    /// `bytes` as an alignment, or `None` when it is not a power of two.
+    /// Creates an alignment of `bytes`, or returns `None` if it is not a power of two.
     #[must_use]
     pub const fn new(bytes: u64) -> Option<Self> {
         if bytes.is_power_of_two() { Some(Self(bytes)) } else { None }
     }
 
-    /// The alignment in bytes.
+    /// Returns the alignment in bytes.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The greatest multiple not above `offset`.
+    /// Returns the greatest multiple that is at most `offset`.
     #[must_use]
     pub const fn down(self, offset: u64) -> u64 {
         offset & !(self.0 - 1)
     }
 
-    /// The least multiple not below `offset`, or `None` past the end of `u64`.
+    /// Returns the least multiple that is at least `offset`, or `None` on overflow.
     #[must_use]
     pub const fn up(self, offset: u64) -> Option<u64> {
         match offset.checked_add(self.0 - 1) {
@@ -89,7 +89,7 @@ impl Alignment {
         }
     }
 
-    /// Whether `offset` is a multiple.
+    /// Returns true if `offset` is a multiple.
     #[must_use]
     pub const fn divides(self, offset: u64) -> bool {
         offset & (self.0 - 1) == 0
@@ -102,7 +102,7 @@ impl fmt::Display for Alignment {
     }
 }
 
-/// The bytes `start..end` of a file; `start <= end` always holds.
+/// The bytes `start..end` of a file, with `start <= end`.
 ///
 /// ```
 /// use floodtide_core::ByteRange;
@@ -118,41 +118,41 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
-    /// No byte, at the start of the file.
+    /// An empty range at the start of the file.
     pub const EMPTY: Self = Self { start: 0, end: 0 };
 
-    /// The range `start..end`, or `None` when it would run backwards.
+    /// Creates the range `start..end`, or returns `None` if it is reversed.
     #[must_use]
     pub const fn new(start: u64, end: u64) -> Option<Self> {
         if start <= end { Some(Self { start, end }) } else { None }
     }
 
-    /// The first byte.
+    /// Returns the first offset.
     #[must_use]
     pub const fn start(self) -> u64 {
         self.start
     }
 
-    /// One past the last byte.
+    /// Returns the offset after the last byte.
     #[must_use]
     pub const fn end(self) -> u64 {
         self.end
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub const fn len(self) -> u64 {
         self.end - self.start
     }
 
-    /// Whether it holds no byte.
+    /// Returns true if the range is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.start == self.end
     }
 }
 
-/// A number of bytes as a person reads it, in binary units: `86.6 MiB`.
+/// Displays a number of bytes in binary units: `86.6 MiB`.
 ///
 /// ```
 /// use floodtide_core::HumanBytes;
@@ -170,12 +170,12 @@ impl fmt::Display for HumanBytes {
         }
         let mut unit = 0;
         let mut scale = 1024_u64;
-        // Past EiB there is nothing, as a u64 holds less than sixteen of them.
+        // A u64 holds fewer than sixteen EiB, so no larger unit is needed.
         while self.0 / scale >= 1024 {
             scale *= 1024;
             unit += 1;
         }
-        // Tenths by integers: core has no floating-point rounding on every target.
+        // Integer arithmetic, because core lacks floating-point rounding on some targets.
         let tenths = u128::from(self.0) * 10 / u128::from(scale);
         write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
     }

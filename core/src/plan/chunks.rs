@@ -1,4 +1,4 @@
-//! Cuts runs into reads, and orders the reads so that all files progress together.
+//! Divides runs into reads, and orders the reads so that all files progress together.
 
 use super::extents::filled;
 use super::{Access, Buffers, Chunk, Extent, Method, Placement, PlanOptions, gather};
@@ -6,22 +6,26 @@ use crate::seeded_bug::seeded_bug;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
-/// Below this a read's fixed cost shows; above 1 GiB one read would pass the kernel's limit of 2^31 − 4096 bytes.
+/// The range of read sizes in bytes. Shorter reads show their fixed cost, longer ones would exceed
+/// the kernel's limit of 2^31 − 4096.
 const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
 
-/// What all reads in flight of a whole load that slices are gathered from may take together, beside what stays.
+/// The maximum size of all gather reads in flight of an owned load, in addition to its arena.
 const MAX_GATHER_BYTES: u64 = 128 << 20;
 
-/// The size of a read that is asked for, as a power of two within the range.
+/// Rounds a requested read size up to a power of two within the range.
 pub(super) fn chunk_bytes(asked: u64) -> u64 {
     asked.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two()
 }
 
-/// Of what is in the page cache, less than this is not worth a read for itself; it is read along past the cache.
+/// The minimum size of a cached range that is read from the cache. Smaller ones are read along by
+/// direct reads.
 const CACHED_PART: u64 = 64 << 10;
 
-/// The largest read that a strided slice is gathered from. Its buffer comes on top of a stream's limit, or of the `needed` bytes that a load
-/// keeps; so all of them should be little beside that, and fit in what is left.
+/// Returns the maximum size of a gather read.
+///
+/// Gather buffers use memory on top of a stream's limit or of the `needed` bytes of a load.
+/// Together they should be small beside that and fit in the remaining memory.
 pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
     let reads = options.max_gather_reads.max(1);
     let together = match options.access {
@@ -31,15 +35,17 @@ pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
             left.min(MAX_GATHER_BYTES)
         }
     };
-    // A power of two that is not above the share of each.
+    // A power of two that does not exceed each read's share.
     let max = chunk_bytes((together / reads).checked_ilog2().map_or(0, |log| 1 << log));
     max.min(options.shortest_chunk())
 }
 
-/// Cuts every extent where its place in the arena passes a multiple of the chunk size: no two reads then fault the same
-/// huge page inside an extent, and as places are congruent to offsets, every cut is aligned for a direct read. A direct extent is also cut
-/// where what is in the page cache begins and ends, so that nothing of that is read from the device. `gathered`: how long reads that slices
-/// are gathered from may be.
+/// Divides every extent at multiples of the chunk size in the arena.
+///
+/// No two reads of an extent then fault the same huge page. Addresses are congruent to offsets, so
+/// every cut is aligned for a direct read. A direct extent is also divided at the edges of cached
+/// ranges, so that no cached byte is read from the device. `gathered` is the maximum size of a
+/// gather read.
 pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOptions, gathered: u64) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     for (index, extent) in extents.iter().enumerate() {
@@ -59,7 +65,7 @@ fn cut_one(
     chunks: &mut Vec<Chunk>,
 ) {
     if let Some(strided) = extent.strided {
-        // The slice, perhaps with tensors without a byte around it.
+        // The slice, perhaps next to tensors without bytes.
         let sliced = filled(placements, extent.tensors.clone());
         return gather::cut(extent, id, strided, &sliced, size as u64, cached, chunks);
     }
@@ -73,7 +79,7 @@ fn cut_one(
     let mut first = extent.tensors.start;
     while at < payload_end {
         let boundary = (at / size + 1) * size;
-        // What lies past the last cut belongs to the last chunk, also when only the alignment's tail does.
+        // Bytes after the last boundary belong to the last chunk, even if only alignment adds them.
         let mut end = if boundary >= payload_end { slot_end } else { boundary };
         let mut offset = extent.range.start() + at as u64 - extent.buffer_offset as u64;
         if seeded_bug!(OffsetCutTo32Bits) {
@@ -90,7 +96,8 @@ fn cut_one(
             direct = !is_cached;
         }
         let file_end = offset + payload_len as u64;
-        // Tensors without a byte may lie anywhere; between the others of an extent the order is that of the file.
+        // Tensors without bytes may be anywhere. The others of an extent are in the order of the
+        // file.
         let ends_before = |p: &Placement| p.range.is_empty() || p.range.end() <= offset;
         while first < extent.tensors.end && ends_before(&placements[first]) {
             first += 1;
@@ -104,7 +111,7 @@ fn cut_one(
             payload_len,
             buffer_range: at..if direct { end } else { at + payload_len },
             gathered: false,
-            // Less than an alignment.
+            // Shorter than one alignment.
             align_prefix: extent.range.start().saturating_sub(offset) as u32,
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment: if direct { extent.alignment } else { Alignment::ONE },
@@ -114,8 +121,10 @@ fn cut_one(
     }
 }
 
-/// Where a read from `offset` on, up to `end`, is to stop, as what is cached begins or ends there; and whether its bytes are cached. Both
-/// `offset` and the answer, unless that is `end`, are aligned for direct reads.
+/// Returns where a read at `offset` must end, at most `end`, because a cached range starts or ends
+/// there, and whether its bytes are cached.
+///
+/// `offset` and the result are aligned for direct reads, unless the result is `end`.
 fn cached_part(cached: &[ByteRange], offset: u64, end: u64, alignment: Alignment) -> (u64, bool) {
     let first = cached.partition_point(|range| range.end() <= offset);
     for range in &cached[first..] {
@@ -134,19 +143,22 @@ fn cached_part(cached: &[ByteRange], offset: u64, end: u64, alignment: Alignment
     (end, false)
 }
 
-/// Whether one of the ascending ranges holds all bytes from `start` to `end`.
+/// Returns true if one of the ascending ranges contains all bytes from `start` to `end`.
 pub(super) fn covers(ranges: &[ByteRange], start: u64, end: u64) -> bool {
     let after = ranges.partition_point(|range| range.start() <= start);
     after.checked_sub(1).is_some_and(|at| ranges[at].end() >= end)
 }
 
-/// Reads of one file through the page cache and past it are two lanes, so that the device is busy while the processor copies.
+/// Returns the lane of a chunk. Buffered and direct reads of a file are two lanes, so that the
+/// device works while the processor copies.
 pub(super) fn lane(chunk: &Chunk) -> usize {
     2 * chunk.file.index() + usize::from(chunk.method == Method::Buffered)
 }
 
-/// Orders items by how far into its lane each lies, so that lanes of any length start and end together: several devices are
-/// kept busy, and no shard waits for another.
+/// Orders items by their relative position in their lanes, so that all lanes start and end
+/// together.
+///
+/// This keeps all devices busy, and no shard waits for another.
 pub(super) fn interleave<T>(items: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec<T> {
     let lanes = items.iter().map(|item| lane_of(item) + 1).max().unwrap_or(0);
     let mut total = alloc::vec![0_u64; lanes];
@@ -160,7 +172,8 @@ pub(super) fn interleave<T>(items: Vec<T>, lane_of: impl Fn(&T) -> usize) -> Vec
     let mut order: Vec<(u64, usize)> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let lane = lane_of(item);
-        // The fraction (2 i + 1) / (2 n) of the lane, in 32 bits after the point: exact enough, and the same everywhere.
+        // The fraction (2 i + 1) / (2 n) of the lane as a fixed-point number, which is the same on
+        // every target.
         order.push((((2 * seen[lane] + 1) << 31) / total[lane], index));
         seen[lane] += 1;
     }

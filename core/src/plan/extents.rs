@@ -1,4 +1,4 @@
-//! Groups selected tensors into runs of file bytes, and gives every run its place in the arena.
+//! Groups selected tensors into runs of file bytes, and places every run in the arena.
 
 use super::chunks::max_gather_read;
 use super::{
@@ -14,11 +14,12 @@ use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// A direct run is at least this many alignments long: the two edges that are read along are then under 2 % of it.
+/// The minimum length of a direct run in alignments. Its two edges are then under 2 % of it.
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
-/// Tensors that share a buffer of a stream may always have so much together.
+/// The minimum size of a stream's buffer that tensors share.
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
-/// A plan has no more reads of single blocks than this: past it, its own description would take more than it saves.
+/// The maximum number of per-block reads of a plan. With more, their description would need more
+/// memory than they save.
 const MAX_PER_BLOCK_READS: u64 = 1 << 20;
 
 pub(super) struct LaidOut {
@@ -27,47 +28,51 @@ pub(super) struct LaidOut {
     pub(super) mapped: Vec<(FileId, ByteRange)>,
     pub(super) arena_bytes: u64,
     pub(super) slices: Slices,
-    /// The bytes of files that strided slices span.
+    /// The number of file bytes that strided slices span.
     pub(super) strided_span: u64,
 }
 
-/// The tensors of a part of a run end before `end`; those of the next part start with `start_of_next`.
+/// Tensors of this part of a run end before `end`. Those of the next part start with
+/// `start_of_next`.
 struct PartTensors {
     end: usize,
     start_of_next: usize,
 }
 
-/// A run that is still growing.
+/// A run that still grows.
 #[derive(Clone, Copy)]
 struct Run {
     file: FileId,
     start: u64,
     end: u64,
-    /// The greatest alignment of its tensors.
+    /// The maximum alignment of its tensors.
     alignment: Alignment,
-    /// Whether its first tensor lies in the file as it must in memory; if not, the run is shifted.
+    /// Whether its first tensor is aligned in the file as in memory. If not, the run is shifted.
     in_place: bool,
     first: usize,
-    /// The furthest start of a mapped placement that the run has gone over, or its own: no placement of it starts before.
+    /// The maximum start of a mapped placement that the run has passed, or its own start. None of
+    /// its placements starts before.
     mapped: u64,
-    /// The blocks of the slice that it is. No other tensor joins it.
+    /// The blocks of a strided slice. No other tensor joins such a run.
     strided: Option<StridedRange>,
 }
 
 impl Run {
-    /// Whether what lies there can join: the same file, near enough, and aligned where the run would put it.
+    /// Returns true if these bytes can join the run: same file, small gap, and aligned at their
+    /// address in the run.
     fn takes(&self, file: FileId, file_layout: &FileLayout, alignment: Alignment, max_gap: u64) -> bool {
         let base = if self.in_place { 0 } else { self.start };
         let start = file_layout.range.start();
         file == self.file
             && self.strided.is_none()
             && file_layout.strided.is_none()
-            // Behind the run, which is not a matter of course where the caller lists the tensors.
+            // They may precede the run if the caller lists the tensors.
             && start.checked_sub(self.end).is_some_and(|gap| gap <= max_gap)
-            // Slices of tensors that are the same bytes need not ascend.
+            // Slices of tied tensors need not ascend.
             && start >= self.mapped
             && alignment.divides(start - base)
-            // A shifted run starts at its own alignment; a joining tensor must not ask for more.
+            // A shifted run starts at its own alignment, so a tensor with a stricter one cannot
+            // join.
             && (self.in_place || alignment <= self.alignment)
     }
 }
@@ -89,7 +94,8 @@ pub(super) fn lay_out(
         },
         catalog,
         options,
-        // Bytes between tensors are read only as long as they are few beside the selected ones: memory is promised too.
+        // Gaps are read only while they are few beside the selected bytes, because they use memory
+        // too.
         gap_budget: selected_bytes / 128 + (4 << 20),
         selected_bytes,
         plan_entries: 0,
@@ -99,13 +105,13 @@ pub(super) fn lay_out(
     let mut run: Option<Run> = None;
     let mut rest = selected;
     while let Some(selection) = rest.first() {
-        // Tensors that are the same bytes have one place, which suits all of them.
+        // Tied tensors share one place, which suits all of them.
         let (tied, after) = rest.split_at(ties::together(catalog, rest, options));
         rest = after;
         let tensor = catalog.tensor(selection.tensor());
         let file_layout = selection.file_layout(&tensor);
         let range = file_layout.range;
-        // Nearly always it is one, which is not looked up again.
+        // Usually there is only one, which needs no second lookup.
         let others = &tied[1..];
         let alignment =
             others.iter().fold(tensor_alignment(&tensor, options.tensor_alignment), |alignment, selection| {
@@ -113,7 +119,7 @@ pub(super) fn lay_out(
             });
         let index = layout.out.placements.len();
         let location = match options.access {
-            // A mapping begins at a page, and maybe at nothing rounder.
+            // A mapping is aligned to a page only.
             Access::Map { .. }
                 if alignment <= Alignment::PAGE
                     && alignment.divides(range.start())
@@ -122,7 +128,7 @@ pub(super) fn lay_out(
                 Location::Mapped
             }
             Access::Stream(_) => Location::Streamed,
-            // What is empty has no byte to read; the arena's start is aligned for all.
+            // A tensor without bytes needs no read. The arena's start suits every alignment.
             _ => Location::Arena(0),
         };
         let mut add = |selection: &TensorSlice, tensor: &TensorInfo<'_>| {
@@ -164,7 +170,8 @@ pub(super) fn lay_out(
                     in_place: alignment.divides(range.start()),
                     mapped: range.start(),
                     strided: file_layout.strided,
-                    // What is empty before the first run of a stream goes with it; in the arena it needs no run.
+                    // Empty tensors before the first run of a stream belong to that run. In an
+                    // arena they need none.
                     first: if streamed && layout.out.extents.is_empty() { 0 } else { index },
                 });
             }
@@ -179,7 +186,7 @@ pub(super) fn lay_out(
     Ok(layout.out)
 }
 
-/// Makes runs ascend, each byte in one of them: slices of tensors that are the same bytes may overlap, in any order.
+/// Sorts and merges ranges. Slices of tied tensors may overlap in any order.
 fn unite(mapped: &mut Vec<(FileId, ByteRange)>) {
     mapped.sort_unstable_by_key(|&(file, range)| (file, range.start()));
     mapped.dedup_by(|&mut (file, range), (last_file, last)| {
@@ -197,9 +204,9 @@ struct Layout<'o> {
     options: &'o PlanOptions,
     gap_budget: u64,
     selected_bytes: u64,
-    /// About how many extents and chunks a stream's plan has.
+    /// The approximate number of extents and chunks in a stream's plan.
     plan_entries: u64,
-    /// How many blocks are read one by one.
+    /// The number of per-block reads.
     per_block_reads: u64,
 }
 
@@ -216,16 +223,16 @@ impl Layout<'_> {
         }
     }
 
-    /// The alignment of direct reads, if the run is read so.
+    /// Returns the alignment of direct reads if the run is read directly.
     fn direct(&self, run: &Run) -> Option<Alignment> {
         let limits = self.options.direct.get(run.file.index()).copied().flatten()?;
         let worth_it = is_worth_it(run.end - run.start, limits);
-        // Both edges of a buffer are read along, and should be little of it.
+        // Both edges of a buffer are read along, and should be a small part of it.
         let fits = self.buffer_bytes().is_none_or(|buffer_bytes| limits.both().as_u64() * 16 <= buffer_bytes);
         (run.in_place && worth_it && fits).then(|| limits.both())
     }
 
-    /// What tensors that share a buffer of a stream may have together.
+    /// Returns the maximum size of a stream's buffer that tensors share.
     fn buffer_bytes(&self) -> Option<u64> {
         match self.options.access {
             Access::Stream(buffers) => Some(buffer_bytes(&buffers)),
@@ -233,7 +240,7 @@ impl Layout<'_> {
         }
     }
 
-    /// Where a run goes that is placed behind `cursor`.
+    /// Returns where a run goes that is placed at or after `cursor`.
     fn footprint(&self, run: &Run, cursor: u64) -> Option<Footprint> {
         let direct = self.direct(run);
         let alignment = direct.unwrap_or(Alignment::ONE);
@@ -245,14 +252,14 @@ impl Layout<'_> {
         Some(Footprint { direct, address: slot + (run.start - slot_start), end })
     }
 
-    /// Whether the run still fits in a buffer when it goes on to `end`.
+    /// Returns true if the run still fits in a buffer when it extends to `end`.
     fn shares_buffer(&self, run: &Run, end: u64, alignment: Alignment) -> bool {
         let Some(buffer_bytes) = self.buffer_bytes() else { return true };
         let joined = Run { end, alignment: run.alignment.max(alignment), ..*run };
         self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= buffer_bytes)
     }
 
-    /// Places the run, or, where it is longer than a buffer of a stream, the parts of it.
+    /// Places the run, or the parts of a run that exceeds a buffer of a stream.
     fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
         if let Some(strided) = run.strided {
             return self.end_strided(run, strided, tensors_end);
@@ -265,7 +272,7 @@ impl Layout<'_> {
             self.count(run.end - run.start, 1)?;
             return self.place(run, tensors_end);
         }
-        // Only a tensor alone is that long, or several that are the same bytes, perhaps with empty ones before them.
+        // Only a single tensor is this long, or several that are tied, perhaps after empty ones.
         let long = filled(&self.out.placements, run.first..tensors_end);
         let Some(tensor) = self.out.placements.get(long.start).map(|placement| self.catalog.tensor(placement.tensor))
         else {
@@ -275,11 +282,13 @@ impl Layout<'_> {
             return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
         self.count(run.end - run.start, (run.end - run.start) / (buffer_bytes / 8 * 7) + 1)?;
-        // What comes in parts is no tensor in memory, so only its elements must be aligned there.
+        // A tensor that arrives in parts is never contiguous in memory, so only its elements must
+        // be aligned.
         let (whole, alignment) = self.min(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Partition at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
-        // bits, or quantised ones, which no power of two holds), just before.
+        // Split at multiples of the alignment, which keeps the ends of parts direct. If that would
+        // cut a block, split before it. Blocks of six-bit or quantised elements do not divide
+        // powers of two.
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
         let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
         let step = (buffer_bytes - margin) / margin * margin;
@@ -297,8 +306,8 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// What may be cut of placements that are the same bytes, and what its place is aligned to: the largest of their blocks, and of what their
-    /// elements need.
+    /// Returns the indivisible length and the alignment for tied placements: the largest of their
+    /// blocks, and what their elements need.
     fn min(&self, placements: Range<usize>) -> (u64, Alignment) {
         self.out.placements[placements].iter().fold((1, Alignment::ONE), |(whole, alignment), placement| {
             let tensor = self.catalog.tensor(placement.tensor);
@@ -306,7 +315,7 @@ impl Layout<'_> {
         })
     }
 
-    /// Places a strided slice, or, where it is longer than a buffer of a stream, the parts of it.
+    /// Places a strided slice, or the parts of a slice that exceeds a buffer of a stream.
     fn end_strided(&mut self, run: &Run, strided: StridedRange, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
         let by_block = strided.gap() > self.options.max_read_gap
@@ -338,7 +347,7 @@ impl Layout<'_> {
         let mut from = 0;
         while from < bytes {
             let to = from.saturating_add(part).min(bytes);
-            // What is empty around it is with the first part, or with the last.
+            // Empty tensors around it belong to the first or the last part.
             let first = if from == 0 { run.first } else { sliced.start };
             let end = if to == bytes { tensors_end } else { sliced.end };
             self.place_part(run, strided, from..to, first..end, read_mode)?;
@@ -347,7 +356,7 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// How many blocks may be read one by one.
+    /// Returns the maximum number of per-block reads.
     fn max_per_block_reads(&self) -> u64 {
         match self.options.access {
             Access::Stream(buffers) => max_plan_entries(buffers.limit) / 2,
@@ -355,7 +364,7 @@ impl Layout<'_> {
         }
     }
 
-    /// Gives a part of a strided slice its place.
+    /// Places a part of a strided slice.
     fn place_part(
         &mut self,
         run: &Run,
@@ -382,7 +391,7 @@ impl Layout<'_> {
         }
         let range = strided.file_range(part.start, part.end);
         let limits = self.options.direct.get(run.file.index()).copied().flatten();
-        // The edges of a direct read are in a buffer apart, so that it may begin and end anywhere.
+        // The edges of a direct read go to a separate buffer, so it may start and end anywhere.
         let read = match read_mode {
             ReadMode::PerBlock => strided.block_len().min(range.len()),
             ReadMode::Spanning => range.len(),
@@ -402,7 +411,8 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// Counts what the plan itself takes, before it is made: a stream's memory must not go into its own description.
+    /// Counts the size of the plan itself in advance, so that its description does not use up a
+    /// stream's memory.
     fn count(&mut self, bytes: u64, buffers: u64) -> Result<(), Error> {
         let (Access::Stream(Buffers { limit, .. }), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes())
         else {
@@ -416,7 +426,7 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// Which tensors a part of a run holds; one without a byte belongs to one part alone.
+    /// Returns the tensors of a part of a run. A tensor without bytes belongs to one part only.
     fn tensors_until(&self, part: &Run, tensors_end: usize) -> PartTensors {
         let (mut end, mut start_of_next) = (part.first, None);
         while end < tensors_end {
@@ -425,7 +435,7 @@ impl Layout<'_> {
                 break;
             }
             if !range.is_empty() && range.end() > part.end {
-                // The rest of this tensor, and of those that are the same bytes, is in the next part, and so is what follows them.
+                // The next part starts with the rest of this tensor and of those tied to it.
                 start_of_next = start_of_next.or(Some(end));
             } else if start_of_next.is_some() {
                 break;
@@ -435,7 +445,7 @@ impl Layout<'_> {
         PartTensors { end, start_of_next: start_of_next.unwrap_or(end) }
     }
 
-    /// Gives the run its place and its tensors theirs.
+    /// Places the run and its tensors.
     fn place(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
         let too_large = Error::AddressSpace { needed: u64::MAX };
         let streamed = matches!(self.options.access, Access::Stream(_));
@@ -447,7 +457,7 @@ impl Layout<'_> {
         for placement in &mut self.out.placements[run.first..tensors_end] {
             if matches!(placement.location, Location::Arena(_)) && !placement.range.is_empty() {
                 let at = address + (placement.range.start() - run.start);
-                // What does not fit in usize is refused by the planner as a whole, by the arena's size.
+                // The planner rejects sizes beyond usize for the arena as a whole.
                 placement.location = Location::Arena(usize::try_from(at).unwrap_or(usize::MAX));
             }
         }
@@ -467,12 +477,12 @@ impl Layout<'_> {
     }
 }
 
-/// What tensors that share a buffer of a stream may have together.
+/// Returns the maximum size of a stream's buffer that tensors share.
 pub(super) fn buffer_bytes(buffers: &Buffers) -> u64 {
     buffers.buffer_bytes.max(MIN_BUFFER_BYTES)
 }
 
-/// Of these placements those that have bytes: a tensor, or several that are the same bytes, which follow one another.
+/// Returns the placements with bytes: one tensor, or several tied ones, which are adjacent.
 pub(super) fn filled(placements: &[Placement], of: Range<usize>) -> Range<usize> {
     let has_bytes = |&index: &usize| !placements[index].range.is_empty();
     let start = of.clone().find(has_bytes).unwrap_or(of.start);
@@ -480,34 +490,37 @@ pub(super) fn filled(placements: &[Placement], of: Range<usize>) -> Range<usize>
     start..(start + len.max(1)).min(of.end)
 }
 
-/// How many extents and chunks the plan of a stream may have: an eighth of the limit and 16 MiB, at about a hundred bytes each;
-/// and what 32 bits number.
+/// Returns the maximum number of extents and chunks in a stream's plan.
+///
+/// They may use an eighth of the limit plus 16 MiB at about a hundred bytes each, and are numbered
+/// in 32 bits.
 fn max_plan_entries(limit: u64) -> u64 {
     (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2))
 }
 
-/// Where a run goes.
+/// The location of a run in memory.
 struct Footprint {
     /// The alignment of its direct reads.
     direct: Option<Alignment>,
-    /// Where its first byte is.
+    /// The address of its first byte.
     address: u64,
-    /// One past the last byte that its reads may fill.
+    /// The end of the bytes that its reads may fill.
     end: u64,
 }
 
-/// A length of memory: no object is longer than `isize::MAX`.
+/// Converts a length in memory. No object is longer than `isize::MAX`.
 pub(super) fn in_memory(bytes: u64) -> Result<usize, Error> {
     let fits = usize::try_from(bytes).ok().filter(|&bytes| isize::try_from(bytes).is_ok());
     fits.ok_or(Error::AddressSpace { needed: bytes })
 }
 
-/// Short runs cost less through the page cache, and pack without the edges that a direct read brings along.
+/// Returns true if a run is long enough for direct reads. Short runs are cheaper as buffered reads,
+/// and pack without edges.
 fn is_worth_it(bytes: u64, limits: DirectLimits) -> bool {
     bytes >= MIN_DIRECT_ALIGNMENTS * limits.both().as_u64()
 }
 
-/// The first address from `cursor` on that is congruent to `residue`.
+/// Returns the first address from `cursor` on that is congruent to `residue`.
 fn place(cursor: u64, residue: u64, modulus: Alignment) -> Option<u64> {
     let below = modulus.down(cursor) + residue;
     if below >= cursor { Some(below) } else { below.checked_add(modulus.as_u64()) }

@@ -1,17 +1,22 @@
-//! Slices that lie in a file in blocks: how they are read, and how the blocks come together.
+//! Reads strided slices and gathers their blocks.
 //!
-//! A slice of a dimension other than the slowest is [`StridedRange`]: many blocks with a gap of always the same length between
-//! them. There are two ways to read it ([`ReadMode`]). **Per block**: a read for each block. **Spanning**: reads across blocks and gaps, of
-//! which the blocks are then taken. A spanning read costs the gaps, in bytes; a read per block costs one request more, which takes
-//! as long as reading [`PlanOptions::max_read_gap`] bytes. So the blocks of a slice are read by spanning reads if the gap is at most
-//! that long, and one by one if it is longer.
+//! A slice of a dimension other than the slowest is a [`StridedRange`]: blocks of one length with
+//! gaps of one length. There are two ways to read it ([`ReadMode`]):
 //!
-//! The blocks in the order of the file are the slice in the order of memory. So the bytes that one read brings of a slice,
-//! whatever lies between them in the file, go to one range of its memory: chunks stay disjoint, and no two touch the same
-//! bytes. What is read through the page cache and has no gap in it is read to where it stays, as everything else is. The
-//! rest goes to a buffer of its own, from where
-//! [`Gather`] says what to copy: blocks with gaps between them, and direct reads, whose addresses these blocks cannot have, as they follow
-//! one another at any length.
+//! - **Per block**: one read for each block.
+//! - **Spanning**: reads across blocks and gaps, from which the blocks are copied.
+//!
+//! A spanning read costs the bytes of the gaps. Per-block reads cost one more request per block,
+//! which takes as long as reading [`PlanOptions::max_read_gap`] bytes. So spanning reads are used
+//! for gaps up to that length, and per-block reads for longer ones.
+//!
+//! The blocks in the order of the file are the slice in the order of memory. So the bytes of a
+//! slice that one read fetches go to one contiguous range of memory. Chunks stay disjoint, and no
+//! two touch the same bytes.
+//!
+//! A buffered read without gaps goes to its final address, as any other read does. All other reads
+//! go to a separate buffer, from which [`Gather`] copies. This includes all direct reads: blocks of
+//! any length follow one another in memory, so their addresses are not aligned.
 //!
 //! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
 
@@ -24,35 +29,37 @@ use crate::write_only::WriteOnly;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-/// How to bring the bytes of a chunk together that were read to a buffer of their own.
+/// Gathers the bytes of a chunk that was read into a separate buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gather {
     strided: StridedRange,
-    /// The file's byte that is the first in the buffer.
+    /// The file offset of the buffer's first byte.
     offset: u64,
-    /// The first of the blocks' bytes that the chunk brings, and one past the last, counted by the blocks.
+    /// The start and the end of the chunk's bytes, counted in the slice.
     from: u64,
     to: u64,
     dest_range: Range<usize>,
 }
 
 impl Gather {
-    /// What a chunk of a strided extent brings.
+    /// Creates the gather of a strided extent's chunk.
     pub(super) fn new(chunk: &Chunk, extent: &Extent, strided: StridedRange) -> Self {
         let from = strided.before(chunk.offset + u64::from(chunk.align_prefix));
         let to = strided.before(chunk.offset + chunk.payload_len as u64);
-        // All of it lies behind the extent's first byte, in memory whose length is a usize.
+        // Bytes after the extent's start are in memory, so their offset fits in usize.
         let start = extent.buffer_offset + (from - strided.before(extent.range.start())) as usize;
         Self { strided, offset: chunk.offset, from, to, dest_range: start..start + (to - from) as usize }
     }
 
-    /// Where it goes: the bytes of the arena, or of the extent's own buffer, that are filled by it alone.
+    /// Returns the destination: the range of the arena, or of the extent's buffer, that this chunk
+    /// alone fills.
     #[must_use]
     pub fn dest_range(&self) -> Range<usize> {
         self.dest_range.clone()
     }
 
-    /// What to copy: bytes of the buffer, and where the first of them goes, counted from the start of the landing. They fill it without a gap.
+    /// Returns the copies: a range of the buffer, and the offset of its first byte in the
+    /// destination. They fill the destination without a gap.
     pub fn copies(&self) -> impl Iterator<Item = (Range<usize>, usize)> + '_ {
         let mut at = self.from;
         core::iter::from_fn(move || {
@@ -68,10 +75,10 @@ impl Gather {
         })
     }
 
-    /// Copies from the buffer to the landing's memory.
+    /// Copies from the buffer to the destination.
     ///
     /// # Panics
-    /// When `buffer` or `dest_range` is shorter than the chunk's.
+    /// Panics if `buffer` or `dest_range` is shorter than the chunk's.
     pub fn copy(&self, buffer: &[u8], dest_range: &mut WriteOnly<'_>) {
         for (source, target) in self.copies() {
             let source =
@@ -81,7 +88,7 @@ impl Gather {
     }
 }
 
-/// Cuts a strided extent into reads of up to `size` bytes of the file, which bring the slice in its order.
+/// Divides a strided extent into reads of at most `size` file bytes, in the order of the slice.
 pub(super) fn cut(
     extent: &Extent,
     id: ExtentId,
@@ -97,7 +104,7 @@ pub(super) fn cut(
     while at < end {
         let start = strided.offset_of(at);
         let aligned = extent.alignment.down(start);
-        // No shorter than the alignment, so that it reaches past `start`.
+        // Not shorter than the alignment, so that it extends past `start`.
         let mut to = strided.before(aligned.saturating_add(size.max(extent.alignment.as_u64()))).min(end);
         if extent.read_mode == ReadMode::PerBlock {
             to = to.min(strided.end_of_block(at));

@@ -1,14 +1,19 @@
-//! The plan of a load: every read and the final place of every byte, fixed before the first read.
+//! The plan of a load: every read and the final address of every byte, fixed before the first read.
 //!
-//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in blocks, [`ties`] which
-//! tensors are one). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
-//! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
-//! the [`Planner`] that drives the two and refuses what does not fit.
+//! Planning has three steps:
 //!
-//! An arena's base is aligned to a huge page. A run that is read directly is placed at an address congruent to its file
-//! offset, modulo the direct-I/O alignment and the tensors' alignment, so that a direct read lands at the final address. A
-//! tensor whose file offset does not have the alignment that is asked for starts a run of its own, shifted to where it
-//! is aligned and read through the page cache, which takes any address; only such tensors pay.
+//! 1. [`extents`] groups the selected tensors into runs of file bytes, and places each run in the
+//!    arena.
+//! 2. [`chunks`] divides the runs into reads, and orders them over all files.
+//! 3. The [`Planner`] drives both, and rejects a plan that does not fit.
+//!
+//! [`buffers`] adds what a stream needs, [`gather`] what strided slices need. [`ties`] finds
+//! tensors with the same bytes.
+//!
+//! An arena's base is aligned to a huge page. The address of a direct run is congruent to its file
+//! offset, modulo the alignments of direct I/O and of the tensors. A direct read therefore goes to
+//! the final address. A tensor that is misaligned in its file starts a new run, which is shifted to
+//! an aligned address and read through the page cache. Only such tensors cost a copy by the kernel.
 
 mod buffers;
 mod chunks;
@@ -30,10 +35,10 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
 
-/// How a run of bytes is brought in.
+/// How a run of bytes is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Past the page cache (O_DIRECT).
+    /// By direct I/O (`O_DIRECT`).
     Direct,
     /// Through the page cache.
     Buffered,
@@ -42,13 +47,13 @@ pub enum Method {
 /// How the blocks of a strided extent are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadMode {
-    /// Each block by itself.
+    /// One read per block.
     PerBlock,
-    /// Several blocks by one read, across the gaps between them.
+    /// One read for several blocks and the gaps between them.
     Spanning,
 }
 
-/// What direct reads of a file must be aligned to.
+/// The alignment that direct reads of a file need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectLimits {
     /// The alignment of offsets and lengths.
@@ -58,70 +63,80 @@ pub struct DirectLimits {
 }
 
 impl DirectLimits {
-    /// The one alignment that serves both.
+    /// Returns the alignment that satisfies both.
     #[must_use]
     pub fn both(self) -> Alignment {
         self.offset.max(self.memory)
     }
 }
 
-/// How tensors are to be had.
+/// How a load provides tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Copied into an arena that the load owns.
+    /// As copies in an arena that the load owns.
     Copy,
-    /// As views of the mapped files; only tensors that would not be aligned there are copied, among them all that are to be aligned to more
-    /// than a page.
+    /// As views of the mapped files.
+    ///
+    /// Tensors that are misaligned there are copied, including all that need more than page
+    /// alignment.
     Map {
         /// Whether the mapped bytes will be made resident, so that they count as memory.
         resident: bool,
     },
-    /// Copied into buffers that each hold a part, one after another: every [`Extent`] has a buffer of its own.
+    /// As copies in buffers that each hold a part: every [`Extent`] has its own buffer.
     Stream(Buffers),
 }
 
-/// What a tensor's address is aligned to: as its dtype needs, and at least to `min`.
+/// Returns the alignment of a tensor's address: what its dtype needs, and at least `min`.
 #[must_use]
 pub fn tensor_alignment(tensor: &TensorInfo<'_>, min: Alignment) -> Alignment {
     Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(min)
 }
 
-/// How much memory a load may take.
+/// The memory that a load may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLimit {
-    /// In bytes.
+    /// The available memory in bytes.
     pub available: u64,
-    /// Where the number comes from, for the message: "free memory", "the limit of cgroup …".
+    /// The source of the number for messages: "free memory", "the limit of cgroup …".
     pub limit: String,
 }
 
-/// What the planner is told beside the catalog and the selection.
+/// The options of a [`Planner`].
 #[derive(Debug, Clone)]
 pub struct PlanOptions {
-    /// Copy or map.
+    /// How to provide tensors.
     pub access: Access,
-    /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
+    /// The limits of direct reads by file, or `None` for buffered reads. A missing entry counts as
+    /// `None`.
     pub direct: Vec<Option<DirectLimits>>,
-    /// By file, what of it is in the page cache: ascending, and none touching the next. Of what would be read directly, what is there (64 KiB at least in
-    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a strided slice
-    /// that is so for reads whose bytes are all there.
+    /// The cached ranges by file, ascending and not adjacent.
+    ///
+    /// Cached parts of direct runs, if they are at least 64 KiB long, are copied from the cache. A
+    /// copy is faster than the device. For strided slices this applies to reads that are entirely
+    /// cached.
     pub cached: Vec<Vec<ByteRange>>,
-    /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
+    /// The minimum alignment of every tensor's address.
     pub tensor_alignment: Alignment,
-    /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
+    /// The size of a read in bytes. It is rounded up to a power of two from 64 KiB to 1 GiB.
     pub chunk_bytes: u64,
-    /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
+    /// The size of a read by file. A file without an entry uses [`chunk_bytes`](Self::chunk_bytes).
     pub file_chunk_bytes: Vec<u64>,
-    /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
+    /// The maximum gap between selected tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
-    /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
-    /// time that one more request takes. What is read along takes no memory that stays.
+    /// The maximum gap between the blocks of a slice that is read rather than skipped, in bytes.
+    ///
+    /// A device reads about this much in the time of one more request. These bytes are not
+    /// retained.
     pub max_read_gap: u64,
-    /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
-    /// stream's limit, or what memory is left, up to 128 MiB.
+    /// The maximum number of gather reads in flight. Each uses a separate buffer.
+    ///
+    /// All of them together use about a stream's limit or the remaining memory, at most 128 MiB.
     pub max_gather_reads: u64,
-    /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
-    /// reads that slices are gathered from ([`max_gather_reads`](Self::max_gather_reads)).
+    /// The available memory, or `None` to plan without a limit.
+    ///
+    /// A limit that suffices changes only the length of gather reads
+    /// ([`max_gather_reads`](Self::max_gather_reads)).
     pub memory: Option<MemoryLimit>,
 }
 
@@ -143,101 +158,105 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
-    /// The size of a read of a file, as a power of two.
+    /// Returns the size of a file's reads, a power of two.
     fn chunk_bytes_of(&self, file: FileId) -> u64 {
         chunks::chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
     }
 
-    /// The size of the shortest reads of any file.
+    /// Returns the size of the shortest reads of any file.
     fn shortest_chunk(&self) -> u64 {
         chunks::chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
     }
 }
 
-/// A run of a file's bytes that lies contiguously in the arena.
+/// A run of file bytes that is contiguous in the arena.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     /// The file.
     pub file: FileId,
-    /// From the first tensor's first byte to the last one's last, as far as they are wanted.
+    /// The selected range, from the first tensor's first byte to the last one's last.
     pub range: ByteRange,
-    /// Where its bytes are in `range`, when it holds a strided slice; all blocks of the slice, also where it is cut into several extents.
+    /// The blocks of a strided slice: all of them, even if the slice is divided into several
+    /// extents.
     pub strided: Option<StridedRange>,
-    /// How its blocks are read, when it is strided.
+    /// How its blocks are read, if it is strided.
     pub read_mode: ReadMode,
     /// How it is read.
     pub method: Method,
-    /// Where the first byte of `range` lies in the arena, or in the extent's own buffer when the checkpoint is streamed.
+    /// The offset of the range's first byte in the arena, or in the extent's own buffer.
     pub buffer_offset: usize,
-    /// The size of its own buffer; 0 when all extents lie in one arena.
+    /// The size of its own buffer, or 0 if all extents share one arena.
     pub buffer_bytes: usize,
-    /// The alignment that its reads keep; one byte for buffered reads.
+    /// The alignment of its reads, one byte for buffered reads.
     pub alignment: Alignment,
-    /// The placements in it.
+    /// The placements that it contains.
     pub tensors: Range<usize>,
 }
 
-/// A part of an extent, filled by one read when all goes well.
+/// A part of an extent. One read fills it unless it is interrupted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// The extent that it is a part of.
+    /// The extent that it belongs to.
     pub extent: ExtentId,
     /// The file.
     pub file: FileId,
-    /// Its first byte in the file, aligned for a direct read.
+    /// The offset of its first byte in the file, aligned for a direct read.
     pub offset: u64,
-    /// How many bytes must land.
+    /// The number of bytes that must arrive.
     pub payload_len: usize,
-    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `payload_len` long, up to the alignment. When it is
-    /// [gathered](Self::gathered), it is read to a buffer apart, and these are that one's bytes, from 0 on.
+    /// The range of the arena, or of the extent's own buffer, that belongs to this chunk.
+    ///
+    /// It is at least `payload_len` long, up to the alignment. For a [gathered](Self::gathered)
+    /// chunk it is the range of the separate buffer, from 0.
     pub buffer_range: Range<usize>,
-    /// Whether it is read to a buffer apart, from where [`Plan::gather`] says what to copy. That buffer has an address that is aligned to
-    /// [`alignment`](Self::alignment).
+    /// Whether it is read into a separate buffer, from which [`Plan::gather`] copies. The buffer's
+    /// address is aligned to [`alignment`](Self::alignment).
     pub gathered: bool,
-    /// How many of its first bytes alignment brought along: they are of no extent, or of a chunk before.
+    /// The number of bytes at its start that alignment added. They belong to no extent or to an
+    /// earlier chunk.
     pub align_prefix: u32,
     /// How it is read.
     pub method: Method,
-    /// The alignment that a resumed direct read keeps.
+    /// The alignment of a resumed direct read.
     pub alignment: Alignment,
-    /// The placements that have bytes in it.
+    /// The placements with bytes in it.
     pub tensors: Range<usize>,
 }
 
-/// Where a tensor's bytes are after the load.
+/// The location of a tensor's bytes after the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Location {
-    /// In the arena from that byte on.
+    /// In the arena, at this offset.
     Arena(usize),
-    /// In its file's mapping, at its own offset.
+    /// In the mapping of its file, at its file offset.
     Mapped,
-    /// In the buffers of the extents that hold its parts: see [`Plan::parts`].
+    /// In the buffers of the extents that contain its parts: see [`Plan::parts`].
     Streamed,
 }
 
-/// A selected tensor and its place.
+/// A selected tensor and its location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// Its bytes in the file, as far as they are wanted: of a strided slice, from the first to the last.
+    /// The selected bytes in the file. For a strided slice, from the first to the last.
     pub range: ByteRange,
-    /// Where they go.
+    /// The location.
     pub location: Location,
-    /// Its number among the slices of the plan, from 1.
+    /// The number of its slice in the plan, from 1.
     slice: Option<NonZeroU32>,
 }
 
-/// A tensor of which a slice is wanted.
+/// A tensor with a selected slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sliced {
     slice: Slice,
     strided: Option<StridedRange>,
-    /// Its shape, in the plan's dimensions.
+    /// The range of its shape in the plan's dimensions.
     dims: Range<usize>,
 }
 
-/// The slices of a plan. Few or none, as a rule; so whole tensors do not pay for them.
+/// The slices of a plan, usually few or none. Whole tensors do not pay for them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Slices {
     list: Vec<Sliced>,
@@ -252,7 +271,7 @@ impl Slices {
             *dim = slice.len();
         }
         self.list.push(Sliced { slice, strided, dims: start..self.dims.len() });
-        // Not more than tensors, which are numbered in 32 bits.
+        // There are no more slices than tensors, which are numbered in 32 bits.
         NonZeroU32::new(self.list.len() as u32)
     }
 
@@ -261,7 +280,7 @@ impl Slices {
     }
 }
 
-/// A whole load, decided.
+/// The complete plan of a load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     placements: Vec<Placement>,
@@ -275,65 +294,67 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The selected tensors in the order of file and offset; those of a stream in [`Order::Selection`] as they are listed.
+    /// Returns the selected tensors in the order of file and offset, or as listed for a stream in
+    /// [`Order::Selection`].
     #[must_use]
     pub fn placements(&self) -> &[Placement] {
         &self.placements
     }
 
-    /// The runs that are read, by [`ExtentId`], in the order of file and offset; those of a stream in the order in which
-    /// they are read.
+    /// Returns the runs to read, by [`ExtentId`], in the order of file and offset. Those of a
+    /// stream are in the order of reading.
     #[must_use]
     pub fn extents(&self) -> &[Extent] {
         &self.extents
     }
 
-    /// The reads in the order of issue, by [`ChunkId`](crate::ChunkId).
+    /// Returns the reads in the order of issue, by [`ChunkId`](crate::ChunkId).
     #[must_use]
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
-    /// The runs of file bytes that are mapped, ascending by file and offset and disjoint.
+    /// Returns the mapped ranges, ascending by file and offset, and disjoint.
     #[must_use]
     pub fn mapped(&self) -> &[(FileId, ByteRange)] {
         &self.mapped
     }
 
-    /// Whether every extent has a buffer of its own: [`Access::Stream`].
+    /// Returns true if every extent has its own buffer: [`Access::Stream`].
     #[must_use]
     pub fn is_streamed(&self) -> bool {
         self.streamed
     }
 
-    /// The arena's length in bytes; 0 for a stream.
+    /// Returns the length of the arena in bytes, 0 for a stream.
     #[must_use]
     pub fn arena_bytes(&self) -> usize {
         self.arena_bytes
     }
 
-    /// The slice that is wanted of a placement, by its number; `None` for all of a tensor.
+    /// Returns the slice of a placement, or `None` for a whole tensor.
     ///
     /// # Panics
-    /// When there is no such placement; so do the next three.
+    /// Panics if there is no such placement. The same applies to the next three methods.
     #[must_use]
     pub fn slice(&self, placement: usize) -> Option<Slice> {
         self.slices.get(&self.placements[placement]).map(|sliced| sliced.slice)
     }
 
-    /// The blocks of a placement, if its bytes lie in the file in more than one.
+    /// Returns the blocks of a placement, if it has more than one in the file.
     #[must_use]
     pub fn strided(&self, placement: usize) -> Option<StridedRange> {
         self.slices.get(&self.placements[placement])?.strided
     }
 
-    /// How many bytes a placement has.
+    /// Returns the length of a placement in bytes.
     #[must_use]
     pub fn byte_len(&self, placement: usize) -> u64 {
         self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
-    /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.
+    /// Returns the selected part of a placement's tensor, with the shape and the range of its
+    /// slice. `catalog` is the plan's.
     #[must_use]
     pub fn tensor<'a>(&'a self, catalog: &'a Catalog, placement: usize) -> TensorInfo<'a> {
         let placement = &self.placements[placement];
@@ -346,7 +367,7 @@ impl Plan {
         }
     }
 
-    /// How many bytes of a placement lie in the part `start..end` of its file.
+    /// Returns how many bytes of a placement are in `start..end` of its file.
     pub(crate) fn bytes_within(&self, placement: usize, start: u64, end: u64) -> u64 {
         match self.strided(placement) {
             Some(strided) => strided.before(end).saturating_sub(strided.before(start)),
@@ -357,7 +378,7 @@ impl Plan {
         }
     }
 
-    /// How the bytes of a chunk come together that is read to a buffer apart; `None` for one that is read to where its bytes stay.
+    /// Returns how to gather the bytes of a chunk, or `None` if it is read to its final address.
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;
@@ -365,26 +386,27 @@ impl Plan {
         Some(Gather::new(chunk, extent, strided))
     }
 
-    /// The bytes of the arena, or of its extent's own buffer, that a chunk fills, with what alignment adds: no other chunk has them.
+    /// Returns the range of the arena, or of its extent's buffer, that a chunk alone fills,
+    /// including what alignment adds.
     #[must_use]
     pub fn dest_range(&self, chunk: &Chunk) -> Range<usize> {
         self.gather(chunk).map_or(chunk.buffer_range.clone(), |gather| gather.dest_range())
     }
 
-    /// The bytes of the selected tensors; those of tensors that are the same bytes and have one place are counted once.
+    /// Returns the number of selected bytes. Tied tensors in one place count once.
     #[must_use]
     pub fn selected_bytes(&self) -> u64 {
         self.selected_bytes
     }
 
-    /// The bytes that must land for the load to be done: the selected ones, and those read along between them.
+    /// Returns the number of bytes to read: the selected ones and the gaps that are read along.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.payload_len as u64).sum()
     }
 }
 
-/// Turns a catalog and a selection into a [`Plan`]: a pure function.
+/// Creates a [`Plan`] from a catalog and a selection, as a pure function.
 ///
 /// ```
 /// use floodtide_core::{
@@ -412,26 +434,29 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// A planner with these options.
+    /// Creates a planner with these options.
     #[must_use]
     pub fn new(options: PlanOptions) -> Self {
         Self { options }
     }
 
-    /// Plans the load of `selected`, which must be of that catalog and ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it,
-    /// unless it is streamed in [`Order::Selection`].
+    /// Plans the load of `selected`.
+    ///
+    /// The tensors must be of this catalog and ascending, as
+    /// [`Selection::resolve`](crate::Selection::resolve) returns them. A stream in
+    /// [`Order::Selection`] accepts any order.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] when a tensor does not fit in a buffer of a stream,
-    /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
-    /// not fit in this target's addresses.
+    /// - [`Error::BufferTooSmall`] if a tensor does not fit in a buffer of a stream.
+    /// - [`Error::NotEnoughMemory`] if the tensors exceed the available memory.
+    /// - [`Error::AddressSpace`] if they exceed the address space of this target.
     pub fn plan(&self, catalog: &Catalog, selected: &[TensorSlice]) -> Result<Plan, Error> {
         let selected_bytes = ties::distinct_bytes(catalog, selected, &self.options);
         let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
         let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };
         let buffered = match self.options.access {
-            // All of them together, or as many as there may be at a time.
+            // All buffers together, up to the limit.
             Access::Stream(Buffers { limit, .. }) => laid_out
                 .extents
                 .iter()
@@ -445,7 +470,7 @@ impl Planner {
             let file = catalog.files().first().map_or_else(String::new, |file| file.path.clone());
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
-        // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
+        // Reads are numbered in 32 bits. Each extent may add one to what its bytes need.
         let gathered = chunks::max_gather_read(&self.options, needed);
         let reads = laid_out.arena_bytes / self.options.shortest_chunk()
             + laid_out.strided_span / gathered
@@ -460,7 +485,8 @@ impl Planner {
                 if buffers.order == Order::Completion {
                     extents = chunks::interleave(extents, |extent| extent.file.index());
                 }
-                // A buffer is filled as soon as it can be, so that little is held in parts.
+                // In stream order each buffer is completed as early as possible, so that few are
+                // partly filled.
                 chunks::cut(&extents, &placements, &self.options, gathered)
             }
             _ => chunks::interleave(chunks::cut(&extents, &placements, &self.options, gathered), chunks::lane),

@@ -1,10 +1,11 @@
-//! Size classes: four steps to each doubling, from 1 KiB up, so that a buffer is at most a quarter larger than asked for.
+//! Size classes: four per doubling, from 1 KiB up. A buffer is at most a quarter larger than
+//! requested.
 
 use core::fmt;
 
-/// The smallest class, in bytes.
+/// The size of the smallest class in bytes.
 pub const MIN_BYTES: usize = 1 << MIN_SHIFT;
-/// The largest class, in bytes: 64 GiB, or 1 GiB where addresses have 32 bits.
+/// The size of the largest class in bytes: 64 GiB, or 1 GiB with 32-bit addresses.
 pub const MAX_BYTES: usize = 1 << MAX_SHIFT;
 /// The number of classes.
 pub const COUNT: usize = ((MAX_SHIFT - MIN_SHIFT) * STEPS) as usize + 1;
@@ -19,7 +20,7 @@ const STEPS: u32 = 1 << STEP_BITS;
 pub struct SizeClass(u8);
 
 impl SizeClass {
-    /// The smallest class whose buffers hold `bytes`; `None` above [`MAX_BYTES`].
+    /// Returns the smallest class whose buffers hold `bytes`, or `None` above [`MAX_BYTES`].
     #[inline]
     #[must_use]
     pub fn holding(bytes: usize) -> Option<Self> {
@@ -33,14 +34,16 @@ impl SizeClass {
         Some(Self(Self::index_below(bytes - 1) + 1))
     }
 
-    /// The largest class whose requests a buffer of `capacity` bytes can serve; `None` below [`MIN_BYTES`].
+    /// Returns the largest class that a buffer of `capacity` bytes can serve, or `None` below
+    /// [`MIN_BYTES`].
     #[inline]
     #[must_use]
     pub fn within(capacity: usize) -> Option<Self> {
         if capacity < MIN_BYTES { None } else { Some(Self(Self::index_below(capacity.min(MAX_BYTES)))) }
     }
 
-    /// The class of the greatest step that is at most `bytes`, which must be between the smallest and the largest class.
+    /// Returns the index of the largest class of at most `bytes`, which must be between the
+    /// smallest and the largest class.
     #[inline]
     fn index_below(bytes: usize) -> u8 {
         let shift = usize::BITS - 1 - bytes.leading_zeros();
@@ -48,7 +51,7 @@ impl SizeClass {
         (((shift - MIN_SHIFT) << STEP_BITS) + step) as u8
     }
 
-    /// The bytes that a buffer of this class holds at least.
+    /// Returns the minimum size of a buffer of this class in bytes.
     #[inline]
     #[must_use]
     pub fn size(self) -> usize {
@@ -56,14 +59,14 @@ impl SizeClass {
         (STEPS as usize + step) << (MIN_SHIFT - STEP_BITS + doubling)
     }
 
-    /// Its number, below [`COUNT`].
+    /// Returns the index of the class, below [`COUNT`].
     #[inline]
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// All classes, ascending.
+    /// Returns all classes, ascending.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
         (0..COUNT as u8).map(Self)
     }

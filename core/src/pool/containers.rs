@@ -1,42 +1,43 @@
-//! What a pool keeps its blocks and its waiters in: growing, or of a fixed capacity for targets that must not allocate.
+//! Containers for a pool's blocks and waiters: growing, or of a fixed capacity for targets without
+//! allocation.
 
 use super::class::{COUNT, SizeClass};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// Free blocks by class, the last one put in taken first.
+/// Free blocks by class. The last block in is the first out.
 pub trait FreeList<T>: Default {
-    /// Puts a block on top of its class.
+    /// Adds a block to its class.
     ///
     /// # Errors
-    /// The block, when there is no place left.
+    /// Returns the block if the list is full.
     fn put(&mut self, class: SizeClass, block: T) -> Result<(), T>;
-    /// Takes the topmost block of the class that `fits`.
+    /// Takes the last block of the class if it `fits`.
     fn take(&mut self, class: SizeClass, fits: impl FnMut(&T) -> bool) -> Option<T>;
-    /// Takes a block of the largest class that has one.
+    /// Takes a block of the largest non-empty class.
     fn take_largest(&mut self) -> Option<T>;
 }
 
-/// A queue that may be full and can be left from anywhere.
+/// A queue with a possible limit, whose elements can be removed from anywhere.
 pub trait Queue<T>: Default {
-    /// Adds `value` at the end.
+    /// Appends `value`.
     ///
     /// # Errors
-    /// The value, when the queue is full.
+    /// Returns the value if the queue is full.
     fn push_back(&mut self, value: T) -> Result<(), T>;
-    /// The value at the front.
+    /// Returns the first value.
     fn front(&self) -> Option<&T>;
-    /// The first value that `is_it` accepts.
+    /// Returns the first value that `is_it` accepts.
     fn find(&mut self, is_it: impl FnMut(&T) -> bool) -> Option<&mut T>;
-    /// Takes out the first value that `is_it` accepts.
+    /// Removes the first value that `is_it` accepts.
     fn remove(&mut self, is_it: impl FnMut(&T) -> bool) -> Option<T>;
 }
 
-/// The kind of containers that a pool is made of.
+/// The containers of a pool.
 pub trait Containers {
-    /// For free blocks.
+    /// The container of free blocks.
     type FreeList<T>: FreeList<T>;
-    /// For those who wait.
+    /// The queue of waiting borrowers.
     type Queue<T>: Queue<T>;
 }
 
@@ -49,7 +50,8 @@ impl Containers for Growing {
     type Queue<T> = VecDeque<T>;
 }
 
-/// Containers of `N` places each, which never allocate. A block that finds no place goes back to its provider.
+/// Containers of capacity `N`, which never allocate. A block that does not fit goes back to its
+/// provider.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fixed<const N: usize>;
 
@@ -58,7 +60,7 @@ impl<const N: usize> Containers for Fixed<N> {
     type Queue<T> = heapless::Deque<T, N>;
 }
 
-/// A stack for each class.
+/// One stack per class.
 #[derive(Debug)]
 pub struct Stacks<T>([Vec<T>; COUNT]);
 
@@ -140,7 +142,7 @@ impl<T, const N: usize> Queue<T> for heapless::Deque<T, N> {
     }
     fn remove(&mut self, mut is_it: impl FnMut(&T) -> bool) -> Option<T> {
         let mut found = None;
-        // Once around: what stays goes to the back again, in its order.
+        // One full rotation keeps the order of the remaining values.
         for _ in 0..self.iter().len() {
             let value = self.pop_front()?;
             if found.is_none() && is_it(&value) {

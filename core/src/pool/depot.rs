@@ -1,10 +1,11 @@
-//! The lower tier: sharded free lists under one limit, and the queue of those who wait.
+//! The lower tier: sharded free lists under one limit, and the queue of waiting borrowers.
 //!
-//! Locks are taken in the order waiters, tier, shard, and none is held while memory is allocated or a waker is called.
+//! Locks are taken in the order waiters, tier, shard. None is held while memory is allocated or a
+//! waker is called.
 //!
-//! Why no wake-up is lost: a waiter raises `waiting` and then looks for memory; whoever gives memory back first makes it findable
-//! and then looks at `waiting`. Between the two steps each side has a sequentially consistent fence, so at least one of
-//! them sees the other.
+//! No wake-up is lost. A waiter raises `waiting` and then looks for memory. A borrower that returns
+//! memory first makes it visible and then reads `waiting`. Each side has a sequentially consistent
+//! fence between its two steps, so at least one sees the other.
 
 use super::class::{MIN_BYTES, SizeClass};
 use super::containers::{Containers, FreeList, Growing};
@@ -15,28 +16,29 @@ use core::array;
 use core::fmt;
 use core::task::{Poll, Waker};
 
-/// Where memory comes from. Dropping a block gives its memory back.
+/// Allocates memory. Dropping a block frees it.
 pub trait Provider {
-    /// A piece of memory.
+    /// A block of memory.
     type Block;
-    /// Why there is none.
+    /// The error of a failed allocation.
     type Error;
 
-    /// Memory of exactly so many bytes.
+    /// Allocates a block of exactly `bytes` bytes.
     ///
     /// # Errors
-    /// When the system has none to give.
+    /// Fails if the system has no memory.
     fn allocate(&self, bytes: usize) -> Result<Self::Block, Self::Error>;
 
-    /// The bytes that a block was allocated with.
+    /// Returns the length that a block was allocated with.
     fn byte_len(&self, block: &Self::Block) -> usize;
 }
 
-/// A faster cache above the depot. It holds blocks that count as retained but that the depot cannot reach by itself.
+/// A faster cache above the depot. Its blocks count as retained, but the depot cannot reach them by
+/// itself.
 pub trait Tier<B> {
-    /// Keeps nothing from here on until [`resume`](Self::resume), and hands out all it has.
+    /// Stops caching until [`resume`](Self::resume), and hands out all cached blocks.
     fn suspend(&self, drained: &mut dyn FnMut(B));
-    /// May keep blocks again.
+    /// Allows caching again.
     fn resume(&self);
 }
 
@@ -46,33 +48,33 @@ impl<B> Tier<B> for () {
     fn resume(&self) {}
 }
 
-/// Why no block was lent.
+/// The error of a block that was not lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeError<E> {
-    /// More was asked for than the pool may ever have.
+    /// The request exceeds the limit of the pool.
     TooLarge,
-    /// So much is lent that this does not fit under the limit now.
+    /// The request does not fit under the limit beside the lent blocks.
     Exhausted,
-    /// As many wait already as this pool has places for.
+    /// The queue of waiting borrowers is full.
     QueueFull,
-    /// The provider has no memory.
+    /// The provider failed.
     Provider(E),
 }
 
 /// Counters of a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// The bytes that may be lent and retained together.
+    /// The limit of lent and retained bytes.
     pub limit: usize,
-    /// The bytes that borrowers have.
+    /// The number of lent bytes.
     pub lent: usize,
-    /// The bytes that are kept for the next borrowers.
+    /// The number of retained bytes.
     pub retained: usize,
     /// How often a retained block served a borrower.
     pub hits: u64,
-    /// How often memory had to be allocated.
+    /// How often memory was allocated.
     pub misses: u64,
-    /// How often a borrower had to wait.
+    /// How often a borrower waited.
     pub waits: u64,
 }
 
@@ -90,14 +92,14 @@ struct ShardState<S: Containers, B> {
     misses: u64,
 }
 
-/// What is asked for, in terms of blocks.
+/// A request, in terms of blocks.
 #[derive(Debug, Clone, Copy)]
 struct BlockRequest {
-    /// At least this many bytes.
+    /// The minimum size in bytes.
     bytes: usize,
-    /// Where fitting blocks are kept.
+    /// The class of fitting blocks.
     class: SizeClass,
-    /// The size of a new block.
+    /// The size of a new block in bytes.
     fresh: usize,
 }
 
@@ -106,9 +108,9 @@ pub struct Depot<P: Provider, T: Tier<P::Block> = (), S: Containers = Growing, c
     provider: P,
     tier: T,
     limit: usize,
-    /// Lent, retained and cached above, in bytes.
+    /// The number of bytes that are lent, retained, or cached in the upper tier.
     total: AtomicUsize,
-    /// 1 while somebody is in the queue, to be looked at without its lock.
+    /// 1 while the queue is not empty, so that it can be checked without the lock.
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<S>>,
     shards: [Shard<ShardState<S, P::Block>>; SHARDS],
@@ -120,7 +122,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         SHARDS - 1
     };
 
-    /// A depot that lends and retains up to `limit` bytes together; at least the smallest class.
+    /// Creates a depot with a limit of lent and retained bytes. The limit is at least the smallest
+    /// class.
     pub fn new(provider: P, tier: T, limit: usize) -> Self {
         Self {
             provider,
@@ -135,30 +138,31 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Where its memory comes from.
+    /// Returns the provider.
     pub fn provider(&self) -> &P {
         &self.provider
     }
 
-    /// The cache above it.
+    /// Returns the upper tier.
     pub fn tier(&self) -> &T {
         &self.tier
     }
 
-    /// The bytes that may be lent and retained together.
+    /// Returns the limit of lent and retained bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Whether somebody waits.
+    /// Returns true if a borrower waits.
     pub fn has_waiters(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// A block of at least `bytes`, without waiting and without overtaking those who wait.
+    /// Lends a block of at least `bytes` bytes without waiting and without overtaking those who
+    /// wait.
     ///
     /// # Errors
-    /// [`TakeError`].
+    /// Returns a [`TakeError`] if no block can be lent now.
     pub fn try_take(&self, bytes: usize, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
         let request = self.request(bytes)?;
         if self.has_waiters() {
@@ -170,8 +174,10 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Up to `max` retained blocks of at least `bytes`, at the price of one, for the tier above to refill itself. Never
-    /// allocates. `taken` must not call the depot.
+    /// Takes up to `max` retained blocks of at least `bytes` bytes in one step, to refill the upper
+    /// tier.
+    ///
+    /// Never allocates. `taken` must not call the depot.
     pub fn take_retained(&self, bytes: usize, affinity: usize, max: usize, mut taken: impl FnMut(P::Block)) {
         let Ok(request) = self.request(bytes) else { return };
         if !self.has_waiters() {
@@ -179,10 +185,12 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// A block of at least `bytes`, or a place in the queue: `waker` is woken when it is worth to ask again with the same
-    /// `turn` and the same `bytes`.
+    /// Lends a block of at least `bytes` bytes, or joins the queue.
+    ///
+    /// `waker` is woken when the call is worth repeating with the same `turn` and `bytes`.
     ///
     /// # Errors
+    /// Returns a [`TakeError`], but never `Exhausted`. The turn is then over.
     /// [`TakeError`], but never `Exhausted`; the turn is then over.
     pub fn poll_take(
         &self,
@@ -201,7 +209,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
                 result => return Poll::Ready(result),
             }
         }
-        // Wakers are cloned and dropped without the lock, as that may run anybody's code.
+        // Cloning and dropping a waker may run foreign code, so neither happens under the lock.
         let waker = waker.clone();
         let joined = self.waiters.with(|waiters| {
             let first_of_all = waiters.is_empty();
@@ -227,7 +235,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Ends a turn; the next in the queue is woken.
+    /// Ends a turn and wakes the next borrower in the queue.
     pub fn cancel(&self, turn: &mut Turn) {
         if !turn.is_waiting() {
             return;
@@ -251,7 +259,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         self.wake_first();
     }
 
-    /// Takes blocks back at the price of one. The iterator must not call the depot.
+    /// Takes blocks back in one step. The iterator must not call the depot.
     pub fn give_all(&self, blocks: impl IntoIterator<Item = P::Block>, affinity: usize) {
         let mut blocks = blocks.into_iter().peekable();
         if blocks.peek().is_none() {
@@ -264,33 +272,35 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         self.wake_first();
     }
 
-    /// Takes a block back and releases its memory.
+    /// Takes a block back and frees its memory.
     pub fn release(&self, block: P::Block) {
         self.free(block);
         self.wake_first();
     }
 
-    /// Stops counting a lent block of so many bytes: its borrower keeps it for good.
+    /// Stops counting a lent block of `bytes` bytes, because its borrower keeps it.
     pub fn detach(&self, bytes: usize) {
         self.total.fetch_sub(bytes, Ordering::AcqRel);
         self.wake_first();
     }
 
-    /// Counts a block of so many bytes, which was not the pool's before, as lent; false when it does not fit under the limit.
+    /// Counts a foreign block of `bytes` bytes as lent. Returns false if it does not fit under the
+    /// limit.
     pub fn adopt(&self, bytes: usize, affinity: usize) -> bool {
         let make_room =
             || self.make_room(bytes, affinity) || (self.recall(affinity) && self.make_room(bytes, affinity));
         bytes <= self.limit && !self.has_waiters() && (self.reserve(bytes) || make_room())
     }
 
-    /// Releases everything that is retained, also above; says how many bytes that were.
+    /// Frees all retained blocks, including the upper tier's. Returns the number of bytes freed.
     pub fn trim(&self) -> usize {
         self.recall(0);
         self.free_retained(usize::MAX, 0)
     }
 
-    /// The counters, of which `cached` bytes and `cached_hits` are the upper tier's. Taken while others borrow, they need
-    /// not belong to one moment.
+    /// Returns the counters. `cached` and `cached_hits` are the upper tier's.
+    ///
+    /// While others borrow, the numbers need not belong to one moment.
     pub fn stats(&self, cached: usize, cached_hits: u64) -> Stats {
         let waits = self.waiters.with(|waiters| waiters.joined());
         let mut stats = Stats { limit: self.limit, retained: cached, hits: cached_hits, waits, ..Stats::default() };
@@ -308,7 +318,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
     fn request(&self, bytes: usize) -> Result<BlockRequest, TakeError<P::Error>> {
         match SizeClass::holding(bytes) {
             Some(class) if class.size() <= self.limit => Ok(BlockRequest { bytes, class, fresh: class.size() }),
-            // Only the rounding up does not fit: such a block has exactly the size, and is kept one class below.
+            // Only rounding up exceeds the limit. Such a block has exactly this size, and is kept
+            // one class below.
             _ if bytes <= self.limit => {
                 let class = SizeClass::within(bytes).ok_or(TakeError::TooLarge)?;
                 Ok(BlockRequest { bytes, class, fresh: bytes })
@@ -317,7 +328,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// From a free list, or fresh; never waits.
+    /// Takes a block from a free list, or allocates one. Never waits.
     fn take_now(&self, request: BlockRequest, affinity: usize) -> Result<P::Block, TakeError<P::Error>> {
         let mut block = None;
         self.take_free(request, affinity, 1, &mut |taken| block = Some(taken));
@@ -327,10 +338,10 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         if !self.reserve(request.fresh) && !self.make_room(request.fresh, affinity) {
             return Err(TakeError::Exhausted);
         }
-        // Counted off again unless memory comes, also when the provider panics.
+        // Released unless the allocation succeeds, even if the provider panics.
         let reserved = Reserved { depot: self, bytes: request.fresh };
         let allocated = self.provider.allocate(request.fresh).or_else(|error| {
-            // What lies on the free lists may be what the system lacks.
+            // The retained blocks may be what the system lacks.
             if self.free_retained(usize::MAX, affinity) > 0 {
                 self.provider.allocate(request.fresh)
             } else {
@@ -343,7 +354,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         Ok(block)
     }
 
-    /// Takes up to `max` blocks from the first shard that has one, beginning with the own.
+    /// Takes up to `max` blocks from the first shard that has any, starting with the caller's.
     fn take_free(&self, request: BlockRequest, affinity: usize, max: usize, taken: &mut impl FnMut(P::Block)) {
         for i in 0..SHARDS {
             let found = self.shards[affinity.wrapping_add(i) & Self::MASK].state.with(|shard| {
@@ -351,7 +362,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
                     let fits = |block: &P::Block| self.provider.byte_len(block) >= request.bytes;
                     let Some(block) = shard.free_list.take(request.class, fits) else { return found > 0 };
                     shard.retained -= self.provider.byte_len(&block);
-                    // The first one serves now; the others are counted by the tier above when they do.
+                    // The first one serves a borrower now. The upper tier counts the others when
+                    // they do.
                     shard.hits += u64::from(found == 0);
                     taken(block);
                 }
@@ -363,14 +375,14 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Adds to the total if the limit allows.
+    /// Adds to the total if the limit allows it.
     fn reserve(&self, bytes: usize) -> bool {
         let fits =
             |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || seeded_bug!(LimitIgnored));
         self.total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
     }
 
-    /// Releases retained blocks until so many bytes fit under the limit, and reserves them.
+    /// Frees retained blocks until `bytes` bytes fit under the limit, and reserves them.
     fn make_room(&self, bytes: usize, affinity: usize) -> bool {
         loop {
             let over = self.total.load(Ordering::Relaxed).saturating_add(bytes).saturating_sub(self.limit);
@@ -384,7 +396,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Releases retained blocks of at least so many bytes, large ones first; says how many bytes that were.
+    /// Frees at least `bytes` bytes of retained blocks, large ones first. Returns the number of
+    /// bytes freed.
     fn free_retained(&self, bytes: usize, affinity: usize) -> usize {
         let mut freed = 0;
         for i in 0..SHARDS {
@@ -401,7 +414,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
             }
         }
         if freed > 0 {
-            // Large blocks may free more than whoever asked for it takes.
+            // Large blocks may free more than the caller takes.
             self.wake_first();
         }
         freed
@@ -409,7 +422,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
 
     fn free(&self, block: P::Block) {
         let bytes = self.provider.byte_len(&block);
-        // Only memory that is gone may be counted again.
+        // Memory may be counted as free only after it is freed.
         drop(block);
         self.total.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -420,7 +433,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Puts a block into a free list; one that finds no place comes back.
+    /// Puts a block into a free list. Returns it if the list is full.
     fn put(&self, shard: &mut ShardState<S, P::Block>, block: P::Block) -> Result<(), P::Block> {
         let bytes = self.provider.byte_len(&block);
         let Some(class) = SizeClass::within(bytes) else { return Err(block) };
@@ -429,7 +442,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         Ok(())
     }
 
-    /// Brings the upper tier's blocks down to the free lists; false when somebody waits, since they are down already.
+    /// Moves the upper tier's blocks to the free lists. Returns false if a borrower waits, because
+    /// they have been moved then.
     fn recall(&self, affinity: usize) -> bool {
         self.waiters.with(|waiters| {
             let recalled = waiters.is_empty();
@@ -452,7 +466,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
     }
 }
 
-/// Bytes that count against the limit, for memory that may not come.
+/// Bytes that count against the limit until their allocation succeeds or fails.
 struct Reserved<'d, P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> {
     depot: &'d Depot<P, T, S, SHARDS>,
     bytes: usize,

@@ -1,15 +1,18 @@
-//! The buffer pool's logic: who may have memory, from where, and who waits for it.
+//! The logic of the buffer pool: limits, free lists and the queue of waiting borrowers.
 //!
-//! A [`Depot`] lends blocks of memory. A block that comes back is kept in a *free list* for the next borrower, sorted by
-//! [`SizeClass`], the last one in first out, so that it is still warm. Free lists are sharded, and a thread looks at the shard
-//! of its *affinity* first. What is lent and what is retained together never pass the pool's limit: when it is reached, retained
-//! blocks of other classes are released, and when that is not enough the borrower waits, in order of arrival.
+//! A [`Depot`] lends blocks of memory. It keeps a returned block in a *free list* for the next
+//! borrower, by [`SizeClass`]. The last block in is the first out, because it is warm. Free lists
+//! are sharded, and a thread tries the shard of its *affinity* first. Lent and retained blocks
+//! together never exceed the pool's limit. At the limit the depot first releases retained blocks of
+//! other classes. If that does not suffice, the borrower waits, in order of arrival.
 //!
-//! Two traits tie it to a platform. A [`Provider`] is where memory comes from. A [`Tier`] is a faster cache above the depot
-//! (the thread-local magazines on Linux): the depot asks it for its blocks back before anybody has to wait.
+//! Two traits connect it to a platform. A [`Provider`] allocates memory. A [`Tier`] is a faster
+//! cache above the depot, such as the thread-local magazines on Linux. The depot recalls its blocks
+//! before any borrower waits.
 //!
-//! The depot knows no memory, no thread and no clock. Waiting is a [`Waker`](core::task::Waker), so that blocking, timed and async
-//! borrowing are the platform's three faces of one [`poll_take`](Depot::poll_take).
+//! The depot knows no memory, no thread and no clock. A [`Waker`](core::task::Waker) represents
+//! waiting, so a platform can build blocking, timed and async borrowing on
+//! [`poll_take`](Depot::poll_take).
 
 mod class;
 mod containers;

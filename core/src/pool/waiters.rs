@@ -1,23 +1,24 @@
-//! Those who wait for memory, served in the order in which they came.
+//! The queue of borrowers that wait for memory, in order of arrival.
 
 use super::containers::Queue;
 use crate::seeded_bug::seeded_bug;
 use core::task::Waker;
 
-/// A borrower's place in the queue; empty until it has to wait.
+/// A borrower's place in the queue. Empty until it has to wait.
 ///
-/// A turn that is given up goes back by [`Depot::cancel`](super::Depot::cancel): it may be the one that everybody else waits behind.
+/// An abandoned turn must be passed to [`Depot::cancel`](super::Depot::cancel), because all others
+/// may wait behind it.
 #[derive(Debug, Default)]
 pub struct Turn(Option<u64>);
 
 impl Turn {
-    /// No place yet.
+    /// Creates a turn without a place.
     #[must_use]
     pub const fn new() -> Self {
         Self(None)
     }
 
-    /// Whether it holds a place in the queue.
+    /// Returns true if it has a place in the queue.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.0.is_some()
@@ -27,11 +28,11 @@ impl Turn {
 #[derive(Debug)]
 pub(super) struct Waiter {
     ticket: u64,
-    /// Taken out when it is used: whoever was woken and still has to wait renews it.
+    /// Taken when it is woken. A borrower that must wait again sets it again.
     waker: Option<Waker>,
 }
 
-/// The queue.
+/// The queue of waiting borrowers.
 #[derive(Debug)]
 pub(super) struct Waiters<S: super::Containers> {
     queue: S::Queue<Waiter>,
@@ -44,7 +45,7 @@ impl<S: super::Containers> Default for Waiters<S> {
     }
 }
 
-/// The queue has no place left; the waiter is to be dropped without the lock.
+/// The queue is full. The waiter must be dropped without the lock.
 pub(super) struct Full(#[allow(dead_code, reason = "it is there to be dropped")] Waiter);
 
 impl<S: super::Containers> Waiters<S> {
@@ -52,13 +53,15 @@ impl<S: super::Containers> Waiters<S> {
         self.queue.front().is_none()
     }
 
-    /// How many have ever joined.
+    /// Returns how many have ever joined.
     pub(super) fn joined(&self) -> u64 {
         self.next_ticket
     }
 
-    /// Gives `turn` a place, or renews its waker. What comes back, the waker it had, is to be dropped without the lock: that
-    /// may run anybody's code.
+    /// Adds `turn` to the queue, or replaces its waker.
+    ///
+    /// The result is the previous waker. It must be dropped without the lock, because dropping it
+    /// may run foreign code.
     pub(super) fn join(&mut self, turn: &mut Turn, waker: Waker) -> Result<Option<Waker>, Full> {
         if let Some(ticket) = turn.0 {
             let waiter = self.queue.find(|waiter| waiter.ticket == ticket);
@@ -78,13 +81,13 @@ impl<S: super::Containers> Waiters<S> {
         turn.0.is_some() && (seeded_bug!(WaiterStarved) || self.queue.front().map(|waiter| waiter.ticket) == turn.0)
     }
 
-    /// Ends a turn. What comes back is to be dropped without the lock.
+    /// Ends a turn. The result must be dropped without the lock.
     pub(super) fn leave(&mut self, turn: &mut Turn) -> Option<Waiter> {
         let ticket = turn.0.take()?;
         self.queue.remove(|waiter| waiter.ticket == ticket)
     }
 
-    /// Whom to wake when memory has come back, unless that one has been woken already.
+    /// Returns the waker to wake when memory was returned, unless it was woken already.
     pub(super) fn first(&mut self) -> Option<Waker> {
         let front = self.queue.front().map(|waiter| waiter.ticket)?;
         self.queue.find(|waiter| waiter.ticket == front)?.waker.take()

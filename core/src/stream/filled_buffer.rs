@@ -1,4 +1,4 @@
-//! A whole buffer with what it holds.
+//! A filled buffer and its contents.
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::plan::{PlacedPart, Plan};
@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
 
-/// A buffer of a stream that is whole. Dropping it makes room for what is still to be read.
+/// A filled buffer of a stream. Dropping it frees memory for further reads.
 pub struct FilledBuffer<B> {
     catalog: Arc<Catalog>,
     plan: Arc<Plan>,
@@ -15,30 +15,30 @@ pub struct FilledBuffer<B> {
     buffer: B,
 }
 
-/// Bytes of a tensor in a buffer.
+/// The bytes of a tensor in a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorPart<'a> {
-    /// The tensor, or the slice of it that was selected.
+    /// The tensor, or its selected slice.
     pub tensor: TensorInfo<'a>,
-    /// The first of these bytes, counted from its start.
+    /// The offset of the first byte in the tensor or slice.
     pub offset: u64,
-    /// Where they are in the buffer.
+    /// The range in the buffer.
     pub bytes: Range<usize>,
 }
 
 impl<B> FilledBuffer<B> {
-    /// The buffer of an extent of that plan, of that catalog.
+    /// Creates the filled buffer of an extent. The plan must be of this catalog.
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, extent: ExtentId, buffer: B) -> Self {
         Self { catalog, plan, extent, buffer }
     }
 
-    /// Which extent of the plan it is.
+    /// Returns the extent of the plan.
     #[must_use]
     pub fn extent(&self) -> ExtentId {
         self.extent
     }
 
-    /// What it holds, in the order of the file. A tensor without a byte has an empty part.
+    /// Returns the contents in the order of the file. A tensor without bytes has an empty part.
     pub fn parts(&self) -> impl Iterator<Item = TensorPart<'_>> {
         self.placed_parts().map(|part| {
             let tensor = self.plan.tensor(&self.catalog, part.placement);
@@ -46,30 +46,30 @@ impl<B> FilledBuffer<B> {
         })
     }
 
-    /// The same by placements of the plan.
+    /// Returns the contents by placements of the plan.
     pub fn placed_parts(&self) -> impl Iterator<Item = PlacedPart> + '_ {
         self.plan.parts(self.extent)
     }
 
-    /// The catalog of its tensors.
+    /// Returns the catalog of its tensors.
     #[must_use]
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
     }
 
-    /// The plan that it is an extent of.
+    /// Returns the plan of its extent.
     #[must_use]
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 
-    /// The memory.
+    /// Returns the memory.
     #[must_use]
     pub fn buffer(&self) -> &B {
         &self.buffer
     }
 
-    /// The memory alone.
+    /// Returns the memory and drops the rest.
     #[must_use]
     pub fn into_buffer(self) -> B {
         self.buffer

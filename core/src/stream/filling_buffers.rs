@@ -10,23 +10,24 @@ use alloc::vec::Vec;
 #[derive(Debug)]
 struct FillingBuffer<M> {
     memory: M,
-    /// The chunks that have not landed yet.
+    /// The number of chunks that have not arrived.
     missing: u32,
 }
 
-/// The extents of a stream whose buffers are being filled. `M` is an extent's memory while it is handed out in chunks.
+/// The buffers of a stream that are being filled. `M` is the memory of an extent while its chunks
+/// are handed out.
 #[derive(Debug)]
 pub struct FillingBuffers<M> {
     plan: Arc<Plan>,
-    /// By extent: its first chunk; one more for the end.
+    /// The first chunk of each extent, and one more entry for the end.
     first_chunks: Vec<u32>,
-    /// How many have been opened: they are in the order of the plan.
+    /// The number of opened extents. They are opened in the order of the plan.
     opened: u32,
     open: BTreeMap<ExtentId, FillingBuffer<M>>,
 }
 
 impl<M> FillingBuffers<M> {
-    /// None is open yet.
+    /// Creates the state of a stream without open buffers.
     #[must_use]
     pub fn new(plan: Arc<Plan>) -> Self {
         let mut first_chunks = Vec::with_capacity(plan.extents().len() + 1);
@@ -39,13 +40,13 @@ impl<M> FillingBuffers<M> {
         Self { plan, first_chunks, opened: 0, open: BTreeMap::new() }
     }
 
-    /// The extent that gets a buffer next; `None` when all have had one.
+    /// Returns the next extent to open, or `None` if all were.
     #[must_use]
     pub fn next(&self) -> Option<ExtentId> {
         (self.opened as usize).lt(&self.plan.extents().len()).then_some(ExtentId(self.opened))
     }
 
-    /// The chunks of an extent, none if it is not there, by [`ChunkId`].
+    /// Returns the chunks of an extent by [`ChunkId`]. Empty if there is no such extent.
     #[must_use]
     pub fn chunks(&self, extent: ExtentId) -> core::ops::Range<u32> {
         match self.first_chunks.get(extent.index()..=extent.index() + 1) {
@@ -54,7 +55,7 @@ impl<M> FillingBuffers<M> {
         }
     }
 
-    /// Gives the [next](Self::next) extent its memory.
+    /// Opens the [next](Self::next) extent with this memory.
     pub fn open(&mut self, memory: M) {
         let extent = ExtentId(self.opened);
         let missing = self.chunks(extent).len() as u32;
@@ -62,7 +63,7 @@ impl<M> FillingBuffers<M> {
         self.open.insert(extent, FillingBuffer { memory, missing });
     }
 
-    /// The memory of a chunk's extent, and which of its chunks that one is.
+    /// Returns the memory of a chunk's extent, and the chunk's index in the extent.
     #[must_use]
     pub fn find(&self, chunk: ChunkId) -> Option<(&M, usize)> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
@@ -70,13 +71,13 @@ impl<M> FillingBuffers<M> {
         Some((&filling.memory, (chunk.0 - self.first_chunks[extent.index()]) as usize))
     }
 
-    /// The memory of a chunk's extent.
+    /// Returns the memory of a chunk's extent.
     pub fn find_mut(&mut self, chunk: ChunkId) -> Option<&mut M> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
         self.open.get_mut(&extent).map(|filling| &mut filling.memory)
     }
 
-    /// Books a chunk that has landed. When it was its extent's last, the memory comes back.
+    /// Records the arrival of a chunk. Returns the memory if it was the last chunk of its extent.
     pub fn land(&mut self, chunk: ChunkId) -> Option<(ExtentId, M)> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
         let filling = self.open.get_mut(&extent)?;
@@ -87,7 +88,7 @@ impl<M> FillingBuffers<M> {
         self.open.remove(&extent).map(|filling| (extent, filling.memory))
     }
 
-    /// Takes all memory out, as the stream is over.
+    /// Removes all memory, because the stream is over.
     pub fn take_open(&mut self) -> impl Sized + use<M> {
         core::mem::take(&mut self.open)
     }

@@ -1,16 +1,17 @@
-//! A checkpoint that passes through a few buffers: which buffer is being filled, which is whole, and whose turn it is.
+//! Streams: a checkpoint that passes through a few buffers.
 //!
-//! The plan of a stream gives every extent a buffer of its own, in the order in which they are read. [`FillingBuffers`] keeps the
-//! buffers that are being filled, until the last chunk has landed. [`ReorderBuffer`] keeps those that are whole, until the consumer takes
-//! them in the [`Order`](crate::Order) that it wants. What it takes is a [`FilledBuffer`] buffer, which knows what it holds; dropping it gives the memory
-//! back, and only then can another extent be read: so a slow consumer throttles the reads.
+//! The plan of a stream gives every extent its own buffer, in the order of reading.
+//! [`FillingBuffers`] holds the buffers that are being filled, until their last chunk arrives.
+//! [`ReorderBuffer`] holds the filled buffers until the consumer takes them in its
+//! [`Order`](crate::Order). Each is a [`FilledBuffer`], which describes its contents. Dropping it
+//! frees its memory for the next extent, so a slow consumer throttles the reads.
 //!
-//! A consumer that works by itself, like the upload to a device, is a [`Sink`]. [`SinkPump`] couples one with a stream, so
-//! that reading and uploading overlap.
+//! A consumer that works by itself, such as an upload to a device, is a [`Sink`]. [`SinkPump`]
+//! connects it with a stream, so that reading and uploading overlap.
 //!
-//! Why a stream ends: buffers are provided in the order of the plan, and a buffer, once provided, is filled without
-//! needing another. So whatever the order of delivery, the next extent to deliver is among those that have a buffer, or
-//! nothing is lent but what the consumer holds.
+//! A stream always ends. Buffers are provided in the order of the plan, and filling one never
+//! requires another. So in every order of delivery, the next extent either has a buffer already, or
+//! the consumer holds all the buffers.
 
 mod filled_buffer;
 mod filling_buffers;

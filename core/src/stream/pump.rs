@@ -1,16 +1,17 @@
-//! Couples a stream with a sink.
+//! Connects a stream with a sink.
 
 use super::{FilledBuffer, Sink};
 use core::fmt;
 use core::task::{Context, Poll};
 
-/// Where whole buffers come from.
+/// A source of filled buffers.
 pub trait FilledBufferStream<B> {
     /// Why the stream failed.
     type Error: fmt::Display;
 
-    /// The next whole buffer; `None` when there are no more. Else the waker of `context` is woken
-    /// when it is worth to ask again.
+    /// Returns the next filled buffer, or `None` after the last.
+    ///
+    /// If none is ready, the waker of `context` is woken when one may be.
     fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<B>, Self::Error>>>;
 }
 

@@ -1,32 +1,32 @@
-//! The buffers that are whole and not yet delivered.
+//! The filled buffers that are not yet delivered.
 
 use crate::plan::Order;
 use crate::seeded_bug::seeded_bug;
 use crate::units::ExtentId;
 use alloc::collections::{BTreeMap, VecDeque};
 
-/// Holds whole buffers back until it is their turn. Extents are numbered in the order of the plan.
+/// Holds filled buffers until their turn. Extents are numbered in the order of the plan.
 #[derive(Debug)]
 pub struct ReorderBuffer<B> {
-    /// Those whose turn it is.
+    /// The buffers that can be delivered.
     ready: VecDeque<(ExtentId, B)>,
-    /// In an order other than that of arrival: those that came before their turn.
+    /// The buffers that are ahead of their turn. Empty in the order of completion.
     early: BTreeMap<ExtentId, B>,
     in_order: bool,
-    /// How many extents have had their turn.
+    /// The number of extents that have had their turn.
     released: usize,
     total: usize,
 }
 
 impl<B> ReorderBuffer<B> {
-    /// For so many extents.
+    /// Creates the state for `extents` extents.
     #[must_use]
     pub fn new(order: Order, extents: usize) -> Self {
         let in_order = order != Order::Completion && !seeded_bug!(OrderIgnored);
         Self { ready: VecDeque::new(), early: BTreeMap::new(), in_order, released: 0, total: extents }
     }
 
-    /// Takes a whole buffer in; true when there is something to [take](Self::take) now that was not before.
+    /// Adds a filled buffer. Returns true if more can be [taken](Self::take) than before.
     pub fn land(&mut self, extent: ExtentId, buffer: B) -> bool {
         let before = self.released;
         if self.in_order {
@@ -42,24 +42,24 @@ impl<B> ReorderBuffer<B> {
         self.released > before
     }
 
-    /// The next buffer to deliver.
+    /// Returns the next buffer to deliver.
     pub fn take(&mut self) -> Option<(ExtentId, B)> {
         self.ready.pop_front()
     }
 
-    /// Whether there is something to [take](Self::take).
+    /// Returns true if there is a buffer to [take](Self::take).
     #[must_use]
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether every extent has been taken.
+    /// Returns true if every extent has been taken.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.ready.is_empty() && self.released == self.total
     }
 
-    /// Takes out what nobody will take any more, to be dropped.
+    /// Removes all buffers, to be dropped.
     pub fn take_all(&mut self) -> impl Sized + use<B> {
         (core::mem::take(&mut self.ready), core::mem::take(&mut self.early))
     }

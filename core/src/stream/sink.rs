@@ -1,10 +1,10 @@
-//! A consumer that works by itself: an upload to a device, a socket, a quantiser.
+//! The trait of consumers that work by themselves: an upload to a device, a socket, a quantiser.
 
 use super::FilledBuffer;
 use core::fmt;
 use core::task::{Context, Poll};
 
-/// Takes filled buffers with their ownership, and gives each back when it is done with it.
+/// Takes ownership of filled buffers, and returns each when it is done.
 ///
 /// This is the shape of an asynchronous upload with staging buffers: that of a `futures` sink, with
 /// buffers that come back. [`SinkPump`](super::SinkPump) drives a sink:
