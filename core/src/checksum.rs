@@ -1,12 +1,13 @@
-//! The BLAKE3 of bytes that come in pieces, in any order and from any thread.
+//! Computes the BLAKE3 hash of bytes that arrive in parts, in any order and from any thread.
 //!
-//! BLAKE3 hashes leaves of 1 KiB and joins what comes of them two by two, up to one root. So the part of a tensor that a read
-//! brings can be hashed by the worker that brought it, beside the others: [`hash_part`] makes a [`HashedPart`] of it, which is the
-//! nodes of the tree that lie in the part whole, and the bytes of the leaves at its two ends that it holds in part.
-//! [`TreeHash::add`] joins the parts of one tensor. It keeps nothing but what still waits for a neighbour: a node of 32 bytes, or an
-//! unfinished leaf; so what it holds grows with the gaps between the parts that have come, not with the tensor.
+//! BLAKE3 hashes leaves of 1 KiB and combines the results in pairs up to one root. So the worker
+//! that reads a part of a tensor can hash it in parallel to the others. [`hash_part`] returns a
+//! [`HashedPart`]: the tree nodes that are entirely in the part, and the bytes of the incomplete
+//! leaves at its two ends. [`TreeHash::add`] combines the parts of a tensor. It stores only nodes
+//! of 32 bytes that wait for a neighbour, and incomplete leaves. Its size grows with the gaps
+//! between the parts, not with the tensor.
 //!
-//! What comes out is what `blake3::hash` makes of all bytes in their order; a property test holds it to that.
+//! The result equals `blake3::hash` of all bytes in order. A property test checks this.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -15,7 +16,7 @@ use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, me
 use core::fmt;
 use core::str::FromStr;
 
-/// The bytes of a leaf of the tree.
+/// The size of a leaf in bytes.
 const LEAF: u64 = blake3::CHUNK_LEN as u64;
 
 /// A BLAKE3 hash.
@@ -31,13 +32,13 @@ const LEAF: u64 = blake3::CHUNK_LEN as u64;
 pub struct Checksum([u8; 32]);
 
 impl Checksum {
-    /// That of bytes that are all there.
+    /// Computes the hash of complete bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes).into())
     }
 
-    /// Its 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -62,7 +63,7 @@ impl fmt::Debug for Checksum {
     }
 }
 
-/// Not 64 digits of lower-case hexadecimal.
+/// The error of a text that is not 64 digits of lower-case hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotHex;
 
@@ -74,12 +75,12 @@ impl FromStr for Checksum {
     }
 }
 
-/// 32 bytes as 64 digits, lower-case.
+/// Writes 32 bytes as 64 lower-case digits.
 pub(crate) fn write_hex(bytes: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// The 32 bytes that 64 lower-case digits stand for.
+/// Parses 64 lower-case digits.
 pub(crate) fn parse_hex(text: &str) -> Option<[u8; 32]> {
     let digit = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -94,22 +95,22 @@ pub(crate) fn parse_hex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// A node of the tree: what 2^`level` leaves from the leaf `index` · 2^`level` on come to. At the end of the input there may be
-/// fewer leaves.
+/// A tree node: the hash of 2^`level` leaves from leaf `index` · 2^`level`. At the end of the input
+/// there may be fewer leaves.
 type NodeIndex = (u32, u64);
 
-/// What hashing a part brought.
+/// A hashed part of an input.
 #[derive(Debug)]
 pub struct HashedPart<'a> {
     bytes: u64,
-    /// All of it, when the part is the whole.
+    /// The hash of the input, if the part is the whole.
     whole: Option<Checksum>,
     nodes: Vec<(NodeIndex, ChainingValue)>,
-    /// Of leaves that are not in the part whole: which, where in it, and the bytes.
+    /// The incomplete leaves: index, offset in the leaf, and bytes.
     ends: [Option<(u64, usize, &'a [u8])>; 2],
 }
 
-/// Hashes the bytes of an input of `total` bytes that lie from `offset` on; they must not pass its end. Any number of threads can do this side by side.
+/// Hashes the bytes at `offset` of an input of `total` bytes. Threads can call this in parallel.
 #[must_use]
 pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
     let len = bytes.len() as u64;
@@ -123,7 +124,7 @@ pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
         return part;
     }
     let first = offset.div_ceil(LEAF);
-    // The input's last leaf is whole, however short it is.
+    // The last leaf of the input is complete, however short it is.
     let last = if end == total { end.div_ceil(LEAF) } else { end / LEAF };
     // Both are within the part, whose length is a usize.
     let within = |leaf: u64| ((leaf * LEAF).min(end) - offset) as usize;
@@ -140,7 +141,8 @@ pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
     }
     let mut leaf = first;
     while leaf < last {
-        // The largest node that begins here and ends within the part. Never the root, as the part is not the whole.
+        // The largest node that starts here and ends within the part. Never the root, because the
+        // part is not the whole.
         let level = leaf.trailing_zeros().min((last - leaf).ilog2());
         let next = leaf + (1 << level);
         let cv = subtree(leaf, &bytes[within(leaf)..within(next)]);
@@ -150,27 +152,27 @@ pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
     part
 }
 
-/// The node over `bytes`, which begin with that leaf.
+/// Returns the node over `bytes`, which start with this leaf.
 fn subtree(leaf: u64, bytes: &[u8]) -> ChainingValue {
     blake3::Hasher::new().set_input_offset(leaf * LEAF).update(bytes).finalize_non_root()
 }
 
-/// The hash of an input whose parts come in any order, each byte once.
+/// Hashes an input whose parts arrive in any order, each byte once.
 #[derive(Debug)]
 pub struct TreeHash {
     total: u64,
     leaves: u64,
-    /// The bytes that have come.
+    /// The number of bytes that have arrived.
     come: u64,
-    /// Nodes that wait for the one beside them.
+    /// Nodes that wait for their neighbour.
     waiting: BTreeMap<NodeIndex, ChainingValue>,
-    /// Leaves of which some bytes have come, and how many.
+    /// Incomplete leaves, and how many of their bytes have arrived.
     unfinished: BTreeMap<u64, (usize, Box<[u8; LEAF as usize]>)>,
     root: Option<Checksum>,
 }
 
 impl TreeHash {
-    /// Of an input of so many bytes.
+    /// Creates the hash of an input of `total` bytes.
     #[must_use]
     pub fn new(total: u64) -> Self {
         Self {
@@ -183,7 +185,7 @@ impl TreeHash {
         }
     }
 
-    /// Takes a part in, of the same input. `Some` with the last one: the hash of all of it.
+    /// Adds a part of the input. Returns the hash with the last one.
     pub fn add(&mut self, part: &HashedPart<'_>) -> Option<Checksum> {
         self.come = self.come.saturating_add(part.bytes);
         self.root = self.root.or(part.whole);
@@ -196,13 +198,13 @@ impl TreeHash {
         self.hash()
     }
 
-    /// The hash, when all has come.
+    /// Returns the hash if all bytes have arrived.
     #[must_use]
     pub fn hash(&self) -> Option<Checksum> {
         self.root.filter(|_| self.come == self.total)
     }
 
-    /// Brings bytes of a leaf that is not in one part.
+    /// Adds bytes of a leaf that spans several parts.
     fn fill(&mut self, leaf: u64, at: usize, bytes: &[u8]) {
         let len = (self.total - leaf * LEAF).min(LEAF) as usize;
         let (come, buffer) = self.unfinished.entry(leaf).or_insert_with(|| (0, Box::new([0; LEAF as usize])));
@@ -219,10 +221,11 @@ impl TreeHash {
         }
     }
 
-    /// Joins a node with the one beside it, if that has come, and so on upwards.
+    /// Combines a node with its neighbour, if that has arrived, and so on upwards.
     fn join(&mut self, (mut level, mut index): NodeIndex, mut cv: ChainingValue) {
         loop {
-            // The one beside it begins behind the input's end: this is the node above, too.
+            // The neighbour would start after the end of the input, so this node is also the one
+            // above.
             let alone = index % 2 == 0 && (index + 1) << level >= self.leaves;
             if !alone {
                 let beside = (level, index ^ 1);

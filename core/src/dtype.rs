@@ -1,13 +1,12 @@
-//! The element types of safetensors.
-//!
-//! Names and widths are those of the format's reference (crate `safetensors`, `Dtype`).
+//! The element types of safetensors, with the names and widths of the reference (crate
+//! `safetensors`, `Dtype`).
 
 use core::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 macro_rules! dtypes {
     ($($(#[$doc:meta])* $name:ident = $bits:literal, $align:literal;)*) => {
-        /// The type of a tensor's elements.
+        /// The element type of a tensor.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         #[allow(non_camel_case_types, reason = "the format's own names")]
@@ -16,22 +15,23 @@ macro_rules! dtypes {
         }
 
         impl DType {
-            /// Every type, in the order of the format's reference.
+            /// All types, in the order of the reference.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The name that the format writes.
+            /// Returns the name in files.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
-            /// The width of one element in bits; 4 and 6 bit types are packed.
+            /// Returns the width of an element in bits. Types of 4 and 6 bits are packed.
             #[must_use]
             pub const fn bits(self) -> u64 {
                 match self { $(Self::$name => $bits,)* }
             }
 
-            /// The least number of whole bytes that holds whole elements: 3 for 6 bits, of which four fill as many.
+            /// Returns the smallest number of bytes that holds whole elements: 3 for 6 bits, which
+            /// is four elements.
             #[must_use]
             pub const fn whole_bytes(self) -> u64 {
                 match self.bits() {
@@ -41,13 +41,13 @@ macro_rules! dtypes {
                 }
             }
 
-            /// The alignment in bytes that a typed view needs.
+            /// Returns the alignment of a typed view in bytes.
             #[must_use]
             pub const fn alignment(self) -> u64 {
                 match self { $(Self::$name => $align,)* }
             }
 
-            /// The type of that name.
+            /// Returns the type with this name.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $(stringify!($name) => Some(Self::$name),)* _ => None }
@@ -57,7 +57,7 @@ macro_rules! dtypes {
 }
 
 dtypes! {
-    /// A boolean in a byte.
+    /// A boolean in one byte.
     BOOL = 8, 1;
     /// MXFP4, OCP Microscaling Formats 1.0.
     F4 = 4, 1;
@@ -93,7 +93,7 @@ dtypes! {
     U32 = 32, 4;
     /// IEEE 754 single precision.
     F32 = 32, 4;
-    /// Two single-precision parts; aligned as a whole, as C++ complex types of array libraries are.
+    /// Two single-precision numbers, aligned as one, like the C++ complex types of array libraries.
     C64 = 64, 8;
     /// IEEE 754 double precision.
     F64 = 64, 8;
@@ -110,8 +110,8 @@ impl fmt::Display for DType {
 }
 
 impl<'de> Deserialize<'de> for DType {
-    /// Accepts what the reference accepts: `"F32"`, and `{"F32": null}`, which is how serde reads a unit
-    /// variant.
+    /// Accepts what the reference accepts: `"F32"`, and serde's form of a unit variant, `{"F32":
+    /// null}`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(DTypeVisitor)
     }

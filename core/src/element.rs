@@ -1,13 +1,13 @@
-//! What a tensor's elements are: a plain dtype, or one of ggml's types.
+//! Element types: plain dtypes and ggml's types.
 //!
-//! The two are kept apart, although some of them mean the same: a ggml type is mostly a block of quantised elements, which nobody can
-//! take for numbers, and what reads such a tensor has to know that it does. So a tensor of a GGUF file is always [`ElementType::Ggml`],
-//! and [`GgmlType::plain`] is the way across for the few that are plain.
+//! The two stay separate although some mean the same. Most ggml types are blocks of quantised
+//! elements, which code must not read as numbers by mistake. So a tensor of a GGUF file always has
+//! type [`ElementType::Ggml`], and [`GgmlType::plain`] converts the few plain ones.
 
 use crate::dtype::DType;
 use core::fmt;
 
-/// The type of a tensor's elements.
+/// The element type of a tensor.
 ///
 /// ```
 /// use floodtide_core::{DType, ElementType, GgmlType};
@@ -20,14 +20,15 @@ use core::fmt;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ElementType {
-    /// Each element for itself; those of 4 and 6 bits packed.
+    /// Plain elements. Those of 4 and 6 bits are packed.
     Plain(DType),
-    /// As ggml has them: in blocks, each of which holds some elements and what they share.
+    /// A ggml type: blocks of elements with shared values such as a scale.
     Ggml(GgmlType),
 }
 
 impl ElementType {
-    /// The plain dtype; `None` for every ggml type, also for one that has a [plain counterpart](GgmlType::plain).
+    /// Returns the plain dtype, or `None` for every ggml type, even one with a [plain
+    /// counterpart](GgmlType::plain).
     #[must_use]
     pub const fn plain(self) -> Option<DType> {
         match self {
@@ -36,7 +37,7 @@ impl ElementType {
         }
     }
 
-    /// The ggml type, if it is one.
+    /// Returns the ggml type, if it is one.
     #[must_use]
     pub const fn ggml(self) -> Option<GgmlType> {
         match self {
@@ -45,7 +46,8 @@ impl ElementType {
         }
     }
 
-    /// Whether equal bytes are equal elements: the types are one, or a ggml type and its [plain counterpart](GgmlType::plain).
+    /// Returns true if equal bytes mean equal elements: equal types, or a ggml type and its [plain
+    /// counterpart](GgmlType::plain).
     #[must_use]
     pub fn means_same(self, other: Self) -> bool {
         let dtype = |element: Self| match element {
@@ -55,7 +57,7 @@ impl ElementType {
         self == other || (dtype(self).is_some() && dtype(self) == dtype(other))
     }
 
-    /// Its name, no two types having the same: `BF16`, and for ggml's types with a prefix, `GGML_Q4_K`.
+    /// Returns the unique name: `BF16`, or with a prefix for ggml types, `GGML_Q4_K`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -64,7 +66,7 @@ impl ElementType {
         }
     }
 
-    /// The type of that [name](Self::name).
+    /// Returns the type with this [name](Self::name).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match DType::from_name(name) {
@@ -73,18 +75,20 @@ impl ElementType {
         }
     }
 
-    /// How many elements a block has. A block is the least that takes whole bytes: one element, or of packed types two or four, or what ggml
-    /// says.
+    /// Returns the number of elements per block.
+    ///
+    /// A block is the smallest unit of whole bytes: one element, two or four packed ones, or a
+    /// block of ggml.
     #[must_use]
     pub const fn block_elements(self) -> u64 {
         match self {
-            // 4 bits: two of them are a byte; 6 bits: four of them are three.
+            // 4 bits: two elements are one byte. 6 bits: four elements are three bytes.
             Self::Plain(dtype) => dtype.whole_bytes() * 8 / dtype.bits(),
             Self::Ggml(ggml) => ggml.block_elements(),
         }
     }
 
-    /// How many bytes a block has.
+    /// Returns the length of a block in bytes.
     #[must_use]
     pub const fn block_bytes(self) -> u64 {
         match self {
@@ -93,7 +97,8 @@ impl ElementType {
         }
     }
 
-    /// The alignment in bytes that a typed view needs; it divides [`block_bytes`](Self::block_bytes).
+    /// Returns the alignment of a typed view in bytes. It divides
+    /// [`block_bytes`](Self::block_bytes).
     #[must_use]
     pub const fn alignment(self) -> u64 {
         match self {
@@ -102,7 +107,8 @@ impl ElementType {
         }
     }
 
-    /// How many bytes so many elements take; `None` when they are no whole blocks, or when it passes 128 bits.
+    /// Returns the length of `elements` in bytes, or `None` if they are not whole blocks or on
+    /// overflow.
     #[must_use]
     pub const fn bytes_of(self, elements: u128) -> Option<u128> {
         let block = self.block_elements() as u128;
@@ -126,7 +132,7 @@ impl From<GgmlType> for ElementType {
 }
 
 impl PartialEq<DType> for ElementType {
-    /// Never true of a ggml type.
+    /// Always false for a ggml type.
     fn eq(&self, dtype: &DType) -> bool {
         self.plain() == Some(*dtype)
     }
@@ -140,8 +146,8 @@ impl fmt::Display for ElementType {
 
 macro_rules! ggml_types {
     ($($name:ident $id:literal: $elements:literal, $bytes:literal, $plain:expr;)*) => {
-        /// A type of ggml: how many elements a block has, and how many bytes it takes. Ids and sizes are those of `ggml.h`, `enum ggml_type`,
-        /// and of the block structures in `ggml-common.h`.
+        /// A type of ggml. Ids and sizes are from `ggml.h`, `enum ggml_type`, and the block
+        /// structures in `ggml-common.h`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         #[allow(non_camel_case_types, missing_docs, reason = "ggml's own names")]
@@ -150,22 +156,22 @@ macro_rules! ggml_types {
         }
 
         impl GgmlType {
-            /// Every type, by id.
+            /// All types, by id.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The type of that id; `None` when there is none, or none any more.
+            /// Returns the type with this id, or `None` if it is unknown or removed.
             #[must_use]
             pub const fn from_id(id: i32) -> Option<Self> {
                 match id { $($id => Some(Self::$name),)* _ => None }
             }
 
-            /// The id that files have.
+            /// Returns the id in files.
             #[must_use]
             pub const fn id(self) -> i32 {
                 match self { $(Self::$name => $id,)* }
             }
 
-            /// ggml's name: `Q4_K`.
+            /// Returns ggml's name: `Q4_K`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
@@ -175,19 +181,19 @@ macro_rules! ggml_types {
                 match self { $(Self::$name => concat!("GGML_", stringify!($name)),)* }
             }
 
-            /// How many elements a block has.
+            /// Returns the number of elements per block.
             #[must_use]
             pub const fn block_elements(self) -> u64 {
                 match self { $(Self::$name => $elements,)* }
             }
 
-            /// How many bytes a block has.
+            /// Returns the length of a block in bytes.
             #[must_use]
             pub const fn block_bytes(self) -> u64 {
                 match self { $(Self::$name => $bytes,)* }
             }
 
-            /// The dtype that means the same; `None` for what is quantised.
+            /// Returns the equivalent plain dtype, or `None` for quantised types.
             #[must_use]
             pub const fn plain(self) -> Option<DType> {
                 match self { $(Self::$name => $plain,)* }
@@ -235,14 +241,16 @@ ggml_types! {
 }
 
 impl GgmlType {
-    /// Whether ggml once had a type of that id and has removed it.
+    /// Returns true if ggml has removed the type with this id.
     #[must_use]
     pub const fn is_removed(id: i32) -> bool {
         matches!(id, 4 | 5 | 31..=33 | 36..=38)
     }
 
-    /// The alignment in bytes that a view of its blocks needs. A structure's size is a multiple of its alignment, and no member of a block is
-    /// longer than 4 bytes; so it is at most the largest power of two up to 4 that divides the block's size.
+    /// Returns the alignment of a view of its blocks in bytes.
+    ///
+    /// A structure's size is a multiple of its alignment, and no member of a block is longer than 4
+    /// bytes. So the alignment is at most the largest power of two up to 4 that divides the size.
     #[must_use]
     pub const fn alignment(self) -> u64 {
         if let Some(dtype) = self.plain() {
@@ -303,7 +311,7 @@ mod tests {
         assert!(plain != ggml && plain == DType::F32 && ggml != DType::F32);
         assert_eq!((plain.plain(), ggml.plain(), ggml.ggml()), (Some(DType::F32), None, Some(GgmlType::F32)));
         for ggml in GgmlType::ALL {
-            // What has a plain counterpart has its size and its name.
+            // A plain counterpart has the same size and name.
             match ggml.plain() {
                 Some(dtype) => assert_eq!((dtype.name(), dtype.bits()), (ggml.name(), 8 * ggml.block_bytes())),
                 None => assert!(ggml.block_elements() >= 32 && ggml.block_elements().is_power_of_two()),

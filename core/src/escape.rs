@@ -1,10 +1,12 @@
-//! Names from untrusted files, made safe to print.
+//! Displays names from untrusted files safely.
 
 use alloc::string::String;
 use core::fmt::{self, Write as _};
 
-/// Shows a name with its control characters, bidirectional overrides and backslashes escaped, so that a tensor's name
-/// can neither move a terminal's cursor nor pass for two lines. For listings: nothing is left out.
+/// Displays a name with control characters, bidirectional overrides and backslashes escaped.
+///
+/// A name can then neither move a terminal's cursor nor look like two lines. Nothing is omitted, so
+/// this suits listings.
 ///
 /// ```
 /// use floodtide_core::Escaped;
@@ -20,13 +22,15 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Shows a name as [`Escaped`] does, but for messages: what goes past [`Quoted::CHARS`] characters is an ellipsis, as a
-/// hostile name can be as long as its file, and nobody reads 20 MB of an error.
+/// Displays a name like [`Escaped`], shortened for messages.
+///
+/// An ellipsis replaces what exceeds [`Quoted::CHARS`] characters, because a hostile name can be as
+/// long as its file.
 #[derive(Debug, Clone, Copy)]
 pub struct Quoted<'a>(pub &'a str);
 
 impl Quoted<'_> {
-    /// How many characters are shown at most, before the ellipsis.
+    /// The maximum number of characters before the ellipsis.
     pub const CHARS: usize = 200;
 }
 
@@ -35,7 +39,7 @@ impl fmt::Display for Quoted<'_> {
         let mut left = Self::CHARS;
         for c in self.0.chars() {
             let shown = escape(c);
-            // An escape is several characters of ASCII, anything else is one.
+            // An escape is several ASCII characters, anything else is one.
             let chars = if shown.is_ascii() { shown.len() } else { 1 };
             if chars > left {
                 return f.write_char('…');
@@ -47,8 +51,9 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A message of a library that may quote the file, with its middle left out if it is long: what is wrong comes first in
-/// such messages, what was expected and the line and column last.
+/// Shortens the middle of a library's message that may quote the file.
+///
+/// Such messages start with what is wrong, and end with what was expected and the line and column.
 pub(crate) fn without_middle(message: String) -> String {
     let is_short = message.chars().nth(2 * Quoted::CHARS).is_none();
     let head = message.char_indices().nth(Quoted::CHARS);
@@ -59,7 +64,7 @@ pub(crate) fn without_middle(message: String) -> String {
     }
 }
 
-/// A character as it is shown; `\u{10ffff}` is the longest.
+/// Returns a character as displayed. `\u{10ffff}` is the longest.
 fn escape(c: char) -> heapless::String<12> {
     let mut shown = heapless::String::new();
     let written = match c {
@@ -67,7 +72,7 @@ fn escape(c: char) -> heapless::String<12> {
         '\n' => shown.write_str("\\n"),
         '\r' => shown.write_str("\\r"),
         '\t' => shown.write_str("\\t"),
-        // A byte that is not Unicode, as local storage writes it in a name.
+        // A byte that is not Unicode, as local storage encodes it in a name.
         '\u{10ff00}'..='\u{10ffff}' => write!(shown, "\\x{:02x}", u32::from(c) & 0xff),
         c if c.is_control() || is_layout_override(c) => write!(shown, "\\u{{{:x}}}", u32::from(c)),
         c => shown.write_char(c),
@@ -76,7 +81,8 @@ fn escape(c: char) -> heapless::String<12> {
     shown
 }
 
-/// Unicode's line separators and the bidirectional controls of UAX #9, which reorder what stands around them.
+/// Returns true for Unicode's line separators and the bidirectional controls of UAX #9, which
+/// reorder the text around them.
 fn is_layout_override(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
@@ -98,7 +104,7 @@ mod tests {
         assert_eq!(Escaped(&long).to_string(), long);
         assert_eq!(Quoted(&long).to_string(), "模".repeat(200) + "…");
         assert_eq!(Quoted(&long[..600]).to_string(), &long[..600]);
-        // What counts is what is shown, and no escape is cut in two.
+        // The limit counts displayed characters, and no escape is cut.
         let shown = Quoted(&"\u{1b}".repeat(1000)).to_string();
         assert_eq!(shown, "\\u{1b}".repeat(33) + "…");
     }

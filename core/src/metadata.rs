@@ -1,7 +1,7 @@
-//! What a checkpoint says of itself besides its tensors.
+//! Metadata values of checkpoints.
 //!
-//! Safetensors has texts alone; GGUF has numbers and arrays too, among them a tokenizer's of hundreds of thousands of strings. Of an array
-//! the catalog keeps where it lies and how it begins.
+//! Safetensors has only texts. GGUF also has numbers and arrays, such as a tokenizer's hundreds of
+//! thousands of strings. A catalog stores only the location and the first elements of an array.
 
 use crate::units::ByteRange;
 use alloc::borrow::ToOwned;
@@ -9,48 +9,49 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// A value of a checkpoint's metadata.
+/// A metadata value of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MetadataValue {
-    /// Text. Untrusted: print it through [`Escaped`](crate::Escaped).
+    /// A text. Untrusted: print it through [`Escaped`](crate::Escaped).
     Text(String),
-    /// True or false.
+    /// A boolean.
     Bool(bool),
-    /// A whole number of an unsigned type.
+    /// An integer of an unsigned type.
     Unsigned(u64),
-    /// A whole number of a signed type.
+    /// An integer of a signed type.
     Signed(i64),
-    /// A number of single precision.
+    /// A single-precision number.
     F32(f32),
-    /// A number of double precision.
+    /// A double-precision number.
     F64(f64),
     /// An array.
     List(Box<MetadataList>),
 }
 
-/// An array of a checkpoint's metadata: how it begins, and where it lies.
+/// An array in a checkpoint's metadata: its location and its first elements.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetadataList {
-    /// The type of its elements, as the format names it.
+    /// The element type, as the format names it.
     pub element: &'static str,
-    /// How many there are.
+    /// The number of elements.
     pub count: u64,
-    /// Where they lie in the file.
+    /// The range in the file.
     pub range: ByteRange,
-    /// The first of them, [`MetadataList::SHOWN`] at most; of each text the first [`MetadataList::SHOWN_CHARS`] characters at most, and an
-    /// ellipsis if that is not all.
+    /// The first elements, at most [`MetadataList::SHOWN`].
+    ///
+    /// Each text is shortened to [`MetadataList::SHOWN_CHARS`] characters and an ellipsis.
     pub first: Vec<MetadataValue>,
 }
 
 impl MetadataList {
-    /// How many elements are kept.
+    /// The maximum number of stored elements.
     pub const SHOWN: usize = 8;
-    /// How many characters of an element are kept.
+    /// The maximum number of stored characters of an element.
     pub const SHOWN_CHARS: usize = 100;
 }
 
 impl MetadataValue {
-    /// The text, if it is one.
+    /// Returns the text, if it is one.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         match self {

@@ -1,8 +1,9 @@
 //! Seeded bugs, one at a time, for the test that the simulator finds each of them.
 //!
-//! They exist only in builds with `--cfg floodtide_seeded_bugs`; in any other, `seeded_bug!` is `false` and its branch is gone.
+//! They exist only with `--cfg floodtide_seeded_bugs`. Otherwise `seeded_bug!` is `false` and its
+//! branch is removed.
 
-/// Whether this bug is switched on.
+/// Evaluates to true if this bug is on.
 macro_rules! seeded_bug {
     ($defect:ident) => {{
         #[cfg(floodtide_seeded_bugs)]
@@ -27,66 +28,66 @@ mod seeded_bugs {
 
     macro_rules! seeded_bugs {
         ($($(#[$doc:meta])* $name:ident,)*) => {
-            /// Something that core could do wrong.
+            /// A bug that can be seeded into core.
             #[derive(Debug, Clone, Copy, PartialEq, Eq)]
             pub enum SeededBug {
                 $($(#[$doc])* $name,)*
             }
 
             impl SeededBug {
-                /// All of them.
+                /// All bugs.
                 pub const ALL: &'static [Self] = &[$(Self::$name,)*];
             }
         };
     }
 
     seeded_bugs! {
-        /// A completion is reported to the engine twice.
+        /// A completion is passed to the engine twice.
         DoubleCompletion,
-        /// A stream's buffer is handed on while its last read is still in flight.
+        /// A stream's buffer is delivered while its last read is in flight.
         BufferReusedInFlight,
-        /// Memory that comes back to the pool wakes nobody.
+        /// Memory that returns to the pool wakes no borrower.
         LostWakeUp,
-        /// A chunk counts as whole one byte early.
+        /// A chunk counts as complete one byte early.
         OffByOneAtChunkEnd,
-        /// A short read counts as a whole one.
+        /// A short read counts as complete.
         ShortReadIgnored,
-        /// A direct read goes on from the aligned byte after, not before.
+        /// A direct read resumes at the aligned byte after, not before.
         WrongRealign,
-        /// Bytes in flight are not counted off when a chunk has landed.
+        /// The bytes of a complete chunk still count as in flight.
         BudgetLeaked,
         /// The last read is never issued.
         LastChunkSkipped,
         /// The end of the file counts as the end of the chunk.
         EndOfFileIsSuccess,
-        /// The pool serves whoever came last.
+        /// The pool serves the last borrower first.
         WaiterStarved,
-        /// A buffered read that takes over begins one byte late.
+        /// A buffered fallback read starts one byte late.
         WrongFallback,
-        /// Failed reads are tried again without end.
+        /// Failed reads are retried without end.
         RetriedForever,
         /// The pool lends more than its limit.
         LimitIgnored,
-        /// A stream delivers as buffers land, whatever order was asked for.
+        /// A stream delivers buffers in the order of completion, whatever order was requested.
         OrderIgnored,
-        /// A file that changed is not noticed.
+        /// A changed file is not detected.
         ChangeUnnoticed,
-        /// A read's offset is counted in 32 bits.
+        /// The offset of a read is truncated to 32 bits.
         OffsetCutTo32Bits,
-        /// The pieces of a slice, but for the first of a read, are taken one byte early.
+        /// All blocks of a gathered read except the first are copied from one byte early.
         GatherShifted,
-        /// A tensor that is not what the manifest says is taken for verified.
+        /// A tensor that differs from the manifest counts as verified.
         MismatchIgnored,
     }
 
     static ON: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-    /// Switches one bug on, and every other off.
+    /// Switches one bug on, and all others off.
     pub fn switch(defect: Option<SeededBug>) {
         ON.store(defect.map_or(usize::MAX, |defect| defect as usize), Ordering::SeqCst);
     }
 
-    /// Whether it is on.
+    /// Returns true if the bug is on.
     #[must_use]
     pub fn is_on(defect: SeededBug) -> bool {
         ON.load(Ordering::Relaxed) == defect as usize

@@ -1,7 +1,7 @@
-//! The only place that synchronisation comes from, here and in the platform crates, so that loom can replace it.
+//! The only source of locks and atomics in core, so that loom can replace them.
 //!
-//! A mutex is the standard library's with feature `std`, a spin lock without: what it guards is held for a few
-//! instructions.
+//! With feature `std` a mutex is the standard library's, otherwise a spin lock. Values are locked
+//! only for a few instructions.
 
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -15,18 +15,19 @@ type Inner<T> = std::sync::Mutex<T>;
 #[cfg(not(any(feature = "std", loom)))]
 type Inner<T> = spin::Mutex<T>;
 
-/// A value that one thread at a time has to itself.
+/// A mutex.
 #[derive(Debug)]
 pub struct Mutex<T>(Inner<T>);
 
 impl<T> Mutex<T> {
-    /// A mutex over a value.
+    /// Creates a mutex over a value.
     pub fn new(value: T) -> Self {
         Self(Inner::new(value))
     }
 
-    /// Runs `f` with the value to itself. That another holder panicked does not count: whoever guards a value here keeps
-    /// it whole between any two statements.
+    /// Calls `f` with exclusive access to the value.
+    ///
+    /// Poisoning is ignored: a guarded value is consistent between any two statements.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         #[cfg(any(feature = "std", loom))]
         let mut guard = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -3,31 +3,31 @@
 use core::fmt;
 use core::ops::Range;
 
-/// Bytes to be filled. What they held before may be another borrower's, so there is no way to read them.
+/// Bytes to fill. They may hold another borrower's data, so they cannot be read.
 pub struct WriteOnly<'a>(&'a mut [u8]);
 
 impl<'a> WriteOnly<'a> {
-    /// Hides what is in `bytes`.
+    /// Creates a write-only view of `bytes`.
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self(bytes)
     }
 
-    /// How many bytes there are.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if the length is zero.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A part of it.
+    /// Returns a part of the view.
     ///
     /// # Panics
-    /// When the range passes the end.
+    /// Panics if the range is out of bounds.
     #[must_use]
     pub fn part(self, range: Range<usize>) -> Self {
         Self(&mut self.0[range])
@@ -36,7 +36,7 @@ impl<'a> WriteOnly<'a> {
     /// Writes `bytes` at `at`.
     ///
     /// # Panics
-    /// When they pass the end.
+    /// Panics if they do not fit.
     #[track_caller]
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
         let (new, len) = (bytes.len(), self.len());
@@ -47,27 +47,27 @@ impl<'a> WriteOnly<'a> {
         self.0[at..at + new].copy_from_slice(bytes);
     }
 
-    /// Writes the same byte everywhere.
+    /// Sets every byte to `byte`.
     pub fn fill(&mut self, byte: u8) {
         self.0.fill(byte);
     }
 
-    /// Changes the byte at `at`, in the bits of `mask`, without telling what it was or is.
+    /// Flips the bits of `mask` in the byte at `at`, without revealing its value.
     ///
     /// # Panics
-    /// When there is no such byte.
+    /// Panics if `at` is out of bounds.
     pub fn flip(&mut self, at: usize, mask: u8) {
         self.0[at] ^= mask;
     }
 
-    /// Where it starts, for a system call that writes there.
+    /// Returns the start address, for a system call that writes there.
     #[must_use]
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
         self.0.as_mut_ptr()
     }
 }
 
-/// Tells how long it is, and nothing of what is in it.
+/// Shows the length, but not the contents.
 impl fmt::Debug for WriteOnly<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriteOnly").field("len", &self.len()).finish_non_exhaustive()

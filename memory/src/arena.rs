@@ -1,8 +1,9 @@
-//! The memory of one load, handed out as disjoint owned chunks, frozen when the last one is back.
+//! The memory of one load, handed out as disjoint chunks and frozen when all are returned.
 //!
-//! It starts on a 2 MiB boundary and asks for huge pages: faulting 4 KiB pages costs more than a fast device's reads. The
-//! kernel zeroes anonymous pages, so the memory is initialised from the start and `&[u8]` over it is sound before anything is
-//! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
+//! An arena starts on a 2 MiB boundary and requests huge pages, because faulting 4 KiB pages costs
+//! more than the reads of a fast device. The kernel zeroes anonymous pages, so the memory is
+//! initialised and a `&[u8]` over it is sound before anything is read into it. Bytes of an earlier
+//! load are never visible, because only complete tensors are.
 
 use crate::arena_cache::ArenaMemory;
 use crate::split_buffer::{BufferSlice, SplitBuffer, StableMemory};
@@ -32,14 +33,14 @@ pub struct Arena {
     bytes: usize,
 }
 
-/// One slot's bytes, owned until dropped.
+/// The bytes of one slot, owned until dropped.
 pub type ArenaChunk = BufferSlice;
 
 impl Arena {
-    /// An arena of `bytes` in `memory`, to be handed out as the given slots.
+    /// Creates an arena of `bytes` bytes in `memory`, with these slots.
     ///
     /// # Errors
-    /// `InvalidInput` when the memory is shorter, or slots overlap or pass the end.
+    /// Returns `InvalidInput` if the memory is too short, or slots overlap or exceed it.
     pub fn new(memory: ArenaMemory, bytes: usize, slots: Vec<Range<usize>>) -> io::Result<Self> {
         if bytes > memory.byte_len() || slots.iter().any(|slot| slot.end > bytes) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the slots pass the arena's end"));
@@ -47,34 +48,34 @@ impl Arena {
         Ok(Self { memory: SplitBuffer::new(memory, slots)?, bytes })
     }
 
-    /// The memory, for what concerns it as a whole.
+    /// Returns the memory, for operations on all of it.
     pub fn memory(&self) -> &ArenaMemory {
         self.memory.memory()
     }
 
-    /// Hands out a slot, once.
+    /// Hands out a slot. Returns `None` if it was handed out before.
     pub fn take(&self, slot: usize) -> Option<ArenaChunk> {
         self.memory.take(slot)
     }
 
-    /// Freezes the arena when every chunk that was handed out is back (dropped).
+    /// Freezes the arena if all chunks are returned (dropped).
     pub fn freeze(&self) -> Option<FrozenArena> {
         self.memory.freeze().then(|| FrozenArena { arena: self.clone() })
     }
 }
 
-/// An arena that nothing writes to any more. Cheap to clone.
+/// An arena that can no longer be written to. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FrozenArena {
     arena: Arena,
 }
 
 impl FrozenArena {
-    /// All bytes.
+    /// Returns all bytes.
     pub fn as_bytes(&self) -> &[u8] {
         let memory = self.arena.memory.memory();
-        // SAFETY: the memory is mapped and initialised for at least so many bytes; frozen means that no chunk is out and
-        // none will be, so nothing writes while the arena lives.
+        // SAFETY: the memory is mapped and initialised for at least this length. A frozen arena has
+        // no chunks, and hands out none, so nothing writes while it lives.
         unsafe { std::slice::from_raw_parts(memory.start().as_ptr(), self.arena.bytes) }
     }
 }

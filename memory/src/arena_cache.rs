@@ -1,5 +1,5 @@
-//! Arenas that have been used, kept for the next load of the same loader: their pages are there already, and fresh ones would have to
-//! be zeroed and mapped one by one.
+//! Used arenas, kept for the next load of the same loader. Their pages exist already, while new
+//! ones must be zeroed and mapped.
 
 use crate::limits;
 use crate::region::Region;
@@ -18,7 +18,7 @@ pub struct ArenaCache {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The most bytes that may be kept; by default as many as are left free beside them.
+    /// The maximum number of bytes to keep. By default as many as remain free beside them.
     limit: Option<u64>,
     regions: Vec<Region>,
 }
@@ -29,10 +29,10 @@ impl Kept {
     }
 }
 
-/// So little may always be kept.
+/// The number of bytes that may always be kept.
 const MIN_CACHE_BYTES: u64 = 64 << 20;
 
-/// What the system has left; Miri's has no such answer.
+/// Returns the free memory in bytes. Miri cannot report it.
 fn free_memory() -> u64 {
     if cfg!(miri) { u64::MAX } else { limits::memory_limit().available }
 }
@@ -48,22 +48,24 @@ impl ArenaCache {
         Self { kept: Mutex::new(Kept { limit: Some(bytes), regions: Vec::new() }) }
     }
 
-    /// The bytes that are kept.
+    /// Returns the number of bytes kept.
     pub fn byte_len(&self) -> u64 {
         self.lock().byte_len()
     }
 
-    /// Gives all back to the system.
+    /// Frees all kept memory.
     pub fn clear(&self) {
         let regions = std::mem::take(&mut self.lock().regions);
         drop(regions);
     }
 
-    /// Memory of at least so many bytes, from a huge page's start: a kept one that is not much larger, or fresh, with the
-    /// pages of a kept one that is smaller.
+    /// Takes memory of at least `bytes` bytes, aligned to a huge page.
+    ///
+    /// It is a kept region that is not much larger, or a new one that adopts the pages of a smaller
+    /// kept one.
     ///
     /// # Errors
-    /// When the system refuses the mapping.
+    /// Fails if the system refuses the mapping.
     pub fn take(self: &Arc<Self>, bytes: usize) -> io::Result<ArenaMemory> {
         let fits = |region: &Region| {
             (bytes..=bytes.saturating_mul(2).max(MIN_CACHE_BYTES as usize)).contains(&region.byte_len())
@@ -81,7 +83,7 @@ impl ArenaCache {
             smallest.or_else(largest).map(|at| kept.regions.swap_remove(at))
         };
         let reused = kept.as_ref().map_or(0, |region| region.byte_len().min(bytes));
-        // What else is kept was counted as free, and must be if it is needed.
+        // The other kept memory was counted as free, so it must be freed if it is needed.
         let fresh = (bytes - reused) as u64;
         if fresh > MIN_CACHE_BYTES && free_memory() < fresh {
             self.clear();
@@ -89,7 +91,7 @@ impl ArenaCache {
         let (region, reused) = match kept {
             Some(region) if reused == bytes => (region, reused),
             kept => {
-                // The last huge page is a whole one too.
+                // The last huge page is complete too.
                 let mapped =
                     bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.as_u64() as usize).unwrap_or(usize::MAX);
                 let map = || Region::map(mapped, Alignment::HUGE_PAGE);
@@ -99,8 +101,8 @@ impl ArenaCache {
                 };
                 match grown {
                     Ok(region) => (region, reused),
-                    // What is kept may be all that a limit of address space has left; and Linux before 6.17 does not move twice what has
-                    // been moved.
+                    // The kept memory may use all of the limited address space. Linux before 6.17
+                    // also cannot move memory a second time.
                     Err(_) => {
                         self.clear();
                         (map()?, 0)
@@ -111,21 +113,21 @@ impl ArenaCache {
         Ok(ArenaMemory { region: Some(region), reused, cache: Arc::downgrade(self) })
     }
 
-    /// Fresh memory that is never kept: what is locked would stay so.
+    /// Allocates memory that is never kept, for locked memory.
     ///
     /// # Errors
-    /// When the system refuses the mapping.
+    /// Fails if the system refuses the mapping.
     pub fn allocate_uncached(bytes: usize) -> io::Result<ArenaMemory> {
         Arc::<Self>::default().take(bytes)
     }
 
-    /// Gives the region back when it may not be kept.
+    /// Keeps the region, or returns it if that would exceed the limit.
     fn put(&self, region: Region) -> Option<Region> {
         let (kept, limit) = {
             let kept = self.lock();
             (kept.byte_len().saturating_add(region.byte_len() as u64), kept.limit)
         };
-        // The system is asked without the lock.
+        // Ask the system without the lock.
         let max = limit.unwrap_or_else(|| if kept <= MIN_CACHE_BYTES { MIN_CACHE_BYTES } else { free_memory() });
         let mut cache = self.lock();
         if cache.byte_len().saturating_add(region.byte_len() as u64) > max {
@@ -136,20 +138,21 @@ impl ArenaCache {
     }
 }
 
-/// An arena's memory; it goes back to its cache, if that is still there, and else to the system.
+/// The memory of an arena. When dropped, it returns to its cache, or to the system if the cache is
+/// gone.
 #[derive(Debug)]
 pub struct ArenaMemory {
-    /// There until the drop.
+    /// Set until dropped.
     region: Option<Region>,
     reused: usize,
     cache: Weak<ArenaCache>,
 }
 
 impl ArenaMemory {
-    /// Asks for huge pages for `needed` bytes, unless all their pages are there already.
+    /// Requests huge pages for `needed` bytes, unless all their pages exist.
     ///
     /// # Errors
-    /// When the kernel has none to give; the memory can be used all the same.
+    /// Fails if the kernel refuses. The memory remains usable.
     pub fn advise_huge_pages(&self, needed: usize) -> io::Result<()> {
         match &self.region {
             Some(region) if needed > self.reused => region.advise_huge_pages(),
@@ -157,34 +160,36 @@ impl ArenaMemory {
         }
     }
 
-    /// Asks for the node's own memory, as far as pages are not there already.
+    /// Requests memory of this node for pages that do not exist yet.
     ///
     /// # Errors
-    /// When the kernel refuses; the memory can be used all the same.
+    /// Fails if the kernel refuses. The memory remains usable.
     pub fn prefer_node(&self, node: u32) -> io::Result<()> {
         self.region.as_ref().map_or(Ok(()), |region| region.prefer_node(node))
     }
 
-    /// Returns all bytes. Those that were not written to since the memory was taken are zero, or what an earlier load left there.
+    /// Returns all bytes. Bytes that were not written since are zero or an earlier load's.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: by `StableMemory` the bytes are initialised and ours alone; writing to them borrows `self` mutably.
+        // SAFETY: by `StableMemory` the bytes are initialised and exclusive. Writing to them
+        // borrows `self` mutably.
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.byte_len()) }
     }
 
-    /// As [`as_bytes`](Self::as_bytes), to be written to.
+    /// Returns all bytes mutably, like [`as_bytes`](Self::as_bytes).
     pub fn as_mut_bytes(&mut self) -> &mut [u8] {
-        // SAFETY: by `StableMemory` the bytes are initialised, writable and ours alone; the slice borrows `self` mutably.
+        // SAFETY: by `StableMemory` the bytes are initialised, writable and exclusive. The slice
+        // borrows `self` mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.byte_len()) }
     }
 
-    /// The bytes whose pages have been used before.
+    /// Returns the number of bytes with used pages.
     pub fn reused(&self) -> usize {
         self.reused
     }
 }
 
-// SAFETY: all is the region's, which is there until the drop.
+// SAFETY: everything is the region's, which lives until the drop.
 unsafe impl StableMemory for ArenaMemory {
     fn start(&self) -> NonNull<u8> {
         self.region.as_ref().map_or(NonNull::dangling(), Region::start)
@@ -210,12 +215,12 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn write(memory: &ArenaMemory, at: usize, byte: u8) {
-        // SAFETY: the memory is that long, and nobody else uses it.
+        // SAFETY: the memory is long enough, and nothing else uses it.
         unsafe { memory.start().as_ptr().wrapping_add(at).write(byte) };
     }
 
     fn read(memory: &ArenaMemory, at: usize) -> u8 {
-        // SAFETY: as for `write`; all of it is initialised.
+        // SAFETY: as for `write`. All of it is initialised.
         unsafe { memory.start().as_ptr().wrapping_add(at).read() }
     }
 
@@ -247,13 +252,14 @@ mod tests {
         assert_eq!(cache.byte_len(), 6 << 20, "as one piece");
     }
 
-    /// What Linux before 6.17 says of memory that has been moved once, any Linux from 6.10 on says of memory that is sealed.
+    /// Sealed memory on Linux 6.10 and later fails in the same way as memory that was moved once on
+    /// Linux before 6.17.
     #[cfg(all(not(miri), target_pointer_width = "64"))]
     #[test]
     fn pages_that_cannot_be_moved_are_done_without() {
         let cache = Arc::<ArenaCache>::default();
         let small = cache.take(2 * MIB).expect("maps");
-        // SAFETY: the memory stays as it is, for as long as this process lives.
+        // SAFETY: the memory stays mapped as long as this process lives.
         let sealed = unsafe { libc::syscall(libc::SYS_mseal, small.start().as_ptr(), small.byte_len(), 0) };
         if sealed != 0 {
             return println!("skipped: this system seals no memory ({})", io::Error::last_os_error());
@@ -296,7 +302,7 @@ mod tests {
         assert!(ArenaCache::allocate_uncached(MIB).expect("maps").cache.upgrade().is_none());
     }
 
-    // Miri ends the program when it has no memory left itself.
+    // Miri itself ends the program when memory runs out.
     #[cfg(not(miri))]
     #[test]
     fn an_impossible_size_is_an_error() {

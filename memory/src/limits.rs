@@ -1,7 +1,8 @@
-//! How much memory a load may take: free memory, the limits of the control groups, those of the address space and of its data.
+//! The memory that a load may use: free memory, and the limits of control groups, address space and
+//! data.
 //!
-//! Sources: `proc(5)` on `MemAvailable`; the kernel's cgroup-v1/memory and cgroup-v2 documents on `memory.max`,
-//! `memory.limit_in_bytes` and `memory.stat`.
+//! Sources: `proc(5)` on `MemAvailable`, and the kernel's documents cgroup-v1/memory and cgroup-v2
+//! on `memory.max`, `memory.limit_in_bytes` and `memory.stat`.
 
 use floodtide_core::MemoryLimit;
 use rustix::process::{Resource, Rlimit};
@@ -9,13 +10,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The tightest of all limits, with its name. Page cache counts as free, as the kernel gives it up under pressure.
+/// Returns the tightest limit, with its name. Page cache counts as free, because the kernel evicts
+/// it under pressure.
 #[must_use]
 pub fn memory_limit() -> MemoryLimit {
     memory_limits().into_iter().min_by_key(|limit| limit.available).unwrap_or_else(no_limit)
 }
 
-/// Every limit that is known.
+/// Returns all known limits.
 pub fn memory_limits() -> Vec<MemoryLimit> {
     let mut limits = vec![
         address_space_left(Resource::As, "the address-space limit, ulimit -v"),
@@ -28,7 +30,7 @@ pub fn memory_limits() -> Vec<MemoryLimit> {
     limits.into_iter().flatten().collect()
 }
 
-/// Where no limit is known.
+/// Returns the limit for systems that report none.
 pub fn no_limit() -> MemoryLimit {
     limit(u64::MAX, "no limit known".to_owned())
 }
@@ -44,12 +46,15 @@ fn meminfo(key: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What a load takes beside its tensors of an address space that is limited: its threads' stacks, the allocator's arenas. Where
-/// that is not there, an allocation fails somewhere, and the process is aborted.
+/// The address space in bytes that a load needs besides its tensors, for stacks and allocator
+/// arenas.
+///
+/// Without it an allocation fails somewhere, and the process aborts.
 const ADDRESS_RESERVE: u64 = 64 << 20;
 
-/// What is left of all addresses, or of those of memory of this process's own (`setrlimit(2)`, `proc_pid_statm(5)`). Where a filter
-/// forbids to ask for the limit, none is known; the system then refuses the mapping.
+/// Returns the rest of the address space, or of private data (`setrlimit(2)`, `proc_pid_statm(5)`).
+///
+/// If a filter forbids the question, no limit is known. The system then refuses the mapping.
 fn address_space_left(resource: Resource, name: &str) -> Option<MemoryLimit> {
     let maximum = resource_limit(resource).ok()?.current?;
     let field = if resource == Resource::As { 0 } else { 5 };
@@ -58,14 +63,16 @@ fn address_space_left(resource: Resource, name: &str) -> Option<MemoryLimit> {
     Some(limit(maximum.saturating_sub(used).saturating_sub(ADDRESS_RESERVE), name.to_owned()))
 }
 
-/// A limit of this process. Not by `rustix::process::getrlimit`, which takes it that the system always answers: a filter may forbid the
-/// question (systemd's `SystemCallFilter=~@resources` does), and the answer is then whatever was in memory.
+/// Returns a resource limit of this process.
+///
+/// `rustix::process::getrlimit` assumes that the call succeeds. A filter may forbid it (systemd's
+/// `SystemCallFilter=~@resources` does), and the result would then be uninitialised.
 ///
 /// # Errors
-/// When the system does not tell.
+/// Fails if the system forbids the call.
 pub fn resource_limit(resource: Resource) -> io::Result<Rlimit> {
     let mut answer = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the call writes to the structure, which lives across it, and to nothing else.
+    // SAFETY: the call writes only to the structure, which outlives it.
     if unsafe { libc::getrlimit(resource as _, &raw mut answer) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -81,7 +88,8 @@ struct Group {
 }
 
 impl Group {
-    /// What is left of its limit, if it has one. Its page cache can be given up, so it is not counted as used.
+    /// Returns the rest of the group's limit, if it has one. Its page cache can be evicted, so it
+    /// does not count as used.
     fn left(&self) -> Option<MemoryLimit> {
         let (max, current, cache) = if self.v2 {
             ("memory.max", "memory.current", ["inactive_file ", "active_file "])
@@ -89,7 +97,7 @@ impl Group {
             ("memory.limit_in_bytes", "memory.usage_in_bytes", ["total_inactive_file ", "total_active_file "])
         };
         let number = |name: &str| fs::read_to_string(self.directory.join(name)).ok()?.trim().parse::<u64>().ok();
-        // "max" (v2) is no number; v1 writes a huge one, which is then not the tightest.
+        // "max" (v2) is not a number. v1 writes a huge one, which is never the tightest.
         let maximum = number(max)?;
         let statistics = fs::read_to_string(self.directory.join("memory.stat")).unwrap_or_default();
         let cached = cache
@@ -101,7 +109,8 @@ impl Group {
     }
 }
 
-/// The memory groups that this process is in, from its own up to the root: a limit holds for all below it.
+/// Returns the memory groups of this process, from its own to the root. A limit applies to all
+/// groups below.
 fn groups_with_limits(groups: &str, mounts: &str) -> Vec<Group> {
     let mut found = Vec::new();
     for line in groups.lines() {
@@ -112,7 +121,8 @@ fn groups_with_limits(groups: &str, mounts: &str) -> Vec<Group> {
             continue;
         }
         let Some((root, mount)) = memory_mount(mounts, v2) else { continue };
-        // In a container the mount may show only the group's own subtree, or another's: then the mount itself is ours.
+        // In a container the mount may show only this group's subtree or another's. The mount
+        // itself is then this group.
         let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
         let mut directory = Path::new(mount).join(below);
         while directory.starts_with(mount) {
@@ -125,7 +135,7 @@ fn groups_with_limits(groups: &str, mounts: &str) -> Vec<Group> {
     found
 }
 
-/// The root and the mount point of the memory hierarchy, from `/proc/self/mountinfo`.
+/// Returns the root and the mount point of the memory hierarchy in `/proc/self/mountinfo`.
 fn memory_mount(mounts: &str, v2: bool) -> Option<(&str, &str)> {
     mounts.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;

@@ -1,26 +1,27 @@
-//! Which of several memory nodes is the caller's own: the tensors are for it, wherever the workers run.
+//! Finds the memory node of the caller, which uses the tensors wherever the workers run.
 
 use std::fs;
 
-/// The node of the processor that the calling thread is on; `None` where there is only one, or the system does not tell.
+/// Returns the node of the calling thread's processor, or `None` if there is only one or it is
+/// unknown.
 pub fn node_of_caller() -> Option<u32> {
     let online = fs::read_to_string("/sys/devices/system/node/online").ok()?;
     if has_several(&online) { current() } else { None }
 }
 
-/// Whether a list such as `0`, `0-3` or `0,2` names more than one.
+/// Returns true if a list such as `0`, `0-3` or `0,2` has more than one node.
 fn has_several(list: &str) -> bool {
     list.trim().contains(['-', ','])
 }
 
 fn current() -> Option<u32> {
     let (mut cpu, mut node) = (0_u32, 0_u32);
-    // SAFETY: the kernel writes to the two numbers, which live through the call, and takes nothing else.
+    // SAFETY: the kernel writes only to the two numbers, which outlive the call.
     let done = unsafe { libc::syscall(libc::SYS_getcpu, &raw mut cpu, &raw mut node, 0) };
     (done == 0).then_some(node)
 }
 
-// Miri knows neither call.
+// Miri supports neither call.
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
@@ -38,18 +39,18 @@ mod tests {
 
     #[test]
     fn memory_is_of_the_node_that_was_asked_for() {
-        let node = current().expect("the system tells");
+        let node = current().expect("the system reports the node");
         let region = Region::map(1 << 20, Alignment::ONE).expect("maps");
         match region.prefer_node(node) {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => return println!("skipped: {error}"),
             done => done.expect("a node that is there"),
         }
-        // As the kernel tells it of an address (`MPOL_F_ADDR` of `linux/mempolicy.h`).
+        // The node of an address as the kernel reports it (`MPOL_F_ADDR` of `linux/mempolicy.h`).
         const OF_ADDRESS: i32 = 2;
         let (mut mode, mut mask) = (0_i32, [0_u64; 17]);
         let bits = 64 * 16_u64;
         let start = region.start().as_ptr();
-        // SAFETY: the kernel writes the mode and at most so many bits of the mask.
+        // SAFETY: the kernel writes the mode and at most this many bits of the mask.
         let asked = unsafe {
             libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, mask.as_mut_ptr(), bits, start, OF_ADDRESS)
         };

@@ -1,14 +1,13 @@
-//! Memory straight from the kernel: anonymous, zeroed, as aligned as is asked for.
+//! Memory from the kernel: anonymous, zeroed and aligned.
 //!
-//! Under Miri, which does not know aligned mappings, it comes from the allocator, so that what is built on it can run
-//! there.
+//! Miri does not support aligned mappings. Under Miri the memory comes from the allocator.
 
 use crate::split_buffer::StableMemory;
 use floodtide_core::Alignment;
 use std::io;
 use std::ptr::NonNull;
 
-/// An anonymous mapping, unmapped on drop. Its bytes are initialised from the start: the kernel zeroes them.
+/// An anonymous mapping, unmapped on drop. The kernel zeroes its bytes, so they are initialised.
 #[derive(Debug)]
 pub struct Region {
     base: NonNull<u8>,
@@ -18,9 +17,10 @@ pub struct Region {
     layout: std::alloc::Layout,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread; who may touch which bytes is its holder's business.
+// SAFETY: the mapping belongs to the process, not to a thread. Its holder controls access to the
+// bytes.
 unsafe impl Send for Region {}
-// SAFETY: as for `Send`; a region itself gives no access to its bytes, only their address.
+// SAFETY: as for `Send`. A region itself gives only the address of its bytes.
 unsafe impl Sync for Region {}
 
 fn no_memory() -> io::Error {
@@ -36,10 +36,11 @@ impl Region {
         let page = rustix::param::page_size();
         let alignment = (alignment.as_u64() as usize).max(page);
         let bytes = bytes.max(1).checked_next_multiple_of(page).ok_or_else(no_memory)?;
-        // The kernel aligns to a page; what is more is cut out of a mapping that is longer by so much.
+        // The kernel aligns to a page. A stricter alignment is cut out of a longer mapping.
         let mapped = bytes.checked_add(alignment - page).ok_or_else(no_memory)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches no memory that exists.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing
+        // memory.
         let start = unsafe {
             rustix::mm::mmap_anonymous(std::ptr::null_mut(), mapped, ProtFlags::READ | ProtFlags::WRITE, flags)
         }?;
@@ -48,11 +49,11 @@ impl Region {
         let base = start.wrapping_add(head);
         let tail = mapped - head - bytes;
         if head > 0 {
-            // SAFETY: the first `head` bytes are ours and lie before the region; nothing points there.
+            // SAFETY: the first `head` bytes are ours and precede the region. Nothing points there.
             let _ = unsafe { rustix::mm::munmap(start.cast(), head) };
         }
         if tail > 0 {
-            // SAFETY: the last `tail` bytes are ours and lie after the region; nothing points there.
+            // SAFETY: the last `tail` bytes are ours and follow the region. Nothing points there.
             let _ = unsafe { rustix::mm::munmap(base.wrapping_add(bytes).cast(), tail) };
         }
         Ok(Self { base: NonNull::new(base).ok_or_else(no_memory)?, bytes })
@@ -68,7 +69,7 @@ impl Region {
         Ok(Self { base: NonNull::new(base).ok_or_else(no_memory)?, layout })
     }
 
-    /// Asks for huge pages.
+    /// Requests huge pages.
     pub fn advise_huge_pages(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and this advice changes no contents.
         #[cfg(not(miri))]
@@ -76,20 +77,22 @@ impl Region {
         Ok(())
     }
 
-    /// Asks that pages which come from now on are of that node's memory, as long as it has any (`MPOL_PREFERRED` of `mbind(2)`).
+    /// Requests this node's memory for new pages, while it has any (`MPOL_PREFERRED` of
+    /// `mbind(2)`).
     ///
     /// # Errors
-    /// When the kernel refuses, or knows no nodes.
+    /// Fails if the kernel refuses or does not support nodes.
     pub fn prefer_node(&self, node: u32) -> io::Result<()> {
         #[cfg(not(miri))]
         {
             let mut mask = [0_u64; 16];
             let word = mask.get_mut(node as usize / 64).ok_or(io::ErrorKind::Unsupported)?;
             *word = 1 << (node % 64);
-            // The kernel takes one bit less than it is told.
+            // The kernel uses one bit less than stated.
             let bits = 64 * mask.len() as libc::c_ulong + 1;
             let (start, preferred) = (self.base.as_ptr(), libc::MPOL_PREFERRED);
-            // SAFETY: the range is our own mapping, the policy changes no contents, and the mask is read only during the call.
+            // SAFETY: the range is our own mapping, the policy changes no contents, and the mask is
+            // read only during the call.
             let done = unsafe { libc::syscall(libc::SYS_mbind, start, self.bytes, preferred, mask.as_ptr(), bits, 0) };
             if done != 0 {
                 return Err(io::Error::last_os_error());
@@ -99,28 +102,29 @@ impl Region {
         Ok(())
     }
 
-    /// Takes the pages of a smaller region for its first ones, with what is in them; a region without pages so far is meant.
+    /// Moves the pages of a smaller region to the start of this one, which should have no pages
+    /// yet.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Fails if the system refuses.
     #[cfg(not(miri))]
     pub fn adopt(self, smaller: Self) -> io::Result<Self> {
         use rustix::mm::MremapFlags;
         assert!(smaller.bytes <= self.bytes, "the pages of the smaller region fit");
         let (from, to) = (smaller.base.as_ptr().cast(), self.base.as_ptr().cast());
-        // SAFETY: both are whole mappings of ours to which nothing points; the old pages of the target are given up, and the
-        // source is no longer mapped after it, which is why it is forgotten.
+        // SAFETY: both are whole mappings of ours to which nothing points. The old pages of the
+        // target are dropped. The source is unmapped by the call, so it is forgotten.
         match unsafe { rustix::mm::mremap_fixed(from, smaller.bytes, smaller.bytes, MremapFlags::MAYMOVE, to) } {
             Ok(_) => {
                 std::mem::forget(smaller);
                 Ok(self)
             }
             Err(error) => {
-                // The target's first pages may be unmapped by now, and their addresses somebody else's; the rest of it is still ours. It
-                // never had a page.
+                // The target's first pages may be unmapped, and their addresses reused by another
+                // thread. The rest is still ours and never had a page.
                 let (start, rest) = (self.base.as_ptr().wrapping_add(smaller.bytes), self.bytes - smaller.bytes);
                 if rest > 0 {
-                    // SAFETY: nothing points there, and whoever unmapped the first pages did so up to here.
+                    // SAFETY: nothing points there, and the first pages were unmapped up to here.
                     let _ = unsafe { rustix::mm::munmap(start.cast(), rest) };
                 }
                 std::mem::forget(self);
@@ -129,16 +133,16 @@ impl Region {
         }
     }
 
-    /// Takes what is in a smaller region.
+    /// Copies the contents of a smaller region.
     #[cfg(miri)]
     pub fn adopt(self, smaller: Self) -> io::Result<Self> {
         let bytes = smaller.layout.size().min(self.layout.size());
-        // SAFETY: both allocations have so many initialised bytes, and are apart.
+        // SAFETY: both allocations have this many initialised bytes and do not overlap.
         unsafe { self.base.copy_from_nonoverlapping(smaller.base, bytes) };
         Ok(self)
     }
 
-    /// Keeps it in memory, so that it is never swapped out; this brings all of it in.
+    /// Locks the region in memory. This faults in all of it.
     pub fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and locking changes no contents.
         #[cfg(not(miri))]
@@ -147,7 +151,8 @@ impl Region {
     }
 }
 
-// SAFETY: the mapping has so many bytes, which the kernel (or the allocator) has zeroed, does not move, and is nobody else's.
+// SAFETY: the mapping has this many bytes, zeroed by the kernel or the allocator. It does not move
+// and is exclusive.
 unsafe impl StableMemory for Region {
     fn start(&self) -> NonNull<u8> {
         self.base
@@ -166,10 +171,11 @@ unsafe impl StableMemory for Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: whoever could reach these bytes (chunks, frozen arenas, buffers) holds what owns this region.
+        // SAFETY: everything that could reach these bytes (chunks, frozen arenas, buffers) holds
+        // the owner of this region.
         #[cfg(not(miri))]
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
-        // SAFETY: as above; it was allocated with this layout.
+        // SAFETY: as above. It was allocated with this layout.
         #[cfg(miri)]
         unsafe {
             std::alloc::dealloc(self.base.as_ptr(), self.layout);
@@ -177,10 +183,10 @@ impl Drop for Region {
     }
 }
 
-/// Locks memory and adds to what is locked.
+/// Locks memory, and adds its length to `locked`.
 pub fn lock_memory(bytes: &[u8], locked: &mut u64) -> io::Result<()> {
     if !bytes.is_empty() {
-        // SAFETY: the bytes are borrowed, so they stay mapped; locking changes no contents.
+        // SAFETY: the bytes are borrowed, so they stay mapped. Locking changes no contents.
         unsafe { rustix::mm::mlock(bytes.as_ptr().cast_mut().cast(), bytes.len()) }?;
         *locked += bytes.len() as u64;
     }
@@ -196,13 +202,13 @@ mod tests {
         for alignment in [1, 4096, 1 << 16, 2 << 20] {
             let region = Region::map(10_000, Alignment::new(alignment).expect("a power of two")).expect("maps");
             assert_eq!(region.start().as_ptr().align_offset(alignment as usize), 0);
-            // SAFETY: the region has that many bytes and nobody else touches them.
+            // SAFETY: the region has this many bytes, and nothing else touches them.
             let bytes = unsafe { std::slice::from_raw_parts(region.start().as_ptr(), 10_000) };
             assert!(bytes.iter().all(|&byte| byte == 0));
         }
     }
 
-    // Miri ends the program when it has no memory left itself.
+    // Miri itself ends the program when memory runs out.
     #[cfg(not(miri))]
     #[test]
     fn an_impossible_size_is_an_error() {

@@ -1,6 +1,7 @@
-//! What a chunk is read to: its place in the memory that stays, or a buffer apart from where it is gathered into its place.
+//! The buffers that chunks are read into: the final memory, or a separate buffer from which a chunk
+//! is gathered.
 //!
-//! Buffers apart are used again and again: there are never more of them than reads in flight.
+//! Separate buffers are reused. There are never more of them than reads in flight.
 
 use crate::region::Region;
 use crate::split_buffer::{BufferSlice, Landed, StableBuffer, StableMemory as _};
@@ -8,7 +9,7 @@ use crate::sync::Mutex;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
 use std::sync::Arc;
 
-/// The buffers of a load's gathered chunks, all of one size.
+/// The separate buffers of a load's gathered chunks, all of one size.
 #[derive(Debug)]
 pub struct ScratchPool {
     bytes: usize,
@@ -17,7 +18,7 @@ pub struct ScratchPool {
 }
 
 impl ScratchPool {
-    /// For the chunks of a plan; nothing is mapped yet.
+    /// Creates the buffers of a plan. Nothing is mapped yet.
     pub fn new(plan: &Plan) -> Self {
         let gathered = || plan.chunks().iter().filter(|chunk| chunk.gathered);
         Self {
@@ -27,7 +28,7 @@ impl ScratchPool {
         }
     }
 
-    /// What a chunk of the plan is read to, whose place in memory is `slice`.
+    /// Returns the buffer to read a chunk into. `slice` is its final memory.
     pub fn buffer(&self, plan: &Plan, chunk: &Chunk, slice: BufferSlice) -> Result<ChunkBuffer, CoreError> {
         let apart = match plan.gather(chunk) {
             None => None,
@@ -53,12 +54,12 @@ impl ScratchPool {
     }
 }
 
-/// A buffer apart; dropping it keeps its memory for the next one.
+/// A separate buffer. Dropping it keeps its memory for the next one.
 #[derive(Debug)]
 struct Scratch {
-    /// There until it is dropped.
+    /// Set until dropped.
     region: Option<Region>,
-    /// Not more than the region has.
+    /// At most the region's length.
     len: usize,
     free: Arc<Mutex<Vec<Region>>>,
 }
@@ -66,14 +67,14 @@ struct Scratch {
 impl Scratch {
     fn as_bytes(&self) -> &[u8] {
         let Some(region) = &self.region else { return &[] };
-        // SAFETY: as in `bytes_mut`; whoever writes borrows `self` mutably or owns it.
+        // SAFETY: as in `bytes_mut`. A writer borrows `self` mutably or owns it.
         unsafe { std::slice::from_raw_parts(region.start().as_ptr(), self.len) }
     }
 
     fn as_mut_bytes(&mut self) -> &mut [u8] {
         let Some(region) = &self.region else { return &mut [] };
-        // SAFETY: a region's bytes are initialised, whatever reads have filled them with, stay where they are, and are its owner's alone;
-        // `take` checked that there are so many. The slice borrows `self` mutably.
+        // SAFETY: a region's bytes are initialised, do not move, and belong to its owner alone.
+        // `take` checked the length. The slice borrows `self` mutably.
         unsafe { std::slice::from_raw_parts_mut(region.start().as_ptr(), self.len) }
     }
 }
@@ -84,7 +85,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What a chunk is read to, owned until the read is done.
+/// The buffer that a chunk is read into, owned until the read completes.
 #[derive(Debug)]
 pub struct ChunkBuffer {
     apart: Option<(Scratch, Gather)>,
@@ -92,7 +93,7 @@ pub struct ChunkBuffer {
 }
 
 impl ChunkBuffer {
-    /// Brings the chunk, which is whole, to its place, and gives both back.
+    /// Gathers the complete chunk into its final memory, and returns both buffers.
     pub fn settle(self) {
         let Self { apart, mut slice } = self;
         if let Some((mut scratch, gather)) = apart {
@@ -119,5 +120,6 @@ impl Landed for ChunkBuffer {
     }
 }
 
-// SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before it is dropped; or a piece's.
+// SAFETY: the memory is a region's, which does not move with its owner and is unmapped only on
+// drop, or a `BufferSlice`'s.
 unsafe impl StableBuffer for ChunkBuffer {}

@@ -1,12 +1,12 @@
-//! The ledger of an arena's slots, without its memory: each slot is acquired at most once, and the whole is frozen
-//! only when every slot that was acquired is back. loom runs all interleavings of it.
+//! Tracks the slots of an arena without its memory. Each slot is acquired at most once, and
+//! freezing succeeds only when all acquired slots are released. loom checks all interleavings.
 
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
-/// Set in `state` once the whole is frozen; the other bits count the slots that are out.
+/// Set in `state` once frozen. The other bits count the acquired slots.
 const FROZEN: usize = 1 << (usize::BITS - 1);
 
-/// Who may touch which slot.
+/// Tracks which slots are acquired.
 #[derive(Debug)]
 pub struct SlotLedger {
     lent: Box<[AtomicBool]>,
@@ -14,17 +14,18 @@ pub struct SlotLedger {
 }
 
 impl SlotLedger {
-    /// For that many slots, none of them lent.
+    /// Creates a ledger of `slots` free slots.
     #[must_use]
     pub fn new(slots: usize) -> Self {
         Self { lent: (0..slots).map(|_| AtomicBool::new(false)).collect(), state: AtomicUsize::new(0) }
     }
 
-    /// Acquires a slot: true once for each, and never after the freeze. The caller releases it with
-    /// [`release`](Self::release), once.
+    /// Acquires a slot. Returns true once per slot, and never after the freeze.
+    ///
+    /// The caller must call [`release`](Self::release) once for it.
     pub fn acquire(&self, slot: usize) -> bool {
         let Some(lent) = self.lent.get(slot) else { return false };
-        // Counted before it is lent, so that a freeze that runs meanwhile sees it.
+        // Count it first, so that a concurrent freeze sees it.
         if self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |s| (s & FROZEN == 0).then(|| s + 1)).is_err()
         {
             return false;
@@ -36,15 +37,16 @@ impl SlotLedger {
         true
     }
 
-    /// Takes an acquired slot back for good. What its holder wrote is visible to whoever freezes.
+    /// Releases an acquired slot for good. The freezing thread sees what its holder wrote.
     pub fn release(&self) {
         self.state.fetch_sub(1, Ordering::Release);
     }
 
-    /// Freezes the whole, so that nothing is lent any more: true when no slot is out.
+    /// Freezes the ledger if no slot is acquired. Returns true on success.
     pub fn freeze(&self) -> bool {
-        // Acquire pairs with the releases of `release`: all writes into the slots happen before reads of the frozen
-        // whole. `fetch_sub` continues a release sequence, so one acquire covers every holder.
+        // Acquire pairs with the releases of `release`: all writes into slots happen before reads
+        // of the frozen whole. `fetch_sub` continues a release sequence, so one acquire covers
+        // every holder.
         match self.state.compare_exchange(0, FROZEN, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => true,
             Err(state) => state == FROZEN,

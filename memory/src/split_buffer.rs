@@ -1,6 +1,6 @@
-//! Memory that is handed out as disjoint owned slices, and is whole again when the last one is back.
+//! Memory that is handed out as disjoint owned slices, and is whole again when all are returned.
 //!
-//! What [`SlotLedger`] keeps account of, here with the memory itself: an arena's, or a pool's buffer.
+//! [`SlotLedger`] tracks the slices. The memory is an arena's or a pool buffer's.
 
 use crate::pool::PoolBuffer;
 use crate::slot_ledger::SlotLedger;
@@ -11,29 +11,31 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Memory that can be handed out in pieces.
+/// Memory that can be handed out in slices.
 ///
 /// # Safety
-/// From [`start`](Self::start) on there are [`byte_len`](Self::byte_len) bytes, initialised and writable from any thread. They
-/// stay where they are while the value moves, and are its owner's alone: nobody else reads or writes them while it lives,
-/// and the value itself does so only through methods that its owner calls.
+/// The [`byte_len`](Self::byte_len) bytes from [`start`](Self::start) must be initialised, and
+/// writable from any thread. They must not move when the value moves. They must belong to its owner
+/// alone: nothing else reads or writes them while it lives, and the value itself does so only in
+/// methods that its owner calls.
 pub unsafe trait StableMemory: fmt::Debug + Send + Sync + 'static {
-    /// The first byte.
+    /// Returns the address of the first byte.
     fn start(&self) -> NonNull<u8>;
-    /// How many bytes there are.
+    /// Returns the length in bytes.
     fn byte_len(&self) -> usize;
 }
 
-/// Memory that stays where it is while its owner moves, so that the kernel may write to it.
+/// Memory that does not move when its owner moves, so that the kernel may write to it.
 ///
 /// # Safety
-/// The address of [`Buffer::memory`] must stay valid and the same until the buffer is dropped.
+/// The address of [`Buffer::memory`] must stay valid and unchanged until the buffer is dropped.
 pub unsafe trait StableBuffer: Buffer {}
 
-/// A chunk's memory, which can be looked at when the chunk has landed.
+/// The memory of a chunk, which can be read once the chunk is complete.
 pub trait Landed: Buffer {
-    /// The first bytes that were read into it; not more than it has. Only what has landed may be asked for: what lies behind may be
-    /// another borrower's.
+    /// Returns at most the first `bytes` bytes.
+    ///
+    /// Only bytes that were read into it may be requested. The others may be another borrower's.
     fn landed(&self, bytes: usize) -> &[u8];
 }
 
@@ -44,7 +46,7 @@ struct Inner<M> {
     slots: Vec<Range<usize>>,
 }
 
-/// Memory in pieces. Cheap to clone.
+/// Memory that is split into slots. Cheap to clone.
 #[derive(Debug)]
 pub struct SplitBuffer<M> {
     inner: Arc<Inner<M>>,
@@ -57,10 +59,11 @@ impl<M> Clone for SplitBuffer<M> {
 }
 
 impl<M: StableMemory> SplitBuffer<M> {
-    /// Cuts `memory` into the given slots.
+    /// Splits `memory` into these slots.
     ///
     /// # Errors
-    /// `InvalidInput` when slots overlap or pass the end: that check is what makes the pieces' exclusive access sound, so it
+    /// Returns `InvalidInput` if slots overlap or exceed the memory. This check makes exclusive
+    /// access sound, so it does not trust the planner.
     /// does not trust the planner.
     pub fn new(memory: M, slots: Vec<Range<usize>>) -> io::Result<Self> {
         let mut sorted: Vec<&Range<usize>> = slots.iter().collect();
@@ -72,52 +75,57 @@ impl<M: StableMemory> SplitBuffer<M> {
         Ok(Self { inner: Arc::new(Inner { memory, ledger: SlotLedger::new(slots.len()), slots }) })
     }
 
-    /// Hands out a slot, once.
+    /// Hands out a slot. Returns `None` if it was handed out before.
     pub fn take(&self, slot: usize) -> Option<BufferSlice> {
         if !self.inner.ledger.acquire(slot) {
             return None;
         }
         let range = &self.inner.slots[slot];
-        // SAFETY: `new` checked that the slot lies in the memory.
+        // SAFETY: `new` checked that the slot is in the memory.
         let start = unsafe { self.inner.memory.start().add(range.start) };
         let inner: Arc<dyn Owner> = Arc::<Inner<M>>::clone(&self.inner);
         Some(BufferSlice { inner, start, len: range.len() })
     }
 
-    /// True when every piece that was handed out is back (dropped); none is handed out from then on.
+    /// Freezes the memory if all slices are returned (dropped). Returns true on success. No slice
+    /// is handed out from then on.
     pub fn freeze(&self) -> bool {
         self.inner.ledger.freeze()
     }
 
-    /// The memory, which may be read once it is [frozen](Self::freeze).
+    /// Returns the memory, which may be read once it is [frozen](Self::freeze).
     pub fn memory(&self) -> &M {
         &self.inner.memory
     }
 
-    /// The memory alone, when neither a piece nor another handle is left.
+    /// Returns the memory itself if no slice and no other handle exists.
     pub fn into_memory(self) -> Option<M> {
         Arc::into_inner(self.inner).map(|inner| inner.memory)
     }
 }
 
 impl SplitBuffer<PoolBuffer> {
-    /// Returns the buffer when neither a piece nor another handle is left, filled up to the end of `written`. What lies before
-    /// `written` is zeroed. `written` must be what the pieces' holders have written: bytes of it that nobody wrote are what an
-    /// earlier borrower of the buffer left there.
+    /// Returns the buffer, filled up to the end of `written`, if no slice and no other handle
+    /// exists.
+    ///
+    /// The bytes before `written` are zeroed. The holders of slices must have written all of
+    /// `written`: other bytes may be an earlier borrower's.
     ///
     /// # Panics
+    /// Panics if `written` exceeds the buffer's capacity.
     /// When `written` passes the buffer's capacity.
     #[must_use]
     pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
         let mut buffer = self.into_memory()?;
         buffer.spare().part(0..written.start).fill(0);
-        // SAFETY: the memory is initialised; that it is this borrower's own is the caller's promise.
+        // SAFETY: the memory is initialised. The caller guarantees that its bytes are this
+        // borrower's own.
         unsafe { buffer.assume_filled(written.end) };
         Some(buffer)
     }
 }
 
-/// Takes slots back, whatever the memory is.
+/// Takes slots back, whatever the type of the memory.
 trait Owner: fmt::Debug + Send + Sync {
     fn release(&self);
 }
@@ -128,38 +136,40 @@ impl<M: fmt::Debug + Send + Sync> Owner for Inner<M> {
     }
 }
 
-/// One slot's bytes, owned until dropped. It has one type, whatever memory it is of.
+/// The bytes of one slot, owned until dropped. Its type does not depend on the memory's.
 #[derive(Debug)]
 pub struct BufferSlice {
-    /// Keeps the memory.
+    /// Keeps the memory alive.
     inner: Arc<dyn Owner>,
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the bytes are this piece's alone, and `StableMemory` lets any thread write to them.
+// SAFETY: the bytes are this slice's alone, and `StableMemory` allows writes from any thread.
 unsafe impl Send for BufferSlice {}
-// SAFETY: shared access only reads bytes that nobody writes to meanwhile: see `Landed`.
+// SAFETY: shared access only reads bytes that nothing writes to meanwhile: see `Landed`.
 unsafe impl Sync for BufferSlice {}
 
 impl Buffer for BufferSlice {
     fn memory(&mut self) -> WriteOnly<'_> {
-        // SAFETY: the bytes are initialised and writable by `StableMemory`, and `SplitBuffer::new` checked that they lie in the memory. `SlotLedger`
-        // lends a slot once, slots are disjoint, and nothing is frozen or taken out while this piece is here, so this is the only access;
-        // it borrows `self` mutably.
+        // SAFETY: by `StableMemory` the bytes are initialised and writable, and `SplitBuffer::new`
+        // checked that they are in the memory. `SlotLedger` hands out a slot once, slots are
+        // disjoint, and nothing is frozen or taken out while this slice lives. So this is the only
+        // access, and it borrows `self` mutably.
         WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
     }
 }
 
 impl Landed for BufferSlice {
     fn landed(&self, bytes: usize) -> &[u8] {
-        // SAFETY: the bytes are initialised by `StableMemory`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
-        // it, as a source does until its read is done.
+        // SAFETY: by `StableMemory` the bytes are initialised. Only this slice has the slot. A
+        // writer borrows it mutably or owns it, as a source does until its read completes.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(bytes)) }
     }
 }
 
-// SAFETY: the piece points into memory that its `Arc` keeps alive and that, by `StableMemory`, never moves.
+// SAFETY: the slice points into memory that its `Arc` keeps alive and that, by `StableMemory`,
+// never moves.
 unsafe impl StableBuffer for BufferSlice {}
 
 impl Drop for BufferSlice {

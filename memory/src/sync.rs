@@ -1,7 +1,7 @@
-//! The only place that locks and atomics come from, in this crate and in those above it: loom replaces all of them.
+//! The only source of locks and atomics, in this crate and those above it. loom replaces all of
+//! them.
 //!
-//! A lock that a panicking thread held is locked all the same: whoever guards a value here keeps it whole between any two
-//! statements.
+//! Poisoning is ignored: a guarded value is consistent between any two statements.
 
 pub use floodtide_core::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 #[cfg(loom)]
@@ -10,7 +10,7 @@ pub use loom::cell::UnsafeCell;
 pub use loom::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU32, AtomicU64};
-/// Not replaced by loom, which has no barriers and no cells that are set once.
+/// Not replaced by loom, which has neither.
 pub use std::sync::{Barrier, OnceLock};
 
 #[cfg(loom)]
@@ -21,30 +21,30 @@ use std::sync as imp;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// Atomics of the process: counters in statics, which outlive every model that loom runs.
+/// Atomics of the process, for statics that outlive every loom model.
 pub mod process {
     pub use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 }
 
-/// What a locked [`Mutex`] gives.
+/// The guard of a locked [`Mutex`].
 pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
 
-/// A value that one thread at a time has to itself.
+/// A mutex.
 #[derive(Default)]
 pub struct Mutex<T>(imp::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// Returns a mutex over `value`.
+    /// Creates a mutex over `value`.
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
     }
 
-    /// Waits for the value.
+    /// Locks the value.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `f` with the value locked.
+    /// Calls `f` with the value locked.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock())
     }
@@ -61,60 +61,60 @@ impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
     }
 }
 
-/// A value that many threads may look at, or one may change.
+/// A lock with many readers or one writer.
 #[derive(Debug, Default)]
 pub struct RwLock<T>(imp::RwLock<T>);
 
 impl<T> RwLock<T> {
-    /// Returns a lock over `value`.
+    /// Creates a lock over `value`.
     pub fn new(value: T) -> Self {
         Self(imp::RwLock::new(value))
     }
 
-    /// Waits until nobody changes the value.
+    /// Locks the value for reading.
     pub fn read(&self) -> imp::RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the value.
+    /// Locks the value for writing.
     pub fn write(&self) -> imp::RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Wakes threads that wait for what a [`Mutex`] guards.
+/// Wakes threads that wait for a change of a value in a [`Mutex`].
 #[derive(Debug, Default)]
 pub struct Condvar(imp::Condvar);
 
 impl Condvar {
-    /// Returns a condition variable that nobody waits for.
+    /// Creates a condition variable.
     #[must_use]
     pub fn new() -> Self {
         Self(imp::Condvar::new())
     }
 
-    /// Wakes one thread that waits.
+    /// Wakes one waiting thread.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Wakes every thread that waits.
+    /// Wakes all waiting threads.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }
 
-    /// Waits once.
+    /// Waits for a wake-up, which may be spurious.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits once, for `timeout` at most. The second value is true when the time ran out.
+    /// Waits for a wake-up or for `timeout`. The second value is true after a timeout.
     pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> (MutexGuard<'a, T>, bool) {
         let (guard, result) = self.0.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner);
         (guard, result.timed_out())
     }
 
-    /// Waits while `condition` holds, for about `timeout` at most.
+    /// Waits while `condition` holds, for at most about `timeout`.
     pub fn wait_timeout_while<'a, T>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -136,21 +136,24 @@ pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
 #[cfg(not(loom))]
 impl<T> UnsafeCell<T> {
-    /// Returns a cell with `value`.
+    /// Creates a cell with `value`.
     pub fn new(value: T) -> Self {
         Self(std::cell::UnsafeCell::new(value))
     }
 
-    /// Runs `f` with the address of the value.
+    /// Calls `f` with the address of the value.
     #[inline]
     pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
     }
 }
 
-/// A fence for two sides that each store a flag and then look at the other's, where one side does so millions of times
-/// more often. The frequent side pays only a compiler barrier. The rare side pays for both with `membarrier(2)`, which makes
-/// every running thread of the process pass a full fence. Where the system refuses that call, both sides use full fences.
+/// A fence for two sides that each store a flag and then load the other's, where one side runs
+/// millions of times more often.
+///
+/// The frequent side pays only a compiler barrier. The rare side pays for both with
+/// `membarrier(2)`, which makes every running thread of the process pass a full fence. If the
+/// system refuses this call, both sides use full fences.
 #[derive(Debug, Clone, Copy)]
 pub struct AsymmetricFence {
     asymmetric: bool,
@@ -164,7 +167,7 @@ impl AsymmetricFence {
         Self { asymmetric: membarrier::register() }
     }
 
-    /// The frequent side's.
+    /// The fence of the frequent side.
     #[inline]
     pub fn light(self) {
         if self.asymmetric {
@@ -174,8 +177,10 @@ impl AsymmetricFence {
         }
     }
 
-    /// The rare side's. Returns false when the system has begun to refuse the call (a sandbox that was entered meanwhile): then
-    /// there was no fence, and nothing may be concluded from the other side's flag.
+    /// The fence of the rare side.
+    ///
+    /// Returns false if the system has started to refuse the call, as in a sandbox that was entered
+    /// meanwhile. There was no fence then, and nothing follows from the other side's flag.
     #[must_use]
     pub fn heavy(self) -> bool {
         fence(Ordering::SeqCst);
@@ -196,7 +201,7 @@ mod membarrier {
     }
 }
 
-/// Neither loom nor Miri knows the call.
+/// Neither loom nor Miri supports the call.
 #[cfg(any(loom, miri))]
 mod membarrier {
     pub(super) fn register() -> bool {

@@ -1,9 +1,10 @@
-//! Collects what the parsers find into a [`Catalog`]: files, their tensors, their metadata.
+//! Builds a [`Catalog`] from the output of the parsers: files, tensors and metadata.
 //!
-//! Every format is added by the same three calls, [`add_file`](CatalogBuilder::add_file), [`add_tensor`](CatalogBuilder::add_tensor) and
-//! [`add_metadata`](CatalogBuilder::add_metadata), in the order in which it lists them. The rules of a format are its parser's to check; that
-//! names are unique over all files, that a catalog is in the order of file and offset, and that its tables do not outgrow their numbers, is
-//! seen to here.
+//! Every format uses the same three calls, [`add_file`](CatalogBuilder::add_file),
+//! [`add_tensor`](CatalogBuilder::add_tensor) and [`add_metadata`](CatalogBuilder::add_metadata),
+//! in the order of its header. A parser checks the rules of its format. The builder ensures that
+//! names are unique over all files, sorts by file and offset, and checks that the tables fit their
+//! index types.
 
 use super::{Catalog, FileInfo, Record};
 use crate::dtype::DType;
@@ -18,14 +19,14 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// Collects parsed files into a [`Catalog`].
+/// Builds a [`Catalog`] from parsed files.
 #[derive(Debug)]
 pub struct CatalogBuilder {
     catalog: Catalog,
 }
 
 impl CatalogBuilder {
-    /// An empty catalog of that format.
+    /// Creates a builder for a catalog of this format.
     #[must_use]
     pub fn new(format: FormatId) -> Self {
         Self {
@@ -45,7 +46,7 @@ impl CatalogBuilder {
     /// Adds a file of `bytes` bytes.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when files outgrow 32-bit numbers.
+    /// Returns [`Error::TooMany`] if files exceed 32-bit numbers.
     pub fn add_file(&mut self, path: &str, bytes: u64) -> Result<FileId, Error> {
         let files = &mut self.catalog.files;
         let file = u32::try_from(files.len()).map(FileId).map_err(|_| Error::TooMany { what: "files" })?;
@@ -53,13 +54,13 @@ impl CatalogBuilder {
         Ok(file)
     }
 
-    /// Returns the files that were added.
+    /// Returns the files added so far.
     #[must_use]
     pub fn files(&self) -> &[FileInfo] {
         &self.catalog.files
     }
 
-    /// Returns the number of tensors that were added of each file.
+    /// Returns the number of tensors of each file.
     #[must_use]
     pub fn tensor_counts(&self) -> Vec<u64> {
         let mut counts = vec![0; self.catalog.files.len()];
@@ -67,21 +68,21 @@ impl CatalogBuilder {
         counts
     }
 
-    /// Returns the metadata pairs that were added.
+    /// Returns the metadata pairs added so far.
     pub fn metadata(&self) -> impl Iterator<Item = (FileId, &str, &MetadataValue)> {
         self.catalog.metadata()
     }
 
-    /// Makes room for so many tensors more; for a count of what is there, never for one that a file claims.
+    /// Reserves space for `tensors` more tensors. The number must not come from an unchecked
+    /// header.
     pub fn reserve(&mut self, tensors: usize) {
         self.catalog.records.reserve(tensors);
     }
 
-    /// Adds all that another builder has of the same format, its files behind those that are here: as if they had been added here one after
-    /// another.
+    /// Appends the files of another builder of the same format, as if they had been added here.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    /// Returns [`Error::TooMany`] if files or tensors exceed 32-bit numbers.
     pub fn append(&mut self, other: Self) -> Result<(), Error> {
         let (catalog, Catalog { files, records, names, dims, metadata, .. }) = (&mut self.catalog, other.catalog);
         let too_many = |what| Error::TooMany { what };
@@ -111,11 +112,14 @@ impl CatalogBuilder {
         Ok(())
     }
 
-    /// Adds a tensor whose bytes lie at `range` of a file that was added; its shape has the slowest dimension first. That the range is within
-    /// the file and as long as dtype and shape say is for the parser to know.
+    /// Adds a tensor whose bytes are at `range` of an added file. The slowest dimension of `shape`
+    /// is first.
+    ///
+    /// The parser must ensure that the range is within the file and has the length of dtype and
+    /// shape.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when tensors outgrow 32-bit numbers.
+    /// Returns [`Error::TooMany`] if tensors exceed 32-bit numbers.
     pub fn add_tensor(
         &mut self,
         file: FileId,
@@ -141,10 +145,10 @@ impl CatalogBuilder {
         self.catalog.metadata.push((file, key.to_owned(), value.into()));
     }
 
-    /// Adds a file as it is, whatever its format: one tensor of all its bytes, with its path as its name.
+    /// Adds a file of any format as one tensor of all its bytes, with its path as the name.
     ///
     /// # Errors
-    /// [`Error::TooMany`] when files or tensors outgrow 32-bit numbers.
+    /// Returns [`Error::TooMany`] if files or tensors exceed 32-bit numbers.
     pub fn add_whole_file(&mut self, path: &str, bytes: u64) -> Result<FileId, Error> {
         let file = self.add_file(path, bytes)?;
         let range = ByteRange::new(0, bytes).unwrap_or(ByteRange::EMPTY);
@@ -152,13 +156,14 @@ impl CatalogBuilder {
         Ok(file)
     }
 
-    /// The catalog, once all files are in.
+    /// Returns the catalog of all added files.
     ///
     /// # Errors
-    /// [`Error::DuplicateTensor`] when two tensors have the same name.
+    /// Returns [`Error::DuplicateTensor`] if two tensors have the same name.
     pub fn finish(self) -> Result<Catalog, Error> {
         let mut catalog = self.catalog;
-        // Most formats list their tensors so; sorted runs are only looked at. Of tensors that begin together the empty ones come first.
+        // Most formats are already sorted, so the sort only checks them. Of tensors with equal
+        // starts, empty ones come first.
         catalog.records.sort_by_key(|record| (record.file, record.range.start(), record.range.end()));
         let names = catalog.records.iter().map(|record| &catalog.names[record.name.clone()]);
         let by_name: Vec<TensorId> = sorted_by_name(names).into_iter().map(TensorId).collect();

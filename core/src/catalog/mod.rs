@@ -1,7 +1,8 @@
-//! What a checkpoint holds: its files, and every tensor's name, dtype, shape, file, offset and length.
+//! The contents of a checkpoint: its files, and the name, dtype, shape, file, offset and length of
+//! every tensor.
 //!
-//! One type for all formats; what each parses to is collected by a [`CatalogBuilder`]. Names and shapes lie in shared vectors, so that a catalog of 100,000 tensors is a handful of
-//! allocations.
+//! All formats share this type, which a [`CatalogBuilder`] builds. Names and shapes are in shared
+//! vectors, so a catalog of 100,000 tensors needs only a few allocations.
 
 mod builder;
 
@@ -18,39 +19,39 @@ use core::ops::Range;
 /// A file of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Its path as the platform names it; for messages.
+    /// The path in the storage, for messages.
     pub path: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: u64,
 }
 
-/// A tensor, as a view into its catalog; or a slice of one, with the slice's shape.
+/// A tensor as a view into its catalog, or a slice of one with the slice's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorInfo<'a> {
-    /// Its number in the catalog.
+    /// The index in the catalog.
     pub id: TensorId,
-    /// Its name, unique in the catalog. Untrusted: print it through [`Escaped`](crate::Escaped).
+    /// The name, unique in the catalog. Untrusted: print it through [`Escaped`](crate::Escaped).
     pub name: &'a str,
-    /// The type of its elements.
+    /// The element type.
     pub dtype: ElementType,
-    /// Its dimensions, slowest first; empty for a scalar.
+    /// The dimensions, slowest first. Empty for a scalar.
     pub shape: &'a [u64],
-    /// The file that holds it.
+    /// The file that contains it.
     pub file: FileId,
-    /// Its bytes in that file, from the file's start; of a slice that lies there in blocks, from the first to the last.
+    /// The range in the file. For a strided slice, from the first byte to the last.
     pub range: ByteRange,
 }
 
 impl TensorInfo<'_> {
-    /// How many bytes it has: by its shape, so that it is right for a slice too.
+    /// Returns the length in bytes, computed from the shape, so that it holds for slices too.
     #[must_use]
     pub fn byte_len(&self) -> u64 {
         let elements = self.shape.iter().fold(1_u128, |elements, &n| elements.saturating_mul(n.into()));
-        // A header whose tensors have more is refused.
+        // The parser rejects larger tensors.
         self.dtype.bytes_of(elements).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(u64::MAX)
     }
 
-    /// Its dimensions as ggml lists them, fastest first.
+    /// Returns the dimensions in ggml's order, fastest first.
     pub fn ggml_shape(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
         self.shape.iter().rev().copied()
     }
@@ -100,43 +101,43 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// The format that it was read from.
+    /// Returns the format of the checkpoint.
     #[must_use]
     pub fn format(&self) -> FormatId {
         self.format
     }
 
-    /// The files, by [`FileId`].
+    /// Returns the files, by [`FileId`].
     #[must_use]
     pub fn files(&self) -> &[FileInfo] {
         &self.files
     }
 
-    /// A file of this catalog.
+    /// Returns a file of this catalog.
     ///
     /// # Panics
-    /// When `id` is of another catalog and past this one's files.
+    /// Panics if `id` is of another catalog and out of bounds in this one.
     #[must_use]
     pub fn file(&self, id: FileId) -> &FileInfo {
         &self.files[id.index()]
     }
 
-    /// The number of tensors.
+    /// Returns the number of tensors.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether there is no tensor at all, which is legal.
+    /// Returns true if there is no tensor, which is valid.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// A tensor of this catalog.
+    /// Returns a tensor of this catalog.
     ///
     /// # Panics
-    /// When `id` is of another catalog and past this one's tensors.
+    /// Panics if `id` is of another catalog and out of bounds in this one.
     #[must_use]
     pub fn tensor(&self, id: TensorId) -> TensorInfo<'_> {
         let record = &self.records[id.index()];
@@ -150,46 +151,48 @@ impl Catalog {
         }
     }
 
-    /// The tensors in the order of file and offset.
+    /// Returns the tensors in the order of file and offset.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
         (0..self.records.len()).map(|i| self.tensor(TensorId(i as u32)))
     }
 
-    /// The tensors sorted by name, byte by byte.
+    /// Returns the tensors sorted by the bytes of their names.
     pub fn tensors_by_name(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
         self.by_name.iter().map(|&id| self.tensor(id))
     }
 
-    /// The tensor of that name.
+    /// Returns the tensor with this name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<TensorInfo<'_>> {
         let at = self.by_name.binary_search_by(|&id| self.tensor(id).name.cmp(name)).ok()?;
         Some(self.tensor(self.by_name[at]))
     }
 
-    /// The metadata pairs of all files, in file order.
+    /// Returns the metadata pairs of all files, in file order.
     pub fn metadata(&self) -> impl Iterator<Item = (FileId, &str, &MetadataValue)> {
         self.metadata.iter().map(|(file, key, value)| (*file, key.as_str(), value))
     }
 
-    /// Whether two tensors are the same bytes of the same file, and are any: they shared their storage when they were saved. Such tensors
-    /// follow one another in a catalog.
+    /// Returns true if two tensors are tied: they are the same, non-empty bytes of a file.
+    ///
+    /// Such tensors shared storage when they were saved. They are adjacent in a catalog.
     #[must_use]
     pub fn are_tied(&self, a: TensorId, b: TensorId) -> bool {
         let (a, b) = (&self.records[a.index()], &self.records[b.index()]);
         a.range == b.range && a.file == b.file && !a.range.is_empty()
     }
 
-    /// Whether any two tensors [are tied](Self::are_tied).
+    /// Returns true if any two tensors [are tied](Self::are_tied).
     #[must_use]
     pub fn has_ties(&self) -> bool {
         self.has_ties
     }
 
-    /// The bytes of all tensors together, those that several of them [are](Self::are_tied) counted once.
+    /// Returns the total length of all tensors in bytes. [Tied](Self::are_tied) tensors count once.
     #[must_use]
     pub fn tensor_bytes(&self) -> u64 {
-        // Each tensor lies in its file, so the sum is at most the files' sizes; saturate for absurd sparse files.
+        // Tensors are within their files, so the sum is at most the size of all files. Saturate for
+        // absurd sparse files.
         let (mut sum, mut before) = (0_u64, None);
         for record in &self.records {
             let place = Some((record.file, record.range));
@@ -212,7 +215,7 @@ mod tests {
     use alloc::borrow::ToOwned;
     use alloc::format;
 
-    /// A catalog of files "a", "b" and so on, each with one-byte tensors of these names.
+    /// Returns a catalog of files "a", "b" and so on, with one-byte tensors of these names.
     fn catalog(files: &[&[&str]]) -> Result<Catalog, Error> {
         let mut builder = CatalogBuilder::new(SAFETENSORS);
         for (names, path) in files.iter().zip(["a", "b", "c"]) {

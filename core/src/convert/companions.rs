@@ -1,6 +1,6 @@
-//! The files that lie beside a checkpoint's tensors and belong to the model all the same: a converted model needs them too.
+//! The companion files of a checkpoint that a converted model needs too, such as its tokenizer.
 
-/// Whole names, in lower case.
+/// Full names, in lower case.
 const NAMES: [&str; 15] = [
     "config.json",
     "generation_config.json",
@@ -19,7 +19,7 @@ const NAMES: [&str; 15] = [
     "tied_no_split_modules.json",
 ];
 
-/// Beginnings and ends of names, in lower case.
+/// Prefixes and suffixes of names, in lower case.
 const PATTERNS: [(&str, &str); 17] = [
     ("tokenizer", ".json"),
     ("tokenizer", ".model"),
@@ -32,7 +32,7 @@ const PATTERNS: [(&str, &str); 17] = [
     ("chat_template", ".jinja"),
     ("", "_config.json"),
     ("config_", ".json"),
-    // The code that a configuration's `auto_map` names.
+    // Code that a configuration's `auto_map` names.
     ("configuration_", ".py"),
     ("modeling_", ".py"),
     ("tokenization_", ".py"),
@@ -41,8 +41,10 @@ const PATTERNS: [(&str, &str); 17] = [
     ("video_processing_", ".py"),
 ];
 
-/// Whether a file of that name, in the folder of a checkpoint, is part of the model: its configuration, its tokenizer, its chat templates, or the
-/// code that its configuration names.
+/// Returns true if a file with this name in a checkpoint's folder is part of the model.
+///
+/// Such files are its configuration, its tokenizer, its chat templates, and the code that its
+/// configuration names.
 #[must_use]
 pub fn is_companion(name: &str) -> bool {
     let name = name.to_ascii_lowercase();

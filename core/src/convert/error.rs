@@ -1,4 +1,4 @@
-//! Why a checkpoint cannot be written as it was asked for. All of it is known before a byte is written.
+//! The errors of conversions. All of them occur before a byte is written.
 
 use super::rename::RenameError;
 use crate::escape::Quoted;
@@ -8,21 +8,21 @@ use alloc::vec::Vec;
 use core::fmt;
 use thiserror::Error;
 
-/// What a conversion is refused for.
+/// Why a conversion is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ConvertError {
-    /// Tensors of types that the target does not have.
+    /// The target does not support the types of some tensors.
     #[error("{} cannot hold {tensors}; {advice}, or leave them out", target.title())]
     Inexpressible { target: FormatId, advice: &'static str, tensors: Offending },
-    /// A rule to rename that says nothing.
+    /// A renaming rule is malformed.
     #[error(transparent)]
     Rename(#[from] RenameError),
-    /// A rule that matches no tensor, as it was most likely mistyped.
+    /// A renaming rule matches no tensor. It is probably mistyped.
     #[error("the rule to rename {rule} matches no tensor that is selected")]
     RenameUnused { rule: String },
-    /// Two tensors would have one name.
+    /// Two tensors would have the same name.
     #[error(
         "tensors \"{}\" and \"{}\" would both be named \"{}\"; names must be unique: change the rules to rename",
         Quoted(first),
@@ -30,7 +30,7 @@ pub enum ConvertError {
         Quoted(name)
     )]
     SameName { name: String, first: String, second: String },
-    /// A name that means something else in the format.
+    /// A name is reserved in the target format.
     #[error(
         "tensor \"{}\" cannot be named \"{}\" in a {} file, where that is the metadata's name; rename it",
         Quoted(tensor),
@@ -38,19 +38,19 @@ pub enum ConvertError {
         target.title()
     )]
     ReservedName { target: FormatId, tensor: String, name: String },
-    /// More files than tensors.
+    /// There are fewer tensors than requested files.
     #[error("the tensors are to be in {files} files, but only {tensors} of them have bytes; ask for fewer files")]
     TooFewTensors { files: u32, tensors: u32 },
-    /// A part of a tensor is selected.
+    /// A slice is selected.
     #[error("a slice of tensor \"{}\" is selected, but a conversion takes whole tensors", Quoted(tensor))]
     Slice { tensor: String },
-    /// A file that would break the format's rules.
+    /// A file would violate the format.
     #[error("{file} cannot be written: {source}")]
     File { file: String, source: WriteError },
-    /// More bytes than can be counted.
+    /// The sizes overflow.
     #[error("the tensors together have more bytes than {} can count", target.title())]
     TooLarge { target: FormatId },
-    /// A format that is only read.
+    /// The format can only be read.
     #[error("{} is read but not written; choose another format", target.title())]
     NotWritable { target: FormatId },
 }
@@ -60,18 +60,18 @@ pub enum ConvertError {
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum WriteError {
-    /// A header or an index that readers would refuse.
+    /// A header or an index would exceed the limit of readers.
     #[error(
         "its header or index would have {needed} bytes, but readers accept at most {limit}; select fewer tensors (--select), or write more files \
          (--partitions)"
     )]
     HeaderTooLarge { needed: u64, limit: u64 },
-    /// More bytes than a file can have.
+    /// The file would be too large.
     #[error("the file would have more bytes than 64 bits count")]
     FileTooLarge,
 }
 
-/// Tensors with their types, of which the first are shown.
+/// Tensors with their types. Messages show the first ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offending {
     shown: Vec<(String, &'static str)>,
@@ -79,10 +79,10 @@ pub struct Offending {
 }
 
 impl Offending {
-    /// How many are named in a message.
+    /// The maximum number of tensors in a message.
     pub const SHOWN: usize = 10;
 
-    /// Those of the iterator; `None` when there is none.
+    /// Collects the tensors, or returns `None` if there are none.
     pub(super) fn collect<'a>(tensors: impl Iterator<Item = (&'a str, &'static str)>) -> Option<Self> {
         let (mut shown, mut count) = (Vec::new(), 0);
         for (name, element) in tensors {
@@ -94,7 +94,7 @@ impl Offending {
         (count > 0).then_some(Self { shown, count })
     }
 
-    /// How many there are, shown or not.
+    /// Returns the number of tensors, shown or not.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count

@@ -1,4 +1,4 @@
-//! What a checkpoint says of itself, as far as it is true of the output too and the target has a place for it.
+//! Converts the metadata that is true of the output and that the target can store.
 
 use super::Writer;
 use crate::escape::Quoted;
@@ -9,19 +9,19 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-/// Sizes, which an index has: they are counted anew.
+/// Sizes in an index, which are computed again.
 const COUNTED: [&str; 2] = ["total_size", "total_parameters"];
-/// Which framework wrote a safetensors file, which its readers want to be told.
+/// The key that names the framework of a safetensors file. Readers expect it.
 const FORMAT: &str = "format";
 
-/// The pairs that are kept, and the keys of arrays, which only GGUF has a place for.
+/// The pairs to keep, and the keys of arrays, which only GGUF can store.
 pub(super) struct Kept<'a> {
     pairs: Vec<(&'a str, Cow<'a, str>)>,
     arrays: Vec<&'a str>,
 }
 
 impl<'a> Kept<'a> {
-    /// What is kept of a source of one format in a target of another.
+    /// Selects the metadata of a source to keep in a target.
     pub(super) fn of(source: FormatId, target: FormatId, metadata: &'a [(String, MetadataValue)]) -> Self {
         let mut kept = Self { pairs: Vec::new(), arrays: Vec::new() };
         for (key, value) in metadata {
@@ -34,24 +34,24 @@ impl<'a> Kept<'a> {
                 None => kept.arrays.push(key),
             }
         }
-        // Other formats say it in another way, or are of torch alone.
+        // Other formats name the framework differently or belong to torch alone.
         if source != target && kept.pairs.iter().all(|(key, _)| *key != FORMAT) {
             kept.pairs.push((FORMAT, "pt".into()));
         }
         kept
     }
 
-    /// The pairs, for a target that has a place for them.
+    /// Returns the pairs, for a target that can store them.
     pub(super) fn pairs(&self) -> Vec<(&str, &str)> {
         self.pairs.iter().map(|(key, value)| (*key, value.as_ref())).collect()
     }
 
-    /// Says which keys the output does not have.
+    /// Returns a note on the keys that the output lacks.
     pub(super) fn lost(&self, writer: &dyn Writer) -> Option<String> {
         let lost: Vec<&str> = if writer.holds_metadata() {
             self.arrays.clone()
         } else {
-            // That it is of torch goes without saying there.
+            // The target implies torch.
             let pairs = self.pairs.iter().map(|(key, _)| *key).filter(|key| *key != FORMAT);
             pairs.chain(self.arrays.iter().copied()).collect()
         };
@@ -70,7 +70,7 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// A value as a text, as safetensors has no others; `None` for an array.
+/// Returns a value as a text, as safetensors requires, or `None` for an array.
 fn text(value: &MetadataValue) -> Option<Cow<'_, str>> {
     Some(match value {
         MetadataValue::Text(text) => Cow::Borrowed(text),

@@ -1,13 +1,14 @@
-//! Where each tensor of a checkpoint goes in another one that is to be written: all files, their headers and indexes, and the place of
-//! every byte, before anything is read or written.
+//! Lays out a conversion: all output files, their headers and indexes, and the location of every
+//! byte, before anything is read or written.
 //!
-//! From a catalog and what is selected of it come items: tensors with their new names ([`Rename`]) and a dtype that the target has,
-//! in the order of the source. The target's [`Writer`] divides them among files ([`Split`]) and lays these
-//! out. What it comes to is a [`Layout`]; a platform has to write its files' [`start`](OutputFile::start)s and each tensor at its
-//! [`Destination`]. What the target cannot express is refused here.
+//! The selected tensors become items: they get new names ([`Rename`]) and a dtype of the target
+//! format, in the order of the source. The target's [`Writer`] divides them into files ([`Split`])
+//! and lays these out. The result is a [`Layout`]. A platform writes the
+//! [`start`](OutputFile::start) of each file and each tensor at its [`Destination`]. Tensors that
+//! the target cannot express are rejected here.
 //!
-//! **Tied weights**, tensors that share their bytes in the source, share a record in ServerlessLLM. Safetensors has no such thing: there each of
-//! them is written, so that every name that was there is still there, with its bytes.
+//! **Tied weights**, tensors with the same bytes in the source, share a record in ServerlessLLM.
+//! Safetensors has no shared records, so each of them is written with its name and its bytes.
 
 mod companions;
 mod error;
@@ -35,57 +36,59 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// A header or an index longer than this is not written, in bytes: no reader accepts it.
+/// The maximum size of a header or an index in bytes. No reader accepts a longer one.
 pub(crate) const MAX_START_BYTES: u64 = 100_000_000;
 
-/// What is to be written.
+/// The options of a conversion.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What writes the format.
+    /// The writer of the target format.
     pub writer: &'static dyn Writer,
-    /// How many files there are.
+    /// How to divide the tensors into files.
     pub split: Split,
-    /// Other names for tensors; of several rules that match, the first counts.
+    /// The renaming rules. The first one that matches counts.
     pub renames: Vec<Rename>,
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Debug)]
 pub struct Item<'a> {
-    /// The tensor that is read.
+    /// The source tensor.
     pub source: TensorInfo<'a>,
-    /// Its new name.
+    /// The new name.
     pub name: Cow<'a, str>,
-    /// The type of its elements, which the format holds.
+    /// The element type, which the target format supports.
     pub dtype: DType,
 }
 
-/// Where a tensor's bytes go: one after another, from there on.
+/// The start of a tensor's bytes in the output. They are contiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destination {
     /// The file, as an index into [`Layout::files`].
     pub file: u32,
-    /// The first byte in it.
+    /// The offset of the first byte in the file.
     pub offset: u64,
 }
 
-/// A file that is to be written. Of its bytes those come from here that [`start`](Self::start) has, and those of its tensors from the
-/// source; all others are zero.
+/// A file to write.
+///
+/// Its bytes are [`start`](Self::start), then its tensors' bytes from the source, and zeros
+/// everywhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputFile {
-    /// Its name, a plain one.
+    /// The plain file name.
     pub name: String,
-    /// Its length.
+    /// The length in bytes.
     pub bytes: u64,
-    /// Its first bytes: the header of a file of tensors, all of an index.
+    /// The first bytes: the header of a tensor file, or all of an index.
     pub start: Vec<u8>,
 }
 
-/// Everything that is to be written, and where.
+/// The files of a conversion, and the destination of each tensor.
 #[derive(Debug)]
 pub struct Layout {
     files: Vec<OutputFile>,
-    /// By the source's tensors.
+    /// The destinations, by source tensor.
     destinations: Vec<Option<Destination>>,
     tensors: usize,
     tensor_bytes: u64,
@@ -93,12 +96,14 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out what is `selected` of a catalog. `metadata` is what the source says of itself, each key once, without those that
-    /// [describe its layout](crate::format::Format::is_layout_key).
+    /// Lays out the `selected` tensors of a catalog.
+    ///
+    /// `metadata` is the source's, with unique keys and without those that [describe its
+    /// layout](crate::format::Format::is_layout_key).
     ///
     /// # Errors
-    /// When the target cannot express a tensor, names collide, a rule to rename matches nothing, or there are to be more files than
-    /// tensors.
+    /// Fails if the target cannot express a tensor, names collide, a renaming rule matches nothing,
+    /// or more files than tensors are requested.
     pub fn new(
         catalog: &Catalog,
         selected: &[TensorSlice],
@@ -121,43 +126,44 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The files.
+    /// Returns the files.
     #[must_use]
     pub fn files(&self) -> &[OutputFile] {
         &self.files
     }
 
-    /// Where a tensor of the catalog goes; `None` when it is not selected, or is written already, as another that shares its bytes.
+    /// Returns where a tensor goes, or `None` if it is not selected or tied to one that is already
+    /// written.
     #[must_use]
     pub fn destination(&self, tensor: TensorId) -> Option<Destination> {
         self.destinations.get(tensor.index()).copied().flatten()
     }
 
-    /// How many tensors the output has, by name.
+    /// Returns the number of tensors in the output, by name.
     #[must_use]
     pub fn tensors(&self) -> usize {
         self.tensors
     }
 
-    /// The bytes of all tensors that have a destination: what is to be read and written.
+    /// Returns the number of tensor bytes to read and write.
     #[must_use]
     pub fn tensor_bytes(&self) -> u64 {
         self.tensor_bytes
     }
 
-    /// The bytes of all files.
+    /// Returns the total size of all files in bytes.
     #[must_use]
     pub fn byte_len(&self) -> u64 {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
-    /// What a user should know although nothing is wrong.
+    /// Returns notes for the user about a valid conversion.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Gives a tensor its place; its bytes are then written there. Returns `None` when all tensors together pass 64 bits.
+    /// Sets the destination of a tensor. Returns `None` if the sizes of all tensors exceed 64 bits.
     pub fn place(&mut self, tensor: &TensorInfo<'_>, destination: Destination) -> Option<()> {
         self.tensor_bytes = self.tensor_bytes.checked_add(tensor.byte_len())?;
         *self.destinations.get_mut(tensor.id.index())? = Some(destination);
@@ -169,10 +175,10 @@ impl Layout {
         self.files.push(file);
     }
 
-    /// Adds an index, a file of which all bytes are known.
+    /// Adds an index, a file whose bytes are all known.
     ///
     /// # Errors
-    /// When it is longer than readers accept.
+    /// Fails if it is longer than readers accept.
     pub fn push_index(&mut self, name: &str, start: Vec<u8>) -> Result<(), ConvertError> {
         let bytes = start.len() as u64;
         if bytes > MAX_START_BYTES {
@@ -184,7 +190,7 @@ impl Layout {
     }
 }
 
-/// What is selected, with its new names, when the target has types for all of it.
+/// Returns the selected tensors with their new names, if the target supports all their types.
 fn items<'a>(catalog: &'a Catalog, selected: &[TensorSlice], options: &Options) -> Result<Vec<Item<'a>>, ConvertError> {
     let writer = options.writer;
     let tensors = || selected.iter().map(|slice| catalog.tensor(slice.tensor()));
@@ -213,12 +219,12 @@ fn items<'a>(catalog: &'a Catalog, selected: &[TensorSlice], options: &Options) 
     }
 }
 
-/// The dtype of a tensor whose elements stand for themselves, also where ggml calls it by a name of its own.
+/// Returns the dtype of a plain tensor, even if ggml has its own name for it.
 fn plain_dtype(tensor: &TensorInfo<'_>) -> Option<DType> {
     tensor.dtype.plain().or_else(|| tensor.dtype.ggml()?.plain())
 }
 
-/// Refuses two tensors of one name.
+/// Rejects duplicate names.
 fn check_names(items: &[Item<'_>]) -> Result<(), ConvertError> {
     let order = sorted_by_name(items.iter().map(|item| item.name.as_ref()));
     let item = |number: u32| &items[number as usize];

@@ -1,4 +1,4 @@
-//! Rules that give tensors other names.
+//! Rules that rename tensors.
 
 use crate::escape::Quoted;
 use alloc::borrow::{Cow, ToOwned};
@@ -7,8 +7,11 @@ use alloc::string::String;
 use core::fmt;
 use thiserror::Error;
 
-/// Gives tensors another name: `from` is a whole name, or a name with one `*` for any characters, none and dots too; `to` is then a name with a `*`
-/// for what that stood for. `model.*` to `*` takes a beginning away, `*` to `model.*` puts one there.
+/// Renames tensors.
+///
+/// `from` is a full name, or a pattern with one `*` that matches any characters. `to` is then a
+/// name with one `*`, which stands for the matched characters. `model.*` to `*` removes a prefix,
+/// `*` to `model.*` adds one.
 ///
 /// ```
 /// use floodtide_core::convert::Rename;
@@ -24,26 +27,26 @@ pub struct Rename {
     to: Pattern,
 }
 
-/// A name, or what stands on both sides of its star.
+/// A full name, or the parts before and after its `*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Whole(String),
     Star(String, String),
 }
 
-/// A rule that says nothing.
+/// The error of a malformed rule.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum RenameError {
-    /// No name on one side.
+    /// One side is empty.
     #[error(
         "a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
         Quoted(from),
         Quoted(to)
     )]
     Empty { from: String, to: String },
-    /// A star on one side only, or several.
+    /// Only one side has a `*`, or one has several.
     #[error(
         "a rule to rename has one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
         Quoted(from),
@@ -53,7 +56,7 @@ pub enum RenameError {
 }
 
 impl Pattern {
-    /// `None` when it has more than one star.
+    /// Parses a pattern. Returns `None` if it has more than one `*`.
     fn new(text: &str) -> Option<Self> {
         match text.split_once('*') {
             None => Some(Self::Whole(text.to_owned())),
@@ -64,10 +67,10 @@ impl Pattern {
 }
 
 impl Rename {
-    /// The rule that renames `from` to `to`.
+    /// Creates a rule that renames `from` to `to`.
     ///
     /// # Errors
-    /// When one of them is empty, or they do not both have one star or none.
+    /// Fails if one of them is empty, or they do not both have one `*` or none.
     pub fn new(from: &str, to: &str) -> Result<Self, RenameError> {
         let both = || (from.to_owned(), to.to_owned());
         if from.is_empty() || to.is_empty() {
@@ -84,7 +87,7 @@ impl Rename {
         }
     }
 
-    /// What the rule makes of a name; `None` when it does not match.
+    /// Returns the new name, or `None` if the rule does not match.
     #[must_use]
     pub fn apply(&self, name: &str) -> Option<String> {
         match (&self.from, &self.to) {
@@ -93,7 +96,7 @@ impl Rename {
                 Some(format!("{new_before}{stood_for}{new_after}"))
             }
             (Pattern::Whole(from), Pattern::Whole(to)) => (from == name).then(|| to.clone()),
-            // `new` makes no such rule.
+            // `new` rejects such rules.
             _ => None,
         }
     }
@@ -114,7 +117,8 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The name that the first rule gives which matches, with that rule's number; else the name itself.
+/// Returns the new name by the first rule that matches, and that rule's index. Otherwise returns
+/// the name itself.
 pub(super) fn renamed<'n>(rules: &[Rename], name: &'n str) -> (Cow<'n, str>, Option<usize>) {
     let first = rules.iter().enumerate().find_map(|(number, rule)| Some((rule.apply(name)?, number)));
     first.map_or((Cow::Borrowed(name), None), |(name, number)| (Cow::Owned(name), Some(number)))
@@ -136,7 +140,7 @@ mod tests {
             ("*.gamma", "*.weight", "ln.gamma", Some("ln.weight")),
             ("h.*.w", "layers.*.weight", "h.7.w", Some("layers.7.weight")),
             ("h.*.w", "layers.*.weight", "h..w", Some("layers..weight")),
-            // The beginning and the end may not be the same characters.
+            // The start and the end must not overlap.
             ("ab*ba", "*", "aba", None),
             ("ab*ba", "x*", "abba", Some("x")),
         ] {

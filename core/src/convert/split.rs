@@ -1,27 +1,29 @@
-//! How tensors, in their order, are divided among files.
+//! Divides tensors into files, in order.
 
 use super::ConvertError;
 use alloc::vec::Vec;
 use core::num::{NonZeroU32, NonZeroU64};
 use core::ops::Range;
 
-/// What decides how many files there are.
+/// How to divide tensors into files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Split {
-    /// What is usual for the format: 5 GB in a file of safetensors, 10 GiB in a partition of ServerlessLLM.
+    /// The default of the format: 5 GB per file of safetensors, 10 GiB per partition of
+    /// ServerlessLLM.
     #[default]
     Usual,
-    /// A file's tensors take at most so many bytes together; a tensor that has more gets a file of its own.
+    /// A maximum size of each file's tensors in bytes. A larger tensor gets its own file.
     Bytes(NonZeroU64),
-    /// So many files, as alike in size as the order of the tensors allows.
+    /// A number of files, as equal in size as the order of the tensors allows.
     Files(NonZeroU32),
 }
 
 impl Split {
-    /// Divides tensors of these sizes, in their order, among files. `usual`: the most that a file's tensors take by default.
+    /// Divides tensors of these sizes into files, in order. `usual` is the default maximum of a
+    /// file.
     ///
     /// # Errors
-    /// When there are to be more files than tensors that have bytes.
+    /// Fails if more files are requested than there are tensors with bytes.
     pub fn divide(self, sizes: &[u64], usual: u64) -> Result<Vec<Range<usize>>, ConvertError> {
         match self {
             Self::Usual => Ok(by_limit(sizes, usual)),
@@ -31,7 +33,7 @@ impl Split {
     }
 }
 
-/// Tensors of these sizes, cut before each that would make a file pass `limit`. A tensor is never cut.
+/// Divides before each tensor that would exceed `limit`. A tensor is never split.
 fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let (mut start, mut bytes) = (0, 0_u64);
@@ -46,16 +48,17 @@ fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
     parts
 }
 
-/// Tensors of these sizes in so many parts, each of which has a tensor that has a byte: each takes tensors as long as that brings it
-/// nearer to an equal share of what is left.
+/// Divides into equal parts, each with at least one non-empty tensor.
+///
+/// A part takes tensors while that brings it nearer to an equal share of the rest.
 ///
 /// # Errors
-/// [`ConvertError::TooFewTensors`] when fewer tensors have a byte than there are parts.
+/// Returns [`ConvertError::TooFewTensors`] if there are fewer non-empty tensors than parts.
 pub(crate) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize>>, ConvertError> {
     let mut filled = sizes.iter().filter(|&&size| size > 0).count();
     let count = parts.get() as usize;
     if filled < count && count > 1 {
-        // Fewer than a `u32`.
+        // There are fewer than `parts`, which is a `u32`.
         return Err(ConvertError::TooFewTensors { files: parts.get(), tensors: filled as u32 });
     }
     let mut left: u128 = sizes.iter().map(|&size| u128::from(size)).sum();
@@ -64,9 +67,9 @@ pub(crate) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize
     for (at, &size) in sizes.iter().enumerate() {
         let parts_left = count - cut.len();
         if parts_left > 1 && size > 0 && taken > 0 {
-            // In units of one part of the share, so that nothing is rounded.
+            // Multiplied by the number of parts, so that nothing is rounded.
             let distance = |bytes: u128| left.abs_diff(bytes * parts_left as u128);
-            // What is left of the tensors must do for the other parts.
+            // The other parts need the remaining tensors.
             let must_end = filled - taken < parts_left;
             if must_end || distance(bytes + u128::from(size)) > distance(bytes) {
                 cut.push(start..at);

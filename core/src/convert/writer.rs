@@ -1,4 +1,4 @@
-//! What a format implements so that it can be written.
+//! The trait of formats that can be written.
 
 use super::{ConvertError, Item, Layout, Split};
 use crate::dtype::DType;
@@ -12,22 +12,22 @@ pub trait Writer: fmt::Debug + Sync {
     /// Returns the format.
     fn format(&self) -> FormatId;
 
-    /// Returns what is written, in a sentence for the help of `--to`.
+    /// Returns a description of the output in one sentence, for a list of choices.
     fn summary(&self) -> &'static str;
 
-    /// Returns true when the format has tensors of that dtype.
+    /// Returns true if the format supports this dtype.
     fn holds(&self, dtype: DType) -> bool;
 
-    /// Returns what to do with tensors that the format cannot hold, to follow a message.
+    /// Returns advice for tensors that the format does not support. It follows a message.
     fn advice(&self) -> &'static str;
 
-    /// Returns true when the format has a place for pairs of texts.
+    /// Returns true if the format can store pairs of texts.
     fn holds_metadata(&self) -> bool;
 
-    /// Divides the tensors among files, adds the files to the layout, and gives each tensor its place.
+    /// Divides the tensors into files, adds the files to the layout, and places each tensor.
     ///
     /// # Errors
-    /// When the format cannot express the tensors.
+    /// Fails if the format cannot express the tensors.
     fn lay_out(
         &self,
         layout: &mut Layout,

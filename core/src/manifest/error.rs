@@ -1,4 +1,5 @@
-//! What can be wrong with a manifest: one variant a rule, so that a test can name the rule it breaks.
+//! The errors of the manifest parser, one variant per rule, so that a test can name the rule that
+//! it violates.
 
 use super::{SCHEMA, VERSION};
 use crate::element::ElementType;
@@ -8,32 +9,32 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use thiserror::Error;
 
-/// A broken rule of the manifest (`docs/manifest.md`).
+/// A violated rule of the manifest (`docs/manifest.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ManifestError {
-    /// Not JSON, or fields that are missing, unknown, twice there or of another type.
+    /// The manifest is not JSON, or a field is missing, unknown, duplicate or of another type.
     #[error("this is not the JSON of a manifest: {message}")]
     Json { message: String },
-    /// Of another program.
+    /// The manifest is of another program.
     #[error(
         "the manifest's \"schema\" is \"{}\", expected \"{SCHEMA}\"; it is a manifest of another program",
         Quoted(found)
     )]
     Schema { found: String },
-    /// Of a version that is not known here.
+    /// The version is unknown.
     #[error(
-        "the manifest is of version {found}, and this floodtide knows version {VERSION}; use the floodtide that wrote it, or write it again"
+        "the manifest is of version {found}, but this floodtide supports version {VERSION}; use the floodtide that wrote it, or write it again"
     )]
     Version { found: u64 },
-    /// Longer than [`MAX_BYTES`](super::MAX_BYTES).
+    /// The manifest is larger than [`MAX_BYTES`](super::MAX_BYTES).
     #[error("the manifest has {bytes} bytes, and none is longer than {}; name another file", super::MAX_BYTES)]
     TooLarge { bytes: u64 },
-    /// A dtype that no format has.
+    /// A dtype is unknown.
     #[error("the manifest gives tensor \"{}\" the dtype \"{}\", which is not known", Quoted(name), Quoted(found))]
     DType { name: String, found: String },
-    /// Dtype, shape and bytes do not belong together.
+    /// The length of a tensor does not match its dtype and shape.
     #[error(
         "the manifest gives tensor \"{}\" {bytes} bytes, but dtype {dtype} and shape {} are not so many; it is damaged or was \
          written wrongly",
@@ -41,20 +42,20 @@ pub enum ManifestError {
         Shape(shape)
     )]
     WrongBytes { name: String, dtype: ElementType, shape: Vec<u64>, bytes: u64 },
-    /// Not a hash.
+    /// A hash is malformed.
     #[error(
         "the manifest's {field} of \"{}\" is \"{}\", expected 64 digits of lower-case hexadecimal",
         Quoted(name),
         Quoted(found)
     )]
     NotHex { name: String, field: &'static str, found: String },
-    /// Two tensors of one name.
+    /// Two tensors have the same name.
     #[error("tensor \"{}\" is twice in the manifest; names must be unique", Quoted(name))]
     DuplicateTensor { name: String },
-    /// Two files of one name.
+    /// Two files have the same name.
     #[error("file \"{}\" is twice in the manifest; names must be unique", Quoted(name))]
     DuplicateFile { name: String },
-    /// A file's name that could lead out of the checkpoint's folder.
+    /// A file's name could lead out of the checkpoint's folder.
     #[error(
         "the manifest names the file \"{}\", expected the plain name of a file in the checkpoint's folder (no \"/\", \"\\\", \"..\"); \
          make the manifest again",

@@ -1,7 +1,8 @@
-//! From the bytes of a manifest to its parts.
+//! Parses the JSON of a manifest.
 //!
-//! `schema` and `version` are looked at first, whatever else there is: a manifest of a later version has fields that are not known
-//! here, and is to be told from one that is damaged. Then every field must be there once, and no other.
+//! `schema` and `version` are checked first. A manifest of a later version may have unknown fields,
+//! and must be distinguished from a damaged one. Then every field must occur exactly once, and no
+//! other.
 
 use super::{Manifest, ManifestError, ManifestFile, ManifestTensor, SCHEMA, VERSION};
 use crate::element::ElementType;
@@ -15,7 +16,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// An object's fields. What is derived alone would take them from an array too, in their order and without their names.
+/// The fields of an object. The derived code alone would also accept an array of the values without
+/// names.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -1,8 +1,9 @@
-//! The manifest of a checkpoint: the BLAKE3 of each tensor and the SHA-256 of each file, as a documented JSON (`docs/manifest.md`).
+//! The manifest of a checkpoint: the BLAKE3 of each tensor and the SHA-256 of each file, in JSON
+//! (`docs/manifest.md`).
 //!
-//! A manifest comes from outside like the checkpoint, so it is parsed strictly, and nothing is allocated but in proportion to what is there.
-//! What it says is only ever compared with: no name in it becomes a path that is opened. Writing is deterministic: everything is sorted by
-//! name, so that two manifests of equal checkpoints are equal byte for byte.
+//! A manifest is untrusted. It is parsed strictly, and allocations are in proportion to its length.
+//! Its contents are only compared: no name in it becomes a path that is opened. Writing is
+//! deterministic and sorted by name, so equal checkpoints have identical manifests.
 
 mod error;
 mod json;
@@ -19,14 +20,14 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
-/// What the field `schema` says.
+/// The value of the field `schema`.
 pub const SCHEMA: &str = "floodtide-manifest";
-/// What the field `version` says.
+/// The value of the field `version`.
 pub const VERSION: u64 = 1;
-/// A manifest longer than this is none: a million tensors take a fifth of it.
+/// The maximum size of a manifest in bytes. A million tensors take a fifth of it.
 pub const MAX_BYTES: u64 = 1 << 30;
 
-/// The SHA-256 of a file, as `sha256sum` prints it and as Hugging Face's LFS pointers hold it.
+/// The SHA-256 of a file, as in the output of `sha256sum` and in Hugging Face's LFS pointers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256([u8; 32]);
 
@@ -56,33 +57,34 @@ impl FromStr for Sha256 {
     }
 }
 
-/// A tensor in a manifest.
+/// A tensor of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestTensor {
-    /// Its name. Untrusted: print it through [`Escaped`](crate::Escaped).
+    /// The name. Untrusted: print it through [`Escaped`](crate::Escaped).
     pub name: String,
-    /// The type of its elements.
+    /// The element type.
     pub dtype: ElementType,
-    /// Its dimensions, slowest first.
+    /// The dimensions, slowest first.
     pub shape: Vec<u64>,
-    /// How many bytes it has; as many as dtype and shape say.
+    /// The length in bytes, which matches dtype and shape.
     pub bytes: u64,
-    /// The hash of its bytes as they lie in the file.
+    /// The hash of its bytes in the file.
     pub blake3: Checksum,
 }
 
-/// A file in a manifest.
+/// A file of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestFile {
-    /// Its name within the checkpoint's folder. Untrusted: print it through [`Escaped`](crate::Escaped).
+    /// The name in the checkpoint's folder. Untrusted: print it through
+    /// [`Escaped`](crate::Escaped).
     pub name: String,
-    /// How many bytes it has.
+    /// The length in bytes.
     pub bytes: u64,
-    /// The hash of all of them.
+    /// The hash of all its bytes.
     pub sha256: Sha256,
 }
 
-/// A checkpoint's checksums.
+/// The checksums of a checkpoint.
 ///
 /// ```
 /// use floodtide_core::DType;
@@ -104,16 +106,17 @@ pub struct ManifestFile {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Sorted by name, each name once; so are the files.
+    /// Both lists are sorted by name, without duplicates.
     tensors: Vec<ManifestTensor>,
     files: Vec<ManifestFile>,
 }
 
 impl Manifest {
-    /// A manifest of these, in any order.
+    /// Creates a manifest of these tensors and files, in any order.
     ///
     /// # Errors
-    /// When two tensors or two files have one name, a file's name is not plain, or a tensor has not as many bytes as its dtype and shape say.
+    /// Fails if two tensors or two files have the same name, a file's name is not plain, or a
+    /// tensor's length does not match its dtype and shape.
     pub fn new(tensors: Vec<ManifestTensor>, files: Vec<ManifestFile>) -> Result<Self, ManifestError> {
         let tensors = sorted(tensors, |tensor| &tensor.name);
         let files = sorted(files, |file| &file.name);
@@ -143,26 +146,26 @@ impl Manifest {
         json::parse(json)
     }
 
-    /// The tensors, sorted by name.
+    /// Returns the tensors, sorted by name.
     #[must_use]
     pub fn tensors(&self) -> &[ManifestTensor] {
         &self.tensors
     }
 
-    /// The files, sorted by name.
+    /// Returns the files, sorted by name.
     #[must_use]
     pub fn files(&self) -> &[ManifestFile] {
         &self.files
     }
 
-    /// The tensor of that name.
+    /// Returns the tensor with this name.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<&ManifestTensor> {
         let at = self.tensors.binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok()?;
         Some(&self.tensors[at])
     }
 
-    /// The file of that name.
+    /// Returns the file with this name.
     #[must_use]
     pub fn file(&self, name: &str) -> Option<&ManifestFile> {
         let at = self.files.binary_search_by(|file| file.name.as_str().cmp(name)).ok()?;
@@ -171,7 +174,7 @@ impl Manifest {
 }
 
 impl ManifestTensor {
-    /// A tensor of a checkpoint with the hash of its bytes.
+    /// Creates the entry of a tensor with this hash.
     #[must_use]
     pub fn of(tensor: &TensorInfo<'_>, blake3: Checksum) -> Self {
         let (name, shape) = (tensor.name.into(), tensor.shape.into());
@@ -179,14 +182,14 @@ impl ManifestTensor {
     }
 }
 
-/// In the order of their names; equal ones as they were.
+/// Sorts by name. The sort is stable.
 fn sorted<T>(list: Vec<T>, name: impl Fn(&T) -> &str + Copy) -> Vec<T> {
     let order = sorted_by_name(list.iter().map(name));
     let mut list: Vec<Option<T>> = list.into_iter().map(Some).collect();
     order.into_iter().filter_map(|number| list[number as usize].take()).collect()
 }
 
-/// How many bytes a tensor has; `None` when they are no whole number, or more than can be counted.
+/// Returns the length of a tensor in bytes, or `None` if it is not a whole number or on overflow.
 fn bytes_of(dtype: ElementType, shape: &[u64]) -> Option<u64> {
     let elements = shape.iter().try_fold(1_u128, |elements, &n| elements.checked_mul(n.into()))?;
     u64::try_from(dtype.bytes_of(elements)?).ok()

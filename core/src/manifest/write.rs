@@ -1,21 +1,21 @@
-//! Writes a manifest: a line for each tensor and each file, so that line tools can look into it.
+//! Writes a manifest with one line per tensor and file, so that line-based tools can process it.
 
 use super::{Manifest, ManifestFile, ManifestTensor, SCHEMA, VERSION};
 use alloc::string::String;
 use core::fmt;
 
-/// Shows a name as a JSON string.
+/// Displays a name as a JSON string.
 struct Json<'a>(&'a str);
 
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A string is always JSON.
+        // A string can always be written as JSON.
         let text: String = serde_json::to_string(self.0).map_err(|_| fmt::Error)?;
         f.write_str(&text)
     }
 }
 
-/// As JSON, the same for equal manifests, with a newline at its end.
+/// Displays as JSON with a final newline, identical for equal manifests.
 impl fmt::Display for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{\n  \"schema\": \"{SCHEMA}\",\n  \"version\": {VERSION},\n  \"files\": [")?;

@@ -1,36 +1,38 @@
-//! A source that fails on purpose.
+//! A source that injects faults.
 
 use crate::source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 use alloc::vec::Vec;
 
-/// What becomes of a read.
+/// What happens to a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Injection {
-    /// The source carries it out.
+    /// It is executed.
     None,
-    /// The source carries it out, but only so many bytes count; the others are overwritten, so that whoever takes them for
-    /// read is found out.
+    /// It is executed, but reports only this many bytes. The others are overwritten, so that using
+    /// them is detected.
     Short(usize),
-    /// The source carries it out, but this byte of what it brings, counted from its first, is another.
+    /// It is executed, but this byte of its result is wrong.
     Corrupt(usize),
-    /// It is answered so without being carried out.
+    /// It completes with this outcome without being executed.
     Answer(Outcome),
-    /// It is not even taken.
+    /// It is rejected.
     Reject(Fault),
 }
 
-/// Decides what goes wrong.
+/// Chooses the faults to inject.
 pub trait Faults {
-    /// What becomes of this read.
+    /// Returns what happens to this read.
     fn inject(&mut self, op: &ReadOp) -> Injection;
 
-    /// Which of so many completions (at least one) is passed on first; the others may come later.
+    /// Returns which of `completions` completions (at least one) comes first. The others may come
+    /// later.
     fn pick(&mut self, completions: usize) -> usize {
         let _ = completions;
         0
     }
 
-    /// Whether completions that are there may wait for a later call, so that they mix with others.
+    /// Returns true if available completions may wait for a later call, so that they mix with
+    /// others.
     fn holds_back(&mut self) -> bool {
         false
     }
@@ -50,31 +52,31 @@ impl<F: Faults + ?Sized> Faults for alloc::boxed::Box<F> {
     }
 }
 
-/// What overwrites the bytes that a short read did not bring.
+/// Overwrites the bytes that a short read did not return.
 const NOT_READ: u8 = 0xa5;
 
-/// Another source whose reads go wrong as [`Faults`] says.
+/// A source with faults that a [`Faults`] chooses.
 #[derive(Debug)]
 pub struct Faulty<S: ReadSource, F> {
     inner: S,
     faults: F,
     spoiled: Vec<Spoiled>,
-    /// Completions that were not passed on yet.
+    /// Completions that are held back.
     held: Vec<Completion<S::Buffer>>,
 }
 
 impl<S: ReadSource, F: Faults> Faulty<S, F> {
-    /// Reads of `inner`, some of which go wrong.
+    /// Creates a source that injects `faults` into the reads of `inner`.
     pub fn new(inner: S, faults: F) -> Self {
         Self { inner, faults, spoiled: Vec::new(), held: Vec::new() }
     }
 
-    /// The source within.
+    /// Returns the inner source.
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Whether completions wait here, which the source within knows nothing of.
+    /// Returns true if completions are held back here, which the inner source no longer counts.
     pub fn has_held(&self) -> bool {
         !self.held.is_empty()
     }
@@ -132,13 +134,13 @@ impl<S: ReadSource, F: Faults> ReadSource for Faulty<S, F> {
     }
 }
 
-/// A read that will be cut short, or brings a wrong byte.
+/// A read that will be short or wrong.
 #[derive(Debug)]
 struct Spoiled {
     id: ReadId,
-    /// Where in the buffer it begins.
+    /// Its offset in the buffer.
     at: usize,
-    /// How.
+    /// The fault.
     injection: Injection,
 }
 
@@ -172,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Fills what is asked for with ones.
+    /// Fills the requested bytes with ones.
     #[derive(Default)]
     struct Ones(Vec<Completion<Bytes>>);
 
@@ -250,7 +252,7 @@ mod tests {
         assert_eq!(seen[2].2, [0; 10]);
     }
 
-    /// Reads go well, and their completions come as they are told to.
+    /// Executes all reads, and chooses the order of the completions.
     struct Mixed {
         picks: Vec<usize>,
         holds_back: Vec<bool>,

@@ -1,5 +1,7 @@
-//! Sources that wrap another source behind the same trait, so that what they do composes with any device, simulated or real:
-//! [`Faulty`] makes reads fail, [`Traced`] tells what happens. Backends know nothing of them.
+//! Sources that wrap another source behind the same trait.
+//!
+//! They compose with any device, simulated or real. [`Faulty`] injects faults, [`Traced`] reports
+//! what happens. Backends know nothing of them.
 
 mod faulty;
 mod traced;

@@ -1,23 +1,24 @@
-//! A source that tells what happens.
+//! A source that reports what happens to its reads.
 
 use crate::source::{Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 
-/// Is told what happens to reads, in order. Core has no clock; a tracer may have one, and what lies between two calls is then
-/// what took the time.
+/// Receives reports of reads, in order.
+///
+/// Core has no clock. A tracer may have one, and measure the time between two calls.
 pub trait Tracer {
-    /// The source is about to be given a read, which some sources carry out before they return.
+    /// Called before a read is submitted. Some sources execute it during submission.
     fn submitting(&mut self, op: &ReadOp) {
         let _ = op;
     }
 
-    /// The source has taken a read.
+    /// Called after the source has accepted a read.
     fn submitted(&mut self, op: &ReadOp);
-    /// The source did not take a read.
+    /// Called after the source has rejected a read.
     fn rejected(&mut self, op: &ReadOp, fault: Fault);
-    /// The source is about to be waited for, or flushed: whatever it has taken is under way from here on.
+    /// Called before waiting or flushing. All accepted reads are in progress from then on.
     fn waiting(&mut self) {}
 
-    /// A read has completed.
+    /// Called after a read has completed.
     fn completed(&mut self, id: ReadId, outcome: Outcome);
 }
 
@@ -43,7 +44,7 @@ impl<T: Tracer + ?Sized> Tracer for alloc::boxed::Box<T> {
     }
 }
 
-/// Nobody is told.
+/// Ignores all reports.
 impl Tracer for () {
     fn submitted(&mut self, _: &ReadOp) {}
 
@@ -52,7 +53,7 @@ impl Tracer for () {
     fn completed(&mut self, _: ReadId, _: Outcome) {}
 }
 
-/// Another source, watched by a [`Tracer`].
+/// A source that reports to a [`Tracer`].
 #[derive(Debug)]
 pub struct Traced<S, T> {
     inner: S,
@@ -60,12 +61,12 @@ pub struct Traced<S, T> {
 }
 
 impl<S: ReadSource, T: Tracer> Traced<S, T> {
-    /// Reads of `inner`, of which `tracer` is told.
+    /// Creates a source that reports the reads of `inner` to `tracer`.
     pub fn new(inner: S, tracer: T) -> Self {
         Self { inner, tracer }
     }
 
-    /// The source within.
+    /// Returns the inner source.
     pub fn inner(&self) -> &S {
         &self.inner
     }
@@ -128,7 +129,7 @@ mod tests {
         }
     }
 
-    /// Takes so many reads, which all end at once.
+    /// Accepts a number of reads, which all complete at once.
     struct Few(usize, Vec<ReadId>);
 
     impl ReadSource for Few {

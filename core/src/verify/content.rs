@@ -1,4 +1,4 @@
-//! The checksums of a whole checkpoint, from its files' bytes in any order.
+//! Computes the checksums of a whole checkpoint from its files' bytes in any order.
 
 use super::hashes::Hashes;
 use super::overlaps::Overlaps;
@@ -9,7 +9,7 @@ use crate::units::{ByteRange, FileId};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// The hashes of all tensors of a catalog. Any number of threads may bring bytes.
+/// The hashes of all tensors of a catalog. Threads can add bytes in parallel.
 #[derive(Debug)]
 pub struct ContentHashes {
     hashes: Hashes,
@@ -18,7 +18,7 @@ pub struct ContentHashes {
 }
 
 impl ContentHashes {
-    /// Nothing has come yet.
+    /// Creates the hashes of a catalog's tensors.
     #[must_use]
     pub fn new(catalog: &Arc<Catalog>) -> Self {
         let file_layout = catalog.tensors().map(|tensor| (tensor.id.index(), tensor.file, tensor.range));
@@ -32,7 +32,7 @@ impl ContentHashes {
         }
     }
 
-    /// Takes in bytes of a file, from its byte `start` on; each byte of the file is to be brought once.
+    /// Adds bytes of a file at `start`. Each byte of the file must be added once.
     pub fn add(&self, file: FileId, start: u64, bytes: &[u8]) {
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64)).unwrap_or(ByteRange::EMPTY);
         for tensor in self.overlaps.of(file, range) {
@@ -42,7 +42,7 @@ impl ContentHashes {
         }
     }
 
-    /// The checksums by tensor; `None` when not all bytes have come.
+    /// Returns the checksums by tensor, or `None` if bytes are missing.
     #[must_use]
     pub fn finish(self) -> Option<Vec<Checksum>> {
         self.found.into_iter().map(|found| found.with(|found| *found)).collect()

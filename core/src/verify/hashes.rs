@@ -1,4 +1,4 @@
-//! The hashes of tensors whose bytes come in ranges of their files.
+//! Hashes tensors whose bytes arrive in ranges of their files.
 
 use crate::checksum::{Checksum, TreeHash, hash_part};
 use crate::sync::Mutex;
@@ -6,31 +6,32 @@ use crate::units::ByteRange;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// One for each tensor, by a number of the caller's.
+/// One hash per tensor, numbered by the caller.
 #[derive(Debug)]
 pub(super) struct Hashes {
     tensors: Vec<(ByteRange, Mutex<Option<Box<TreeHash>>>)>,
 }
 
 impl Hashes {
-    /// Of tensors with these bytes of their files.
+    /// Creates the hashes of tensors with these ranges.
     pub(super) fn new(ranges: impl Iterator<Item = ByteRange>) -> Self {
         Self { tensors: ranges.map(|range| (range, Mutex::default())).collect() }
     }
 
-    /// Takes in what `range` of the tensor's file has of it, each byte once; `bytes` begin at `offset` of the file. The hash, when it is whole.
+    /// Adds the part of a tensor in `range` of its file, each byte once. `bytes` start at `offset`
+    /// of the file. Returns the hash when it is complete.
     pub(super) fn add(&self, tensor: usize, range: ByteRange, offset: u64, bytes: &[u8]) -> Option<Checksum> {
         let (whole, hash) = &self.tensors[tensor];
         let (start, end) = (whole.start().max(range.start()), whole.end().min(range.end()));
         if start >= end {
             return None;
         }
-        // Both lie in the bytes that are there.
+        // Both are within the given bytes.
         let bytes = &bytes[(start - offset) as usize..(end - offset) as usize];
         if whole.len() == bytes.len() as u64 {
             return Some(Checksum::of(bytes));
         }
-        // Without the lock, which is held only to join what comes of it.
+        // Hash without the lock, which is held only to combine the results.
         let part = hash_part(whole.len(), start - whole.start(), bytes);
         hash.with(|hash| {
             let found = hash.get_or_insert_with(|| Box::new(TreeHash::new(whole.len()))).add(&part);

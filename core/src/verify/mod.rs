@@ -1,9 +1,11 @@
-//! Checks a load against a manifest while it is under way.
+//! Verifies a load against a manifest during the load.
 //!
-//! What a read brings is hashed by the worker that brought it, as soon as it is whole and before it is handed on, so that it is most likely
-//! still in the processor's cache; what comes of it is joined by tensor ([`crate::checksum`]). The read that completes a tensor decides
-//! whether it is what the manifest says; a platform then fails the load. Whatever cannot be checked is refused when the
-//! [`Verification`] is made, before the first read: a slice above all, of which a whole tensor's hash says nothing.
+//! The worker that reads a chunk hashes it when it is complete and before it is delivered, while it
+//! is probably still in the processor's cache. The results are combined by tensor
+//! ([`crate::checksum`]). The chunk that completes a tensor decides whether it matches the
+//! manifest. If not, the platform fails the load. Whatever cannot be verified is rejected when the
+//! [`Verification`] is created, before the first read. This applies above all to slices, because a
+//! manifest has hashes of whole tensors.
 
 mod content;
 mod hashes;
@@ -26,27 +28,28 @@ use alloc::vec::Vec;
 use hashes::Hashes;
 use overlaps::Overlaps;
 
-/// The checks of one load.
+/// The verification of a load.
 #[derive(Debug)]
 pub struct Verification {
     catalog: Arc<Catalog>,
     plan: Arc<Plan>,
-    /// By placement.
+    /// The expected checksums, by placement.
     expected: Vec<Checksum>,
     hashes: Hashes,
     /// The placements in mapped files.
     mapped: Overlaps,
-    /// How many tensors have been found to be what they should.
+    /// The number of verified tensors.
     verified: AtomicUsize,
 }
 
 impl Verification {
-    /// The checks of what `plan` loads, of that catalog.
+    /// Creates the verification of a plan of this catalog.
     ///
     /// # Errors
-    /// [`Error::SliceUnverifiable`] when a slice is planned, [`Error::NotInManifest`] when the manifest has no such tensor,
-    /// [`Error::ManifestDiffers`] when it has another dtype or shape there, [`Error::Mismatch`] when it gives a tensor without a byte
-    /// another checksum than that of no byte.
+    /// - [`Error::SliceUnverifiable`] if the plan has a slice.
+    /// - [`Error::NotInManifest`] if the manifest lacks a tensor.
+    /// - [`Error::ManifestDiffers`] if the manifest has another dtype or shape.
+    /// - [`Error::Mismatch`] if the manifest has the wrong checksum for an empty tensor.
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, manifest: &Manifest) -> Result<Self, Error> {
         let mut expected = Vec::with_capacity(plan.placements().len());
         let mut verified = 0;
@@ -70,14 +73,17 @@ impl Verification {
         Ok(Self { catalog, plan, expected, hashes, mapped, verified: AtomicUsize::new(verified) })
     }
 
-    /// Checks what a chunk has brought, which is whole: the first of its buffer's bytes, as many as it
-    /// [wants](crate::Chunk::want) or more. To be called once for each chunk, before what it holds is handed on.
+    /// Verifies a complete chunk. `bytes` are its buffer's first
+    /// [`payload_len`](crate::Chunk::payload_len) bytes or more.
+    ///
+    /// To be called once for each chunk, before it is delivered.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when it completes a tensor that is not what the manifest says.
+    /// Returns [`Error::Mismatch`] if the chunk completes a tensor that does not match the
+    /// manifest.
     pub fn chunk_landed(&self, id: ChunkId, bytes: &[u8]) -> Result<(), Error> {
         let chunk = &self.plan.chunks()[id.index()];
-        // What alignment brought along before the extent was checked with another chunk.
+        // Bytes that alignment added before the extent were verified with another chunk.
         let range =
             ByteRange::new(chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
         let range = range.unwrap_or(ByteRange::EMPTY);
@@ -89,19 +95,19 @@ impl Verification {
         Ok(())
     }
 
-    /// Checks bytes of a mapped file, from its byte `start` on. All that is wanted of the file is to be given once.
+    /// Verifies bytes of a mapped file at `start`. Each selected byte must be passed once.
     ///
     /// # Errors
-    /// As [`chunk_landed`](Self::chunk_landed).
+    /// Fails like [`chunk_landed`](Self::chunk_landed).
     pub fn mapped_landed(&self, file: FileId, start: u64, bytes: &[u8]) -> Result<(), Error> {
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64)).unwrap_or(ByteRange::EMPTY);
         self.mapped.of(file, range).try_for_each(|placement| self.landed(placement, range, start, bytes))
     }
 
-    /// Whether every tensor was checked.
+    /// Checks that every tensor was verified.
     ///
     /// # Errors
-    /// [`Error::Contract`] if not: the platform has not given everything.
+    /// Returns [`Error::Contract`] if the platform has not passed all bytes.
     pub fn finish(&self) -> Result<(), Error> {
         if self.verified.load(Ordering::Relaxed) == self.expected.len() {
             return Ok(());
@@ -109,7 +115,7 @@ impl Verification {
         Err(Error::Contract { what: "the load ended before every tensor was verified" })
     }
 
-    /// Takes in what `range` of the file has of a placement; `bytes` begin at `offset` of the file.
+    /// Adds the part of a placement in `range` of its file. `bytes` start at `offset` of the file.
     fn landed(&self, placement: usize, range: ByteRange, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         if let Some(found) = self.hashes.add(placement, range, offset, bytes) {
             let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
@@ -122,7 +128,7 @@ impl Verification {
     }
 }
 
-/// The checksum that a manifest gives a tensor, if it is the same kind of tensor there.
+/// Returns the checksum of a tensor in the manifest, if dtype and shape match.
 fn promised(tensor: &TensorInfo<'_>, manifest: &Manifest) -> Result<Checksum, Error> {
     let name = || tensor.name.to_owned();
     let there = manifest.tensor(tensor.name).ok_or_else(|| Error::NotInManifest { tensor: name() })?;

@@ -1,4 +1,4 @@
-//! Which tensors have bytes in a range of a file.
+//! Finds the tensors with bytes in a range of a file.
 
 use crate::units::{ByteRange, FileId};
 use alloc::vec::Vec;
@@ -7,20 +7,20 @@ use alloc::vec::Vec;
 struct Entry {
     file: FileId,
     start: u64,
-    /// How far this one, or any before it in the file, goes: tensors may lie over one another.
+    /// The maximum end of this entry and all before it in the file. Tensors may overlap.
     furthest: u64,
     tensor: usize,
 }
 
-/// Tensors by where they lie.
+/// Tensors by location.
 #[derive(Debug)]
 pub(super) struct Overlaps {
-    /// By file and offset.
+    /// Sorted by file and offset.
     entries: Vec<Entry>,
 }
 
 impl Overlaps {
-    /// Of tensors by their numbers; one without a byte is nowhere.
+    /// Creates the table of these tensors. A tensor without bytes is not included.
     pub(super) fn new(tensors: impl Iterator<Item = (usize, FileId, ByteRange)>) -> Self {
         let entry = |(tensor, file, range): (usize, FileId, ByteRange)| {
             let entry = Entry { file, start: range.start(), furthest: range.end(), tensor };
@@ -36,7 +36,7 @@ impl Overlaps {
         Self { entries }
     }
 
-    /// The tensors that may have bytes in the range, and all that do.
+    /// Returns all tensors with bytes in the range, and perhaps others.
     pub(super) fn of(&self, file: FileId, range: ByteRange) -> impl Iterator<Item = usize> + '_ {
         let first = self.entries.partition_point(|entry| (entry.file, entry.furthest) <= (file, range.start()));
         let within = move |entry: &&Entry| (entry.file, entry.start) < (file, range.end());

@@ -1,4 +1,4 @@
-//! What a pool lends: memory that knows where it belongs.
+//! The blocks that a pool lends, which know their pool.
 
 use super::inner::Inner;
 use super::local::Key;
@@ -7,27 +7,27 @@ use floodtide_core::pool::{Provider, SizeClass};
 use std::io;
 use std::sync::{Arc, Weak};
 
-/// A block is one pointer wide, so that the magazines' racks are small and moving it costs nothing.
+/// A block is one pointer wide, so that magazines are small and moving it is free.
 #[derive(Debug)]
 pub(super) struct Block(Box<Header>);
 
 #[derive(Debug)]
 struct Header {
     memory: MemoryBlock,
-    /// How much of it the present borrower may use.
+    /// The number of bytes that the current borrower may use.
     capacity: usize,
     class: SizeClass,
-    /// Whether it has exactly its class's size. Others are too rare for the magazines.
+    /// Whether it has exactly its class's size. Other blocks are too rare for magazines.
     regular: bool,
-    /// The pool's, to save the way there.
+    /// The pool's key, copied here to save a pointer chase.
     key: Key,
-    /// Blocks on the pool's free lists hold the pool that holds the free lists; [`Inner::close`] breaks the circle. So a buffer need
-    /// not count itself in and out of the pool each time that it is lent.
+    /// Blocks on the pool's free lists keep the pool alive. [`Inner::close`] breaks the cycle. So
+    /// lending a buffer does not change the reference count of the pool.
     pool: Arc<Inner>,
 }
 
 impl Block {
-    /// Memory that can serve requests of the class.
+    /// Creates a block that can serve requests of the class.
     pub(super) fn new(memory: MemoryBlock, class: SizeClass, pool: Arc<Inner>) -> Self {
         let regular = memory.capacity() == class.size();
         Self(Box::new(Header { memory, capacity: 0, class, regular, key: pool.key, pool }))
@@ -85,7 +85,7 @@ impl Block {
     }
 }
 
-/// The depot's provider: memory from the one that the pool was built with.
+/// The depot's provider, which uses the pool's memory provider.
 #[derive(Debug)]
 pub(super) struct Blocks {
     pub(super) memory: Arc<dyn MemoryProvider>,
@@ -100,7 +100,7 @@ impl Provider for Blocks {
         let memory = self.memory.allocate(bytes)?;
         let other = |what| io::Error::other(format!("the pool's memory provider gave {what}"));
         if memory.capacity() != bytes {
-            return Err(other(format!("{} bytes instead of {bytes}", memory.capacity())));
+            return Err(other(format!("{} bytes, expected {bytes}", memory.capacity())));
         }
         let alignment = self.memory.alignment();
         if !alignment.is_power_of_two() || memory.start().as_ptr().align_offset(alignment) != 0 {

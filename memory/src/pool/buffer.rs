@@ -11,12 +11,13 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// A buffer of a [`Pool`](super::Pool), which goes back to it when it is dropped, on any thread.
+/// A buffer of a [`Pool`](super::Pool). Dropping it returns it to the pool, on any thread.
 ///
-/// It derefs to the bytes that have been *filled*, none at first: what an earlier borrower left in it cannot be seen. Fill
-/// it by [`extend_from_slice`](Self::extend_from_slice), through [`io::Write`], or by a read into [`spare`](Self::spare).
+/// It derefs to the *filled* bytes, none at first. The bytes of an earlier borrower are never
+/// visible. Fill it with [`extend_from_slice`](Self::extend_from_slice), through [`io::Write`], or
+/// by a read into [`spare`](Self::spare).
 ///
-/// It is one pointer wide: how much of it is filled is kept with its memory.
+/// It is one pointer wide. The number of filled bytes is stored with its memory.
 ///
 /// ```
 /// use floodtide_memory::pool::Pool;
@@ -42,7 +43,7 @@ impl PoolBuffer {
         Self { block: ManuallyDrop::new(block) }
     }
 
-    /// With its first bytes zero, and filled.
+    /// Creates a buffer whose bytes are filled with zeros.
     pub(super) fn zeroed(mut block: Block, capacity: usize) -> Self {
         block.memory_mut().zero(capacity);
         let mut buffer = Self::new(block, capacity);
@@ -50,20 +51,24 @@ impl PoolBuffer {
         buffer
     }
 
-    /// How many bytes it takes: what was asked for, unless [`set_capacity`](Self::set_capacity) changed it.
+    /// Returns the capacity in bytes: the requested one, unless
+    /// [`set_capacity`](Self::set_capacity) changed it.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.block.capacity()
     }
 
-    /// How many bytes its memory has; at least the capacity, as requests are rounded up to a size class.
+    /// Returns the length of its memory in bytes. At least the capacity, because requests are
+    /// rounded up to a size class.
     #[must_use]
     pub fn max_capacity(&self) -> usize {
         self.block.byte_len()
     }
 
-    /// Makes it take fewer bytes, or more up to [`max_capacity`](Self::max_capacity). What is filled beyond is cut off. False,
-    /// and nothing changed, when its memory is smaller.
+    /// Changes the capacity to at most [`max_capacity`](Self::max_capacity), and truncates the
+    /// filled bytes.
+    ///
+    /// Returns false without a change if its memory is smaller.
     pub fn set_capacity(&mut self, capacity: usize) -> bool {
         if capacity > self.max_capacity() {
             return false;
@@ -73,14 +78,15 @@ impl PoolBuffer {
         true
     }
 
-    /// Where its memory starts; it stays there.
+    /// Returns the start of its memory, which does not move.
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
         self.block.memory().start().as_ptr()
     }
 
-    /// The bytes between what is filled and the capacity. What is written there counts only once it is
-    /// [declared filled](Self::assume_filled).
+    /// Returns the bytes between the filled ones and the capacity.
+    ///
+    /// What is written there counts only once it is [declared filled](Self::assume_filled).
     #[must_use]
     pub fn spare(&mut self) -> WriteOnly<'_> {
         let range = self.len()..self.capacity();
@@ -90,11 +96,11 @@ impl PoolBuffer {
     /// Declares the first `filled` bytes filled.
     ///
     /// # Safety
-    /// They must have been written by this borrower, by a system call for example: what was there before may be another
-    /// borrower's, and is not the caller's to see.
+    /// This borrower must have written them, for example by a system call. Other bytes may be
+    /// another borrower's, which the caller must not see.
     ///
     /// # Panics
-    /// When that is more than the capacity.
+    /// Panics if `filled` exceeds the capacity.
     pub unsafe fn assume_filled(&mut self, filled: usize) {
         assert!(filled <= self.capacity(), "{filled} bytes do not fit in a buffer of {}", self.capacity());
         self.block.memory_mut().set_filled(filled);
@@ -103,12 +109,12 @@ impl PoolBuffer {
     /// Appends bytes.
     ///
     /// # Panics
-    /// When they pass the capacity.
+    /// Panics if they exceed the capacity.
     #[track_caller]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         let (new, filled, capacity) = (bytes.len(), self.len(), self.capacity());
         let left = capacity - filled;
-        assert!(new <= left, "{new} bytes do not fit in what is left of a buffer of {capacity}: {left}");
+        assert!(new <= left, "{new} bytes do not fit in the {left} left of a buffer of {capacity}");
         self.spare().write(0, bytes);
         self.block.memory_mut().set_filled(filled + new);
     }
@@ -120,18 +126,19 @@ impl PoolBuffer {
         self.block.memory_mut().set_filled(capacity);
     }
 
-    /// Keeps the first `filled` bytes; does nothing when there are not more.
+    /// Keeps the first `filled` bytes. Has no effect if fewer are filled.
     pub fn truncate(&mut self, filled: usize) {
         let filled = self.len().min(filled);
         self.block.memory_mut().set_filled(filled);
     }
 
-    /// Nothing is filled any more.
+    /// Removes all filled bytes.
     pub fn clear(&mut self) {
         self.truncate(0);
     }
 
-    /// Takes its memory out of the pool for good: it counts no more, and frees itself when it is dropped.
+    /// Removes its memory from the pool for good. It no longer counts, and frees itself when
+    /// dropped.
     #[must_use]
     pub fn detach(self) -> MemoryBlock {
         let mut this = ManuallyDrop::new(self);
@@ -147,7 +154,7 @@ impl PoolBuffer {
 impl Drop for PoolBuffer {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: this is the end of the buffer; `detach` does not come here.
+        // SAFETY: the buffer ends here. `detach` does not run this.
         Inner::give(unsafe { ManuallyDrop::take(&mut self.block) });
     }
 }
@@ -195,12 +202,12 @@ impl Buffer for PoolBuffer {
     }
 }
 
-// SAFETY: the memory stays where it is while the buffer moves, and the buffer's capacity does not change while a source
-// has it.
+// SAFETY: the memory does not move with the buffer, and the capacity does not change while a source
+// owns it.
 unsafe impl StableBuffer for PoolBuffer {}
 
-// SAFETY: by `Memory::from_raw` the bytes are initialised, writable and the buffer's alone; they do not move. The capacity is
-// at most the memory's size, and changes only through `&mut self`.
+// SAFETY: by `MemoryBlock::from_raw` the bytes are initialised, writable and exclusive, and do not
+// move. The capacity is at most the memory's length, and changes only through `&mut self`.
 unsafe impl StableMemory for PoolBuffer {
     fn start(&self) -> NonNull<u8> {
         self.block.memory().start()

@@ -1,4 +1,4 @@
-//! A pool's two tiers joined: the thread's magazine first, then the depot.
+//! Combines the two tiers of a pool: the thread's magazine first, then the depot.
 
 use super::block::{Block, Blocks};
 use super::local::{self, Key, Slot};
@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-/// One magazine keeps at most this share of the limit, per class, as long as that is a block.
+/// The share of the limit that one magazine may keep per class, if that is at least one block.
 const MAGAZINE_SHARE: usize = 8;
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Inner {
     _slot: Slot,
     depot: Depot<Blocks, Magazines<Block>>,
     closed: AtomicBool,
-    /// How many streams take their buffers from it.
+    /// The number of streams that use the pool.
     streams: AtomicUsize,
 }
 
@@ -51,7 +51,7 @@ impl Inner {
         self.depot.limit()
     }
 
-    /// From the thread's magazine.
+    /// Takes a block from the thread's magazine.
     #[inline(always)]
     pub(super) fn take_local(&self, bytes: usize) -> Option<Block> {
         let class = SizeClass::holding(bytes)?;
@@ -61,7 +61,8 @@ impl Inner {
         unsafe { magazine.pop(class) }
     }
 
-    /// From the depot, without waiting. What lies on its free lists fills the thread's magazine by half too.
+    /// Takes a block from the depot without waiting. Retained blocks also fill half of the thread's
+    /// magazine.
     pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Result<Block, TakeError<io::Error>> {
         local::enlist(self);
         let affinity = local::affinity();
@@ -118,18 +119,19 @@ impl Inner {
         }
         fence(Ordering::SeqCst);
         if pool.closed.load(Ordering::Relaxed) {
-            // Whoever closed the pool may have looked at the free lists before.
+            // The closing thread may have checked the free lists earlier.
             pool.depot.trim();
         }
     }
 
-    /// When a sandbox keeps others from the calling thread's suspended magazine, it gives the blocks back itself.
+    /// Returns the blocks of the calling thread's suspended magazine, because a sandbox keeps other
+    /// threads from it.
     ///
     /// # Safety
-    /// The magazine is the calling thread's.
+    /// The magazine must be the calling thread's.
     unsafe fn surrender(&self, magazine: &Magazine<Block>) {
         let mut drained = Vec::new();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's guarantee.
         unsafe { self.depot.tier().surrender(magazine, &mut |block| drained.push(block)) };
         self.depot.give_all(drained, local::affinity());
     }
@@ -138,13 +140,13 @@ impl Inner {
         self.depot.tier().add()
     }
 
-    /// Takes everything out of a magazine whose thread ends.
+    /// Removes all blocks from the magazine of a thread that ends.
     ///
     /// # Safety
-    /// The magazine is the calling thread's, which does not use it any more.
+    /// The magazine must be the calling thread's, which must not use it any more.
     pub(super) unsafe fn retire(&self, magazine: &Arc<Magazine<Block>>) {
         let mut drained = Vec::new();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's guarantee.
         unsafe { self.depot.tier().retire(magazine, &mut |block| drained.push(block)) };
         self.depot.give_all(drained, local::affinity());
         fence(Ordering::SeqCst);
@@ -162,17 +164,18 @@ impl Inner {
         self.depot.stats(bytes, hits)
     }
 
-    /// A lent block leaves the pool.
+    /// Stops counting a lent block of `bytes` bytes.
     pub(super) fn detach(&self, bytes: usize) {
         self.depot.detach(bytes);
     }
 
-    /// Counts a block of so many bytes as lent, if it fits under the limit.
+    /// Counts a block of `bytes` bytes as lent, if it fits under the limit.
     pub(super) fn adopt(&self, bytes: usize) -> bool {
         self.depot.adopt(bytes, local::affinity())
     }
 
-    /// The last handle of the pool is gone: nothing is kept any more, and what is lent is released when it comes back.
+    /// Closes the pool after its last handle is dropped: nothing is kept, and lent blocks are freed
+    /// when they return.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -183,8 +186,10 @@ impl Inner {
     }
 }
 
-/// To the calling thread's magazine; what finds no place there comes back. The block is what keeps the pool alive, so nothing
-/// of the pool is touched once the block is in the magazine.
+/// Puts a block into the calling thread's magazine, or returns it if there is no place.
+///
+/// The block keeps the pool alive, so nothing of the pool is touched once the block is in the
+/// magazine.
 #[inline]
 fn give_local(block: Block) -> Result<(), Block> {
     if !block.is_regular() {

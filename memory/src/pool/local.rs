@@ -1,8 +1,9 @@
-//! Which magazine of a pool is the calling thread's.
+//! Finds the calling thread's magazine of a pool.
 //!
-//! A pool has a *slot* in a table that each thread has, so that finding the magazine is one indexed load. The table has no
-//! destructor, so it can be used to the very end of a thread; a second thread-local, the [`Guard`], owns the magazines and
-//! hands their blocks back when the thread ends. Slots are used again when pools are gone; each pool has an id of its own.
+//! Each thread has a table, in which each pool has a *slot*, so finding the magazine is one indexed
+//! load. The table has no destructor, so it works until the very end of a thread. A second
+//! thread-local, the [`Guard`], owns the magazines and returns their blocks when the thread ends.
+//! Slots of dropped pools are reused. Each pool has a unique id.
 
 use super::block::Block;
 use super::inner::Inner;
@@ -12,17 +13,17 @@ use crate::sync::process::{AtomicU32, AtomicU64, AtomicUsize};
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Weak};
 
-/// How many pools at a time can have magazines; more work without.
+/// The maximum number of pools with magazines at a time. Others work without.
 const SLOTS: usize = 32;
 
-/// A pool's place in the tables.
+/// A pool's slot in the tables.
 #[derive(Debug)]
 pub(super) struct Slot(usize);
 
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 impl Slot {
-    /// A slot that no other pool has; a useless one when all are taken.
+    /// Takes a free slot, or an invalid one if all are taken.
     pub(super) fn take() -> Self {
         let mut slot = SLOTS;
         let _ = TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
@@ -46,7 +47,7 @@ struct Entry {
     magazine: Cell<*const Magazine<Block>>,
 }
 
-/// Pools' ids start at 1.
+/// Ids of pools start at 1.
 const NO_POOL: u64 = 0;
 
 thread_local! {
@@ -63,7 +64,7 @@ struct Owned {
     magazine: Arc<Magazine<Block>>,
 }
 
-/// Gives the magazines back when the thread ends.
+/// Returns the magazines when the thread ends.
 struct Guard(RefCell<Vec<Owned>>);
 
 impl Drop for Guard {
@@ -71,7 +72,7 @@ impl Drop for Guard {
         for Owned { pool, slot, magazine } in self.0.take() {
             forget(slot, &magazine);
             if let Some(pool) = pool.upgrade() {
-                // SAFETY: the magazine is this thread's, and the table does not lead to it any more.
+                // SAFETY: the magazine is this thread's, and the table no longer refers to it.
                 unsafe { pool.retire(&magazine) };
             }
         }
@@ -86,7 +87,7 @@ fn forget(slot: usize, magazine: &Arc<Magazine<Block>>) {
     });
 }
 
-/// What finds a pool's magazine. A copy of it, so that the pool itself need not be there any more while one looks.
+/// The key of a pool's magazines. A copy, so that the pool itself may be gone during a lookup.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     slot: usize,
@@ -100,23 +101,24 @@ impl Key {
     }
 }
 
-/// The calling thread's magazine of the pool, if it has one.
+/// Returns the calling thread's magazine of the pool, if it has one.
 ///
 /// # Safety
-/// It must not be used any more when the thread [enlists](enlist) with a pool, or ends.
+/// It must not be used after the thread [enlists](enlist) with a pool or ends.
 #[inline(always)]
 pub(super) unsafe fn find<'m>(key: Key) -> Option<&'m Magazine<Block>> {
-    // Only the look-up is done under `with`, which keeps it small enough to be inlined.
+    // Only the lookup is inside `with`, which keeps it small enough to be inlined.
     let magazine = TABLE.with(|table| match table.get(key.slot) {
         Some(entry) if entry.pool.get() == key.id => entry.magazine.get(),
         _ => std::ptr::null(),
     });
-    // SAFETY: the entry names the pool, so the guard of this thread holds the magazine: it forgets the entry before it lets
-    // go of it, which it does only when the thread ends or enlists.
+    // SAFETY: the entry names the pool, so this thread's guard holds the magazine. It clears the
+    // entry before it drops the magazine, which happens only when the thread ends or enlists.
     unsafe { magazine.as_ref() }
 }
 
-/// Gives the calling thread a magazine of the pool, unless it has one, no slot, or is about to end.
+/// Gives the calling thread a magazine of the pool, unless it has one, there is no slot, or the
+/// thread is ending.
 pub(super) fn enlist(pool: &Arc<Inner>) {
     let Key { slot, id } = pool.key;
     // SAFETY: it is not used.
@@ -141,7 +143,7 @@ pub(super) fn enlist(pool: &Arc<Inner>) {
     });
 }
 
-/// The calling thread's number, by which it keeps to one shard.
+/// Returns the number of the calling thread, which selects its shard.
 pub(super) fn affinity() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     AFFINITY.with(|affinity| {

@@ -1,21 +1,23 @@
-//! The upper tier: a cache of free blocks for each thread, which its thread uses without a lock or an atomic
-//! read-modify-write.
+//! The upper tier: a cache of free blocks per thread, which its thread uses without a lock or an
+//! atomic read-modify-write.
 //!
-//! A [`Magazine`] has two flags. Its thread raises `busy`, looks at `suspended`, and if that is down has the racks to itself
-//! until it lowers `busy`. Whoever wants the blocks of other threads' magazines (because somebody waits for memory, or to
-//! trim) raises `suspended` everywhere, passes a fence that reaches all threads, and waits until each `busy` is down: from then
-//! on the threads keep out. The fence is the `sync` module's asymmetric one, so that the threads pay nothing for it.
+//! A [`Magazine`] has two flags. Its thread raises `busy` and checks `suspended`. If that is down,
+//! the thread owns the racks until it lowers `busy`. A thread that needs the blocks of other
+//! magazines (because a borrower waits, or to trim) raises `suspended` in all of them, passes a
+//! fence that reaches all threads, and waits until each `busy` is down. From then on their threads
+//! stay out. The fence is the `sync` module's asymmetric one, which costs the frequent side
+//! nothing.
 //!
-//! Everything that reaches into several magazines holds the lock of the list of them.
+//! Code that reaches into several magazines holds the lock of their list.
 
 use crate::sync::{AsymmetricFence, AtomicBool, AtomicUsize, Mutex, Ordering, UnsafeCell};
 use floodtide_core::pool::{CLASS_COUNT, SizeClass, Tier};
 use std::sync::Arc;
 
-/// The most blocks of one class that a thread keeps.
+/// The maximum number of blocks of one class per thread.
 pub const DEPTH: usize = 16;
 
-/// The free blocks of one class, the last one to be taken first. Above `len` every place is empty.
+/// The free blocks of one class, the last one taken first. Places from `len` on are empty.
 #[derive(Debug)]
 struct Rack<B> {
     blocks: [Option<B>; DEPTH],
@@ -23,21 +25,21 @@ struct Rack<B> {
     limit: u8,
 }
 
-/// One thread's free blocks.
+/// The free blocks of one thread.
 #[derive(Debug)]
 pub struct Magazine<B> {
-    /// Its thread is at the racks.
+    /// The thread is using the racks.
     busy: AtomicBool,
-    /// Its thread must keep out.
+    /// The thread must stay out.
     suspended: AtomicBool,
     fence: AsymmetricFence,
-    /// How often the racks served, and the bytes in them. Written only by whoever has the racks.
+    /// The number of hits, and the bytes in the racks. Written only by the owner of the racks.
     hits: AtomicUsize,
     bytes: AtomicUsize,
     racks: UnsafeCell<Box<[Rack<B>]>>,
 }
 
-// SAFETY: the racks are reached by one thread at a time: see the module's text, and loom's models of it.
+// SAFETY: one thread at a time reaches the racks: see the module's documentation and loom's models.
 unsafe impl<B: Send> Send for Magazine<B> {}
 // SAFETY: as for `Send`.
 unsafe impl<B: Send> Sync for Magazine<B> {}
@@ -55,33 +57,33 @@ impl<B> Magazine<B> {
         }
     }
 
-    /// Runs `f` on the racks; on `None` while they are suspended.
+    /// Calls `f` with the racks, or with `None` while they are suspended.
     ///
     /// # Safety
-    /// Only the thread that the magazine was made for may call it, and not from within `f`.
+    /// Only the magazine's thread may call this, and not from within `f`.
     #[inline(always)]
     unsafe fn with<R>(&self, f: impl FnOnce(Option<&mut [Rack<B>]>) -> R) -> R {
         self.busy.store(true, Ordering::Relaxed);
         self.fence.light();
-        // Acquire: what was done to the racks while they were suspended is seen.
+        // Acquire makes changes during the suspension visible.
         if self.suspended.load(Ordering::Acquire) {
             self.busy.store(false, Ordering::Release);
             return f(None);
         }
-        // SAFETY: `busy` is up and `suspended` was down after the fence, so whoever suspends waits for `busy`; the thread
-        // itself is here once.
+        // SAFETY: `busy` is up and `suspended` was down after the fence, so a suspending thread
+        // waits for `busy`. This thread itself is here once.
         let result = self.racks.with_mut(|racks| f(Some(unsafe { &mut **racks })));
         self.busy.store(false, Ordering::Release);
         result
     }
 
-    /// Takes the block of the class that came last.
+    /// Takes the last block of the class.
     ///
     /// # Safety
-    /// Only the thread that the magazine was made for may call it.
+    /// Only the magazine's thread may call this.
     #[inline(always)]
     pub unsafe fn pop(&self, class: SizeClass) -> Option<B> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's guarantee.
         unsafe {
             self.with(|racks| {
                 let rack = &mut racks?[class.index()];
@@ -98,13 +100,13 @@ impl<B> Magazine<B> {
     /// Keeps a block that has the size of its class.
     ///
     /// # Errors
-    /// The block, when its rack is full or suspended.
+    /// Returns the block if its rack is full or suspended.
     ///
     /// # Safety
-    /// Only the thread that the magazine was made for may call it.
+    /// Only the magazine's thread may call this.
     #[inline(always)]
     pub unsafe fn push(&self, class: SizeClass, block: B) -> Result<(), B> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's guarantee.
         unsafe {
             self.with(|racks| {
                 let Some(racks) = racks else { return Err(block) };
@@ -113,7 +115,7 @@ impl<B> Magazine<B> {
                     return Err(block);
                 }
                 let Some(place) = rack.blocks.get_mut(usize::from(rack.len)) else { return Err(block) };
-                // The place is empty; not to drop what is there saves the check.
+                // The place is empty. Forgetting it saves the check of a drop.
                 std::mem::forget(place.replace(block));
                 rack.len += 1;
                 add(&self.bytes, class.size());
@@ -122,12 +124,12 @@ impl<B> Magazine<B> {
         }
     }
 
-    /// Makes room in a full rack: takes out the older half of it.
+    /// Takes the older half out of a full rack.
     ///
     /// # Safety
-    /// Only the thread that the magazine was made for may call it.
+    /// Only the magazine's thread may call this.
     pub unsafe fn shed(&self, class: SizeClass) -> [Option<B>; DEPTH] {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's guarantee.
         unsafe {
             self.with(|racks| {
                 let mut older = [const { None }; DEPTH];
@@ -144,14 +146,14 @@ impl<B> Magazine<B> {
         }
     }
 
-    /// Takes everything out.
+    /// Takes all blocks out.
     ///
     /// # Safety
-    /// Nobody else may be at the racks: the thread itself is not, or its `busy` was seen down after the fence, and no other
-    /// thread is here.
+    /// No thread may be using the racks: the magazine's own thread is not, or its `busy` was down
+    /// after the fence, and no other thread is here.
     unsafe fn drain(&self, drained: &mut dyn FnMut(B)) {
         self.racks.with_mut(|racks| {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's guarantee.
             let racks = unsafe { &mut **racks };
             for rack in racks.iter_mut().filter(|rack| rack.len > 0) {
                 rack.len = 0;
@@ -162,7 +164,7 @@ impl<B> Magazine<B> {
     }
 }
 
-/// Adds to a counter that only one thread writes at a time.
+/// Adds to a counter that one thread at a time writes.
 #[inline]
 fn add(counter: &AtomicUsize, value: usize) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
@@ -171,12 +173,12 @@ fn add(counter: &AtomicUsize, value: usize) {
 #[derive(Debug)]
 struct List<B> {
     magazines: Vec<Arc<Magazine<B>>>,
-    /// Those of threads that have ended, for the next ones: short-lived threads shall not pay for new ones.
+    /// Magazines of ended threads, so that short-lived threads do not allocate new ones.
     spare: Vec<Arc<Magazine<B>>>,
     suspended: bool,
     /// Suspended for good.
     closed: bool,
-    /// The hits of magazines that are gone.
+    /// The hits of retired magazines.
     past_hits: usize,
 }
 
@@ -189,7 +191,7 @@ pub struct Magazines<B> {
 }
 
 impl<B> Magazines<B> {
-    /// Magazines that keep, of each class, as many blocks as `limits` says, up to [`DEPTH`].
+    /// Creates magazines that keep at most `limits` blocks per class, and at most [`DEPTH`].
     #[must_use]
     pub fn new(limits: [u8; CLASS_COUNT]) -> Self {
         let limits = limits.map(|limit| limit.min(DEPTH as u8));
@@ -197,12 +199,12 @@ impl<B> Magazines<B> {
         Self { fence: AsymmetricFence::new(), limits, list: Mutex::new(list) }
     }
 
-    /// How many blocks of a class one magazine keeps.
+    /// Returns the maximum number of blocks of a class per magazine.
     pub fn depth(&self, class: SizeClass) -> usize {
         usize::from(self.limits[class.index()])
     }
 
-    /// A magazine for the calling thread.
+    /// Creates a magazine for the calling thread.
     pub fn add(&self) -> Arc<Magazine<B>> {
         self.list.with(|list| {
             let new = || Arc::new(Magazine::new(self.fence, list.suspended, &self.limits));
@@ -213,10 +215,10 @@ impl<B> Magazines<B> {
         })
     }
 
-    /// Takes a magazine off the list, for its thread ends, and everything out of it.
+    /// Removes a magazine from the list because its thread ends, and takes all blocks out.
     ///
     /// # Safety
-    /// Only the thread that the magazine was made for may call it; it may not use the magazine afterwards.
+    /// Only the magazine's thread may call this. It must not use the magazine afterwards.
     pub unsafe fn retire(&self, magazine: &Arc<Magazine<B>>, drained: &mut dyn FnMut(B)) {
         self.list.with(|list| {
             list.magazines.retain(|other| !Arc::ptr_eq(other, magazine));
@@ -227,10 +229,10 @@ impl<B> Magazines<B> {
         });
     }
 
-    /// Takes everything out of the calling thread's own magazine, if it is suspended.
+    /// Takes all blocks out of the calling thread's own magazine, if it is suspended.
     ///
     /// # Safety
-    /// Only the thread that the magazine was made for may call it.
+    /// Only the magazine's thread may call this.
     pub unsafe fn surrender(&self, magazine: &Magazine<B>, drained: &mut dyn FnMut(B)) {
         if magazine.bytes.load(Ordering::Relaxed) > 0 {
             self.list.with(|list| {
@@ -242,13 +244,13 @@ impl<B> Magazines<B> {
         }
     }
 
-    /// Suspends for good: the pool is closing.
+    /// Suspends all magazines for good, because the pool closes.
     pub fn close(&self, drained: &mut dyn FnMut(B)) {
         self.list.with(|list| list.closed = true);
         self.suspend(drained);
     }
 
-    /// The bytes kept in all magazines, and how often they served.
+    /// Returns the number of bytes in all magazines, and the number of hits.
     pub fn counters(&self) -> (usize, u64) {
         self.list.with(|list| {
             list.magazines.iter().fold((0_usize, list.past_hits as u64), |(bytes, hits), magazine| {
@@ -272,16 +274,16 @@ impl<B> Tier<B> for Magazines<B> {
                 magazine.suspended.store(true, Ordering::Relaxed);
             }
             if !self.fence.heavy() {
-                // Without the fence nothing is known of `busy`. Each thread finds its magazine suspended when it next comes
-                // to it, and surrenders it itself.
+                // Without the fence nothing is known of `busy`. Each thread finds its magazine
+                // suspended at its next use, and empties it then.
                 return;
             }
             for magazine in &list.magazines {
-                // A few instructions, unless its thread is not running just now.
+                // This takes a few instructions, unless the thread is not running.
                 while magazine.busy.load(Ordering::Acquire) {
                     pause();
                 }
-                // SAFETY: `busy` was down after the fence, and others who would drain it need the list's lock.
+                // SAFETY: `busy` was down after the fence, and other drainers need the list's lock.
                 unsafe { magazine.drain(drained) };
             }
         });
@@ -294,7 +296,7 @@ impl<B> Tier<B> for Magazines<B> {
             }
             list.suspended = false;
             for magazine in &list.magazines {
-                // Release: pairs with the lend of `with`.
+                // Release pairs with the load in `with`.
                 magazine.suspended.store(false, Ordering::Release);
             }
         });

@@ -1,4 +1,4 @@
-//! Where a pool's memory comes from: the heap, or the kernel in huge and perhaps locked pages.
+//! The sources of a pool's memory: the heap, or the kernel in huge and optionally locked pages.
 
 use crate::region::Region;
 use crate::split_buffer::StableMemory;
@@ -12,57 +12,58 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// What direct reads ask of addresses at most; a pool's memory keeps it unless a provider says otherwise.
+/// The strictest alignment that direct reads need. The default alignment of a pool's memory.
 const DIRECT_ALIGNMENT: usize = 4096;
-/// From this size on memory comes from the kernel: below, a mapping of its own would waste most of a page.
+/// The size from which memory comes from the kernel. Below it, a separate mapping would waste most
+/// of a page.
 const MAPPED_BYTES: usize = 128 << 10;
 
 /// A source of memory for a [`Pool`](super::Pool).
 pub trait MemoryProvider: Send + Sync + fmt::Debug {
-    /// Memory of exactly so many bytes, at an address of the provider's [`alignment`](Self::alignment).
+    /// Allocates exactly `bytes` bytes, aligned to [`alignment`](Self::alignment).
     ///
     /// # Errors
-    /// When the system has none to give.
+    /// Fails if the system has no memory.
     fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock>;
 
-    /// The alignment of every address, in bytes; a power of two.
+    /// Returns the alignment of all addresses in bytes, a power of two.
     fn alignment(&self) -> usize {
         DIRECT_ALIGNMENT
     }
 
-    /// The bytes that should be locked in memory and are not, as the system refused.
+    /// Returns the number of bytes that should be locked but that the system refused to lock.
     fn unlocked_bytes(&self) -> usize {
         0
     }
 }
 
-/// A piece of memory that belongs to its holder, of which a part from the start is filled. A buffer that was detached from its
-/// pool is this.
+/// Owned memory whose first bytes are filled, such as a buffer that was detached from its pool.
 pub struct MemoryBlock {
     start: NonNull<u8>,
     bytes: usize,
     filled: usize,
-    /// Whether it has ever been lent, so that somebody may have written to it.
+    /// Whether it has been lent, so that a borrower may have written to it.
     used: bool,
     _owner: Box<dyn Any + Send + Sync>,
 }
 
-// SAFETY: `from_raw` makes the bytes its holder's alone, and the owner is `Send`.
+// SAFETY: `from_raw` makes the bytes exclusive to the holder, and the owner is `Send`.
 unsafe impl Send for MemoryBlock {}
 // SAFETY: shared access only reads the filled bytes, and the owner is `Sync`.
 unsafe impl Sync for MemoryBlock {}
 
 impl MemoryBlock {
-    /// Memory that `owner` keeps and frees when it is dropped.
+    /// Creates memory that `owner` keeps alive, and frees when it is dropped.
     ///
     /// # Safety
-    /// Until `owner` is dropped, the `bytes` bytes from `start` on must be readable and writable, from any thread, and
-    /// nobody else's. They must be initialised; zero, if they are to be seen by [`Pool::get_zeroed`](super::Pool::get_zeroed).
+    /// Until `owner` is dropped, the `bytes` bytes at `start` must be readable and writable from
+    /// any thread, and exclusive. They must be initialised, and zero if
+    /// [`Pool::get_zeroed`](super::Pool::get_zeroed) is to return them.
     pub unsafe fn from_raw(start: NonNull<u8>, bytes: usize, owner: impl Any + Send + Sync) -> Self {
         Self { start, bytes, filled: 0, used: false, _owner: Box::new(owner) }
     }
 
-    /// How many bytes it has, filled or not.
+    /// Returns the length in bytes, filled or not.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.bytes
@@ -72,27 +73,28 @@ impl MemoryBlock {
         self.start
     }
 
-    /// Declares the first bytes filled; there are that many, and whoever holds the memory has written them.
+    /// Declares the first bytes filled. They must exist and have been written by the holder.
     #[inline]
     pub(super) fn set_filled(&mut self, filled: usize) {
         debug_assert!(filled <= self.bytes, "what is filled never passes the memory");
         self.filled = filled;
     }
 
-    /// Gets a new borrower, who has filled nothing yet.
+    /// Prepares it for a new borrower, without filled bytes.
     #[inline]
     pub(super) fn lend(&mut self) {
         self.filled = 0;
         self.used = true;
     }
 
-    /// All bytes, to be written.
+    /// Returns all bytes for writing.
     pub(super) fn write_only(&mut self) -> WriteOnly<'_> {
-        // SAFETY: by `from_raw` the bytes are initialised, writable and ours alone; the borrow of `self` keeps it so.
+        // SAFETY: by `from_raw` the bytes are initialised, writable and exclusive. The borrow of
+        // `self` keeps it so.
         WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) })
     }
 
-    /// Makes the first bytes zero, which they are already unless somebody has had it.
+    /// Zeroes the first bytes, unless the memory was never lent and is zero already.
     pub(super) fn zero(&mut self, bytes: usize) {
         if self.used {
             self.write_only().part(0..bytes).fill(0);
@@ -105,7 +107,8 @@ impl Deref for MemoryBlock {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: by `from_raw` the bytes are initialised, readable and ours alone; `set_filled` keeps within them.
+        // SAFETY: by `from_raw` the bytes are initialised, readable and exclusive. `set_filled`
+        // stays within them.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.filled) }
     }
 }
@@ -113,7 +116,8 @@ impl Deref for MemoryBlock {
 impl DerefMut for MemoryBlock {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: by `from_raw` the bytes are initialised, writable and ours alone; `set_filled` keeps within them.
+        // SAFETY: by `from_raw` the bytes are initialised, writable and exclusive. `set_filled`
+        // stays within them.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.filled) }
     }
 }
@@ -127,7 +131,7 @@ impl fmt::Debug for MemoryBlock {
     }
 }
 
-/// Memory from the allocator, zeroed.
+/// Zeroed memory from the allocator.
 ///
 /// ```
 /// use floodtide_core::Alignment;
@@ -144,13 +148,13 @@ pub struct HeapMemory {
 }
 
 impl HeapMemory {
-    /// Aligned for direct reads (4096 bytes).
+    /// Creates a provider with the alignment of direct reads (4096 bytes).
     #[must_use]
     pub fn new() -> Self {
         Self { alignment: DIRECT_ALIGNMENT }
     }
 
-    /// With another alignment.
+    /// Creates a provider with another alignment.
     #[must_use]
     pub fn aligned(alignment: Alignment) -> Self {
         Self { alignment: alignment.as_u64() as usize }
@@ -168,14 +172,14 @@ struct HeapOwner {
     layout: Layout,
 }
 
-// SAFETY: the allocation belongs to the process; the owner only frees it.
+// SAFETY: the allocation belongs to the process. The owner only frees it.
 unsafe impl Send for HeapOwner {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for HeapOwner {}
 
 impl Drop for HeapOwner {
     fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and `Memory` drops its owner once.
+        // SAFETY: it was allocated with this layout, and `MemoryBlock` drops its owner once.
         unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
     }
 }
@@ -186,7 +190,7 @@ impl MemoryProvider for HeapMemory {
         let layout = Layout::from_size_align(bytes.max(1), self.alignment).map_err(|_| no_memory())?;
         // SAFETY: the layout has at least one byte.
         let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).ok_or_else(no_memory)?;
-        // SAFETY: a fresh allocation of `bytes` zeroed bytes, which the owner frees.
+        // SAFETY: a new allocation of `bytes` zeroed bytes, which the owner frees.
         Ok(unsafe { MemoryBlock::from_raw(start, bytes, HeapOwner { start, layout }) })
     }
 
@@ -195,16 +199,16 @@ impl MemoryProvider for HeapMemory {
     }
 }
 
-/// What becomes of memory that the system will not lock.
+/// What to do if the system refuses to lock memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockPolicy {
-    /// Allocating fails.
+    /// Allocation fails.
     Required,
-    /// It is used all the same, and counted: [`MemoryProvider::unlocked_bytes`].
+    /// The memory is used unlocked, and counted in [`MemoryProvider::unlocked_bytes`].
     BestEffort,
 }
 
-/// Memory from the kernel: whole pages, huge ones from 2 MiB on where the system has them, locked on request.
+/// Memory from the kernel: huge pages from 2 MiB on where available, locked on request.
 ///
 /// ```
 /// use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool};
@@ -220,24 +224,24 @@ pub enum LockPolicy {
 pub struct MappedMemory {
     lock: Option<LockPolicy>,
     unlocked: Arc<AtomicUsize>,
-    /// At least a page; `None` for that.
+    /// At least a page. `None` means a page.
     alignment: Option<Alignment>,
 }
 
 impl MappedMemory {
-    /// Pages that are faulted in as they are touched.
+    /// Creates a provider of pages that are faulted in on first use.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Pages that are locked in memory, so that they are never swapped out.
+    /// Creates a provider of locked pages, which are never swapped out.
     #[must_use]
     pub fn locked(policy: LockPolicy) -> Self {
         Self { lock: Some(policy), ..Self::default() }
     }
 
-    /// At addresses of this alignment, or of a page if that is more.
+    /// Sets the alignment, which is at least a page.
     #[must_use]
     pub fn aligned(mut self, alignment: Alignment) -> Self {
         self.alignment = Some(alignment);
@@ -245,7 +249,7 @@ impl MappedMemory {
     }
 }
 
-/// A region that counts as unlocked while it is there.
+/// A region that counts as unlocked while it lives.
 struct Unlocked {
     _region: Region,
     bytes: usize,
@@ -264,12 +268,12 @@ impl MemoryProvider for MappedMemory {
         let alignment = self.alignment.unwrap_or(Alignment::PAGE);
         let region = Region::map(bytes, if huge { alignment.max(Alignment::HUGE_PAGE) } else { alignment })?;
         if huge {
-            // Without huge pages it is slower to fault in, and that is all.
+            // Without huge pages it is only slower to fault in.
             let _ = region.advise_huge_pages();
         }
         let start = region.start();
         let Some(policy) = self.lock else {
-            // SAFETY: a fresh mapping of at least `bytes` zeroed bytes, which the region unmaps.
+            // SAFETY: a new mapping of at least `bytes` zeroed bytes, which the region unmaps.
             return Ok(unsafe { MemoryBlock::from_raw(start, bytes, region) });
         };
         match (region.lock(), policy) {
@@ -285,7 +289,7 @@ impl MemoryProvider for MappedMemory {
                 let before = self.unlocked.fetch_add(bytes, Ordering::Relaxed);
                 tracing::warn!(bytes, unlocked = before + bytes, %error, "memory is not locked; raise ulimit -l");
                 let owner = Unlocked { _region: region, bytes, count: Arc::clone(&self.unlocked) };
-                // SAFETY: as above; the owner holds the region.
+                // SAFETY: as above. The owner holds the region.
                 Ok(unsafe { MemoryBlock::from_raw(start, bytes, owner) })
             }
         }
@@ -300,7 +304,7 @@ impl MemoryProvider for MappedMemory {
     }
 }
 
-/// The default: small buffers from the heap, large ones in huge pages.
+/// The default provider: small buffers from the heap, large ones in huge pages.
 #[derive(Debug, Clone, Default)]
 pub struct SystemMemory {
     heap: HeapMemory,

@@ -1,18 +1,21 @@
-//! A pool of buffers under a limit of bytes, for loads that hold only a part of a checkpoint at a time.
+//! A pool of buffers under a limit of bytes, for loads that hold only a part of a checkpoint at a
+//! time.
 //!
-//! [`Pool`] lends [`PoolBuffer`]s. What is lent and what is kept for the next borrower together never pass the limit; who asks
-//! for more waits ([`Pool::get`], [`Pool::get_timeout`], [`Pool::get_async`]) in order of arrival, or is told so
-//! ([`Pool::try_get`]).
+//! [`Pool`] lends [`PoolBuffer`]s. Lent buffers and those kept for the next borrower together never
+//! exceed the limit. A borrower that needs more waits in order of arrival ([`Pool::get`],
+//! [`Pool::get_timeout`], [`Pool::get_async`]) or gets an error ([`Pool::try_get`]).
 //!
-//! Two tiers: each thread keeps a few free buffers of its own, in a *magazine* (`magazine`, found by `local`), which it uses
-//! without a lock; below is core's [`Depot`](floodtide_core::pool::Depot), with sharded free lists, the limit, and the queue. When somebody has to wait, the
-//! magazines of all threads are emptied and stay out of use until nobody waits any more, so that no free buffer is out of
-//! reach. When a thread ends, its magazine flows back; when the last handle of a pool is dropped, what it keeps is freed,
-//! and what is lent is freed as it comes back.
+//! There are two tiers. Each thread keeps a few free buffers in a *magazine* (`magazine`, found by
+//! `local`), which it uses without a lock. Below is core's [`Depot`](floodtide_core::pool::Depot)
+//! with sharded free lists, the limit and the queue. When a borrower must wait, the magazines of
+//! all threads are emptied and stay unused until nobody waits, so that every free buffer can be
+//! lent. When a thread ends, its magazine is returned. When the last handle of a pool is dropped,
+//! its free buffers are freed, and lent ones are freed when they return.
 //!
-//! After `fork(2)` without `exec`, the child has the parent's pools but only one of its threads: blocks in other threads' magazines
-//! are lost to it, and a magazine that was in use at that moment would be waited for without end. Make pools in the
-//! child, not before the fork. As with the allocator, a signal handler may neither get nor drop a buffer.
+//! After `fork(2)` without `exec`, the child has the parent's pools but only one of its threads.
+//! Blocks in other threads' magazines are lost, and a magazine that was in use at that moment
+//! blocks forever. Create pools in the child, not before the fork. As with the allocator, a signal
+//! handler must not borrow or drop a buffer.
 //!
 //! # Example
 //!
@@ -51,10 +54,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// What a pool may have at most unless it is told otherwise, if there is so much.
+/// The default limit in bytes, if that much memory is available.
 const DEFAULT_LIMIT: u64 = 1 << 30;
 
-/// Why a pool lends no buffer.
+/// The error of a request for a buffer.
 ///
 /// ```
 /// use floodtide_core::ErrorKind;
@@ -70,25 +73,25 @@ const DEFAULT_LIMIT: u64 = 1 << 30;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum PoolError {
-    /// The pool is too small for it.
+    /// The request exceeds the limit of the pool.
     #[error("a buffer of {} was asked for, but the pool has {} in all; make its limit larger, or ask for less", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
     TooLarge { bytes: usize, limit: usize },
-    /// Too much is lent just now.
+    /// Too many bytes are lent.
     #[error("the pool's {} are in use, so there is no buffer of {} now; drop buffers, or wait for one", HumanBytes(*limit as u64), HumanBytes(*bytes as u64))]
     Exhausted { bytes: usize, limit: usize },
-    /// Nothing came back in time.
+    /// No memory was returned in time.
     #[error("no buffer of {} came back in time to the pool of {}; drop buffers earlier, or make its limit larger", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
     TimedOut { bytes: usize, limit: usize },
-    /// The system has no memory to give, or none that can be locked.
+    /// The system has no memory, or none that can be locked.
     #[error("the pool has no memory for a buffer of {}: {source}; free memory, raise what limits it (ulimit -v, ulimit -l for what is locked), or ask its provider for less", HumanBytes(*bytes as u64))]
     Allocation { bytes: usize, source: io::Error },
-    /// Memory that is to be adopted does not suit the pool.
+    /// Memory to adopt does not suit the pool.
     #[error("the memory cannot be adopted: {why}; adopt memory that suits, or take a buffer of the pool's own")]
     Unsuitable { why: String },
 }
 
 impl PoolError {
-    /// Returns the class of this error.
+    /// Returns the kind of this error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -107,7 +110,7 @@ impl PoolError {
     }
 }
 
-/// Sets a pool up.
+/// Configures a pool.
 #[derive(Debug)]
 pub struct PoolBuilder {
     limit: Option<usize>,
@@ -115,22 +118,23 @@ pub struct PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// The bytes that may be lent and kept together; less than 1 KiB is raised to that. By default 1 GiB, or a quarter of the memory that
-    /// there is if that is less.
+    /// Sets the limit of lent and kept bytes, at least 1 KiB.
+    ///
+    /// The default is 1 GiB, or a quarter of the available memory if that is less.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = Some(bytes);
         self
     }
 
-    /// Where memory comes from; by default [`SystemMemory`].
+    /// Sets the memory provider. The default is [`SystemMemory`].
     #[must_use]
     pub fn memory(mut self, memory: impl MemoryProvider + 'static) -> Self {
         self.memory = Arc::new(memory);
         self
     }
 
-    /// The pool. Nothing is allocated before it is asked for.
+    /// Creates the pool. It allocates nothing until the first request.
     #[must_use]
     pub fn build(self) -> Pool {
         let default = || {
@@ -142,7 +146,7 @@ impl PoolBuilder {
     }
 }
 
-/// What all clones of a pool share, to notice when the last one goes.
+/// Shared by all clones of a pool, to detect when the last one is dropped.
 #[derive(Debug)]
 struct Handle(Arc<Inner>);
 
@@ -152,7 +156,7 @@ impl Drop for Handle {
     }
 }
 
-/// A pool of buffers. Cheap to clone; a clone is the same pool.
+/// A pool of buffers. Cheap to clone. Clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Pool {
     inner: Arc<Inner>,
@@ -160,17 +164,18 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Sets a pool up.
+    /// Returns a builder to configure a pool.
     #[must_use]
     pub fn builder() -> PoolBuilder {
         PoolBuilder { limit: None, memory: Arc::new(SystemMemory::default()) }
     }
 
-    /// A buffer of `bytes`. Waits while the pool's limit is reached, for as long as it takes: a thread that holds all of it
-    /// itself waits forever.
+    /// Borrows a buffer of `bytes` bytes, and waits while the limit is reached.
+    ///
+    /// A thread that holds all of the pool itself waits forever.
     ///
     /// # Errors
-    /// When the pool can never have so much, or the system has no memory.
+    /// Fails if the request exceeds the limit or the system has no memory.
     #[inline(always)]
     pub fn get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
         match self.inner.take_local(bytes) {
@@ -179,10 +184,11 @@ impl Pool {
         }
     }
 
-    /// A buffer of `bytes`, or an error at once.
+    /// Borrows a buffer of `bytes` bytes without waiting.
     ///
     /// # Errors
-    /// Also [`PoolError::Exhausted`], when too much is lent or others wait already.
+    /// Fails like [`get`](Self::get), or with [`PoolError::Exhausted`] if too many bytes are lent
+    /// or others wait.
     #[inline(always)]
     pub fn try_get(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
         match self.inner.take_local(bytes) {
@@ -191,26 +197,26 @@ impl Pool {
         }
     }
 
-    /// A buffer of `bytes`; waits no longer than `timeout`.
+    /// Borrows a buffer of `bytes` bytes, and waits for at most `timeout`.
     ///
     /// # Errors
-    /// Also [`PoolError::TimedOut`].
+    /// Fails like [`get`](Self::get), or with [`PoolError::TimedOut`].
     pub fn get_timeout(&self, bytes: usize, timeout: Duration) -> Result<PoolBuffer, PoolError> {
-        // A time that cannot be told is as good as never.
+        // A deadline that overflows means no deadline.
         let wait = || wait::block(&self.inner, bytes, Instant::now().checked_add(timeout));
         let block = self.block_at_once(bytes).unwrap_or_else(wait)?;
         Ok(PoolBuffer::new(block, bytes))
     }
 
-    /// A buffer of `bytes` to be awaited, with any executor.
+    /// Borrows a buffer of `bytes` bytes asynchronously, with any executor.
     pub fn get_async(&self, bytes: usize) -> Get {
         Get::new(self.clone(), bytes)
     }
 
-    /// A buffer of `bytes` that is filled with zeros. Waits like [`get`](Self::get).
+    /// Borrows a buffer of `bytes` zeros. Waits like [`get`](Self::get).
     ///
     /// # Errors
-    /// As for [`get`](Self::get).
+    /// Fails like [`get`](Self::get).
     pub fn get_zeroed(&self, bytes: usize) -> Result<PoolBuffer, PoolError> {
         let block = match self.inner.take_local(bytes) {
             Some(block) => block,
@@ -219,11 +225,11 @@ impl Pool {
         Ok(PoolBuffer::zeroed(block, bytes))
     }
 
-    /// Makes memory that was detached, from this pool or another, a buffer of this one. It counts as lent.
+    /// Adopts memory that was detached from this pool or another. It counts as lent.
     ///
     /// # Errors
-    /// The memory and why: it does not fit under the limit now, is smaller than the smallest class (1 KiB), or is less aligned
-    /// than this pool's memory.
+    /// Returns the memory if it does not fit under the limit, is smaller than the smallest class (1
+    /// KiB), or is less aligned than this pool's memory.
     pub fn adopt(&self, memory: MemoryBlock) -> Result<PoolBuffer, (MemoryBlock, PoolError)> {
         let (bytes, filled, limit) = (memory.capacity(), memory.len(), self.inner.limit());
         let alignment = self.inner.memory().alignment();
@@ -243,40 +249,40 @@ impl Pool {
         }
         let block = Block::new(memory, class, Arc::clone(&self.inner));
         let mut buffer = PoolBuffer::new(block, bytes);
-        // SAFETY: so much was filled when it was detached.
+        // SAFETY: this many bytes were filled when it was detached.
         unsafe { buffer.assume_filled(filled) };
         Ok(buffer)
     }
 
-    /// Frees everything that is kept for later borrowers; says how many bytes that were.
+    /// Frees all buffers kept for later borrowers. Returns the number of bytes freed.
     pub fn trim(&self) -> usize {
         self.inner.trim()
     }
 
-    /// Its counters.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }
 
-    /// How many streams take their buffers from it; they count themselves in and out.
+    /// Returns the number of streams that use the pool. Streams update it.
     pub fn streams(&self) -> &crate::sync::AtomicUsize {
         self.inner.streams()
     }
 
-    /// What every buffer's address is a multiple of.
+    /// Returns the alignment of every buffer in bytes.
     #[must_use]
     pub fn alignment(&self) -> usize {
         self.inner.memory().alignment()
     }
 
-    /// The bytes that should be locked in memory and are not, as the system refused; see [`LockPolicy::BestEffort`].
+    /// Returns the number of bytes that the system refused to lock, see [`LockPolicy::BestEffort`].
     #[must_use]
     pub fn unlocked_bytes(&self) -> usize {
         self.inner.memory().unlocked_bytes()
     }
 
-    /// Without waiting: `None` when it has to be waited for.
+    /// Takes a block without waiting. Returns `None` if the caller must wait.
     fn block_at_once(&self, bytes: usize) -> Option<Result<Block, PoolError>> {
         if let Some(block) = self.inner.take_local(bytes) {
             return Some(Ok(block));

@@ -1,4 +1,4 @@
-//! Waiting for memory: a thread that sleeps, with or without an end, or a task of any executor.
+//! Waiting for memory: a thread that sleeps, with or without a deadline, or a task of any executor.
 
 use super::block::Block;
 use super::inner::Inner;
@@ -49,7 +49,7 @@ pub(super) fn block(pool: &Arc<Inner>, bytes: usize, deadline: Option<Instant>) 
     }
 }
 
-/// A buffer to come: [`Pool::get_async`]. Dropping it gives its place in the queue up.
+/// A future buffer: [`Pool::get_async`]. Dropping it gives up its place in the queue.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct Get {
