@@ -19,9 +19,10 @@ use core::ops::Range;
 /// below.
 ///
 /// ```
-/// use floodtide_core::{ByteRange, CatalogBuilder, DType, Format, Selection};
+/// use floodtide_core::format::SAFETENSORS;
+/// use floodtide_core::{ByteRange, CatalogBuilder, DType, Selection};
 ///
-/// let mut builder = CatalogBuilder::new(Format::Safetensors);
+/// let mut builder = CatalogBuilder::new(SAFETENSORS);
 /// let file = builder.add_file("model.safetensors", 104)?;
 /// let weights = ByteRange::new(80, 104).expect("ascending");
 /// builder.add_tensor(file, "weights", DType::F32.into(), &[2, 3], weights)?;
@@ -29,7 +30,7 @@ use core::ops::Range;
 ///
 /// let first_row = Selection::slice("weights", 0, 0..1).resolve(&catalog)?;
 /// let tensor = catalog.tensor(first_row[0].tensor());
-/// assert_eq!(first_row[0].bytes(&tensor), 12);
+/// assert_eq!(first_row[0].byte_len(&tensor), 12);
 /// assert!(Selection::globs(["bias*"])?.resolve(&catalog).is_err());
 /// # Ok::<(), floodtide_core::Error>(())
 /// ```

@@ -24,7 +24,7 @@ use std::ops::Range;
 /// assert!(arena.freeze().is_none(), "a chunk is out");
 /// drop(chunk);
 /// let frozen = arena.freeze().expect("every chunk is back");
-/// assert_eq!((frozen.bytes()[0], frozen.bytes()[4096]), (7, 0));
+/// assert_eq!((frozen.as_bytes()[0], frozen.as_bytes()[4096]), (7, 0));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -69,8 +69,9 @@ struct Record {
 /// The files and tensors of a checkpoint, in the order of file and offset.
 ///
 /// ```
+/// use floodtide_core::format::SAFETENSORS;
 /// use floodtide_core::format::safetensors::{Header, header_range};
-/// use floodtide_core::{CatalogBuilder, Format};
+/// use floodtide_core::CatalogBuilder;
 ///
 /// let json = br#"{"bias":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}"#;
 /// let mut file = (json.len() as u64).to_le_bytes().to_vec();
@@ -81,11 +82,11 @@ struct Record {
 /// let header = header_range(&file, len).expect("a safetensors file");
 /// let header = &file[header.start() as usize..header.end() as usize];
 /// let header = Header::parse(header, len).expect("a valid header");
-/// let mut builder = CatalogBuilder::new(Format::Safetensors);
-/// builder.add_safetensors("model.safetensors", len, &header)?;
+/// let mut builder = CatalogBuilder::new(SAFETENSORS);
+/// header.add_to(&mut builder, "model.safetensors", len)?;
 /// let catalog = builder.finish()?;
 /// let bias = catalog.find("bias").expect("is listed");
-/// assert_eq!((bias.shape, bias.bytes()), (&[3][..], 12));
+/// assert_eq!((bias.shape, bias.byte_len()), (&[3][..], 12));
 /// # Ok::<(), floodtide_core::Error>(())
 /// ```
 #[derive(Debug)]

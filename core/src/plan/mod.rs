@@ -409,11 +409,12 @@ impl Plan {
 /// Creates a [`Plan`] from a catalog and a selection, as a pure function.
 ///
 /// ```
+/// use floodtide_core::format::SAFETENSORS;
 /// use floodtide_core::{
-///     ByteRange, CatalogBuilder, DType, Format, Location, PlanOptions, Planner, Selection,
+///     ByteRange, CatalogBuilder, DType, Location, PlanOptions, Planner, Selection,
 /// };
 ///
-/// let mut builder = CatalogBuilder::new(Format::Safetensors);
+/// let mut builder = CatalogBuilder::new(SAFETENSORS);
 /// let file = builder.add_file("model.safetensors", 4096)?;
 /// for (name, start, end) in [("a", 1000, 2000), ("b", 2000, 4000)] {
 ///     let range = ByteRange::new(start, end).expect("ascending");

@@ -80,7 +80,7 @@ use core::task::{Context, Poll};
 ///         Poll::Ready(if self.bytes.is_empty() { Err("no such tensor") } else { Ok(()) })
 ///     }
 /// }
-/// # use floodtide_core::format::{Format, safetensors::Header};
+/// # use floodtide_core::format::{SAFETENSORS, safetensors::Header};
 /// # use floodtide_core::{Access, Buffers, CatalogBuilder, ExtentId, Order, PlanOptions, Planner, Selection};
 /// # use core::task::Waker;
 /// # use floodtide_core::stream::{PumpError, SinkPump, FilledBufferStream};
@@ -98,10 +98,10 @@ use core::task::{Context, Poll};
 /// #
 /// # let json = r#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[3,5]}}"#;
 /// # let len = (8 + json.len() + 5) as u64;
-/// # let mut builder = CatalogBuilder::new(Format::Safetensors);
-/// # builder.add_safetensors("model", len, &Header::parse(json.as_bytes(), len)?)?;
+/// # let mut builder = CatalogBuilder::new(SAFETENSORS);
+/// # Header::parse(json.as_bytes(), len)?.add_to(&mut builder, "model", len)?;
 /// # let catalog = builder.finish()?;
-/// # let buffers = Buffers { gather: 65536, limit: 1 << 20, split: false, order: Order::File };
+/// # let buffers = Buffers { buffer_bytes: 65536, limit: 1 << 20, split: false, order: Order::File };
 /// # let options = PlanOptions { access: Access::Stream(buffers), ..PlanOptions::default() };
 /// # let plan = Planner::new(options).plan(&catalog, &Selection::All.resolve(&catalog)?)?;
 /// # let mut bytes = vec![0; plan.extents()[0].buffer_bytes];
