@@ -1,5 +1,7 @@
-//! Arbitrary sequences of what a platform may do, and of what it must not, to the engine: its ledger is right after every step,
-//! and a load ends with every byte in its place or with an error that has a cause.
+//! Arbitrary sequences of valid and invalid platform actions on the engine.
+//!
+//! The ledger must be right after every step. A load must end with every byte in its place, or with
+//! an error that has a cause.
 
 #![no_main]
 
@@ -12,10 +14,10 @@ use floodtide_fuzz::options;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use std::sync::Arc;
 
-/// More memory than that only takes time.
+/// The maximum memory in bytes. More only takes time.
 const MAX_MEMORY: u64 = 8 << 20;
 
-/// One step; the numbers choose among what there is, modulo its length.
+/// One step. The numbers select among what exists, modulo its length.
 #[derive(Debug, Arbitrary)]
 enum Step {
     Issue,
@@ -67,7 +69,7 @@ struct Case {
 impl Arbitrary<'_> for Case {
     fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
         let catalog = catalog(u, Lengths::Small)?;
-        // Short reads, or a load is over before much can happen.
+        // With short reads, or a load is over too soon.
         let options = PlanOptions { chunk_bytes: u.int_in_range(0..=1 << 18)?, ..options::options(u, &catalog)? };
         let listed = matches!(options.access, Access::Stream(Buffers { order: Order::Selection, .. }));
         let selected = selection(u, &catalog, listed)?;
@@ -82,7 +84,7 @@ impl Arbitrary<'_> for Case {
     }
 }
 
-/// The one of `len` that a number chooses.
+/// Returns the index below `len` that a number selects.
 fn choose(number: u8, len: usize) -> Option<usize> {
     usize::from(number).checked_rem(len)
 }
@@ -103,7 +105,7 @@ fn step(ledger: &mut Ledger, step: &Step, extents: usize) {
             }
         }
         Step::Fault { read, fault, times } => {
-            // The read that is tried again is the last in the list.
+            // A retried read is the last in the list.
             for time in 0..=times % 1100 {
                 let len = ledger.in_flight.len();
                 let read = if time == 0 { choose(read, len) } else { len.checked_sub(1) };

@@ -1,12 +1,15 @@
-//! Arbitrary bytes as the start of a GGUF file, of any length: no panic, the same verdict however much is read at once, and of what is accepted
-//! everything lies where it must.
+//! Arbitrary bytes as the start of a GGUF file of any length.
+//!
+//! The parser must not panic, and must give the same verdict however much is read at once. Accepted
+//! tensors must be in valid places.
 
 #![no_main]
 
 use floodtide_core::format::gguf::{GgufError, Header, Parsed, Split, Value, parse};
 use libfuzzer_sys::fuzz_target;
 
-/// Where tensors lie, by their own arithmetic: in order, aligned, in the file, and as long as their shapes say.
+/// Checks independently that tensors are in order, aligned, within the file, and as long as their
+/// shapes.
 fn check(header: &Header<'_>, file_len: u64) {
     let alignment = u128::from(header.alignment().as_u64());
     let mut next = u128::from(header.data_start());
@@ -31,7 +34,7 @@ fn check(header: &Header<'_>, file_len: u64) {
     let _ = Split::of(header);
 }
 
-/// The verdict when no more is read than is asked for.
+/// Returns the verdict if no more is read than requested.
 fn in_steps(file: &[u8], file_len: u64) -> Option<Result<(), GgufError>> {
     let mut read = 0;
     loop {
@@ -48,7 +51,7 @@ fn in_steps(file: &[u8], file_len: u64) -> Option<Result<(), GgufError>> {
 
 fuzz_target!(|input: (u32, &[u8])| {
     let (beyond, start) = input;
-    // The file goes on behind what is given, often not at all.
+    // The file extends past the given bytes, often not at all.
     let file_len = start.len() as u64 + u64::from(beyond) * u64::from(beyond & 1);
     let whole = match parse(start, file_len) {
         Ok(Parsed::Header(header)) => {
@@ -62,11 +65,11 @@ fuzz_target!(|input: (u32, &[u8])| {
         Err(error) => Some(Err(error)),
     };
     match (whole, in_steps(start, file_len)) {
-        // That it would be too long is seen at different places.
+        // An excessive length is detected at different places.
         (Some(Err(_)) | None, Some(Err(GgufError::HeaderTooLarge { .. }))) => {}
         (Some(Ok(())), steps) => assert_eq!(steps, Some(Ok(()))),
         (Some(Err(error)), Some(steps)) => assert_eq!(Err(error), steps),
-        // With more than is there it might be found out.
+        // More bytes than exist might be needed to decide.
         (_, None) => {}
         (None, Some(steps)) => panic!("less is enough for {steps:?}"),
     }

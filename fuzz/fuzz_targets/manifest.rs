@@ -1,4 +1,5 @@
-//! Arbitrary bytes as a manifest: no panic, and what is taken is written so that it is read again as the same.
+//! Arbitrary bytes as a manifest: no panic, and writing an accepted one gives the same manifest
+//! when read.
 
 #![no_main]
 

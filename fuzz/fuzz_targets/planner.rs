@@ -1,4 +1,5 @@
-//! Arbitrary catalogs, selections and options to the planner: a plan keeps every promise, or is refused for a reason that is true.
+//! Arbitrary catalogs, selections and options: a plan keeps every promise, or is refused for a true
+//! reason.
 
 #![no_main]
 
@@ -8,10 +9,10 @@ use floodtide_fuzz::checkpoint::{Lengths, catalog, cut, selection};
 use floodtide_fuzz::{options, promises};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
-/// More reads or buffers than that only take time.
+/// The maximum number of reads or buffers. More only take time.
 const MAX_PARTS: u64 = 2000;
 
-/// So do more blocks of slices than that, each of which is looked at where they are gathered.
+/// The maximum number of gathered blocks. Each of them is examined.
 const MAX_GATHERED: u64 = 1 << 20;
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Arbitrary<'_> for Case {
     }
 }
 
-/// The reads that no strided slice comes from, by their place in the file.
+/// Returns the reads outside strided slices, in the order of the file.
 fn whole_runs(plan: &Plan) -> Vec<&Chunk> {
     let whole = |chunk: &&Chunk| plan.extents()[chunk.extent.index()].strided.is_none();
     let mut chunks: Vec<_> = plan.chunks().iter().filter(whole).collect();
@@ -72,7 +73,7 @@ fn run(case: Case) -> Corpus {
                 (Ok(limited), memory) => {
                     assert!(memory.is_none_or(|memory| takes <= memory.available));
                     if limited != plan {
-                        // What slices are gathered from takes memory beside that, so that those reads may have to be shorter.
+                        // Gather buffers use additional memory, so those reads may be shorter.
                         promises::check(&catalog, &selected, &with_limit, &limited);
                         assert!(plan.extents() == limited.extents() && plan.placements() == limited.placements());
                         assert!(whole_runs(&plan) == whole_runs(&limited), "a limit that is kept changes nothing else");
@@ -90,7 +91,7 @@ fn run(case: Case) -> Corpus {
             assert!(!buffers.split && limit == buffers.limit && needed > limit);
             let tensor = catalog.find(&tensor).expect("it is named");
             assert!(selected.iter().any(|slice| slice.tensor() == tensor.id && slice.byte_len(&tensor) <= needed));
-            // What the message asks for is enough for this tensor.
+            // The size that the message names must suffice for this tensor.
             let access = Access::Stream(Buffers { limit: needed, ..buffers });
             match Planner::new(PlanOptions { access, ..options }).plan(&catalog, &selected) {
                 Ok(_) => {}

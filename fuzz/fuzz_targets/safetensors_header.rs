@@ -1,5 +1,7 @@
-//! Whole files to our parser and to the reference: both accept or both refuse, but for our two stricter rules, and what
-//! they accept they read alike.
+//! Whole files for our parser and the reference.
+//!
+//! Both must accept or both refuse, except for our two stricter rules. What they accept they must
+//! read alike.
 
 #![no_main]
 
@@ -12,7 +14,7 @@ fn ours(file: &[u8]) -> Result<Header<'_>, HeaderError> {
     Header::parse(&file[range.start() as usize..range.end() as usize], file.len() as u64)
 }
 
-/// The rules that only we have: names and keys that occur twice.
+/// Returns true for the rules that only we have: duplicate names and keys.
 fn is_stricter(error: &HeaderError) -> bool {
     match error {
         HeaderError::DuplicateName { .. } => true,

@@ -1,5 +1,7 @@
-//! Arbitrary bytes as the index of a store whose partitions have any lengths: what is accepted is what serde_json's own tree says, lies in its
-//! partitions, and shares bytes with others wholly or not at all.
+//! Arbitrary bytes as the index of a checkpoint whose partitions have any lengths.
+//!
+//! Accepted tensors must match serde_json's own tree and be in their partitions. Two tensors must
+//! share all bytes or none.
 //!
 //! An input is the number of partitions, their lengths in 16 bits each, and the index.
 
@@ -11,7 +13,7 @@ use floodtide_core::{Catalog, CatalogBuilder, PlanOptions, Planner, Selection};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 
-/// The partitions' lengths, and the index.
+/// Parses the partitions' lengths and the index.
 fn input(bytes: &[u8]) -> Option<(Vec<u64>, &[u8])> {
     let (&count, rest) = bytes.split_first()?;
     let (lengths, json) = rest.split_at_checked(usize::from(count % 5) * 2)?;
@@ -23,7 +25,7 @@ fn numbers(value: &Value) -> Option<Vec<u64>> {
     value.as_array()?.iter().map(Value::as_u64).collect()
 }
 
-/// Holds every tensor to its record.
+/// Compares every tensor with its record.
 fn compare(index: &TensorIndex<'_>, records: &Map<String, Value>, lengths: &[u64]) -> Option<()> {
     assert_eq!(index.tensors().len(), records.len());
     for tensor in index.tensors() {
@@ -50,7 +52,7 @@ fn compare(index: &TensorIndex<'_>, records: &Map<String, Value>, lengths: &[u64
     Some(())
 }
 
-/// No byte is of two tensors, unless they have all of them in common.
+/// Checks that two tensors share all bytes or none.
 fn check_ties(catalog: &Catalog) {
     let filled: Vec<_> = catalog.tensors().filter(|tensor| !tensor.range.is_empty()).collect();
     for pair in filled.windows(2) {

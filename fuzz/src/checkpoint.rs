@@ -1,5 +1,5 @@
-//! Arbitrary checkpoints: files of tensors of any dtype and length, whose data starts at any offset, and in some of which several tensors
-//! are the same bytes.
+//! Arbitrary checkpoints: files with tensors of any dtype and length, data at any offset, and some
+//! tied tensors.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use floodtide_core::format::{SAFETENSORS, safetensors::Header};
@@ -9,26 +9,26 @@ use std::fmt::Write;
 const MAX_FILES: usize = 4;
 const MAX_TENSORS: usize = 12;
 
-/// How long tensors may be.
+/// The maximum length of tensors.
 #[derive(Debug, Clone, Copy)]
 pub enum Lengths {
-    /// Up to 2^40 elements: nothing is read.
+    /// Up to 2^40 elements, for targets that read nothing.
     Any,
-    /// Up to 200,000 elements, which a target can hold in memory.
+    /// Up to 200,000 elements, for targets that hold them in memory.
     Small,
 }
 
-/// The header of a file, and how long the file is.
+/// The header of a file, and the file's length.
 #[derive(Debug)]
 struct File {
     json: String,
     bytes: u64,
 }
 
-/// Makes a catalog of one to four files.
+/// Creates a catalog of one to four files.
 ///
 /// # Errors
-/// As [`Unstructured`] does.
+/// Fails like [`Unstructured`].
 pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
     let mut builder = CatalogBuilder::new(SAFETENSORS);
     for number in 0..u.int_in_range(1..=MAX_FILES)? {
@@ -43,8 +43,10 @@ pub fn catalog(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<Catalog> {
     Ok(builder.finish().expect("no name occurs twice"))
 }
 
-/// Adds a file as a ServerlessLLM checkpoint may have it, in which tensors are the same bytes: of the same type and shape, and as bytes. Nothing is
-/// drawn for that, as for shapes.
+/// Adds a file as in a ServerlessLLM checkpoint with tied tensors, of the same type and shape or as
+/// bytes.
+///
+/// This uses no input, and neither do shapes.
 fn add_tied(builder: &mut CatalogBuilder, number: usize, bytes: u64, header: &Header<'_>) {
     let id = builder.add_file(&format!("file{number}"), bytes).expect("a few files");
     for (index, entry) in header.entries().iter().enumerate() {
@@ -68,7 +70,7 @@ fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<Fil
     let mut at = 0;
     for index in 0..u.int_in_range(0..=MAX_TENSORS)? {
         let dtype = *u.choose(DType::ALL)?;
-        // Packed elements come in groups that fill whole bytes.
+        // Packed elements come in groups of whole bytes.
         let group = if dtype.bits() < 8 { 8 * dtype.whole_bytes() / dtype.bits() } else { 1 };
         let elements = elements(u, lengths)? / group * group;
         let end = at + elements * dtype.bits() / 8;
@@ -88,7 +90,8 @@ fn file(u: &mut Unstructured<'_>, number: usize, lengths: Lengths) -> Result<Fil
     Ok(File { json, bytes })
 }
 
-/// Up to three dimensions, by what divides the elements; nothing is drawn, so that inputs mean the same checkpoints as without.
+/// Returns a shape of up to three dimensions from divisors of the number of elements. Uses no
+/// input, so inputs keep their meaning.
 fn shape(elements: u64, index: usize) -> Vec<u64> {
     let divisor = |n: u64, max: u32| 1 << n.trailing_zeros().min(max);
     let (inner, middle) = match index % 3 {
@@ -108,16 +111,16 @@ fn elements(u: &mut Unstructured<'_>, lengths: Lengths) -> Result<u64> {
         (1 | 2, _) => u.int_in_range(0..=64),
         (3 | 4, Lengths::Any) => u.int_in_range(0..=1 << 24),
         (5, Lengths::Any) => u.int_in_range(0..=1 << 40),
-        // About a multiple of a page, where alignments begin and end.
+        // Near a multiple of a page, where alignments start and end.
         (6, _) => Ok((u.int_in_range(1..=32_u64)? * 4096).saturating_add_signed(u.int_in_range(-9..=9)?)),
         _ => u.int_in_range(0..=200_000),
     }
 }
 
-/// Some of the tensors, ascending or, where they may be listed, in any order.
+/// Selects some of the tensors, ascending or, if they may be listed, in any order.
 ///
 /// # Errors
-/// As [`Unstructured`] does.
+/// Fails like [`Unstructured`].
 pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> Result<Vec<TensorSlice>> {
     let left_out = u64::arbitrary(u)? & u64::arbitrary(u)?;
     let slice = catalog.tensors().map(|tensor| tensor.id).filter(|id| left_out >> (id.0 % 64) & 1 == 0);
@@ -130,14 +133,14 @@ pub fn selection(u: &mut Unstructured<'_>, catalog: &Catalog, listed: bool) -> R
     Ok(selected)
 }
 
-/// Takes slices of some of the tensors instead of all of them.
+/// Replaces some of the tensors by slices.
 ///
 /// # Errors
-/// As [`Unstructured`] does.
+/// Fails like [`Unstructured`].
 pub fn cut(u: &mut Unstructured<'_>, catalog: &Catalog, selected: &mut [TensorSlice]) -> Result<()> {
     for slice in selected {
         let tensor = catalog.tensor(slice.tensor());
-        // The number that comes when nothing is left to draw means the whole tensor.
+        // The default of an exhausted input means the whole tensor.
         let Some(dim) = u.int_in_range(0..=tensor.shape.len())?.checked_sub(1) else { continue };
         let end = u.int_in_range(0..=tensor.shape[dim])?;
         let start = u.int_in_range(0..=end)?;

@@ -1,15 +1,17 @@
-//! Files with known bytes, and the memory that a plan's chunks go to.
+//! Files with known bytes, and the memory of a plan's chunks.
 
 use floodtide_core::{Catalog, Chunk, ExtentId, FileId, Location, Plan, ReadOp};
 use std::sync::LazyLock;
 
-/// Longer than any file of [`Lengths::Small`](crate::checkpoint::Lengths::Small) tensors may be for [`Device::new`].
+/// The maximum length of a file for [`Device::new`], which exceeds that of any file of
+/// [`Lengths::Small`](crate::checkpoint::Lengths::Small) tensors.
 pub const MAX_FILE_BYTES: u64 = 2 << 20;
 
-/// What lies in memory that no read has filled, and after the bytes that a read brought.
+/// The contents of memory that no read has filled.
 const JUNK: u8 = 0xa5;
 
-/// The bytes of all files: each file is a stretch of them. Without a period, so that no byte passes for one of elsewhere.
+/// The bytes of all files, each a section of them. They have no period, so misplaced bytes are
+/// detected.
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -23,15 +25,16 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// Files and memory.
 pub struct Device {
-    /// By file: how long it really is.
+    /// The real length, by file.
     lengths: Vec<u64>,
     arena: Vec<u8>,
-    /// By extent, of a stream.
+    /// The buffers of a stream, by extent.
     buffers: Vec<Vec<u8>>,
 }
 
 impl Device {
-    /// The files of a catalog, of which the one that is named is cut off by so many bytes, and the memory of a plan.
+    /// Creates the files of a catalog and the memory of a plan. `cut` truncates one file by a
+    /// number of bytes.
     pub fn new(catalog: &Catalog, plan: &Plan, cut: Option<(FileId, u64)>) -> Self {
         let lengths = (0..).map(FileId).zip(catalog.files());
         Self {
@@ -46,7 +49,8 @@ impl Device {
         }
     }
 
-    /// Reads as Linux does, nothing past the file's end and at most `limit` bytes, and checks what Linux would refuse.
+    /// Reads like Linux, nothing past the file's end and at most `limit` bytes, and checks what
+    /// Linux would refuse.
     pub fn read(&mut self, plan: &Plan, op: &ReadOp, limit: usize) -> usize {
         let chunk = &plan.chunks()[op.chunk.index()];
         assert_eq!((op.file, op.offset), (chunk.file, chunk.offset + op.at as u64), "what belongs at that place");
@@ -66,13 +70,13 @@ impl Device {
         bytes
     }
 
-    /// Whether the first `bytes` bytes of a chunk are those of the file.
+    /// Returns true if the first `bytes` bytes of a chunk are the file's.
     pub fn holds(&self, plan: &Plan, chunk: &Chunk, bytes: usize) -> bool {
         let memory = if plan.is_streamed() { &self.buffers[chunk.extent.index()] } else { &self.arena };
         memory[chunk.buffer_range.start..][..bytes] == file(chunk.file, chunk.offset)[..bytes]
     }
 
-    /// Whether every byte of a placement is where the plan says that it is.
+    /// Returns true if every byte of a placement is in its place.
     pub fn holds_tensor(&self, catalog: &Catalog, plan: &Plan, placement: usize) -> bool {
         let tensor = catalog.tensor(plan.placements()[placement].tensor);
         let wanted = &file(tensor.file, tensor.range.start())[..tensor.range.len() as usize];
@@ -95,7 +99,7 @@ impl Device {
     }
 }
 
-/// The bytes of a file from an offset on.
+/// Returns the bytes of a file from an offset on.
 fn file(file: FileId, offset: u64) -> &'static [u8] {
     &BYTES[file.index() * 7919 + offset as usize..]
 }

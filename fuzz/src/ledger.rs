@@ -1,4 +1,4 @@
-//! A reference of the engine's state: what must be so after every step, whatever the platform did.
+//! A reference of the engine's state, which must hold after every step.
 
 use crate::device::Device;
 use floodtide_core::{RouteId, 
@@ -8,17 +8,17 @@ use floodtide_core::{RouteId,
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// What the platform has done that may end a load.
+/// Actions of the platform that may end a load.
 #[derive(Debug, Default)]
 struct Causes {
-    /// It broke the contract.
+    /// It violated the contract.
     broken: bool,
-    /// A buffered read brought nothing.
+    /// A buffered read returned nothing.
     ended: bool,
     faults: Vec<Fault>,
 }
 
-/// An engine, its files and memory, and what is known of it.
+/// An engine with its files and memory, and what is known of it.
 pub struct Ledger {
     /// The engine.
     pub engine: Engine,
@@ -28,7 +28,7 @@ pub struct Ledger {
     max_in_flight_bytes: u64,
     /// The reads in flight.
     pub in_flight: Vec<ReadOp>,
-    /// Reads that have completed.
+    /// Completed reads.
     pub past: Vec<ReadId>,
     issued: usize,
     landed: HashSet<u32>,
@@ -37,12 +37,12 @@ pub struct Ledger {
     refused: HashSet<FileId>,
     reported: HashSet<FileId>,
     causes: Causes,
-    /// How the load has failed: it never changes.
+    /// Why the load has failed. Never changes once set.
     failure: Option<Error>,
 }
 
 impl Ledger {
-    /// A load that has not begun.
+    /// Creates a load that has not started.
     pub fn new(catalog: Arc<Catalog>, plan: Arc<Plan>, cut: Option<(FileId, u64)>, max_in_flight_bytes: u64) -> Self {
         Self {
             engine: Engine::new(Arc::clone(&catalog), Arc::clone(&plan), max_in_flight_bytes),
@@ -63,7 +63,7 @@ impl Ledger {
         }
     }
 
-    /// Asks for a read; whether there was one.
+    /// Requests a read. Returns whether there was one.
     pub fn issue(&mut self) -> bool {
         let readiness = self.engine.readiness(RouteId(0));
         let next = self.engine.next_read(RouteId(0));
@@ -88,7 +88,7 @@ impl Ledger {
         true
     }
 
-    /// Completes a read in flight with so many bytes at most.
+    /// Completes a read in flight with at most `limit` bytes.
     pub fn bring(&mut self, at: usize, limit: usize) {
         let op = self.in_flight.swap_remove(at);
         let bytes = self.device.read(&self.plan, &op, limit);
@@ -106,7 +106,7 @@ impl Ledger {
         self.complete(op, Outcome::Failed(fault));
     }
 
-    /// Completes a read in flight with more bytes than it asked for.
+    /// Completes a read in flight with more bytes than requested.
     pub fn bring_too_much(&mut self, at: usize) {
         let op = self.in_flight.swap_remove(at);
         self.causes.broken = true;
@@ -114,7 +114,7 @@ impl Ledger {
         assert!(self.failure.is_some());
     }
 
-    /// Completes a read that is not in flight any more.
+    /// Completes a read that is no longer in flight.
     pub fn complete_again(&mut self, at: usize, outcome: Outcome) {
         self.causes.broken = true;
         assert_eq!(self.engine.complete(self.past[at], outcome), Disposition::Abandoned);
@@ -123,7 +123,7 @@ impl Ledger {
         self.check();
     }
 
-    /// Admits an extent, and so all before it.
+    /// Admits an extent and all before it.
     pub fn admit(&mut self, extent: u32) {
         self.engine.admit(ExtentId(extent));
         self.admitted = self.admitted.max(extent.saturating_add(1));
@@ -131,7 +131,7 @@ impl Ledger {
         self.check();
     }
 
-    /// Gives the load up.
+    /// Cancels the load.
     pub fn cancel(&mut self) {
         let whole = self.landed.len() == self.plan.chunks().len();
         self.engine.cancel();
@@ -141,7 +141,7 @@ impl Ledger {
         self.check();
     }
 
-    /// Takes what has happened.
+    /// Processes the events.
     pub fn events(&mut self) {
         while let Some(event) = self.engine.poll_event() {
             match event {
@@ -161,7 +161,7 @@ impl Ledger {
         assert_eq!(self.reported, self.refused);
     }
 
-    /// Brings the load to its end, and checks how it ended.
+    /// Finishes the load, and checks how it ended.
     pub fn finish(mut self) {
         let mut steps = 0;
         while !self.engine.is_finished() {
@@ -219,7 +219,7 @@ impl Ledger {
         self.in_flight.push(op);
     }
 
-    /// Notes how the load has failed, if it just has, and checks that there is a cause.
+    /// Records why the load has just failed, and checks that there is a cause.
     fn failed(&mut self) {
         if self.failure.is_some() || !self.engine.has_failed() {
             return;
@@ -241,7 +241,7 @@ impl Ledger {
         self.failure = Some(error);
     }
 
-    /// The tensor that an error names, which ends behind the place that it names.
+    /// Returns the tensor that an error names. It must end after the offset that the error names.
     fn named(&self, name: &str, offset: u64) -> TensorInfo<'_> {
         let named = self.catalog.find(name).unwrap_or_else(|| panic!("no tensor is \"{name}\""));
         assert!(offset < named.range.end(), "tensor \"{name}\" is whole before byte {offset}");

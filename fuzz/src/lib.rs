@@ -1,8 +1,9 @@
-//! What the fuzz targets of the planner and the engine share.
+//! Shared code of the fuzz targets for the planner and the engine.
 //!
-//! [`checkpoint`] makes catalogs of arbitrary bytes, [`options`] what the planner is asked for; [`promises`] checks a plan against
-//! what `floodtide_core::plan` promises. [`device`] and [`ledger`] are the engine's other side: files and memory, and what must be
-//! so after every step. Nothing here may rely on how core does its work: only public items, and what their documentation says.
+//! [`checkpoint`] creates catalogs from arbitrary bytes, [`options`] creates planner options.
+//! [`promises`] checks a plan against the promises of `floodtide_core::plan`. [`device`] and
+//! [`ledger`] are the engine's environment: files, memory, and the conditions after every step.
+//! Nothing here may rely on core's internals, only on its public items and their documentation.
 
 pub mod checkpoint;
 pub mod device;

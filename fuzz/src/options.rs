@@ -1,12 +1,12 @@
-//! Arbitrary options of a plan, within what the planner's documentation allows.
+//! Arbitrary options of a plan, within the limits of the planner's documentation.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use floodtide_core::{Access, Alignment, Buffers, ByteRange, Catalog, DirectLimits, MemoryLimit, Order, PlanOptions};
 
-/// What the planner is asked for, but for the memory limit.
+/// Creates planner options without a memory limit.
 ///
 /// # Errors
-/// As [`Unstructured`] does.
+/// Fails like [`Unstructured`].
 pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOptions> {
     let mut direct = Vec::new();
     // A file without an entry is not read directly.
@@ -17,7 +17,7 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
         access: access(u)?,
         direct,
         cached: cached(u, catalog)?,
-        // An arena starts at a huge page, so that no tensor can be aligned to more.
+        // An arena is aligned to a huge page, so no tensor can have a stricter alignment.
         tensor_alignment: alignment(u, 21)?,
         chunk_bytes: magnitude(u)?,
         max_merge_gap: magnitude(u)?,
@@ -27,7 +27,7 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
     })
 }
 
-/// Ascending ranges of each file, none touching the next.
+/// Creates ascending ranges of each file that are not adjacent.
 fn cached(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<Vec<Vec<ByteRange>>> {
     let mut files = Vec::new();
     for _ in 0..u.int_in_range(0..=catalog.files().len())? {
@@ -37,7 +37,7 @@ fn cached(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<Vec<Vec<ByteRan
             let start = at.saturating_add(magnitude(u)?);
             at = start.saturating_add(magnitude(u)?);
             ranges.extend(ByteRange::new(start, at));
-            // None touches the next.
+            // Leave a gap.
             at = at.saturating_add(1);
         }
         files.push(ranges);
@@ -45,10 +45,10 @@ fn cached(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<Vec<Vec<ByteRan
     Ok(files)
 }
 
-/// A limit of the memory.
+/// Creates a memory limit.
 ///
 /// # Errors
-/// As [`Unstructured`] does.
+/// Fails like [`Unstructured`].
 pub fn memory(u: &mut Unstructured<'_>) -> Result<Option<MemoryLimit>> {
     let limited = bool::arbitrary(u)?;
     Ok(if limited { Some(MemoryLimit { available: magnitude(u)?, limit: "a test".to_owned() }) } else { None })
@@ -78,10 +78,10 @@ fn alignment(u: &mut Unstructured<'_>, max: u32) -> Result<Alignment> {
     Ok(Alignment::new(1 << u.int_in_range(0..=max)?).unwrap_or(Alignment::ONE))
 }
 
-/// A number of any magnitude, each as likely as the others.
+/// Creates a number whose order of magnitude is uniform.
 ///
 /// # Errors
-/// As [`Unstructured`] does.
+/// Fails like [`Unstructured`].
 pub fn magnitude(u: &mut Unstructured<'_>) -> Result<u64> {
     let bits = u.int_in_range(0..=64)?;
     if bits == 0 { Ok(0) } else { u.int_in_range(0..=u64::MAX >> (64 - bits)) }

@@ -1,4 +1,4 @@
-//! What every plan promises, checked from its public parts alone.
+//! Checks the promises of every plan, from its public parts only.
 
 use floodtide_core::{
     Access, Alignment, Buffers, ByteRange, Catalog, Chunk, Extent, ExtentId, FileId, Location, Method, Order, Plan,
@@ -6,13 +6,13 @@ use floodtide_core::{
 };
 use std::collections::HashSet;
 
-/// The most that is read along between tensors, whatever the checkpoint: the constant part.
+/// The constant part of the maximum gap bytes that are read along.
 const GAPS: u64 = 4 << 20;
 
-/// Tensors that share a buffer of a stream may always have so much together, whatever is asked for.
+/// The minimum size of a stream's buffer that tensors share.
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
 
-/// Panics when the plan breaks a promise.
+/// Panics if the plan breaks a promise.
 pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions, plan: &Plan) {
     assert_eq!(plan.placements().len(), selected.len());
     for (index, (placement, slice)) in plan.placements().iter().zip(selected).enumerate() {
@@ -31,7 +31,7 @@ pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions,
         assert_eq!(selected_bytes, distinct, "tensors that are the same bytes count once");
     }
     extents(catalog, options, plan);
-    // What lies between the blocks of a slice does not stay in memory.
+    // The gaps between the blocks of a slice do not stay in memory.
     let runs = plan.extents().iter().filter(|extent| extent.strided.is_none());
     let along: u64 = runs.map(|extent| extent.range.len()).sum();
     assert!(along <= selected_bytes + selected_bytes / 128 + GAPS, "{along} bytes are read for {selected_bytes}");
@@ -42,15 +42,17 @@ pub fn check(catalog: &Catalog, selected: &[TensorSlice], options: &PlanOptions,
     }
 }
 
-/// The bytes of all placements, those that several of them are counted once.
+/// Returns the number of bytes of all placements. Tied ones count once.
 fn distinct_bytes(catalog: &Catalog, plan: &Plan) -> u64 {
     let mut seen = HashSet::new();
     let place = |index: usize| (plan.tensor(catalog, index).file, plan.placements()[index].range, plan.strided(index));
     (0..plan.placements().len()).filter(|&index| seen.insert(place(index))).map(|index| plan.byte_len(index)).sum()
 }
 
-/// Whether tensors that are the same bytes may all the same be read for each: where they are listed, come in parts and in order, or have
-/// blocks that no cut suits; or where what is selected between two of them is another part of the same.
+/// Returns true if tied tensors may be read separately.
+///
+/// This holds if they are listed, arrive in parts and in order, or have blocks that no common cut
+/// suits, or if another slice is selected between them.
 fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[TensorSlice]) -> bool {
     let in_order = |buffers: Buffers| buffers.order == Order::Selection || (buffers.split && buffers.order == Order::File);
     let odd = |slice: &TensorSlice| !catalog.tensor(slice.tensor()).dtype.block_bytes().is_power_of_two();
@@ -59,7 +61,7 @@ fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[TensorSl
         || selected.iter().any(|slice| slice.as_slice().is_some())
 }
 
-/// The memory that carrying out the plan takes.
+/// Returns the memory that executing the plan needs.
 pub fn needed(options: &PlanOptions, plan: &Plan) -> u64 {
     let buffers = || plan.extents().iter().map(|extent| extent.buffer_bytes as u64).sum::<u64>();
     plan.arena_bytes() as u64
@@ -82,7 +84,8 @@ fn extents(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     }
 }
 
-/// A chunk of a strided slice goes on where the one before ended, counted by the blocks, and begins and ends with bytes of them.
+/// Checks that a chunk of a strided slice continues the previous one, and starts and ends with
+/// bytes of blocks.
 fn strided_chunk(plan: &Plan, chunk: &Chunk, extent: &Extent, strided: StridedRange, filled: &mut Option<u64>) {
     let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
     let (from, to) = (strided.before(start), strided.before(end));
@@ -107,12 +110,12 @@ fn strided_chunk(plan: &Plan, chunk: &Chunk, extent: &Extent, strided: StridedRa
     *filled = Some(to);
 }
 
-/// Every chunk lies in its extent, keeps the alignment of direct reads, and they follow one another without a gap.
+/// Checks that chunks are in their extents, aligned for direct reads, and contiguous.
 fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     let mut filled = vec![None; plan.extents().len()];
     let mut in_order: Vec<_> = plan.chunks().iter().collect();
     if !plan.is_streamed() {
-        // What is cached of an extent, and what is not, are read side by side.
+        // Cached and uncached parts of an extent are read in parallel.
         in_order.sort_by_key(|chunk| (chunk.extent, chunk.offset));
     }
     for chunk in in_order {
@@ -155,7 +158,8 @@ fn chunks(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     }
 }
 
-/// A plan with an arena: slots are disjoint, each byte of a tensor comes from one chunk, to its place.
+/// Checks a plan with an arena: ranges are disjoint, and each byte of a tensor comes from one
+/// chunk, to its place.
 fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| plan.dest_range(chunk)).collect();
     slots.sort_unstable_by_key(|slot| slot.start);
@@ -203,7 +207,7 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
                 let holds = |&(file, range): &(FileId, ByteRange)| {
                     file == tensor.file && range.start() <= tensor.range.start() && tensor.range.end() <= range.end()
                 };
-                // The last run that begins at it or before.
+                // The last run that starts at or before it.
                 let place = (tensor.file, tensor.range.start());
                 let after = plan.mapped().partition_point(|&(file, range)| (file, range.start()) <= place);
                 let run = after.checked_sub(1).map(|at| &plan.mapped()[at]);
@@ -214,7 +218,7 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
     }
 }
 
-/// A stream: buffers within their limits, parts that ascend without a gap, whole where they must be.
+/// Checks a stream: buffers are within limits, and parts ascend without gaps, whole where required.
 fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &Plan) {
     assert!(plan.is_streamed() && plan.arena_bytes() == 0 && plan.mapped().is_empty());
     for chunk in plan.chunks() {
@@ -242,9 +246,10 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
                 continue;
             }
             assert!(bytes > 0 && (buffers.split || bytes == tensor.byte_len()), "whole unless it may be split");
-            // Those that are the same bytes are one.
+            // Tied tensors count as one.
             parts.insert((part.bytes.start, part.bytes.end));
-            // What comes in parts is no tensor in memory: only its elements must be aligned.
+            // A tensor in parts is never contiguous in memory, so only its elements must be
+            // aligned.
             let whole = bytes == tensor.byte_len();
             let min = if whole { options.tensor_alignment } else { Alignment::ONE };
             let alignment = tensor_alignment(&tensor, min).as_u64();

@@ -1,9 +1,11 @@
-//! A loader of its own: core's plan, engine and worker, an arena, and reads by io_uring, without the facade.
+//! A custom loader without the facade: core's plan, engine and worker, an arena, and reads by
+//! io_uring.
 //!
 //! `cargo run --release -p floodtide-linux --example embed -- model.safetensors`
 //!
-//! It loads one checkpoint of one file with one ring on the calling thread, and prints the length of each tensor. A program with a thread
-//! pool, placement rules or a scheduler of its own replaces what is around [`Worker::run`].
+//! It loads a checkpoint of one file with one ring on the calling thread, and prints the length of
+//! each tensor. A program with its own thread pool, placement rules or scheduler replaces the code
+//! around [`Worker::run`].
 
 use floodtide_core::format::{FORMATS, FileKind, FileStart, HeaderState};
 use floodtide_core::storage::{SourceOptions, Storage, StorageFile};
@@ -19,7 +21,7 @@ use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The arena's slices, one for each chunk of the plan.
+/// The arena's slices, one per chunk of the plan.
 struct Slices {
     plan: Arc<Plan>,
     arena: Arena,
@@ -30,7 +32,7 @@ impl BufferProvider for Slices {
     type Buffer = ChunkBuffer;
 
     fn reserve(&self, _: ExtentId) -> Result<bool, Error> {
-        // The arena is there from the start.
+        // The arena exists from the start.
         Ok(true)
     }
 
@@ -45,7 +47,8 @@ impl BufferProvider for Slices {
     }
 }
 
-/// The engine, for one worker. Several workers share it, and sleep in [`wait_for_capacity`](EngineHandle::wait_for_capacity).
+/// The engine of one worker. Several workers would share it and sleep in
+/// [`wait_for_capacity`](EngineHandle::wait_for_capacity).
 struct OneWorker(Mutex<Engine>);
 
 impl EngineHandle for OneWorker {
@@ -54,7 +57,7 @@ impl EngineHandle for OneWorker {
     }
 
     fn wait_for_capacity(&self, _: RouteId) {
-        // Nobody else has anything in flight, so there is room.
+        // No other worker has reads in flight, so there is capacity.
     }
 }
 
@@ -62,11 +65,12 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let path = std::env::args_os().nth(1).ok_or("expected the path of a checkpoint's file")?;
     let file = Arc::new(LocalFile::open(Path::new(&path))?);
 
-    // The header, into a catalog of one file: the parser says how much of the file it needs.
+    // Parse the header into a catalog of one file. The parser returns how much of the file it
+    // needs.
     let mut start = vec![0; file.len().min(16 << 10) as usize];
     file.read_at(0, &mut start)?;
     let FileKind::Checkpoint(format) = FileKind::sniff(FORMATS, &start) else { return Err("not a checkpoint".into()) };
-    let parser = format.parser().ok_or("the file means nothing without its index")?;
+    let parser = format.parser().ok_or("the file needs its index")?;
     let mut builder = CatalogBuilder::new(parser.format());
     loop {
         let read = FileStart { name: file.name(), len: file.len(), bytes: &start };
@@ -78,12 +82,12 @@ fn main() -> Result<(), Box<dyn StdError>> {
     }
     let catalog = Arc::new(parser.finish(builder)?.catalog);
 
-    // Every read and the place of every byte.
+    // Plan every read and the address of every byte.
     let selected = Selection::All.resolve(&catalog)?;
     let options = PlanOptions { direct: vec![file.direct_limits()], chunk_bytes: 2 << 20, ..PlanOptions::default() };
     let plan = Arc::new(Planner::new(options).plan(&catalog, &selected)?);
 
-    // The memory, in huge pages where the system gives them.
+    // Allocate the memory, in huge pages where available.
     let len = plan.arena_bytes();
     let memory = ArenaCache::allocate_uncached(len)?;
     let _ = memory.advise_huge_pages(len);
@@ -91,7 +95,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let arena = Arena::new(memory, len, slots)?;
     let slices = Slices { plan: Arc::clone(&plan), arena, scratch: ScratchPool::new(&plan) };
 
-    // One ring, or plain reads where rings are forbidden.
+    // Use a ring, or plain reads where rings are forbidden.
     let storage: &dyn Storage<ChunkBuffer> = &LocalStorage::new();
     let files: [Arc<dyn StorageFile>; 1] = [file.clone()];
     let source = |backend| storage.source(&files, SourceOptions { backend, capacity: 8, dont_cache: false });
@@ -101,7 +105,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     engine.with(|engine| engine.result())?;
     file.check_unchanged()?;
 
-    let arena = slices.arena.freeze().ok_or("a chunk is still out")?;
+    let arena = slices.arena.freeze().ok_or("a chunk is not returned")?;
     for (index, placement) in plan.placements().iter().enumerate() {
         if let Location::Arena(start) = placement.location {
             let bytes = &arena.as_bytes()[start..start + plan.byte_len(index) as usize];

@@ -1,8 +1,10 @@
-//! Local files on Linux: a [`Storage`](floodtide_core::storage::Storage) that lists and opens them, reads them by io_uring,
-//! `pread` or tokio, maps them, and probes what the machine allows.
+//! Local files on Linux as a [`Storage`](floodtide_core::storage::Storage).
 //!
-//! Most programs use the crate `floodtide`. A loader that has its own logic links this crate with `floodtide-core` and
-//! `floodtide-memory`: see the example `embed`.
+//! The storage lists and opens files, reads them by io_uring, `pread` or tokio, and maps them.
+//! [`probe`] examines what the machine supports.
+//!
+//! Most programs use the crate `floodtide`. A loader with its own logic links this crate with
+//! `floodtide-core` and `floodtide-memory`: see the example `embed`.
 
 pub mod backend;
 pub mod probe;

@@ -1,4 +1,4 @@
-//! Who acts in a world beside its workers: the consumer of a stream, and others that use its pool.
+//! The actors of a world beside its workers: the consumer of a stream, and other users of its pool.
 
 use crate::case::{Consumer, Job};
 use crate::draw::Draw;
@@ -20,13 +20,13 @@ pub(crate) struct ConsumerActor<'w> {
     world: &'w World,
     alignment: u64,
     way: Way<'w>,
-    /// It was woken.
+    /// Whether it was woken.
     woken: Arc<Flag>,
     /// How the stream ended for it.
     pub(crate) end: Option<Result<(), Error>>,
 }
 
-/// Sees each buffer that a device gets.
+/// Called with each buffer that a device gets.
 type Watching<'w> = Box<dyn FnMut(&FilledBuffer<SimBuffer>) + 'w>;
 
 enum Way<'w> {
@@ -66,7 +66,7 @@ impl<'w> ConsumerActor<'w> {
         Some(Self { world, alignment, way, woken, end: None })
     }
 
-    /// Whether it can act now.
+    /// Returns true if it can act now.
     pub(crate) fn can_act(&self) -> bool {
         let now = self.world.now();
         match &self.way {
@@ -80,7 +80,7 @@ impl<'w> ConsumerActor<'w> {
         }
     }
 
-    /// When it can act by itself.
+    /// Returns the time at which it can act by itself.
     pub(crate) fn next_due(&self) -> Option<u64> {
         match &self.way {
             Way::Holds { held, .. } => held.front().map(|(until, _)| *until),
@@ -88,7 +88,7 @@ impl<'w> ConsumerActor<'w> {
         }
     }
 
-    /// Whether it has nothing left to do.
+    /// Returns true if it has nothing left to do.
     pub(crate) fn is_done(&self) -> bool {
         let holds = matches!(&self.way, Way::Holds { held, .. } if !held.is_empty());
         self.end.is_some() && !holds
@@ -114,7 +114,7 @@ impl<'w> ConsumerActor<'w> {
                     *end = Some(Err(Error::Cancelled));
                     return;
                 }
-                // Awake as long as there is something: only a look that finds nothing lets it sleep.
+                // It stays awake while there is work, and sleeps only after finding nothing.
                 woken.take();
                 match WorldStream(world).poll_filled(context) {
                     Poll::Pending => {}
@@ -136,7 +136,7 @@ impl<'w> ConsumerActor<'w> {
                 if sink.next_due().is_some_and(|due| due <= world.now()) {
                     sink.wake();
                 }
-                // A wake-up that got lost leaves it asleep.
+                // A lost wake-up leaves it asleep.
                 if !woken.take() {
                     return;
                 }
@@ -154,15 +154,15 @@ impl<'w> ConsumerActor<'w> {
     }
 }
 
-/// Another that borrows from a stream's pool.
+/// Another borrower of a stream's pool.
 pub(crate) struct Competitor<'w> {
     world: &'w World,
-    /// Its number among those who wait.
+    /// Its number in the queue.
     who: usize,
     rounds: u64,
     time: u64,
     draw: Draw,
-    /// How often it has looked without being served.
+    /// The number of attempts without a buffer.
     looks: u32,
     state: Borrowing,
 }
@@ -196,7 +196,7 @@ impl<'w> Competitor<'w> {
 
     pub(crate) fn act(&mut self) {
         let now = self.world.now();
-        // Less and less often, or it would be all that happens while a read takes its time.
+        // Wait longer and longer, so that attempts do not dominate a run with slow reads.
         let soon = now + self.draw.number(1..=self.time.max(1) << self.looks.min(20));
         let Some(staging) = self.world.staging() else { return };
         let pool = Rc::clone(&staging.pool);
@@ -247,12 +247,12 @@ impl<'w> Competitor<'w> {
                 let until = self.world.now() + self.draw.number(1..=self.time.max(1));
                 Borrowing::Has { block: Some(block), until }
             }
-            // No memory, or more than there is: another time.
+            // No memory now, or the request exceeds the limit.
             Poll::Ready(Err(_)) => Borrowing::Idle { until },
         };
     }
 
-    /// Ends it, whatever it is at.
+    /// Ends it in any state.
     pub(crate) fn end(&mut self) {
         let Some(staging) = self.world.staging() else { return };
         match core::mem::replace(&mut self.state, Borrowing::Done) {

@@ -1,4 +1,4 @@
-//! Checkpoints from draws, and what is in them, known without any parser.
+//! Random checkpoints whose contents are known without a parser.
 
 use crate::draw::Draw;
 use crate::files::SimFile;
@@ -13,54 +13,55 @@ use floodtide_core::DType;
 /// A tensor as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownTensor {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type.
+    /// The element type.
     pub dtype: DType,
-    /// Its dimensions.
+    /// The dimensions.
     pub shape: Vec<u64>,
-    /// The file that it is in.
+    /// The index of its file.
     pub file: usize,
-    /// Its first byte there.
+    /// The offset in the file.
     pub start: u64,
-    /// How many bytes it has.
+    /// The length in bytes.
     pub bytes: u64,
 }
 
-/// The files of a checkpoint with what is in them.
+/// The files of a checkpoint and their contents.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    /// What was to be written.
+    /// The shards as they were to be written.
     pub shards: Vec<Shard>,
     /// The files.
     pub files: Rc<[SimFile]>,
-    /// The tensors, in the order of file and offset.
+    /// The tensors in the order of file and offset.
     pub tensors: Vec<KnownTensor>,
-    /// Whether it is a ServerlessLLM checkpoint: the files are partitions, and an index beside them says what is in them.
+    /// Whether it is a ServerlessLLM checkpoint: the files are partitions with an index beside
+    /// them.
     pub is_serverlessllm: bool,
 }
 
-/// What checkpoints are like.
+/// The limits of a random checkpoint.
 #[derive(Debug, Clone)]
 pub struct Shape {
-    /// Files, at most.
+    /// The maximum number of files.
     pub files: u64,
-    /// Tensors in a file, at most.
+    /// The maximum number of tensors per file.
     pub tensors: u64,
-    /// Bytes of a tensor, at most.
+    /// The maximum size of a tensor in bytes.
     pub tensor_bytes: u64,
-    /// Bytes of the checkpoint, about, at most; what is extra does not count.
+    /// The approximate maximum size of the checkpoint in bytes, without the additional tensors.
     pub total: u64,
-    /// What is in it beside.
+    /// The additional tensors.
     pub extra: Vec<Extra>,
 }
 
-/// A tensor that a checkpoint has beside those that are drawn.
+/// A tensor in addition to the random ones.
 #[derive(Debug, Clone)]
 pub struct Extra {
-    /// The file that it is in, modulo their number.
+    /// Its file, modulo the number of files.
     pub file: u64,
-    /// Its place among the file's tensors; the last one if there are fewer.
+    /// Its index among the file's tensors, or the end if there are fewer.
     pub index: usize,
     /// The tensor.
     pub tensor: NewTensor,
@@ -73,13 +74,14 @@ impl Default for Shape {
 }
 
 impl Checkpoint {
-    /// The files for these shards. Each checkpoint has files of its own, which a run may change.
+    /// Creates the files of these shards. Each checkpoint has its own files, because a run may
+    /// change them.
     #[must_use]
     pub fn new(shards: Vec<Shard>) -> Self {
         Self::of(shards, false)
     }
 
-    /// A store of these partitions; what is said of their headers is of no meaning.
+    /// Creates a ServerlessLLM checkpoint with these partitions. Header settings have no effect.
     #[must_use]
     pub fn serverlessllm(shards: Vec<Shard>) -> Self {
         Self::of(shards, true)
@@ -106,7 +108,8 @@ impl Checkpoint {
         Self { shards, files: files.into(), tensors, is_serverlessllm }
     }
 
-    /// The same tensors in a ServerlessLLM checkpoint, some of them with further names.
+    /// Converts it to a ServerlessLLM checkpoint with the same tensors, some of them tied to
+    /// others.
     #[must_use]
     pub(crate) fn into_serverlessllm(self, draw: &mut Draw) -> Self {
         let shards = self.shards.into_iter().map(|shard| {
@@ -116,7 +119,7 @@ impl Checkpoint {
                 tensors.push(tensor.clone());
                 for tie in 0..ties {
                     let name = format!("tied.{tie}.{}", tensor.name);
-                    // As it is, or as bytes.
+                    // With the same type, or as bytes.
                     let other = NewTensor::flat(name.clone(), DType::U8, tensor.bytes);
                     let same = NewTensor { name, ..tensor.clone() };
                     tensors.push(NewTensor { tied: true, ..if draw.coin() { same } else { other } });
@@ -127,7 +130,8 @@ impl Checkpoint {
         Self::serverlessllm(shards.collect())
     }
 
-    /// A ServerlessLLM checkpoint's index, whose records are in Tensora's dialect, as that has names for all dtypes.
+    /// Returns the index of a ServerlessLLM checkpoint, in Tensora's dialect, which has names for
+    /// all dtypes.
     pub(crate) fn index(&self) -> String {
         let mut json = String::from("{");
         for (number, KnownTensor { name, dtype, shape, file, start, bytes }) in self.tensors.iter().enumerate() {
@@ -141,7 +145,8 @@ impl Checkpoint {
         json + "}"
     }
 
-    /// A checkpoint of every oddity: all dtypes, empty tensors, data at odd offsets, empty files, hostile names.
+    /// Draws a checkpoint with rare features: all dtypes, empty tensors, odd offsets, empty files,
+    /// hostile names.
     #[must_use]
     pub fn draw(draw: &mut Draw, shape: &Shape) -> Self {
         let count = draw.magnitude(1..=shape.files);
@@ -151,13 +156,13 @@ impl Checkpoint {
             let mut tensors = Vec::new();
             for i in 0..tensor_count {
                 let dtype = *draw.of(DType::ALL);
-                // What whole elements fill, whatever their width; often in numbers that can be divided into many shapes.
+                // A multiple of whole elements of any width, often with many divisors for shapes.
                 let unit = dtype.whole_bytes() * *draw.of(&[1, 12, 12, 240]);
                 let bytes = match draw.number(0..=9) {
                     0 | 1 => 0,
                     2..=4 => draw.number(0..=64),
                     5..=7 => draw.magnitude(1..=shape.tensor_bytes / 20),
-                    // Long enough to be worth direct reads, often of many of them.
+                    // Long enough for direct reads, often for many.
                     _ if total < shape.total => draw.number(shape.tensor_bytes / 6..=shape.tensor_bytes),
                     _ => 1,
                 } / unit
@@ -175,7 +180,7 @@ impl Checkpoint {
         Self::new(shards)
     }
 
-    /// A plain one: in each file so many U8 tensors of so many bytes.
+    /// Creates a plain checkpoint: U8 tensors of equal size in each file.
     #[must_use]
     pub fn uniform(files: usize, tensors: u64, bytes: u64) -> Self {
         let tensor = |file, i| NewTensor::flat(format!("{file}.{i:03}"), DType::U8, bytes);
@@ -183,7 +188,7 @@ impl Checkpoint {
         Self::new((0..files).map(shard).collect())
     }
 
-    /// The same with only those of its tensors, by number, and without the files in which there are none then.
+    /// Keeps only these tensors, by index, and drops files without any.
     #[must_use]
     pub(crate) fn only(&self, keeps: impl Fn(usize) -> bool) -> Self {
         let mut first = 0;
@@ -195,7 +200,7 @@ impl Checkpoint {
         Self::of(shards.filter(|shard| !shard.tensors.is_empty()).collect(), self.is_serverlessllm)
     }
 
-    /// The tensor of that name.
+    /// Returns the tensor with this name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&KnownTensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
@@ -210,7 +215,7 @@ fn name(draw: &mut Draw, file: u64, tensor: u64) -> String {
     }
 }
 
-/// Dimensions for so many elements.
+/// Draws a shape with this number of elements.
 pub(crate) fn shape_of(draw: &mut Draw, elements: u64) -> Vec<u64> {
     if elements == 1 && draw.coin() {
         return Vec::new();
@@ -229,7 +234,7 @@ fn common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
-/// What a writer makes of these tensors. The data starts at any offset, as writers differ.
+/// Creates a shard of these tensors. The data starts at any offset, as different writers do.
 fn shard(draw: &mut Draw, tensors: Vec<NewTensor>) -> Shard {
     let metadata = draw.coin();
     let mut order: Vec<usize> = (0..tensors.len()).collect();

@@ -1,26 +1,27 @@
-//! Virtual time: it passes only when the world moves it.
+//! Virtual time, which passes only when the world advances it.
 
 use alloc::rc::Rc;
 use core::cell::Cell;
 
-/// Nanoseconds since the world began. Clones are the same clock.
+/// A clock in nanoseconds since the world began. Clones share the time.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Rc<Cell<u64>>);
 
 impl Clock {
-    /// What time it is.
+    /// Returns the time.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.0.get()
     }
 
-    /// Moves on to `time`; never back.
+    /// Advances to `time`. Never goes back.
     pub fn advance_to(&self, time: u64) {
         self.0.set(self.0.get().max(time));
     }
 }
 
-/// A way to or from a device: requests wait out the latency side by side, then share the bandwidth one after another.
+/// A link to or from a device. Latencies overlap, and transfers share the bandwidth one after
+/// another.
 #[derive(Debug, Clone)]
 pub struct Link {
     latency: u64,
@@ -29,18 +30,19 @@ pub struct Link {
 }
 
 impl Link {
-    /// With so many nanoseconds of latency, and so many bytes a second (0 for no limit).
+    /// Creates a link with a latency in nanoseconds and a bandwidth in bytes per second (0 for no
+    /// limit).
     #[must_use]
     pub fn new(latency: u64, bytes_per_second: u64) -> Self {
         Self { latency, bytes_per_second, free_at: 0 }
     }
 
-    /// When a request for so many bytes that is made now is done.
+    /// Returns the time at which a request for `bytes`, made now, completes.
     pub fn schedule(&mut self, now: u64, bytes: u64) -> u64 {
         self.schedule_after(now, 0, bytes)
     }
 
-    /// The same for a request that has some latency of its own.
+    /// Like [`schedule`](Self::schedule), with a different latency for this request.
     pub fn schedule_after(&mut self, now: u64, latency: u64, bytes: u64) -> u64 {
         let begins = self.free_at.max(now.saturating_add(self.latency).saturating_add(latency));
         let takes = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(self.bytes_per_second)).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Slices, and what they come to: counted element by element, and told from core's own account.
+//! Slices and their contents, computed element by element and independently of core.
 
 use crate::checkpoint::{Checkpoint, KnownTensor};
 use crate::draw::Draw;
@@ -6,7 +6,7 @@ use crate::selection::KnownSelection;
 use crate::shard::bytes_of;
 use alloc::vec::Vec;
 
-/// What is longer is not cut, as its elements are too many to count.
+/// The maximum size of a sliced tensor in bytes. Longer ones have too many elements to enumerate.
 pub const MAX_COUNTED_BYTES: u64 = 8 << 20;
 
 /// The indices `start..end` of a dimension.
@@ -16,7 +16,7 @@ pub struct KnownCut {
     pub dim: usize,
     /// The first index.
     pub start: u64,
-    /// One past the last.
+    /// One past the last index.
     pub end: u64,
 }
 
@@ -26,7 +26,7 @@ impl KnownCut {
         (self.start..self.end).contains(&(element / inner % tensor.shape[self.dim]))
     }
 
-    /// Whether there is such a slice: a dimension of that number, and no byte that is half in and half out.
+    /// Returns true if the slice is valid: the dimension exists, and no byte is split.
     #[must_use]
     pub fn is_possible(&self, tensor: &KnownTensor) -> bool {
         if self.dim >= tensor.shape.len() {
@@ -37,7 +37,7 @@ impl KnownCut {
         (0..elements).all(|element| self.holds(tensor, element) == self.holds(tensor, element / group * group))
     }
 
-    /// The shape of the slice.
+    /// Returns the shape of the slice.
     #[must_use]
     pub fn shape(&self, tensor: &KnownTensor) -> Vec<u64> {
         let mut shape = tensor.shape.clone();
@@ -47,18 +47,18 @@ impl KnownCut {
         shape
     }
 
-    /// How many bytes the slice has.
+    /// Returns the length of the slice in bytes.
     #[must_use]
     pub fn byte_len(&self, tensor: &KnownTensor) -> u64 {
         bytes_of(tensor.dtype, &self.shape(tensor))
     }
 
-    /// In how many blocks its bytes lie in the file, at most.
+    /// Returns the maximum number of its blocks in the file.
     pub(crate) fn block_count(&self, tensor: &KnownTensor) -> u64 {
         tensor.shape.iter().take(self.dim).product()
     }
 
-    /// The bytes of the slice, out of those of the tensor.
+    /// Returns the bytes of the slice, given those of the tensor.
     #[must_use]
     pub fn out_of(&self, tensor: &KnownTensor, bytes: &[u8]) -> Vec<u8> {
         let whole = tensor.dtype.whole_bytes() as usize;
@@ -71,7 +71,7 @@ impl KnownCut {
     }
 }
 
-/// A selection of slices of these tensors, and of some of them whole.
+/// Draws a selection of slices of these tensors and of some of them whole.
 pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t KnownTensor>) -> KnownSelection {
     let slices = tensors.into_iter().map(|tensor| (tensor.name.clone(), slice(draw, tensor)));
     KnownSelection::Slices(slices.collect())
@@ -90,7 +90,7 @@ fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
     Some(KnownCut { start: 0, end: tensor.shape[dim], ..cut })
 }
 
-/// What one rank of several gets.
+/// Draws the share of one rank.
 pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
     let world = draw.number(1..=6);
     let rank = draw.number(0..=world - 1);
@@ -104,7 +104,8 @@ pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection 
     }
 }
 
-/// What one of so many ranks gets of a dimension: dealt out index by index, as many to each as the first gets.
+/// Returns the share of a rank in a dimension: consecutive indices, as many for each rank as for
+/// the first.
 pub(crate) fn dealt_out(tensor: &KnownTensor, dim: usize, rank: u64, world: u64) -> KnownCut {
     let size = tensor.shape.get(dim).copied().unwrap_or(0);
     let each = (0..size).step_by(world as usize).count() as u64;

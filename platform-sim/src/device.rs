@@ -1,4 +1,5 @@
-//! The storage: files behind a device with latency, bandwidth, a queue, and rules for direct reads.
+//! Simulated storage: files on devices with latency, bandwidth, a queue, and rules for direct
+//! reads.
 
 use crate::clock::{Clock, Link};
 use crate::draw::Draw;
@@ -15,9 +16,9 @@ use floodtide_core::{
 /// Memory at an address of the world.
 #[derive(Debug)]
 pub struct SimChunk {
-    /// Where it is.
+    /// The address.
     pub address: u64,
-    /// What is in it.
+    /// The contents.
     pub bytes: Vec<u8>,
 }
 
@@ -30,33 +31,33 @@ impl Buffer for SimChunk {
 /// The memory that reads in flight fill.
 #[derive(Debug, Default)]
 pub struct Flight {
-    /// By first address: one past the last.
+    /// The end of each range, by its start.
     ranges: BTreeMap<u64, u64>,
-    /// Bytes of chunks in flight, and the most there ever were.
+    /// The bytes of chunks in flight, and their maximum so far.
     bytes: u64,
     peak: u64,
 }
 
 impl Flight {
-    /// Whether any read in flight fills a part of this.
+    /// Returns true if a read in flight fills a part of this range.
     #[must_use]
     pub fn touches(&self, start: u64, end: u64) -> bool {
         self.ranges.range(..end).next_back().is_some_and(|(_, &to)| to > start)
     }
 
-    /// The most bytes that were ever in flight.
+    /// Returns the maximum number of bytes that were in flight.
     #[must_use]
     pub fn peak(&self) -> u64 {
         self.peak
     }
 
-    /// Whether nothing is in flight.
+    /// Returns true if nothing is in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// False when another read fills a part of it.
+    /// Adds a range. Returns false if another read fills a part of it.
     fn enter(&mut self, start: u64, end: u64, chunk: u64) -> bool {
         let free = !self.touches(start, end);
         self.ranges.insert(start, end);
@@ -71,35 +72,35 @@ impl Flight {
     }
 }
 
-/// How a file's device behaves.
+/// The behaviour of a file's device.
 #[derive(Debug, Clone)]
 pub struct FileDevice {
-    /// What it says of direct reads.
+    /// The limits of direct reads that it reports.
     pub says: Option<DirectLimits>,
-    /// What it asks of them.
+    /// The limits that it enforces.
     pub asks: DirectLimits,
-    /// Nanoseconds of latency at least.
+    /// The minimum latency in nanoseconds.
     pub latency: u64,
-    /// What of the file is said to be in the page cache.
+    /// The part of the file that it reports as cached.
     pub cached: Option<ByteRange>,
 }
 
-/// What all workers share of the storage.
+/// The storage state that all workers share.
 #[derive(Debug)]
 pub struct SimStorage {
     /// The files.
     pub files: Rc<[SimFile]>,
     /// Their devices.
     pub devices: Vec<FileDevice>,
-    /// The way to all of them.
+    /// The link to all devices.
     pub link: RefCell<Link>,
-    /// Reads that take a hundred times as long, in millionths.
+    /// The share of reads that take a hundred times as long, in millionths.
     pub tail: u32,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// What is being filled.
+    /// The memory that is being filled.
     pub flight: RefCell<Flight>,
-    /// Rules that were broken.
+    /// The violated rules.
     pub broken_rules: RefCell<Vec<&'static str>>,
 }
 
@@ -120,13 +121,13 @@ pub struct SimSource {
 }
 
 impl SimSource {
-    /// With so many places.
+    /// Creates a source with a queue of `depth` reads.
     #[must_use]
     pub fn new(storage: Rc<SimStorage>, depth: usize, draw: Draw) -> Self {
         Self { storage, depth: depth.max(1), draw, pending: Vec::new() }
     }
 
-    /// When the next read completes; `None` when none is in flight.
+    /// Returns when the next read completes, or `None` if none is in flight.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
         self.pending.iter().map(|pending| pending.due).min()
@@ -191,7 +192,7 @@ impl ReadSource for SimSource {
         Ok(())
     }
 
-    /// Completes what is due by now; it is the world that moves the time.
+    /// Completes what is due now. Only the world advances the time.
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<SimChunk>)) -> Result<(), SourceError> {
         let now = self.storage.clock.now();
         while let Some(at) = self.pending.iter().position(|pending| pending.due <= now) {
@@ -204,7 +205,7 @@ impl ReadSource for SimSource {
     }
 }
 
-/// The alignment of so many bytes.
+/// Returns the alignment of `bytes` bytes.
 #[must_use]
 pub(crate) fn alignment(bytes: u64) -> Alignment {
     Alignment::new(bytes).unwrap_or(Alignment::ONE)

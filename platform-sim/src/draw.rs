@@ -1,51 +1,51 @@
-//! Chance, from a seed: the same draws everywhere.
+//! Random draws from a seed, identical on every platform.
 
 use core::ops::RangeInclusive;
 
-/// A stream of draws. A fork draws on its own, so that who draws more does not change what others get.
+/// A stream of draws. Draws from a fork do not affect the original.
 #[derive(Debug, Clone)]
 pub struct Draw(fastrand::Rng);
 
 impl Draw {
-    /// The draws of a seed.
+    /// Creates the draws of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
     }
 
-    /// Draws of its own.
+    /// Creates independent draws.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.0.fork())
     }
 
-    /// A number in the range.
+    /// Draws a number in the range.
     pub fn number(&mut self, range: RangeInclusive<u64>) -> u64 {
         self.0.u64(range)
     }
 
-    /// An index below `len`, which is not 0.
+    /// Draws an index below `len`, which is not 0.
     pub fn index(&mut self, len: usize) -> usize {
-        // Not drawn as a usize, whose width is the machine's.
+        // A usize would depend on the machine's width.
         self.0.u64(0..len as u64) as usize
     }
 
-    /// True so many times of a million.
+    /// Draws true with this probability in millionths.
     pub fn chance(&mut self, millionths: u32) -> bool {
         millionths > 0 && self.0.u32(0..1_000_000) < millionths
     }
 
-    /// True every second time.
+    /// Draws true or false with equal probability.
     pub fn coin(&mut self) -> bool {
         self.0.bool()
     }
 
-    /// One of these.
+    /// Draws one of the choices.
     pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.index(choices.len())]
     }
 
-    /// A number whose order of magnitude is drawn first.
+    /// Draws a number, its order of magnitude first.
     pub fn magnitude(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (low, high) = (*range.start(), *range.end());
         let bits = self.number(u64::from(low.max(1).ilog2())..=u64::from(high.max(1).ilog2()));

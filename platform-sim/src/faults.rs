@@ -1,4 +1,4 @@
-//! What can go wrong, by name, and how often.
+//! The kinds of faults, and how often they occur.
 
 use crate::draw::Draw;
 use alloc::collections::BTreeMap;
@@ -17,15 +17,16 @@ macro_rules! kinds {
         }
 
         impl FaultKind {
-            /// All of them.
+            /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
 
-            /// Those that any load must bear. A byte that is another is not among them: only a load that is verified can notice.
+            /// Returns the kinds that every load must handle. Corruption is not one of them: only a
+            /// verified load can detect it.
             pub fn drawn() -> impl Iterator<Item = Self> {
                 Self::ALL.iter().copied().filter(|&kind| kind != Self::Corrupted)
             }
 
-            /// The name that the program uses.
+            /// Returns the name in the program's options.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name,)* }
@@ -35,75 +36,76 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// A read brings fewer bytes than it asked for.
+    /// A read returns fewer bytes than requested.
     ShortRead = "short-read",
-    /// A read brings nothing before the end of the file.
+    /// A read returns nothing before the end of the file.
     ZeroRead = "zero-read",
-    /// EINTR.
+    /// `EINTR`.
     Interrupted = "interrupted",
-    /// EAGAIN.
+    /// `EAGAIN`.
     Again = "again",
-    /// ENOMEM of a read.
+    /// `ENOMEM` from a read.
     NoMemory = "no-memory",
-    /// EIO that passes.
+    /// A transient `EIO`.
     TransientIo = "transient-io",
-    /// EIO that stays, at one place of a file.
+    /// A permanent `EIO` at one place of a file.
     PermanentIo = "permanent-io",
-    /// A direct read is refused (EINVAL or EOPNOTSUPP) although its alignment is right.
+    /// An aligned direct read is refused (`EINVAL` or `EOPNOTSUPP`).
     DirectRefused = "direct-refused",
-    /// A device's direct reads need more alignment than it says, so that they are refused (EINVAL).
+    /// A device needs more alignment than it reports, and refuses direct reads (`EINVAL`).
     AlignmentLie = "alignment-lie",
-    /// Files differ in the alignment that their direct reads need.
+    /// Files need different alignments for direct reads.
     MixedAlignment = "mixed-alignment",
     /// Latencies with a heavy tail.
     HeavyTail = "heavy-tail",
-    /// One file's device is slow.
+    /// The device of one file is slow.
     SlowDevice = "slow-device",
-    /// Completions are held back and passed on in any order.
+    /// Completions are held back and reordered.
     Reordered = "reordered",
-    /// A file is cut off while it is loaded.
+    /// A file is truncated during the load.
     Truncated = "truncated",
-    /// A file is replaced by another while it is loaded.
+    /// A file is replaced during the load.
     Replaced = "replaced",
-    /// A file is written to while it is loaded.
+    /// A file is written to during the load.
     Written = "written",
     /// The submission queue is full.
     QueueFull = "queue-full",
-    /// A ring cannot be made.
+    /// A ring cannot be created.
     RingRefused = "ring-refused",
-    /// The system gives no memory.
+    /// The system refuses memory.
     AllocationRefused = "allocation-refused",
     /// The caller cancels.
     Cancelled = "cancelled",
-    /// Others have the pool's memory.
+    /// Others hold the pool's memory.
     PoolExhausted = "pool-exhausted",
     /// Others that wait for the pool's memory give up.
     WaiterCancelled = "waiter-cancelled",
     /// A header is damaged.
     DamagedHeader = "damaged-header",
-    /// A read brings a byte that is not the file's.
+    /// A read returns a wrong byte.
     Corrupted = "corrupted",
 }
 
-/// How often each kind happens, in millionths; 0 is never.
+/// The probability of each kind in millionths, 0 for never.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Swarm([u32; FaultKind::ALL.len()]);
 
 impl Swarm {
-    /// Nothing goes wrong.
+    /// Returns a swarm without faults.
     #[must_use]
     pub fn none() -> Self {
         Self([0; FaultKind::ALL.len()])
     }
 
-    /// Which kinds there are, and how strongly: for each seed another mixture, so that no kind is always hidden by others.
+    /// Draws which kinds occur and how often. Each seed has another mixture, so that no kind always
+    /// hides others.
     #[must_use]
     pub fn draw(draw: &mut Draw) -> Self {
         let mut swarm = Self::none();
-        // Some runs are quiet, some have one kind alone, most a few.
+        // Some runs have no faults, some one kind, most a few.
         let share = *draw.of(&[0, 50_000, 150_000, 300_000, 600_000]);
         for kind in FaultKind::drawn() {
-            // Reads that end off the alignment are where the ledger is tried.
+            // Reads that end unaligned test the ledger.
             let often = kind == FaultKind::ShortRead && share > 0 && draw.coin();
             if often || draw.chance(share) {
                 swarm.0[kind as usize] = u32::try_from(draw.magnitude(1_000..=300_000)).unwrap_or(u32::MAX);
@@ -112,19 +114,19 @@ impl Swarm {
         swarm
     }
 
-    /// How often, in millionths.
+    /// Returns the probability in millionths.
     #[must_use]
     pub fn chance(&self, kind: FaultKind) -> u32 {
         self.0[kind as usize]
     }
 
-    /// Whether it happens at all.
+    /// Returns true if the kind can occur.
     #[must_use]
     pub fn has(&self, kind: FaultKind) -> bool {
         self.chance(kind) > 0
     }
 
-    /// Without a kind.
+    /// Removes a kind.
     #[must_use]
     pub fn without(&self, kind: FaultKind) -> Self {
         let mut less = self.clone();
@@ -132,20 +134,20 @@ impl Swarm {
         less
     }
 
-    /// With a kind, so often.
+    /// Sets the probability of a kind.
     #[must_use]
     pub fn with(mut self, kind: FaultKind, millionths: u32) -> Self {
         self.0[kind as usize] = millionths;
         self
     }
 
-    /// The kinds that happen.
+    /// Returns the kinds that can occur.
     pub fn kinds(&self) -> impl Iterator<Item = FaultKind> + '_ {
         FaultKind::ALL.iter().copied().filter(|&kind| self.has(kind))
     }
 }
 
-/// How often each kind has happened.
+/// How often each kind has occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultCounts(pub [u64; FaultKind::ALL.len()]);
 
@@ -156,55 +158,56 @@ impl Default for FaultCounts {
 }
 
 impl FaultCounts {
-    /// One more.
+    /// Counts an occurrence.
     pub fn count(&mut self, kind: FaultKind) {
         self.0[kind as usize] += 1;
     }
 
-    /// How often.
+    /// Returns the count of a kind.
     #[must_use]
     pub fn of(&self, kind: FaultKind) -> u64 {
         self.0[kind as usize]
     }
 
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += theirs);
     }
 }
 
-/// One read of a file gets a certain answer: "the 3rd read of file 2 returns 17 bytes".
+/// Injects a fault into one read of a file: "the 3rd read of file 2 returns 17 bytes".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scripted {
     /// The file.
     pub file: u32,
-    /// Which of its reads, from 1.
+    /// The number of the read in the file, from 1.
     pub nth: u64,
-    /// What becomes of it.
+    /// The fault.
     pub injection: Injection,
 }
 
-/// What all workers' faults share.
+/// The fault state that all workers share.
 #[derive(Debug)]
 pub struct FaultState {
-    /// How often each kind happens.
+    /// The random faults.
     pub swarm: Swarm,
-    /// What was ordered.
+    /// The scripted faults.
     pub script: Vec<Scripted>,
-    /// How often each has happened.
+    /// How often each kind has occurred.
     pub counts: FaultCounts,
-    /// Reads so far, by file.
+    /// The number of reads, by file.
     reads: BTreeMap<u32, u64>,
-    /// Reads whose offset 32 bits do not hold.
+    /// The number of reads with an offset beyond 32 bits.
     far_reads: u64,
-    /// Where permanent errors are: a file's bytes.
+    /// The unreadable bytes, by file.
     broken: BTreeMap<u32, (u64, u64)>,
-    /// Errors that pass, by file and where the chunk began: no place has more in a row than every loader should bear.
+    /// Transient errors in a row, by file and chunk start. They are limited to what every loader
+    /// should handle.
     transient: BTreeMap<(u32, u32), u32>,
 }
 
 impl FaultState {
-    /// Nothing has happened yet.
+    /// Creates the initial state.
     #[must_use]
     pub fn new(swarm: Swarm, script: Vec<Scripted>) -> Rc<RefCell<Self>> {
         Rc::new(RefCell::new(Self {
@@ -218,24 +221,24 @@ impl FaultState {
         }))
     }
 
-    /// Makes some bytes of a file unreadable.
+    /// Makes bytes of a file unreadable.
     pub fn break_at(&mut self, file: u32, start: u64, end: u64) {
         self.broken.insert(file, (start, end));
     }
 
-    /// How many reads were asked for.
+    /// Returns the number of reads.
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.reads.values().sum()
     }
 
-    /// How many of them had an offset that 32 bits do not hold.
+    /// Returns the number of reads with an offset beyond 32 bits.
     #[must_use]
     pub fn far_reads(&self) -> u64 {
         self.far_reads
     }
 
-    /// Whether this kind happens now; counts it if so.
+    /// Draws whether this kind occurs now, and counts it.
     pub fn strikes(&mut self, kind: FaultKind, draw: &mut Draw) -> bool {
         let strikes = draw.chance(self.swarm.chance(kind));
         if strikes {
@@ -245,7 +248,7 @@ impl FaultState {
     }
 }
 
-/// A worker's faults.
+/// The faults of a worker.
 #[derive(Debug)]
 pub struct SimFaults {
     state: Rc<RefCell<FaultState>>,
@@ -253,13 +256,13 @@ pub struct SimFaults {
 }
 
 impl SimFaults {
-    /// With draws of its own.
+    /// Creates faults with their own draws.
     #[must_use]
     pub fn new(state: Rc<RefCell<FaultState>>, draw: Draw) -> Self {
         Self { state, draw }
     }
 
-    /// A length that a read could be cut to; edges are where mistakes are.
+    /// Draws the length of a short read, often at an edge, where mistakes are likely.
     fn short(&mut self, op: &ReadOp) -> usize {
         let len = op.len as u64;
         let bytes = match self.draw.number(0..=5) {
@@ -269,7 +272,7 @@ impl SimFaults {
             3 => self.draw.number(0..=len / 512) * 512,
             _ => self.draw.number(0..=len),
         };
-        // Nothing at all is another kind.
+        // Zero is a separate kind.
         bytes.clamp(1, len) as usize
     }
 }
@@ -316,7 +319,8 @@ impl Faults for SimFaults {
         if op.direct && state.strikes(FaultKind::DirectRefused, &mut self.draw) {
             return failed(if self.draw.coin() { Fault::Invalid } else { Fault::NotSupported });
         }
-        // A buffered read of nothing is the end of the file, as every reader takes it; before the end a direct one may come.
+        // A buffered read of nothing means the end of the file. Before the end only a direct read
+        // may return nothing.
         if op.direct && state.strikes(FaultKind::ZeroRead, &mut self.draw) {
             return Injection::Answer(Outcome::Read(0));
         }

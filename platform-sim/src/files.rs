@@ -1,4 +1,4 @@
-//! The world's files: contents that are made when they are read, and states that change.
+//! The world's files: contents that are generated when read, and states that change.
 
 use crate::draw::scramble;
 use alloc::string::String;
@@ -6,23 +6,23 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use floodtide_core::FileVersion;
 
-/// What befalls a file during a load.
+/// A change of a file during a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It is cut off at that length.
+    /// It is truncated to this length.
     Truncated(u64),
-    /// Another file takes its name; who has it open goes on reading the old one.
+    /// Another file replaces it. An open file still reads the old one.
     Replaced,
     /// Its contents are overwritten.
     Written,
 }
 
-/// A file. Its first bytes are given; the rest is made from a seed.
+/// A file. Its first bytes are given, the rest is generated from a seed.
 #[derive(Debug)]
 pub struct SimFile {
-    /// Its name.
+    /// The name.
     pub path: String,
-    /// Its first bytes.
+    /// The given first bytes.
     pub head: Vec<u8>,
     seed: u64,
     bytes: Cell<u64>,
@@ -33,7 +33,7 @@ pub struct SimFile {
 }
 
 impl SimFile {
-    /// A file of so many bytes, that many of which are given.
+    /// Creates a file of `bytes` bytes that starts with `head`.
     #[must_use]
     pub fn new(path: String, head: Vec<u8>, bytes: u64, number: u64, seed: u64) -> Self {
         let (len, bytes) = (Cell::new(bytes), Cell::new(bytes));
@@ -49,20 +49,20 @@ impl SimFile {
         }
     }
 
-    /// Its length now.
+    /// Returns the current length in bytes.
     #[must_use]
     pub fn byte_len(&self) -> u64 {
         self.bytes.get()
     }
 
-    /// How it looks from outside now.
+    /// Returns the current version.
     #[must_use]
     pub fn version(&self) -> FileVersion {
         let (inode, len, modified) = (self.number.get(), self.len.get(), self.modified.get());
         FileVersion::Local { device: 1, inode, len, modified }
     }
 
-    /// Lets something befall it at that time.
+    /// Changes the file at this time.
     pub fn change(&self, change: Change, time: u64) {
         self.modified.set(((time / 1_000_000_000) as i64, (time % 1_000_000_000) as i64 + 1));
         match change {
@@ -75,14 +75,14 @@ impl SimFile {
         }
     }
 
-    /// Reads from `offset` on into `out`; says how many bytes there were.
+    /// Reads into `out` at `offset`. Returns the number of bytes read.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> usize {
         let there = self.bytes.get().saturating_sub(offset).min(out.len() as u64) as usize;
         self.fill(self.generation.get(), offset, &mut out[..there]);
         there
     }
 
-    /// What was in it when the world began, whatever has befallen it since: the reference.
+    /// Reads the initial contents, the reference for comparisons.
     pub fn original(&self, offset: u64, out: &mut [u8]) {
         self.fill(0, offset, out);
     }
@@ -96,7 +96,7 @@ impl SimFile {
         let key = scramble(self.seed ^ generation.wrapping_mul(0xd6e8_feb8_6659_fd93));
         let word = |at: u64| scramble(key ^ (at / 8)).to_le_bytes();
         let (mut at, mut out) = (offset + given as u64, &mut out[given..]);
-        // The rest of a word that begins earlier, then words, then the start of one that ends later.
+        // The rest of a word that starts earlier, then words, then the start of the last one.
         let lead = (at.wrapping_neg() % 8).min(out.len() as u64) as usize;
         let (first, rest) = out.split_at_mut(lead);
         let from = (at % 8) as usize;

@@ -1,11 +1,11 @@
-//! What happened in a world, in order, as a digest that is the same for the same run everywhere.
+//! The history of a world as a digest, which is identical for the same run on every platform.
 
 use crate::draw::scramble;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// The history of a run. The events themselves are kept on request only.
+/// The history of a run. It keeps the events only on request.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     digest: u64,
@@ -14,13 +14,13 @@ pub struct History {
 }
 
 impl History {
-    /// An empty one; `keep`: whether the events are kept as text.
+    /// Creates an empty history. `keep` keeps the events as text.
     #[must_use]
     pub fn new(keep: bool) -> Self {
         Self { kept: keep.then(Vec::new), ..Self::default() }
     }
 
-    /// Something happened at that time: what, and the numbers that tell it from others of its kind.
+    /// Records an event with its time and the numbers that distinguish it.
     pub fn note(&mut self, time: u64, what: &'static str, numbers: &[u64]) {
         self.events += 1;
         let mut digest = scramble(self.digest ^ time);
@@ -38,26 +38,26 @@ impl History {
         }
     }
 
-    /// The digest so far.
+    /// Returns the digest.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// How many events there were.
+    /// Returns the number of events.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// The events as text, if they were kept.
+    /// Returns the events as text, if they were kept.
     #[must_use]
     pub fn lines(&self) -> &[String] {
         self.kept.as_deref().unwrap_or(&[])
     }
 }
 
-/// Nanoseconds shown as milliseconds, without floating point.
+/// Displays nanoseconds as milliseconds without floating point.
 struct Milliseconds(u64);
 
 impl fmt::Display for Milliseconds {

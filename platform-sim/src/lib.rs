@@ -1,11 +1,13 @@
-//! A deterministic world for core: files that are made as they are read, a storage with latency and rules, a virtual clock, a
-//! pool that others use too, a device that a stream is uploaded to; and everything that can go wrong with them.
+//! A deterministic world for core.
 //!
-//! A [`Case`] is what a run is about, drawn from a seed or put together by hand; [`run`](run()) carries it out with core's own worker,
-//! engine, pool and stream, interleaving everybody by draws, and reports every rule that was broken. The same seed gives
-//! the same run, event by event, on every platform.
+//! It has generated files, storage with latency and rules, a virtual clock, a shared pool, a device
+//! for uploads, and faults for all of them.
 //!
-//! `no_std` like core; the program `floodtide-sim` runs seeds by the million.
+//! A [`Case`] is the parameters of a run, drawn from a seed or set by hand. [`run`](run()) executes
+//! it with core's worker, engine, pool and stream. It interleaves all actors by draws, and reports
+//! every violated rule. The same seed gives the same run, event by event, on every platform.
+//!
+//! The crate is `no_std` like core. The program `floodtide-sim` runs seeds by the million.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,6 +1,7 @@
-//! `floodtide-sim`: runs the world by seeds, and counts what happened.
+//! `floodtide-sim`: runs the world for many seeds and counts the results.
 //!
-//! Exit codes: 0 no rule was broken and every path was reached that must be, 1 otherwise, 2 the command line is at fault.
+//! Exit codes: 0 if no rule was violated and every required path was reached, 1 otherwise, 2 for a
+//! wrong command line.
 
 mod program;
 

@@ -1,4 +1,4 @@
-//! The world's memory: an arena, or a pool's buffers, at addresses of their own.
+//! The world's memory: an arena or a pool's buffers, at virtual addresses.
 
 use crate::device::Flight;
 use crate::draw::Draw;
@@ -13,7 +13,7 @@ use core::ops::Deref;
 use floodtide_core::pool::{Depot, Growing, Provider};
 use floodtide_core::sync::{AtomicBool, Ordering};
 
-/// Remembers that it was woken.
+/// Records a wake-up.
 #[derive(Debug, Default)]
 pub(crate) struct Flag(AtomicBool);
 
@@ -24,32 +24,32 @@ impl Wake for Flag {
 }
 
 impl Flag {
-    /// Wakes it.
+    /// Sets the flag.
     pub(crate) fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was woken since this was last asked.
+    /// Returns true if it was set since the last call, and clears it.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether it was woken.
+    /// Returns true if it is set.
     pub(crate) fn is_up(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How much memory the world has, in bytes.
+/// The world's memory in bytes.
 pub(crate) const WORLD_MEMORY: u64 = 64 << 20;
-/// Where an arena starts.
+/// The start of an arena.
 pub(crate) const ARENA: u64 = 1 << 40;
-/// Where the buffers start that slices are gathered from.
+/// The start of the gather buffers.
 pub(crate) const SCRATCH: u64 = 1 << 48;
-/// Where the pool's memory starts.
+/// The start of the pool's memory.
 const BLOCKS: u64 = 1 << 44;
 
-/// A block of the pool, which counts as live while it is there.
+/// A block of the pool, which counts as live until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Block {
     address: u64,
@@ -63,7 +63,7 @@ impl Drop for Block {
     }
 }
 
-/// Gives memory, sometimes not.
+/// Allocates memory, and sometimes refuses.
 #[derive(Debug)]
 pub(crate) struct Heap {
     next: Cell<u64>,
@@ -77,12 +77,12 @@ impl Heap {
         Self { next: Cell::new(BLOCKS), live: Rc::default(), faults, draw: RefCell::new(draw) }
     }
 
-    /// Whether the system has no memory now.
+    /// Returns true if the system refuses memory now.
     pub(crate) fn refuses(&self) -> bool {
         self.faults.borrow_mut().strikes(FaultKind::AllocationRefused, &mut self.draw.borrow_mut())
     }
 
-    /// The bytes that it has given and not got back.
+    /// Returns the number of allocated bytes.
     pub(crate) fn live(&self) -> u64 {
         self.live.get()
     }
@@ -110,7 +110,7 @@ impl Provider for Heap {
 /// The world's pool.
 pub(crate) type Pool = Depot<Heap, (), Growing, 1>;
 
-/// A buffer of the pool, which goes back to it when it is dropped.
+/// A buffer of the pool. Dropping it returns it.
 #[derive(Debug)]
 pub(crate) struct SimBuffer {
     block: Option<Block>,
@@ -130,7 +130,7 @@ impl SimBuffer {
         self.block.as_mut().map_or(&mut [], |block| &mut block.bytes)
     }
 
-    /// Whether a read in flight fills a part of it.
+    /// Returns true if a read in flight fills a part of it.
     pub(crate) fn is_in_flight(&self, flight: &Flight) -> bool {
         flight.touches(self.address(), self.address() + self.len() as u64)
     }

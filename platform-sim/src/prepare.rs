@@ -25,8 +25,10 @@ use floodtide_core::{
     TensorSlice,
 };
 
-/// Headers, selection, strategy, plan: everything before the first read. `None` when a damaged header happens to be valid: it
-/// describes another checkpoint, of which nothing is known.
+/// Parses the headers, resolves the selection, and creates strategy and plan.
+///
+/// Returns `None` if a damaged header is valid by chance: it describes another checkpoint, whose
+/// contents are unknown.
 pub(crate) fn prepare(
     case: &Case,
     storage: &Rc<SimStorage>,
@@ -100,7 +102,8 @@ fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error>
         let range = header_range(&head, file.byte_len()).map_err(invalid)?;
         let (start, end) = (range.start() as usize, range.end() as usize);
         if end > head.len() {
-            // A damaged length that is still within the file: the header is what is there.
+            // A damaged length that is still within the file: the header is what the file has
+            // there.
             head.resize(end, 0);
             file.read(0, &mut head);
         }
@@ -129,7 +132,7 @@ fn serverlessllm(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Res
     builder.finish()
 }
 
-/// An index of the shards, as writers write it, agrees with them.
+/// Checks that an index, as writers create it, matches the shards.
 fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
     if case.checkpoint.tensors.is_empty() {
         return Ok(());
@@ -143,7 +146,7 @@ fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
     json += "}}";
     let invalid = |source| Error::format("the index", source);
     let index = ShardIndex::parse(json.as_bytes()).map_err(invalid)?;
-    // An index numbers the shards that hold something, in the order of their names; the catalog those that were opened.
+    // An index numbers the non-empty shards by name, a catalog the opened ones.
     let holding: Vec<usize> = (0..case.checkpoint.files.len())
         .filter(|&file| case.checkpoint.tensors.iter().any(|tensor| tensor.file == file))
         .collect();
@@ -153,7 +156,7 @@ fn check_index(case: &Case, catalog: &Catalog) -> Result<(), Error> {
     Ok(())
 }
 
-/// Which files are read directly: the strategy's word, on what the devices say.
+/// Returns the limits of files that the strategy reads directly, given the devices' reports.
 fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Option<DirectLimits>> {
     let mut aligned = vec![false; case.devices.len()];
     for part in selected {
@@ -179,7 +182,7 @@ fn directs(case: &Case, catalog: &Catalog, selected: &[TensorSlice]) -> Vec<Opti
     };
     let signals = Signals {
         files: files.collect(),
-        // The world's checkpoints stand for larger ones, which are not read in one go.
+        // The world's checkpoints stand for larger ones, which are not small loads.
         selected_bytes: selected
             .iter()
             .map(|part| part.byte_len(&catalog.tensor(part.tensor())))

@@ -1,5 +1,6 @@
-//! Which loads must be refused before their first read, known from what is asked for and what there is: the tensors' bytes
-//! as they were written, not what core's planner makes of them.
+//! Decides which loads must be refused before their first read.
+//!
+//! It uses the request, the memory and the tensors as they were written, not core's plan.
 
 use crate::case::{Case, Job};
 use crate::checkpoint::KnownTensor;
@@ -7,16 +8,16 @@ use crate::memory::WORLD_MEMORY;
 use alloc::collections::BTreeMap;
 use floodtide_core::{Buffers, Error};
 
-/// Whether a reason to refuse a load is given.
+/// Whether a reason to refuse a load applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Given {
     No,
-    /// What alignment and gaps add decides.
+    /// Alignment and gaps decide.
     Perhaps,
     Surely,
 }
 
-/// Something between two numbers, against a limit.
+/// Compares an estimate between two numbers with a limit.
 fn over(limit: u64, (min, max): (u64, u64)) -> Given {
     match limit {
         _ if min > limit => Given::Surely,
@@ -25,18 +26,18 @@ fn over(limit: u64, (min, max): (u64, u64)) -> Given {
     }
 }
 
-/// The reasons that there are to refuse a load.
+/// The reasons to refuse a load.
 #[derive(Debug)]
 pub(crate) struct Refusals {
-    /// It takes more memory than it is told there is.
+    /// It needs more than the reported memory.
     memory: Given,
-    /// A tensor that must be whole is longer than a stream's buffers may be.
+    /// A tensor that must be whole exceeds a stream's buffers.
     buffer: Given,
-    /// A stream has more buffers than may be planned.
+    /// A stream has too many buffers to plan.
     buffers: Given,
-    /// It takes more than this target can address.
+    /// It exceeds the address space of this target.
     addresses: Given,
-    /// Nobody has told how much memory there is, and the world has less.
+    /// The amount of memory is unknown, and the world has less.
     world: Given,
 }
 
@@ -44,7 +45,7 @@ impl Refusals {
     pub(crate) fn of(case: &Case) -> Self {
         let selected = || case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor));
         let asked = case.devices.iter().filter_map(|device| device.says).map(|limits| limits.both().as_u64());
-        // At the two ends of a run, and before it.
+        // At both ends of a run, and before it.
         let edges = 3 * asked.chain([case.tensor_alignment.as_u64(), 4096]).max().unwrap_or(0);
         let (mut bytes, mut longest, mut tensors) = (0_u64, 0, 0);
         for tensor in selected() {
@@ -68,7 +69,7 @@ impl Refusals {
                 let all = bytes.saturating_add(gaps).saturating_add(plan_entries.1.saturating_mul(edges));
                 let held = (min.min(limit), all.min(limit));
                 let one = if split { (0, alone.1.min(buffer_bytes)) } else { (longest.min(limit), alone.1.min(limit)) };
-                // An eighth of the limit and 16 MiB for the plan itself, at a hundred bytes a piece.
+                // The plan may use an eighth of the limit and 16 MiB, at a hundred bytes per entry.
                 let planned = (limit / 800).saturating_add(160_000);
                 let buffer = if split { Given::No } else { over(limit, alone) };
                 (held, (0, held.1), over(usize::MAX as u64, one), buffer, over(planned, plan_entries))
@@ -79,19 +80,21 @@ impl Refusals {
         Self { memory, buffer, buffers, addresses, world }
     }
 
-    /// Whether the load must not begin.
+    /// Returns true if the load must be refused.
     pub(crate) fn are_sure(&self) -> bool {
         let all = [self.memory, self.buffer, self.buffers, self.addresses, self.world];
         all.contains(&Given::Surely)
     }
 
-    /// Whether the system may have no memory because it was not asked how much there is. What cannot even be addressed is
-    /// refused before anybody is asked for memory.
+    /// Returns true if an allocation may fail because the memory is unknown.
+    ///
+    /// What exceeds the address space is refused before any allocation.
     pub(crate) fn explain_no_memory(&self) -> bool {
         self.world > Given::No && self.addresses < Given::Surely
     }
 
-    /// Whether this error tells one of the reasons, with its numbers; `None` when it is of another kind.
+    /// Returns whether an error states one of the reasons with its numbers, or `None` for other
+    /// errors.
     pub(crate) fn explain(&self, case: &Case, error: &Error) -> Option<bool> {
         let buffers = match &case.job {
             Job::Stream { buffers, .. } => Some(buffers),
@@ -117,7 +120,8 @@ impl Refusals {
     }
 }
 
-/// The wanted tensors, of those that are the same bytes only the one of which most is wanted: they may be read once.
+/// Returns the selected tensors. Of tied ones only the largest selection counts, because they may
+/// be read once.
 fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
     let mut max: BTreeMap<(usize, u64), (u64, usize)> = BTreeMap::new();
     for (number, tensor) in
@@ -130,7 +134,7 @@ fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
     max.into_values().map(|(_, number)| &case.checkpoint.tensors[number])
 }
 
-/// How many buffers and reads a stream is planned with, at least and at most.
+/// Returns the minimum and the maximum number of buffers and reads of a stream's plan.
 fn plan_entries(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64, u64) {
     let read = case.chunk_bytes.clamp(64 << 10, 1 << 30).next_power_of_two();
     let (mut min, mut max) = (0_u64, 0_u64);
@@ -142,10 +146,10 @@ fn plan_entries(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64
     for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
         let cut = case.selection.cut(tensor);
         let bytes = case.selection.byte_len(tensor);
-        // One more of each for what a tensor begins and ends with, and for the gap before it.
+        // One more of each for the start and the end of a tensor, and for the gap before it.
         let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
         max = max.saturating_add(parts + bytes / read + 4);
-        // What pieces are gathered from is read as well, or each of them apart.
+        // Spanning reads are planned too, or each block.
         max = max.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.block_count(tensor)));
     }
     (min, max)

@@ -1,5 +1,6 @@
-//! What must hold in a world: at any time, of every buffer that is delivered, and when a load has succeeded. The checks know
-//! what was written from the one who wrote it, not from core's parsers.
+//! The rules of a world: at any time, for every delivered buffer, and for a successful load.
+//!
+//! The checks know the contents from the writer, not from core's parsers.
 
 use crate::faults::FaultKind;
 use crate::memory::{ARENA, SimBuffer};
@@ -12,7 +13,7 @@ use floodtide_core::stream::FilledBuffer;
 use floodtide_core::{Error, Location, Order};
 
 impl World {
-    /// Rules that hold at any time.
+    /// Checks the rules that hold at any time.
     pub(crate) fn check_rules(&self) {
         for rule in self.storage.broken_rules.borrow_mut().drain(..) {
             self.violated(rule);
@@ -26,7 +27,7 @@ impl World {
         }
     }
 
-    /// Compares a part with what was in the file at first.
+    /// Compares a part with the initial contents of the file.
     fn compare(&self, placement: usize, offset: u64, bytes: &[u8]) -> Result<(), String> {
         let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
         let Some((known, shape, expected_bytes)) = self.known(placement) else {
@@ -45,7 +46,7 @@ impl World {
         }
         let mut expected = vec![0; bytes.len()];
         self.original(placement, known, offset, &mut expected);
-        // Nearly always they are the same, which is quickly seen.
+        // Usually they are equal, which is quick to check.
         if expected == bytes {
             return Ok(());
         }
@@ -53,12 +54,12 @@ impl World {
         Err(format!("tensor {:?} differs at byte {}", tensor.name, offset + at as u64))
     }
 
-    /// How many bytes are wanted of a tensor.
+    /// Returns the number of selected bytes of a tensor.
     fn selected_bytes(&self, placement: usize) -> u64 {
         self.known(placement).map_or(0, |(_, _, bytes)| bytes)
     }
 
-    /// What a finished whole load has brought.
+    /// Checks the result of a whole load.
     pub(crate) fn check_arena(&self, alignment: u64) -> Result<(), String> {
         let WorldMemory::Whole(arena) = &self.memory else { return Ok(()) };
         let arena = arena.borrow();
@@ -71,14 +72,14 @@ impl World {
             if bytes > 0 && !(ARENA + place as u64).is_multiple_of(required) {
                 return Err(format!("a tensor's address is no multiple of {required}"));
             }
-            // What is empty may be placed anywhere.
+            // An empty tensor may be anywhere.
             let place = if bytes == 0 { 0 } else { place };
             self.compare(index, 0, &arena[place..place + bytes as usize])?;
         }
         Ok(())
     }
 
-    /// The consumer looks at a buffer.
+    /// Checks a buffer that the consumer receives.
     pub(crate) fn receive(&self, filled: &FilledBuffer<SimBuffer>, alignment: u64) {
         let Some(staging) = self.staging() else { return };
         self.note("delivered", &[u64::from(filled.extent().0)]);
@@ -106,8 +107,9 @@ impl World {
             }
             delivered.last = part.placement;
             if let Err(difference) = self.compare(part.placement, part.offset, bytes) {
-                // Bytes that are cut off are never read, so that nothing else can stand in their place. What is verified is known to be right
-                // before it is delivered, unless it is a part of a tensor whose other parts have not come.
+                // Truncated bytes are never read, so wrong bytes have no other excuse. Verified
+                // bytes are known to be right before delivery, unless other parts of their tensor
+                // are missing.
                 let counts = self.faults.borrow().counts;
                 let excused = match &self.verification {
                     None => counts.of(FaultKind::Written) > 0,
@@ -122,7 +124,7 @@ impl World {
         }
     }
 
-    /// Whether a stream that ended well has brought everything once.
+    /// Checks that a successful stream has delivered everything once.
     pub(crate) fn check_delivered(&self) -> Result<(), String> {
         let mut delivered = self.delivered.borrow_mut();
         if let Some(difference) = &delivered.corrupt {
@@ -149,7 +151,7 @@ impl World {
         Ok(())
     }
 
-    /// The tensors' file and offset that an error names are really those.
+    /// Checks that an error names the right file and offset of a tensor.
     pub(crate) fn check_error(&self, error: &Error) -> Result<(), String> {
         if let Error::Mismatch { file, tensor, start, end, .. } = error {
             let right = self.checkpoint.find(tensor).is_some_and(|known| {

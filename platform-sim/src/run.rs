@@ -1,4 +1,5 @@
-//! Runs a case: opens, plans and carries it out, interleaving everybody by the draws, and judges how it ended.
+//! Runs a case: opens, plans and executes it, interleaves all actors by draws, and judges the
+//! result.
 
 use crate::actors::{Competitor, ConsumerActor};
 use crate::case::{Case, HUGE, SECOND};
@@ -24,64 +25,64 @@ use floodtide_core::{
     Chunk, EngineHandle, Error, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker, WorkerState,
 };
 
-/// More turns than any run takes that comes to its end.
+/// The maximum number of turns of a run that ends.
 const MAX_TURNS: u64 = 3_000_000;
 
-/// How a run went.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// How the load ended, for its caller.
+    /// The result for the caller.
     pub result: Result<(), Error>,
-    /// Each rule that was broken.
+    /// The violated rules.
     pub violations: Vec<String>,
-    /// How long it took, in nanoseconds of virtual time.
+    /// The duration in nanoseconds of virtual time.
     pub elapsed: u64,
-    /// What happened.
+    /// The history.
     pub history: History,
-    /// What went wrong on purpose.
+    /// The injected faults.
     pub faults: FaultCounts,
-    /// What core made good.
+    /// How often core recovered.
     pub retry_stats: RetryStats,
-    /// Files whose change was detected.
+    /// The number of files whose change was detected.
     pub changes_detected: u64,
-    /// Reads that were asked for, and the bytes that landed.
+    /// The number of reads.
     pub reads: u64,
-    /// See `reads`.
+    /// The number of bytes that arrived.
     pub bytes: u64,
-    /// Reads that went over pieces of slices, which were gathered.
+    /// The number of gathered reads.
     pub gathered: u64,
     /// The pool's counters at the end.
     pub pool: Stats,
-    /// What was large in it.
+    /// The counts of large things.
     pub sizes: SizeCounts,
-    /// How often the number of reads in flight was changed.
+    /// How often the number of reads in flight changed.
     pub retuned: u64,
-    /// How often reads went on through the page cache, or back past it, for their rate.
+    /// How often the load switched between direct and buffered reads because of their rate.
     pub fallbacks: u64,
-    /// Reads of what is cached, beside direct reads of the same run of bytes.
+    /// The number of reads of cached parts beside direct reads of the same run.
     pub cached_reads: u64,
-    /// Those of them that go over pieces of slices.
+    /// The number of those that were gathered.
     pub cached_gathered: u64,
-    /// Tensors that are the same bytes as the one before them.
+    /// The number of tensors that are tied to the previous one.
     pub tied: u64,
 }
 
-/// What a run had to do with tensors that are large.
+/// How often a run met large sizes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SizeCounts {
-    /// Reads whose offset 32 bits do not hold.
+    /// Reads with an offset beyond 32 bits.
     pub far_reads: u64,
     /// Tensors that took sixteen reads or more.
     pub many_reads: u64,
     /// Parts of tensors that a stream did not deliver whole.
     pub parts: u64,
-    /// Tensors that a stream delivered in buffers of their own.
+    /// Tensors that a stream delivered in their own buffers.
     pub own_buffers: u64,
 }
 
 type SimWorker = Worker<Traced<Faulty<SimSource, SimFaults>, Watch>>;
 
-/// A worker and what it waits for.
+/// A worker and its state.
 struct WorkerActor {
     worker: SimWorker,
     waits: Option<WorkerState>,
@@ -100,7 +101,8 @@ impl WorkerActor {
         match self.waits {
             None => true,
             Some(WorkerState::AwaitingCompletion) => self.next_due(world.now()).is_some_and(|due| due <= world.now()),
-            // As a platform's condition variable does: it looks at the engine, and at whether memory has come back.
+            // Like a platform's condition variable, this checks the engine and whether memory was
+            // returned.
             Some(WorkerState::AwaitingCapacity) => match world.engine.borrow().readiness(RouteId(0)) {
                 Readiness::Full => false,
                 Readiness::NeedsBuffer(_) => world.staging().is_some_and(|staging| staging.came_back.is_up()),
@@ -121,14 +123,14 @@ impl WorkerActor {
     }
 }
 
-/// Something that happens at a time.
+/// A timed event.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Change(usize, Change),
     Cancel,
 }
 
-/// Runs a case. `keep`: whether the history keeps its events as text.
+/// Runs a case. `keep` keeps the events of the history as text.
 #[must_use]
 pub fn run(case: &Case, keep: bool) -> Report {
     let mut draw = Draw::new(case.seed ^ 0x5851_f42d_4c95_7f2d);
@@ -182,7 +184,8 @@ pub fn run(case: &Case, keep: bool) -> Report {
     report
 }
 
-/// Why a load was refused, as a number: where addresses are of 32 bits they may run out before the memory does.
+/// Returns a number for the reason of a refusal. With 32-bit addresses the address space may run
+/// out before the memory.
 fn code(error: &Error) -> u64 {
     match error {
         Error::NotEnoughMemory { .. } | Error::AddressSpace { .. } | Error::Platform { .. } => 1,
@@ -192,7 +195,7 @@ fn code(error: &Error) -> u64 {
     }
 }
 
-/// What the devices are like counts once a run, when it could be noticed.
+/// Counts the properties of devices once per run, if they could be noticed.
 fn note_devices(case: &Case, faults: &Rc<RefCell<FaultState>>) {
     let mut state = faults.borrow_mut();
     for kind in [FaultKind::MixedAlignment, FaultKind::HeavyTail, FaultKind::SlowDevice] {
@@ -205,7 +208,7 @@ fn note_devices(case: &Case, faults: &Rc<RefCell<FaultState>>) {
     }
 }
 
-/// The workers, with rings where they are to be had.
+/// Creates the workers, with rings where possible.
 fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
     let mut workers = Vec::new();
     for number in 0..case.workers.min(world.plan.chunks().len()) {
@@ -215,7 +218,7 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
             world.with(|engine| engine.fail(Error::Platform { message: "the ring was refused".to_owned() }));
             continue;
         }
-        // Without a ring a thread reads, one at a time.
+        // Without a ring a thread makes one read at a time.
         let max = case.max_in_flight.map_or(0, |max| (max as usize).div_ceil(case.workers));
         let depth = if refused { 1 } else { case.depth.max(max) };
         let source = SimSource::new(alloc::rc::Rc::clone(&world.storage), depth, draw.fork());
@@ -227,7 +230,7 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
     workers
 }
 
-/// Any byte of a file; one of those that are read where nearly all others are of tensors that are not.
+/// Draws a byte of a file, among the selected ones if most are not.
 fn somewhere(case: &Case, file: usize, draw: &mut Draw) -> u64 {
     let bytes = case.checkpoint.files[file].byte_len();
     let small = |known: &&KnownTensor| known.file == file && (1..HUGE).contains(&known.bytes);
@@ -239,11 +242,11 @@ fn somewhere(case: &Case, file: usize, draw: &mut Draw) -> u64 {
     known.start + draw.number(0..=known.bytes - 1)
 }
 
-/// What will happen to the files and the load, and when.
+/// Draws the timed events of the files and the load.
 fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
     let mut events = Vec::new();
     let mut faults = world.faults.borrow_mut();
-    // Most runs are over within so much.
+    // Most runs end within this time.
     let span = draw.magnitude(1000..=SECOND / 5);
     for (number, file) in case.checkpoint.files.iter().enumerate() {
         if faults.strikes(FaultKind::PermanentIo, draw) && file.byte_len() > 0 {
@@ -251,7 +254,7 @@ fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
             faults.break_at(number as u32, start, start + draw.magnitude(1..=100_000));
         }
         for kind in [FaultKind::Truncated, FaultKind::Replaced, FaultKind::Written] {
-            // Once a load, not once a read as other faults: so more often.
+            // These occur once per load, not per read, so they are more frequent.
             if draw.chance(case.swarm.chance(kind).saturating_mul(4)) {
                 let change = match kind {
                     FaultKind::Truncated => Change::Truncated(somewhere(case, number, draw)),
@@ -269,7 +272,7 @@ fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
     events
 }
 
-/// Who acts next.
+/// The next actor.
 #[derive(Debug, Clone, Copy)]
 enum Actor {
     Worker(usize),
@@ -393,7 +396,7 @@ fn happen(case: &Case, world: &World, time: u64, event: Event) {
     }
 }
 
-/// How the load ended for its caller, as a platform's last step decides it.
+/// Decides how the load ended for its caller, like a platform's last step.
 fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64) -> Result<(), Error> {
     if let Some(consumer) = consumer {
         let unended = Err(Error::Contract { what: "the consumer never came to an end" });
@@ -412,7 +415,7 @@ fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64)
     Ok(())
 }
 
-/// What must be given back when all is over.
+/// Checks that everything was returned at the end.
 fn left_over(case: &Case, world: &World) -> Vec<String> {
     let mut violations = Vec::new();
     let flight = world.storage.flight.borrow();

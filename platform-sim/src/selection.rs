@@ -1,4 +1,4 @@
-//! Which tensors are selected, and how much of each, as whoever asks means it: the rules know it without core's own matching.
+//! Selections and their meaning, computed independently of core's matching.
 
 use crate::checkpoint::{Checkpoint, KnownTensor};
 use crate::cuts::{KnownCut, dealt_out};
@@ -8,37 +8,39 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use floodtide_core::{Glob, Partition, Selection, ShardRules};
 
-/// A selection, and what it means.
+/// A selection with a known meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownSelection {
     /// All tensors.
     All,
-    /// Those of these names, any of which may come twice.
+    /// The tensors with these names, which may repeat.
     Names(Vec<String>),
-    /// Those whose names end so; without what a glob would take for its own.
+    /// The tensors whose names end with this text, which has no glob characters.
     Ending(&'static str),
-    /// Of those of these names, each of which comes once: a slice, or all.
+    /// Slices of the tensors with these unique names, or whole tensors.
     Slices(Vec<(String, Option<KnownCut>)>),
-    /// Of all tensors, what rank `rank` of `world` gets when they are shared by rows. Not of tensors that are too long to be counted.
+    /// The share of a rank in all tensors, divided by rows. Excludes tensors that are too long to
+    /// enumerate.
     Rows {
-        /// Which rank, from 0.
+        /// The rank, from 0.
         rank: u64,
-        /// How many there are.
+        /// The number of ranks.
         world: u64,
     },
-    /// The same, but only those whose names end so are shared, by their second dimension.
+    /// The share of a rank, where only tensors with this ending are divided, by their second
+    /// dimension.
     Columns {
-        /// Which rank, from 0.
+        /// The rank, from 0.
         rank: u64,
-        /// How many there are.
+        /// The number of ranks.
         world: u64,
-        /// The end of the names; without what a glob would take for its own.
+        /// The ending of the names, without glob characters.
         ending: &'static str,
     },
 }
 
 impl KnownSelection {
-    /// What core is asked for.
+    /// Returns the selection for core.
     #[must_use]
     pub fn selection(&self) -> Selection {
         match self {
@@ -60,7 +62,7 @@ impl KnownSelection {
         }
     }
 
-    /// Whether it takes that tensor, or some of it.
+    /// Returns true if it selects any part of the tensor.
     #[must_use]
     pub fn takes(&self, tensor: &KnownTensor) -> bool {
         match self {
@@ -71,7 +73,7 @@ impl KnownSelection {
         }
     }
 
-    /// Which slice it takes of that tensor; `None` for all of it, or nothing.
+    /// Returns the slice of the tensor, or `None` if it selects all or nothing of it.
     #[must_use]
     pub fn cut(&self, tensor: &KnownTensor) -> Option<KnownCut> {
         match self {
@@ -84,22 +86,22 @@ impl KnownSelection {
         }
     }
 
-    /// The slices that it takes, by the names of the tensors.
+    /// Returns the slices by tensor name.
     pub(crate) fn cuts(&self, checkpoint: &Checkpoint) -> BTreeMap<String, KnownCut> {
         checkpoint.tensors.iter().filter_map(|tensor| Some((tensor.name.clone(), self.cut(tensor)?))).collect()
     }
 
-    /// Whether it asks for a slice that there is not.
+    /// Returns true if it has an invalid slice.
     pub(crate) fn is_impossible(&self, checkpoint: &Checkpoint) -> bool {
         checkpoint.tensors.iter().any(|tensor| self.cut(tensor).is_some_and(|cut| !cut.is_possible(tensor)))
     }
 
-    /// Whether it takes less than all of a tensor that it takes.
+    /// Returns true if it selects only a part of a tensor.
     pub(crate) fn has_slices(&self, checkpoint: &Checkpoint) -> bool {
         checkpoint.tensors.iter().any(|tensor| self.cut(tensor).is_some_and(|cut| cut.shape(tensor) != tensor.shape))
     }
 
-    /// How many bytes it takes of that tensor, which it takes.
+    /// Returns the number of selected bytes of a selected tensor.
     pub(crate) fn byte_len(&self, tensor: &KnownTensor) -> u64 {
         self.cut(tensor).map_or(tensor.bytes, |cut| cut.byte_len(tensor))
     }

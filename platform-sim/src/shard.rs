@@ -1,4 +1,4 @@
-//! A file of a checkpoint as its writer means it: which tensors are in it, and what its header looks like.
+//! A file of a checkpoint as its writer defines it: its tensors and its header.
 
 use alloc::string::String;
 use alloc::vec;
@@ -6,80 +6,81 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use floodtide_core::DType;
 
-/// A tensor that is to be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTensor {
-    /// Its name, which no other has.
+    /// The unique name.
     pub name: String,
-    /// Its type.
+    /// The element type.
     pub dtype: DType,
-    /// How many bytes it has: what whole elements fill.
+    /// The length in bytes, a multiple of whole elements.
     pub bytes: u64,
-    /// Its dimensions, slowest first: of as many elements as it has bytes for.
+    /// The dimensions, slowest first, which match the length.
     pub shape: Vec<u64>,
-    /// Whether it is the same bytes as the one before it, of which it has as many; only in a ServerlessLLM checkpoint.
+    /// Whether it is tied to the previous tensor, which has the same length. Only in a
+    /// ServerlessLLM checkpoint.
     pub tied: bool,
 }
 
 impl NewTensor {
-    /// One of a single dimension.
+    /// Creates a tensor of one dimension.
     #[must_use]
     pub fn flat(name: String, dtype: DType, bytes: u64) -> Self {
         Self { name, dtype, bytes, shape: vec![elements(dtype, bytes)], tied: false }
     }
 }
 
-/// How many elements fill so many bytes, which are whole ones'.
+/// Returns the number of elements in `bytes` bytes, a multiple of whole elements.
 #[must_use]
 pub fn elements(dtype: DType, bytes: u64) -> u64 {
-    // Not by way of bits, of which 64 bits number fewer bytes than there may be.
+    // The number of bits could exceed 64 bits.
     bytes / dtype.whole_bytes() * (dtype.whole_bytes() * 8 / dtype.bits())
 }
 
-/// How many bytes so many elements have.
+/// Returns the length of a shape in bytes.
 pub(crate) fn bytes_of(dtype: DType, shape: &[u64]) -> u64 {
     let bits = shape.iter().fold(u128::from(dtype.bits()), |bits, &size| bits * u128::from(size));
     (bits / 8) as u64
 }
 
-/// How many spaces follow a header, which decides where the data starts.
+/// The spaces after a header, which determine where the data starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// So many.
+    /// This number of spaces.
     Bytes(u64),
-    /// As many as bring the data to a multiple of that.
+    /// As many as align the data to this.
     To(u64),
 }
 
-/// A file with tensors one after another.
+/// A file whose tensors are contiguous.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
     /// The tensors, in the order of the data.
     pub tensors: Vec<NewTensor>,
-    /// Where each tensor stands in the header, which need not have the order of the data.
+    /// The order of the tensors in the header, which may differ from the data.
     pub order: Vec<usize>,
     /// Whether the header has metadata.
     pub metadata: bool,
-    /// What follows it.
+    /// The spaces after the header.
     pub padding: Padding,
-    /// What the data is made from.
+    /// The seed of the contents.
     pub contents: u64,
 }
 
 impl Shard {
-    /// As most writers make it.
+    /// Creates a shard as most writers do.
     #[must_use]
     pub fn new(tensors: Vec<NewTensor>, contents: u64) -> Self {
         let order = (0..tensors.len()).collect();
         Self { tensors, order, metadata: false, padding: Padding::To(8), contents }
     }
 
-    /// The same with only those of its tensors.
+    /// Keeps only these tensors.
     #[must_use]
     pub(crate) fn only(&self, keeps: impl Fn(usize) -> bool) -> Self {
         let kept: Vec<usize> = (0..self.tensors.len()).filter(|&i| keeps(i)).collect();
         let order = self.order.iter().filter_map(|i| kept.iter().position(|k| k == i));
-        // The first that is left of those that are the same bytes is tied to none.
+        // The first remaining one of tied tensors is tied to none.
         let owner = |i: usize| (0..=i).rev().find(|&i| !self.tensors[i].tied);
         let tied = |at: usize| at > 0 && owner(kept[at - 1]) == owner(kept[at]);
         let tensor = |at: usize| NewTensor { tied: tied(at), ..self.tensors[kept[at]].clone() };
@@ -92,7 +93,7 @@ impl Shard {
         }
     }
 
-    /// The file's first bytes, behind which the data starts.
+    /// Returns the file's first bytes, up to the data.
     pub(crate) fn head(&self) -> Vec<u8> {
         let mut json = String::from("{");
         if self.metadata {
@@ -129,7 +130,7 @@ impl Shard {
     }
 }
 
-/// A name as a string of JSON.
+/// Returns a name as a JSON string.
 pub(crate) fn quoted(name: &str) -> String {
     let mut json = String::from('"');
     for c in name.chars() {

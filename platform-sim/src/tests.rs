@@ -1,4 +1,5 @@
-//! The world itself: that it goes the same way each time, that it can tell, and that reading and uploading overlap in it.
+//! The world itself: that it goes the same way each time, that it can tell, and that reading and
+//! uploading overlap in it.
 
 use crate::case::{Case, Consumer, Job, MICROSECOND, MILLISECOND};
 use crate::checkpoint::{Checkpoint, Shape};
@@ -46,8 +47,8 @@ fn checkpoints_are_of_every_kind() {
     assert!(drawn.iter().any(|checkpoint| checkpoint.tensors.is_empty()));
 }
 
-/// A stream of two files of 24 tensors each, through so many buffers of two tensors, from storage and to a device of so
-/// many tensors a second (0 for no limit).
+/// A stream of two files of 24 tensors each, through so many buffers of two tensors, from storage
+/// and to a device of so many tensors a second (0 for no limit).
 fn upload(staging: u64, read: u64, write: u64) -> u64 {
     const UNIT: u64 = 128 << 10;
     let buffers = Buffers { buffer_bytes: 2 * UNIT, limit: staging * 2 * UNIT, split: true, order: Order::Completion };
@@ -66,7 +67,8 @@ fn reading_and_uploading_overlap() {
         let (reading, uploading) = (upload(4, read, 0), upload(4, 0, write));
         let (both, longer, sum) = (upload(4, read, write), reading.max(uploading), reading + uploading);
         assert!(both >= longer, "{read}/{write}: {both} is less than {longer}");
-        // What cannot overlap: the first buffer's reading and the last one's uploading, two tensors of 48 each.
+        // What cannot overlap: the first buffer's reading and the last one's uploading, two tensors
+        // of 48 each.
         assert!(both * 100 <= longer * 100 + sum * 6, "{read}/{write}: {both}, alone {reading} and {uploading}");
     }
     // With a single buffer there is nothing to overlap: the measurement can tell.
@@ -210,7 +212,8 @@ fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
     assert!(!judge(&Case { selection, ..streamed }, Err(error("long"))).is_empty());
 }
 
-/// The time that a stream of 64 MiB takes whose reads are 64 KiB, a 32nd of what they are on a machine, on a device that is as much slower.
+/// The time that a stream of 64 MiB takes whose reads are 64 KiB, a 32nd of what they are on a
+/// machine, on a device that is as much slower.
 fn time_to_load(latency: u64, bandwidth: u64, window: (usize, Option<u32>)) -> u64 {
     let (depth, max_in_flight) = window;
     let buffers = Buffers { buffer_bytes: 1 << 20, limit: 32 << 20, split: true, order: Order::Completion };

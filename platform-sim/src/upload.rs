@@ -1,5 +1,5 @@
-//! A device that a stream is uploaded to, in virtual time. It keeps nothing: who watches it checks
-//! what it gets.
+//! A device that receives a stream in virtual time. It stores nothing: its watcher checks each
+//! buffer.
 
 use crate::clock::{Clock, Link};
 use alloc::collections::VecDeque;
@@ -7,46 +7,46 @@ use core::convert::Infallible;
 use core::task::{Context, Poll, Waker};
 use floodtide_core::stream::{FilledBuffer, Sink};
 
-/// An upload that is under way.
+/// An upload in progress.
 #[derive(Debug)]
 struct Upload<B> {
     due: u64,
     buffer: B,
 }
 
-/// A simulated device: it takes buffers over a link, as many at a time as it has queue places.
+/// A simulated device that receives buffers over a link, with a limited queue.
 #[derive(Debug)]
 pub struct DeviceSink<B, W> {
     clock: Clock,
     link: Link,
     depth: usize,
-    /// A link transfers one after another, so the first is done first.
+    /// The uploads in progress. A link transfers one after another, so the first completes first.
     uploads: VecDeque<Upload<B>>,
     waker: Option<Waker>,
     watch: W,
 }
 
 impl<B, W: FnMut(&FilledBuffer<B>)> DeviceSink<B, W> {
-    /// A device at the end of `link`, with `depth` uploads at a time, at least one; `watch` sees
-    /// each buffer that it gets.
+    /// Creates a device behind `link` with at most `depth` uploads (at least one). `watch` sees
+    /// each buffer.
     pub fn new(clock: Clock, link: Link, depth: usize, watch: W) -> Self {
         Self { clock, link, depth: depth.max(1), uploads: VecDeque::new(), waker: None, watch }
     }
 
-    /// When the next upload is done; `None` when none is under way.
+    /// Returns when the next upload completes, or `None` if none is in progress.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
         self.uploads.front().map(|upload| upload.due)
     }
 
-    /// Wakes whoever waits for an upload.
+    /// Wakes the task that waits for an upload.
     pub fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// Ready if so; else the waker is woken when an upload is done.
+    /// Returns ready if `ready`. Otherwise the waker is woken when an upload completes.
     fn ready_if(&mut self, ready: bool, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         if ready {
             return Poll::Ready(Ok(()));

@@ -1,4 +1,4 @@
-//! Whether a load was allowed to end as it did, by what was done to it.
+//! Judges whether a load was allowed to end as it did, given its faults.
 
 use crate::case::{Case, Consumer, Job};
 use crate::faults::{FaultKind, FaultState};
@@ -10,7 +10,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use floodtide_core::{Error, Fault};
 
-/// The rules that the end breaks. `world` is there unless the load ended before its first read.
+/// Returns the rules that the end violates. `world` is missing if the load ended before its first
+/// read.
 pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>, world: Option<&World>) -> Vec<String> {
     let mut violations = Vec::new();
     let happened = |kind: FaultKind| faults.counts.of(kind) > 0;
@@ -39,7 +40,7 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         Error::Read { .. } => scripted,
         Error::Platform { message } if message.contains("changed") => changed,
         Error::Platform { message } if message.contains("memory") => {
-            // What does not fit is refused before anybody is asked for memory.
+            // What does not fit is refused before any allocation.
             (happened(FaultKind::AllocationRefused) && !refusals.are_sure()) || refusals.explain_no_memory()
         }
         Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
@@ -47,7 +48,7 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         Error::SliceUnverifiable { .. } => unverifiable,
         Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed),
         Error::Format { .. } | Error::DuplicateTensor { .. } => happened(FaultKind::DamagedHeader),
-        // Of a case that is put together by hand.
+        // A case that was set by hand.
         Error::NothingSelected { .. } => !case.checkpoint.tensors.iter().any(|tensor| case.selection.takes(tensor)),
         _ => false,
     };

@@ -1,4 +1,5 @@
-//! The world: core's engine, plan, pool and stream, and everything they touch, with the rules that they must keep.
+//! The world: core's engine, plan, pool and stream with everything they touch, and the rules for
+//! them.
 
 use crate::case::{Case, HUGE, Job};
 use crate::checkpoint::{Checkpoint, KnownTensor};
@@ -31,10 +32,10 @@ use floodtide_core::{
     Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly,
 };
 
-/// Who waits for the pool, in the order of coming; the stream is this one.
+/// The stream's number in the queue of the pool. The competitors have the others.
 pub(crate) const STREAM: usize = 0;
 
-/// Everything a run touches.
+/// Everything that a run touches.
 pub(crate) struct World {
     pub(crate) storage: Rc<SimStorage>,
     pub(crate) faults: Rc<RefCell<FaultState>>,
@@ -44,35 +45,35 @@ pub(crate) struct World {
     pub(crate) plan: Arc<Plan>,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) verification: Option<Verification>,
-    /// By name: the slices that are wanted of tensors.
+    /// The selected slices, by tensor name.
     cuts: BTreeMap<String, KnownCut>,
-    /// By placement: the bytes of slices that have been compared already.
+    /// The bytes of slices that were computed for comparisons, by placement.
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
     pub(crate) memory: WorldMemory,
-    /// The files as they were when they were opened.
+    /// The versions of the files at the time of opening.
     pub(crate) versions: Vec<FileVersion>,
-    /// Rules that were broken: each is a defect.
+    /// The violated rules, each of which is a defect.
     pub(crate) violations: RefCell<Vec<String>>,
-    /// The chunks that were taken, and those that landed.
+    /// The chunks that were handed out, and those that are complete.
     taken: RefCell<BTreeSet<u32>>,
     landed: RefCell<BTreeSet<u32>>,
-    /// How many reads are in flight, if that is tuned; how often it was changed.
+    /// The tuner of the reads in flight, if there is one, and how often it changed them.
     tuner: Option<RefCell<Tuner>>,
     pub(crate) retuned: Cell<u64>,
     fallback: RefCell<DirectIoFallback>,
-    /// How often reads went on through the page cache, or back past it.
+    /// How often the load switched between direct and buffered reads.
     pub(crate) fallbacks: Cell<u64>,
     workers: u32,
     in_flight_limit: u64,
-    /// Where the next buffer is that slices are gathered from.
+    /// The address of the next gather buffer.
     scratch: Cell<u64>,
-    /// How many chunks were gathered.
+    /// The number of gathered chunks.
     pub(crate) gathered: Cell<u64>,
-    /// What a stream has delivered: by placement, the next byte expected or every part.
+    /// What a stream has delivered.
     pub(crate) delivered: RefCell<Delivered>,
 }
 
-/// Where the tensors go.
+/// The memory of the tensors.
 pub(crate) enum WorldMemory {
     Whole(RefCell<Vec<u8>>),
     Stream(Box<Staging>),
@@ -85,29 +86,29 @@ pub(crate) struct Staging {
     pub(crate) split: bool,
     pub(crate) buffer_bytes: u64,
     turn: RefCell<Turn>,
-    /// Memory may have come back.
+    /// Set when memory may have been returned.
     pub(crate) came_back: Arc<Flag>,
     filling: RefCell<FillingBuffers<SimBuffer>>,
     reorder: RefCell<ReorderBuffer<SimBuffer>>,
     consumer: RefCell<Option<Waker>>,
-    /// The consumer has enough.
+    /// Whether the consumer has stopped.
     closed: Cell<bool>,
-    /// Who waits for the pool.
+    /// The queue of the pool.
     pub(crate) queue: RefCell<VecDeque<usize>>,
 }
 
-/// What has come to a stream's consumer.
+/// What a stream's consumer has received.
 #[derive(Debug, Default)]
 pub(crate) struct Delivered {
-    /// By placement: the parts that came, as offset and length.
+    /// The received parts by placement, as offset and length.
     pub(crate) parts: BTreeMap<usize, Vec<(u64, u64)>>,
-    /// The last placement, where they must ascend.
+    /// The last placement, if they must ascend.
     pub(crate) last: usize,
-    /// How many parts there were of tensors that did not come whole, and whole tensors with a buffer of their own.
+    /// The number of parts of divided tensors.
     pub(crate) parts_of_tensors: u64,
-    /// See `parts_of_tensors`.
+    /// The number of whole tensors with their own buffer.
     pub(crate) own_buffers: u64,
-    /// A part held other bytes than the file had.
+    /// The first difference from the contents of the file.
     pub(crate) corrupt: Option<String>,
 }
 
@@ -195,7 +196,7 @@ impl World {
         self.violations.borrow_mut().push(what.into());
     }
 
-    /// How a tensor was written, and the shape and the bytes of what is wanted of it.
+    /// Returns how a tensor was written, and the shape and the length of its selected part.
     pub(crate) fn known(&self, placement: usize) -> Option<(&KnownTensor, Vec<u64>, u64)> {
         let known = self.checkpoint.find(self.catalog.tensor(self.plan.placements()[placement].tensor).name)?;
         let shape = self.cuts.get(&known.name).map_or_else(|| known.shape.clone(), |cut| cut.shape(known));
@@ -203,7 +204,7 @@ impl World {
         Some((known, shape, bytes))
     }
 
-    /// The bytes from `offset` on of what is wanted of a tensor, as they were in the file at first.
+    /// Reads the initial contents of a tensor's selected part at `offset`.
     pub(crate) fn original(&self, placement: usize, known: &KnownTensor, offset: u64, out: &mut [u8]) {
         let file = &self.storage.files[known.file];
         let Some(cut) = self.cuts.get(&known.name) else { return file.original(known.start + offset, out) };
@@ -223,7 +224,7 @@ impl World {
         }
     }
 
-    /// Tells what tunes that a chunk has landed, and does as it says, within the case's limit.
+    /// Reports a complete chunk to the tuner, and applies its answer within the case's limit.
     fn tune(&self, chunk: ChunkId) {
         let chunk = &self.plan.chunks()[chunk.index()];
         let in_flight = self.engine.borrow().in_flight_bytes();
@@ -243,7 +244,7 @@ impl World {
         }
     }
 
-    /// Whether every file is what it was when it was opened.
+    /// Checks that every file is unchanged.
     pub(crate) fn check_versions(&self) -> Result<(), Error> {
         for (file, version) in self.storage.files.iter().zip(&self.versions) {
             if let Some(what) = version.difference(&file.version()) {
@@ -260,18 +261,18 @@ impl World {
         }
     }
 
-    /// The consumer takes no more.
+    /// Ends the consumer.
     pub(crate) fn close(&self) {
         let Some(staging) = self.staging() else { return };
         staging.closed.set(true);
         staging.pool.cancel(&mut staging.turn.borrow_mut());
         staging.queue.borrow_mut().retain(|&who| who != STREAM);
-        // What is dropped may wake others, who may look here.
+        // Dropped buffers may wake others, who may look here.
         let (filling, reorder) = (FillingBuffers::new(Arc::clone(&self.plan)), ReorderBuffer::new(staging.order, 0));
         drop((staging.filling.replace(filling), staging.reorder.replace(reorder)));
     }
 
-    /// Books who waits for the pool, and that nobody overtakes.
+    /// Updates the queue of the pool, and checks that nobody is overtaken.
     pub(crate) fn book_turn(&self, who: usize, waited: bool, waits: bool, served: bool) {
         let Some(staging) = self.staging() else { return };
         let mut queue = staging.queue.borrow_mut();
@@ -357,7 +358,7 @@ impl BufferProvider for World {
             self.scratch.set(address + (planned.buffer_range.len() as u64).next_multiple_of(4096) + 4096);
             return Ok(SimChunk { address, bytes: vec![0xee; planned.buffer_range.len()] });
         }
-        // What is not read into must not pass for what is in the file.
+        // Unread memory must not look like the contents of the file.
         Ok(SimChunk {
             address: base + planned.buffer_range.start as u64,
             bytes: vec![0xee; planned.buffer_range.len()],
@@ -404,19 +405,19 @@ impl BufferProvider for World {
     }
 }
 
-/// The manifest of what is planned, from what was written.
+/// Returns the manifest of the plan's tensors as they were written.
 fn manifest(checkpoint: &Checkpoint, storage: &SimStorage, catalog: &Catalog, plan: &Plan) -> Manifest {
     let planned = plan.placements().iter().map(|placement| catalog.tensor(placement.tensor));
     let tensors = planned.filter_map(|tensor| {
         let known = checkpoint.find(tensor.name)?;
-        // Nobody ever reads all of what is huge.
+        // A huge tensor is never read entirely.
         let len = if known.bytes < HUGE { known.bytes } else { 0 };
         let mut bytes = vec![0; len as usize];
         storage.files[known.file].original(known.start, &mut bytes);
         let (name, dtype, shape) = (known.name.clone(), known.dtype.into(), known.shape.clone());
         Some(ManifestTensor { name, dtype, shape, bytes: known.bytes, blake3: Checksum::of(&bytes) })
     });
-    // What was written has one tensor of each name, of as many bytes as its shape says.
+    // Written tensors have unique names and lengths that match their shapes.
     Manifest::new(tensors.collect(), Vec::new()).expect("a checkpoint has a manifest")
 }
 
@@ -447,7 +448,7 @@ impl FilledBufferStream<SimBuffer> for WorldStream<'_> {
     }
 }
 
-/// Writes a worker's reads into the history.
+/// Records a worker's reads in the history.
 pub(crate) struct Watch {
     pub(crate) worker: u64,
     pub(crate) storage: Rc<SimStorage>,
@@ -481,7 +482,7 @@ impl Tracer for Watch {
     }
 }
 
-/// A fault as a number; errors of core are told apart by their kind.
+/// Returns a number for a fault. Errors of core are distinguished by their kind.
 fn code(fault: Fault) -> u64 {
     match fault {
         Fault::Interrupted => 1,

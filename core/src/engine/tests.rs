@@ -40,7 +40,8 @@ struct Device<'a> {
 }
 
 impl Device<'_> {
-    /// Reads as Linux does: no direct read off the alignment, none past the end, `limit` bytes at most.
+    /// Reads as Linux does: no direct read off the alignment, none past the end, `limit` bytes at
+    /// most.
     fn read(&mut self, engine: &Engine, op: &ReadOp, limit: usize) -> Outcome {
         let chunk = &engine.plan().chunks()[op.chunk.index()];
         if op.direct {
@@ -242,7 +243,8 @@ fn bytes_in_flight_stay_below_the_limit() {
 }
 
 proptest! {
-    /// Whatever the device does within its contract, the load ends whole and right, or with an error; never both, never neither.
+    /// Whatever the device does within its contract, the load ends whole and right, or with an
+    /// error; never both, never neither.
     #[test]
     fn any_sequence_of_outcomes_ends_in_all_or_an_error(
         sizes in (1_u64..300_000, 1_u64..3000),
@@ -293,7 +295,8 @@ proptest! {
 fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
     let (mut engine, file) = load(200_000, 100, true);
     let mut device = Device::new(&engine, &file);
-    // Lengths that end off the alignment; the read that goes on from the aligned byte then brings a single byte.
+    // Lengths that end off the alignment; the read that goes on from the aligned byte then brings a
+    // single byte.
     let mut lengths = [10_000, 1, 700, 1, usize::MAX].into_iter().cycle();
     run(&mut engine, &mut device, |_| Ok(lengths.next().unwrap_or(usize::MAX)));
     assert_whole(&mut engine, &device, &file);
@@ -320,7 +323,8 @@ fn reads_change_their_way_in_the_middle_and_back() {
 
 #[test]
 fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
-    // Three tensors, of which the first and the last are wanted; the middle chunk lies in the one between.
+    // Three tensors, of which the first and the last are wanted; the middle chunk lies in the one
+    // between.
     let json = r#"{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]},"b":{"dtype":"U8","shape":[131072],"data_offsets":[65536,196608]},"c":{"dtype":"U8","shape":[65536],"data_offsets":[196608,262144]}}"#;
     let len = 8 + json.len() as u64 + 262_144;
     for outcome in [Outcome::Failed(Fault::Os(5000)), Outcome::Read(0)] {
@@ -345,7 +349,8 @@ fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
 
 #[test]
 fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
-    // Elements of six bits are not cut, so a buffer begins before the aligned byte at which the one before ends.
+    // Elements of six bits are not cut, so a buffer begins before the aligned byte at which the one
+    // before ends.
     let bytes = 3 * 100_001_u64;
     let json = format!(
         r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F6_E3M2","shape":[{}],"data_offsets":[1,{}]}}}}"#,

@@ -58,8 +58,9 @@ pub fn find(id: FormatId) -> Option<&'static dyn Format> {
 ///
 /// To add one:
 ///
-/// 1. Write a file in this folder with a unit struct that implements this trait and a parser that implements
-///    [`HeaderParser`]. Only the required methods matter to a format whose files need neither an index nor one another.
+/// 1. Write a file in this folder with a unit struct that implements this trait and a parser that
+///    implements [`HeaderParser`]. Only the required methods matter to a format whose files need
+///    neither an index nor one another.
 /// 2. Add the struct to [`FORMATS`].
 /// 3. Add tests, a fuzz target, and a row to the table of formats in the documentation.
 ///

@@ -1,5 +1,5 @@
-//! The planner's contract on hand-made and on arbitrary catalogs: every selected byte is covered once, at an address that
-//! keeps every alignment, within the memory that is promised.
+//! The planner's contract on hand-made and on arbitrary catalogs: every selected byte is covered
+//! once, at an address that keeps every alignment, within the memory that is promised.
 
 mod limits;
 mod slices;
@@ -13,7 +13,8 @@ use alloc::string::ToString;
 use alloc::vec;
 use proptest::prelude::*;
 
-/// A file of tensors of several dtypes of these byte sizes, whose data starts at an offset of the given residue modulo 8.
+/// A file of tensors of several dtypes of these byte sizes, whose data starts at an offset of the
+/// given residue modulo 8.
 fn add_file(builder: &mut CatalogBuilder, file: usize, sizes: &[u64], residue: u64) {
     let mut json = "{".to_string();
     let mut at = 0;
@@ -194,7 +195,8 @@ proptest! {
                 prop_assert!(chunk.alignment.divides(chunk.buffer_range.start as u64));
                 prop_assert!(chunk.alignment.divides(chunk.buffer_range.len() as u64));
             }
-            // What is cached does not come from the device, and what is not does, where there is a choice.
+            // What is cached does not come from the device, and what is not does, where there is a
+            // choice.
             let Some(cached) = cached.get(chunk.file.index()) else { continue };
             let end = chunk.offset + chunk.payload_len as u64;
             let parts = cached.iter().map(|part| end.min(part.end()).saturating_sub(chunk.offset.max(part.start())));
@@ -204,7 +206,8 @@ proptest! {
                 prop_assert_eq!(parts.max(), Some(chunk.payload_len as u64));
             }
         }
-        // Each tensor's bytes come from its own place in the file, each byte from exactly one chunk.
+        // Each tensor's bytes come from its own place in the file, each byte from exactly one
+        // chunk.
         prop_assert_eq!(plan.placements().len(), selected.len());
         for (index, placement) in plan.placements().iter().enumerate() {
             let tensor = catalog.tensor(placement.tensor);
@@ -383,7 +386,8 @@ proptest! {
         }
         prop_assert!(chunks.next().is_none());
 
-        // Every tensor's bytes come once, whole unless they may be split, aligned, and in the order that was asked for.
+        // Every tensor's bytes come once, whole unless they may be split, aligned, and in the order
+        // that was asked for.
         let mut next = vec![0_u64; selected.len()];
         let mut last = 0;
         for index in 0..plan.extents().len() {

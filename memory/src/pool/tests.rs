@@ -381,7 +381,7 @@ fn a_provider_that_does_not_keep_its_alignment_is_found_out() {
 }
 
 #[test]
-#[should_panic(expected = "8 bytes do not fit in what is left of a buffer of 10: 4")]
+#[should_panic(expected = "8 bytes do not fit in the 4 left of a buffer of 10")]
 fn more_than_fits_says_so() {
     let mut buffer = pool(100 * KB).get(10).expect("fits");
     buffer.extend_from_slice(b"secret");

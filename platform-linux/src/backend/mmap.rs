@@ -1,10 +1,11 @@
-//! Files mapped into memory: tensors are views of the page cache. What is not aligned there is copied by `pread`.
+//! Files mapped into memory: tensors are views of the page cache. Misaligned tensors are copied by
+//! `pread`.
 
 use super::{PreadSource, Registration};
 use floodtide_core::{Backend, ReadStyle};
 use floodtide_memory::StableBuffer;
 
-/// Files mapped into memory.
+/// The backend that maps files into memory.
 pub const MMAP: Backend = Backend::new("mmap", ReadStyle::Mapped, "files mapped into memory");
 
 pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {

@@ -1,5 +1,5 @@
-//! Ways of reading local files: one file a backend. To add one, write its file, with a [`Registration`], and its line in
-//! [`Registry::ALL`].
+//! Backends for local files, one file each. To add one, write its file with a [`Registration`], and
+//! add its line to [`Registry::ALL`].
 
 mod mmap;
 mod pread;
@@ -23,19 +23,20 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a backend is registered by.
+/// The registration of a backend.
 struct Registration<B: StableBuffer> {
     backend: Backend,
-    /// Why it cannot be used here, if so; `on_fuse`: for files on FUSE. Tried, not looked up.
+    /// Returns why the backend is unavailable, if it is. `on_fuse` asks about files on FUSE. The
+    /// answer comes from a try.
     refusal: fn(on_fuse: bool) -> Option<String>,
-    /// A source for one worker, or why there is none.
+    /// Creates a source for one worker, or returns the reason for a failure.
     source: fn(LocalFiles, SourceOptions) -> Result<BoxedSource<B>, String>,
 }
 
 struct Registry<B>(PhantomData<B>);
 
 impl<B: StableBuffer> Registry<B> {
-    /// Every backend. The first that blocks takes over where another is refused.
+    /// All backends. The first blocking one is the fallback when another is refused.
     const ALL: &'static [Registration<B>] = &[
         uring::registration(),
         pread::registration(),
@@ -45,22 +46,22 @@ impl<B: StableBuffer> Registry<B> {
     ];
 }
 
-/// For what does not depend on the buffers.
+/// The registry for questions that do not depend on the buffer type.
 type Any = Registry<floodtide_memory::pool::PoolBuffer>;
 
-/// Returns every backend for local files.
+/// Returns all backends for local files.
 #[must_use]
 pub fn all() -> Vec<Backend> {
     Any::ALL.iter().map(|registration| registration.backend).collect()
 }
 
-/// Those of `backends` that cannot be used, each with why.
+/// Returns the unavailable ones of `backends`, each with the reason.
 pub(crate) fn refused(backends: &[Backend], on_fuse: bool) -> Vec<(Backend, String)> {
     let asked = Any::ALL.iter().filter(|registration| backends.contains(&registration.backend));
     asked.filter_map(|registration| Some((registration.backend, (registration.refusal)(on_fuse)?))).collect()
 }
 
-/// A source for one worker.
+/// Creates a source for one worker.
 pub(crate) fn source<B: StableBuffer>(files: LocalFiles, options: SourceOptions) -> Result<BoxedSource<B>, String> {
     match Registry::<B>::ALL.iter().find(|registration| registration.backend == options.backend) {
         Some(registration) => (registration.source)(files, options),
@@ -68,16 +69,16 @@ pub(crate) fn source<B: StableBuffer>(files: LocalFiles, options: SourceOptions)
     }
 }
 
-/// The files of a checkpoint that are local, by their number in it.
+/// The local files of a checkpoint, by file id.
 pub(crate) type LocalFiles = Arc<[Option<Arc<LocalFile>>]>;
 
-/// The file that a read names.
+/// Returns the file of a read.
 fn file_of(files: &LocalFiles, file: FileId) -> Result<&LocalFile, Fault> {
     let file = files.get(file.index()).and_then(Option::as_deref);
     file.ok_or(Fault::Other("the file is not a local one"))
 }
 
-/// An error number as core's fault.
+/// Converts an error number to core's fault.
 fn fault(errno: i32) -> Fault {
     match errno {
         libc::EINTR => Fault::Interrupted,
@@ -90,8 +91,8 @@ fn fault(errno: i32) -> Fault {
     }
 }
 
-/// How long to wait before a read is tried again: not at all at first, then up to 5 ms, so that a thousand tries of a busy
-/// system end within seconds.
+/// Returns how long to wait before a retry: first not at all, then up to 5 ms, so that a thousand
+/// retries end within seconds.
 fn pause(op: &ReadOp) -> Option<Duration> {
     (op.attempt > 3).then(|| Duration::from_micros(50 << op.attempt.min(10)).min(Duration::from_millis(5)))
 }

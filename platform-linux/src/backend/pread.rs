@@ -1,11 +1,12 @@
-//! Reads by `pread(2)` on the worker's own thread: one at a time, on any kernel, in any sandbox.
+//! Reads by `pread(2)` on the worker's own thread, one at a time. This works on any kernel and in
+//! any sandbox.
 
 use super::{LocalFiles, Registration, fault, file_of, pause};
 use floodtide_core::{Backend, Buffer, Completion, Outcome, ReadOp, ReadSource, ReadStyle, Rejected, SourceError};
 use floodtide_memory::StableBuffer;
 use rustix::io::Errno;
 
-/// Worker threads that call `pread`.
+/// The backend of worker threads that call `pread`.
 pub const PREAD: Backend = Backend::new("pread", ReadStyle::Blocking, "threads that call pread");
 
 pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
@@ -16,7 +17,7 @@ pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
     }
 }
 
-/// A source that has read by the time it is asked.
+/// A source that reads during submission.
 #[derive(Debug)]
 pub(crate) struct PreadSource<B> {
     files: LocalFiles,
@@ -30,7 +31,7 @@ impl<B: Buffer> PreadSource<B> {
     }
 }
 
-/// Carries out one read, into the part of the buffer that it names.
+/// Executes one read into its part of the buffer.
 pub(super) fn read<B: Buffer>(files: &LocalFiles, op: &ReadOp, buffer: &mut B, dont_cache: bool) -> Outcome {
     if let Some(pause) = pause(op) {
         std::thread::sleep(pause);
@@ -40,12 +41,13 @@ pub(super) fn read<B: Buffer>(files: &LocalFiles, op: &ReadOp, buffer: &mut B, d
         Err(fault) => return Outcome::Failed(fault),
     };
     let mut memory = buffer.memory().part(op.at..op.at + op.len);
-    // SAFETY: the bytes are initialised, whatever they hold, and ours alone while `memory` lives; the kernel only writes.
+    // SAFETY: the bytes are initialised, and exclusive while `memory` lives. The kernel only
+    // writes.
     let memory = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr(), memory.len()) };
     let (descriptor, flags) = (file.descriptor(op.direct), file.read_flags(op.direct, dont_cache));
     if !flags.is_empty() {
         let read = rustix::io::preadv2(descriptor, &mut [std::io::IoSliceMut::new(memory)], op.offset, flags);
-        // Neither of the two knows the flags where this comes from an older kernel.
+        // An older kernel that rejects the flags with these errors gets a plain read.
         if !matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
             return outcome(read);
         }
@@ -102,13 +104,14 @@ mod tests {
 
     const BYTES: usize = 4 << 20;
 
-    /// A read of so many bytes from the first file's start, through the page cache.
+    /// Returns a buffered read of `len` bytes from the start of the first file.
     fn buffered(len: usize) -> ReadOp {
         let (id, chunk, file) = (ReadId::numbered(0), ChunkId(0), FileId(0));
         ReadOp { id, chunk, file, offset: 0, at: 0, len, direct: false, attempt: 0 }
     }
 
-    /// Reads all of a file that is cold, uncached if asked, and tells what is cached of it then; `None` if it cannot be made cold.
+    /// Reads all of a cold file, and returns what is cached of it then, or `None` if it cannot be
+    /// made cold.
     fn cached_after(folder: &Path, dont_cache: bool) -> Option<(f32, Arc<LocalFile>)> {
         let path = folder.join("model.safetensors");
         std::fs::write(&path, vec![7; BYTES]).expect("writes");

@@ -1,7 +1,8 @@
 //! Reads on tokio's blocking threads.
 //!
-//! Linux has no readiness for files, so `pread` on the runtime's blocking pool is what tokio itself does; here the reads are
-//! planned, large and placed at once. A read that has started owns its buffer and finishes on its thread.
+//! Linux has no readiness for files, so tokio itself calls `pread` on its blocking pool. This
+//! backend does the same with the planned, large reads. A started read owns its buffer and finishes
+//! on its thread.
 
 use super::pread::read;
 use super::{LocalFiles, Registration};
@@ -11,7 +12,7 @@ use floodtide_memory::StableBuffer;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// tokio's blocking threads: the caller's runtime's, or those of a runtime of its own.
+/// The backend of tokio's blocking threads, of the caller's runtime or of a separate one.
 pub const TOKIO: Backend = Backend::new("tokio", ReadStyle::Tasks, "tokio's blocking threads");
 
 pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
@@ -19,7 +20,7 @@ pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
 }
 
 fn source<B: StableBuffer>(files: LocalFiles, options: SourceOptions) -> Result<BoxedSource<B>, String> {
-    // The runtime would panic without a thread to block.
+    // The runtime would panic if it could not start a thread.
     std::thread::Builder::new().spawn(|| ()).map_err(|error| format!("the system gives tokio no thread: {error}"))?;
     let runtime = Builder::new_current_thread().build().map_err(|error| format!("no runtime: {error}"))?;
     let handle = Handle::try_current().unwrap_or_else(|_| runtime.handle().clone());
@@ -40,7 +41,7 @@ fn source<B: StableBuffer>(files: LocalFiles, options: SourceOptions) -> Result<
 #[derive(Debug)]
 struct TokioSource<B> {
     handle: Handle,
-    /// Shut down without waiting: reads that have started finish on their threads.
+    /// Shut down without waiting: started reads finish on their threads.
     runtime: Option<Runtime>,
     files: LocalFiles,
     capacity: usize,
@@ -90,7 +91,7 @@ impl<B> Drop for TokioSource<B> {
     }
 }
 
-/// One read, which reports its end also when it never ran, as its runtime was shut down.
+/// A read that reports a result even if a shutdown of its runtime prevents it.
 struct Task<B> {
     op: ReadOp,
     buffer: Option<B>,

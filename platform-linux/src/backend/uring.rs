@@ -1,4 +1,4 @@
-//! Reads by io_uring: one ring per worker, files registered, buffers owned until their completion.
+//! Reads by io_uring: one ring per worker, registered files, and buffers owned until completion.
 
 use super::{LocalFiles, Registration, fault, file_of, pause};
 use crate::probe;
@@ -13,12 +13,13 @@ use rustix::io::ReadWriteFlags;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// io_uring, one ring a worker.
+/// The backend of io_uring, with one ring per worker.
 pub const URING: Backend = Backend::new("uring", ReadStyle::Queue, "io_uring, one ring per worker");
 
-/// A FUSE mount that does without the page cache, but not asynchronously, does not tell io_uring how far a read came; the kernel
-/// then goes on with a short one at the place where it began, and fills memory with wrong bytes (seen on Linux 6.18).
-const ON_FUSE: &str = "on FUSE, the kernel may go on with a short read at the wrong place when io_uring makes it";
+/// A FUSE mount that bypasses the page cache synchronously does not report to io_uring how far a
+/// read came. The kernel then continues a short read at its start, and fills memory with wrong
+/// bytes (seen on Linux 6.18).
+const ON_FUSE: &str = "on FUSE, the kernel may continue a short read of io_uring at the wrong offset";
 
 pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
     Registration {
@@ -36,7 +37,7 @@ pub(super) const fn registration<B: StableBuffer>() -> Registration<B> {
 struct Pending<B> {
     id: ReadId,
     buffer: B,
-    /// The file, if it was asked to leave nothing in the page cache.
+    /// The file, if the read uses `RWF_DONTCACHE`.
     dont_cache: Option<FileId>,
 }
 
@@ -45,20 +46,21 @@ pub(crate) struct UringSource<B: StableBuffer> {
     ring: IoUring,
     files: LocalFiles,
     dont_cache: bool,
-    /// Whether the files are registered: `2 i` is file i for buffered reads, `2 i + 1` for direct ones.
+    /// Whether the files are registered: `2 i` is file i for buffered reads, `2 i + 1` for direct
+    /// ones.
     registered: bool,
-    /// By `user_data`.
+    /// The reads in flight, by `user_data`.
     pending: Vec<Option<Pending<B>>>,
     free: Vec<u32>,
     in_flight: usize,
 }
 
 impl<B: StableBuffer> UringSource<B> {
-    /// A ring for the calling thread, which alone may use it.
+    /// Creates a ring for the calling thread, the only one that may use it.
     pub(crate) fn new(files: LocalFiles, depth: usize, dont_cache: bool) -> io::Result<Self> {
         let depth = depth.clamp(1, 4096) as u32;
-        // Completions are worked off when this thread waits for them: no interrupts of its other work (Linux 6.1). Older
-        // kernels refuse the flags and get a plain ring.
+        // Completions are processed when this thread waits, which avoids interrupts (Linux 6.1).
+        // Older kernels refuse the flags and get a plain ring.
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(depth).or_else(|error| {
             if error.raw_os_error() == Some(libc::EINVAL) { IoUring::new(depth) } else { Err(error) }
         })?;
@@ -70,7 +72,7 @@ impl<B: StableBuffer> UringSource<B> {
                 None => [-1, -1],
             })
             .collect();
-        // Registration saves a reference count per read; a limit that forbids it costs only that.
+        // Registration saves a reference count per read. Without it, reads still work.
         let registered = ring.submitter().register_files(&descriptors).is_ok();
         Ok(Self {
             ring,
@@ -91,7 +93,7 @@ impl<B: StableBuffer> UringSource<B> {
         mut memory: WriteOnly<'_>,
         slot: u32,
     ) -> squeue::Entry {
-        // One read moves at most 2^31 − 4096 bytes, and chunks are at most 1 GiB.
+        // A read transfers at most 2^31 − 4096 bytes, and chunks have at most 1 GiB.
         let (address, len) = (memory.as_mut_ptr(), memory.len() as u32);
         let read = if self.registered {
             let index = 2 * op.file.0 + u32::from(op.direct);
@@ -103,14 +105,14 @@ impl<B: StableBuffer> UringSource<B> {
         read.offset(op.offset).rw_flags(flags.bits().cast_signed()).build().user_data(u64::from(slot))
     }
 
-    /// Waits for a completion and passes on all that are there.
+    /// Waits for a completion, and passes on all that are available.
     fn reap(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> io::Result<()> {
         loop {
             match self.ring.submit_and_wait(1) {
                 Ok(_) => break,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
-                    // The kernel is short of something for the moment: take what has completed, or let it breathe.
+                    // The kernel is short of a resource. Take the completions, or wait a moment.
                     Some(libc::EAGAIN | libc::EBUSY) if self.ring.completion().is_empty() => {
                         std::thread::sleep(std::time::Duration::from_micros(100));
                     }
@@ -133,7 +135,7 @@ impl<B: StableBuffer> UringSource<B> {
                     dont_cache
                         .and_then(|file| file_of(&self.files, file).ok())
                         .inspect(|file| file.refuse_dont_cache());
-                    // ProbeRequest for again at once, without the flag.
+                    // Retry at once without the flag.
                     Outcome::Failed(Fault::Interrupted)
                 }
                 errno => Outcome::Failed(fault(-errno)),
@@ -171,9 +173,9 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
         };
         let flags = file.read_flags(op.direct, self.dont_cache);
         let entry = self.entry(&op, file, flags, buffer.memory().part(op.at..op.at + op.len), slot);
-        // SAFETY: the entry points into `buffer`, which goes to `pending` below and stays there until the kernel has
-        // completed the read; `StableBuffer` promises that moving it does not move its memory. The descriptors are open as long
-        // as `files` is, which `self` holds.
+        // SAFETY: the entry points into `buffer`, which moves to `pending` below and stays there
+        // until the kernel has completed the read. By `StableBuffer`, moving it does not move its
+        // memory. The descriptors are open as long as `files`, which `self` holds.
         if unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.free.push(slot);
             return Err(Rejected { buffer, fault: Fault::Again });
@@ -186,7 +188,7 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
 
     fn flush(&mut self) {
         if !self.ring.submission().is_empty() {
-            // What the kernel does not take now, the next wait submits, and tells if it cannot.
+            // The next wait submits what the kernel does not accept now, and reports a failure.
             let _ = self.ring.submit();
         }
     }
@@ -197,8 +199,8 @@ impl<B: StableBuffer> ReadSource for UringSource<B> {
 }
 
 impl<B: StableBuffer> Drop for UringSource<B> {
-    /// Waits for what is in flight. If the ring cannot even do that, the buffers are leaked: memory that the kernel may
-    /// still write to is never freed.
+    /// Waits for the reads in flight. If the ring cannot wait, the buffers are leaked: memory that
+    /// the kernel may still write to is never freed.
     fn drop(&mut self) {
         while self.in_flight > 0 {
             if self.reap(&mut |completion| drop(completion.buffer)).is_err() {

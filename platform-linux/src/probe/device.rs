@@ -1,4 +1,5 @@
-//! Which device a file lies on: enough to find what was measured of it again, and to notice another one behind the same number.
+//! Identifies the device of a file, to find its stored profile and to detect another device with
+//! the same number.
 
 use super::file_system;
 use rustix::fs::FileType;
@@ -7,17 +8,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// A device with a file system on it.
+/// A device with a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// The number's first part; 0 for file systems without a block device.
+    /// The major device number, 0 for file systems without a block device.
     pub major: u32,
-    /// The number's second part.
+    /// The minor device number.
     pub minor: u32,
-    /// The file system's name.
+    /// The name of the file system.
     pub file_system: String,
-    /// The file system's UUID (`FS_IOC_GETFSUUID`, Linux 6.9), or else what `statfs(2)` calls `f_fsid`. Numbers are given anew when a
-    /// disk is exchanged, these are not.
+    /// The file system's UUID (`FS_IOC_GETFSUUID`, Linux 6.9), or `f_fsid` of `statfs(2)`.
+    ///
+    /// Device numbers are reused when a disk is replaced. These are not.
     pub identity: String,
 }
 
@@ -28,11 +30,11 @@ impl fmt::Display for Device {
 }
 
 impl Device {
-    /// The device of an open file or folder; a few system calls, a few microseconds.
+    /// Identifies the device of an open file or folder, in a few microseconds.
     ///
     /// # Errors
-    /// When the system does not tell, or the file system has neither a UUID nor another identity: a profile of it could not be told from
-    /// another's.
+    /// Fails if the system does not report the device, or the file system has neither a UUID nor
+    /// another identity. Profiles could then be confused.
     pub fn of(file: &File) -> io::Result<Self> {
         let number = rustix::fs::fstat(file)?.st_dev;
         let identity = match uuid(file) {
@@ -46,7 +48,7 @@ impl Device {
         Ok(Self { major: rustix::fs::major(number), minor: rustix::fs::minor(number), file_system, identity })
     }
 
-    /// A name of a file for what is known of it: letters, digits and dashes.
+    /// Returns a file name for the stored profile: letters, digits and dashes.
     pub(super) fn file_name(&self) -> String {
         let system: String = self.file_system.chars().filter(char::is_ascii_alphanumeric).collect();
         format!("{system}-{}-{}-{}.json", self.major, self.minor, self.identity)
@@ -61,18 +63,19 @@ struct FsUuid {
     uuid: [u8; 16],
 }
 
-/// `FS_IOC_GETFSUUID`: `_IOR(0x15, 0, struct fsuuid2)`, as most architectures encode it; where the code means something else or
-/// nothing (or the file is one that gives it to a driver), there is no UUID.
+/// `FS_IOC_GETFSUUID`: `_IOR(0x15, 0, struct fsuuid2)`, as most architectures encode it. Where the
+/// code has another meaning or none, there is no UUID.
 const GET_UUID: libc::Ioctl = 2 << 30 | (size_of::<FsUuid>() as libc::Ioctl) << 16 | 0x15 << 8;
 
 fn uuid(file: &File) -> Option<String> {
-    // A device's file would pass the request on to its driver.
+    // A device file would pass the request to its driver.
     let kind = FileType::from_raw_mode(rustix::fs::fstat(file).ok()?.st_mode);
     if !matches!(kind, FileType::RegularFile | FileType::Directory) {
         return None;
     }
     let mut answer = FsUuid::default();
-    // SAFETY: the request writes at most the structure's size, which its code carries, to a structure that lives across the call.
+    // SAFETY: the request writes at most the structure's size, which its code contains, to a
+    // structure that outlives the call.
     let code = unsafe { libc::ioctl(file.as_raw_fd(), GET_UUID, &raw mut answer) };
     let uuid = answer.uuid.get(..usize::from(answer.len)).filter(|uuid| uuid.iter().any(|&byte| byte != 0))?;
     (code == 0).then(|| uuid.iter().map(|byte| format!("{byte:02x}")).collect())

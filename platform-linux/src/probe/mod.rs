@@ -1,5 +1,7 @@
-//! Asks the system what it allows: each answer is tried, never taken from a version number. And, when somebody wants to know, measures
-//! what a device gives ([`roofline`]), keeps that for later loads ([`profile`]), and tells what the machine refuses ([`doctor`]).
+//! Examines what the system supports. Each answer comes from a try, never from a version number.
+//!
+//! [`roofline`] measures what a device can deliver, [`profile`] stores this for later loads, and
+//! [`doctor`] reports what the machine refuses.
 
 pub mod device;
 pub mod doctor;
@@ -20,11 +22,12 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 
-/// What direct reads of a file must keep to; `None` when it takes none.
+/// Returns what direct reads of a file must be aligned to, or `None` if it does not support them.
 ///
-/// A file system that is memory takes none, although some let a direct read pass: there is no page cache to go past.
-/// Elsewhere, from `statx(2)`: `STATX_DIOALIGN` (Linux 6.1), and the smaller alignment for reads of `STATX_DIO_READ_ALIGN` (6.14).
-/// Where the kernel does not say, a probing read decides between 512 and 4096 bytes.
+/// Memory file systems count as without direct reads, although some accept them, because there is
+/// no page cache to bypass. Elsewhere the answer comes from `statx(2)`: `STATX_DIOALIGN` (Linux
+/// 6.1), and the smaller alignment of reads in `STATX_DIO_READ_ALIGN` (6.14). If the kernel reports
+/// neither, a test read decides between 512 and 4096 bytes.
 pub(crate) fn direct_limits(file: &File) -> Option<DirectLimits> {
     if is_memory(file) {
         return None;
@@ -39,11 +42,11 @@ pub(crate) fn direct_limits(file: &File) -> Option<DirectLimits> {
     let read = if mask & READ_ALIGN.bits() == 0 { 0 } else { answer.stx_dio_read_offset_align };
     let offset = if read == 0 { answer.stx_dio_offset_align } else { read };
     let (offset, memory) = (Alignment::new(offset.into())?, Alignment::new(answer.stx_dio_mem_align.into())?);
-    // An alignment larger than an arena's cannot be kept; no file system has one.
+    // An alignment above an arena's cannot be satisfied. No file system has one.
     (offset.max(memory) <= Alignment::HUGE_PAGE).then_some(DirectLimits { offset, memory })
 }
 
-/// For kernels without `STATX_DIOALIGN`: reads 512, then 4096 bytes at the start of the file, and believes EINVAL.
+/// Reads 512, then 4096 bytes at the start of the file, for kernels without `STATX_DIOALIGN`.
 fn probe_limits(file: &File) -> Option<DirectLimits> {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -52,7 +55,7 @@ fn probe_limits(file: &File) -> Option<DirectLimits> {
     let mut memory = vec![0_u8; 3 * 4096];
     let aligned = memory.as_ptr().align_offset(4096);
     [512_usize, 4096].into_iter().find_map(|bytes| {
-        // At 512 from a page's start, so that a larger alignment is noticed.
+        // Start 512 bytes into a page, so that a larger alignment is detected.
         let start = aligned + bytes % 4096;
         direct.read_at(&mut memory[start..start + bytes], 0).ok()?;
         let alignment = Alignment::new(bytes as u64)?;
@@ -60,7 +63,8 @@ fn probe_limits(file: &File) -> Option<DirectLimits> {
     })
 }
 
-/// Why io_uring cannot be used, if so. A ring is made and asked for reads, as a seccomp filter hides from every sysctl.
+/// Returns why io_uring is unavailable, if it is. This creates a ring and tries it, because no
+/// sysctl shows a seccomp filter.
 ///
 /// ```
 /// match floodtide_linux::probe::uring_refusal() {
@@ -76,7 +80,7 @@ pub fn uring_refusal() -> Option<String> {
     };
     let mut probe = io_uring::Probe::new();
     match ring.submitter().register_probe(&mut probe) {
-        // A filter may allow rings and forbid their use.
+        // A filter may allow creating rings and forbid using them.
         Ok(()) if probe.is_supported(opcode::Read::CODE) => {
             ring.submit().err().map(|error| match error.raw_os_error() {
                 Some(libc::EPERM) => "io_uring_enter: EPERM, forbidden by a seccomp filter".to_owned(),
@@ -87,7 +91,7 @@ pub fn uring_refusal() -> Option<String> {
     }
 }
 
-/// A ring's refusal in words, with the usual cause.
+/// Describes why a ring could not be created, with the usual cause.
 pub fn explain_ring_error(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => {
@@ -103,10 +107,11 @@ pub fn explain_ring_error(error: &std::io::Error) -> String {
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 
-/// What [`file_system`] calls FUSE.
+/// The name that [`file_system`] returns for FUSE.
 pub(crate) const FUSE: &str = "FUSE";
 
-/// The file system's name, and whether it is on another machine. Magic numbers: `linux/magic.h` and the projects' own.
+/// Returns the name of the file system, and whether it is on another machine. The magic numbers are
+/// from `linux/magic.h` and the projects' own.
 #[must_use]
 pub fn file_system(file: impl AsFd) -> (String, bool) {
     let Ok(answer) = rustix::fs::fstatfs(file) else { return ("an unknown file system".to_owned(), false) };
@@ -133,13 +138,14 @@ pub fn file_system(file: impl AsFd) -> (String, bool) {
     (name.to_owned(), network)
 }
 
-/// Whether the file's contents are pages of memory and nothing else: tmpfs, ramfs, hugetlbfs.
+/// Returns true if the file's contents are only memory: tmpfs, ramfs, hugetlbfs.
 fn is_memory(file: &File) -> bool {
     rustix::fs::fstatfs(file)
         .is_ok_and(|answer| matches!(answer.f_type as u64 & 0xffff_ffff, TMPFS | HUGETLBFS | 0x8584_58f6))
 }
 
-/// The processors this process may use: affinity and cgroup quota are respected.
+/// Returns the number of processors that this process may use, from its affinity and its cgroup
+/// quota.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }

@@ -1,5 +1,7 @@
-//! What `floodtide probe --store` keeps of a device, and where: a small JSON document in the user's cache folder, which a load opens by the
-//! device's name, in microseconds.
+//! The stored profile of a device, as `floodtide probe --store` writes it.
+//!
+//! A profile is a small JSON document in the user's cache folder. A load finds it by the device's
+//! name in microseconds.
 //!
 //! ```json
 //! {
@@ -13,11 +15,13 @@
 //! }
 //! ```
 //!
-//! Every member but `memory` is needed; others are ignored. `measured_at` is in seconds since 1970. `reads` holds at most one entry for
-//! each way (`ring` or threads, `direct` or through a cold page cache): what served it best. `memory` is in bytes a second.
+//! Every member except `memory` is required. Unknown ones are ignored. `measured_at` is in seconds
+//! since 1970. `reads` holds at most one entry for each kind (`ring` or threads, `direct` or
+//! through a cold page cache): the best one. `memory` is in bytes per second.
 //!
-//! The folder is `$XDG_CACHE_HOME/floodtide`, else `~/.cache/floodtide`. A load that finds none, or may not look, goes on without one; a
-//! document that is malformed, of another version or of another device is ignored with a warning.
+//! The folder is `$XDG_CACHE_HOME/floodtide`, else `~/.cache/floodtide`. A load without access to a
+//! profile continues without one. A document that is malformed, of another version or of another
+//! device is ignored with a warning.
 
 use super::device::Device;
 use floodtide_core::Escaped;
@@ -29,35 +33,35 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The version of the document that this crate writes and reads.
+/// The version of the document that this crate reads and writes.
 pub const VERSION: u32 = 1;
-/// A document is some hundred bytes; what is larger is none.
+/// The maximum size of a document in bytes. A valid one has a few hundred.
 const MAX_BYTES: u64 = 64 << 10;
-/// What a load can be asked to do.
+/// The range of read sizes in bytes that a load supports.
 const CHUNKS: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
 const IN_FLIGHT: std::ops::RangeInclusive<usize> = 1..=1024;
 
-/// What is kept of a device.
+/// The stored profile of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredProfile {
     /// The device.
     pub device: Device,
-    /// When it was measured, in seconds since 1970.
+    /// The time of the measurement in seconds since 1970.
     pub measured_at: u64,
-    /// The best reads of each way that was measured.
+    /// The best reads of each measured kind.
     pub reads: Vec<BestReads>,
-    /// What memory gave.
+    /// The measured rates of memory.
     pub memory: Option<MemoryRates>,
 }
 
-/// The rates of memory, in bytes a second, with all processors.
+/// The rates of memory in bytes per second, with all processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryRates {
-    /// Copies from the page cache to huge pages that are there already.
+    /// Copies from the page cache to existing huge pages.
     pub copy: u64,
-    /// First touch of fresh memory, with huge pages asked for.
+    /// First touches of new memory with huge pages requested.
     pub fault_huge: u64,
-    /// First touch of fresh memory in pages of the usual size.
+    /// First touches of new memory in pages of the usual size.
     pub fault_small: u64,
 }
 
@@ -87,14 +91,14 @@ struct Reads {
     bytes_per_second: u64,
 }
 
-/// Of a document of any version.
+/// A document of any version.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
 impl StoredProfile {
-    /// What the strategy is told.
+    /// Returns the profile for the strategy.
     #[must_use]
     pub fn signals(&self) -> Profile {
         Profile { device: self.device.to_string(), best: self.reads.clone() }
@@ -118,12 +122,12 @@ impl StoredProfile {
         Ok(json)
     }
 
-    /// Parses a document, or says what is wrong with it.
+    /// Parses a document, or returns what is wrong with it.
     fn from_json(json: &[u8]) -> Result<Self, String> {
         let wrong = |error: serde_json::Error| format!("it is not a stored profile ({error})");
         let Versioned { version } = serde_json::from_slice(json).map_err(wrong)?;
         if version != VERSION {
-            return Err(format!("it is of version {version}, and this program knows version {VERSION}"));
+            return Err(format!("it is of version {version}, and this program supports version {VERSION}"));
         }
         let Document { device, measured_at, reads, memory, .. } = serde_json::from_slice(json).map_err(wrong)?;
         let sensible = |reads: &&Reads| {
@@ -146,24 +150,24 @@ impl StoredProfile {
     }
 }
 
-/// The folder of the profiles, if the environment names one.
+/// Returns the folder of the profiles, if the environment names one.
 #[must_use]
 pub fn folder() -> Option<PathBuf> {
     folder_from(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"))
 }
 
-/// As the XDG Base Directory Specification has it: what is not absolute is ignored.
+/// Follows the XDG Base Directory Specification: relative paths are ignored.
 fn folder_from(cache: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
     let cache = cache.and_then(absolute).or_else(|| Some(home.and_then(absolute)?.join(".cache")))?;
     Some(cache.join("floodtide"))
 }
 
-/// The profile of a device, if one is stored and can be used.
+/// Returns the profile of a device, if a usable one is stored.
 ///
 /// # Errors
-/// The sentence to warn with when there is one that cannot be used. That there is none, or that the folder may not be looked into,
-/// is no error.
+/// Returns a warning if the stored profile is unusable. A missing profile or an inaccessible folder
+/// is not an error.
 pub fn find(device: &Device) -> Result<Option<StoredProfile>, String> {
     match folder() {
         Some(folder) => find_in(&folder, device),
@@ -173,7 +177,7 @@ pub fn find(device: &Device) -> Result<Option<StoredProfile>, String> {
 
 fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, String> {
     let path = folder.join(device.file_name());
-    // Never waits for a FIFO's writer.
+    // This never waits for the writer of a FIFO.
     let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(&path) {
         Ok(file) => file,
         Err(_) => return Ok(None),
@@ -195,18 +199,20 @@ fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, Stri
     }
 }
 
-/// Stores a profile in place of an older one; a reader sees the one or the other. Says where.
+/// Stores a profile, atomically replacing an older one. Returns its path.
 ///
 /// # Errors
-/// When there is no folder for it, or it cannot be written; the sentence names the folder, and what to do.
+/// Fails if there is no folder or it cannot be written to. The message names the folder and what to
+/// do.
 pub fn store(profile: &StoredProfile) -> io::Result<PathBuf> {
     let folder = folder().ok_or_else(|| {
-        let why = "neither XDG_CACHE_HOME nor HOME names a folder (an absolute path); set XDG_CACHE_HOME to one that can be written to";
+        let why =
+            "neither XDG_CACHE_HOME nor HOME names a folder (an absolute path); set XDG_CACHE_HOME to a writable one";
         io::Error::new(io::ErrorKind::NotFound, why)
     })?;
     store_in(&folder, profile).map_err(|error| {
         let folder = folder.to_string_lossy();
-        let advice = "make it a folder that can be written to, or name another one in XDG_CACHE_HOME";
+        let advice = "make it writable, or set XDG_CACHE_HOME to another folder";
         io::Error::new(error.kind(), format!("{}: {error}; {advice}", Escaped(&folder)))
     })
 }
@@ -215,7 +221,7 @@ fn store_in(folder: &Path, profile: &StoredProfile) -> io::Result<PathBuf> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join(profile.device.file_name());
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    // Its own errors name a file that nobody knows.
+    // Its own errors name a temporary file.
     file.as_file_mut().write_all(&profile.to_json()?)?;
     file.as_file().sync_all()?;
     file.persist(&path)?;

@@ -1,4 +1,4 @@
-//! How much of a file is in the page cache, without touching it.
+//! Reports how much of a file is in the page cache, without changing it.
 
 use floodtide_core::ByteRange;
 use floodtide_core::storage::Residency;
@@ -24,16 +24,16 @@ struct CacheStat {
     recently_evicted: u64,
 }
 
-/// The system call's number, the same on every architecture.
+/// The number of the system call, the same on every architecture.
 const SYS_CACHESTAT: libc::c_long = 451;
-/// How many places of a file are sampled where the kernel tells nothing else.
+/// The number of sampled places in a file if the kernel reports nothing else.
 const SAMPLES: u64 = 32;
 
-/// Windows are at least so long, and at most so many a file.
+/// The minimum length of a window in bytes, and the maximum number of windows per file.
 const WINDOW: u64 = 1 << 20;
 const MAX_WINDOWS: u64 = 1 << 14;
 
-/// The share of the file in the page cache, 0 to 1; `None` when nothing tells.
+/// Returns the fraction of the file in the page cache, 0 to 1, or `None` if unknown.
 ///
 /// ```no_run
 /// use floodtide_linux::probe::resident_share;
@@ -41,7 +41,7 @@ const MAX_WINDOWS: u64 = 1 << 14;
 ///
 /// match resident_share(&File::open("model.safetensors")?) {
 ///     Some(share) => println!("{:.0} % is in the page cache", share * 100.0),
-///     None => println!("the system does not tell"),
+///     None => println!("unknown"),
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -50,11 +50,12 @@ pub fn resident_share(file: &File) -> Option<f32> {
     look(file, false).share
 }
 
-/// What of the file is in the page cache.
+/// Returns the ranges of the file in the page cache.
 ///
-/// `cachestat(2)` (Linux 6.5) answers at once, but refuses files that the caller neither owns nor may write; an older
-/// kernel has `mincore(2)`, which then calls every page resident, so it is asked for own files only. Else reads that may
-/// not wait (`RWF_NOWAIT`) sample the file, which tells the share alone.
+/// `cachestat(2)` (Linux 6.5) answers quickly, but refuses files that the caller neither owns nor
+/// may write. Older kernels have `mincore(2)`, which reports every page of such files as resident,
+/// so it is used only for own files. Otherwise non-waiting reads (`RWF_NOWAIT`) sample the file,
+/// which yields only the fraction.
 #[must_use]
 pub fn residency(file: &File) -> Residency {
     look(file, true)
@@ -78,11 +79,11 @@ fn look(file: &File, ranges_too: bool) -> Residency {
     }
 }
 
-/// Which of the ways to ask work for a file.
+/// Which methods work for a file.
 pub(super) struct Ways {
-    /// Or the error number.
+    /// The result of `cachestat`, or the error number.
     pub(super) cachestat: Result<(), i32>,
-    /// Not for files of others, of which it says that all is resident.
+    /// False for files of others, which `mincore` reports as resident.
     pub(super) mincore: bool,
     pub(super) nowait: bool,
 }
@@ -90,7 +91,7 @@ pub(super) struct Ways {
 pub(super) fn ways(file: &File) -> Ways {
     let bytes = file.metadata().map_or(0, |metadata| metadata.len()).max(1);
     let own = file.metadata().is_ok_and(|metadata| owns(&metadata));
-    // No more of a large file than is enough to see that it works.
+    // Map only as much of a large file as shows that it works.
     let mincore = own && mapped(file, bytes.min(1 << 20)).is_some();
     Ways { cachestat: cached_pages(file, 0, 0).map(|_| ()), mincore, nowait: sampled_share(file, bytes).is_some() }
 }
@@ -99,7 +100,8 @@ fn pages_of(bytes: u64) -> u64 {
     bytes.div_ceil(rustix::param::page_size() as u64)
 }
 
-/// The windows of a file, by start and length, that are cached as a whole, joined where they touch.
+/// Returns the windows of a file that are entirely cached, by start and length, with adjacent ones
+/// joined.
 fn windows(bytes: u64, cached: impl Fn(u64, u64) -> bool) -> Vec<ByteRange> {
     let window = WINDOW.max((bytes / MAX_WINDOWS).next_power_of_two());
     let mut ranges: Vec<ByteRange> = Vec::new();
@@ -115,11 +117,12 @@ fn windows(bytes: u64, cached: impl Fn(u64, u64) -> bool) -> Vec<ByteRange> {
     ranges
 }
 
-/// The cached pages of `bytes` from `offset` on; of the whole file when `bytes` is 0.
+/// Returns the number of cached pages in `bytes` bytes at `offset`, or in the whole file if `bytes`
+/// is 0.
 fn cached_pages(file: &File, offset: u64, bytes: u64) -> Result<u64, i32> {
     let range = Range { offset, len: bytes };
     let mut answer = CacheStat::default();
-    // SAFETY: both structures are laid out as the kernel's and live across the call.
+    // SAFETY: both structures have the kernel's layout and outlive the call.
     let code = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut answer, 0) };
     if code == 0 { Ok(answer.cache) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)) }
 }
@@ -130,13 +133,14 @@ fn owns(metadata: &std::fs::Metadata) -> bool {
 }
 
 fn mapped(file: &File, bytes: u64) -> Option<Residency> {
-    // So long and no longer: the file may have grown since its length was asked for.
+    // The file may have grown since its length was read.
     let len = usize::try_from(bytes).ok()?;
-    // SAFETY: the mapping is never read; `mincore` only asks about it.
+    // SAFETY: the mapping is never read. `mincore` only asks about it.
     let map = unsafe { memmap2::MmapOptions::new().len(len).map(file) }.ok()?;
     let page = rustix::param::page_size() as u64;
     let mut pages = vec![0_u8; usize::try_from(pages_of(bytes)).ok()?];
-    // SAFETY: the range is the mapping's own, which is `bytes` long, and `pages` has a byte for each of its pages.
+    // SAFETY: the range is the mapping's, which is `bytes` long, and `pages` has a byte for each of
+    // its pages.
     let code = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
     if code != 0 {
         return None;
@@ -150,11 +154,11 @@ fn mapped(file: &File, bytes: u64) -> Option<Residency> {
     Some(Residency { share: Some(cached as f32 / pages.len() as f32), ranges })
 }
 
-/// Reads a byte from each of [`SAMPLES`] equal parts of the file, if that does not wait for the disk.
+/// Reads a byte from each of [`SAMPLES`] equal parts of the file, without waiting for the disk.
 ///
-/// A miss has the kernel read ahead, so what is sampled is cached a moment later. The descriptor is one of its own that is
-/// advised against that (`POSIX_FADV_RANDOM`), so that a miss brings in one page, and the places are others each time, so
-/// that no sample meets the page that an earlier one brought in.
+/// A miss makes the kernel read ahead, so a sampled place is cached a moment later. A separate
+/// descriptor with `POSIX_FADV_RANDOM` limits that to one page per miss. The places differ each
+/// time, so that no sample hits a page that an earlier one fetched.
 fn sampled_share(file: &File, bytes: u64) -> Option<f32> {
     let own = File::options()
         .read(true)
@@ -190,7 +194,7 @@ mod tests {
         for residency in [residency(&file), mapped(&file, 1 << 20).expect("tells")] {
             assert_eq!(residency, Residency { share: Some(1.0), ranges: Vec::new() });
         }
-        // Some file systems know no reads that may not wait.
+        // Some file systems do not support reads that must not wait.
         if let Some(share) = sampled_share(&file, 1 << 20) {
             assert!(share > 0.9);
         }
@@ -204,14 +208,14 @@ mod tests {
         file.sync_all().expect("syncs");
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
         if cached_pages(&file, 0, 0) != Ok(0) {
-            return println!("skipped: the page cache cannot be dropped here, or does not tell");
+            return println!("skipped: the page cache cannot be dropped here, or is not reported");
         }
         for _ in 0..3 {
             let Some(share) = sampled_share(&file, bytes as u64) else {
                 return println!("skipped: no RWF_NOWAIT here");
             };
             assert!(share < 0.1, "{share}");
-            // What the misses started may arrive before the next look.
+            // Reads that the misses started may complete before the next look.
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         let brought_in = cached_pages(&file, 0, 0).expect("it told before");
@@ -227,7 +231,7 @@ mod tests {
         let third = std::num::NonZeroU64::new(3 << 20);
         rustix::fs::fadvise(&file, 2 << 20, third, rustix::fs::Advice::DontNeed).expect("advises");
         if cached_pages(&file, 2 << 20, 3 << 20) != Ok(0) {
-            return println!("skipped: the page cache cannot be dropped here, or does not tell");
+            return println!("skipped: the page cache cannot be dropped here, or is not reported");
         }
         let range = |start, end| ByteRange::new(start, end).expect("forwards");
         let expected = vec![range(0, 2 << 20), range(5 << 20, bytes as u64)];
@@ -257,7 +261,7 @@ mod tests {
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
         let (_, network) = super::super::file_system(&file);
         if let (Some(share), false) = (resident_share(&file), network) {
-            // tmpfs keeps everything; a disk's file is gone from the cache.
+            // tmpfs keeps everything. A disk's file is no longer cached.
             assert!(share < 0.5 || super::super::direct_limits(&file).is_none(), "{share}");
         }
     }

@@ -1,11 +1,12 @@
-//! System errors as errors of a storage.
+//! Converts system errors to errors of a storage.
 
 use super::names;
 use floodtide_core::storage::{FailureKind, StorageError};
 use std::io;
 use std::path::Path;
 
-/// Returns what makes an [`io::Error`] of `path` a [`StorageError`]. `action` is what was being done, such as `open the file`.
+/// Returns a function that converts an [`io::Error`] of `path`. `action` is what failed, such as
+/// `open the file`.
 pub fn failed<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Error) -> StorageError + use<'a> {
     move |source| StorageError::Failed {
         name: names::encode(path),
@@ -21,7 +22,7 @@ pub fn failed<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(io::Error
     }
 }
 
-/// Returns what to do about a system error, to follow its message; empty when the message says it.
+/// Returns advice for a system error, to append to its message. Empty if the message says enough.
 #[must_use]
 pub fn hint(error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(libc::EMFILE) {

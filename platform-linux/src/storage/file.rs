@@ -1,4 +1,4 @@
-//! An open local file, with what must not change while it is read.
+//! An open local file and its version.
 
 use super::error::failed;
 use super::names;
@@ -14,11 +14,11 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// `RWF_DONTCACHE` (Linux 6.14): what a read brings into the page cache is dropped again; what was there stays. File systems and kernels
-/// that cannot do that say EOPNOTSUPP.
+/// `RWF_DONTCACHE` (Linux 6.14): drops what a read adds to the page cache, and keeps what was
+/// there. File systems and kernels without it return EOPNOTSUPP.
 pub(crate) const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
-/// A file's version as its metadata report it.
+/// Returns a file's version from its metadata.
 fn version_of(metadata: &std::fs::Metadata) -> FileVersion {
     FileVersion::Local {
         device: metadata.dev(),
@@ -34,26 +34,27 @@ pub struct LocalFile {
     path: PathBuf,
     name: String,
     buffered: File,
-    /// A second descriptor for direct reads, once it was asked for and where the file system takes them.
+    /// A second descriptor for direct reads. Opened on the first request, if the file system
+    /// supports them.
     direct: OnceLock<Option<(File, DirectLimits)>>,
-    /// Whether the file system has refused reads that leave nothing in the page cache.
+    /// Whether the file system has refused `RWF_DONTCACHE`.
     caches_always: AtomicBool,
     version: FileVersion,
 }
 
 impl LocalFile {
-    /// Opens a regular file; never waits for a FIFO's writer.
+    /// Opens a regular file. Never waits for the writer of a FIFO.
     ///
     /// # Errors
-    /// When there is none, or it cannot be opened, or it is a folder or anything else.
+    /// Fails if the file does not exist, cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         Self::open_unless_folder(path)?.ok_or_else(|| StorageError::IsFolder { name: names::encode(path) })
     }
 
-    /// Opens a regular file. Returns `None` when it is a folder.
+    /// Opens a regular file, or returns `None` if it is a folder.
     ///
     /// # Errors
-    /// When there is none, or it cannot be opened, or it is neither.
+    /// Fails if the file does not exist, cannot be opened, or is neither.
     pub fn open_unless_folder(path: &Path) -> Result<Option<Self>, StorageError> {
         let buffered = open(path, OFlags::NONBLOCK).map_err(failed(path, "open the file"))?;
         let metadata = buffered.metadata().map_err(failed(path, "examine the file"))?;
@@ -74,16 +75,16 @@ impl LocalFile {
         }))
     }
 
-    /// Opens the file a second time for direct reads.
+    /// Opens the file again for direct reads.
     fn open_direct(&self) -> Option<(File, DirectLimits)> {
         let limits = probe::direct_limits(&self.buffered)?;
         let direct = open(&self.path, OFlags::DIRECT | OFlags::NONBLOCK).ok()?;
-        // The path may mean another file by now; that is reported at the end of the load, not read here.
+        // The path may refer to another file by now. The end of the load reports that.
         let is_same = direct.metadata().is_ok_and(|m| self.version.difference(&version_of(&m)).is_none());
         is_same.then_some((direct, limits))
     }
 
-    /// Returns where it was opened.
+    /// Returns the path at the time of opening.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -95,7 +96,8 @@ impl LocalFile {
         &self.buffered
     }
 
-    /// Returns the descriptor for direct or buffered reads; the one for buffered reads when there is no other.
+    /// Returns the descriptor for direct or buffered reads, or the one for buffered reads if it is
+    /// the only one.
     #[must_use]
     pub fn descriptor(&self, direct: bool) -> &File {
         match self.direct.get() {
@@ -104,7 +106,7 @@ impl LocalFile {
         }
     }
 
-    /// Returns the flags of a read. `dont_cache`: whether buffered reads should leave nothing in the page cache.
+    /// Returns the flags of a read. `dont_cache` requests `RWF_DONTCACHE` for buffered reads.
     pub(crate) fn read_flags(&self, direct: bool, dont_cache: bool) -> ReadWriteFlags {
         if dont_cache && !direct && !self.caches_always.load(Ordering::Relaxed) {
             DONT_CACHE
@@ -113,7 +115,7 @@ impl LocalFile {
         }
     }
 
-    /// Remembers that the file system refuses such flags.
+    /// Records that the file system refuses these flags.
     pub(crate) fn refuse_dont_cache(&self) {
         self.caches_always.store(true, Ordering::Relaxed);
     }
@@ -146,7 +148,7 @@ impl StorageFile for LocalFile {
     fn check_unchanged(&self) -> Result<(), StorageError> {
         let named = std::fs::metadata(&self.path).map_err(|_| self.changed("it was removed"))?;
         if self.version.difference(&version_of(&named)).is_none() {
-            // The same inode, so this is the open file too.
+            // The same inode, so the open file is unchanged too.
             return Ok(());
         }
         let open = self.buffered.metadata();
@@ -186,7 +188,7 @@ fn open(path: &Path, extra: OFlags) -> io::Result<File> {
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
-/// Returns what a file is that is not a regular one.
+/// Describes a file that is not a regular one.
 #[must_use]
 pub fn describe(mode: u32) -> &'static str {
     match FileType::from_raw_mode(mode) {

@@ -25,7 +25,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The files of this machine. Names are paths; what is not Unicode in them is [encoded](names).
+/// The files of this machine. Names are paths, in which bytes that are not Unicode are
+/// [encoded](names).
 ///
 /// ```
 /// use floodtide_core::storage::{Opened, Storage};
@@ -43,13 +44,14 @@ pub struct LocalStorage {
 }
 
 impl LocalStorage {
-    /// Returns the storage of local files.
+    /// Creates the storage of local files.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets whether loads use what was measured of a device and [stored](crate::probe::profile); true by default.
+    /// Sets whether loads use [stored](crate::probe::profile) profiles of devices. The default is
+    /// true.
     #[must_use]
     pub fn use_device_profiles(mut self, use_device_profiles: bool) -> Self {
         self.without_profiles = !use_device_profiles;
@@ -72,7 +74,7 @@ impl<B: StableBuffer> Storage<B> for LocalStorage {
         let mut entries = Vec::new();
         for entry in fs::read_dir(path).map_err(failed(path, "list the folder"))? {
             let entry = entry.map_err(failed(path, "list the folder"))?;
-            // As links count as what they lead to.
+            // Links count as their targets.
             let kind = match fs::metadata(entry.path()) {
                 Ok(metadata) if metadata.is_file() => EntryKind::File,
                 Ok(metadata) if metadata.is_dir() => EntryKind::Folder,
@@ -89,9 +91,10 @@ impl<B: StableBuffer> Storage<B> for LocalStorage {
         Ok(opened.map_or(Opened::Folder, |file| Opened::File(Arc::new(file))))
     }
 
-    /// Lets a file be a link only to a file of its own folder, or, in a Hugging Face cache snapshot
-    /// (`models--…/snapshots/REVISION`) or a folder below one (`transformer/`, as pipelines have them), to one of that model's
-    /// `blobs`.
+    /// Allows links only to files of the same folder.
+    ///
+    /// In a Hugging Face cache snapshot (`models--…/snapshots/REVISION`) or a folder below one
+    /// (`transformer/`, as in pipelines), links to that model's `blobs` are allowed too.
     fn check_link(&self, folder: &str, name: &str) -> Result<(), StorageError> {
         let (folder, file) = (names::decode(folder), names::decode(name));
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
@@ -135,7 +138,7 @@ impl<B: StableBuffer> Storage<B> for LocalStorage {
     }
 }
 
-/// The files that are local.
+/// Returns the files that are local.
 fn local(files: &[Arc<dyn StorageFile>]) -> LocalFiles {
     let local = |file: &Arc<dyn StorageFile>| {
         let file: Arc<dyn Any + Send + Sync> = Arc::<dyn StorageFile>::clone(file);

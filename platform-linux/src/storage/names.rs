@@ -1,7 +1,7 @@
-//! Paths as names of a storage, which are Unicode: bytes that are not are escaped, so that every path has a name of its own.
+//! Converts between paths and Unicode names, so that every path has a unique name.
 //!
-//! A byte that is not part of UTF-8 becomes the character `U+10FF00` plus the byte, of the last private-use plane. A path that
-//! holds such a character has it escaped byte by byte.
+//! A byte that is not UTF-8 becomes the character `U+10FF00` plus the byte, in the last private-use
+//! plane. Such a character in a path is escaped byte by byte.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -23,7 +23,7 @@ pub fn encode(path: &Path) -> String {
     encode_part(path.as_os_str())
 }
 
-/// Returns the name of a part of a path.
+/// Returns the name of a path component.
 #[must_use]
 pub fn encode_part(part: &OsStr) -> String {
     match part.to_str() {

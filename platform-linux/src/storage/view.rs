@@ -7,15 +7,16 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-/// A whole file, mapped.
+/// A whole mapped file.
 #[derive(Debug)]
 pub(super) struct MappedFile(Mmap);
 
 impl MappedFile {
-    /// Maps the file; nothing is read yet.
+    /// Maps the file. Nothing is read yet.
     pub(super) fn map(file: &File) -> io::Result<Self> {
-        // SAFETY: the bytes are only ever handed out as `&[u8]` for data, never as values with invariants. That nobody changes
-        // the file underneath is what every user of a mapping promises; `StorageFile::view`'s callers document it.
+        // SAFETY: the bytes are handed out only as `&[u8]` for data, never as values with
+        // invariants. Every user of a mapping guarantees that the file does not change; callers of
+        // `StorageFile::view` document it.
         Ok(Self(unsafe { Mmap::map(file) }?))
     }
 }
@@ -25,8 +26,10 @@ impl FileView for MappedFile {
         &self.0
     }
 
-    /// `MADV_POPULATE_READ` (Linux 5.14) faults a range in by one call, and reports what would be a SIGBUS as EFAULT. Older
-    /// kernels are asked to read ahead, and each page is touched.
+    /// Faults a range in.
+    ///
+    /// `MADV_POPULATE_READ` (Linux 5.14) does this in one call, and reports what would be a SIGBUS
+    /// as EFAULT. On older kernels this requests read-ahead and touches each page.
     fn make_resident(&self, range: Range<usize>) -> Result<(), String> {
         let (map, start, len) = (&self.0, range.start, range.len());
         match map.advise_range(Advice::PopulateRead, start, len) {

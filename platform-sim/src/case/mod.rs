@@ -1,5 +1,5 @@
-//! What a run is about: drawn from a seed, or put together by hand. `sizes` makes some of the drawn ones about tensors that are
-//! large.
+//! The parameters of a run, drawn from a seed or set by hand. `sizes` turns some drawn cases into
+//! cases with large tensors.
 
 mod sizes;
 
@@ -20,110 +20,110 @@ use floodtide_core::direct_io_fallback::ProbeWindow;
 use floodtide_core::{Alignment, Buffers, ByteRange, DirectLimits, Order};
 use sizes::Sizes;
 
-/// The world's clock runs in these.
+/// A microsecond of the world's clock, which counts nanoseconds.
 pub const MICROSECOND: u64 = 1_000;
-/// A thousand of the former.
+/// A millisecond in nanoseconds.
 pub const MILLISECOND: u64 = 1_000_000;
-/// A thousand of the former.
+/// A second in nanoseconds.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// What is to be done.
+/// The task of a run.
 #[derive(Debug, Clone)]
 pub enum Job {
-    /// All of it into one arena.
+    /// Load everything into one arena.
     Load,
-    /// One after another through buffers.
+    /// Pass one buffer after another to a consumer.
     Stream {
-        /// How it is cut.
+        /// How the checkpoint is divided into buffers.
         buffers: Buffers,
-        /// Who takes it.
+        /// The consumer.
         consumer: Consumer,
     },
 }
 
-/// Who takes a stream.
+/// The consumer of a stream.
 #[derive(Debug, Clone)]
 pub enum Consumer {
-    /// One who holds up to so many buffers for up to so long, and stops after so many, if that is given.
+    /// A consumer that holds buffers for a while.
     Holds {
-        /// At most.
+        /// The maximum number of buffers it holds.
         buffers: usize,
-        /// Nanoseconds, at most.
+        /// The maximum time in nanoseconds that it holds one.
         time: u64,
-        /// After so many it has enough.
+        /// The number of buffers after which it stops, if any.
         stops: Option<u64>,
     },
-    /// A device at the end of a link, with so many uploads at a time.
+    /// A device behind a link.
     Device {
-        /// The way there.
+        /// The link.
         link: Link,
-        /// Uploads at a time.
+        /// The maximum number of concurrent uploads.
         depth: usize,
     },
 }
 
-/// Others that use a stream's pool.
+/// Other users of a stream's pool.
 #[derive(Debug, Clone)]
 pub struct Competitors {
-    /// How many.
+    /// Their number.
     pub count: usize,
     /// How often each borrows.
     pub rounds: u64,
-    /// For how long, in nanoseconds, at most.
+    /// The maximum time in nanoseconds that they hold a buffer.
     pub time: u64,
 }
 
-/// A run to be.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// Draws for whatever the run itself decides.
+    /// The seed of all draws during the run.
     pub seed: u64,
-    /// What is loaded.
+    /// The checkpoint.
     pub checkpoint: Checkpoint,
-    /// Which of it.
+    /// The selection.
     pub selection: KnownSelection,
-    /// How.
+    /// The task.
     pub job: Job,
     /// The device of each file.
     pub devices: Vec<FileDevice>,
-    /// The way to all of them.
+    /// The link to all devices.
     pub link: Link,
-    /// Sources at work, and the reads that each keeps in flight.
+    /// The number of workers.
     pub workers: usize,
-    /// See `workers`.
+    /// The number of reads in flight per worker.
     pub depth: usize,
-    /// The reads in flight that a tuner may go up to from `workers` times `depth`; `None` leaves it at that.
+    /// The limit of reads in flight for a tuner, or `None` for a fixed `workers` times `depth`.
     pub max_in_flight: Option<u32>,
-    /// The bytes per second that direct reads are expected to bring, and over how many bytes that is watched; `None` expects nothing.
+    /// The expected rate of direct reads in bytes per second and the window to watch, or `None`.
     pub profiled_direct_rate: Option<(u64, ProbeWindow)>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The widest gap that is read along between tensors.
+    /// The maximum gap between tensors that is read along, in bytes.
     pub max_merge_gap: u64,
-    /// The widest gap that is read along between the pieces of a slice.
+    /// The maximum gap between the blocks of a slice that is read along, in bytes.
     pub max_read_gap: u64,
-    /// What tensors are aligned to at least.
+    /// The minimum alignment of tensors.
     pub tensor_alignment: Alignment,
-    /// The memory that there is said to be, in bytes; `None` where nobody knows.
+    /// The reported memory in bytes, or `None` if unknown.
     pub memory: Option<u64>,
-    /// Bytes in flight at most.
+    /// The maximum number of bytes in flight.
     pub in_flight_limit: u64,
-    /// Whether what is read is verified.
+    /// Whether the load is verified.
     pub verify: bool,
-    /// Whether a ring is wanted and no other source.
+    /// Whether the caller insists on a ring.
     pub strict: bool,
-    /// Who else uses the pool.
+    /// The other users of the pool.
     pub competitors: Competitors,
-    /// What goes wrong by chance.
+    /// The random faults.
     pub swarm: Swarm,
-    /// What goes wrong by order.
+    /// The scripted faults.
     pub script: Vec<Scripted>,
-    /// When the run must be over, in nanoseconds.
+    /// The time in nanoseconds by which the run must end.
     pub deadline: u64,
 }
 
 impl Case {
-    /// A load of a checkpoint on a machine without fault.
+    /// Creates a case without faults.
     #[must_use]
     pub fn new(checkpoint: Checkpoint, job: Job) -> Self {
         let limits = DirectLimits { offset: alignment(512), memory: alignment(512) };
@@ -154,7 +154,7 @@ impl Case {
         }
     }
 
-    /// What that seed stands for.
+    /// Draws the case of a seed.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut draw = Draw::new(seed);
@@ -162,7 +162,7 @@ impl Case {
         let mut sizes = Sizes::draw(seed);
         let shape = Shape { extra: sizes.extra(), ..Shape::default() };
         let mut checkpoint = Checkpoint::draw(&mut draw.fork(), &shape);
-        // Drawn apart, so that a seed whose checkpoint is no store means the same with and without them.
+        // A separate stream of draws, so that seeds of other checkpoints keep their meaning.
         let mut apart = Draw::new(seed ^ 0x6a09_e667_f3bc_c908);
         if apart.chance(80_000) {
             checkpoint = checkpoint.into_serverlessllm(&mut apart);
@@ -172,14 +172,16 @@ impl Case {
         case.with_few_reads_apart()
     }
 
-    /// What that seed stands for, verified, and every second time with reads that bring wrong bytes. Drawn apart, so that the seeds mean
-    /// what they do without it.
+    /// Draws the case of a seed with verification, every second time with corrupted reads.
+    ///
+    /// The draws are separate, so that seeds keep their meaning.
     #[must_use]
     pub fn draw_verified(seed: u64) -> Self {
         let mut case = Self { verify: true, ..Self::draw(seed) };
         let mut draw = Draw::new(scramble(seed));
         if draw.coin() {
-            // A byte in millions is as easily found as every second one, so it happens often enough to be somewhere.
+            // One wrong byte in millions is detected as easily as many, so corruption is frequent
+            // enough to occur.
             let often = u32::try_from(draw.magnitude(5_000..=300_000)).unwrap_or(u32::MAX);
             case.swarm = case.swarm.with(FaultKind::Corrupted, often);
         }
@@ -217,7 +219,7 @@ impl Case {
             script: Vec::new(),
             deadline: 3600 * SECOND,
             checkpoint,
-            // Of so few bytes nothing is learned, but reads change their ways in the middle, whatever else happens.
+            // So few bytes prove nothing, but they make reads change their method during the load.
             profiled_direct_rate: draw.chance(250_000).then(|| {
                 let window = ProbeWindow {
                     direct_bytes: draw.magnitude(1..=1 << 20),
@@ -228,11 +230,11 @@ impl Case {
         }
     }
 
-    /// The same, reading pieces apart only where they are few: a read of each would take virtual hours.
+    /// Limits per-block reads to few blocks. Many would take hours of virtual time.
     #[must_use]
     pub fn with_few_reads_apart(mut self) -> Self {
         const MANY: u64 = 300;
-        /// As wide as a gap may be between so many.
+        /// The maximum gap for so many blocks.
         const WIDE: u64 = 400_000;
         let tensors = self.checkpoint.tensors.iter();
         let blocks = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.block_count(tensor)));
@@ -242,14 +244,14 @@ impl Case {
         self
     }
 
-    /// The same with other faults.
+    /// Replaces the random faults.
     #[must_use]
     pub fn with_swarm(mut self, swarm: Swarm) -> Self {
         self.swarm = swarm;
         self
     }
 
-    /// The same with only these tensors, by number, and without the files in which there are none then.
+    /// Keeps only these tensors, by index, and drops files without any.
     #[must_use]
     pub fn only(mut self, tensors: &[usize]) -> Self {
         let keeps = |number: usize| tensors.contains(&number);
@@ -270,7 +272,7 @@ impl Case {
     }
 }
 
-/// A part of some files, of any length and anywhere.
+/// Draws a cached part of a file.
 fn cached(draw: &mut Draw, bytes: u64) -> Option<ByteRange> {
     if !draw.chance(300_000) {
         return None;
@@ -288,7 +290,7 @@ fn devices(draw: &mut Draw, checkpoint: &Checkpoint, swarm: &Swarm) -> Vec<FileD
     (0..files)
         .map(|file| {
             if limits.is_none() || mixed {
-                // Where much is asked for, only long runs are read directly, so that is rare.
+                // A strict alignment excludes short runs from direct reads, so it is rare.
                 let offset = alignment(*draw.of(&[512, 512, 512, 4096]));
                 let memory = alignment(*draw.of(&[4, 512, 512, 512]));
                 limits = Some((!draw.chance(150_000)).then_some(DirectLimits { offset, memory }));
@@ -335,7 +337,7 @@ fn job(draw: &mut Draw, checkpoint: &Checkpoint) -> Job {
 fn stream(draw: &mut Draw, checkpoint: &Checkpoint) -> (Buffers, Consumer) {
     let split = draw.coin();
     let buffer_bytes = *draw.of(&[64 << 10, 128 << 10, 256 << 10]);
-    // A tensor and what alignment adds, if it must fit whole; what is huge never does.
+    // A tensor and its alignment, if it must fit whole. Huge ones never do.
     let lengths = checkpoint.tensors.iter().map(|tensor| tensor.bytes);
     let longest = lengths.filter(|bytes| *bytes < HUGE).max().unwrap_or(0) + 2 * 4096;
     let min = if split { buffer_bytes } else { buffer_bytes.max(longest) };

@@ -1,6 +1,7 @@
-//! Cases about size: tensors that no memory holds, left out or refused, and tensors of many reads.
+//! Cases with large tensors: those that exceed any memory and are left out or refused, and those of
+//! many reads.
 //!
-//! They are drawn apart from everything else, so that a seed that is not about size means the same with and without them.
+//! They have separate draws, so that other seeds keep their meaning.
 
 use super::{Case, Consumer, Job, stream};
 use crate::checkpoint::{Checkpoint, Extra, KnownTensor, shape_of};
@@ -14,31 +15,31 @@ use alloc::vec;
 use alloc::vec::Vec;
 use floodtide_core::{Buffers, DType, Order};
 
-/// Tensors from here on are huge: they lie, or bring others to lie, beyond what 32 bits count.
+/// The size from which tensors are huge: they, or tensors after them, are beyond 32-bit offsets.
 pub const HUGE: u64 = 1 << 32;
-/// The longest.
+/// The maximum size of a tensor.
 const LONGEST: u64 = 1 << 40;
 
-/// What size has to do with a case.
+/// The role of size in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
-    /// Nothing.
+    /// None.
     Nothing,
-    /// Huge tensors are not selected, but others lie behind them.
+    /// Huge tensors are not selected, but others follow them.
     LeftOut,
     /// A tensor takes many reads.
     Long,
-    /// A huge tensor comes in parts, and the consumer has soon enough.
+    /// A huge tensor arrives in parts, and the consumer stops early.
     SoonEnough,
-    /// A huge tensor is selected whole, and does not fit.
+    /// A huge tensor is selected whole and does not fit.
     Refused,
-    /// The same, while nobody knows how much memory there is.
+    /// As `Refused`, but the amount of memory is unknown.
     RefusedUntold,
-    /// A stream must have a huge tensor whole, and its buffers are too small.
+    /// A stream must deliver a huge tensor whole, and its buffers are too small.
     RefusedWhole,
     /// A stream has so many parts that their plan does not fit.
     RefusedInParts,
-    /// A stream may have more memory than there is.
+    /// The memory limit of a stream exceeds the memory.
     RefusedLimit,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// What size has to do with the case of a seed.
+    /// Draws the role of size for a seed.
     pub(crate) fn draw(seed: u64) -> Self {
         let mut draw = Draw::new(seed ^ 0x2545_f491_4f6c_dd1d);
         let about = match draw.number(0..=999) {
@@ -67,13 +68,13 @@ impl Sizes {
         Self { draw, about }
     }
 
-    /// The tensors that its checkpoint has beside others.
+    /// Returns the additional tensors of the checkpoint.
     pub(crate) fn extra(&mut self) -> Vec<Extra> {
         match self.about {
             About::Nothing => Vec::new(),
             About::LeftOut => {
                 let mut extra: Vec<Extra> = (0..self.draw.number(1..=3)).map(|i| self.huge(i, HUGE, LONGEST)).collect();
-                // At the end of the first one's file, so that something lies behind it.
+                // At the end of the first tensor's file, so that something follows it.
                 let behind = self.tensor("behind.weight".into(), 1, 200_000);
                 extra.push(Extra { file: extra[0].file, index: usize::MAX, tensor: behind });
                 extra
@@ -82,16 +83,16 @@ impl Sizes {
                 let tensor = self.tensor("long.weight".into(), 1 << 20, 8 << 20);
                 vec![Extra { file: self.draw.number(0..=99), index: self.draw.index(8), tensor }]
             }
-            // What lies before it is not asked for, so that it begins beyond 32 bits.
+            // The tensors before it are not selected, so it starts beyond 32 bits.
             About::SoonEnough => {
                 let (before, mut selected) = (self.huge(1, HUGE, LONGEST), self.huge(0, HUGE, 2 * HUGE));
                 selected.file = before.file;
                 selected.index = usize::MAX;
                 vec![before, selected]
             }
-            // Planned before the memory is missed, so not too long.
+            // It is planned before the lack of memory is found, so it must not be too long.
             About::RefusedUntold => vec![self.huge(0, HUGE, 2 * HUGE)],
-            // Shorter ones could still be planned.
+            // A shorter one could still be planned.
             About::RefusedInParts => vec![self.huge(0, LONGEST / 8, LONGEST)],
             About::Refused | About::RefusedWhole | About::RefusedLimit => vec![self.huge(0, HUGE, LONGEST)],
         }
@@ -109,7 +110,7 @@ impl Sizes {
         NewTensor { name, dtype, bytes, shape, tied: false }
     }
 
-    /// Makes a case one about size.
+    /// Applies the role of size to a case.
     pub(crate) fn apply(&mut self, case: &mut Case) {
         let draw = &mut self.draw;
         if self.about == About::Nothing {
@@ -130,7 +131,7 @@ impl Sizes {
                     let mut kept: Vec<&KnownTensor> = kept.collect();
                     let middle = draw.index(kept.len());
                     kept.rotate_left(middle);
-                    // Slices lie beyond 32 bits too.
+                    // Slices can be beyond 32 bits too.
                     if draw.coin() {
                         cuts::slices(draw, kept)
                     } else {
@@ -169,7 +170,7 @@ impl Sizes {
     }
 }
 
-/// A selection with that tensor in it.
+/// Returns a selection that includes this tensor.
 fn with(draw: &mut Draw, checkpoint: &Checkpoint, name: &str) -> KnownSelection {
     if draw.coin() {
         return KnownSelection::All;

@@ -1,4 +1,4 @@
-//! The program's parts: its options, runs of many seeds, and what one failing seed comes down to.
+//! The program: its options, runs of many seeds, and the shrinking of failures.
 
 mod options;
 mod shrink;
@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use totals::Totals;
 
-/// Seeds that once failed, and are always run first.
+/// Seeds that once failed. They always run first.
 const ONCE_FAILED: &str = include_str!("../../seeds.txt");
 
-/// The seeds of the base, without its comments.
+/// Returns the seeds of the base, without its comments.
 fn base() -> impl Iterator<Item = u64> {
     let lines = ONCE_FAILED.lines().filter_map(|line| line.split('#').next());
     lines.filter_map(|line| line.trim().parse().ok())
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     let work = || {
         let mut totals = Totals::default();
         while in_time() && !failed.load(Ordering::Relaxed) {
-            // A few at a time, so that threads do not meet at the counter.
+            // Take several at a time, so that threads do not contend for the counter.
             let first = next.fetch_add(64, Ordering::Relaxed);
             if first >= options.seeds.end {
                 break;
@@ -79,7 +79,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs a seed into the totals; false, with an explanation, when it breaks a rule.
+/// Runs a seed and adds it to the totals. Returns false, with an explanation, if it violates a
+/// rule.
 fn add(totals: &mut Totals, seed: u64, options: &Options) -> bool {
     let report = floodtide_sim::run(&drawn(seed, options.verify), false);
     if options.double_check {
@@ -102,12 +103,12 @@ fn add(totals: &mut Totals, seed: u64, options: &Options) -> bool {
     false
 }
 
-/// What makes the replay of a seed what it was.
+/// Returns the option that the replay of a seed needs.
 fn verify_flag(options: &Options) -> &'static str {
     if options.verify { " --verify" } else { "" }
 }
 
-/// Says what a failing seed broke, how to see it again, and what it comes down to.
+/// Prints which rules a seed violates, how to replay it, and its smallest form.
 fn explain(seed: u64, report: &Report, options: &Options) {
     eprintln!("seed {seed} breaks the rules:");
     for violation in &report.violations {
@@ -148,7 +149,7 @@ fn run_one(seed: u64, options: &Options) -> ExitCode {
             "{:?}, {} workers of depth {}, chunks of {}, of {:?}\n",
             case.job, case.workers, case.depth, case.chunk_bytes, case.selection
         );
-        // By their numbers in the whole checkpoint.
+        // By their index in the whole checkpoint.
         let is_left = |number: &usize| options.tensors.as_ref().is_none_or(|tensors| tensors.contains(number));
         for (tensor, number) in case.checkpoint.tensors.iter().zip((0..).filter(is_left)) {
             let KnownTensor { name, dtype, shape, file, start, bytes } = tensor;
@@ -179,7 +180,7 @@ fn run_one(seed: u64, options: &Options) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints; whoever does not listen any more need not.
+/// Prints, and ignores a closed output.
 fn out(text: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stdout().lock(), text.as_bytes());
 }

@@ -19,7 +19,7 @@ usage: floodtide-sim [--seeds FROM..TO | --seed N] [options]
   --tensors N,M | none of --seed: leave only these tensors, by number
   --trace              of --seed: print what happened, event by event";
 
-/// What was asked for.
+/// The options of the program.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) seeds: Range<u64>,

@@ -1,18 +1,19 @@
-//! What a failing seed comes down to: the fewest kinds of faults and the fewest tensors with which it still fails.
+//! Shrinks a failing seed to the fewest kinds of faults and the fewest tensors with which it still
+//! fails.
 
 use floodtide_sim::faults::Swarm;
 use floodtide_sim::{Case, Report};
 
-/// The case of a seed, or less of it. A run changes the files, so that each needs a case of its own.
+/// The case of a seed, or a part of it. A run changes the files, so each run needs a new case.
 pub(crate) struct Small {
     seed: u64,
     verify: bool,
     pub(crate) swarm: Swarm,
-    /// Those that are left, by number; `None` as long as none was taken away.
+    /// The indices of the remaining tensors, or `None` if none was removed.
     pub(crate) tensors: Option<Vec<usize>>,
 }
 
-/// What a seed stands for, verified or not.
+/// Draws the case of a seed, verified or not.
 pub(crate) fn drawn(seed: u64, verify: bool) -> Case {
     if verify { Case::draw_verified(seed) } else { Case::draw(seed) }
 }
@@ -26,13 +27,14 @@ impl Small {
         }
     }
 
-    /// The run, if it breaks a rule.
+    /// Runs it, and returns the run if it violates a rule.
     fn failing(self) -> Option<(Self, Report)> {
         let report = floodtide_sim::run(&self.case(), true);
         (!report.violations.is_empty()).then_some((self, report))
     }
 
-    /// What has one kind of fault less, and what has fewer tensors: first by halves, then one by one.
+    /// Returns cases with one kind of fault less, and with fewer tensors: first by halves, then one
+    /// by one.
     fn less(&self) -> impl Iterator<Item = Self> {
         let Self { seed, verify, swarm, tensors } = self;
         let less = |swarm, tensors| Self { seed: *seed, verify: *verify, swarm, tensors };
@@ -49,7 +51,8 @@ impl Small {
     }
 }
 
-/// Takes away each kind of fault and each tensor that the failure does not need; returns what is left, and that run.
+/// Removes each kind of fault and each tensor that the failure does not need. Returns the rest and
+/// its run.
 pub(crate) fn shrink(seed: u64, verify: bool) -> (Small, Report) {
     let whole = Small { seed, verify, swarm: drawn(seed, verify).swarm, tensors: None };
     let report = floodtide_sim::run(&whole.case(), true);

@@ -1,11 +1,11 @@
-//! The sums over many runs.
+//! The totals of many runs.
 
 use floodtide_core::format::{safetensors::HeaderError, serverlessllm::ServerlessLlmError};
 use floodtide_sim::Report;
 use floodtide_sim::faults::{FaultCounts, FaultKind};
 use std::fmt;
 
-/// What many runs came to. Adding is the same in any order, so that threads may share the seeds.
+/// The totals of many runs. Adding is commutative, so threads may share the seeds.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     runs: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Totals {
     pub(crate) digest: u64,
 }
 
-/// The ways of recovery that a run can take, what can be large in it, and how it can end.
+/// The paths of a run: recoveries, sizes and endings.
 const PATHS: [&str; 28] = [
     "short read resumed",
     "read retried",
@@ -51,17 +51,18 @@ const PATHS: [&str; 28] = [
     "tied tensor",
 ];
 
-/// Those that only a load takes that is verified, and those that no such load does, as slices are not verified.
+/// Paths that only verified loads take, and paths that they never take, because slices are not
+/// verified.
 const VERIFIED: [&str; 2] = ["wrong bytes found", "slice not verified"];
 const UNVERIFIED: [&str; 2] = ["pieces gathered", "cached pieces gathered"];
 
-/// Returns true when a run ended by an error of that parser.
+/// Returns true if a run ended with an error of this parser.
 fn breaks_rule_of<E: core::error::Error + 'static>(report: &Report) -> bool {
     matches!(&report.result, Err(floodtide_core::Error::Format { source, .. }) if source.downcast_ref::<E>().is_some())
 }
 
 impl Totals {
-    /// One run more.
+    /// Adds a run.
     pub(crate) fn count(&mut self, seed: u64, report: &Report) {
         use floodtide_core::Error;
         self.runs += 1;
@@ -103,7 +104,7 @@ impl Totals {
             report.tied,
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
-        // Each seed's digest is scrambled with the seed, so that two that change places change the sum.
+        // Each digest is scrambled with its seed, so that swapping two changes the sum.
         self.digest =
             self.digest.wrapping_add(report.history.digest().rotate_left(seed as u32 % 63).wrapping_mul(2 * seed + 1));
     }
@@ -120,7 +121,7 @@ impl Totals {
         self.digest = self.digest.wrapping_add(other.digest);
     }
 
-    /// The faults and the paths that no run met although it should.
+    /// Returns the faults and paths that should have occurred but did not.
     pub(crate) fn unreached(&self, verify: bool) -> Vec<&'static str> {
         let corrupted = verify.then_some(FaultKind::Corrupted);
         let faults = FaultKind::drawn().chain(corrupted).filter(|&kind| self.faults.of(kind) == 0);

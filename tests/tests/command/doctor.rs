@@ -112,7 +112,7 @@ fn limits_that_may_not_be_asked_for_are_not_made_up() {
     let folder = folder();
     let document = examine(folder.path(), forbid_resource_limits);
     for name in ["locked memory", "open files"] {
-        assert!(text(check(&document, name), "found").contains("does not tell the limit"), "{document:#}");
+        assert!(text(check(&document, name), "found").contains("does not report the limit"), "{document:#}");
     }
     let memory = text(check(&document, "memory"), "found");
     assert!(!memory.contains("ulimit -v,") && !memory.contains("(the address-space limit"), "{memory}");
@@ -136,7 +136,7 @@ fn fewer_processors_than_there_are_is_limited() {
     let document = examine(folder.path(), limit_processors);
     let check = check(&document, "processors");
     assert_eq!(text(check, "status"), "limited");
-    assert!(text(check, "found").starts_with("1 can be used"), "{check}");
+    assert!(text(check, "found").starts_with("1 of "), "{check}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// The engine of a checkpoint of tensors of so many bytes, whose data starts behind `padding` spaces, of those that are named.
+/// The engine of a checkpoint of tensors of so many bytes, whose data starts behind `padding`
+/// spaces, of those that are named.
 fn engine(sizes: &[u64], padding: usize, names: &[&str], options: PlanOptions) -> Engine {
     let mut json = "{".to_string();
     let mut at = 0;
@@ -134,7 +135,8 @@ fn an_empty_tensor_among_others_is_ready_once() {
 
 #[test]
 fn a_mapped_tensor_among_copied_ones_is_ready_once() {
-    // The second and the last lie off the alignment and are copied, as one run with what is between them.
+    // The second and the last lie off the alignment and are copied, as one run with what is between
+    // them.
     let options = PlanOptions {
         access: Access::Map { resident: false },
         tensor_alignment: Alignment::new(8).expect("a power of two"),
@@ -251,7 +253,8 @@ fn a_buffered_read_that_is_refused_fails() {
 
 #[test]
 fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
-    // Rows of 100,000 bytes, of each of which a third is wanted, between two tensors that are wanted whole.
+    // Rows of 100,000 bytes, of each of which a third is wanted, between two tensors that are
+    // wanted whole.
     let json = r#"{"a":{"dtype":"U8","shape":[10],"data_offsets":[0,10]},"b":{"dtype":"U8","shape":[5,100000],"data_offsets":[10,500010]},"c":{"dtype":"U8","shape":[10],"data_offsets":[500010,500020]}}"#;
     let len = 8 + json.len() as u64 + 500_020;
     let alignment = Alignment::new(512).expect("a power of two");

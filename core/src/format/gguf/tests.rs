@@ -1,4 +1,5 @@
-//! Each rule of the format with a file made to break it; and what is whole is read as it was written.
+//! Each rule of the format with a file made to break it; and what is whole is read as it was
+//! written.
 
 mod files;
 mod rules;

@@ -285,7 +285,8 @@ fn hostile_names_are_cut_and_escaped_in_messages() {
 }
 
 proptest! {
-    /// What a writer lays out, by a limit of any size, comes back, in both dialects and whatever order the index lists it in.
+    /// What a writer lays out, by a limit of any size, comes back, in both dialects and whatever
+    /// order the index lists it in.
     #[test]
     fn what_is_laid_out_is_found_again(
         tensors in prop::collection::vec((0_usize..9, prop::collection::vec(0_u64..5, 0..4), any::<bool>()), 1..20),

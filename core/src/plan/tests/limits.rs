@@ -1,4 +1,5 @@
-//! Where the planner draws its lines: how long a read is, what is worth a direct one, what shares a buffer, what is refused.
+//! Where the planner draws its lines: how long a read is, what is worth a direct one, what shares a
+//! buffer, what is refused.
 
 use super::slices::shaped;
 use super::*;

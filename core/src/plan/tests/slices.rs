@@ -3,7 +3,8 @@
 use super::*;
 use crate::ElementType;
 
-/// A file of these tensors, given by type and shape, whose data starts at an offset of the given residue modulo 8.
+/// A file of these tensors, given by type and shape, whose data starts at an offset of the given
+/// residue modulo 8.
 pub(super) fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], residue: u64) -> Catalog {
     let mut builder = CatalogBuilder::new(SAFETENSORS);
     let file = builder.add_file("f", 1 << 60).expect("adds");
@@ -19,7 +20,8 @@ pub(super) fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], res
     builder.finish().expect("unique names")
 }
 
-/// The offsets in the file of the bytes of a slice, in its order, found by looking at every group of elements.
+/// The offsets in the file of the bytes of a slice, in its order, found by looking at every group
+/// of elements.
 pub(super) fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
     let group = tensor.dtype.block_bytes();
     let elements = tensor.dtype.block_elements();
@@ -37,7 +39,8 @@ pub(super) fn content(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// The memory of a plan, by extent where it is streamed, after every read has been carried out as the plan says.
+/// The memory of a plan, by extent where it is streamed, after every read has been carried out as
+/// the plan says.
 pub(super) fn carried_out(plan: &Plan) -> Vec<Vec<u8>> {
     let mut memory: Vec<Vec<u8>> = if plan.is_streamed() {
         plan.extents().iter().map(|extent| vec![0xee; extent.buffer_bytes]).collect()

@@ -100,7 +100,8 @@ fn the_place_of_tied_tensors_suits_the_one_that_asks_for_most() {
 
 #[test]
 fn blocks_that_no_cut_suits_are_read_for_each() {
-    // Three bytes are whole elements of 6 bits, four of 32; a cut that suits both is no power of two.
+    // Three bytes are whole elements of 6 bits, four of 32; a cut that suits both is no power of
+    // two.
     let group = vec![flat(DType::F6_E2M3, 4_000_000), flat(DType::F32, 750_000)];
     let catalog = tied(&[group], 0);
     let options = PlanOptions { access: streamed(1 << 17, 1 << 20, true, Order::Completion), ..PlanOptions::default() };
@@ -237,7 +238,8 @@ proptest! {
             let whole = Some(TensorSlice::whole(tensor.id));
             let Some((dim, a, b)) = cuts[group_of(&tensor)].filter(|_| apart >> (i % 16) & 3 != 3) else { return whole };
             let Some(dim) = dim.checked_rem(tensor.shape.len() as u32) else { return whole };
-            // Often the same of all in a group, and sometimes not, so that what they span in the file need not ascend.
+            // Often the same of all in a group, and sometimes not, so that what they span in the
+            // file need not ascend.
             let turn = if each >> (i % 16) & 1 == 1 { 7 * i as u32 } else { 0 };
             let (a, b) = (a.rotate_left(turn), b.rotate_right(turn));
             let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));

@@ -1,10 +1,10 @@
-//! Whether the checkpoint's files can be opened at all.
+//! Checks that the files of the checkpoint can be opened.
 
 use super::subject::Subject;
 use super::{Finding, Status};
 use floodtide_core::storage::{FailureKind, StorageError};
 
-/// Nothing to tell where all of them can be.
+/// Returns a finding if a file cannot be opened.
 pub(super) fn files(subject: &Subject) -> Option<Finding> {
     const NAME: &str = "access";
     let (first, others) = subject.refused.split_first()?;
@@ -12,9 +12,9 @@ pub(super) fn files(subject: &Subject) -> Option<Finding> {
         0 => String::new(),
         n => format!("; nor can {n} of its other files"),
     };
-    let meaning = "no load of it can begin";
+    let meaning = "the checkpoint cannot be loaded";
     let finding = |why: String| Finding::new(NAME, Status::Missing, format!("cannot be read: {why}{more}"), meaning);
-    // Paths as they are: whoever prints a finding escapes it.
+    // Paths are not escaped here. Code that prints a finding escapes it.
     Some(match first {
         StorageError::Failed { name, kind: FailureKind::PermissionDenied, source, .. } => {
             let user = rustix::process::geteuid().as_raw();
@@ -24,8 +24,8 @@ pub(super) fn files(subject: &Subject) -> Option<Finding> {
             ))
         }
         StorageError::Failed { name, source, .. } => finding(format!("{name}: {source}"))
-            .remedy("put a file that can be read in its place; if it should be one, look at the system's log"),
-        // Which says what to do.
+            .remedy("replace it with a readable file; if it should be readable, check the system's log"),
+        // The message contains the advice.
         other => finding(other.to_string()),
     })
 }

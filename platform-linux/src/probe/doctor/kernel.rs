@@ -1,16 +1,17 @@
-//! The kernel's version, and what it has not yet that a load would use. What it has may still be forbidden: the other checks try.
+//! Checks the kernel's version for features that loads use. Other checks try whether a feature is
+//! forbidden.
 
 use super::{Finding, Status};
 
-/// What came with which version, and what is done without it.
+/// The features with their versions, and what happens without them.
 const NEWS: [((u32, u32), &str); 7] = [
     ((5, 6), "io_uring's reads (5.6): threads read instead"),
     ((5, 14), "MADV_POPULATE_READ (5.14): a mapping is touched page by page"),
-    ((6, 1), "STATX_DIOALIGN (6.1): what direct reads need is found out by trying"),
-    ((6, 1), "rings of one thread with deferred work (6.1): a plain ring is used"),
-    ((6, 5), "cachestat (6.5): what is cached is asked by mincore or sampled"),
-    ((6, 14), "STATX_DIO_READ_ALIGN (6.14): reads keep to the alignment of writes"),
-    ((6, 14), "RWF_DONTCACHE (6.14): what the page cache has no room for goes through it all the same"),
+    ((6, 1), "STATX_DIOALIGN (6.1): the alignment of direct reads is found by trying"),
+    ((6, 1), "single-issuer rings with deferred work (6.1): a plain ring is used"),
+    ((6, 5), "cachestat (6.5): cached ranges come from mincore or samples"),
+    ((6, 14), "STATX_DIO_READ_ALIGN (6.14): reads use the alignment of writes"),
+    ((6, 14), "RWF_DONTCACHE (6.14): buffered reads of large files evict the page cache"),
 ];
 
 pub(super) fn version() -> Finding {

@@ -1,4 +1,4 @@
-//! What this process may have: memory, locked memory, open files.
+//! Checks the limits of this process: memory, locked memory, open files.
 
 use super::subject::Subject;
 use super::{Finding, Status};
@@ -9,25 +9,30 @@ use memmap2::MmapMut;
 use rustix::process::Resource;
 use std::fs;
 
-/// Less than this is little for any model.
+/// The memory in bytes below which only small models fit.
 const LOW_MEMORY_BYTES: u64 = 1 << 30;
 const NO_LIMIT: u64 = 1 << 60;
-/// Shards that the largest checkpoints have, each with two descriptors.
+/// The number of shards of the largest checkpoints, each with two descriptors.
 const RECOMMENDED_OPEN_FILES: u64 = 2 * 512;
 
 pub(super) fn memory(subject: &Subject) -> Finding {
     const NAME: &str = "memory";
     let mut limits = memory_limits();
-    // The first version of control groups writes a huge number for none.
+    // Version 1 of control groups writes a huge number for no limit.
     limits.retain(|limit| limit.available < NO_LIMIT);
     limits.sort_by_key(|limit| limit.available);
     let Some(tightest) = limits.first() else {
-        return Finding::new(NAME, Status::Limited, "the system does not tell", "loads are not refused for memory");
+        return Finding::new(
+            NAME,
+            Status::Limited,
+            "the system does not report it",
+            "loads are not refused for memory",
+        );
     };
     let words: Vec<String> =
         limits.iter().take(4).map(|limit| format!("{} ({})", HumanBytes(limit.available), limit.limit)).collect();
     let found = format!(
-        "{} can be had, {}",
+        "{} available, {}",
         words[0],
         match &words[1..] {
             [] => "and neither a control group nor ulimit allows less".to_owned(),
@@ -68,7 +73,7 @@ pub(super) fn locked_memory() -> Finding {
     let words = match &limit {
         Ok(None) => "no limit".to_owned(),
         Ok(Some(bytes)) => format!("a limit of {}", HumanBytes(*bytes)),
-        Err(error) => format!("the system does not tell the limit ({error})"),
+        Err(error) => format!("the system does not report the limit ({error})"),
     };
     let meaning = "a load that is locked in memory (mlock) stays there whole";
     if may_lock_anything() {
@@ -94,7 +99,7 @@ pub(super) fn locked_memory() -> Finding {
     }
 }
 
-/// `CAP_IPC_LOCK` of `linux/capability.h`, which frees from the limit.
+/// Returns true if the process has `CAP_IPC_LOCK` of `linux/capability.h`, which lifts the limit.
 fn may_lock_anything() -> bool {
     const IPC_LOCK: u32 = 14;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -113,7 +118,7 @@ pub(super) fn open_files(subject: &Subject) -> Finding {
     let limits = match resource_limit(Resource::Nofile) {
         Ok(limits) => limits,
         Err(error) => {
-            let found = format!("the system does not tell the limit ({error})");
+            let found = format!("the system does not report the limit ({error})");
             let meaning = "the command cannot raise it either; each shard takes two descriptors";
             return Finding::new(NAME, Status::Limited, found, meaning)
                 .remedy("a filter of system calls that allows prlimit64 (systemd's set @resources)");
@@ -124,7 +129,7 @@ pub(super) fn open_files(subject: &Subject) -> Finding {
     };
     let now = limits.current.map_or_else(|| "none now".to_owned(), |soft| format!("{soft} now"));
     let found = format!("a limit of {limit} ({now}; the command raises it as far as it may)");
-    // Some for the program, its rings and its threads.
+    // Reserve some for the program, its rings and its threads.
     let shards = limit.saturating_sub(32) / 2;
     let meaning = format!("each shard takes two descriptors, so checkpoints of up to {shards} shards can be loaded");
     let files = subject.checkpoint.map_or(0, |(files, _)| files as u64);

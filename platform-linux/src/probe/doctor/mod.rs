@@ -1,8 +1,10 @@
-//! What this machine and a path allow, one finding after the other: what was found, what it means, what it costs, how to lift it.
+//! Examines what this machine and a path support, as a list of findings: what was found, what it
+//! means, what it costs, how to fix it.
 //!
-//! Each check is a function of a file here and a line in [`examine`]. It tries what it speaks of, as settings do not tell what a sandbox
-//! forbids. A cost is a figure of this project's (`benches/RESULTS.md`) or measured on the spot; where there is none,
-//! there is no cost. Nothing is changed; a folder without a file to try on gets one without a name for as long as that takes.
+//! Each check is a function of a file here and a line in [`examine`]. A check tries the feature,
+//! because settings do not show what a sandbox forbids. A cost is a figure of this project
+//! (`benches/RESULTS.md`) or measured on the spot, otherwise it is absent. Nothing is changed,
+//! except that a folder without a suitable file gets an unnamed one during the check.
 
 mod access;
 mod kernel;
@@ -18,19 +20,19 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use subject::Subject;
 
-/// Whether a load gets what it would like.
+/// Whether a load has what it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// It does.
+    /// The load has it.
     Good,
-    /// In part, or in another way.
+    /// The load has a part of it, or a replacement.
     Limited,
-    /// It does not.
+    /// The load does without it.
     Missing,
 }
 
 impl Status {
-    /// In a word.
+    /// Returns the status as a word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,21 +49,21 @@ impl fmt::Display for Status {
     }
 }
 
-/// One thing that was examined. The texts may quote names of files, so they are to be printed escaped.
+/// One finding. The texts may quote file names, so print them escaped.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was examined.
+    /// The subject.
     pub name: &'static str,
-    /// Whether that is as a load would like it.
+    /// The status.
     pub status: Status,
     /// What was found.
     pub found: String,
-    /// What that means, in a sentence.
+    /// What it means, in a sentence.
     pub meaning: String,
-    /// What it costs, where that was measured.
+    /// The cost, if it was measured.
     pub cost: Option<String>,
-    /// What lifts it.
+    /// How to fix it.
     pub remedy: Option<String>,
 }
 
@@ -81,11 +83,11 @@ impl Finding {
     }
 }
 
-/// Examines this machine, and the path of a checkpoint or of anything beside it. `files` are the checkpoint's, if it is one, and `refused` is why
-/// they could not be found.
+/// Examines this machine and a path, such as a checkpoint's. `files` are the checkpoint's, and
+/// `refused` are the errors if they could not be found.
 ///
 /// # Errors
-/// When the path cannot be looked at.
+/// Fails if the path cannot be examined.
 pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<StorageError>) -> Result<Vec<Finding>, StorageError> {
     let subject = Subject::open(path, files, refused)?;
     let mut findings = vec![
@@ -102,7 +104,7 @@ pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<StorageError>) -> 
         processors::cpus(),
         processors::numa(),
     ];
-    // First of all, what the rest is of no use without.
+    // This comes first, because without it the rest does not matter.
     findings.splice(..0, access::files(&subject));
     Ok(findings)
 }

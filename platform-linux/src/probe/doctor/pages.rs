@@ -1,4 +1,4 @@
-//! Huge pages, by touching memory that asks for them.
+//! Checks huge pages by touching memory that requests them.
 
 use super::{Finding, Status};
 use crate::probe::cpus;
@@ -9,9 +9,10 @@ use std::fs;
 
 const NAME: &str = "huge pages";
 const MODE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
-/// What is touched: large enough for the figure to mean something, small enough to be there.
+/// The amount of memory to touch: large enough for a meaningful figure, small enough to be
+/// available.
 const SAMPLE: usize = 32 << 20;
-/// What is looked at for huge pages.
+/// The amount of memory to check for huge pages.
 const LOOK: usize = 8 << 20;
 
 pub(super) fn huge_pages() -> Finding {
@@ -21,7 +22,7 @@ pub(super) fn huge_pages() -> Finding {
     let (bytes, got) = match looked.and_then(|bytes| Ok((bytes as u64, huge_bytes(bytes)?))) {
         Ok(looked) => looked,
         Err(why) => {
-            let meaning = "whether memory comes in huge pages cannot be found out";
+            let meaning = "whether memory comes in huge pages is unknown";
             return Finding::new(NAME, Status::Limited, format!("mode {mode}; {why}"), meaning);
         }
     };
@@ -38,13 +39,13 @@ pub(super) fn huge_pages() -> Finding {
               process alone (PR_SET_THP_DISABLE)"
         }
     };
-    let meaning = "an arena's memory comes in small pages, each with a fault of its own";
+    let meaning = "an arena's memory comes in small pages, each with its own page fault";
     Finding::new(NAME, Status::Missing, found, meaning)
         .cost("with small pages two thirds of a load's time are page faults (ARCHITECTURE)")
         .remedy(remedy)
 }
 
-/// Measured here and now.
+/// Adds a cost that is measured now.
 fn with_cost(finding: Finding) -> Finding {
     let rate = |huge| fault(huge, affordable(SAMPLE)?, 3, cpus()).ok().flatten();
     match (rate(true), rate(false)) {
@@ -52,19 +53,19 @@ fn with_cost(finding: Finding) -> Finding {
             let gib = |rate: f64| rate / f64::from(1 << 30);
             let (huge, small) = (gib(huge.median), gib(small.median));
             finding.cost(format!(
-                "without them, fresh memory would come at {small:.1} in place of {huge:.1} GiB/s (just measured)"
+                "without them, new memory is faulted in at {small:.1} instead of {huge:.1} GiB/s (just measured)"
             ))
         }
         _ => finding,
     }
 }
 
-/// The mode in brackets.
+/// Returns the mode in brackets.
 fn chosen(text: &str) -> Option<&str> {
     text.split_once('[')?.1.split_once(']').map(|(mode, _)| mode)
 }
 
-/// How much of fresh memory that asks for huge pages comes so.
+/// Returns how many bytes of new memory that requests huge pages get them.
 fn huge_bytes(bytes: usize) -> Result<u64, String> {
     let mut memory = MmapMut::map_anon(bytes).map_err(|error| format!("no memory to try ({error})"))?;
     if let Err(error) = memory.advise(Advice::HugePage) {
@@ -72,10 +73,10 @@ fn huge_bytes(bytes: usize) -> Result<u64, String> {
     }
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     let smaps = fs::read_to_string("/proc/self/smaps").map_err(|error| format!("/proc/self/smaps: {error}"))?;
-    anon_huge_bytes(&smaps, memory.as_ptr() as u64).ok_or_else(|| "/proc/self/smaps does not tell".to_owned())
+    anon_huge_bytes(&smaps, memory.as_ptr() as u64).ok_or_else(|| "/proc/self/smaps does not report it".to_owned())
 }
 
-/// `AnonHugePages` of the mapping that holds an address, in bytes.
+/// Returns `AnonHugePages` of the mapping that contains an address, in bytes.
 fn anon_huge_bytes(smaps: &str, address: u64) -> Option<u64> {
     let mut inside = false;
     for line in smaps.lines() {

@@ -1,4 +1,4 @@
-//! The processors this process may use, and the memory that is near to them.
+//! Checks the processors that this process may use, and the memory near them.
 
 use super::{Finding, Status};
 use crate::probe::cpus as usable;
@@ -9,7 +9,7 @@ pub(super) fn cpus() -> Finding {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").map(|text| list(&text).len()).unwrap_or(0);
     let allowed = allowed().len();
     let usable = usable();
-    let mut found = format!("{usable} can be used of {} online", online.max(usable));
+    let mut found = format!("{usable} of {} online are usable", online.max(usable));
     if allowed > 0 && allowed < online {
         found += &format!("; affinity allows {allowed}");
     }
@@ -35,22 +35,17 @@ pub(super) fn numa() -> Finding {
     };
     let spanned: Vec<usize> = nodes.iter().copied().filter(near).collect();
     let found = match nodes.len() {
-        0 => "the system does not tell of nodes".to_owned(),
+        0 => "the system reports no nodes".to_owned(),
         1 => "one node".to_owned(),
-        n => format!("{n} nodes; the processors that can be used are on {}", spanned.len().max(1)),
+        n => format!("{n} nodes; the usable processors are on {}", spanned.len().max(1)),
     };
     if spanned.len() <= 1 {
-        return Finding::new(
-            NAME,
-            Status::Good,
-            found,
-            "all memory is equally near to all processors that can be used",
-        );
+        return Finding::new(NAME, Status::Good, found, "all memory is equally near to all usable processors");
     }
     let node = spanned[0];
-    let meaning = "a load asks for memory of the node where its caller runs; streams lie where the thread ran that read them, which may be far from who uses them";
+    let meaning = "a load requests memory of its caller's node; a stream uses the node of the thread that reads, which may be far from the consumer";
     Finding::new(NAME, Status::Limited, found, meaning)
-        .remedy(format!("numactl --cpunodebind={node} --membind={node}, with the node of who uses the tensors"))
+        .remedy(format!("numactl --cpunodebind={node} --membind={node}, with the node that uses the tensors"))
 }
 
 fn allowed() -> Vec<usize> {
@@ -58,7 +53,7 @@ fn allowed() -> Vec<usize> {
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
-/// The kernel's lists: `0-3,8`.
+/// Parses a list of the kernel such as `0-3,8`.
 fn list(text: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -1,4 +1,5 @@
-//! io_uring, by making rings: a seccomp filter hides behind a sysctl that allows everything.
+//! Checks io_uring by creating rings, because a seccomp filter can forbid them whatever the sysctl
+//! says.
 
 use super::subject::Subject;
 use super::{Finding, Status};
@@ -7,25 +8,25 @@ use io_uring::IoUring;
 use std::fs;
 use std::io;
 
-/// From the section "Loading" of `benches/RESULTS.md`, pread and uring; a cold page cache, the larger model.
-const COST: &str = "threads wait for the reads instead: as fast from a virtual disk (1.6 GiB/s), 4.1 in place of 4.7 GiB/s from zram (benches/RESULTS.md)";
+/// From the section "Loading" of `benches/RESULTS.md`, pread and uring; a cold page cache, the
+/// larger model.
+const COST: &str = "threads wait for the reads instead: as fast from a virtual disk (1.6 GiB/s), 4.1 instead of 4.7 GiB/s from zram (benches/RESULTS.md)";
 
 pub(super) fn io_uring(subject: &Subject) -> Finding {
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
     let sysctl = sysctl.map_or_else(|_| "not there".to_owned(), |text| text.trim().to_owned());
     let setting = format!("kernel.io_uring_disabled: {sysctl}");
     if let Some(why) = uring_refusal() {
-        return Finding::new("io_uring", Status::Missing, format!("{why}; {setting}"), "threads read in its place")
+        return Finding::new("io_uring", Status::Missing, format!("{why}; {setting}"), "threads read instead")
             .cost(COST)
             .remedy(remedy(&why, &sysctl));
     }
     if subject.file_system == FUSE {
-        let meaning =
-            "on FUSE the kernel may go on with a short read at the wrong place when a ring makes it, so threads read";
+        let meaning = "on FUSE the kernel may continue a short read of a ring at the wrong offset, so threads read";
         return Finding::new("io_uring", Status::Limited, format!("works, but not on FUSE; {setting}"), meaning)
             .cost(COST);
     }
-    // As the loads' rings are made.
+    // Create it as loads do.
     let made: io::Result<IoUring> = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(2);
     match made {
         Ok(_) => Finding::new(

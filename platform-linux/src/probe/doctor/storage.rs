@@ -1,4 +1,5 @@
-//! The path's file system: what it is, whether it takes direct reads, whether it tells what is cached, what is known of its device.
+//! Checks the path's file system: its kind, direct reads, reports of cached ranges, and the stored
+//! profile of its device.
 
 use super::subject::Subject;
 use super::{Finding, Status};
@@ -14,7 +15,7 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
     const NAME: &str = "file system";
     let found = &subject.file_system;
     if is_memory(subject.on_it()) {
-        let meaning = "its files are memory already, so they are copied, or mapped if a caller asks for that";
+        let meaning = "its files are in memory already, so they are copied, or mapped on request";
         return Finding::new(NAME, Status::Good, found, meaning);
     }
     match found.as_str() {
@@ -22,53 +23,56 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
             NAME,
             Status::Limited,
             found,
-            "a program answers each read, so many are asked at a time, by threads, and nothing is mapped unasked",
+            "a program answers each read, so threads make many at a time, and files are mapped only on request",
         ),
         _ if subject.network => Finding::new(
             NAME,
             Status::Limited,
             format!("{found}, on another machine"),
-            "it answers slowly and in parallel, so many reads are asked at a time, and nothing is mapped unasked",
+            "it answers slowly and in parallel, so many reads are in flight, and files are mapped only on request",
         )
         .remedy("a copy on a local disk, where the checkpoint is loaded more than once"),
         "overlayfs" => Finding::new(
             NAME,
             Status::Good,
             found,
-            "reads go to the layer below that holds the file, so what that allows is what counts",
+            "reads go to the layer below that holds the file, so that layer's features count",
         ),
         _ => Finding::new(NAME, Status::Good, format!("{found}, local"), "reads go to a device of this machine"),
     }
 }
 
-/// From the section "Loading" of `benches/RESULTS.md`, `std::fs::read` and auto; a cold page cache, the larger model.
-const BUFFERED_COST: &str = "cold files through the page cache (std::fs::read) gave 1.4 in place of 1.7 GiB/s from a virtual disk, 1.3 in place of 4.7 from zram (benches/RESULTS.md)";
+/// From the section "Loading" of `benches/RESULTS.md`, `std::fs::read` and auto; a cold page cache,
+/// the larger model.
+const BUFFERED_COST: &str = "cold files through the page cache (std::fs::read) gave 1.4 instead of 1.7 GiB/s from a virtual disk, 1.3 instead of 4.7 from zram (benches/RESULTS.md)";
 
 pub(super) fn direct_reads(subject: &Subject) -> Finding {
     const NAME: &str = "direct reads";
     let file = match &subject.file {
         Ok(file) => file,
         Err(why) => {
-            let meaning = "whether reads can go past the page cache is found out when a checkpoint is loaded";
+            let meaning = "whether direct reads work is found out when a checkpoint is loaded";
             return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
         }
     };
     if is_memory(file.buffered()) {
-        let found = format!("{} takes none", subject.file_system);
-        let meaning = "there is no page cache to go past: its files are memory, so nothing is lost";
+        let found = format!("{} does not support them", subject.file_system);
+        let meaning = "its files are in memory, so there is no page cache to bypass and nothing is lost";
         return Finding::new(NAME, Status::Good, found, meaning);
     }
     match try_direct(file) {
-        Ok(found) => Finding::new(NAME, Status::Good, found, "cold files land in their place without a copy"),
+        Ok(found) => {
+            Finding::new(NAME, Status::Good, found, "cold files are read to their final address without a copy")
+        }
         Err(found) => {
-            let meaning = "reads are copied through the page cache, which fills with the checkpoint meanwhile";
-            let remedy = "keep the checkpoint on a file system that takes them: ext4, xfs, btrfs on a local disk";
+            let meaning = "reads are copied through the page cache, which fills with the checkpoint";
+            let remedy = "keep the checkpoint on a file system that supports them: ext4, xfs, btrfs on a local disk";
             Finding::new(NAME, Status::Missing, found, meaning).cost(BUFFERED_COST).remedy(remedy)
         }
     }
 }
 
-/// Reads once, past the page cache: that a file opens for it, and that the system names an alignment, proves nothing.
+/// Reads once by direct I/O. An open file and a reported alignment prove nothing.
 fn try_direct(file: &LocalFile) -> Result<String, String> {
     let Some(limits) = file.direct_limits() else {
         return Err("the file system names no alignment for them, or refuses to open the file".to_owned());
@@ -78,7 +82,7 @@ fn try_direct(file: &LocalFile) -> Result<String, String> {
     let bytes = offset.max(4096) as usize;
     let mut buffer = MmapMut::map_anon(bytes).map_err(|error| format!("no memory to try them ({error})"))?;
     match file.descriptor(true).read_at(&mut buffer, 0) {
-        Ok(_) => Ok(format!("taken, with {words}")),
+        Ok(_) => Ok(format!("supported, with {words}")),
         Err(error) => Err(format!("refused although the file opens for them ({error}); the system says {words}")),
     }
 }
@@ -88,7 +92,7 @@ pub(super) fn page_cache(subject: &Subject) -> Finding {
     let file = match &subject.file {
         Ok(file) => file.buffered(),
         Err(why) => {
-            let meaning = "whether the system tells what is cached is found out when a checkpoint is loaded";
+            let meaning = "whether the system reports cached ranges is found out when a checkpoint is loaded";
             return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
         }
     };
@@ -101,17 +105,17 @@ pub(super) fn page_cache(subject: &Subject) -> Finding {
     let found = format!("cachestat {cachestat}, mincore {}, RWF_NOWAIT {}", state(ways.mincore), state(ways.nowait));
     let remedy = match ways.cachestat {
         Err(libc::ENOSYS) => "Linux 6.5 has cachestat; where the kernel is newer, a sandbox hides it",
-        _ => "own the files, or have the right to write to them: the system tells nobody else",
+        _ => "own the files or get write permission: the system reports cached ranges to nobody else",
     };
     match (ways.cachestat, share) {
         (Ok(()), Some(_)) => {
-            Finding::new(NAME, Status::Good, found, "what is cached is copied, and the rest read past the cache").cost(took)
+            Finding::new(NAME, Status::Good, found, "cached ranges are copied, and the rest is read by direct I/O").cost(took)
         }
         (_, Some(_)) => {
-            let meaning = "what is cached is still found out, page by page or by samples";
+            let meaning = "cached ranges are still found, page by page or by samples";
             Finding::new(NAME, Status::Limited, found, meaning).cost(took).remedy(remedy)
         }
-        (_, None) => Finding::new(NAME, Status::Missing, found, "every file is taken as cold, and read from the device")
+        (_, None) => Finding::new(NAME, Status::Missing, found, "every file counts as cold and is read from the device")
             .cost("a cached checkpoint streamed at 12.5 GiB/s, and at 2.5 from its disk (benches/RESULTS.md, the build's disk)")
             .remedy(remedy),
     }

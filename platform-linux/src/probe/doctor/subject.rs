@@ -1,4 +1,4 @@
-//! The path in question, and a file of it to try things on.
+//! The examined path, and a file of it for trying features.
 
 use crate::probe;
 use crate::storage::{LocalFile, describe, failed, names};
@@ -9,20 +9,20 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What is examined.
+/// The subject of an examination.
 pub(super) struct Subject {
-    /// The path itself, open.
+    /// The open path itself.
     pub(super) handle: File,
-    /// A regular file to try on, or why there is none.
+    /// A regular file to try features on, or why there is none.
     pub(super) file: Result<LocalFile, String>,
-    /// Why files of the checkpoint cannot be read, of each of them.
+    /// Why files of the checkpoint cannot be read, one error per file.
     pub(super) refused: Vec<StorageError>,
-    /// The checkpoint's files, if it is one, and their bytes.
+    /// The number and the total size of the checkpoint's files, if it is one.
     pub(super) checkpoint: Option<(usize, u64)>,
-    /// The file system's name, and whether it is on another machine.
+    /// The name of the file system, and whether it is on another machine.
     pub(super) file_system: String,
     pub(super) network: bool,
-    /// Has no name; gone when this is dropped.
+    /// An unnamed file, which disappears when this is dropped.
     _temporary: Option<File>,
 }
 
@@ -47,7 +47,7 @@ impl Subject {
                     let subject = Self::new(opened.buffered().try_clone(), Ok(opened), checkpoint, None);
                     return subject.map(|subject| Self { refused, ..subject }).map_err(failed("look at the file"));
                 }
-                // What can be said without it, its folder tells.
+                // The folder shows what can be said without the file.
                 Err(error) if refused.is_empty() => return Err(error),
                 Err(_) => folder = fs::canonicalize(path).map_err(failed("look at the path"))?,
             }
@@ -84,13 +84,13 @@ impl Subject {
             Err(_) => probe::file_system(&handle),
         };
         if let Ok(file) = &file {
-            // Opens it for them.
+            // This opens the file for direct reads.
             let _ = file.direct_limits();
         }
         Ok(Self { handle, file, refused: Vec::new(), checkpoint, file_system, network, _temporary: temporary })
     }
 
-    /// What is on the file system in question: the file, or else the path itself.
+    /// Returns an open file on the file system in question: the file, or else the path itself.
     pub(super) fn on_it(&self) -> &File {
         self.file.as_ref().map_or(&self.handle, LocalFile::buffered)
     }

@@ -1,4 +1,4 @@
-//! What a measurement reads: large files that are there, or a temporary one without a name.
+//! The data of a measurement: existing large files, or an unnamed temporary one.
 
 use super::ProbeError;
 use crate::probe::{file_system, is_memory, resident_share};
@@ -13,36 +13,39 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Every read of a measurement lies in one such piece of a file, so that no size meets an end.
+/// The size of a block in bytes. Every read of a measurement is within one block, so no size meets
+/// the end of a file.
 pub(super) const BLOCK_BYTES: u64 = 16 << 20;
-/// What is read over and over; more would be better against a device's own cache, but takes longer to write.
+/// The number of bytes to read repeatedly. More would help against a device's own cache, but takes
+/// longer to write.
 pub(super) const TARGET_BYTES: u64 = 512 << 20;
-/// A temporary file that takes too long to write, or has no room for more, may be as short as this.
+/// The minimum size of a temporary file that is slow to write or has little space.
 pub(super) const MIN_BYTES: u64 = 128 << 20;
-/// What is written at a time: little beside the memory of any control group.
+/// The size of a write in bytes, small beside the memory of any control group.
 const WRITE: usize = 1 << 20;
-/// What is left free on the disk.
+/// The number of bytes to leave free on the disk.
 const RESERVE: u64 = 64 << 20;
-/// Up to this share a file counts as cold.
+/// The cached fraction up to which a file counts as cold.
 const MAX_COLD_SHARE: f32 = 0.02;
 
-/// Files to read from, piece after piece.
+/// The files to read, block by block.
 #[derive(Debug)]
 pub(super) struct Bytes {
     pub(super) files: Vec<Arc<LocalFile>>,
-    /// Where they come from, in words.
+    /// The origin of the files, in words.
     pub(super) origin: String,
-    /// Why cold buffered reads cannot be measured with them, if so.
+    /// Why buffered reads of cold files cannot be measured, if they cannot.
     pub(super) buffered_refused: Option<String>,
-    /// The files' pieces.
+    /// The blocks of the files.
     pieces: Vec<(FileId, u64)>,
     next: AtomicU64,
-    /// Keeps the temporary file, which has no name.
+    /// The unnamed temporary file, kept open.
     _temporary: Option<File>,
 }
 
 impl Bytes {
-    /// Existing files where there are enough bytes, and else a temporary one; writing takes `patience` at most, or what the least takes.
+    /// Uses existing files if they have enough bytes, otherwise a temporary one. Writing takes at
+    /// most `patience`, or what the minimum needs.
     pub(super) fn find(
         folder: &Path,
         checkpoint: Option<Vec<PathBuf>>,
@@ -69,7 +72,8 @@ impl Bytes {
                 let origin = format!("a temporary file of {}, removed afterwards", HumanBytes(bytes));
                 Ok(Self::new(vec![Arc::new(opened)], origin, None, Some(file)))
             }
-            // Nothing can be written, as on a read-only mount of models, but there is something to read.
+            // Nothing can be written, as on a read-only mount of models, but there are files to
+            // read.
             Err(error) if total(&cold) + total(&cached) >= target_bytes => {
                 let origin = format!(
                     "existing files of {}, part of which is in the page cache",
@@ -80,7 +84,7 @@ impl Bytes {
                     _ => "there is no room for one".to_owned(),
                 };
                 let why = format!(
-                    "what others have in the page cache is not dropped for a measurement, and no file of its own could be written: {cause}"
+                    "the measurement does not drop cached files of others, and it could not write its own: {cause}"
                 );
                 Ok(Self::new(cold.into_iter().chain(cached).collect(), origin, Some(why), None))
             }
@@ -95,7 +99,7 @@ impl Bytes {
         temporary: Option<File>,
     ) -> Self {
         files.iter().for_each(|file| {
-            // Opens it for direct reads.
+            // This opens the file for direct reads.
             let _ = file.direct_limits();
         });
         let pieces = files.iter().enumerate().flat_map(|(index, file)| {
@@ -105,23 +109,24 @@ impl Bytes {
         Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
     }
 
-    /// How many bytes there are to read.
+    /// Returns the total number of bytes.
     pub(super) fn total(&self) -> u64 {
         self.pieces.len() as u64 * BLOCK_BYTES
     }
 
-    /// Where direct reads are possible in all of it.
+    /// Returns true if all files support direct reads.
     pub(super) fn takes_direct(&self) -> bool {
         self.files.iter().all(|file| file.direct_limits().is_some())
     }
 
-    /// Begins a run of reads at a piece that none has touched since the last time round.
+    /// Starts a run of reads at a block that was not read since the last round.
     pub(super) fn begin(&self) {
         let next = self.next.load(Ordering::Relaxed).next_multiple_of(BLOCK_BYTES);
         self.next.store(next, Ordering::Relaxed);
     }
 
-    /// The place of the next read of so many bytes, a power of two up to [`BLOCK_BYTES`].
+    /// Returns the location of the next read of `bytes` bytes, a power of two up to
+    /// [`BLOCK_BYTES`].
     pub(super) fn next(&self, bytes: u64) -> (FileId, u64) {
         let at = self.next.fetch_add(bytes, Ordering::Relaxed);
         let (file, start) = self.pieces[(at / BLOCK_BYTES) as usize % self.pieces.len()];
@@ -133,15 +138,16 @@ impl Bytes {
         self.next.store(0, Ordering::Relaxed);
     }
 
-    /// Puts what was read out of the page cache. Its files were cold when this began, so nobody misses anything.
+    /// Drops what was read from the page cache. The files were cold before, so no other program
+    /// loses anything.
     pub(super) fn drop_cache(&self) {
         for file in self.files.iter().filter(|_| self.buffered_refused.is_none()) {
-            // Advice that is not followed shows: the summary tells what was still resident.
+            // If the advice is ignored, the summary reports what was still resident.
             let _ = rustix::fs::fadvise(file.buffered(), 0, None, rustix::fs::Advice::DontNeed);
         }
     }
 
-    /// The largest share of a file in the page cache, where the system tells.
+    /// Returns the largest cached fraction of a file, if known.
     pub(super) fn resident(&self) -> Option<f32> {
         self.files.iter().filter_map(|file| resident_share(file.buffered())).reduce(f32::max)
     }
@@ -151,16 +157,17 @@ fn total(files: &[Arc<LocalFile>]) -> u64 {
     files.iter().map(|file| file.len() / BLOCK_BYTES * BLOCK_BYTES).sum()
 }
 
-/// What a folder has to measure its device with.
+/// The existing files of a folder for measuring its device.
 struct Existing {
-    /// Large regular files, links followed, that lie on one device and are out of the page cache; and those that are not.
+    /// Large regular files on one device, links followed: the cold ones and the others.
     cold: Vec<Arc<LocalFile>>,
     cached: Vec<Arc<LocalFile>>,
-    /// Where a file of one's own lies on that device.
+    /// A folder on that device for a temporary file.
     home: PathBuf,
 }
 
-/// A folder means the file system that it is on, whatever it has links to. A checkpoint means its files, which a cache may keep elsewhere.
+/// Finds files. A folder stands for its file system, a checkpoint for its files, which may be links
+/// to another one.
 fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> Existing {
     let (candidates, home) = match checkpoint {
         Some(files) => {
@@ -178,7 +185,7 @@ fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> E
         (metadata.is_file() && metadata.len() >= 4 * BLOCK_BYTES).then_some((metadata.len(), path))
     };
     let mut paths: Vec<(u64, PathBuf)> = candidates.into_iter().filter_map(large).collect();
-    // By size and name, so that the same folder gives the same measurement.
+    // Sort by size and name, so that the same folder gives the same measurement.
     paths.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     let on_a_device = |path: &Path| {
         LocalFile::open(path).ok().filter(|file| !is_memory(file.buffered()) && is_dense(file)).map(Arc::new)
@@ -192,25 +199,28 @@ fn existing(folder: &Path, checkpoint: Option<Vec<PathBuf>>, handle: &File) -> E
     Existing { cold, cached, home }
 }
 
-/// The folder that a file really lies in, unless that is memory.
+/// Returns the real folder of a file, unless that is in memory.
 fn home_of(file: &Path) -> Option<PathBuf> {
     let folder = std::fs::canonicalize(file).ok()?.parent()?.to_owned();
     File::open(&folder).is_ok_and(|folder| !is_memory(&folder)).then_some(folder)
 }
 
-/// Whether both have one device number; or, as those of overlays and subvolumes differ, one identity of the file system.
+/// Returns true if both have the same device number or, for overlays and subvolumes, the same file
+/// system identity.
 fn same_file_system(a: &File, b: &File) -> bool {
     let device = |file: &File| rustix::fs::fstat(file).map(|stat| stat.st_dev).ok();
     let identity = |file: &File| rustix::fs::fstatvfs(file).map(|answer| answer.f_fsid).ok().filter(|&id| id != 0);
     device(a).is_some_and(|number| Some(number) == device(b)) || identity(a).is_some_and(|id| Some(id) == identity(b))
 }
 
-/// Whether it has no holes, which are not read from the device. Not by its blocks, of which many file systems without a device tell none.
+/// Returns true if the file has no holes, which are not read from the device. Many file systems
+/// without a device report no block counts.
 fn is_dense(file: &LocalFile) -> bool {
     rustix::fs::seek(file.buffered(), rustix::fs::SeekFrom::Hole(0)).is_ok_and(|hole| hole >= file.len())
 }
 
-/// A file of bytes that cannot be compressed, without a name: it is gone with this process, however that ends.
+/// Writes an unnamed file of incompressible bytes. It disappears with this process, however that
+/// ends.
 fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&str)) -> Result<(File, u64), ProbeError> {
     let failed = |source| ProbeError::Write { path: folder.to_owned(), source };
     let disk = rustix::fs::statvfs(folder).map_err(|errno| failed(errno.into()))?;
@@ -218,7 +228,8 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     let no_space =
         || ProbeError::NoSpace { path: folder.to_owned(), needed: MIN_BYTES.min(target_bytes) + RESERVE, free };
     let target_bytes = that_fits(target_bytes, free).ok_or_else(no_space)?;
-    // Has no name from the start (O_TMPFILE), or loses it at once where the file system knows no such files.
+    // The file is unnamed from the start (O_TMPFILE), or unlinked at once where that is
+    // unsupported.
     let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
     told(&format!(
         "there are no large files here that are out of the page cache: writing up to {} to a temporary file, which has no name \
@@ -235,7 +246,8 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
             file.write_all(&buffer).map_err(failed)?;
         }
         written += BLOCK_BYTES;
-        // As it goes, so that the time counts what the device takes, and no other program waits long for its own.
+        // Write back continuously, so that the time includes the device and other programs do not
+        // wait long.
         if written.is_multiple_of(4 * BLOCK_BYTES) {
             file.sync_data().map_err(failed)?;
         }
@@ -244,7 +256,8 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     Ok((file, written))
 }
 
-/// How long a temporary file may be: what is wanted, or what the disk has room for where that is enough to measure with.
+/// Returns the size of a temporary file: the target, or what fits on the disk if that is enough to
+/// measure.
 fn that_fits(target_bytes: u64, free: u64) -> Option<u64> {
     let room = free.saturating_sub(RESERVE) / BLOCK_BYTES * BLOCK_BYTES;
     (room >= MIN_BYTES.min(target_bytes)).then_some(target_bytes.min(room))
@@ -301,11 +314,11 @@ mod tests {
         assert_eq!(resident_share(&file), Some(1.0), "and stays so");
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("advises");
         if resident_share(&file) != Some(0.0) {
-            return println!("skipped: the page cache cannot be dropped here, or does not tell");
+            return println!("skipped: the page cache cannot be dropped here, or is not reported");
         }
         let bytes = find();
         assert!(bytes.origin.contains("existing") && bytes.buffered_refused.is_none(), "{}", bytes.origin);
-        // Links to memory are of no device.
+        // Links to memory are on no device.
         let shared = Path::new("/dev/shm");
         if let Ok(file) = tempfile::NamedTempFile::new_in(shared)
             && is_memory(file.as_file())
@@ -322,7 +335,7 @@ mod tests {
         std::fs::remove_file(&path).expect("removes");
         File::create(&path).expect("creates").set_len(1 << 30).expect("grows");
         assert!(find().origin.contains("temporary"));
-        // Neither are blocks that nobody has written to, as of a download that reserves them.
+        // Neither are unwritten blocks, for example of a download that reserves space.
         let file = File::create(&path).expect("creates");
         if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 4 * BLOCK_BYTES).is_ok() {
             assert!(find().origin.contains("temporary"));

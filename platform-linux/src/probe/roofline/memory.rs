@@ -1,4 +1,5 @@
-//! What memory gives: copies from the page cache, and first touches of fresh pages. Both bound a load, however fast its device is.
+//! Measures memory: copies from the page cache, and first touches of new pages. Both limit a load,
+//! however fast its device is.
 
 use super::bytes::Bytes;
 use super::reads::{Run, Scratch};
@@ -8,14 +9,16 @@ use memmap2::{Advice, MmapMut};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// What is copied or touched at a time.
+/// The number of bytes to copy or touch at a time.
 const SAMPLE: usize = 64 << 20;
 const SAMPLES: usize = 5;
 const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 
-/// How much to touch when so much is wanted: no more than leaves the process its life in a small control group, and enough to hold a huge page
-/// wherever it begins; `None` where that is more than can be.
+/// Returns how much memory to touch, or `None` if too little is available.
+///
+/// It leaves enough for the process in a small control group, and contains a huge page wherever it
+/// starts.
 pub(in crate::probe) fn affordable(target_bytes: usize) -> Option<usize> {
     affordable_of(target_bytes, memory_limit().available)
 }
@@ -26,7 +29,8 @@ fn affordable_of(target_bytes: usize, available: u64) -> Option<usize> {
     (bytes >= 2 * HUGE_PAGE).then_some(bytes)
 }
 
-/// The rate of copies from the page cache to huge pages that are there already, by all processors; bytes a second.
+/// Measures copies from the page cache to existing huge pages by all processors, in bytes per
+/// second.
 pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<Rate, String> {
     let total = (SAMPLE as u64).min(bytes.total());
     let (way, in_flight) = (Way { ring: false, direct: false }, cpus.min(scratch.byte_len() >> 20).max(1));
@@ -37,13 +41,14 @@ pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<
         bytes.rewind();
         run.rate(bytes, scratch)
     };
-    // The first brings the bytes in.
+    // The first run brings the bytes into the cache.
     once()?;
     let rates = (0..SAMPLES).map(|_| once()).collect::<Result<Vec<f64>, String>>()?;
     Rate::of(rates).ok_or_else(|| "nothing was copied".to_owned())
 }
 
-/// The rate at which fresh memory is faulted in by all processors, with huge pages or without; bytes a second.
+/// Measures faulting in new memory by all processors, with or without huge pages, in bytes per
+/// second.
 pub(in crate::probe) fn fault(huge: bool, bytes: usize, samples: usize, cpus: usize) -> io::Result<Option<Rate>> {
     let rates = (0..samples).map(|_| fault_once(huge, bytes, cpus)).collect::<io::Result<Vec<f64>>>()?;
     Ok(Rate::of(rates))
@@ -57,7 +62,7 @@ pub(super) fn fault_rates(cpus: usize) -> io::Result<(Option<Rate>, Option<Rate>
 fn fault_once(huge: bool, bytes: usize, cpus: usize) -> io::Result<f64> {
     let mut memory = MmapMut::map_anon(bytes)?;
     let advice = if huge { Advice::HugePage } else { Advice::NoHugePage };
-    // Refused by a kernel without huge pages, which then measures as it is.
+    // A kernel without huge pages refuses, and is measured as it is.
     let _ = memory.advise(advice);
     let started = Instant::now();
     let part = bytes.div_ceil(cpus.max(1)).next_multiple_of(HUGE_PAGE);
@@ -66,7 +71,7 @@ fn fault_once(huge: bool, bytes: usize, cpus: usize) -> io::Result<f64> {
         let mut parts = memory.chunks_mut(part);
         let own = parts.next();
         for part in parts {
-            // Where no thread can be had, this one does it.
+            // If no thread can be started, this one does the work.
             let part = floodtide_memory::sync::Mutex::new(Some(part));
             let part = std::sync::Arc::new(part);
             let theirs = std::sync::Arc::clone(&part);

@@ -1,10 +1,11 @@
-//! Measures a device once: what it gives by the size of reads and how many are in flight, past the page cache and through it, by rings and by
-//! threads; and what memory gives.
+//! Measures a device: its rate by read size and reads in flight, for direct and buffered reads,
+//! with rings and threads. Also measures memory.
 //!
-//! [`measure`] finds bytes to read (`bytes`), reads them in runs of some milliseconds by the sources that loads use (`reads`), one run of
-//! every combination a round, in another order each round, and then of the fastest ones only (`rounds`); and measures copies and page faults (`memory`). Every
-//! figure is a median with the least and the most beside it. A device's own cache, and its host's, cannot be dropped: what is read
-//! again after all the rest may come from there.
+//! [`measure`] finds bytes to read (`bytes`). It reads them in runs of some milliseconds through
+//! the sources that loads use (`reads`). Each round has one run of every combination in a different
+//! order, and later only of the fastest (`rounds`). It also measures copies and page faults
+//! (`memory`). Every figure is a median with the minimum and the maximum. The cache of a device or
+//! of its host cannot be dropped, so repeated reads may come from there.
 
 mod bytes;
 pub(super) mod memory;
@@ -23,16 +24,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 
-/// The sizes of reads that are measured, in bytes.
+/// The measured read sizes in bytes.
 pub const CHUNKS: [u64; 5] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20];
-/// How many reads in flight are measured.
+/// The measured numbers of reads in flight.
 pub const DEPTHS: [usize; 7] = [1, 2, 4, 8, 16, 32, 128];
-/// More bytes than this are never in flight.
+/// The maximum number of bytes in flight.
 const MAX_IN_FLIGHT_BYTES: u64 = 64 << 20;
-/// So many are, however little memory there is.
+/// The minimum number of bytes in flight, however little memory there is.
 const MIN_IN_FLIGHT_BYTES: usize = 1 << 20;
 
-/// From this spread on, somebody should look.
+/// The spread from which a figure is reported as unstable.
 const MAX_QUIET_SPREAD: f64 = 0.4;
 
 /// Why nothing could be measured.
@@ -40,22 +41,22 @@ const MAX_QUIET_SPREAD: f64 = 0.4;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ProbeError {
-    /// The folder cannot be looked at.
+    /// The folder cannot be examined.
     #[error("{}: cannot open the folder: {source}", Escaped(&path.to_string_lossy()))]
     Folder { path: PathBuf, source: io::Error },
-    /// Something else than a folder.
+    /// The path is not a folder.
     #[error("{}: expected a folder on the device to measure, found something else; name the folder of the checkpoint", Escaped(&path.to_string_lossy()))]
     NotAFolder { path: PathBuf },
-    /// tmpfs and the like.
+    /// The folder is in memory, as on tmpfs.
     #[error("{}: {file_system} is memory: there is no device to measure; name a folder on a disk", Escaped(&path.to_string_lossy()))]
     MemoryFileSystem { path: PathBuf, file_system: String },
-    /// Not enough files, and no room for one.
+    /// There are too few files, and no space for one.
     #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and there is no room for one: a temporary file needs {}, but {} are free; make room, or name the folder of a checkpoint", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES), HumanBytes(*needed), HumanBytes(*free))]
     NoSpace { path: PathBuf, needed: u64, free: u64 },
-    /// Not enough files, and none can be written.
+    /// There are too few files, and none can be written.
     #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and a temporary one cannot be written: {source}; name the folder of a checkpoint, or one that can be written to", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES))]
     Write { path: PathBuf, source: io::Error },
-    /// The system gives no memory.
+    /// The system has no memory.
     #[error("cannot map {} of memory for the reads: {source}", HumanBytes(*bytes as u64))]
     NoMemory { bytes: usize, source: io::Error },
 }
@@ -66,17 +67,17 @@ impl ProbeError {
     }
 }
 
-/// A way of reading that is measured.
+/// A measured kind of read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
-    /// By io_uring, one ring a processor; else by a thread for each read.
+    /// Whether io_uring reads, with one ring per processor. If not, there is one thread per read.
     pub ring: bool,
-    /// Past the page cache; else through it, with nothing of the file in it.
+    /// Whether reads are direct. If not, they are buffered and nothing of the file is cached.
     pub direct: bool,
 }
 
 impl Way {
-    /// Every way.
+    /// All kinds.
     pub const ALL: [Self; 4] = [
         Self { ring: true, direct: true },
         Self { ring: false, direct: true },
@@ -85,16 +86,16 @@ impl Way {
     ];
 }
 
-/// A median in bytes a second, with what it is the median of.
+/// A median in bytes per second, with its samples' range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// The middle one.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The most.
+    /// The maximum.
     pub max: f64,
-    /// How many there were.
+    /// The number of samples.
     pub samples: usize,
 }
 
@@ -107,58 +108,59 @@ impl Rate {
         Some(Self { median, min, max, samples: rates.len() })
     }
 
-    /// How far the samples lie apart, as a share of the median.
+    /// Returns the range of the samples as a fraction of the median.
     #[must_use]
     pub fn spread(&self) -> f64 {
         (self.max - self.min) / self.median
     }
 }
 
-/// What one combination gave.
+/// The result of one combination.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cell {
-    /// How it was read.
+    /// The kind of read.
     pub way: Way,
-    /// The size of the reads.
+    /// The size of the reads in bytes.
     pub chunk_bytes: u64,
-    /// How many were in flight.
+    /// The number of reads in flight.
     pub in_flight: usize,
     /// The rate.
     pub rate: Rate,
 }
 
-/// What was measured.
+/// The result of a measurement.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Roofline {
-    /// The device, or why it cannot be told from others, so that no profile of it can be kept.
+    /// The device, or why it cannot be identified, in which case no profile can be stored.
     pub device: Result<Device, String>,
-    /// The file system's name.
+    /// The name of the file system.
     pub file_system: String,
     /// What was read, in words.
     pub origin: String,
-    /// How long it took, finding bytes included.
+    /// The duration, including finding bytes to read.
     pub elapsed: Duration,
-    /// When it ended, in seconds since 1970.
+    /// The time of the end, in seconds since 1970.
     pub measured_at: u64,
-    /// Every combination that was measured.
+    /// The measured combinations.
     pub cells: Vec<Cell>,
-    /// The ways that could not be measured, and why.
+    /// The kinds that could not be measured, with the reasons.
     pub refused: Vec<(Way, String)>,
-    /// Copies from the page cache to huge pages, by all processors.
+    /// Copies from the page cache to huge pages by all processors.
     pub copy: Option<Rate>,
-    /// First touches of fresh memory, huge pages asked for.
+    /// First touches of new memory with huge pages requested.
     pub fault_huge: Option<Rate>,
-    /// First touches of fresh memory in small pages.
+    /// First touches of new memory in small pages.
     pub fault_small: Option<Rate>,
-    /// The processors that took part.
+    /// The number of processors that took part.
     pub cpus: usize,
-    /// What the figures should be read with.
+    /// Notes on the figures.
     pub notes: Vec<String>,
 }
 
 impl Roofline {
-    /// The cell that a load should read by, of those that were measured as often as any: one lucky run is no reason.
+    /// Returns the best combination of a kind, of those measured most often, so that one lucky run
+    /// does not count.
     #[must_use]
     pub fn best(&self, way: Way) -> Option<&Cell> {
         let max = self.cells.iter().filter(|cell| cell.way == way).map(|cell| cell.rate.samples).max()?;
@@ -167,17 +169,17 @@ impl Roofline {
         cells().find(|cell| best_reads(cell) == best)
     }
 
-    /// How far the samples of a combination lie apart, as a share of their median: the median of all combinations.
+    /// Returns the median over all combinations of the samples' spread.
     #[must_use]
     pub fn spread(&self) -> Option<f64> {
         let several = self.cells.iter().filter(|cell| cell.rate.samples > 1);
         Rate::of(several.map(|cell| cell.rate.spread()).collect()).map(|rate| rate.median)
     }
 
-    /// What is worth keeping of it.
+    /// Returns the profile to store.
     ///
     /// # Errors
-    /// Why nothing can be kept.
+    /// Returns the reason if no profile can be stored.
     pub fn profile(&self) -> Result<StoredProfile, String> {
         let device = self.device.clone()?;
         let reads: Vec<BestReads> = Way::ALL.into_iter().filter_map(|way| self.best(way)).map(best_reads).collect();
@@ -198,11 +200,11 @@ fn best_reads(cell: &Cell) -> BestReads {
     BestReads { ring, direct, chunk_bytes, in_flight, bytes_per_second: (rate.median as u64).max(1) }
 }
 
-/// Measures the device that a folder's files lie on, in about `budget`; where writing a temporary file takes long, in up to twice that. `told` is
-/// called with what is being done.
+/// Measures the device of a folder's files in about `budget`, or up to twice that if writing a
+/// temporary file is slow. Progress is passed to `told`.
 ///
 /// # Errors
-/// When there is nothing to read and nothing can be written, or the system gives no memory.
+/// Fails if there is nothing to read and nothing can be written, or the system has no memory.
 pub fn measure(
     folder: &Path,
     checkpoint: Option<Vec<PathBuf>>,
@@ -230,12 +232,13 @@ pub fn measure(
         cpus,
         notes: Vec::new(),
     };
-    // Memory takes what is left.
+    // Memory gets the rest of the time.
     let reading = (budget.mul_f64(0.9).saturating_sub(started.elapsed())).max(budget.mul_f64(0.4));
     told(&format!("reading for {:.1} s: {}", reading.as_secs_f64(), roofline.origin));
     bytes.drop_cache();
     if let Some(share) = bytes.resident().filter(|&share| share > 0.05 && bytes.buffered_refused.is_none()) {
-        let note = "% of a file stayed in the page cache although it was told to go: buffered reads are not all cold";
+        let note =
+            "% of a file stayed in the page cache although it was to be dropped: buffered reads are not all cold";
         roofline.notes.push(format!("{:.0} {note}", share * 100.0));
     }
     rounds::read(&mut roofline, &bytes, &mut scratch, reading);
@@ -243,7 +246,7 @@ pub fn measure(
     let copy = memory::copy(&bytes, &mut scratch, cpus);
     bytes.drop_cache();
     roofline.copy = copy.inspect_err(|why| roofline.notes.push(format!("copies were not measured: {why}"))).ok();
-    // The pages are given back first, so that there is room for the fresh ones.
+    // The pages are freed first, so that there is room for new ones.
     drop((scratch, bytes));
     match memory::fault_rates(cpus) {
         Ok((huge, small)) => (roofline.fault_huge, roofline.fault_small) = (huge, small),
@@ -259,13 +262,13 @@ pub fn measure(
     Ok(roofline)
 }
 
-/// The ways that are out of the question, and why.
+/// Returns the kinds that cannot be measured, with the reasons.
 fn refusals(bytes: &Bytes) -> Vec<(Way, String)> {
     let (name, _) = file_system(bytes.files[0].buffered());
     let ring = uring_refusal().or_else(|| {
-        (name == super::FUSE).then(|| "on FUSE, rings may bring wrong bytes, so loads do without".to_owned())
+        (name == super::FUSE).then(|| "on FUSE, rings may return wrong bytes, so loads do not use them".to_owned())
     });
-    let direct = (!bytes.takes_direct()).then(|| format!("{name} takes no direct reads of these files"));
+    let direct = (!bytes.takes_direct()).then(|| format!("{name} does not support direct reads of these files"));
     let why = |way: Way| {
         let engine = ring.clone().filter(|_| way.ring);
         let past = direct.clone().filter(|_| way.direct);

@@ -1,4 +1,4 @@
-//! One run of reads: so many of one size in flight for a while, by the sources that loads use.
+//! One run: a number of equal reads in flight for a time, through the sources that loads use.
 
 use super::Way;
 use super::bytes::Bytes;
@@ -11,7 +11,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The memory that reads fill, the same for all runs: in huge pages, and faulted in, so that only reading is measured.
+/// The memory that all runs read into. It is in huge pages and faulted in, so that only reading is
+/// measured.
 #[derive(Debug)]
 pub(super) struct Scratch {
     region: Option<Region>,
@@ -31,7 +32,7 @@ impl Scratch {
 
     fn map(&self) -> io::Result<Region> {
         let region = Region::map(self.bytes, Alignment::HUGE_PAGE)?;
-        // Refused where huge pages are off: the reads are then as slow as a load's.
+        // If huge pages are off, the reads are as slow as a load's.
         let _ = region.advise_huge_pages();
         let whole = 0..self.bytes;
         let split = SplitBuffer::new(region, vec![whole])?;
@@ -41,9 +42,9 @@ impl Scratch {
         split.into_memory().ok_or_else(|| io::Error::other("the memory is still in use"))
     }
 
-    /// The memory in pieces of one size.
+    /// Returns the memory in slices of one size.
     fn split(&mut self, count: usize, bytes: usize) -> io::Result<SplitBuffer<Region>> {
-        // Gone when a ring that could not wait has leaked its part.
+        // The region is gone if a ring that could not wait has leaked its part.
         let region = match self.region.take() {
             Some(region) => region,
             None => self.map()?,
@@ -53,22 +54,22 @@ impl Scratch {
     }
 }
 
-/// A run to make.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
     pub(super) way: Way,
     pub(super) chunk_bytes: u64,
     pub(super) in_flight: usize,
-    /// Threads at most where a ring keeps several reads in flight in each.
+    /// The maximum number of threads, if each is a ring with several reads in flight.
     pub(super) rings: usize,
-    /// No read begins later than this after the first.
+    /// The time after the first read when no further read starts.
     pub(super) time: Duration,
-    /// So many bytes are enough, however little time it took.
+    /// The number of bytes after which the run ends early.
     pub(super) max_bytes: u64,
 }
 
 impl Run {
-    /// Makes the run; its rate in bytes a second.
+    /// Makes the run, and returns its rate in bytes per second.
     pub(super) fn rate(&self, bytes: &Bytes, scratch: &mut Scratch) -> Result<f64, String> {
         let threads = if self.way.ring { self.rings.clamp(1, self.in_flight) } else { self.in_flight };
         let split = scratch.split(self.in_flight, self.chunk_bytes as usize).map_err(|error| error.to_string())?;
@@ -79,7 +80,7 @@ impl Run {
     }
 
     fn work(&self, threads: usize, bytes: &Bytes, split: &SplitBuffer<Region>) -> Result<(u64, Duration), String> {
-        // Threads come before the clock starts.
+        // Start threads before the clock starts.
         let barrier = Barrier::new(threads);
         let failure = Mutex::new(None);
         let totals: Mutex<(u64, Option<Instant>, Option<Instant>)> = Mutex::new((0, None, None));
@@ -114,7 +115,8 @@ impl Run {
         }
     }
 
-    /// Keeps a source's buffers in flight until the time is up, then waits for them. Every byte counts, and all of the time.
+    /// Keeps a source busy until the time is up, then waits for its reads. All bytes and all of the
+    /// time count.
     fn keep_busy<S: ReadSource<Buffer = BufferSlice>>(
         &self,
         source: &mut S,
@@ -174,9 +176,10 @@ impl Source {
     }
 }
 
-/// Runs `work` on so many threads, this one among them; on all of them or, where the system does not give them, on none.
+/// Runs `work` on this thread and others, or fails without running it if the threads cannot be
+/// started.
 fn spawn_all(threads: usize, work: impl Fn(usize) + Sync) -> io::Result<()> {
-    // Each waits for the word, so that a thread that could not be had leaves no other waiting at the barrier.
+    // Each thread waits for this, so that a failed start leaves no other waiting at the barrier.
     let word = RwLock::new(false);
     std::thread::scope(|scope| {
         let mut go = word.write();

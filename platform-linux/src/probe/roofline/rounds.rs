@@ -1,22 +1,24 @@
-//! Which runs are made, and in which order: rounds of all combinations, then rounds of those that may be the best.
+//! Orders the runs: rounds of all combinations, then rounds of the likely best.
 
 use super::bytes::Bytes;
 use super::reads::{Run, Scratch};
 use super::{CHUNKS, Cell, DEPTHS, Rate, Roofline, Way};
 use std::time::{Duration, Instant};
 
-/// A run is at least this long, and at most.
+/// The minimum and the maximum duration of a run.
 const RUN: std::ops::RangeInclusive<Duration> = Duration::from_millis(4)..=Duration::from_millis(250);
-/// The rounds of all combinations that the time is cut for, and the share of it that they have.
+/// The number of rounds of all combinations, and their share of the time.
 const ROUNDS: u32 = 2;
 const SHARE_OF_ALL: f64 = 0.65;
-/// A combination that is this much slower than the fastest of its way is not the best of it.
+/// The rate below which a combination is not a candidate for the best, relative to the fastest of
+/// its kind.
 const FINALIST: f64 = 0.85;
 const FINALISTS: usize = 5;
-/// What is in flight has to land before a run is over. No run is made for which that would take this share of the time.
+/// The maximum fraction of a run for reads in flight to complete. Combinations that need more are
+/// skipped.
 const MAX_DRAIN_SHARE: f64 = 0.05;
 
-/// A combination, and what it gave so far.
+/// A combination and its rates so far.
 struct Entry {
     run: Run,
     rates: Vec<f64>,
@@ -41,11 +43,12 @@ struct Reader<'a> {
     failures: Vec<(Way, String)>,
 }
 
-/// Reads for as long as the budget says, and puts what came of it into the roofline.
+/// Measures reads within the budget, and adds the results to the roofline.
 pub(super) fn read(roofline: &mut Roofline, bytes: &Bytes, scratch: &mut Scratch, budget: Duration) {
     let started = Instant::now();
     let mut entries = combinations(roofline, bytes, scratch);
-    // On a slow device the runs with little in flight come first, so that time is up for the others.
+    // On a slow device, runs with few bytes in flight come first, because there may be no time for
+    // others.
     entries.sort_by_key(Entry::bytes_in_flight);
     let mut reader = Reader { bytes, scratch, budget, fastest: 0.0, measured: Vec::new(), failures: Vec::new() };
     reader.rounds(&mut entries, started + budget.mul_f64(SHARE_OF_ALL));
@@ -79,7 +82,7 @@ fn combinations(roofline: &Roofline, bytes: &Bytes, scratch: &Scratch) -> Vec<En
     entries
 }
 
-/// Takes the fastest few of each way out.
+/// Removes and returns the fastest combinations of each kind.
 fn take_finalists(entries: &mut Vec<Entry>) -> Vec<Entry> {
     entries.sort_by(|a, b| b.median().total_cmp(&a.median()));
     let mut finalists: Vec<Entry> = Vec::new();
@@ -105,12 +108,12 @@ impl Reader<'_> {
         loop {
             let before: usize = entries.iter().map(|entry| entry.rates.len()).sum();
             for entry in &mut *entries {
-                // Whatever held the first runs up, every way is measured once.
+                // Every kind is measured once, whatever delayed the first runs.
                 if Instant::now() < end || !self.measured.contains(&entry.run.way) {
                     self.read(entry);
                 }
             }
-            // Time is up, or nothing can be read any more.
+            // The time is up, or nothing can be read.
             if Instant::now() >= end || entries.iter().map(|entry| entry.rates.len()).sum::<usize>() == before {
                 return;
             }
@@ -134,7 +137,7 @@ impl Reader<'_> {
                     self.measured.push(run.way);
                 }
             }
-            // That many threads may be more than can be had.
+            // The system may not have that many threads.
             Err(_) if !run.way.ring && run.in_flight > 8 => {}
             Err(why) => self.failures.push((run.way, why)),
         }

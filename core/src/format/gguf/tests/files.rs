@@ -4,7 +4,8 @@ use super::super::MAGIC;
 use crate::element::GgmlType;
 use alloc::vec::Vec;
 
-/// A file to be: what is in it is written as it is given, and tensors that are right lie where they should.
+/// A file to be: what is in it is written as it is given, and tensors that are right lie where they
+/// should.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub(super) magic: [u8; 4],
@@ -79,7 +80,8 @@ impl Draft {
         [start, self.keys.concat(), self.tensors.concat()].concat()
     }
 
-    /// All of it, the last tensor's padding included. Only [`tensor`](Self::tensor) adds a data section.
+    /// All of it, the last tensor's padding included. Only [`tensor`](Self::tensor) adds a data
+    /// section.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut file = self.header();
         if !self.padded {
