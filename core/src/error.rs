@@ -26,7 +26,7 @@ pub enum Error {
     Format { file: String, source: FormatError },
     /// Two files of one checkpoint contain the same tensor name.
     #[error(
-        "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, name one of the files instead",
+        "tensor \"{}\" is in two files, {} and {}; if they are variants of one model, load one of the files instead",
         Quoted(tensor),
         Escaped(first),
         Escaped(second)
@@ -48,7 +48,7 @@ pub enum Error {
     /// divide.
     #[error(
         "the shard rule \"{}\" matches no tensor of the checkpoint; a pattern matches the whole name: \
-         mend the pattern, or leave the rule out",
+         correct the pattern or remove the rule",
         Quoted(glob)
     )]
     UnmatchedShardRule { glob: String },
@@ -61,36 +61,36 @@ pub enum Error {
     SliceDim { tensor: String, dim: u32, shape: Vec<u64> },
     /// A slice is empty, reversed or out of bounds.
     #[error(
-        "tensor \"{}\" has no slice {start}..{end} of dimension {dim}: its shape is {}; a slice begins before it ends, and ends \
-         within its dimension",
+        "tensor \"{}\" has no slice {start}..{end} of dimension {dim}: its shape is {}; a slice must \
+         start before it ends and end within its dimension",
         Quoted(tensor),
         Shape(shape)
     )]
     SliceRange { tensor: String, dim: u32, start: u64, end: u64, shape: Vec<u64> },
     /// A slice of packed elements starts or ends inside a byte.
     #[error(
-        "the slice {start}..{end} of dimension {dim} of tensor \"{}\" (dtype {dtype}, shape {}) begins or ends inside a byte; \
-         choose one whose edges are whole bytes, or take the tensor whole",
+        "the slice {start}..{end} of dimension {dim} of tensor \"{}\" (dtype {dtype}, shape {}) starts or ends inside a byte; \
+         choose edges at whole bytes, or select the whole tensor",
         Quoted(tensor),
         Shape(shape)
     )]
     SliceBytes { tensor: String, dtype: DType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
     /// A slice of quantised elements starts or ends inside a block.
     #[error(
-        "the slice {start}..{end} of dimension {dim} of tensor \"{}\" (ggml type {dtype}, shape {}) begins or ends inside a block of {} \
-         elements; choose one whose edges are multiples of that, a slice of another dimension, or take the tensor whole",
+        "the slice {start}..{end} of dimension {dim} of tensor \"{}\" (ggml type {dtype}, shape {}) starts or ends inside a block of {} \
+         elements; choose edges at multiples of that, slice another dimension, or select the whole tensor",
         Quoted(tensor),
         Shape(shape),
         dtype.block_elements()
     )]
     SliceBlock { tensor: String, dtype: GgmlType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
     /// A tensor is selected twice.
-    #[error("tensor \"{}\" is selected in two ways at once; select all of it, or one slice", Quoted(tensor))]
+    #[error("tensor \"{}\" is selected in two ways; select all of it or one slice", Quoted(tensor))]
     SelectedTwice { tensor: String },
     /// A slice is selected for ranks, which would slice it again.
     #[error(
-        "tensor \"{}\" is selected as a slice, and a slice is not cut again for ranks; select the whole tensor, or for each rank its part of \
-         the slice",
+        "tensor \"{}\" is selected as a slice, which ranks cannot share; select the whole tensor, or for each rank its part \
+         of the slice",
         Quoted(tensor)
     )]
     SliceOfSlice { tensor: String },
@@ -99,32 +99,32 @@ pub enum Error {
     NoSuchRank { rank: u32, world: u32 },
     /// The plan exceeds the available memory. `file` is the checkpoint's first.
     #[error(
-        "{}: loading takes {} of memory, but only {} can be had ({limit}); select fewer tensors, \
-         free memory or raise the limit, or stream the tensors through less",
+        "{}: loading needs {} of memory, {} available ({limit}); select fewer tensors, \
+         free memory, raise the limit, or stream the tensors",
         Escaped(file), HumanBytes(*needed), HumanBytes(*available)
     )]
     NotEnoughMemory { file: String, needed: u64, available: u64, limit: String },
     /// A tensor does not fit in the buffers of a stream.
     #[error(
-        "tensor \"{}\" needs a buffer of {} ({needed} bytes), but the stream may have {} in all; raise the memory limit to at least \
+        "tensor \"{}\" needs a buffer of {} ({needed} bytes), but the stream's memory limit is {}; raise the limit to at least \
          that, or take the tensors in parts (`for_each_chunk`, `send_to`)",
         Quoted(tensor), HumanBytes(*needed), HumanBytes(*limit)
     )]
     BufferTooSmall { tensor: String, needed: u64, limit: u64 },
     /// The plan of a stream needs more memory than the stream may use.
     #[error(
-        "streaming {} through buffers of {} takes more buffers than a memory limit of {} allows to plan; raise the limit, or \
+        "streaming {} through buffers of {} needs more buffers than a memory limit of {} allows; raise the limit or \
          select fewer tensors",
         HumanBytes(*bytes), HumanBytes(*buffer_bytes), HumanBytes(*limit)
     )]
     TooManyBuffers { bytes: u64, buffer_bytes: u64, limit: u64 },
     /// The plan exceeds the address space of this target.
-    #[error("loading takes {}, more than this machine can address; select fewer tensors", HumanBytes(*needed))]
+    #[error("loading needs {}, which exceeds this machine's address space; select fewer tensors", HumanBytes(*needed))]
     AddressSpace { needed: u64 },
     /// A file ended early during the load.
     #[error(
-        "{}: the file ends at byte {found}, but tensor \"{}\" goes on to byte {expected}; \
-         it was cut off after its header was read: load it again when it is whole",
+        "{}: the file ends at byte {found}, but tensor \"{}\" ends at byte {expected}; \
+         the file was cut off after its header was read: load it again when it is complete",
         Escaped(file),
         Quoted(tensor)
     )]
@@ -137,7 +137,7 @@ pub enum Error {
     Convert(#[from] ConvertError),
     /// A slice was selected for verification.
     #[error(
-        "tensor \"{}\" is loaded in part, which cannot be verified: a manifest has checksums of whole tensors; load it whole, or without \
+        "tensor \"{}\" is loaded in part, which cannot be verified: a manifest has checksums of whole tensors; load it whole or without \
          verification",
         Quoted(tensor)
     )]
@@ -147,7 +147,7 @@ pub enum Error {
     NotInManifest { tensor: String },
     /// The manifest has another dtype or shape for a tensor.
     #[error(
-        "tensor \"{}\" has dtype {dtype} and shape {}, but the manifest says {manifest_dtype} and {}; the manifest is of another checkpoint, \
+        "tensor \"{}\" has dtype {dtype} and shape {}, but the manifest says {manifest_dtype} and {}; the manifest describes another checkpoint, \
          or one of the two was changed",
         Quoted(tensor),
         Shape(shape),
@@ -162,8 +162,8 @@ pub enum Error {
     },
     /// The bytes of a tensor do not match the manifest.
     #[error(
-        "{}: tensor \"{}\" (bytes {start}..{end} of the file) is not what the manifest says: its BLAKE3 is {found}, expected {expected}; \
-         fetch the file again, and if it stays so, look at the disk's health",
+        "{}: tensor \"{}\" (bytes {start}..{end} of the file) does not match the manifest: its BLAKE3 is {found}, expected {expected}; \
+         fetch the file again, and if it still differs, check the disk's health",
         Escaped(file),
         Quoted(tensor)
     )]
@@ -226,7 +226,7 @@ impl fmt::Display for Shape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 16;
         match self.0.get(..SHOWN) {
-            Some(shown) if self.0.len() > SHOWN => write!(f, "{shown:?} and {} dimensions more", self.0.len() - SHOWN),
+            Some(shown) if self.0.len() > SHOWN => write!(f, "{shown:?} and {} more dimensions", self.0.len() - SHOWN),
             _ => write!(f, "{:?}", self.0),
         }
     }

@@ -27,7 +27,7 @@ pub enum IndexError {
     Json { message: String },
     /// The map is empty.
     #[error(
-        "the index maps no tensor to a file: its \"weight_map\" is empty; fetch it again, or name the files themselves"
+        "the index maps no tensor to a file: its \"weight_map\" is empty; fetch it again, or pass the files themselves"
     )]
     Empty,
     /// A tensor is mapped twice.

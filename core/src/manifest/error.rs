@@ -36,8 +36,8 @@ pub enum ManifestError {
     DType { name: String, found: String },
     /// The length of a tensor does not match its dtype and shape.
     #[error(
-        "the manifest gives tensor \"{}\" {bytes} bytes, but dtype {dtype} and shape {} are not so many; it is damaged or was \
-         written wrongly",
+        "the manifest gives tensor \"{}\" {bytes} bytes, but dtype {dtype} and shape {} have another length; the manifest is \
+         damaged",
         Quoted(name),
         Shape(shape)
     )]

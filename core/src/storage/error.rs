@@ -37,13 +37,13 @@ pub enum StorageError {
     /// A shard is a link to a target outside its folder.
     #[error(
         "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
-         (links are followed in a Hugging Face cache snapshot alone): replace the link by the file, or name the file itself",
+         (only links in a Hugging Face cache snapshot are followed): replace the link with the file, or pass the file itself",
         Quoted(name),
         Quoted(target)
     )]
     LinkOutside { name: String, target: String },
     /// The file changed after it was opened.
-    #[error("{}: the file changed while it was loaded ({what}); load it again when nothing writes to it", Quoted(name))]
+    #[error("{}: the file changed during the load ({what}); load it again when nothing writes to it", Quoted(name))]
     Changed { name: String, what: &'static str },
     /// The file cannot be mapped.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", HumanBytes(*bytes))]

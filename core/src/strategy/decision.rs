@@ -33,8 +33,8 @@ impl Decision {
     /// ```
     /// use floodtide_core::strategy::Decision;
     ///
-    /// let decisions = [Decision::new("backend", "pread was asked for"), Decision::new("reads", "the file is cached")];
-    /// assert_eq!(Decision::join(&decisions), "pread was asked for; the file is cached");
+    /// let decisions = [Decision::new("backend", "pread was requested"), Decision::new("reads", "the file is cached")];
+    /// assert_eq!(Decision::join(&decisions), "pread was requested; the file is cached");
     /// ```
     #[must_use]
     pub fn join(decisions: &[Self]) -> String {

@@ -35,11 +35,11 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
         ),
         (0, _, r) if r == files => match &signals.direct_refused {
             Some(why) => format!("{why}, so the reads are buffered"),
-            None => format!("{} takes no direct reads, so the reads are buffered", signals.device.signals.file_system),
+            None => format!("{} does not support direct reads, so the reads are buffered", signals.device.signals.file_system),
         },
         (0, 0, 0) => format!(
-            "the tensors lie in the {} at offsets that their dtypes do not allow in memory, so each is read through the page \
-             cache to a place of its own",
+            "the tensors in the {} are misaligned for their dtypes, so each is read through the page cache to an \
+             aligned address",
             number(files, "file", "files")
         ),
         (d, _, _) if d == files && partly > 0 => {
@@ -48,15 +48,15 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
                 (1, _) => format!("1 of {files} files is"),
                 _ => format!("{partly} of {files} files are"),
             };
-            format!("{those} partly in the page cache: that part is copied, the rest is read past it")
+            format!("{those} partly in the page cache: that part is copied, the rest is read by direct I/O")
         }
         (d, _, _) if d == files && scattered > 0 => say(
-            "only scattered pieces of the file are in the page cache, so the reads go past it",
-            "only scattered pieces of the files are in the page cache, so the reads go past it",
+            "only small parts of the file are in the page cache, so the reads use direct I/O",
+            "only small parts of the files are in the page cache, so the reads use direct I/O",
         ),
         (d, _, _) if d == files => say(
-            "the file is not in the page cache, so the reads go past it",
-            "the files are not in the page cache, so the reads go past it",
+            "the file is not in the page cache, so the reads use direct I/O",
+            "the files are not in the page cache, so the reads use direct I/O",
         ),
         _ => {
             let those = match direct {
@@ -67,22 +67,22 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
             let kinds = [
                 (cached, "is cached", "are cached"),
                 (partly, "is cached in part", "are cached in part"),
-                (refusing, "takes no direct reads", "take no direct reads"),
+                (refusing, "does not support direct reads", "do not support direct reads"),
                 (
                     shifted,
-                    "has its tensors at offsets that must be shifted",
-                    "have their tensors at offsets that must be shifted",
+                    "has misaligned tensors",
+                    "have misaligned tensors",
                 ),
             ];
             let there = kinds.iter().filter(|(n, ..)| *n > 0);
             let told: Vec<String> =
                 there.map(|(n, one, several)| format!("{n} {}", number(*n, one, several))).collect();
-            format!("{those} read past the page cache ({})", told.join(", "))
+            format!("{those} read by direct I/O ({})", told.join(", "))
         }
     };
     if unknown > 0 {
         let files = number(unknown, "file", "files");
-        text += &format!("; the system would not tell what is cached of {unknown} {files}");
+        text += &format!("; the system does not report what is cached of {unknown} {files}");
     }
     text
 }

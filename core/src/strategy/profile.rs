@@ -94,7 +94,7 @@ pub(super) fn reconsider(group: &mut Group<'_>) {
         return;
     }
     group.refuse_direct(format!(
-        "by the profile of {}, this device reads faster through the page cache ({}/s, past it {}/s)",
+        "by the profile of {}, this device reads faster through the page cache ({}/s, direct {}/s)",
         profile.device,
         HumanBytes(buffered),
         HumanBytes(direct)
@@ -156,8 +156,8 @@ pub(super) fn adjust(route: &mut Route, group: &Group<'_>, direct: &[bool], deci
     let measured = Size { chunk_bytes: best.chunk_bytes, in_flight: best.in_flight };
     let used = Size { chunk_bytes, in_flight: route.workers * route.depth };
     let begins = match why_not(measured, used, cpus) {
-        None => "this load begins with the same".to_string(),
-        Some(why) => format!("this load begins with {used}, as {why}"),
+        None => "this load starts with the same".to_string(),
+        Some(why) => format!("this load starts with {used}, as {why}"),
     };
     let why = format!("by {by}, {measured} gave {}/s, the best: {begins}", HumanBytes(best.bytes_per_second));
     decisions.push(Decision::new("profile", why));
@@ -180,17 +180,17 @@ impl fmt::Display for Size {
 fn why_not(measured: Size, used: Size, cpus: usize) -> Option<String> {
     let mut reasons = Vec::new();
     match used.in_flight.cmp(&measured.in_flight) {
-        Ordering::Less => reasons.push("each takes a thread"),
+        Ordering::Less => reasons.push("each needs a thread"),
         Ordering::Equal => {}
         Ordering::Greater if measured.in_flight < 2 * cpus => {
-            reasons.push("two for each processor are the least: it makes memory ready meanwhile");
+            reasons.push("each processor needs two, because it also faults in memory");
         }
-        Ordering::Greater => reasons.push("each ring has as many"),
+        Ordering::Greater => reasons.push("all rings have equally many"),
     }
     match used.chunk_bytes.cmp(&measured.chunk_bytes) {
-        Ordering::Less => reasons.push("there is not enough to read for larger ones"),
+        Ordering::Less => reasons.push("the load is too small for larger ones"),
         Ordering::Equal => {}
-        Ordering::Greater => reasons.push("smaller ones bring nothing"),
+        Ordering::Greater => reasons.push("smaller ones gain nothing"),
     }
     (!reasons.is_empty()).then(|| reasons.join(" and "))
 }
@@ -222,13 +222,13 @@ mod tests {
         let strategy = decide(&signals(0.0, best.clone()), None);
         assert_eq!((strategy.backend, strategy.direct.clone()), (URING, vec![true, true]));
         assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (4 * MIB, 4, 6));
-        let words = "; by the profile of ext4 on 254:0, reads of 4.0 MiB, 24 in flight gave 2.9 GiB/s, the best: this load begins with the same";
+        let words = "; by the profile of ext4 on 254:0, reads of 4.0 MiB, 24 in flight gave 2.9 GiB/s, the best: this load starts with the same";
         assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         let strategy = decide(&signals(0.0, best), Some(PREAD));
         assert_eq!((strategy.chunk_bytes, strategy.workers, strategy.depth), (MIB, 16, 1), "the threads' own");
         let many = decide(&signals(0.0, vec![reads(false, true, 1, 128, 3000)]), Some(PREAD));
         assert_eq!(many.workers, MAX_THREADS);
-        assert!(many.reason.ends_with("begins with reads of 1.0 MiB, 32 in flight, as each takes a thread"));
+        assert!(many.reason.ends_with("starts with reads of 1.0 MiB, 32 in flight, as each needs a thread"));
     }
 
     #[test]
@@ -255,11 +255,11 @@ mod tests {
     fn processors_that_fault_memory_in_leave_the_device_something_to_do() {
         let strategy = decide(&signals(0.0, vec![reads(true, true, 4, 1, 100)]), None);
         assert_eq!((strategy.workers, strategy.depth), (4, 2));
-        let words = "reads of 4.0 MiB, 1 in flight gave 100.0 MiB/s, the best: this load begins with reads of 4.0 MiB, 8 in flight, as two \
+        let words = "reads of 4.0 MiB, 1 in flight gave 100.0 MiB/s, the best: this load starts with reads of 4.0 MiB, 8 in flight, as two \
                      for each processor are the least: it makes memory ready meanwhile";
         assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         let uneven = decide(&signals(0.0, vec![reads(true, true, 4, 21, 100)]), None).reason;
-        assert!(uneven.ends_with("begins with reads of 4.0 MiB, 24 in flight, as each ring has as many"), "{uneven}");
+        assert!(uneven.ends_with("starts with reads of 4.0 MiB, 24 in flight, as all rings have equally many"), "{uneven}");
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
         let strategy = decide(&signals(0.0, best(2000)), None);
         assert_eq!((strategy.backend, strategy.direct.clone()), (PREAD, vec![false, false]));
         assert_eq!((strategy.chunk_bytes, strategy.workers), (2 * MIB, 8), "two threads a processor at least");
-        let words = "reads faster through the page cache (1.9 GiB/s, past it 1000.0 MiB/s), so the reads are buffered";
+        let words = "reads faster through the page cache (1.9 GiB/s, direct 1000.0 MiB/s), so the reads are buffered";
         assert!(strategy.reason.contains(words), "{}", strategy.reason);
         assert_eq!(decide(&signals(0.0, best(1200)), None).direct, vec![true, true], "not clearly faster");
         let asked = decide(&signals(0.0, best(2000)), Some(URING));
@@ -299,14 +299,14 @@ mod tests {
         small.selected_bytes = 64 * MIB;
         let strategy = decide(&small, None);
         assert_eq!(strategy.chunk_bytes, 4 * MIB);
-        let words = "begins with reads of 4.0 MiB, 8 in flight, as there is not enough to read for larger ones";
+        let words = "starts with reads of 4.0 MiB, 8 in flight, as the load is too small for larger ones";
         assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         small.selected_bytes = 4 * MIB;
         assert_eq!(decide(&small, None).chunk_bytes, MIN_CHUNK_BYTES);
         let tiny = BestReads { chunk_bytes: 64 << 10, ..reads(true, true, 1, 64, 1000) };
         let strategy = decide(&signals(0.0, vec![tiny]), None);
         assert_eq!(strategy.chunk_bytes, MIN_CHUNK_BYTES);
-        assert!(strategy.reason.ends_with("in flight, as smaller ones bring nothing"), "{}", strategy.reason);
+        assert!(strategy.reason.ends_with("in flight, as smaller ones gain nothing"), "{}", strategy.reason);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl<'a> Group<'a> {
     pub(super) fn decide(mut self) -> (Route, Vec<bool>, Vec<Decision>) {
         let (signals, requested) = (self.signals, self.device.requested);
         if signals.populate_page_cache {
-            self.refuse_direct("the files are to stay in the page cache".to_owned());
+            self.refuse_direct("the files should stay in the page cache".to_owned());
         }
         profile::reconsider(&mut self);
         let mut decisions = Vec::new();
@@ -46,13 +46,13 @@ impl<'a> Group<'a> {
         let any_direct = direct.contains(&true);
         let backend = match requested {
             Some(backend) => {
-                decisions.push(Decision::new("backend", format!("{backend} was asked for")));
+                decisions.push(Decision::new("backend", format!("{backend} was requested")));
                 backend
             }
             None => self.choose(small, any_direct, &mut decisions),
         };
         if backend.is_mapped() {
-            let why = "the files are mapped; views of them share the page cache";
+            let why = "the files are mapped, so tensors share the page cache";
             decisions.push(Decision::new("reads", why));
         } else if !small {
             decisions.push(Decision::new("reads", files::explain(&self, &direct)));
@@ -60,7 +60,7 @@ impl<'a> Group<'a> {
         let floods = |direct: &[bool]| !signals.populate_page_cache && self.floods_the_cache(direct);
         let dont_cache = !backend.is_mapped() && !small && floods(&direct);
         if dont_cache {
-            let why = "the page cache has no room for them, so what is read is not left there";
+            let why = "the page cache has no room for the files, so reads leave nothing in it";
             decisions.push(Decision::new("page cache", why));
         }
         let mut route = self.size(backend, small, any_direct);
@@ -88,13 +88,13 @@ impl<'a> Group<'a> {
         let why = if small {
             match self.signals.consumer {
                 Consumer::Whole => {
-                    "so little needs neither ring nor threads: the calling thread reads it through the page cache"
+                    "the load is small, so the calling thread reads it through the page cache"
                         .to_owned()
                 }
-                Consumer::Stream => "so little needs no ring: one thread reads it through the page cache".to_owned(),
+                Consumer::Stream => "the load is small, so one thread reads it through the page cache".to_owned(),
             }
         } else if !any_direct {
-            "buffered reads are copies by the processor, which threads share best".to_owned()
+            "buffered reads are copies by processors, so threads share them".to_owned()
         } else {
             match queue.map(|queue| (queue, refusal(queue))) {
                 Some((queue, None)) => {
@@ -103,9 +103,9 @@ impl<'a> Group<'a> {
                     return queue;
                 }
                 Some((queue, Some((_, why)))) => {
-                    format!("{queue} cannot be used here ({why}), so threads wait for the direct reads")
+                    format!("{queue} is unavailable ({why}), so threads make the direct reads")
                 }
-                None => "threads wait for the direct reads".to_owned(),
+                None => "threads make the direct reads".to_owned(),
             }
         };
         decisions.push(Decision::new("backend", why));

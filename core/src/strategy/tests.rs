@@ -129,7 +129,7 @@ fn what_is_partly_cached_is_read_both_ways() {
     signals.files[1].resident = Some(1.0);
     let reason = decide(&signals, None).reason;
     assert!(
-        reason.ends_with("1 of 2 files is read past the page cache (1 is cached, 1 is cached in part)"),
+        reason.ends_with("1 of 2 files is read by direct I/O (1 is cached, 1 is cached in part)"),
         "{reason}"
     );
 }
@@ -142,11 +142,11 @@ fn one_file_is_spoken_of_as_one() {
         let reason = decide(signals, None).reason;
         assert!(reason.ends_with(words), "{reason}");
     };
-    reason(&signals, "the file is not in the page cache, so the reads go past it");
+    reason(&signals, "the file is not in the page cache, so the reads use direct I/O");
     signals.files[0].resident = Some(0.8);
-    reason(&signals, "only scattered pieces of the file are in the page cache, so the reads go past it");
+    reason(&signals, "only small parts of the file are in the page cache, so the reads use direct I/O");
     signals.files[0].cached = vec![ByteRange::new(0, 1 << 29).expect("forwards")];
-    reason(&signals, "the file is partly in the page cache: that part is copied, the rest is read past it");
+    reason(&signals, "the file is partly in the page cache: that part is copied, the rest is read by direct I/O");
     signals.files[0].resident = Some(1.0);
     reason(&signals, "the file is in the page cache, so it is copied from there");
 }
@@ -174,7 +174,7 @@ fn files_on_different_devices_have_routes_of_their_own() {
     assert_eq!((server.backend, server.chunk_bytes, server.workers), (PREAD, 4 << 20, 16));
     assert_eq!(strategy.route(FileId(2)), server);
     let reason = strategy.reason();
-    assert!(reason.contains("a ring keeps direct reads") && reason.contains("NFS takes no direct reads"), "{reason}");
+    assert!(reason.contains("a ring keeps direct reads") && reason.contains("NFS does not support direct reads"), "{reason}");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn bytes_in_memory_are_copied_and_no_page_cache_is_spoken_of() {
 fn what_is_asked_for_is_taken_and_said() {
     let strategy = decide(&signals(Some(0.0), true), Some(MMAP));
     assert_eq!(strategy.backend, MMAP);
-    assert_eq!(strategy.reason, "mmap was asked for; the files are mapped; views of them share the page cache");
+    assert_eq!(strategy.reason, "mmap was requested; the files are mapped, so tensors share the page cache");
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_file_is_cached_when_nine_tenths_of_it_are() {
 #[test]
 fn the_file_system_that_takes_no_direct_reads_is_named() {
     let reason = decide(&signals(Some(0.0), false), None).reason;
-    assert!(reason.ends_with("ext4 takes no direct reads, so the reads are buffered"), "{reason}");
+    assert!(reason.ends_with("ext4 does not support direct reads, so the reads are buffered"), "{reason}");
 }
 
 #[test]
@@ -248,9 +248,9 @@ fn files_that_differ_are_counted() {
         FileSignals { selected_bytes: 0, ..cold },
     ];
     let reason = decide(&mixed, None).reason;
-    let counts = "2 of 5 files are read past the page cache (1 is cached, 1 takes no direct reads, \
-                  1 has its tensors at offsets that must be shifted); \
-                  the system would not tell what is cached of 1 file";
+    let counts = "2 of 5 files are read by direct I/O (1 is cached, 1 does not support direct reads, \
+                  1 has misaligned tensors); \
+                  the system does not report what is cached of 1 file";
     assert!(reason.ends_with(counts), "{reason}");
     mixed.files.iter_mut().for_each(|file| file.selected_bytes = 0);
     let reason = decide(&mixed, None).reason;
@@ -269,7 +269,7 @@ fn what_is_cached_is_said_to_be_copied() {
     let reason = decide(&signals, None).reason;
     assert!(
         reason.ends_with(
-            "none of 2 files is read past the page cache (1 is cached, 1 has its tensors at offsets that must be shifted)"
+            "none of 2 files is read by direct I/O (1 is cached, 1 has misaligned tensors)"
         ),
         "{reason}"
     );
@@ -281,7 +281,7 @@ fn tensors_that_must_be_shifted_are_not_said_to_go_past_the_cache() {
     signals.files.iter_mut().for_each(|file| file.aligned = false);
     let strategy = decide(&signals, None);
     assert_eq!((strategy.backend, strategy.direct.clone()), (PREAD, vec![false, false]));
-    assert!(strategy.reason.contains("offsets that their dtypes do not allow"), "{}", strategy.reason);
+    assert!(strategy.reason.contains("misaligned for their dtypes"), "{}", strategy.reason);
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn files_that_are_not_read_are_not_spoken_of() {
     let mut part = signals(Some(0.0), true);
     part.files[1] = FileSignals { selected_bytes: 0, aligned: false, ..part.files[1].clone() };
     let reason = decide(&part, None).reason;
-    assert!(reason.ends_with("the file is not in the page cache, so the reads go past it"), "{reason}");
+    assert!(reason.ends_with("the file is not in the page cache, so the reads use direct I/O"), "{reason}");
 }
 
 #[test]
@@ -306,14 +306,14 @@ fn memory_that_takes_no_direct_reads_is_said_to_be_the_cause() {
 fn unknown_residency_is_taken_as_cold_and_said() {
     let strategy = decide(&signals(None, true), None);
     assert_eq!(strategy.direct, vec![true, true]);
-    assert!(strategy.reason.contains("would not tell"), "{}", strategy.reason);
+    assert!(strategy.reason.contains("does not report"), "{}", strategy.reason);
 }
 
 #[test]
 fn what_the_page_cache_cannot_hold_is_not_left_there() {
     let dont_cache = |memory, consumer, resident, direct| {
         let strategy = decide(&Signals { memory, consumer, ..signals(Some(resident), direct) }, None);
-        assert_eq!(strategy.dont_cache, strategy.reason.contains("not left there"), "{}", strategy.reason);
+        assert_eq!(strategy.dont_cache, strategy.reason.contains("leave nothing in it"), "{}", strategy.reason);
         strategy.dont_cache
     };
     const GIB: u64 = 1 << 30;
@@ -334,7 +334,7 @@ fn files_that_are_to_stay_cached_are_read_through_the_cache() {
     let kept = Signals { populate_page_cache: true, memory: 0, ..signals(Some(0.0), true) };
     let strategy = decide(&kept, None);
     assert_eq!((strategy.backend, strategy.direct.clone(), strategy.dont_cache), (PREAD, vec![false, false], false));
-    assert!(strategy.reason.ends_with("the files are to stay in the page cache, so the reads are buffered"));
+    assert!(strategy.reason.ends_with("the files should stay in the page cache, so the reads are buffered"));
     assert_eq!(decide(&kept, Some(URING)).direct, [false, false]);
 }
 

@@ -83,7 +83,7 @@ pub enum PoolError {
     #[error("no buffer of {} came back in time to the pool of {}; drop buffers earlier, or make its limit larger", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
     TimedOut { bytes: usize, limit: usize },
     /// The system has no memory, or none that can be locked.
-    #[error("the pool has no memory for a buffer of {}: {source}; free memory, raise what limits it (ulimit -v, ulimit -l for what is locked), or ask its provider for less", HumanBytes(*bytes as u64))]
+    #[error("the pool has no memory for a buffer of {}: {source}; free memory, raise the limits (ulimit -v, ulimit -l for locked memory), or request a smaller buffer", HumanBytes(*bytes as u64))]
     Allocation { bytes: usize, source: io::Error },
     /// Memory to adopt does not suit the pool.
     #[error("the memory cannot be adopted: {why}; adopt memory that suits, or take a buffer of the pool's own")]

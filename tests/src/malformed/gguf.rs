@@ -34,7 +34,7 @@ fn starts() -> Vec<Case> {
         bytes("only the magic", b"GGUF".to_vec(), &["the start of the header", "only 4"]),
         bytes("cut off in its counts", draft().to_bytes()[..20].to_vec(), &["8 bytes from byte 16 on", "only 20"]),
         file("another magic", &Draft { magic: *b"GGML", ..draft() }, &["\"GGUF\""]),
-        file("version 1", &version(1), &["version 1", "no longer"]),
+        file("version 1", &version(1), &["version 1", "not supported"]),
         file("version 0", &version(0), &["version 0", "2 and 3"]),
         file("version 4", &version(4), &["version 4", "2 and 3"]),
         file("a big-endian file", &version(3 << 24), &["big-endian", "version 3", "gguf_convert_endian"]),

@@ -105,7 +105,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     write(&profile);
     let planned = run(cache.path(), &["plan", "--json"], &path).json();
     let reason = planned["reason"].as_str().expect("text");
-    let measured = "reads of 1.0 MiB, 20 in flight gave 2.7 GiB/s, the best: this load begins with ";
+    let measured = "reads of 1.0 MiB, 20 in flight gave 2.7 GiB/s, the best: this load starts with ";
     assert!(reason.contains("by the profile of ") && reason.contains(measured), "{reason}");
     let number = |key: &str| planned[key].as_u64().expect("a number");
     assert_eq!(number("chunk_bytes"), 1 << 20);
@@ -178,7 +178,7 @@ fn a_load_needs_no_home() {
             return println!("skipped: the device has no identity");
         }
         let run = self::run(Path::new("/dev/null/\u{1b}"), &["probe", "--store", "--seconds", "1"], folder.path());
-        let words = ["reading for ", r"not stored: /dev/null/\u{1b}/floodtide: ", "name another one in XDG_CACHE_HOME"];
+        let words = ["reading for ", r"not stored: /dev/null/\u{1b}/floodtide: ", "set XDG_CACHE_HOME"];
         assert!(run.code == 1 && words.iter().all(|word| run.stderr.contains(word)), "{run:?}");
     }
     // A file is where the folder's parent should be.

@@ -23,8 +23,8 @@ pub enum GgufError {
     Magic { found: [u8; 4] },
     /// Version 1, of August 2023, is not supported.
     #[error(
-        "this is a GGUF file of version 1, which is no longer read, as its lengths are of 32 bits; \
-         write it again with a current llama.cpp, or fetch a newer file of the model"
+        "GGUF version 1 is not supported, because its lengths have 32 bits; \
+         convert the file with a current llama.cpp, or fetch a newer one"
     )]
     Version1,
     /// The version is unknown.
@@ -32,7 +32,7 @@ pub enum GgufError {
     UnknownVersion { version: u32 },
     /// The file is for big-endian machines.
     #[error(
-        "this is a GGUF file for big-endian machines (version {version} with its bytes turned around), which is not read; \
+        "the file is for big-endian machines (version {version} with its bytes reversed), which is not supported; \
          turn it around with gguf_convert_endian.py of llama.cpp"
     )]
     BigEndian { version: u32 },
@@ -41,18 +41,18 @@ pub enum GgufError {
     NegativeCount { what: &'static str, count: i64 },
     /// The header claims more keys and tensors than the file has room for.
     #[error(
-        "the header claims {tensors} tensors and {keys} metadata values, which take {min} bytes at least, but the file has \
+        "the header claims {tensors} tensors and {keys} metadata values, which need at least {min} bytes, but the file has \
          {file_len}; it is cut off or damaged"
     )]
     Counts { tensors: u64, keys: u64, min: u128, file_len: u64 },
     /// The header is larger than the limit.
     #[error(
-        "the header goes on to byte {end} at least, but at most {MAX_HEADER_BYTES} bytes are read of one; the file is damaged"
+        "the header extends to at least byte {end}, but the limit is {MAX_HEADER_BYTES} bytes; the file is damaged"
     )]
     HeaderTooLarge { end: u64 },
     /// The file ends within its header.
     #[error(
-        "{position} takes {needed} bytes from byte {at} on, but the file has only {file_len}; it is cut off or damaged: \
+        "{position} needs {needed} bytes from byte {at} on, but the file has only {file_len}; it is cut off or damaged: \
          fetch it again"
     )]
     PastEnd { position: HeaderPosition, at: u64, needed: u64, file_len: u64 },
@@ -67,25 +67,25 @@ pub enum GgufError {
     KeyNotUtf8 { number: u64, at: u64 },
     /// A key occurs twice.
     #[error(
-        "metadata key \"{}\" occurs twice; keys must be unique: the file was put together wrongly, write it again",
+        "metadata key \"{}\" occurs twice; keys must be unique: the writer is faulty, write the file again",
         Quoted(key)
     )]
     DuplicateKey { key: String },
     /// A value has an unknown type.
     #[error(
-        "metadata key \"{}\" has a value of type {id}, and types are numbered 0 to 12; the file is damaged",
+        "metadata key \"{}\" has a value of type {id}, expected 0 to 12; the file is damaged",
         Quoted(key)
     )]
     UnknownValueType { key: String, id: i32 },
     /// An array has elements of an unknown type.
     #[error(
-        "metadata key \"{}\" has an array of elements of type {id}, and types are numbered 0 to 12; the file is damaged",
+        "metadata key \"{}\" has an array of elements of type {id}, expected 0 to 12; the file is damaged",
         Quoted(key)
     )]
     UnknownElementType { key: String, id: i32 },
     /// An array contains arrays.
     #[error(
-        "metadata key \"{}\" has an array of arrays, which no reader takes; write the file without it",
+        "metadata key \"{}\" has an array of arrays, which readers do not support; write the file without it",
         Quoted(key)
     )]
     NestedArray { key: String },
@@ -94,13 +94,13 @@ pub enum GgufError {
     AlignmentType { found: ValueType },
     /// The alignment is not a power of two within the limit.
     #[error(
-        "\"general.alignment\" is {found}, and must be a power of two from 1 to {MAX_ALIGNMENT}; \
+        "\"general.alignment\" is {found}, expected a power of two from 1 to {MAX_ALIGNMENT}; \
          the file is damaged or was written wrongly"
     )]
     Alignment { found: u32 },
     /// A tensor name is longer than ggml allows.
     #[error(
-        "the name of tensor number {number} has {len} bytes, but names have less than {MAX_NAME_BYTES}; the file is damaged"
+        "the name of tensor number {number} has {len} bytes, but names must have fewer than {MAX_NAME_BYTES}; the file is damaged"
     )]
     NameTooLong { number: u64, len: u64 },
     /// A tensor name is not UTF-8.
@@ -108,12 +108,12 @@ pub enum GgufError {
     NameNotUtf8 { number: u64, at: u64 },
     /// A tensor name contains a zero byte, where ggml would end it.
     #[error(
-        "the name of tensor number {number} has a zero byte at {at}, where ggml would take it to end; the file is damaged"
+        "the name of tensor number {number} has a zero byte at {at}, where ggml would end it; the file is damaged"
     )]
     NameZeroByte { number: u64, at: u64 },
     /// Two tensors have the same name.
     #[error(
-        "tensor \"{}\" occurs twice in the header; names must be unique: the file was put together wrongly, write it again",
+        "tensor \"{}\" occurs twice in the header; names must be unique: the writer is faulty, write the file again",
         Quoted(name)
     )]
     DuplicateName { name: String },
@@ -125,7 +125,7 @@ pub enum GgufError {
     TooManyDims { name: String, dims: u32 },
     /// A dimension is negative.
     #[error(
-        "tensor \"{}\" has {len} as its dimension {dim}, which is less than none; the file is damaged",
+        "tensor \"{}\" has length {len} in dimension {dim}, which is negative; the file is damaged",
         Quoted(name)
     )]
     NegativeDim { name: String, dim: u32, len: i64 },
@@ -150,7 +150,7 @@ pub enum GgufError {
     RemovedType { name: String, id: i32 },
     /// A row ends inside a block.
     #[error(
-        "tensor \"{}\" of type {ggml} has rows of {len} elements, which is no multiple of its blocks of {}; the file is damaged",
+        "tensor \"{}\" of type {ggml} has rows of {len} elements, which is not a multiple of its block length {}; the file is damaged",
         Quoted(name),
         ggml.block_elements()
     )]
@@ -158,14 +158,14 @@ pub enum GgufError {
     /// Tensors are out of order, overlap or leave a gap. Both offsets are from the start of the
     /// data.
     #[error(
-        "tensor \"{}\" begins at data offset {found}, expected {expected}, where the one before it ends with its padding: \
-         tensors lie one behind another, without holes or overlaps",
+        "tensor \"{}\" starts at data offset {found}, expected {expected}, where the one before it ends with its padding: \
+         tensors must be contiguous",
         Quoted(name)
     )]
     Offset { name: String, expected: u64, found: u64 },
     /// The file ends before its last tensor.
     #[error(
-        "tensor \"{}\" goes on to byte {expected}, but the file has {file_len}: it is cut off; \
+        "tensor \"{}\" ends at byte {expected}, but the file has {file_len} bytes: it is cut off; \
          fetch it again or finish the download",
         Quoted(name)
     )]

@@ -100,19 +100,19 @@ pub enum SplitError {
     NotANumber { key: &'static str, found: ValueType, negative: bool },
     /// A shard lacks a key.
     #[error(
-        "the file is one of several shards, but lacks the metadata key \"{key}\"; it was written wrongly: split the model again"
+        "the file is one of several shards, but lacks the metadata key \"{key}\"; split the model again"
     )]
     MissingKey { key: &'static str },
     /// A file is named as a shard but is not one.
     #[error(
-        "the file is named as shard {number} of {count}, but is none by its metadata (there is no \"split.count\"); \
-         rename it if it is a model of its own"
+        "the file is named as shard {number} of {count}, but its metadata says otherwise (there is no \"split.count\"); \
+         rename it if it is a complete model"
     )]
     NotAShard { number: u64, count: u64 },
     /// A shard is not named as one, so the others cannot be found.
     #[error(
         "the file is shard {number} of {count} by its metadata, but its name does not end in \"-{number:05}-of-{count:05}.gguf\", \
-         by which the others would be found; give all of them their names back"
+         which is needed to find the others; restore the original names"
     )]
     Unnamed { number: u64, count: u64 },
     /// The number in the metadata differs from the name. Both count from 1.
@@ -130,7 +130,7 @@ pub enum SplitError {
     /// The number of tensors differs from the metadata.
     #[error(
         "the shard says that all shards together have {expected} tensors (\"split.tensors.count\"), but they have {found}; \
-         they do not belong together, or one of them is damaged: fetch them again"
+         they are of different models, or one of them is damaged: fetch them again"
     )]
     Tensors { expected: u64, found: u64 },
 }

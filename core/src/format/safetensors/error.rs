@@ -37,7 +37,7 @@ pub enum HeaderError {
     NotUtf8 { at: u64 },
     /// The header is not the required JSON.
     #[error(
-        "the header is not the JSON that safetensors asks for: {message}; the file is damaged or of another format"
+        "the header is not valid safetensors JSON: {message}; the file is damaged or of another format"
     )]
     Json { message: String },
     /// The entry of a tensor is malformed.
@@ -49,28 +49,28 @@ pub enum HeaderError {
     /// Two tensors have the same name.
     #[error(
         "tensor \"{}\" occurs twice in the header; names must be unique: \
-         the file was put together wrongly, write it again",
+         the writer is faulty, write the file again",
         Quoted(name)
     )]
     DuplicateName { name: String },
     /// A range is reversed.
     #[error(
-        "tensor \"{}\" has data_offsets [{begin}, {end}]: it ends before it begins; the header is damaged",
+        "tensor \"{}\" has data_offsets [{begin}, {end}]: its end precedes its start; the header is damaged",
         Quoted(name)
     )]
     EndBeforeBegin { name: String, begin: u64, end: u64 },
     /// Some bytes belong to no tensor.
     #[error(
-        "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
-         the bytes between belong to no tensor, and the format allows no holes; \
+        "tensor \"{}\" starts at data offset {begin}, expected {expected}, where the tensor before it ends: \
+         the bytes between belong to no tensor; \
          write the file again with the safetensors library",
         Quoted(name)
     )]
     Hole { name: String, expected: u64, begin: u64 },
     /// Some bytes belong to two tensors.
     #[error(
-        "tensor \"{}\" begins at data offset {begin}, expected {expected}, where the tensor before it ends: \
-         the two overlap, and the format allows no overlaps; \
+        "tensor \"{}\" starts at data offset {begin}, expected {expected}, where the tensor before it ends: \
+         the two overlap; \
          write the file again with the safetensors library",
         Quoted(name)
     )]
@@ -84,8 +84,8 @@ pub enum HeaderError {
     ShapeOverflow { name: String, shape: Vec<u64> },
     /// A packed tensor ends inside a byte.
     #[error(
-        "tensor \"{}\" of dtype {dtype} takes {bits} bits, which is no whole number of bytes; \
-         the header is damaged, or the tensor's last dimension has to be padded before it is saved",
+        "tensor \"{}\" of dtype {dtype} has {bits} bits, which is not a whole number of bytes; \
+         the header is damaged, or the tensor's last dimension must be padded before saving",
         Quoted(name)
     )]
     PartialByte { name: String, dtype: DType, bits: u64 },

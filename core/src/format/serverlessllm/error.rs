@@ -31,8 +31,8 @@ pub enum ServerlessLlmError {
     DuplicateName { name: String },
     /// The index mixes records of 5 and of 6 elements.
     #[error(
-        "the record of tensor \"{}\" is of {found}, but those before it are of {expected}; an index keeps to one: it was put together \
-         from two, save the model again",
+        "the record of tensor \"{}\" is of {found}, but those before it are of {expected}; the index was merged from two dialects: \
+         save the model again",
         Quoted(name)
     )]
     MixedDialects { name: String, expected: Dialect, found: Dialect },
@@ -47,7 +47,7 @@ pub enum ServerlessLlmError {
     UnknownDtype { name: String, dtype: String, dialect: Dialect },
     /// A tensor does not have one stride per dimension.
     #[error(
-        "tensor \"{}\" has shape {}, but strides {}: there is to be one for each dimension; the index was written wrongly, save the model again",
+        "tensor \"{}\" has shape {}, but strides {}: expected one for each dimension; the writer is faulty, save the model again",
         Quoted(name),
         Dims(shape),
         Dims(strides)
@@ -89,28 +89,28 @@ pub enum ServerlessLlmError {
     SizeMismatch { name: String, dtype: DType, shape: Vec<u64>, expected: u64, found: u64 },
     /// The end of a record overflows.
     #[error(
-        "tensor \"{}\" has {size} bytes at offset {offset}, which end past every offset there is; the index is damaged",
+        "tensor \"{}\" has {size} bytes at offset {offset}, which exceed the range of offsets; the index is damaged",
         Quoted(name)
     )]
     OffsetOverflow { name: String, offset: u64, size: u64 },
     /// A record extends past the last partition.
     #[error(
-        "tensor \"{}\" lies at {offset}..{end}, but all {count} partitions together have {bytes} bytes: a partition is missing or cut off; \
+        "tensor \"{}\" is at {offset}..{end}, but all {count} partitions together have {bytes} bytes: a partition is missing or cut off; \
          fetch the files again",
         Quoted(name)
     )]
     PastEnd { name: String, offset: u64, end: u64, count: u32, bytes: u64 },
     /// A record extends past its partition.
     #[error(
-        "tensor \"{}\" lies at {offset}..{end} of \"{}\", but that file has {bytes} bytes: it is cut off; fetch it again",
+        "tensor \"{}\" is at {offset}..{end} of \"{}\", but that file has {bytes} bytes: it is cut off; fetch it again",
         Quoted(name),
         partition_name(*partition)
     )]
     PastPartition { name: String, partition: u32, offset: u64, end: u64, bytes: u64 },
     /// A record spans two partitions.
     #[error(
-        "tensor \"{}\" lies at {offset}..{end}, but \"{}\" ends at {boundary}, and no record is split: a partition has another length than \
-         it was saved with; fetch the files again",
+        "tensor \"{}\" is at {offset}..{end}, but \"{}\" ends at {boundary}, and no record spans two: the length of a partition has \
+         changed; fetch the files again",
         Quoted(name),
         partition_name(*partition)
     )]
@@ -131,13 +131,13 @@ pub enum ServerlessLlmError {
     Overlap { first: String, second: String, partition: u32, offset: u64 },
     /// A partition contains no tensor.
     #[error(
-        "no tensor lies in \"{}\", which has {bytes} bytes: it is of another model or the index is; remove the one that does not belong here",
+        "no tensor is in \"{}\", which has {bytes} bytes: it and the index are of different models; remove the wrong one",
         partition_name(*partition)
     )]
     UnusedPartition { partition: u32, bytes: u64 },
     /// The index has no partitions.
     #[error(
-        "no partition is beside the index: expected files \"{}\" and so on; fetch them, or name the folder that has them",
+        "there are no partitions beside the index: expected files \"{}\" and so on; fetch them, or pass the folder that has them",
         partition_name(0)
     )]
     NoPartition,
@@ -146,7 +146,7 @@ pub enum ServerlessLlmError {
     MissingPartition { missing: u32, next: u32 },
     /// A name resembles a partition's.
     #[error(
-        "\"{}\" is beside the index, but no partition is numbered so; rename it, or remove it if it is not one",
+        "\"{}\" is beside the index, but its number is not valid for a partition; rename or remove it",
         Quoted(found)
     )]
     PartitionName { found: String },
