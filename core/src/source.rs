@@ -89,15 +89,11 @@ impl fmt::Display for Fault {
             Self::Again => f.write_str("the system stayed too busy for the read (EAGAIN)"),
             Self::Invalid => f.write_str("the system rejects the read as invalid (EINVAL)"),
             Self::NotSupported => f.write_str("the file system does not support such reads (EOPNOTSUPP)"),
-            Self::Io => {
-                f.write_str("the device reports an error (EIO); check the system's log and the disk's health")
-            }
+            Self::Io => f.write_str("the device reports an error (EIO); check the system's log and the disk's health"),
             Self::NoMemory => f.write_str("the system has no memory for the read (ENOMEM)"),
             Self::TimedOut => f.write_str("the server did not answer in time"),
             Self::Throttled => f.write_str("the server kept asking for fewer requests"),
-            Self::Changed => {
-                f.write_str("the file changed during the load; load it again when nothing writes to it")
-            }
+            Self::Changed => f.write_str("the file changed during the load; load it again when nothing writes to it"),
             Self::Os(number) => write!(f, "system error {number}"),
             Self::Other(what) => f.write_str(what),
         }

@@ -1,5 +1,4 @@
-//! The world itself: that it goes the same way each time, that it can tell, and that reading and
-//! uploading overlap in it.
+//! The world itself: runs are reproducible, faults are detected, and reading and uploading overlap.
 
 use crate::case::{Case, Consumer, Job, MICROSECOND, MILLISECOND};
 use crate::checkpoint::{Checkpoint, Shape};
@@ -47,8 +46,8 @@ fn checkpoints_are_of_every_kind() {
     assert!(drawn.iter().any(|checkpoint| checkpoint.tensors.is_empty()));
 }
 
-/// A stream of two files of 24 tensors each, through so many buffers of two tensors, from storage
-/// and to a device of so many tensors a second (0 for no limit).
+/// A stream of two files of 24 tensors each through `staging` buffers of two tensors. Storage and
+/// device transfer `read` and `write` tensors per second (0 for no limit).
 fn upload(staging: u64, read: u64, write: u64) -> u64 {
     const UNIT: u64 = 128 << 10;
     let buffers = Buffers { buffer_bytes: 2 * UNIT, limit: staging * 2 * UNIT, split: true, order: Order::Completion };
@@ -67,11 +66,11 @@ fn reading_and_uploading_overlap() {
         let (reading, uploading) = (upload(4, read, 0), upload(4, 0, write));
         let (both, longer, sum) = (upload(4, read, write), reading.max(uploading), reading + uploading);
         assert!(both >= longer, "{read}/{write}: {both} is less than {longer}");
-        // What cannot overlap: the first buffer's reading and the last one's uploading, two tensors
-        // of 48 each.
+        // The first buffer's reading and the last one's uploading cannot overlap: two tensors of 48
+        // each.
         assert!(both * 100 <= longer * 100 + sum * 6, "{read}/{write}: {both}, alone {reading} and {uploading}");
     }
-    // With a single buffer there is nothing to overlap: the measurement can tell.
+    // With a single buffer nothing overlaps, which the measurement must show.
     let (reading, uploading, both) = (upload(1, 1000, 0), upload(1, 0, 1000), upload(1, 1000, 1000));
     assert!(both * 10 >= (reading + uploading) * 9, "{both}, alone {reading} and {uploading}");
 }
@@ -138,7 +137,7 @@ fn a_slice_is_not_verified() {
     }
 }
 
-/// A checkpoint of three tensors, of which the one in the middle is so long.
+/// A checkpoint of three tensors with a middle one of this length.
 fn with_long(bytes: u64) -> Checkpoint {
     let tensor = |name: &str, bytes| NewTensor::flat(name.into(), DType::U8, bytes);
     let tensors = vec![tensor("before", 70_000), tensor("long", bytes), tensor("behind", 300_000)];
@@ -179,7 +178,7 @@ fn what_does_not_fit_is_refused_before_the_first_read() {
         assert!(matches!(error, Error::BufferTooSmall { tensor, .. } if tensor == "long"));
     }
     assert!(matches!(refused(1 << 40, in_buffers(1 << 20, true), told), Error::TooManyBuffers { .. }));
-    // Where addresses are of 32 bits, the planner knows; elsewhere the world has no memory.
+    // With 32-bit addresses the planner refuses, otherwise the world has no memory.
     let error = refused(HUGE, Job::Load, None);
     let addressed = isize::try_from(HUGE).is_ok();
     assert!(matches!(error, Error::AddressSpace { .. }) != addressed, "{error}");
@@ -204,7 +203,7 @@ fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
     let small = Case::new(with_long(1000), Job::Load);
     assert!(!judge(&small, Err(not_enough(64 << 20))).is_empty());
     assert!(judge(&small, Ok(())).is_empty());
-    // A buffer that is too small, of a tensor that is not asked for.
+    // A buffer that is too small for a tensor that is not selected.
     let error = |tensor: &str| Error::BufferTooSmall { tensor: tensor.into(), needed: HUGE, limit: 1 << 20 };
     let streamed = Case::new(with_long(HUGE), in_buffers(1 << 20, false));
     assert!(judge(&streamed, Err(error("long"))).is_empty());
@@ -212,8 +211,8 @@ fn a_load_that_should_have_been_refused_is_noticed_and_so_is_a_wrong_reason() {
     assert!(!judge(&Case { selection, ..streamed }, Err(error("long"))).is_empty());
 }
 
-/// The time that a stream of 64 MiB takes whose reads are 64 KiB, a 32nd of what they are on a
-/// machine, on a device that is as much slower.
+/// Returns the time of a stream of 64 MiB. Reads and device are 32 times smaller and slower than on
+/// a machine.
 fn time_to_load(latency: u64, bandwidth: u64, window: (usize, Option<u32>)) -> u64 {
     let (depth, max_in_flight) = window;
     let buffers = Buffers { buffer_bytes: 1 << 20, limit: 32 << 20, split: true, order: Order::Completion };
@@ -248,7 +247,7 @@ fn the_reads_in_flight_follow_the_device() {
         let tuned = time_to_load(latency, bandwidth, (4, Some(max)));
         let reached = format!("{bandwidth} B/s, {latency} ns: {tuned} ns, {best} at best, {usual} untuned");
         assert!(tuned <= usual + usual / 10, "{reached}");
-        // It begins with the usual number, and learns while it loads.
+        // It starts with the usual number and learns during the load.
         assert!(tuned <= best + best / 10 || tuned <= usual / 2, "{reached}");
     }
 }

@@ -3,12 +3,12 @@ use alloc::string::ToString;
 use alloc::vec;
 use proptest::prelude::*;
 
-/// Bytes that tell every leaf and every place in it apart.
+/// Bytes that distinguish every leaf and every offset in it.
 fn input(len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8 ^ (at / LEAF) as u8).collect()
 }
 
-/// The parts that `cuts` make of an input, in the order that `keys` give.
+/// The parts of an input between `cuts`, in the order of `keys`.
 fn in_parts(input: &[u8], cuts: &[usize], keys: &[u32]) -> (TreeHash, Option<Checksum>) {
     let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (input.len() + 1)).collect();
     ends.extend([0, input.len()]);
@@ -26,7 +26,7 @@ fn in_parts(input: &[u8], cuts: &[usize], keys: &[u32]) -> (TreeHash, Option<Che
     (hash, last)
 }
 
-/// Lengths at the edges of leaves and of trees, and a byte beside.
+/// Lengths at the edges of leaves and of trees, and one byte beside.
 fn edges() -> impl Iterator<Item = usize> {
     let leaves = [0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 32, 33, 64, 65, 100, 1024, 1025];
     let around = |leaves: usize| [(leaves * 1024).saturating_sub(1), leaves * 1024, leaves * 1024 + 1];
@@ -62,7 +62,7 @@ fn parts_in_their_order_are_kept_as_few_nodes() {
     let mut hash = TreeHash::new(input.len() as u64);
     for (i, part) in input.chunks(100_000).enumerate() {
         hash.add(&hash_part(input.len() as u64, i as u64 * 100_000, part));
-        // One for each level of the tree, and a leaf that is cut in two.
+        // One for each level of the tree, and a leaf in two parts.
         assert!(hash.waiting.len() <= 12 && hash.unfinished.len() <= 1, "{}", hash.waiting.len());
     }
 }
@@ -84,7 +84,7 @@ fn an_input_beyond_32_bits_has_the_nodes_of_its_place() {
     let mut hash = TreeHash::new(total);
     let part = vec![0; 64 << 20];
     let mut reference = blake3::Hasher::new();
-    // The last part alone: hashing all 80 of them takes as long as their bytes.
+    // Only the last part, because hashing all 80 takes as long as their bytes.
     let far = hash_part(total, total - part.len() as u64, &part);
     assert_eq!(far.nodes.len(), 1);
     let place = far.nodes[0].0;

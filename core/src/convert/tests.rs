@@ -1,4 +1,4 @@
-//! Layouts of small catalogs: what is where, what is shared, and what is refused.
+//! Layouts of small catalogs: locations, ties and refusals.
 
 use super::*;
 use crate::catalog::CatalogBuilder;
@@ -14,7 +14,7 @@ use alloc::format;
 use core::num::{NonZeroU32, NonZeroU64};
 use proptest::prelude::*;
 
-/// A catalog of one file, in which tensors of these types and shapes lie where it is said.
+/// Returns a catalog of one file with tensors of these types, shapes and locations.
 fn catalog(format: FormatId, tensors: &[(&str, ElementType, &[u64], u64)]) -> Catalog {
     let mut builder = CatalogBuilder::new(format);
     let file = builder.add_file("model", 1 << 40).expect("one");
@@ -74,7 +74,7 @@ fn one_file_has_no_index_and_several_have_one() {
     );
     assert_eq!([header(first).entries()[0].name.as_ref(), header(second).entries()[0].name.as_ref()], ["b", "a"]);
     let text = core::str::from_utf8(&index.start).expect("text");
-    // As `json.dumps(…, indent=2, sort_keys=True) + "\n"` writes it.
+    // The output of `json.dumps(…, indent=2, sort_keys=True) + "\n"`.
     assert_eq!(
         text,
         "{\n  \"metadata\": {\n    \"total_size\": 11\n  },\n  \"weight_map\": {\n    \"a\": \"model-00002-of-00002.safetensors\",\n    \
@@ -112,7 +112,7 @@ fn tied_tensors_share_a_record_and_are_both_written_where_there_are_none() {
     let tensors = [
         ("embed", F32, &[3, 2][..], 0),
         ("head", F32, &[3, 2], 0),
-        // Begins with the same byte, and is another.
+        // It starts at the same byte but is another tensor.
         ("part", F32, &[2], 0),
         ("empty", F32, &[0], 0),
         ("void", F32, &[0], 0),

@@ -1,4 +1,4 @@
-//! The engine against scripted and arbitrary outcomes, with a reference of what is in the file.
+//! The engine with scripted and arbitrary outcomes, and a reference of the file's contents.
 
 use super::*;
 use crate::format::{SAFETENSORS, safetensors::Header};
@@ -33,15 +33,15 @@ fn load(first: u64, second: u64, direct: bool) -> (Engine, Vec<u8>) {
     (Engine::new(Arc::new(catalog), Arc::new(plan), u64::MAX), bytes)
 }
 
-/// A device of one file that may be shorter than its header said.
+/// A device of one file that may be shorter than its header states.
 struct Device<'a> {
     file: &'a [u8],
     arena: Vec<u8>,
 }
 
 impl Device<'_> {
-    /// Reads as Linux does: no direct read off the alignment, none past the end, `limit` bytes at
-    /// most.
+    /// Reads like Linux: refuses unaligned direct reads, returns nothing past the end, and at most
+    /// `limit` bytes.
     fn read(&mut self, engine: &Engine, op: &ReadOp, limit: usize) -> Outcome {
         let chunk = &engine.plan().chunks()[op.chunk.index()];
         if op.direct {
@@ -56,7 +56,7 @@ impl Device<'_> {
         let n = op.len.min(limit).min(self.file.len() - start);
         let to = chunk.buffer_range.start + op.at;
         self.arena[to..to + n].copy_from_slice(&self.file[start..start + n]);
-        // What a read did not bring may hold anything afterwards, also what was right before.
+        // Bytes that a read did not return may hold anything afterwards.
         self.arena[to + n..to + op.len].fill(0xa5);
         Outcome::Read(n)
     }
@@ -243,8 +243,8 @@ fn bytes_in_flight_stay_below_the_limit() {
 }
 
 proptest! {
-    /// Whatever the device does within its contract, the load ends whole and right, or with an
-    /// error; never both, never neither.
+    /// Whatever the device does within its contract, the load ends complete and right, or with an
+    /// error.
     #[test]
     fn any_sequence_of_outcomes_ends_in_all_or_an_error(
         sizes in (1_u64..300_000, 1_u64..3000),
@@ -295,8 +295,7 @@ proptest! {
 fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
     let (mut engine, file) = load(200_000, 100, true);
     let mut device = Device::new(&engine, &file);
-    // Lengths that end off the alignment; the read that goes on from the aligned byte then brings a
-    // single byte.
+    // Lengths that end unaligned. The read that resumes at the aligned byte then returns one byte.
     let mut lengths = [10_000, 1, 700, 1, usize::MAX].into_iter().cycle();
     run(&mut engine, &mut device, |_| Ok(lengths.next().unwrap_or(usize::MAX)));
     assert_whole(&mut engine, &device, &file);
@@ -323,8 +322,8 @@ fn reads_change_their_way_in_the_middle_and_back() {
 
 #[test]
 fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
-    // Three tensors, of which the first and the last are wanted; the middle chunk lies in the one
-    // between.
+    // Three tensors, of which the first and the last are selected. The middle chunk is in the
+    // other.
     let json = r#"{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]},"b":{"dtype":"U8","shape":[131072],"data_offsets":[65536,196608]},"c":{"dtype":"U8","shape":[65536],"data_offsets":[196608,262144]}}"#;
     let len = 8 + json.len() as u64 + 262_144;
     for outcome in [Outcome::Failed(Fault::Os(5000)), Outcome::Read(0)] {
@@ -349,8 +348,8 @@ fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
 
 #[test]
 fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
-    // Elements of six bits are not cut, so a buffer begins before the aligned byte at which the one
-    // before ends.
+    // Elements of six bits are not split, so a buffer starts before the aligned byte at which the
+    // previous one ends.
     let bytes = 3 * 100_001_u64;
     let json = format!(
         r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F6_E3M2","shape":[{}],"data_offsets":[1,{}]}}}}"#,

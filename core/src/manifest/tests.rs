@@ -24,7 +24,7 @@ fn parse(json: &str) -> Result<Manifest, ManifestError> {
     Manifest::parse(json.as_bytes())
 }
 
-/// What a broken rule is called, and what its message must say.
+/// The name of a violated rule, and a part of its message.
 fn refusal(json: &str) -> (&'static str, String) {
     let error = parse(json).expect_err(json);
     let rule = match error {
@@ -79,7 +79,7 @@ fn every_broken_rule_is_named() {
         (with("floodtide-manifest", "other"), "schema", "\"other\""),
         (with("\"schema\":\"floodtide-manifest\",", ""), "json", "schema"),
         (with("\"version\":1", "\"version\":2"), "version", "version 2"),
-        // What a later version has beside it does not matter.
+        // Other fields of a later version do not matter.
         (with("\"version\":1", "\"version\":2,\"signature\":[1]"), "version", "version 2"),
         (with("\"version\":1", "\"version\":1.0"), "json", "expected u64"),
         (with("\"version\":1", "\"version\":\"1\""), "json", "expected u64"),

@@ -1,5 +1,5 @@
-//! The planner's contract on hand-made and on arbitrary catalogs: every selected byte is covered
-//! once, at an address that keeps every alignment, within the memory that is promised.
+//! The planner's contract on hand-made and arbitrary catalogs: every selected byte is covered once,
+//! aligned, within the promised memory.
 
 mod limits;
 mod slices;
@@ -13,8 +13,8 @@ use alloc::string::ToString;
 use alloc::vec;
 use proptest::prelude::*;
 
-/// A file of tensors of several dtypes of these byte sizes, whose data starts at an offset of the
-/// given residue modulo 8.
+/// A file of tensors of several dtypes with these sizes. The data starts at an offset with this
+/// residue modulo 8.
 fn add_file(builder: &mut CatalogBuilder, file: usize, sizes: &[u64], residue: u64) {
     let mut json = "{".to_string();
     let mut at = 0;
@@ -80,7 +80,7 @@ fn a_file_with_data_at_an_odd_offset_is_shifted_as_one_run() {
 
 #[test]
 fn only_the_tensor_that_would_be_misaligned_goes_another_way() {
-    // An odd U8 tensor between two F32 ones pushes the second off its alignment.
+    // An odd U8 tensor between two F32 ones misaligns the second.
     let catalog = catalog(&[(vec![4 << 20, 1001, 8 << 20], 0)]);
     let options = PlanOptions { direct: vec![limits(512)], ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
@@ -145,7 +145,7 @@ fn what_is_cached_is_copied_beside_the_direct_reads_of_the_rest() {
 fn a_hole_in_what_is_cached_is_all_that_is_read_past_it() {
     const MIB: u64 = 1 << 20;
     let catalog = catalog(&[(vec![32 * MIB], 0)]);
-    // A hole of 64 KiB in every 2 MiB, and one little cached range in the last of 8 MiB.
+    // A hole of 64 KiB in every 2 MiB, and one small cached range in the last of 8 MiB.
     let mut cached: Vec<ByteRange> = (0..12)
         .map(|i| ByteRange::new(i * 2 * MIB + 512 * 1024, (i + 1) * 2 * MIB + 448 * 1024).expect("forwards"))
         .collect();
@@ -156,7 +156,7 @@ fn a_hole_in_what_is_cached_is_all_that_is_read_past_it() {
     let direct = || plan.chunks().iter().filter(|chunk| chunk.method == Method::Direct);
     let holes: Vec<usize> = direct().filter(|chunk| chunk.offset < 24 * MIB).map(|chunk| chunk.payload_len).collect();
     assert_eq!(holes, [vec![512 << 10], vec![64 << 10; 11]].concat());
-    // The little one is not worth two more reads.
+    // The small one is not worth two more reads.
     assert_eq!(direct().filter(|chunk| (24 * MIB..32 * MIB).contains(&chunk.offset)).count(), 2, "{:?}", plan.chunks());
 }
 
@@ -183,7 +183,7 @@ proptest! {
             PlanOptions { direct, cached: cached.clone(), tensor_alignment: alignment, chunk_bytes, max_merge_gap, ..PlanOptions::default() };
         let plan = Planner::new(options).plan(&catalog, &selected).expect("no limit is set");
 
-        // Slots are disjoint and inside the arena, and chunks keep the alignment of direct reads.
+        // Ranges are disjoint and in the arena, and chunks are aligned for direct reads.
         let mut slots: Vec<_> = plan.chunks().iter().map(|chunk| chunk.buffer_range.clone()).collect();
         slots.sort_by_key(|slot| slot.start);
         prop_assert!(slots.windows(2).all(|pair| pair[0].end <= pair[1].start));
@@ -195,8 +195,7 @@ proptest! {
                 prop_assert!(chunk.alignment.divides(chunk.buffer_range.start as u64));
                 prop_assert!(chunk.alignment.divides(chunk.buffer_range.len() as u64));
             }
-            // What is cached does not come from the device, and what is not does, where there is a
-            // choice.
+            // Cached bytes are not read from the device, and others are, where there is a choice.
             let Some(cached) = cached.get(chunk.file.index()) else { continue };
             let end = chunk.offset + chunk.payload_len as u64;
             let parts = cached.iter().map(|part| end.min(part.end()).saturating_sub(chunk.offset.max(part.start())));
@@ -206,8 +205,7 @@ proptest! {
                 prop_assert_eq!(parts.max(), Some(chunk.payload_len as u64));
             }
         }
-        // Each tensor's bytes come from its own place in the file, each byte from exactly one
-        // chunk.
+        // Each byte of a tensor comes from its own offset in the file and from exactly one chunk.
         prop_assert_eq!(plan.placements().len(), selected.len());
         for (index, placement) in plan.placements().iter().enumerate() {
             let tensor = catalog.tensor(placement.tensor);
@@ -227,7 +225,7 @@ proptest! {
             }
             prop_assert_eq!(covered, tensor.range.len());
         }
-        // What is read along stays small.
+        // The gaps that are read along stay small.
         if tensor_alignment == 1 {
             prop_assert!(plan.arena_bytes() as u64 <= plan.selected_bytes() * 102 / 100 + (5 << 20));
         }
@@ -264,7 +262,7 @@ fn the_tensor_that_is_named_is_the_long_one() {
 
 #[test]
 fn parts_hold_whole_elements_also_of_six_bits() {
-    // Behind a tensor of one byte, so that elements and alignments do not go together.
+    // After a tensor of one byte, so that elements and alignments differ.
     let bytes = 3 * 1_000_003_u64;
     let json = format!(
         r#"{{"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"F6_E2M3","shape":[{}],"data_offsets":[1,{}]}}}}"#,
@@ -300,7 +298,7 @@ fn tensors_are_refused_for_what_they_really_need() {
     assert!(plan((1 << 20) + 8, 1).is_ok(), "the tensor and where it begins in an aligned buffer");
     assert!(plan((1 << 20) + 8, 2 << 20).is_ok(), "an alignment costs nothing at a buffer's start");
     assert!(plan((1 << 20) - 1, 1).is_err());
-    // In parts no alignment but the elements' own is kept, so that none is too much.
+    // In parts only the elements' own alignment is kept, so none is too strict.
     let access = streamed(1 << 16, 1 << 20, true, Order::File);
     let options = PlanOptions { access, tensor_alignment: Alignment::HUGE_PAGE, ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("in parts");
@@ -316,7 +314,7 @@ fn a_plan_that_would_outgrow_its_stream_is_refused_at_once() {
     };
     let error = plan(1 << 20, true).expect_err("half a billion buffers");
     assert!(matches!(error, Error::TooManyBuffers { .. }) && error.to_string().contains("raise the limit"), "{error}");
-    // Whole, it would be one buffer, and it is the buffer that is too small.
+    // Whole, it would need one buffer that is too large.
     let error = plan(1 << 20, false).expect_err("a buffer of 64 TiB");
     assert!(matches!(&error, Error::BufferTooSmall { tensor, .. } if tensor == "f0.t0"), "{error}");
 }
@@ -352,7 +350,7 @@ proptest! {
             selected.sort_by_key(|selected_slice| u64::from(selected_slice.tensor().0).wrapping_mul(shuffle | 1) >> 7);
         }
         let alignment = Alignment::new(tensor_alignment).expect("a power of two");
-        // A tensor and what alignment adds.
+        // A tensor and its alignment.
         let limit = 3_000_000 + 2 * 4096;
         let options = PlanOptions {
             access: streamed(buffer_bytes, limit, split, order),
@@ -365,7 +363,7 @@ proptest! {
         prop_assert!(plan.is_streamed() && plan.arena_bytes() == 0);
         prop_assert!(plan.placements().iter().map(|placement| placement.tensor).eq(selected.iter().map(TensorSlice::tensor)));
 
-        // The chunks of an extent lie side by side in its buffer, in the order of the extents.
+        // The chunks of an extent are adjacent in its buffer, in the order of the extents.
         let mut chunks = plan.chunks().iter().peekable();
         for (index, extent) in plan.extents().iter().enumerate() {
             let whole = plan.parts(ExtentId(index as u32)).filter(|part| !part.bytes.is_empty()).count() == 1;
@@ -386,8 +384,8 @@ proptest! {
         }
         prop_assert!(chunks.next().is_none());
 
-        // Every tensor's bytes come once, whole unless they may be split, aligned, and in the order
-        // that was asked for.
+        // Every tensor's bytes come once, whole unless they may be split, aligned, and in the
+        // requested order.
         let mut next = vec![0_u64; selected.len()];
         let mut last = 0;
         for index in 0..plan.extents().len() {

@@ -1,4 +1,4 @@
-//! The depot against a plain model of it: limits, order and accounting under any sequence of calls.
+//! The depot compared with a plain model: limits, order and accounting under any calls.
 
 mod borrowing;
 
@@ -47,7 +47,7 @@ impl Provider for Counted {
     }
 }
 
-/// An upper tier that keeps what it is given.
+/// An upper tier that keeps what it receives.
 #[derive(Debug, Default)]
 struct Cache {
     kept: Mutex<Vec<Block>>,
@@ -241,7 +241,7 @@ fn a_fixed_depot_never_grows() {
     depot.give(all, 0);
 }
 
-/// What a random borrower does.
+/// The actions of a random borrower.
 #[derive(Debug, Clone)]
 enum Step {
     Take(usize, usize),
@@ -276,7 +276,7 @@ fn behaves<S: Containers>(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let depot = depot::<S>(64 * KB);
     let mut lent: Vec<Block> = Vec::new();
     let mut queue: Vec<Box<Waiting>> = Vec::new();
-    // Polls a waiter; only the first may be served.
+    // Polls a waiter. Only the first may be served.
     let poll = |queue: &mut Vec<Box<Waiting>>, which: usize, lent: &mut Vec<Block>| {
         let waiting = &mut queue[which];
         let waker = Waker::from(Arc::clone(&waiting.flag));
@@ -330,7 +330,7 @@ fn behaves<S: Containers>(steps: Vec<Step>) -> Result<(), TestCaseError> {
         prop_assert!(stats.lent + stats.retained <= stats.limit);
         prop_assert_eq!(depot.has_waiters(), !queue.is_empty());
     }
-    // Everybody who waits is woken in turn once everything comes back: no wake-up is lost.
+    // All waiters are woken in turn once everything is returned, so no wake-up is lost.
     while !queue.is_empty() {
         lent.drain(..).for_each(|block| depot.give(block, 0));
         prop_assert!(woken(&queue[0].flag), "the first waiter sleeps although memory is free");
@@ -348,7 +348,7 @@ proptest! {
     }
 }
 
-/// Holds a block, and gives it back when it is gone: the waker of a task that owns memory.
+/// Holds a block and returns it when dropped, like the waker of a task that owns memory.
 struct Owner {
     depot: Arc<Depot<Counted, (), Growing, 2>>,
     block: Mutex<Option<Block>>,
@@ -373,7 +373,7 @@ fn a_waker_that_owns_memory_may_go_at_any_time() {
         let block = Mutex::new(depot.try_take(8 * KB, 0).ok());
         Waker::from(Arc::new(Owner { depot: Arc::clone(&depot), block }))
     };
-    // Replaced by another waker: the memory that it had serves the one who waits.
+    // Another waker replaces it, and its memory serves the waiter.
     let mut turn = Turn::new();
     assert!(depot.poll_take(KB, 0, &mut turn, &owner()).is_pending());
     assert!(depot.poll_take(KB, 0, &mut turn, Waker::noop()).is_pending(), "the old one goes after the look");

@@ -1,4 +1,4 @@
-//! What a selection brings, in which order, and what it refuses as mistyped.
+//! What selections resolve to, in which order, and what they reject as mistyped.
 
 use super::*;
 use crate::format::{SAFETENSORS, safetensors::Header};
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 const NAMES: [&str; 4] = ["b.weight", "a.weight", "b.bias", "a.bias"];
 
-/// One-byte tensors of these names, which lie in the file as they are listed.
+/// One-byte tensors with these names, in the order of the list.
 fn catalog() -> Catalog {
     let entry = |(i, name)| format!(r#""{name}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1);
     let json = format!("{{{}}}", NAMES.iter().enumerate().map(entry).collect::<Vec<String>>().join(","));

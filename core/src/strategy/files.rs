@@ -35,7 +35,10 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
         ),
         (0, _, r) if r == files => match &signals.direct_refused {
             Some(why) => format!("{why}, so the reads are buffered"),
-            None => format!("{} does not support direct reads, so the reads are buffered", signals.device.signals.file_system),
+            None => format!(
+                "{} does not support direct reads, so the reads are buffered",
+                signals.device.signals.file_system
+            ),
         },
         (0, 0, 0) => format!(
             "the tensors in the {} are misaligned for their dtypes, so each is read through the page cache to an \
@@ -68,11 +71,7 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
                 (cached, "is cached", "are cached"),
                 (partly, "is cached in part", "are cached in part"),
                 (refusing, "does not support direct reads", "do not support direct reads"),
-                (
-                    shifted,
-                    "has misaligned tensors",
-                    "have misaligned tensors",
-                ),
+                (shifted, "has misaligned tensors", "have misaligned tensors"),
             ];
             let there = kinds.iter().filter(|(n, ..)| *n > 0);
             let told: Vec<String> =

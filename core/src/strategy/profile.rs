@@ -259,7 +259,10 @@ mod tests {
                      for each processor are the least: it makes memory ready meanwhile";
         assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         let uneven = decide(&signals(0.0, vec![reads(true, true, 4, 21, 100)]), None).reason;
-        assert!(uneven.ends_with("starts with reads of 4.0 MiB, 24 in flight, as all rings have equally many"), "{uneven}");
+        assert!(
+            uneven.ends_with("starts with reads of 4.0 MiB, 24 in flight, as all rings have equally many"),
+            "{uneven}"
+        );
     }
 
     #[test]

@@ -88,8 +88,7 @@ impl<'a> Group<'a> {
         let why = if small {
             match self.signals.consumer {
                 Consumer::Whole => {
-                    "the load is small, so the calling thread reads it through the page cache"
-                        .to_owned()
+                    "the load is small, so the calling thread reads it through the page cache".to_owned()
                 }
                 Consumer::Stream => "the load is small, so one thread reads it through the page cache".to_owned(),
             }

@@ -128,10 +128,7 @@ fn what_is_partly_cached_is_read_both_ways() {
     assert!(reason.contains("1 of 2 files is partly in the page cache"), "{reason}");
     signals.files[1].resident = Some(1.0);
     let reason = decide(&signals, None).reason;
-    assert!(
-        reason.ends_with("1 of 2 files is read by direct I/O (1 is cached, 1 is cached in part)"),
-        "{reason}"
-    );
+    assert!(reason.ends_with("1 of 2 files is read by direct I/O (1 is cached, 1 is cached in part)"), "{reason}");
 }
 
 #[test]
@@ -174,7 +171,10 @@ fn files_on_different_devices_have_routes_of_their_own() {
     assert_eq!((server.backend, server.chunk_bytes, server.workers), (PREAD, 4 << 20, 16));
     assert_eq!(strategy.route(FileId(2)), server);
     let reason = strategy.reason();
-    assert!(reason.contains("a ring keeps direct reads") && reason.contains("NFS does not support direct reads"), "{reason}");
+    assert!(
+        reason.contains("a ring keeps direct reads") && reason.contains("NFS does not support direct reads"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn files_that_differ_are_counted() {
 #[test]
 fn what_is_cached_is_said_to_be_copied() {
     let mut signals = signals(Some(1.0), true);
-    // That it could not be read directly either is beside the point.
+    // It does not matter that it could not be read directly either.
     signals.direct_refused = Some("the memory is crooked".to_string());
     let reason = decide(&signals, None).reason;
     assert!(reason.ends_with("the files are in the page cache, so they are copied from there"), "{reason}");
@@ -268,9 +268,7 @@ fn what_is_cached_is_said_to_be_copied() {
     signals.files[0].aligned = false;
     let reason = decide(&signals, None).reason;
     assert!(
-        reason.ends_with(
-            "none of 2 files is read by direct I/O (1 is cached, 1 has misaligned tensors)"
-        ),
+        reason.ends_with("none of 2 files is read by direct I/O (1 is cached, 1 has misaligned tensors)"),
         "{reason}"
     );
 }
@@ -317,7 +315,7 @@ fn what_the_page_cache_cannot_hold_is_not_left_there() {
         strategy.dont_cache
     };
     const GIB: u64 = 1 << 30;
-    // 2 GiB of tensors, and as much of files.
+    // 2 GiB of tensors in files of the same size.
     assert!(!dont_cache(4 * GIB, Consumer::Whole, 0.0, false));
     assert!(dont_cache(4 * GIB - 1, Consumer::Whole, 0.0, false));
     assert!(!dont_cache(2 * GIB, Consumer::Stream, 0.0, false), "a stream keeps no tensors");

@@ -1,4 +1,4 @@
-//! Streams whose memory is only a number: which buffer is whole when, and what it holds.
+//! Streams whose memory is only a number: when each buffer is filled, and its contents.
 
 mod pump;
 
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 const KIB: usize = 1 << 10;
 
-/// A file of tensors of so many bytes, streamed whole in reads and shared buffers of 64 KiB.
+/// A file of tensors of this size, streamed whole in reads and shared buffers of 64 KiB.
 fn plan(sizes: &[usize]) -> (Arc<Catalog>, Arc<Plan>) {
     let mut at = 0;
     let entry = |(i, bytes): (usize, &usize)| {

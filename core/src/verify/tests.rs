@@ -16,7 +16,7 @@ struct Files {
     bytes: Vec<Vec<u8>>,
 }
 
-/// Files of U8 tensors of these sizes, whose data begins at `8 + header + shift`.
+/// Files of U8 tensors of these sizes. The data starts at `8 + header + shift`.
 fn files(sizes: &[Vec<usize>], shift: usize) -> Files {
     let mut builder = CatalogBuilder::new(SAFETENSORS);
     let mut all = Vec::new();
@@ -56,7 +56,7 @@ impl Files {
         Arc::new(Planner::new(options).plan(&self.catalog, &selected).expect("plans"))
     }
 
-    /// What a chunk's buffer holds when it has landed: past the file's end whatever was there.
+    /// The contents of a complete chunk's buffer, with any bytes past the file's end.
     fn chunk(&self, plan: &Plan, chunk: ChunkId) -> Vec<u8> {
         let chunk = &plan.chunks()[chunk.index()];
         let file = &self.bytes[chunk.file.index()];
@@ -66,7 +66,7 @@ impl Files {
         bytes
     }
 
-    /// Lets everything land, in an order that `key` gives.
+    /// Completes everything in the order of `key`.
     fn land(&self, plan: &Arc<Plan>, manifest: &Manifest, key: u64) -> Result<(), Error> {
         let verification = Verification::new(Arc::clone(&self.catalog), Arc::clone(plan), manifest)?;
         let mut order: Vec<u32> = (0..plan.chunks().len() as u32).collect();
@@ -91,7 +91,7 @@ fn limits(bytes: u64) -> Option<DirectLimits> {
     Some(DirectLimits { offset: alignment, memory: alignment })
 }
 
-/// Every way to plan them.
+/// All ways to plan them.
 fn ways(files: usize) -> Vec<PlanOptions> {
     let stream = |split| Buffers { buffer_bytes: 64 << 10, limit: 4 << 20, split, order: Order::Completion };
     let mut ways = Vec::new();
@@ -170,7 +170,7 @@ fn what_cannot_be_verified_is_refused_at_once() {
         let error = refused(&plan, &manifest);
         assert!(matches!(&error, Error::ManifestDiffers { tensor, .. } if tensor == "0.0"), "{error}");
     }
-    // A tensor without a byte has one checksum that is right.
+    // An empty tensor has one right checksum.
     let empty = changed(&|tensor| {
         if tensor.bytes == 0 {
             tensor.blake3 = Checksum::of(b"something");

@@ -14,7 +14,7 @@ fn pool(limit: usize) -> Pool {
     Pool::builder().limit(limit).memory(Counting::default()).build()
 }
 
-/// The heap, with a count of what is out.
+/// The heap, with a count of allocated blocks.
 #[derive(Debug, Default, Clone)]
 struct Counting {
     live: Arc<AtomicUsize>,
@@ -33,7 +33,7 @@ impl MemoryProvider for Counting {
         let memory = HeapMemory::new().allocate(bytes)?;
         self.live.fetch_add(bytes, Ordering::Relaxed);
         let start = memory.start();
-        // SAFETY: the memory that the owner holds, which nobody else touches.
+        // SAFETY: the owner holds the memory, and nothing else touches it.
         Ok(unsafe { MemoryBlock::from_raw(start, bytes, Live(memory, Arc::clone(&self.live))) })
     }
 }
@@ -219,7 +219,7 @@ fn more_pools_than_slots_work_too() {
     }
     assert!(pools.iter().all(|pool| (pool.stats().hits, pool.stats().misses) == (1, 1)));
     drop(pools);
-    // The slots are free again, and this thread's old magazines are not taken for the new pool's.
+    // The slots are free again, and this thread's old magazines do not count as the new pool's.
     let pool = pool(100 * KB);
     drop(pool.get(KB).expect("fits"));
     assert_eq!(pool.stats().misses, 1);
@@ -289,7 +289,7 @@ fn threads_that_borrow_and_wait_all_end_and_lose_nothing() {
                     random ^= random << 13;
                     random ^= random >> 7;
                     random ^= random << 17;
-                    // Sizes from 1 KiB to 40 KiB: often more together than there is.
+                    // Sizes from 1 KiB to 40 KiB, often more together than the limit.
                     let bytes = KB + random % (39 * KB);
                     match random >> 32 & 3 {
                         0 => drop(pool.try_get(bytes)),
@@ -336,7 +336,7 @@ fn a_provider_that_refuses_is_reported() {
 #[test]
 fn mapped_memory_is_aligned_and_zero_and_may_be_locked() {
     for provider in [MappedMemory::new(), MappedMemory::locked(LockPolicy::BestEffort)] {
-        // Miri takes its time for each byte.
+        // Miri is slow for each byte.
         for bytes in [KB, if cfg!(miri) { 8 * KB } else { 3 << 20 }] {
             let mut memory = provider.allocate(bytes).expect("maps");
             memory.zero(bytes);
@@ -346,7 +346,7 @@ fn mapped_memory_is_aligned_and_zero_and_may_be_locked() {
         }
         assert_eq!(provider.unlocked_bytes(), 0, "what is gone does not count");
     }
-    // Miri ends the program when it has no memory left itself.
+    // Miri itself ends the program when memory runs out.
     assert!(cfg!(miri) || SystemMemory::default().allocate(isize::MAX as usize).is_err());
 }
 
@@ -355,7 +355,7 @@ fn memory_that_was_only_lent_in_pieces_is_zeroed_too() {
     use crate::split_buffer::SplitBuffer;
     use floodtide_core::Buffer;
     let pool = pool(100 * KB);
-    // As a stream that fails leaves it: written to through a piece, and never declared filled.
+    // As a failed stream leaves it: written to through a slice, and never declared filled.
     let buffer = SplitBuffer::new(pool.get(4 * KB).expect("fits"), vec![0..2 * KB, 2 * KB..4 * KB]).expect("disjoint");
     (0..2).for_each(|slot| buffer.take(slot).expect("once").memory().fill(7));
     drop(buffer);

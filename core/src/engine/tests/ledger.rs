@@ -1,9 +1,9 @@
-//! What the engine counts and answers, number by number.
+//! The counters and answers of the engine.
 
 use super::*;
 
-/// The engine of a checkpoint of tensors of so many bytes, whose data starts behind `padding`
-/// spaces, of those that are named.
+/// An engine for tensors of these sizes, of which some are selected. The data starts after
+/// `padding` spaces.
 fn engine(sizes: &[u64], padding: usize, names: &[&str], options: PlanOptions) -> Engine {
     let mut json = "{".to_string();
     let mut at = 0;
@@ -110,7 +110,7 @@ fn a_load_that_has_everything_cannot_be_cancelled() {
 
 #[test]
 fn a_load_has_no_result_before_its_last_read() {
-    // The middle chunk holds nothing but a gap: every tensor may be in while it is in flight.
+    // The middle chunk holds only a gap, so all tensors may be complete while it is in flight.
     let mut engine = engine(&[64 << 10, 128 << 10, 64 << 10], 0, &["t0", "t2"], PlanOptions::default());
     let plan = Arc::clone(engine.plan());
     let gap = plan.chunks().iter().position(|chunk| chunk.tensors.is_empty()).expect("or this test shows nothing");
@@ -135,8 +135,7 @@ fn an_empty_tensor_among_others_is_ready_once() {
 
 #[test]
 fn a_mapped_tensor_among_copied_ones_is_ready_once() {
-    // The second and the last lie off the alignment and are copied, as one run with what is between
-    // them.
+    // The second and the last are misaligned, and copied as one run with the gap between them.
     let options = PlanOptions {
         access: Access::Map { resident: false },
         tensor_alignment: Alignment::new(8).expect("a power of two"),
@@ -253,8 +252,7 @@ fn a_buffered_read_that_is_refused_fails() {
 
 #[test]
 fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
-    // Rows of 100,000 bytes, of each of which a third is wanted, between two tensors that are
-    // wanted whole.
+    // Rows of 100,000 bytes, a third of each selected, between two tensors that are selected whole.
     let json = r#"{"a":{"dtype":"U8","shape":[10],"data_offsets":[0,10]},"b":{"dtype":"U8","shape":[5,100000],"data_offsets":[10,500010]},"c":{"dtype":"U8","shape":[10],"data_offsets":[500010,500020]}}"#;
     let len = 8 + json.len() as u64 + 500_020;
     let alignment = Alignment::new(512).expect("a power of two");
@@ -275,7 +273,7 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
         assert!(left[1] >= 3);
         let mut engine = Engine::new(Arc::new(catalog), Arc::new(plan), u64::MAX);
         let mut ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(0))).collect();
-        // From the last to the first, as any order will do.
+        // From the last to the first, because any order is valid.
         while let Some(op) = ops.pop() {
             let tensors = engine.plan().chunks()[op.chunk.index()].tensors.clone();
             assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));

@@ -1,4 +1,4 @@
-//! The worker over a scripted source: what it asks for, where buffers go, and how it ends.
+//! The worker over a scripted source: its requests, its buffers, and how it ends.
 
 use super::*;
 use crate::source::{Buffer, Completion, ReadSource, Rejected, SourceError};
@@ -16,16 +16,16 @@ impl Buffer for Memory {
     }
 }
 
-/// Reads bring what they ask for, unless the script says otherwise.
+/// Reads return what was requested, unless the script says otherwise.
 #[derive(Default)]
 struct Source {
     capacity: usize,
     in_flight: VecDeque<(ReadOp, Memory)>,
-    /// How the next reads end.
+    /// The outcomes of the next reads.
     script: VecDeque<Outcome>,
-    /// How many of the next reads are not taken.
+    /// The number of next reads to reject.
     rejects: usize,
-    /// How many times it can be waited for.
+    /// The number of waits that succeed.
     waits: Option<usize>,
     submitted: Vec<ReadOp>,
     flushes: Rc<Cell<usize>>,
@@ -90,12 +90,12 @@ impl EngineHandle for Shared {
 struct Supply {
     taken: RefCell<Vec<ChunkId>>,
     landed: RefCell<Vec<ChunkId>>,
-    /// From which chunk on there is no buffer.
+    /// The first chunk without a buffer.
     takes: Option<u32>,
-    /// The chunk that is found to be wrong when it lands.
+    /// The chunk that fails on completion.
     refuses: Option<ChunkId>,
     slowly: bool,
-    /// What is said when memory is asked for; then there is always some.
+    /// The answers to requests for memory. Afterwards there is always some.
     provides: RefCell<VecDeque<Result<bool, Error>>>,
     provided: RefCell<Vec<ExtentId>>,
 }
@@ -133,7 +133,7 @@ impl BufferProvider for Supply {
     }
 }
 
-/// A load of a dozen chunks or so.
+/// A load of about a dozen chunks.
 fn shared() -> Shared {
     Shared { engine: RefCell::new(load(700_000, 100, false).0), waited: Cell::new(0) }
 }
@@ -196,7 +196,7 @@ fn what_lands_and_is_wrong_ends_the_load_also_when_it_is_the_last() {
 
 #[test]
 fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
-    /// Says how much is in flight when a chunk lands.
+    /// Records the bytes in flight when a chunk completes.
     struct Watching<'a> {
         supply: Supply,
         shared: &'a Shared,
@@ -230,7 +230,7 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
         let source = Source { capacity: 3, flushes: Rc::clone(&flushes), ..Source::default() };
         Worker::new(source, RouteId(0)).run(&shared, &watching);
         assert_eq!(result(&shared), Ok(()));
-        // Before each landing, or never.
+        // Before each completion, or never.
         assert_eq!(flushes.get(), if slowly { chunks(&shared).len() } else { 0 });
         let (mut landed, in_flight) = (watching.supply.landed.take(), watching.in_flight.take());
         landed.sort();
@@ -238,7 +238,7 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
         in_flight
     };
     let (slow, quick) = (landed(true), landed(false));
-    // Three at a time land, while the next three are under way, or as many as are left.
+    // Three at a time complete, while the next three or the rest are in flight.
     let full: Vec<usize> = (0..slow.len()).map(|i| slow.len().saturating_sub(3 * (i / 3 + 1)).min(3)).collect();
     assert!(slow.len() > 6 && slow == full, "{slow:?}");
     assert!(quick.contains(&0), "{quick:?}");
@@ -251,11 +251,11 @@ fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
     shared.with(|e| e.set_window(RouteId(0), u64::MAX, 2));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 2);
-    // More of them, but not so many bytes.
+    // More reads, but not more bytes.
     shared.with(|e| e.set_window(RouteId(0), 5 * (64 << 10), 8));
     assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 5);
-    // Fewer: what is in flight stays, and one is always allowed.
+    // Fewer: reads in flight stay, and one is always allowed.
     shared.with(|e| e.set_window(RouteId(0), 0, 0));
     assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (WorkerState::AwaitingCompletion, 5));
     worker.run(&shared, &supply);

@@ -72,10 +72,7 @@ pub enum GgufError {
     )]
     DuplicateKey { key: String },
     /// A value has an unknown type.
-    #[error(
-        "metadata key \"{}\" has a value of type {id}, expected 0 to 12; the file is damaged",
-        Quoted(key)
-    )]
+    #[error("metadata key \"{}\" has a value of type {id}, expected 0 to 12; the file is damaged", Quoted(key))]
     UnknownValueType { key: String, id: i32 },
     /// An array has elements of an unknown type.
     #[error(
@@ -107,9 +104,7 @@ pub enum GgufError {
     #[error("the name of tensor number {number} is not UTF-8 from its byte {at} on; the file is damaged")]
     NameNotUtf8 { number: u64, at: u64 },
     /// A tensor name contains a zero byte, where ggml would end it.
-    #[error(
-        "the name of tensor number {number} has a zero byte at {at}, where ggml would end it; the file is damaged"
-    )]
+    #[error("the name of tensor number {number} has a zero byte at {at}, where ggml would end it; the file is damaged")]
     NameZeroByte { number: u64, at: u64 },
     /// Two tensors have the same name.
     #[error(
@@ -124,10 +119,7 @@ pub enum GgufError {
     )]
     TooManyDims { name: String, dims: u32 },
     /// A dimension is negative.
-    #[error(
-        "tensor \"{}\" has length {len} in dimension {dim}, which is negative; the file is damaged",
-        Quoted(name)
-    )]
+    #[error("tensor \"{}\" has length {len} in dimension {dim}, which is negative; the file is damaged", Quoted(name))]
     NegativeDim { name: String, dim: u32, len: i64 },
     /// The size of a tensor overflows. A dimension of zero counts as one here, because no order of
     /// multiplication may overflow.

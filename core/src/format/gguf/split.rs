@@ -99,9 +99,7 @@ pub enum SplitError {
     #[error("\"{key}\" is {} of type {found}, expected a whole number from 0 on; the file was written wrongly", if *negative { "a negative number" } else { "a value" })]
     NotANumber { key: &'static str, found: ValueType, negative: bool },
     /// A shard lacks a key.
-    #[error(
-        "the file is one of several shards, but lacks the metadata key \"{key}\"; split the model again"
-    )]
+    #[error("the file is one of several shards, but lacks the metadata key \"{key}\"; split the model again")]
     MissingKey { key: &'static str },
     /// A file is named as a shard but is not one.
     #[error(

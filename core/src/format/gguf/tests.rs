@@ -1,5 +1,4 @@
-//! Each rule of the format with a file made to break it; and what is whole is read as it was
-//! written.
+//! A violating file for each rule of the format, and valid files with their contents.
 
 mod files;
 mod rules;
@@ -19,7 +18,7 @@ fn parse_whole(file: &[u8]) -> Result<Header<'_>, GgufError> {
     }
 }
 
-/// A file of every kind of value and several types of tensors.
+/// A file with values of every kind and several types of tensors.
 fn rich() -> Draft {
     let mut draft = Draft::new();
     draft.key("general.architecture", 8, &string("llama"));
@@ -87,7 +86,8 @@ fn what_was_written_is_read() {
         ];
         assert_eq!(shapes, expected);
         assert_eq!(header.entries()[4].ggml_shape(), [32, 2, 3, 4]);
-        // Each begins at the alignment behind the one before, and the first where the data does.
+        // Each starts at the aligned end of the previous one, and the first at the start of the
+        // data.
         let starts: Vec<u64> = header.entries().iter().map(|entry| entry.range.start() - header.data_start()).collect();
         assert_eq!(starts, [0, 448, 480, 512, 512]);
         assert!(header.data_start().is_multiple_of(32) && header.entries()[0].range.start() == header.data_start());
@@ -133,7 +133,7 @@ fn what_is_legal_is_taken() {
         draft.tensor("last", &[3], 24);
         parse_whole(&draft.bytes()).unwrap_or_else(|error| panic!("{what}: {error}"));
     }
-    // Without a tensor there is no padding either, and the last tensor's need not be there.
+    // Without tensors there is no padding, and the last tensor's may be missing.
     let mut draft = Draft::new();
     draft.key("k", 0, &[1]);
     assert!(parse_whole(&draft.header()).expect("valid").entries().is_empty());
@@ -168,7 +168,7 @@ fn every_value_type_has_its_size() {
     assert!([-1, 13, i32::MAX, i32::MIN].iter().all(|&id| ValueType::from_id(id).is_none()));
 }
 
-/// Parses as a platform does that reads exactly what it is asked for.
+/// Parses like a platform that reads exactly what is requested.
 fn parse_in_steps(file: &[u8], first: usize) -> (Result<(), GgufError>, usize) {
     let mut read = first.min(file.len());
     for steps in 0.. {
@@ -190,7 +190,8 @@ fn a_header_that_is_read_in_pieces_is_the_same() {
     for first in 0..file.len() {
         assert_eq!(parse_in_steps(&file, first).0, Ok(()), "{first}");
     }
-    // Each string of an array is 8 bytes at least: a vocabulary is not asked for string by string.
+    // Each string of an array needs at least 8 bytes, so a vocabulary is not requested string by
+    // string.
     let mut draft = Draft::new();
     draft.key("tokens", 9, &array(8, &vec![string("ab"); 100_000]));
     let file = draft.bytes();
@@ -225,7 +226,7 @@ proptest! {
         }
     }
 
-    /// Any bytes at all behind a beginning that is right.
+    /// Arbitrary bytes after a valid start.
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), tensors in 0_u8..4, keys in 0_u8..4, len in any::<u64>()) {
         let start = [&b"GGUF\x03\0\0\0"[..], &u64::from(tensors).to_le_bytes(), &u64::from(keys).to_le_bytes(), &bytes].concat();
@@ -237,7 +238,7 @@ proptest! {
     }
 }
 
-/// What must hold of every header that is accepted.
+/// Checks every accepted header.
 fn check(header: &Header<'_>, file: &[u8]) {
     let mut end = header.data_start();
     for entry in header.entries() {

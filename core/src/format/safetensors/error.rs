@@ -36,9 +36,7 @@ pub enum HeaderError {
     #[error("the header is not UTF-8 from its byte {at} on; this is not a safetensors file, or it is damaged")]
     NotUtf8 { at: u64 },
     /// The header is not the required JSON.
-    #[error(
-        "the header is not valid safetensors JSON: {message}; the file is damaged or of another format"
-    )]
+    #[error("the header is not valid safetensors JSON: {message}; the file is damaged or of another format")]
     Json { message: String },
     /// The entry of a tensor is malformed.
     #[error(

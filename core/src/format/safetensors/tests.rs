@@ -1,4 +1,4 @@
-//! Each rule of the format with a header made to break it, and the reference's verdict beside ours.
+//! A violating header for each rule of the format, compared with the reference.
 
 use super::*;
 use alloc::format;
@@ -13,13 +13,13 @@ fn file(json: &str, data_len: usize) -> Vec<u8> {
     file
 }
 
-/// Parses a whole file as a platform does: first the prefix, then the JSON.
+/// Parses a whole file like a platform: first the prefix, then the JSON.
 fn parse(file: &[u8]) -> Result<Header<'_>, HeaderError> {
     let range = header_range(file, file.len() as u64)?;
     Header::parse(&file[range.start() as usize..range.end() as usize], file.len() as u64)
 }
 
-/// What the reference says; the two must agree on everything that is not stricter here on purpose.
+/// The reference's result. The two must agree except for the stricter rules.
 fn reference_accepts(file: &[u8]) -> bool {
     safetensors::SafeTensors::read_metadata(file).is_ok()
 }
@@ -199,7 +199,7 @@ fn names_are_borrowed_and_offsets_count_from_the_file() {
 }
 
 proptest! {
-    /// Damaged real headers: the two parsers agree on accept and reject, whatever byte is changed.
+    /// Damaged real headers: the two parsers agree, whatever byte is changed.
     #[test]
     fn agrees_with_the_reference_on_damaged_files(
         sizes in prop::collection::vec(0_usize..9, 0..6),

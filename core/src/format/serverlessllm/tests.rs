@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use alloc::vec;
 use proptest::prelude::*;
 
-/// An index of these entries, for partitions of these lengths.
+/// An index of these entries, and partitions of these lengths.
 fn parse<'a>(entries: &'a str, partitions: &[u64]) -> Result<TensorIndex<'a>, ServerlessLlmError> {
     TensorIndex::parse(entries.as_bytes(), partitions)
 }
@@ -28,7 +28,7 @@ fn offsets_of_the_original_go_over_all_partitions() {
         "tied": [0, 8, [4, 2], [2, 1], "torch.int8"],
         "empty": [32, 0, [0, 7], [9, 9], "torch.float64"]
     }"#;
-    // Five bytes behind "b" and four behind "c" are of no meaning.
+    // The five bytes after "b" and the four after "c" have no meaning.
     let index = parse(json, &[16, 16]).expect("valid");
     assert_eq!(index.dialect(), Some(Dialect::Original));
     let tensor = |name: &str, partition, start, end| (name.to_owned(), partition, start, end);
@@ -71,7 +71,7 @@ fn a_store_may_be_empty_but_not_without_a_partition() {
     let index = parse("{}", &[0]).expect("valid");
     assert!(index.tensors().is_empty() && index.dialect().is_none());
     assert_eq!(parse("{}", &[]).map(drop), Err(ServerlessLlmError::NoPartition));
-    // What is empty lies anywhere, also between partitions and at the end.
+    // An empty tensor may be anywhere, including between partitions and at the end.
     let json = r#"{"a": [4, 0, [0], [1], "torch.int8"], "b": [8, 0, [0], [1], "torch.int8"], "c": [0, 8, [8], [1], "torch.int8"]}"#;
     assert!(parse(json, &[8, 0]).is_ok());
 }
@@ -118,7 +118,7 @@ fn strides_are_those_of_row_major_order() {
         (&[3, 1], &[1, 7], true),
         (&[3, 1], &[7, 1], false),
         (&[4, 1, 2], &[2, 99, 1], true),
-        // No element at all.
+        // No elements.
         (&[0, 3], &[7, 9], true),
         (&[2, 0, u64::MAX], &[1, 2, 3], true),
         (&[1, u64::MAX], &[u64::MAX, 1], true),
@@ -127,7 +127,7 @@ fn strides_are_those_of_row_major_order() {
     }
 }
 
-/// Each rule by what breaks it, for partitions of 16 and 8 bytes of which the second is filled.
+/// A violation of each rule, for partitions of 16 and 8 bytes of which the second is full.
 #[test]
 fn every_rule_is_checked() {
     let filled = r#""z": [16, 8, [8], [1], "torch.int8"]"#;
@@ -285,8 +285,8 @@ fn hostile_names_are_cut_and_escaped_in_messages() {
 }
 
 proptest! {
-    /// What a writer lays out, by a limit of any size, comes back, in both dialects and whatever
-    /// order the index lists it in.
+    /// A written layout with any limit reads back the same, in both dialects and any order of the
+    /// index.
     #[test]
     fn what_is_laid_out_is_found_again(
         tensors in prop::collection::vec((0_usize..9, prop::collection::vec(0_u64..5, 0..4), any::<bool>()), 1..20),
@@ -334,7 +334,7 @@ proptest! {
             let tensor = index.tensors().iter().find(|tensor| tensor.name == i.to_string().as_str()).expect("is there");
             prop_assert_eq!((tensor.dtype, index.shape(tensor)), (*dtype, shape.as_slice()));
             prop_assert_eq!(tensor.range.len(), *bytes);
-            // What is empty at a boundary is of either.
+            // An empty tensor at a boundary belongs to either partition.
             if *bytes > 0 {
                 prop_assert_eq!((tensor.partition, tensor.range.start()), (*partition, *start));
             }

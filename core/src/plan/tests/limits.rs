@@ -1,5 +1,4 @@
-//! Where the planner draws its lines: how long a read is, what is worth a direct one, what shares a
-//! buffer, what is refused.
+//! The planner's thresholds: the length of a read, direct or buffered, shared buffers, refusals.
 
 use super::slices::shaped;
 use super::*;
@@ -16,7 +15,7 @@ fn reads_are_a_power_of_two_of_64_kib_to_1_gib() {
 
 #[test]
 fn more_reads_than_can_be_numbered_are_refused() {
-    // One more read than these, as each extent may have one more than its bytes ask for.
+    // One more than these, because each extent may add one read.
     let bytes = u64::from(u32::MAX / 2) * (64 << 10);
     let catalog = catalog(&[(vec![bytes], 0)]);
     let options = PlanOptions { chunk_bytes: 64 << 10, ..PlanOptions::default() };
@@ -59,7 +58,7 @@ fn gaps_are_read_until_they_are_no_longer_few() {
 #[test]
 fn only_long_runs_are_read_directly() {
     let method = |bytes| {
-        // Behind another tensor, as what counts is not how far into the file a run lies.
+        // After another tensor, because the position in the file does not matter.
         let catalog = catalog(&[(vec![8 << 20, bytes], 0)]);
         let options = PlanOptions { direct: vec![limits(512)], ..PlanOptions::default() };
         Planner::new(options).plan(&catalog, &[TensorId(1).into()]).expect("plans").extents()[0].method
@@ -69,7 +68,7 @@ fn only_long_runs_are_read_directly() {
 
 #[test]
 fn tensors_stay_aligned_behind_one_that_need_not_be() {
-    // A byte tensor at offsets that a float may not have, and a float tensor right behind it.
+    // A byte tensor at offsets that misalign a float tensor directly after it.
     for (residue, bytes) in [(5, 3), (6, 2), (7, 1)] {
         let catalog = catalog(&[(vec![bytes, 4], residue)]);
         let plan = Planner::default().plan(&catalog, &all(&catalog)).expect("plans");
@@ -124,7 +123,7 @@ fn parts_are_cut_where_direct_reads_may_begin() {
     let options = PlanOptions {
         access: streamed(1 << 20, 4 << 20, true, Order::File),
         direct: vec![limits(512)],
-        // Which the tensor does not have in the file, and does not need in parts.
+        // The tensor is misaligned in the file, and parts do not need the alignment.
         tensor_alignment: Alignment::PAGE,
         ..PlanOptions::default()
     };
@@ -135,9 +134,9 @@ fn parts_are_cut_where_direct_reads_may_begin() {
 
 #[test]
 fn as_many_buffers_are_planned_as_are_little_to_describe() {
-    // For a limit of 1 MiB, what a hundred bytes each of an eighth of it and of 16 MiB describe.
+    // For a limit of 1 MiB: an eighth of it and 16 MiB, at a hundred bytes per entry.
     let max = (1 << 20) / 800 + 160_000;
-    // A buffer counts as filled to seven eighths; one more as anything is, and 17 reads of 1 GiB.
+    // A buffer counts as seven eighths full. Add one for the rest, and 17 reads of 1 GiB.
     let bytes = (max - 1 - 17) * (128 << 10) / 8 * 7;
     let plan = |sizes: Vec<u64>| {
         let catalog = catalog(&[(sizes, 0)]);

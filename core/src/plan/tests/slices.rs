@@ -1,10 +1,10 @@
-//! Slices: whatever is cut, and however it is read, comes whole and in order.
+//! Slices arrive complete and in order, however they are cut and read.
 
 use super::*;
 use crate::ElementType;
 
-/// A file of these tensors, given by type and shape, whose data starts at an offset of the given
-/// residue modulo 8.
+/// A file of tensors with these types and shapes. The data starts at an offset with this residue
+/// modulo 8.
 pub(super) fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], residue: u64) -> Catalog {
     let mut builder = CatalogBuilder::new(SAFETENSORS);
     let file = builder.add_file("f", 1 << 60).expect("adds");
@@ -20,8 +20,7 @@ pub(super) fn shaped<E: Copy + Into<ElementType>>(tensors: &[(E, Vec<u64>)], res
     builder.finish().expect("unique names")
 }
 
-/// The offsets in the file of the bytes of a slice, in its order, found by looking at every group
-/// of elements.
+/// The file offsets of a slice's bytes in order, computed from every group of elements.
 pub(super) fn slow_slice(tensor: &TensorInfo<'_>, slice: Option<Slice>) -> Vec<u64> {
     let group = tensor.dtype.block_bytes();
     let elements = tensor.dtype.block_elements();
@@ -39,8 +38,7 @@ pub(super) fn content(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
 }
 
-/// The memory of a plan, by extent where it is streamed, after every read has been carried out as
-/// the plan says.
+/// The memory of a plan after all reads, by extent if it is streamed.
 pub(super) fn carried_out(plan: &Plan) -> Vec<Vec<u8>> {
     let mut memory: Vec<Vec<u8>> = if plan.is_streamed() {
         plan.extents().iter().map(|extent| vec![0xee; extent.buffer_bytes]).collect()
@@ -98,7 +96,7 @@ fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
 
 #[test]
 fn what_is_gathered_from_fits_beside_what_stays() {
-    // Rows of 64 KiB, half of each wanted: 128 MiB, out of reads of 64 MiB.
+    // Rows of 64 KiB, half of each selected: 128 MiB, in reads of 64 MiB.
     let catalog = shaped(&[(crate::DType::U8, vec![4096, 64 << 10])], 0);
     let selected = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..32 << 10).expect("a slice")];
     let stays = 128_u64 << 20;
@@ -120,7 +118,7 @@ fn what_is_gathered_from_fits_beside_what_stays() {
         assert_eq!(plan.arena_bytes() as u64, stays);
         assert!(plan.chunks().iter().all(|chunk| chunk.gathered));
         let longest = plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().expect("some");
-        // As many as are in flight, each with the edges that a direct read brings along.
+        // As many as are in flight, each with the edges of a direct read.
         assert!(reads * (longest - 1024) <= max << 20, "{longest} with {left} left");
         assert!(2 * reads * longest >= max << 20, "{longest} with {left} left: no shorter than it must be");
     }
@@ -138,7 +136,7 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
     let wide = plan(1 << 10, 1 << 20, (1 << 20) - 1024, 8 << 20, 65 << 20).expect("plans");
     let longest = wide.chunks().iter().map(|chunk| chunk.buffer_range.len()).max();
     assert_eq!(longest, Some(2 << 20), "32 of them take no more than the limit");
-    // With so little memory each read is 64 KiB of the 128 GiB that the blocks span.
+    // With so little memory, each read has 64 KiB of the 128 GiB that the blocks span.
     let error = plan(1 << 20, 129 << 10, 1024, 128 << 10, 1 << 20).expect_err("two million reads");
     assert!(matches!(error, Error::TooManyBuffers { .. }), "{error}");
 }
@@ -232,7 +230,7 @@ pub(super) fn any_tensor() -> impl Strategy<Value = (ElementType, Vec<u64>)> {
         // Packed elements fill whole bytes, quantised ones whole blocks.
         match dtype {
             ElementType::Ggml(ggml) if ggml.plain().is_none() => {
-                // So that it does not grow by as much as a block is longer than an element.
+                // So that it does not grow by the length of a block.
                 shape.iter_mut().for_each(|size| *size %= 9);
                 shape.push(blocks * ggml.block_elements());
             }

@@ -1,10 +1,10 @@
-//! Tensors that are the same bytes: read once, to one place, and delivered by each of their names.
+//! Tied tensors: read once, to one place, and delivered under each of their names.
 
 use super::slices::{any_tensor, carried_out, content, slow_slice};
 use super::*;
 use crate::{DType, ElementType, Extent};
 
-/// A file of groups of tensors that are the same bytes, each given by type and shape.
+/// A file of groups of tied tensors, given by type and shape.
 fn tied(groups: &[Vec<(ElementType, Vec<u64>)>], residue: u64) -> Catalog {
     let mut builder = CatalogBuilder::new(crate::format::SERVERLESSLLM);
     let file = builder.add_file("f", 1 << 60).expect("adds");
@@ -26,7 +26,7 @@ fn flat(dtype: DType, elements: u64) -> (ElementType, Vec<u64>) {
     (dtype.into(), vec![elements])
 }
 
-/// Each placement's bytes, of a stream put together from parts that must ascend without a gap.
+/// The bytes of each placement in a stream, from parts that must ascend without gaps.
 fn delivered(plan: &Plan) -> Vec<Vec<u8>> {
     let memory = carried_out(plan);
     let mut bytes = vec![Vec::new(); plan.placements().len()];
@@ -55,7 +55,7 @@ fn delivered(plan: &Plan) -> Vec<Vec<u8>> {
     bytes
 }
 
-/// Where a placement's bytes are.
+/// The location of a placement's bytes.
 fn places(plan: &Plan, placement: usize) -> Vec<(usize, usize)> {
     match plan.placements()[placement].location {
         Location::Arena(place) => vec![(usize::MAX, place)],
@@ -78,11 +78,11 @@ fn tied_tensors_are_read_once_to_one_place() {
     assert_eq!((plan.selected_bytes(), plan.read_bytes(), plan.extents().len()), (4_196_313, 4_196_313, 1));
     assert_eq!(plan.placements()[1].location, plan.placements()[3].location);
     assert_eq!(plan.arena_bytes(), 4_196_313);
-    // Any of them alone is like any other tensor.
+    // A single tied tensor is like any other.
     let second = [TensorSlice::whole(TensorId(2))];
     let alone = Planner::default().plan(&catalog, &second).expect("plans");
     assert_eq!((alone.selected_bytes(), alone.read_bytes()), (4 << 20, 4 << 20));
-    // In a mapping they are there once too.
+    // In a mapping they exist once too.
     let options = PlanOptions { access: Access::Map { resident: true }, ..PlanOptions::default() };
     let mapped = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");
     assert_eq!(mapped.mapped().iter().map(|(_, range)| range.len()).sum::<u64>(), 4_196_313);
@@ -90,7 +90,7 @@ fn tied_tensors_are_read_once_to_one_place() {
 
 #[test]
 fn the_place_of_tied_tensors_suits_the_one_that_asks_for_most() {
-    // At an odd offset of the file, so that none of them is aligned there.
+    // At an odd offset of the file, so that all are misaligned.
     let catalog =
         tied(&[vec![flat(DType::U8, 3)], vec![flat(DType::U8, 800), flat(DType::F64, 100), flat(DType::I16, 400)]], 0);
     let plan = Planner::default().plan(&catalog, &all(&catalog)).expect("plans");
@@ -100,7 +100,7 @@ fn the_place_of_tied_tensors_suits_the_one_that_asks_for_most() {
 
 #[test]
 fn blocks_that_no_cut_suits_are_read_for_each() {
-    // Three bytes are whole elements of 6 bits, four of 32; a cut that suits both is no power of
+    // Three bytes are whole elements of 6 bits, four of 32. A cut that suits both is not a power of
     // two.
     let group = vec![flat(DType::F6_E2M3, 4_000_000), flat(DType::F32, 750_000)];
     let catalog = tied(&[group], 0);
@@ -123,14 +123,14 @@ fn of_a_stream_every_part_is_of_both() {
         assert_eq!(plan.selected_bytes(), (1 << 20) + 200);
         let bytes = delivered(&plan);
         assert!(bytes[1].len() == 1 << 20 && bytes[1] == bytes[2]);
-        // In order, the first is over before the second begins.
+        // In order, the first ends before the second starts.
         let plan = Planner::new(options(Order::File)).plan(&catalog, &all(&catalog)).expect("plans");
         let order = (0..plan.extents().len() as u32).flat_map(|extent| plan.parts(ExtentId(extent)));
         assert!(order.map(|part| part.placement).is_sorted());
         assert_eq!(plan.selected_bytes(), (2 << 20) + 200);
         assert!(delivered(&plan) == bytes);
     }
-    // Whole, they share a buffer; what is too small for one is told by the first.
+    // Whole, they share a buffer. The first one reports that it is too small.
     let access = |limit| streamed(1 << 17, limit, false, Order::File);
     let plan = |limit| {
         Planner::new(PlanOptions { access: access(limit), ..PlanOptions::default() }).plan(&catalog, &all(&catalog))
@@ -179,7 +179,7 @@ fn what_is_listed_apart_is_read_again() {
 
 #[test]
 fn what_is_mapped_between_others_keeps_them_apart_unless_it_is_in_order() {
-    // Rows of which the first and the third are nowhere aligned, and the second is, further on.
+    // The first and the third row are misaligned everywhere, the second is aligned further on.
     let catalog = tied(&[vec![flat(DType::U8, 1000); 3], vec![flat(DType::U8, 1000); 3]], 0);
     let slice = |tensor, range| {
         TensorSlice::slice(&catalog.tensor(TensorId(tensor)), 0, range).expect("a slice of a dimension")
@@ -231,15 +231,15 @@ proptest! {
         let catalog = tied(&groups, residue);
         let group_of = |tensor: &TensorInfo<'_>| tensor.name[1..2].parse::<usize>().expect("a digit");
         let slice: Vec<TensorSlice> = catalog.tensors().enumerate().filter_map(|(i, tensor)| {
-            // Some are left out, and some are whole where the others of their group are cut.
+            // Some are not selected, and some are whole while others of their group are sliced.
             if left_out >> (i % 16) & 3 == 3 {
                 return None;
             }
             let whole = Some(TensorSlice::whole(tensor.id));
             let Some((dim, a, b)) = cuts[group_of(&tensor)].filter(|_| apart >> (i % 16) & 3 != 3) else { return whole };
             let Some(dim) = dim.checked_rem(tensor.shape.len() as u32) else { return whole };
-            // Often the same of all in a group, and sometimes not, so that what they span in the
-            // file need not ascend.
+            // Usually the same slice for a group, and sometimes not, so their ranges in the file
+            // need not ascend.
             let turn = if each >> (i % 16) & 1 == 1 { 7 * i as u32 } else { 0 };
             let (a, b) = (a.rotate_left(turn), b.rotate_right(turn));
             let (a, b) = (a % (tensor.shape[dim as usize] + 1), b % (tensor.shape[dim as usize] + 1));
@@ -284,7 +284,7 @@ proptest! {
         });
         let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
         let held = plan.extents().iter().map(held).sum::<u64>() + mapped;
-        // Of what is mapped, each byte counts once, also where slices overlap.
+        // Mapped bytes count once, even if slices overlap.
         let min = if plan.mapped().is_empty() { distinct } else { 0 };
         prop_assert!((min..=distinct + distinct / 128 + (4 << 20)).contains(&held), "{} for {}", held, distinct);
     }

@@ -1,4 +1,4 @@
-//! What a borrower may count on: whose shelf it finds, what is counted, and when it waits.
+//! What borrowers rely on: which shard they find, the counters, and when they wait.
 
 use super::*;
 use alloc::rc::Rc;
@@ -97,7 +97,7 @@ fn who_finds_memory_does_not_wait() {
 
 type Meanwhile = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
 
-/// Memory that lets somebody else have a turn while it is freed.
+/// Memory that lets another borrower act while it is freed.
 struct Slow(Meanwhile);
 
 struct SlowBlock {

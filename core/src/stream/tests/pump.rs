@@ -1,4 +1,4 @@
-//! A pump between a stream and a sink that do as a test says.
+//! A pump between a scripted stream and a scripted sink.
 
 use super::plan;
 use crate::stream::{FilledBuffer, FilledBufferStream, PumpError, Sink, SinkPump};
@@ -15,13 +15,13 @@ use proptest::prelude::*;
 type Why = &'static str;
 type Pumped = Poll<Result<(), PumpError<Why, Why>>>;
 
-/// A stream of buffers that are numbered from 0.
+/// A stream of numbered buffers, from 0.
 #[derive(Default)]
 struct Source {
     next: u32,
-    /// How many are whole.
+    /// The number of filled buffers.
     whole: u32,
-    /// What comes after those, once it is known.
+    /// What follows them, once it is known.
     end: Option<Result<(), Why>>,
     ended: bool,
     waker: Option<Waker>,
@@ -54,23 +54,23 @@ impl FilledBufferStream<u32> for Source {
     }
 }
 
-/// A sink that checks that it is driven as its trait says.
+/// A sink that checks that it is driven as its trait requires.
 struct Device {
     depth: usize,
-    /// Those that it works on.
+    /// The buffers in progress.
     busy: VecDeque<u32>,
-    /// Those that it is done with.
+    /// The completed buffers.
     done: VecDeque<Result<u32, Why>>,
     taken: u32,
-    /// Whether there is room apart from its depth, as a socket's.
+    /// Whether there is room apart from its depth, as in a socket.
     open: bool,
-    /// How it answers to being asked for room, to a buffer and to the flush.
+    /// Its answers to being asked for room, to a buffer, and to the flush.
     refuses: Option<Why>,
     rejects: Option<Why>,
     flush: Option<Result<(), Why>>,
     /// It was ready, and nothing was started since.
     ready: bool,
-    /// It failed: only `poll_completed` follows.
+    /// It failed, so only `poll_completed` follows.
     failed: bool,
     flushed: bool,
     waker: Option<Waker>,
@@ -106,7 +106,7 @@ impl Device {
         Err(why)
     }
 
-    /// Is done with the buffer that it has had for longest.
+    /// Completes the oldest buffer.
     fn complete(&mut self, end: Result<(), Why>) {
         let buffer = self.busy.pop_front().expect("it has one");
         self.done.push_back(end.map(|()| buffer));
@@ -169,7 +169,7 @@ impl Sink<u32> for Device {
     }
 }
 
-/// A stream of so many whole buffers, a sink with so many places, and the pump between them.
+/// A stream of filled buffers, a sink with places, and the pump between them.
 struct Rig {
     source: Source,
     sink: Device,
@@ -246,7 +246,7 @@ fn buffers_come_back_while_the_stream_or_the_flush_is_waited_for() {
     assert_eq!(rig.poll(), Poll::Ready(Ok(())));
 }
 
-/// Each call that can fail: how, and the failure.
+/// Each call that can fail, and its failure.
 const FAILURES: [(fn(&mut Rig), PumpError<Why, Why>); 5] = [
     (|rig| rig.source.end = Some(Err("read")), PumpError::Stream("read")),
     (|rig| rig.sink.refuses = Some("poll_ready"), PumpError::Sink("poll_ready")),
@@ -294,7 +294,7 @@ fn a_failure_with_nothing_in_hand_is_returned_at_once() {
     }
 }
 
-/// A sink that has lost its device: its buffers are gone, or it says so each time.
+/// A sink that has lost its device: its buffers are gone, or it reports that each time.
 struct Lost {
     says_so_again: bool,
     calls: usize,
@@ -358,7 +358,7 @@ impl Wake for Woken {
     }
 }
 
-/// What happens while the pump sleeps.
+/// An event while the pump sleeps.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Whole,
@@ -368,7 +368,7 @@ enum Event {
     Flushed(Result<(), Why>),
 }
 
-/// Mostly without a failure.
+/// Usually without a failure.
 fn end(why: Why) -> impl Strategy<Value = Result<(), Why>> {
     prop_oneof![9 => Just(Ok(())), 1 => Just(Err(why))]
 }
@@ -384,7 +384,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 0..60)
 }
 
-/// Lets an event happen; who waits for it is woken.
+/// Applies an event and wakes the tasks that wait for it.
 fn happen(rig: &mut Rig, event: Event) {
     match event {
         Event::Whole if rig.source.end.is_none() => rig.source.whole += 1,
@@ -411,7 +411,7 @@ proptest! {
         rig.sink.flush = None;
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let waker = Waker::from(Arc::clone(&woken));
-        // Whatever has not happened by then happens in the end.
+        // The remaining events happen at the end.
         let last = [Event::Opens(true), Event::StreamEnds(Ok(())), Event::Flushed(Ok(()))];
         let mut events = events.into_iter().chain(last);
         let mut turn = 0;

@@ -1,16 +1,15 @@
-//! Files byte by byte, right or wrong.
+//! Files built byte by byte, valid or not.
 
 use super::super::MAGIC;
 use crate::element::GgmlType;
 use alloc::vec::Vec;
 
-/// A file to be: what is in it is written as it is given, and tensors that are right lie where they
-/// should.
+/// A file under construction. Parts are written as given, and valid tensors at their right offsets.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub(super) magic: [u8; 4],
     pub(super) version: u32,
-    /// What the header claims, if that is not what it holds.
+    /// The counts in the header, if they differ from the contents.
     pub(super) tensor_count: Option<i64>,
     pub(super) key_count: Option<i64>,
     pub(super) alignment: u64,
@@ -21,7 +20,7 @@ pub(super) struct Draft {
     pub(super) padded: bool,
 }
 
-/// A tensor that would be longer has no data: it is refused before.
+/// The maximum size of a tensor with data. Larger ones are rejected before it is read.
 const MOST_DATA: u64 = 1 << 20;
 
 impl Draft {
@@ -39,7 +38,7 @@ impl Draft {
         }
     }
 
-    /// A key with a value of that type, whatever its bytes are.
+    /// Adds a key with a value of this type and any bytes.
     pub(super) fn key(&mut self, key: &str, id: i32, value: &[u8]) {
         self.raw_key(&[&string(key), &id.to_le_bytes()[..], value].concat());
     }
@@ -48,13 +47,13 @@ impl Draft {
         self.keys.push(bytes.to_vec());
     }
 
-    /// The key `general.alignment`, and tensors accordingly.
+    /// Adds the key `general.alignment`, and places tensors accordingly.
     pub(super) fn align(&mut self, alignment: u32) {
         self.alignment = alignment.into();
         self.key("general.alignment", 4, &alignment.to_le_bytes());
     }
 
-    /// A tensor behind those that are there, with zeros for data.
+    /// Adds a tensor with zeros as data.
     pub(super) fn tensor(&mut self, name: &str, dims: &[i64], id: i32) {
         let offset = self.data.next_multiple_of(self.alignment);
         self.raw_tensor(&described(name, dims, id, offset));
@@ -71,7 +70,7 @@ impl Draft {
         self.tensors.push(bytes.to_vec());
     }
 
-    /// All before the padding.
+    /// Returns the bytes before the padding.
     pub(super) fn header(&self) -> Vec<u8> {
         let tensors = self.tensor_count.unwrap_or(self.tensors.len() as i64);
         let keys = self.key_count.unwrap_or(self.keys.len() as i64);
@@ -80,8 +79,8 @@ impl Draft {
         [start, self.keys.concat(), self.tensors.concat()].concat()
     }
 
-    /// All of it, the last tensor's padding included. Only [`tensor`](Self::tensor) adds a data
-    /// section.
+    /// Returns all bytes, including the last tensor's padding. Only [`tensor`](Self::tensor) adds
+    /// data.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut file = self.header();
         if !self.padded {
@@ -93,17 +92,17 @@ impl Draft {
     }
 }
 
-/// A string with its length before it.
+/// Returns a string with its length before it.
 pub(super) fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
-/// An array's value.
+/// Returns the value of an array.
 pub(super) fn array(element: i32, elements: &[Vec<u8>]) -> Vec<u8> {
     [&element.to_le_bytes()[..], &(elements.len() as u64).to_le_bytes(), &elements.concat()].concat()
 }
 
-/// A tensor's description.
+/// Returns the description of a tensor.
 pub(super) fn described(name: &str, dims: &[i64], id: i32, offset: u64) -> Vec<u8> {
     let dims_bytes: Vec<u8> = dims.iter().flat_map(|dim| dim.to_le_bytes()).collect();
     let (rank, id, offset) = ((dims.len() as u32).to_le_bytes(), id.to_le_bytes(), offset.to_le_bytes());

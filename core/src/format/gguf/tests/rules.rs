@@ -1,4 +1,4 @@
-//! Every rule, broken once.
+//! One violation of every rule.
 
 use super::super::*;
 use super::files::{Draft, array, described, string};
@@ -43,7 +43,7 @@ fn counts() {
     assert!(matches!(error, GgufError::Counts { tensors, keys: 0, .. } if tensors == i64::MAX as u64), "{error}");
     let error = refused(|draft| (draft.tensor_count, draft.key_count) = (Some(2), Some(1)));
     assert_eq!(error, GgufError::Counts { tensors: 2, keys: 1, min: 62, file_len: 24 });
-    // So many bytes are there, but no key and no tensor in them.
+    // The file has this many bytes, but no keys and no tensors in them.
     let mut file = Draft { tensor_count: Some(2), key_count: Some(1), ..Draft::new() }.header();
     file.resize(24 + 62, 0);
     assert_eq!(parse_whole(&file).unwrap_err(), GgufError::EmptyKey { number: 0 });
@@ -76,7 +76,7 @@ fn values() {
     }
     assert_eq!(refused(|draft| draft.key("k", 9, &array(9, &[]))), GgufError::NestedArray { key: key() });
     let position = || HeaderPosition::Value(key());
-    // At 24 the counts end, at 33 the key, at 37 its type.
+    // The counts end at 24, the key at 33, its type at 37.
     let past = |at, needed, file_len| GgufError::PastEnd { position: position(), at, needed, file_len };
     assert_eq!(refused(|draft| draft.key("k", 10, &[0; 7])), past(37, 8, 44));
     assert_eq!(refused(|draft| draft.key("k", 8, &3_u64.to_le_bytes())), past(45, 3, 45));
@@ -136,13 +136,13 @@ fn shapes() {
     overflow(&[1 << 32, 1 << 32], 24);
     overflow(&[1 << 32, 1 << 31], 24);
     overflow(&[1 << 61], 28);
-    // Whose bytes would overflow although its elements do not: 36 bytes for 32 of them.
+    // Its bytes overflow although its elements do not: 36 bytes for 32 elements.
     overflow(&[i64::MAX / 32 * 32], 9);
-    // Without an element, but not in every order of multiplying.
+    // No elements, but some orders of multiplication overflow.
     overflow(&[0, i64::MAX, 3], 0);
     let block = refused(|draft| draft.tensor("t", &[48, 2], 8));
     assert_eq!(block, GgufError::PartialBlock { name: t(), ggml: GgmlType::Q8_0, len: 48 });
-    // A scalar of a type that comes in blocks.
+    // A scalar of a block type.
     assert_eq!(
         refused(|draft| draft.tensor("t", &[], 8)),
         GgufError::PartialBlock { name: t(), ggml: GgmlType::Q8_0, len: 1 }
@@ -152,7 +152,7 @@ fn shapes() {
         let mut draft = Draft::new();
         draft.raw_tensor(&description[..len]);
         let mut file = draft.header();
-        // At least as long as the shortest description, or it would be the count that is wrong.
+        // As long as the shortest description, or the count would be wrong.
         file.resize(file.len().max(24 + 24), 0);
         let error = parse_whole(&file).expect_err("cut off");
         if len >= 24 {
@@ -189,16 +189,16 @@ fn data() {
     draft.tensor("s", &[1], 0);
     draft.tensor("t", &[3], 0);
     let file = draft.bytes();
-    // Without its last tensor's padding, and without its last byte too.
+    // Without the last tensor's padding, and then without its last byte too.
     let whole = file.len() - 20;
     assert!(parse_whole(&file[..whole]).is_ok());
     let truncated = |file_len| GgufError::Truncated { name: t(), expected: whole as u64, file_len };
     assert_eq!(parse_whole(&file[..whole - 1]).unwrap_err(), truncated(whole as u64 - 1));
     let error = refused(|draft| draft.raw_tensor(&described("t", &[1 << 40], 0, 0)));
-    // What the file would have, not merely too much.
+    // The required length, not merely the excess.
     let GgufError::Truncated { name, expected, .. } = error else { panic!("{error}") };
     assert!(name == "t" && (4 << 40..(4 << 40) + 4096).contains(&expected), "{expected}");
-    // A tensor without a byte must lie in the file too.
+    // An empty tensor must be within the file too.
     let mut draft = Draft::new();
     draft.tensor("t", &[0], 0);
     let header = draft.header();
@@ -219,14 +219,14 @@ fn headers_end_where_no_real_one_does() {
             Parsed::Needs(bytes) => bytes,
         })
     };
-    // The array begins at 49; behind it nothing is left.
+    // The array starts at 49, and the file ends after it.
     for (element, size) in [(0, 1), (8, 8)] {
         let count = (MAX_HEADER_BYTES - 49) / size;
         assert_eq!(needs(element, count, 49), Ok(49 + count * size), "{element}");
         let end = 49 + (count + 1) * size;
         assert_eq!(needs(element, count + 1, 49), Err(GgufError::HeaderTooLarge { end }), "{element}");
     }
-    // The same is said when all of it is there.
+    // The error is the same if the whole file is given.
     let too_large = GgufError::HeaderTooLarge { end: MAX_HEADER_BYTES + 1 };
     assert_eq!(needs(0, MAX_HEADER_BYTES - 48, MAX_HEADER_BYTES as usize + 100), Err(too_large));
     let counts = Draft { tensor_count: Some(1 << 30), ..Draft::new() }.header();

@@ -1,4 +1,4 @@
-//! Shards: their names, what they say of themselves, and what must agree.
+//! Shards: their names, their metadata, and what must agree.
 
 use super::super::*;
 use super::files::{Draft, string};
@@ -43,7 +43,7 @@ fn a_shard_says_what_it_is() {
     let as_written = [(no, 2, &[1, 0][..]), (count, 2, &[3, 0]), (tensors, 5, &[9, 0, 0, 0])];
     assert_eq!(split_of(&as_written), Ok(Some(Split { number: 1, count: 3, tensors: 9 })));
     assert_eq!(split_of(&[]), Ok(None));
-    // What merging leaves of them.
+    // The metadata that merging leaves.
     assert_eq!(split_of(&[(count, 2, &[0, 0])]), Ok(None));
     assert_eq!(split_of(&as_written[1..]), Err(SplitError::MissingKey { key: no }));
     assert_eq!(split_of(&as_written[..2]), Err(SplitError::MissingKey { key: tensors }));
