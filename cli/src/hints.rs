@@ -64,7 +64,7 @@ fn remedies(error: &Error) -> &'static [Remedy] {
 /// Returns the hint that follows a warning, if the command has a flag for it.
 pub(crate) fn of_warning(warning: &str) -> Option<&'static str> {
     [
-        ("cuts nothing", "--shard-rule GLOB=DIM says where to cut; --shard-rules rows cuts every tensor by rows"),
+        ("divides nothing", "--shard-rule GLOB=DIM adds a rule; --shard-rules rows divides every tensor by rows"),
         ("the profile is ignored", "`floodtide probe --store` measures the device again"),
     ]
     .into_iter()

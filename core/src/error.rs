@@ -19,7 +19,7 @@ use thiserror::Error;
 /// Why a checkpoint could not be described, planned or loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum Error {
     /// A file or an index violates its format or contradicts the other files.
     #[error("{}: {source}", Escaped(file))]

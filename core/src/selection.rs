@@ -179,8 +179,8 @@ impl Selection {
                     n => format!("all {n} selected tensors"),
                 };
                 Some(format!(
-                    "the shard {rank}/{world} cuts nothing: each rank gets {those} whole, as no rule cuts any (\"{}\" is the first); say \
-                     where with `ShardRules::new`, or cut all by rows with `ShardRules::rows`",
+                    "the shard {rank}/{world} divides nothing: each rank gets {those} whole, because no rule matches any (\"{}\" is the first); \
+                     add rules with `ShardRules::new`, or divide all by rows with `ShardRules::rows`",
                     Quoted(first)
                 ))
             }

@@ -299,7 +299,7 @@ impl fmt::Debug for Tensor {
 /// A view that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum ViewError {
     /// The dtype does not allow it.
     #[error(

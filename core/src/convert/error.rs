@@ -11,7 +11,7 @@ use thiserror::Error;
 /// Why a conversion is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum ConvertError {
     /// The target does not support the types of some tensors.
     #[error("{} cannot hold {tensors}; {advice}, or leave them out", target.title())]
@@ -20,11 +20,11 @@ pub enum ConvertError {
     #[error(transparent)]
     Rename(#[from] RenameError),
     /// A renaming rule matches no tensor. It is probably mistyped.
-    #[error("the rule to rename {rule} matches no tensor that is selected")]
+    #[error("the renaming rule {rule} matches no selected tensor")]
     RenameUnused { rule: String },
     /// Two tensors would have the same name.
     #[error(
-        "tensors \"{}\" and \"{}\" would both be named \"{}\"; names must be unique: change the rules to rename",
+        "tensors \"{}\" and \"{}\" would both be named \"{}\"; names must be unique: change the renaming rules",
         Quoted(first),
         Quoted(second),
         Quoted(name)
@@ -32,42 +32,42 @@ pub enum ConvertError {
     SameName { name: String, first: String, second: String },
     /// A name is reserved in the target format.
     #[error(
-        "tensor \"{}\" cannot be named \"{}\" in a {} file, where that is the metadata's name; rename it",
+        "tensor \"{}\" cannot be named \"{}\" in a {} file, where the name is reserved for metadata; rename the tensor",
         Quoted(tensor),
         Quoted(name),
         target.title()
     )]
     ReservedName { target: FormatId, tensor: String, name: String },
     /// There are fewer tensors than requested files.
-    #[error("the tensors are to be in {files} files, but only {tensors} of them have bytes; ask for fewer files")]
+    #[error("expected tensors for {files} files, but only {tensors} have bytes; request fewer files")]
     TooFewTensors { files: u32, tensors: u32 },
     /// A slice is selected.
-    #[error("a slice of tensor \"{}\" is selected, but a conversion takes whole tensors", Quoted(tensor))]
+    #[error("a slice of tensor \"{}\" is selected, but a conversion needs whole tensors", Quoted(tensor))]
     Slice { tensor: String },
     /// A file would violate the format.
     #[error("{file} cannot be written: {source}")]
     File { file: String, source: WriteError },
     /// The sizes overflow.
-    #[error("the tensors together have more bytes than {} can count", target.title())]
+    #[error("the tensors together exceed the size limit of {}", target.title())]
     TooLarge { target: FormatId },
     /// The format can only be read.
-    #[error("{} is read but not written; choose another format", target.title())]
+    #[error("{} can be read but not written; choose another format", target.title())]
     NotWritable { target: FormatId },
 }
 
 /// Why a file of a format cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum WriteError {
     /// A header or an index would exceed the limit of readers.
     #[error(
-        "its header or index would have {needed} bytes, but readers accept at most {limit}; select fewer tensors (--select), or write more files \
-         (--partitions)"
+        "its header or index would have {needed} bytes, but readers accept at most {limit}; select fewer tensors or write more \
+         files"
     )]
     HeaderTooLarge { needed: u64, limit: u64 },
     /// The file would be too large.
-    #[error("the file would have more bytes than 64 bits count")]
+    #[error("the file would exceed 64-bit sizes")]
     FileTooLarge,
 }
 

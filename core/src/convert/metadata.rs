@@ -63,7 +63,7 @@ impl<'a> Kept<'a> {
         let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
         let what = if writer.holds_metadata() { "arrays in its metadata" } else { "metadata" };
         Some(format!(
-            "{} has no place for {what}, so these keys are not in the output: {}{more}",
+            "{} cannot store {what}, so these keys are not in the output: {}{more}",
             writer.format().title(),
             shown.join(", ")
         ))

@@ -37,18 +37,18 @@ enum Pattern {
 /// The error of a malformed rule.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum RenameError {
     /// One side is empty.
     #[error(
-        "a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
+        "a renaming rule needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
         Quoted(from),
         Quoted(to)
     )]
     Empty { from: String, to: String },
     /// Only one side has a `*`, or one has several.
     #[error(
-        "a rule to rename has one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
+        "a renaming rule needs one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
         Quoted(from),
         Quoted(to)
     )]

@@ -20,7 +20,7 @@ use thiserror::Error;
 /// A violated rule of an index, or a contradiction between it and its shards.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum IndexError {
     /// The index is not JSON with a `weight_map` of strings.
     #[error("the index is not the JSON expected, an object with \"weight_map\": {message}")]

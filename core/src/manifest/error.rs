@@ -12,7 +12,7 @@ use thiserror::Error;
 /// A violated rule of the manifest (`docs/manifest.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum ManifestError {
     /// The manifest is not JSON, or a field is missing, unknown, duplicate or of another type.
     #[error("this is not the JSON of a manifest: {message}")]

@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Why a file of a storage could not be listed, opened, examined, read or viewed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum StorageError {
     /// The system or the server refused the request.
     #[error("{}: cannot {action}: {source}{hint}", Quoted(name))]

@@ -71,22 +71,22 @@ const DEFAULT_LIMIT: u64 = 1 << 30;
 /// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum PoolError {
     /// The request exceeds the limit of the pool.
-    #[error("a buffer of {} was asked for, but the pool has {} in all; make its limit larger, or ask for less", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
+    #[error("a buffer of {} exceeds the pool's limit of {}; raise the limit or request less", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
     TooLarge { bytes: usize, limit: usize },
     /// Too many bytes are lent.
-    #[error("the pool's {} are in use, so there is no buffer of {} now; drop buffers, or wait for one", HumanBytes(*limit as u64), HumanBytes(*bytes as u64))]
+    #[error("the pool's {} are in use, so it has no buffer of {} now; drop buffers or wait", HumanBytes(*limit as u64), HumanBytes(*bytes as u64))]
     Exhausted { bytes: usize, limit: usize },
     /// No memory was returned in time.
-    #[error("no buffer of {} came back in time to the pool of {}; drop buffers earlier, or make its limit larger", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
+    #[error("no buffer of {} was returned in time to the pool of {}; drop buffers earlier or raise the limit", HumanBytes(*bytes as u64), HumanBytes(*limit as u64))]
     TimedOut { bytes: usize, limit: usize },
     /// The system has no memory, or none that can be locked.
     #[error("the pool has no memory for a buffer of {}: {source}; free memory, raise the limits (ulimit -v, ulimit -l for locked memory), or request a smaller buffer", HumanBytes(*bytes as u64))]
     Allocation { bytes: usize, source: io::Error },
     /// Memory to adopt does not suit the pool.
-    #[error("the memory cannot be adopted: {why}; adopt memory that suits, or take a buffer of the pool's own")]
+    #[error("the memory cannot be adopted: {why}; adopt suitable memory or borrow a buffer of the pool")]
     Unsuitable { why: String },
 }
 

@@ -91,13 +91,13 @@ fn the_limit_holds_and_errors_say_what_to_do() {
     let error = pool.try_get(5 * KB).expect_err("exhausted");
     assert_eq!(
         error.to_string(),
-        "the pool's 8.0 KiB are in use, so there is no buffer of 5.0 KiB now; drop buffers, or wait for one"
+        "the pool's 8.0 KiB are in use, so it has no buffer of 5.0 KiB now; drop buffers or wait"
     );
     let error = pool.get(9 * KB).expect_err("never");
     assert!(
         matches!(error, PoolError::TooLarge { .. })
             && error.kind() == ErrorKind::InvalidRequest
-            && error.to_string().contains("make its limit larger")
+            && error.to_string().contains("raise the limit")
     );
     let error = pool.get_timeout(5 * KB, Duration::from_millis(5)).expect_err("nobody gives back");
     assert!(matches!(error, PoolError::TimedOut { .. }) && error.kind() == ErrorKind::Stalled);
@@ -273,7 +273,7 @@ fn detached_memory_stays_and_can_be_adopted() {
     let tiny = HeapMemory::new().allocate(10).expect("allocates");
     let (_, error) = pool.adopt(tiny).expect_err("too small");
     assert!(matches!(error, PoolError::Unsuitable { .. }) && error.kind() == ErrorKind::InvalidRequest);
-    assert!(error.to_string().contains("take a buffer of the pool's own"), "{error}");
+    assert!(error.to_string().contains("borrow a buffer of the pool"), "{error}");
 }
 
 #[test]

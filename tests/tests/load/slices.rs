@@ -295,7 +295,7 @@ fn a_shard_that_cuts_nothing_is_warned_of() {
     let path = folder.path().join("model.safetensors");
     write(&path, &vec![(DType::U8, vec![4, 6]), (DType::F32, vec![])], 0);
     let path = path.to_str().expect("UTF-8");
-    let words = "the shard 1/4 cuts nothing: each rank gets all 2 selected tensors whole";
+    let words = "the shard 1/4 divides nothing: each rank gets all 2 selected tensors whole";
     for verb in [&["load"][..], &["load", "--stream"], &["plan"], &["digest"]] {
         let run = |rules: &str| {
             let arguments = ["--json", "--shard", "1/4", "--shard-rules", rules, path];

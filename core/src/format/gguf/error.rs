@@ -14,7 +14,7 @@ use thiserror::Error;
 /// otherwise. Shapes are in ggml's order.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum GgufError {
     /// The magic is wrong.
     #[error(

@@ -93,7 +93,7 @@ impl Split {
 /// A violated rule of split models.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum SplitError {
     /// The value of a key is text, a fraction or negative.
     #[error("\"{key}\" is {} of type {found}, expected a whole number from 0 on; the file was written wrongly", if *negative { "a negative number" } else { "a value" })]

@@ -12,7 +12,7 @@ use thiserror::Error;
 /// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum HeaderError {
     /// The file is too short for the length of the header.
     #[error(

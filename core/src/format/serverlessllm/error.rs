@@ -15,7 +15,7 @@ use thiserror::Error;
 /// Tensora's from the start of the record's own.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum ServerlessLlmError {
     /// The index is not the required JSON.
     #[error("the index is not the JSON expected, an object of records: {message}; it is damaged or of another format")]

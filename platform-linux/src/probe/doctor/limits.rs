@@ -35,14 +35,14 @@ pub(super) fn memory(subject: &Subject) -> Finding {
         "{} available, {}",
         words[0],
         match &words[1..] {
-            [] => "and neither a control group nor ulimit allows less".to_owned(),
-            more => format!("and beside it {}", more.join(", ")),
+            [] => "with no lower limit from a control group or ulimit".to_owned(),
+            more => format!("then {}", more.join(", ")),
         }
     );
     let needed = subject.checkpoint.map_or(0, |(_, bytes)| bytes);
     let ulimit = |option| tightest.limit.contains(option);
     let remedy = format!(
-        "stream or map the checkpoint, or load fewer tensors; or lift what is tightest: {}",
+        "stream or map the checkpoint, or load fewer tensors; or raise the tightest limit: {}",
         if tightest.limit.contains("cgroup") {
             "memory.max of the control group (docker run --memory)"
         } else if ulimit("ulimit -v") {
@@ -54,7 +54,7 @@ pub(super) fn memory(subject: &Subject) -> Finding {
         }
     );
     if needed > tightest.available {
-        let meaning = format!("the checkpoint's {} do not fit, so a load of all of it is refused", HumanBytes(needed));
+        let meaning = format!("the checkpoint's {} do not fit, so loading all of it is refused", HumanBytes(needed));
         return Finding::new(NAME, Status::Limited, found, meaning).remedy(remedy);
     }
     if tightest.available < LOW_MEMORY_BYTES {
@@ -77,22 +77,22 @@ pub(super) fn locked_memory() -> Finding {
     };
     let meaning = "a load that is locked in memory (mlock) stays there whole";
     if may_lock_anything() {
-        return Finding::new(NAME, Status::Good, format!("{words}, which does not hold for this user"), meaning);
+        return Finding::new(NAME, Status::Good, format!("{words}, which does not apply to this user"), meaning);
     }
     let remedy = "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, docker run --ulimit memlock=-1";
-    let without = "nothing, but to loads that are locked";
+    let without = "only for loads that are locked";
     match (lock_a_page(), limit) {
         (Ok(()), Ok(None)) => Finding::new(NAME, Status::Good, words, meaning),
         (Ok(()), _) => Finding::new(
             NAME,
             Status::Limited,
             words,
-            "loads up to that are locked on request; larger ones warn that they are not, and of a stream so much is locked",
+            "loads up to this size are locked on request; larger ones warn that they are not; streams are locked up to it",
         )
         .cost(without)
         .remedy(remedy),
         (Err(error), _) => {
-            Finding::new(NAME, Status::Missing, format!("{words}; {error}"), "a request to lock a load locks nothing, and warns of it")
+            Finding::new(NAME, Status::Missing, format!("{words}; {error}"), "a request to lock a load locks nothing and warns")
                 .cost(without)
                 .remedy(remedy)
         }
@@ -128,7 +128,7 @@ pub(super) fn open_files(subject: &Subject) -> Finding {
         return Finding::new(NAME, Status::Good, "no limit", "a checkpoint of any number of shards can be opened");
     };
     let now = limits.current.map_or_else(|| "none now".to_owned(), |soft| format!("{soft} now"));
-    let found = format!("a limit of {limit} ({now}; the command raises it as far as it may)");
+    let found = format!("a limit of {limit} ({now}; the command raises it if allowed)");
     // Reserve some for the program, its rings and its threads.
     let shards = limit.saturating_sub(32) / 2;
     let meaning = format!("each shard takes two descriptors, so checkpoints of up to {shards} shards can be loaded");

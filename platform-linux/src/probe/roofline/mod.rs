@@ -39,22 +39,22 @@ const MAX_QUIET_SPREAD: f64 = 0.4;
 /// Why nothing could be measured.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum ProbeError {
     /// The folder cannot be examined.
     #[error("{}: cannot open the folder: {source}", Escaped(&path.to_string_lossy()))]
     Folder { path: PathBuf, source: io::Error },
     /// The path is not a folder.
-    #[error("{}: expected a folder on the device to measure, found something else; name the folder of the checkpoint", Escaped(&path.to_string_lossy()))]
+    #[error("{}: expected a folder on the device to measure, found something else; pass the checkpoint's folder", Escaped(&path.to_string_lossy()))]
     NotAFolder { path: PathBuf },
     /// The folder is in memory, as on tmpfs.
-    #[error("{}: {file_system} is memory: there is no device to measure; name a folder on a disk", Escaped(&path.to_string_lossy()))]
+    #[error("{}: {file_system} is in memory, so there is no device to measure; pass a folder on a disk", Escaped(&path.to_string_lossy()))]
     MemoryFileSystem { path: PathBuf, file_system: String },
     /// There are too few files, and no space for one.
-    #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and there is no room for one: a temporary file needs {}, but {} are free; make room, or name the folder of a checkpoint", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES), HumanBytes(*needed), HumanBytes(*free))]
+    #[error("{}: expected {} of uncached files, and there is no room for a temporary one: it needs {}, {} available; free space or pass a checkpoint's folder", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES), HumanBytes(*needed), HumanBytes(*free))]
     NoSpace { path: PathBuf, needed: u64, free: u64 },
     /// There are too few files, and none can be written.
-    #[error("{}: no files of {} are here that could be read without dropping what is cached of them, and a temporary one cannot be written: {source}; name the folder of a checkpoint, or one that can be written to", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES))]
+    #[error("{}: expected {} of uncached files, and a temporary one cannot be written: {source}; pass a checkpoint's folder or a writable one", Escaped(&path.to_string_lossy()), HumanBytes(bytes::TARGET_BYTES))]
     Write { path: PathBuf, source: io::Error },
     /// The system has no memory.
     #[error("cannot map {} of memory for the reads: {source}", HumanBytes(*bytes as u64))]
