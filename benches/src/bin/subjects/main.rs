@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! subjects load WAY FOLDER        one load, timed from the call to the last byte touched
-//! subjects first WAY FOLDER NAME  the time to that tensor, when the rest is not wanted yet
+//! subjects first WAY FOLDER NAME  the time to that tensor, when the rest is not asked for yet
 //! subjects small FOLDER           many loads of little, against std::fs::read
 //! subjects plan FOLDER            open and plan, without a load
 //! subjects per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
