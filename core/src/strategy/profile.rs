@@ -255,8 +255,8 @@ mod tests {
     fn processors_that_fault_memory_in_leave_the_device_something_to_do() {
         let strategy = decide(&signals(0.0, vec![reads(true, true, 4, 1, 100)]), None);
         assert_eq!((strategy.workers, strategy.depth), (4, 2));
-        let words = "reads of 4.0 MiB, 1 in flight gave 100.0 MiB/s, the best: this load starts with reads of 4.0 MiB, 8 in flight, as two \
-                     for each processor are the least: it makes memory ready meanwhile";
+        let words = "reads of 4.0 MiB, 1 in flight gave 100.0 MiB/s, the best: this load starts with reads of 4.0 MiB, 8 in flight, as each \
+                     processor needs two, because it also faults in memory";
         assert!(strategy.reason.ends_with(words), "{}", strategy.reason);
         let uneven = decide(&signals(0.0, vec![reads(true, true, 4, 21, 100)]), None).reason;
         assert!(

@@ -84,7 +84,7 @@ pub fn indexes() -> Vec<Case> {
             &["torch.bool", "torch.float16", "save the model again", "update floodtide"],
         ),
         record("a dtype of the other dialect", r#"[0,4,[4],[1],"i8"]"#, &["\"i8\"", "torch.int8"]),
-        record("a record of the other dialect", r#"[0,4,[4],[1],"i8",0]"#, &["6 elements", "keeps to one"]),
+        record("a record of the other dialect", r#"[0,4,[4],[1],"i8",0]"#, &["6 elements", "merged from two dialects"]),
         record(
             "a stride too few",
             r#"[0,4,[2,2],[1],"torch.int8"]"#,
@@ -156,13 +156,13 @@ pub fn folders() -> Vec<Case> {
             "a number with a zero before it",
             ONE,
             files(&["tensor.data_0", "tensor.data_01"]),
-            &["tensor.data_01", "no partition is numbered so"],
+            &["tensor.data_01", "not valid for a partition"],
         ),
         named(
             "a number that is too large",
             ONE,
             files(&["tensor.data_0", "tensor.data_4294967296"]),
-            &["tensor.data_4294967296", "no partition is numbered so"],
+            &["tensor.data_4294967296", "not valid for a partition"],
         ),
         Case {
             rule: "a partition that is a folder",
