@@ -1,4 +1,4 @@
-//! Examines what the system supports. Each answer comes from a try, never from a version number.
+//! Examines what the system supports. Each answer comes from trying, never from a version number.
 //!
 //! [`roofline`] measures what a device can deliver, [`profile`] stores this for later loads, and
 //! [`doctor`] reports what the machine refuses.
