@@ -21,14 +21,16 @@ pub use gather::Gather;
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
-use crate::strategy::MAX_GATHER_READS;
 use crate::strided_range::StridedRange;
 use crate::tensor_slice::{Slice, TensorSlice};
-use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
+use crate::units::{Alignment, ByteRange, DirectLimits, ExtentId, FileId, TensorId};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
+
+/// Of a plan that gathers no more reads are in flight than these, or one a worker.
+pub(crate) const MAX_GATHER_READS: usize = 32;
 
 /// How a run of bytes is brought in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,23 +48,6 @@ pub enum ReadMode {
     PerBlock,
     /// Several blocks by one read, across the gaps between them.
     Spanning,
-}
-
-/// What direct reads of a file must be aligned to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectLimits {
-    /// The alignment of offsets and lengths.
-    pub offset: Alignment,
-    /// The alignment of addresses.
-    pub memory: Alignment,
-}
-
-impl DirectLimits {
-    /// The one alignment that serves both.
-    #[must_use]
-    pub fn both(self) -> Alignment {
-        self.offset.max(self.memory)
-    }
 }
 
 /// How tensors are to be had.
