@@ -246,7 +246,7 @@ impl Side {
         Ok(())
     }
 
-    /// What comes next, as far as it lies in one piece; `None` at the end.
+    /// What comes next, as far as it is contiguous; `None` at the end.
     fn remaining_bytes(&self) -> Option<&[u8]> {
         let (_, _, bytes) = self.parts.last()?;
         Some(&self.filled.as_ref()?.buffer()[bytes.clone()][self.at..])

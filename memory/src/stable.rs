@@ -4,7 +4,7 @@ use floodtide_core::Buffer;
 use std::fmt;
 use std::ptr::NonNull;
 
-/// Memory that can be handed out in pieces.
+/// Memory that can be handed out in slices.
 ///
 /// # Safety
 /// From [`start`](Self::start) on there are [`byte_len`](Self::byte_len) bytes, initialised and writable from any thread. They

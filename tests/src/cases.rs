@@ -17,7 +17,7 @@ use proptest::sample::select;
 pub struct CaseData {
     /// The files.
     pub shards: Vec<ShardData>,
-    /// Whether all tensors are selected, wanted or not.
+    /// Whether all tensors are selected, whatever each says.
     pub all: bool,
     /// How they are streamed; `None` for a whole load.
     pub stream: Option<StreamData>,
@@ -25,7 +25,7 @@ pub struct CaseData {
     pub chunk_bytes: u64,
     /// The widest gap that is read along between tensors, in bytes.
     pub max_merge_gap: u64,
-    /// The same between the pieces of a slice.
+    /// The same between the blocks of a slice.
     pub max_read_gap: u64,
     /// What tensors are aligned to at least, in bytes.
     pub tensor_alignment: u64,
@@ -222,7 +222,7 @@ fn tensors() -> impl Strategy<Value = TensorData> {
         // No memory holds these, and no stream has so many parts.
         1 => (1_u64 << 38)..(1 << 40),
     ];
-    // Nearly never is a huge one wanted, or hardly anything else would be tried.
+    // Nearly never is a huge one selected, or hardly anything else would be tried.
     let columns = prop_oneof![2 => Just(1_u64), 1 => select(vec![2_u64, 3, 64, 5000])];
     let part = prop::option::of((0_u64..5001, 0_u64..5001));
     // Fewer columns first, so that fewer bytes are then enough for several rows.

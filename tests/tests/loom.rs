@@ -6,7 +6,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-/// Two pieces of memory with the hand-out that guards them, as in the arena; loom reports any access that races.
+/// Two slots of memory with the ledger that guards them, as in the arena; loom reports any access that races.
 struct Guarded {
     ledger: SlotLedger,
     slots: [UnsafeCell<u8>; 2],
@@ -17,11 +17,12 @@ impl Guarded {
         Arc::new(Self { ledger: SlotLedger::new(2), slots: [UnsafeCell::new(0), UnsafeCell::new(0)] })
     }
 
-    /// What a worker does: take a piece, fill it, give it back.
+    /// What a worker does: take a slot, fill it, release it.
     fn fill(&self, slot: usize) -> bool {
         let lent = self.ledger.acquire(slot);
         if lent {
-            // SAFETY: the hand-out lends a piece once, and nothing is frozen while it is out: what this test checks.
+            // SAFETY: the ledger lets a slot be acquired once, and nothing is frozen while it is
+            // out: what this test checks.
             self.slots[slot].with_mut(|byte| unsafe { *byte += 1 });
             self.ledger.release();
         }
@@ -30,7 +31,7 @@ impl Guarded {
 
     /// What the load's end does: freeze, then read all.
     fn read_if_frozen(&self) -> Option<u8> {
-        // SAFETY: frozen means that no piece is out and none will be: what this test checks.
+        // SAFETY: frozen means that no slot is out and none will be: what this test checks.
         self.ledger.freeze().then(|| self.slots.iter().map(|slot| slot.with(|byte| unsafe { *byte })).sum())
     }
 }
@@ -58,7 +59,7 @@ fn a_freeze_sees_every_write_or_does_not_happen() {
                 thread::spawn(move || guarded.fill(slot))
             })
             .collect();
-        // Races with both workers: whatever it sees is whole pieces.
+        // Races with both workers: whatever it sees is whole slots.
         let early = guarded.read_if_frozen();
         let filled: u8 = workers.into_iter().map(|worker| u8::from(worker.join().unwrap())).sum();
         match early {
@@ -213,7 +214,7 @@ mod pool {
         })
     }
 
-    /// When all are gone, everything is on the shelves again and the counters agree.
+    /// When all are gone, everything is in the free lists again and the counters agree.
     fn settled(depot: &TestDepot) {
         let (cached, hits) = depot.tier().counters();
         let stats = depot.stats(cached, hits);

@@ -55,7 +55,7 @@ pub enum ReadMode {
 pub struct Extent {
     /// The file.
     pub file: FileId,
-    /// From the first tensor's first byte to the last one's last, as far as they are wanted.
+    /// From the first tensor's first byte to the last one's last, as far as they are selected.
     pub range: ByteRange,
     /// Where its bytes are in `range`, when it holds a strided slice; all blocks of the slice, also where it is cut into several extents.
     pub strided: Option<StridedRange>,
@@ -85,10 +85,10 @@ pub struct Chunk {
     /// How many bytes must land.
     pub payload_len: usize,
     /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `payload_len` long, up to the alignment. When it is
-    /// [gathered](Self::gathered), it is read to a buffer apart, and these are that one's bytes, from 0 on.
+    /// [gathered](Self::gathered), it is read to a scratch buffer, and these are that one's bytes, from 0 on.
     pub buffer_range: Range<usize>,
-    /// Whether it is read to a buffer apart, from where [`Plan::gather`] says what to copy. That buffer has an address that is aligned to
-    /// [`alignment`](Self::alignment).
+    /// Whether it is read to a scratch buffer, from where [`Plan::gather`] says what to copy. That
+    /// buffer has an address that is aligned to [`alignment`](Self::alignment).
     pub gathered: bool,
     /// How many of its first bytes alignment brought along: they are of no extent, or of a chunk before.
     pub align_prefix: u32,
@@ -116,7 +116,7 @@ pub enum Location {
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// Its bytes in the file, as far as they are wanted: of a strided slice, from the first to the last.
+    /// Its bytes in the file, as far as they are selected: of a strided slice, from the first to the last.
     pub range: ByteRange,
     /// Where they go.
     pub location: Location,
@@ -124,7 +124,7 @@ pub struct Placement {
     slice: Option<NonZeroU32>,
 }
 
-/// A tensor of which a slice is wanted.
+/// A tensor of which a slice is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sliced {
     slice: Slice,
@@ -208,7 +208,7 @@ impl Plan {
         self.arena_bytes
     }
 
-    /// The slice that is wanted of a placement, by its number; `None` for all of a tensor.
+    /// The selected slice of a placement, by its number; `None` for all of a tensor.
     ///
     /// # Panics
     /// When there is no such placement; so do the next three.
@@ -229,7 +229,8 @@ impl Plan {
         self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
-    /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.
+    /// The tensor of a placement as far as it is selected: of a slice, its shape and its part of
+    /// the file. `catalog` is that of the plan.
     #[must_use]
     pub fn tensor<'a>(&'a self, catalog: &'a Catalog, placement: usize) -> TensorInfo<'a> {
         let placement = &self.placements[placement];
@@ -253,7 +254,8 @@ impl Plan {
         }
     }
 
-    /// How the bytes of a chunk come together that is read to a buffer apart; `None` for one that is read to where its bytes stay.
+    /// How the bytes of a chunk come together that is read to a scratch buffer; `None` for one that
+    /// is read to where its bytes stay.
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;

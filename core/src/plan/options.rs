@@ -56,13 +56,14 @@ pub struct PlanOptions {
     pub chunk_bytes: u64,
     /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
     pub file_chunk_bytes: Vec<u64>,
-    /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
+    /// The widest gap between selected tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
     /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
     /// time that one more request takes. What is read along takes no memory that stays.
     pub max_read_gap: u64,
-    /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
-    /// stream's limit, or what memory is left, up to 128 MiB.
+    /// How many reads that slices are gathered from may be in flight, each of which has a scratch
+    /// buffer: all of them together take about a stream's limit, or what memory is left, up to 128
+    /// MiB.
     pub max_gather_reads: u64,
     /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
     /// reads that slices are gathered from ([`max_gather_reads`](Self::max_gather_reads)).

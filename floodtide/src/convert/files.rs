@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Files that are kept open; of a checkpoint in very many, those that were used last.
 const OPEN: usize = 64;
-/// A file is written in pieces of so many bytes, so that the disk begins with the first while the next is copied.
+/// A file is written in blocks of so many bytes, so that the disk begins with the first while the next is copied.
 const WRITE_BYTES: usize = 4 << 20;
 
 /// The output's files in the folder that is to become it.

@@ -1,8 +1,10 @@
 //! Keeps what has been written, but is not on the disk yet, small.
 //!
-//! Writes go to the page cache. Left alone it would fill up with pages that nobody reads again, up to what the kernel lets be dirty: those of
-//! other programs would go for it, and at the end everything would be waited for at once. So each piece is sent to the disk as soon as
-//! it is written, and when more than a budget is under way, the oldest is waited for and dropped from the cache.
+//! Writes go to the page cache. Left alone it would fill up with pages that nobody reads again, up
+//! to what the kernel lets be dirty: those of other programs would go for it, and at the end
+//! everything would be waited for at once. So each range is sent to the disk as soon as it is
+//! written, and when more than a budget is under way, the oldest is waited for and dropped from the
+//! cache.
 
 use floodtide_linux::{WriteBack, sync_range};
 use floodtide_memory::sync::Mutex;
@@ -14,9 +16,9 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The most that is under way to the disk, in bytes: enough that it never waits for the next piece.
+/// The most that is under way to the disk, in bytes: enough that it never waits for the next range.
 const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
-/// A piece of less is not sent by itself, but with what follows it.
+/// A shorter range is not sent by itself, but with what follows it.
 const MIN_SYNC_BYTES: u64 = 1 << 20;
 /// Pieces keep their files open, so there are no more than these.
 const MAX_UNSYNCED_RANGES: usize = 64;
@@ -103,7 +105,7 @@ impl UnsyncedRange {
         self.range.end - self.range.start
     }
 
-    /// Waits until the piece is on the disk, and drops it from the page cache.
+    /// Waits until the range is on the disk, and drops it from the page cache.
     fn settle(&self) -> io::Result<()> {
         sync_range(&self.file, &self.range, WriteBack::Finish)?;
         // Whole pages; one that is written to again stays, as it is dirty.

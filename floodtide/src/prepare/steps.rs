@@ -26,7 +26,7 @@ pub(crate) struct DecidedLoad {
     /// The only file's bytes, where they came along with the header.
     pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Arc<Catalog>,
-    /// What is wanted of it, in the order of the files.
+    /// What is selected of it, in the order of the files.
     pub(crate) selected: Vec<TensorSlice>,
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,

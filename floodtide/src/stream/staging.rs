@@ -22,7 +22,7 @@ pub(super) struct Staging {
     /// Others may use the pool too.
     pool_is_external: bool,
     plan: Arc<Plan>,
-    /// What slices in pieces are read to; it comes on top of the pool's memory, and is little beside that.
+    /// What strided slices are read to; it comes on top of the pool's memory, and is little beside that.
     scratch: ScratchPool,
     /// The capacity of buffers that tensors share, so that each serves for the next.
     coalesced_bytes: usize,

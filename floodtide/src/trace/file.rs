@@ -34,11 +34,12 @@ const COUNT_EVERY: Nanos = 1_000_000;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A load is a process in it. One of its tracks has the phases, and each worker has a track for every read that it has in
-/// flight at a time. A read's span is from when its worker was handed it to when it was done; a span in it is the time that it
-/// queued, the rest is service, as [`Reads`] tells for each way to read. Counters have the bytes that reads have brought and the
-/// reads in flight, at most once a millisecond; others how many reads are wanted in flight, and the rate that was measured before, whenever
-/// that changes.
+/// A load is a process in it. One of its tracks has the phases, and each worker has a track for
+/// every read that it has in flight at a time. A read's span is from when its worker was handed it
+/// to when it was done; a span in it is the time that it queued, the rest is service, as [`Reads`]
+/// tells for each way to read. Counters have the bytes that reads have brought and the reads in
+/// flight, at most once a millisecond; others how many reads should be in flight, and the rate that
+/// was measured before, whenever that changes.
 ///
 /// Events are written as they come, by a thread, so memory is bounded (a few MiB); a disk that is too slow for them slows the
 /// load down. The file is whole when [`finish`](Self::finish) returns, or when the last clone and the last load have gone. Clones

@@ -146,9 +146,10 @@ impl PoolBuffer {
 }
 
 impl SplitBuffer<PoolBuffer> {
-    /// Returns the buffer when neither a piece nor another handle is left, filled up to the end of `written`. What lies before
-    /// `written` is zeroed. `written` must be what the pieces' holders have written: bytes of it that nobody wrote are what an
-    /// earlier borrower of the buffer left there.
+    /// Returns the buffer when neither a slice nor another handle is left, filled up to the end of
+    /// `written`. What lies before `written` is zeroed. `written` must be what the slices' holders
+    /// have written: bytes of it that nobody wrote are what an earlier borrower of the buffer left
+    /// there.
     ///
     /// # Panics
     /// When `written` passes the buffer's capacity.

@@ -182,7 +182,7 @@ proptest! {
     }
 }
 
-/// Long enough for direct reads, for pieces that are read apart, and for pieces that are read along.
+/// Long enough for direct reads, for blocks that are read one by one, and for spanning reads.
 #[test]
 fn large_slices_come_by_direct_reads() {
     let folder = folder();

@@ -71,7 +71,7 @@ fn a_device_error_that_stays_is_reported_with_file_tensor_and_offset() {
                 _ => panic!("{what}, {through:?}: {message}"),
             }
             assert!(start.elapsed() < Duration::from_secs(2), "{what}, {through:?}");
-            // What is not wanted of a failing file does no harm.
+            // What is not selected of a failing file does no harm.
             let other = loader(backend).selection(Selection::names(["t0"]));
             assert!(load(&other, &disk.victim()).expect("t0 is whole")["t0"] == expected["t0"], "{what}");
             assert_right(load(&loader(backend), &disk.file("healthy.safetensors")), &expected, what);

@@ -33,7 +33,7 @@ fn started_by_other_tests() {
     ]);
 }
 
-/// With 1.25 GiB of address space, of which what is kept and what is wanted would take more together.
+/// With 1.25 GiB of address space, of which what is kept and what is loaded would take more together.
 fn loads_more_than_before(folder: &Path) {
     let loader = Loader::new().arena_cache_limit(u64::MAX);
     let load = |mib: u64| loader.load(sparse(folder, mib << 20)).expect("fits").report().bytes >> 20;

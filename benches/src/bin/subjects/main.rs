@@ -1,15 +1,15 @@
-//! The ways of `cargo xtask bench load` that are written in Rust: each run is a process of its own that prints one line of JSON.
+//! The subjects of `cargo xtask bench load` that are written in Rust: each run is a process of its own that prints one line of JSON.
 //!
 //! ```text
-//! ways load WAY FOLDER        one load, timed from the call to the last byte touched
-//! ways first WAY FOLDER NAME  the time to that tensor, when the rest is not wanted yet
-//! ways small FOLDER           many loads of little, against std::fs::read
-//! ways plan FOLDER            open and plan, without a load
-//! ways per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
-//! ways prepare …, ways hold …  see `prepare` and `balloon`
+//! subjects load WAY FOLDER        one load, timed from the call to the last byte touched
+//! subjects first WAY FOLDER NAME  the time to that tensor, when the rest is not asked for yet
+//! subjects small FOLDER           many loads of little, against std::fs::read
+//! subjects plan FOLDER            open and plan, without a load
+//! subjects per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
+//! subjects prepare …, subjects hold …  see `prepare` and `memory_balloon`
 //! ```
 //!
-//! Peers in Python are in `benches/baselines`, and measure in the same way.
+//! Baselines in Python are in `benches/baselines`, and measure in the same way.
 
 mod first;
 mod load;

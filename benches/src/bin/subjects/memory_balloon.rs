@@ -31,7 +31,7 @@ pub(crate) fn hold(bytes: &str) -> Result<(), String> {
 
 /// Ends the process that holds memory, and waits until that is free.
 pub(crate) fn set_free(process: &str) -> Result<(), String> {
-    let pid = process.parse().ok().and_then(Pid::from_raw).ok_or("the ballast is not a process")?;
+    let pid = process.parse().ok().and_then(Pid::from_raw).ok_or("the memory balloon is not a process")?;
     kill_process(pid, Signal::KILL).map_err(explain)?;
     // Nothing is left of it but its status, for which the bench has yet to ask.
     let gone = || fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z "));
@@ -41,5 +41,5 @@ pub(crate) fn set_free(process: &str) -> Result<(), String> {
         }
         thread::sleep(Duration::from_millis(1));
     }
-    Err("the ballast does not end".to_owned())
+    Err("the memory balloon does not end".to_owned())
 }

@@ -1,4 +1,4 @@
-//! Brings the page cache and the memory into a known state: `prepare STATE BALLAST FILE…`, run just before a load.
+//! Brings the page cache and the memory into a known state: `prepare STATE BALLOON FILE…`, run just before a load.
 //!
 //! `cold` drops the files from the page cache, `warm` reads them into it, `half` leaves the first half of each. Only these files are
 //! dropped: without the switch that drops everything, the code of libraries stays where it is, which would be read again in the middle of a load.
