@@ -1,6 +1,6 @@
 //! The simulator, with and without seeded bugs.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{Outcome, Result, cargo, cargo_with_cfg, passed, run};
 use std::thread::available_parallelism;
 

@@ -1,6 +1,6 @@
 //! Tests under cargo, loom and Miri, and the benches.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{Outcome, Result, cargo, cargo_of, cargo_with_cfg, passed, run, target, works};
 
 /// The tests run the command as users do, so it is built first, with optimisation.

@@ -1,6 +1,5 @@
 //! Why a checkpoint cannot be written as it was asked for. All of it is known before a byte is written.
 
-use super::rename::RenameError;
 use crate::escape::Quoted;
 use crate::format_id::FormatId;
 use alloc::string::String;
@@ -55,6 +54,27 @@ pub enum ConvertError {
     NotWritable { target: FormatId },
 }
 
+/// A rule that says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum RenameError {
+    /// No name on one side.
+    #[error(
+        "a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
+        Quoted(from),
+        Quoted(to)
+    )]
+    Empty { from: String, to: String },
+    /// A star on one side only, or several.
+    #[error(
+        "a rule to rename has one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
+        Quoted(from),
+        Quoted(to)
+    )]
+    Stars { from: String, to: String },
+}
+
 /// Why a file of a format cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -83,7 +103,7 @@ impl Offending {
     pub const SHOWN: usize = 10;
 
     /// Those of the iterator; `None` when there is none.
-    pub(super) fn collect<'a>(tensors: impl Iterator<Item = (&'a str, &'static str)>) -> Option<Self> {
+    pub(crate) fn collect<'a>(tensors: impl Iterator<Item = (&'a str, &'static str)>) -> Option<Self> {
         let (mut shown, mut count) = (Vec::new(), 0);
         for (name, element) in tensors {
             if count < Self::SHOWN {

@@ -1,7 +1,7 @@
 //! The path in question, and a file of it to try things on.
 
+use crate::file::{LocalFile, describe, failed, names};
 use crate::probe;
-use crate::storage::{LocalFile, describe, failed, names};
 use floodtide_core::storage::{StorageError, StorageFile};
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! What a caller can do about an error: the classes that callers branch on.
 
-use crate::convert::ConvertError;
-use crate::error::Error;
+use super::Error;
+use super::convert::ConvertError;
 use crate::storage::{FailureKind, StorageError};
 
 /// The class of an error, for callers that branch on it or map it to errors of another language.

@@ -6,75 +6,18 @@
 //! and then looks at `waiting`. Between the two steps each side has a sequentially consistent fence, so at least one of
 //! them sees the other.
 
+mod room;
+
 use super::class::{MIN_BYTES, SizeClass};
 use super::containers::{Containers, FreeList, Growing};
+use super::provider::{Provider, Stats, TakeError, Tier};
 use super::waiters::{Turn, Waiters};
 use crate::seeded_bug::seeded_bug;
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use core::array;
 use core::fmt;
 use core::task::{Poll, Waker};
-
-/// Where memory comes from. Dropping a block gives its memory back.
-pub trait Provider {
-    /// A block of memory.
-    type Block;
-    /// Why there is none.
-    type Error;
-
-    /// Memory of exactly so many bytes.
-    ///
-    /// # Errors
-    /// When the system has none to give.
-    fn allocate(&self, bytes: usize) -> Result<Self::Block, Self::Error>;
-
-    /// The bytes that a block was allocated with.
-    fn byte_len(&self, block: &Self::Block) -> usize;
-}
-
-/// A faster cache above the depot. It holds blocks that count as retained but that the depot cannot reach by itself.
-pub trait Tier<B> {
-    /// Keeps nothing from here on until [`resume`](Self::resume), and hands out all it has.
-    fn suspend(&self, drained: &mut dyn FnMut(B));
-    /// May keep blocks again.
-    fn resume(&self);
-}
-
-/// No upper tier.
-impl<B> Tier<B> for () {
-    fn suspend(&self, _: &mut dyn FnMut(B)) {}
-    fn resume(&self) {}
-}
-
-/// Why no block was lent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakeError<E> {
-    /// More was asked for than the pool may ever have.
-    TooLarge,
-    /// So much is lent that this does not fit under the limit now.
-    Exhausted,
-    /// As many wait already as this pool has places for.
-    QueueFull,
-    /// The provider has no memory.
-    Provider(E),
-}
-
-/// Counters of a pool.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// The bytes that may be lent and retained together.
-    pub limit: usize,
-    /// The bytes that borrowers have.
-    pub lent: usize,
-    /// The bytes that are kept for the next borrowers.
-    pub retained: usize,
-    /// How often a retained block served a borrower.
-    pub hits: u64,
-    /// How often memory had to be allocated.
-    pub misses: u64,
-    /// How often a borrower had to wait.
-    pub waits: u64,
-}
+use room::Reserved;
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -363,57 +306,6 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Adds to the total if the limit allows.
-    fn reserve(&self, bytes: usize) -> bool {
-        let fits =
-            |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || seeded_bug!(LimitIgnored));
-        self.total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
-    }
-
-    /// Releases retained blocks until so many bytes fit under the limit, and reserves them.
-    fn make_room(&self, bytes: usize, affinity: usize) -> bool {
-        loop {
-            let over = self.total.load(Ordering::Relaxed).saturating_add(bytes).saturating_sub(self.limit);
-            let freed = self.free_retained(over, affinity);
-            if self.reserve(bytes) {
-                return true;
-            }
-            if freed == 0 {
-                return false;
-            }
-        }
-    }
-
-    /// Releases retained blocks of at least so many bytes, large ones first; says how many bytes that were.
-    fn free_retained(&self, bytes: usize, affinity: usize) -> usize {
-        let mut freed = 0;
-        for i in 0..SHARDS {
-            let shard = &self.shards[affinity.wrapping_add(i) & Self::MASK].state;
-            while freed < bytes {
-                let taken = shard.with(|shard| {
-                    let block = shard.free_list.take_largest()?;
-                    shard.retained -= self.provider.byte_len(&block);
-                    Some(block)
-                });
-                let Some(block) = taken else { break };
-                freed += self.provider.byte_len(&block);
-                self.free(block);
-            }
-        }
-        if freed > 0 {
-            // Large blocks may free more than whoever asked for it takes.
-            self.wake_first();
-        }
-        freed
-    }
-
-    fn free(&self, block: P::Block) {
-        let bytes = self.provider.byte_len(&block);
-        // Only memory that is gone may be counted again.
-        drop(block);
-        self.total.fetch_sub(bytes, Ordering::AcqRel);
-    }
-
     fn put_back(&self, block: P::Block, affinity: usize) {
         if let Err(refused) = self.shards[affinity & Self::MASK].state.with(|shard| self.put(shard, block)) {
             self.free(refused);
@@ -429,18 +321,6 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         Ok(())
     }
 
-    /// Brings the upper tier's blocks down to the free lists; false when somebody waits, since they are down already.
-    fn recall(&self, affinity: usize) -> bool {
-        self.waiters.with(|waiters| {
-            let recalled = waiters.is_empty();
-            if recalled {
-                self.tier.suspend(&mut |block| self.put_back(block, affinity));
-                self.tier.resume();
-            }
-            recalled
-        })
-    }
-
     fn wake_first(&self) {
         fence(Ordering::SeqCst);
         if !seeded_bug!(LostWakeUp)
@@ -449,19 +329,6 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         {
             waker.wake();
         }
-    }
-}
-
-/// Bytes that count against the limit, for memory that may not come.
-struct Reserved<'d, P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> {
-    depot: &'d Depot<P, T, S, SHARDS>,
-    bytes: usize,
-}
-
-impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Drop for Reserved<'_, P, T, S, SHARDS> {
-    fn drop(&mut self) {
-        self.depot.total.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.depot.wake_first();
     }
 }
 

@@ -16,7 +16,7 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// How much to touch when so much is wanted: no more than leaves the process its life in a small control group, and enough to hold a huge page
 /// wherever it begins; `None` where that is more than can be.
-pub(in crate::probe) fn affordable(target_bytes: usize) -> Option<usize> {
+pub(crate) fn affordable(target_bytes: usize) -> Option<usize> {
     affordable_of(target_bytes, memory_limit().available)
 }
 
@@ -44,7 +44,7 @@ pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<
 }
 
 /// The rate at which fresh memory is faulted in by all processors, with huge pages or without; bytes a second.
-pub(in crate::probe) fn fault(huge: bool, bytes: usize, samples: usize, cpus: usize) -> io::Result<Option<Rate>> {
+pub(crate) fn fault(huge: bool, bytes: usize, samples: usize, cpus: usize) -> io::Result<Option<Rate>> {
     let rates = (0..samples).map(|_| fault_once(huge, bytes, cpus)).collect::<io::Result<Vec<f64>>>()?;
     Ok(Rate::of(rates))
 }

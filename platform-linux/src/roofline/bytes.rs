@@ -1,8 +1,8 @@
 //! What a measurement reads: large files that are there, or a temporary one without a name.
 
 use super::ProbeError;
+use crate::file::LocalFile;
 use crate::probe::{file_system, is_memory, resident_share};
-use crate::storage::LocalFile;
 use floodtide_core::storage::StorageFile;
 use floodtide_core::{FileId, HumanBytes};
 use floodtide_memory::sync::{AtomicU64, Ordering};

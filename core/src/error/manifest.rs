@@ -1,12 +1,18 @@
 //! What can be wrong with a manifest: one variant a rule, so that a test can name the rule it breaks.
 
-use super::{SCHEMA, VERSION};
+use super::Shape;
 use crate::element::ElementType;
-use crate::error::Shape;
 use crate::escape::Quoted;
 use alloc::string::String;
 use alloc::vec::Vec;
 use thiserror::Error;
+
+/// What the field `schema` says.
+pub const SCHEMA: &str = "floodtide-manifest";
+/// What the field `version` says.
+pub const VERSION: u64 = 1;
+/// A manifest longer than this is none: a million tensors take a fifth of it.
+pub const MAX_BYTES: u64 = 1 << 30;
 
 /// A broken rule of the manifest (`docs/manifest.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -27,8 +33,8 @@ pub enum ManifestError {
         "the manifest is of version {found}, and this floodtide knows version {VERSION}; use the floodtide that wrote it, or write it again"
     )]
     Version { found: u64 },
-    /// Longer than [`MAX_BYTES`](super::MAX_BYTES).
-    #[error("the manifest has {bytes} bytes, and none is longer than {}; name another file", super::MAX_BYTES)]
+    /// Longer than [`MAX_BYTES`].
+    #[error("the manifest has {bytes} bytes, and none is longer than {}; name another file", MAX_BYTES)]
     TooLarge { bytes: u64 },
     /// A dtype that no format has.
     #[error("the manifest gives tensor \"{}\" the dtype \"{}\", which is not known", Quoted(name), Quoted(found))]

@@ -7,13 +7,13 @@
 //! again after all the rest may come from there.
 
 mod bytes;
-pub(super) mod memory;
+pub(crate) mod memory;
 mod reads;
 mod rounds;
 
-use super::device::Device;
-use super::profile::{MemoryRates, StoredProfile};
-use super::{cpus, file_system, memory_limit, uring_refusal};
+use crate::probe::device::Device;
+use crate::probe::profile::{MemoryRates, StoredProfile};
+use crate::probe::{FUSE, cpus, file_system, memory_limit, uring_refusal};
 use bytes::Bytes;
 use floodtide_core::strategy::BestReads;
 use floodtide_core::{Escaped, HumanBytes};
@@ -262,9 +262,8 @@ pub fn measure(
 /// The ways that are out of the question, and why.
 fn refusals(bytes: &Bytes) -> Vec<(Way, String)> {
     let (name, _) = file_system(bytes.files[0].buffered());
-    let ring = uring_refusal().or_else(|| {
-        (name == super::FUSE).then(|| "on FUSE, rings may bring wrong bytes, so loads do without".to_owned())
-    });
+    let ring = uring_refusal()
+        .or_else(|| (name == FUSE).then(|| "on FUSE, rings may bring wrong bytes, so loads do without".to_owned()));
     let direct = (!bytes.takes_direct()).then(|| format!("{name} takes no direct reads of these files"));
     let why = |way: Way| {
         let engine = ring.clone().filter(|_| way.ring);

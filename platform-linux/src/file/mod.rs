@@ -1,8 +1,11 @@
 //! An open local file, with what must not change while it is read.
 
-use super::error::failed;
-use super::names;
-use super::view::MappedFile;
+mod error;
+pub mod names;
+mod view;
+
+pub use error::{failed, hint};
+
 use crate::probe;
 use floodtide_core::storage::{FileView, Residency, StorageError, StorageFile};
 use floodtide_core::{DirectLimits, FileVersion};
@@ -13,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use view::MappedFile;
 
 /// `RWF_DONTCACHE` (Linux 6.14): what a read brings into the page cache is dropped again; what was there stays. File systems and kernels
 /// that cannot do that say EOPNOTSUPP.
