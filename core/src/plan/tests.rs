@@ -6,7 +6,7 @@ mod slices;
 mod ties;
 
 use super::*;
-use crate::CatalogBuilder;
+use crate::{CatalogBuilder, DirectLimits, Error, TensorSlice};
 use crate::format::{SAFETENSORS, safetensors::Header};
 use alloc::format;
 use alloc::string::ToString;
