@@ -8,6 +8,8 @@
 //! This file has the shared state; `workers` starts and runs workers, `tuning` carries out what is learned meanwhile, `report` says
 //! how it went.
 
+#[cfg(all(test, loom))]
+mod interleavings;
 mod report;
 mod tuning;
 mod workers;

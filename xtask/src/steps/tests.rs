@@ -15,7 +15,8 @@ pub(super) fn test(mode: Mode) -> Result {
 }
 
 pub(super) fn loom(_: Mode) -> Result {
-    passed(cargo_with_cfg("loom")?.args(["test", "--release", "--package", "floodtide-tests", "--test", "loom"]))
+    run(cargo_with_cfg("loom")?.args(["test", "--release", "--package", "floodtide-tests", "--test", "loom"]))?;
+    passed(cargo_with_cfg("loom")?.args(["test", "--release", "--package", "floodtide", "--lib", "interleavings"]))
 }
 
 /// Runs what takes its memory from the allocator under Miri.
