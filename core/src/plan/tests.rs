@@ -6,8 +6,8 @@ mod slices;
 mod ties;
 
 use super::*;
-use crate::{CatalogBuilder, DirectLimits, Error, TensorSlice};
 use crate::format::{SAFETENSORS, safetensors::Header};
+use crate::{CatalogBuilder, DirectLimits, Error, TensorSlice};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;

@@ -154,7 +154,7 @@ fn a_worker_that_waits_for_memory_is_woken_when_some_comes_back() {
             }
         });
         task.provider.is_there.store(true, Ordering::Relaxed);
-        task.memory_came_back();
+        task.memory_returned();
         worker.join().expect("no panic");
         assert!(next_read(&task).is_some());
     });
