@@ -87,7 +87,7 @@ impl Finding {
 /// # Errors
 /// When the path cannot be looked at.
 pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<StorageError>) -> Result<Vec<Finding>, StorageError> {
-    let subject = Subject::open(path, files, refused)?;
+    let subject = Subject::open(path, &files, refused)?;
     let mut findings = vec![
         kernel::version(),
         ring::io_uring(&subject),
