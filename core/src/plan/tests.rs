@@ -232,7 +232,7 @@ proptest! {
 }
 
 fn streamed(buffer_bytes: u64, limit: u64, split: bool, order: Order) -> Access {
-    Access::Stream(Buffers { buffer_bytes: buffer_bytes, limit, split, order })
+    Access::Stream(Buffers { buffer_bytes, limit, split, order })
 }
 
 #[test]
