@@ -55,12 +55,7 @@ impl ShardRules {
     /// is probably mistyped, and tensors would be replicated by mistake.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = (Glob, Partition)>) -> Self {
-        Self {
-            rules: rules
-                .into_iter()
-                .map(|(glob, partition)| Rule { glob, partition: partition, optional: false })
-                .collect(),
-        }
+        Self { rules: rules.into_iter().map(|(glob, partition)| Rule { glob, partition, optional: false }).collect() }
     }
 
     /// Allows these rules to match nothing, for a set that suits several models.

@@ -11,11 +11,12 @@ mod profile;
 mod route;
 
 pub use crate::backend::Backend;
+pub use crate::profile::{BestReads, Profile};
 pub use decision::Decision;
 pub use demand::{Demand, FileDemand};
-pub use profile::{BestReads, Profile};
 
 use crate::backend::ReadStyle;
+use crate::plan::MAX_GATHER_READS;
 use crate::storage::DeviceSignals;
 use crate::units::{ByteRange, FileId};
 use alloc::string::String;

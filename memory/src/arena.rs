@@ -6,7 +6,8 @@
 //! load are never visible, because only complete tensors are.
 
 use crate::arena_cache::ArenaMemory;
-use crate::split_buffer::{BufferSlice, SplitBuffer, StableMemory};
+use crate::split_buffer::{BufferSlice, SplitBuffer};
+use crate::stable::StableMemory;
 use std::io;
 use std::ops::Range;
 

@@ -2,7 +2,7 @@
 //!
 //! Miri does not support aligned mappings. Under Miri the memory comes from the allocator.
 
-use crate::split_buffer::StableMemory;
+use crate::stable::StableMemory;
 use floodtide_core::Alignment;
 use std::io;
 use std::ptr::NonNull;

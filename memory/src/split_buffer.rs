@@ -2,8 +2,8 @@
 //!
 //! [`SlotLedger`] tracks the slices. The memory is an arena's or a pool buffer's.
 
-use crate::pool::PoolBuffer;
 use crate::slot_ledger::SlotLedger;
+use crate::stable::{Landed, StableBuffer, StableMemory};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;

@@ -7,9 +7,12 @@
 //! `floodtide-core` and `floodtide-memory`: see the example `embed`.
 
 pub mod backend;
+pub mod doctor;
 pub mod probe;
+pub mod roofline;
 pub mod storage;
 
+mod file;
 mod process;
 mod write_back;
 

@@ -1,8 +1,7 @@
 //! Slices and their contents, computed element by element and independently of core.
 
-use crate::checkpoint::{Checkpoint, KnownTensor};
+use crate::checkpoint::KnownTensor;
 use crate::draw::Draw;
-use crate::selection::KnownSelection;
 use crate::shard::bytes_of;
 use alloc::vec::Vec;
 

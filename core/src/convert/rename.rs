@@ -1,11 +1,11 @@
 //! Rules that rename tensors.
 
+use crate::error::convert::RenameError;
 use crate::escape::Quoted;
 use alloc::borrow::{Cow, ToOwned};
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
-use thiserror::Error;
 
 /// Renames tensors.
 ///

@@ -7,9 +7,11 @@
 //! A load always ends. Every retry is counted. After a failure or a cancellation the engine hands
 //! out no read and waits only for the reads in flight.
 
+mod events;
 mod recovery;
 mod worker;
 
+pub use events::{Disposition, Event, Progress, Readiness, RetryStats};
 pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, land, next_read};
 
 use crate::catalog::Catalog;
@@ -17,7 +19,7 @@ use crate::error::Error;
 use crate::plan::{Chunk, Method, Plan};
 use crate::seeded_bug::seeded_bug;
 use crate::source::{Outcome, ReadId, ReadOp};
-use crate::units::{ChunkId, ExtentId, RouteId, TensorId};
+use crate::units::{ChunkId, ExtentId, RouteId};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

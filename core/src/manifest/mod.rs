@@ -5,11 +5,10 @@
 //! Its contents are only compared: no name in it becomes a path that is opened. Writing is
 //! deterministic and sorted by name, so equal checkpoints have identical manifests.
 
-mod error;
 mod json;
 mod write;
 
-pub use error::ManifestError;
+pub use crate::error::manifest::{MAX_BYTES, ManifestError, SCHEMA, VERSION};
 
 use crate::catalog::TensorInfo;
 use crate::checksum::{Checksum, NotHex, parse_hex, write_hex};

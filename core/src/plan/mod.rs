@@ -19,18 +19,20 @@ mod buffers;
 mod chunks;
 mod extents;
 mod gather;
+mod options;
+mod planner;
 mod ties;
 
 pub use buffers::{Buffers, Order, PlacedPart};
 pub use gather::Gather;
+pub(crate) use options::MAX_GATHER_READS;
+pub use options::{Access, MemoryLimit, PlanOptions, tensor_alignment};
+pub use planner::Planner;
 
 use crate::catalog::{Catalog, TensorInfo};
-use crate::error::Error;
-use crate::strategy::MAX_GATHER_READS;
 use crate::strided_range::StridedRange;
-use crate::tensor_slice::{Slice, TensorSlice};
+use crate::tensor_slice::Slice;
 use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;

@@ -200,6 +200,7 @@ mod tests {
     use super::super::Signals;
     use super::super::tests::{self, MMAP, PREAD, URING, decide};
     use super::*;
+    use crate::profile::{BestReads, Profile};
     use crate::units::ByteRange;
     use alloc::vec;
 
@@ -310,20 +311,5 @@ mod tests {
         let strategy = decide(&signals(0.0, vec![tiny]), None);
         assert_eq!(strategy.chunk_bytes, MIN_CHUNK_BYTES);
         assert!(strategy.reason.ends_with("in flight, as smaller ones gain nothing"), "{}", strategy.reason);
-    }
-
-    #[test]
-    fn of_those_that_are_as_fast_the_cheapest_is_chosen() {
-        let measured = [
-            reads(true, true, 1, 1, 500),
-            reads(true, true, 1, 8, 960),
-            reads(true, true, 1, 32, 1000),
-            reads(true, true, 16, 8, 990),
-        ];
-        assert_eq!(BestReads::choose(measured), Some(measured[1]));
-        let tiny = BestReads { chunk_bytes: 64 << 10, in_flight: 8, ..measured[1] };
-        let faster = BestReads { bytes_per_second: 970 * MIB, ..measured[1] };
-        assert_eq!(BestReads::choose([tiny, faster]), Some(faster), "a tiny read is not cheaper");
-        assert_eq!(BestReads::choose([]), None);
     }
 }

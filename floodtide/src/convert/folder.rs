@@ -4,9 +4,8 @@
 //! leaves is a folder whose name says what it is and which nobody has locked; the next conversion into the same folder removes it.
 //! The lock (`flock` on the folder itself, which needs no file in it) keeps it from removing what another process is still writing.
 
-use super::error::OutputError;
 use super::output_path::OutputPath;
-use crate::error::Error;
+use crate::error::{Error, OutputError};
 use floodtide_core::Escaped;
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat, renameat_with};
 use rustix::io::Errno;

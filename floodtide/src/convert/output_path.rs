@@ -1,7 +1,6 @@
 //! Whether the output may be where it is asked for.
 
-use super::error::OutputError;
-use crate::error::Error;
+use crate::error::{Error, OutputError};
 use floodtide_core::format::{Claim, FORMATS, Format};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use std::ffi::{OsStr, OsString};

@@ -1,8 +1,7 @@
 //! Whether the output fits on its disk.
 
-use super::error::OutputError;
 use super::output_path::OutputPath;
-use crate::error::Error;
+use crate::error::{Error, OutputError};
 
 /// Files take whole blocks; folders and what file systems keep of files takes some too.
 const BLOCK: u64 = 4096;

@@ -1,8 +1,8 @@
 //! The options of a loader: each is set by one call, and the last one counts.
 
 use super::Loader;
+use crate::prepare::StreamOptions;
 use crate::runtime::ProgressCallback;
-use crate::stream::StreamOptions;
 use crate::trace::{Trace, Traces};
 use floodtide_core::manifest::Manifest;
 use floodtide_core::storage::Storage;
@@ -16,7 +16,7 @@ impl Loader {
     /// Reads by this backend and no other; a load fails where it cannot be used.
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
-        self.backend = Some(backend);
+        self.settings.backend = Some(backend);
         self
     }
 
@@ -24,21 +24,21 @@ impl Loader {
     /// those of `file`, which is the local files unless it is replaced.
     #[must_use]
     pub fn storage(mut self, scheme: impl Into<String>, storage: impl Storage<LoadBuffer> + 'static) -> Self {
-        self.storages.insert(scheme.into(), Arc::new(storage));
+        self.settings.storages.insert(scheme.into(), Arc::new(storage));
         self
     }
 
     /// Loads these tensors, or slices of tensors, only.
     #[must_use]
     pub fn selection(mut self, selection: Selection) -> Self {
-        self.selection = selection;
+        self.settings.selection = selection;
         self
     }
 
     /// Works with so many threads or rings.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
-        self.threads = Some(threads);
+        self.settings.threads = Some(threads);
         self
     }
 
@@ -47,21 +47,21 @@ impl Loader {
     /// cache, each to a place that has; the others are not affected.
     #[must_use]
     pub fn tensor_alignment(mut self, alignment: Alignment) -> Self {
-        self.tensor_alignment = Some(alignment);
+        self.settings.tensor_alignment = Some(alignment);
         self
     }
 
     /// Locks the tensors in memory. Where the system refuses, the report warns and counts what is locked.
     #[must_use]
     pub fn mlock(mut self, mlock: bool) -> Self {
-        self.mlock = mlock;
+        self.settings.mlock = mlock;
         self
     }
 
     /// Sets the options of [streams](Self::stream), all of them at once.
     #[must_use]
     pub fn stream_options(mut self, options: StreamOptions) -> Self {
-        self.stream = options;
+        self.settings.stream = options;
         self
     }
 
@@ -84,26 +84,26 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn arena_cache_limit(mut self, bytes: u64) -> Self {
-        self.arena_cache = Arc::new(ArenaCache::with_limit(bytes));
+        self.settings.arena_cache = Arc::new(ArenaCache::with_limit(bytes));
         self
     }
 
     /// Returns the bytes of memory that are kept for the next load of this loader or of a clone that shares them.
     #[must_use]
     pub fn arena_cache_len(&self) -> u64 {
-        self.arena_cache.byte_len()
+        self.settings.arena_cache.byte_len()
     }
 
     /// Releases the memory that is kept for the next load of this loader or of a clone that shares it.
     pub fn clear_arena_cache(&self) {
-        self.arena_cache.clear();
+        self.settings.arena_cache.clear();
     }
 
     /// Tells `trace` what happens in each load and stream: its phases, and every read with its worker. A
     /// [`TraceFile`](crate::trace::TraceFile) keeps it for Perfetto.
     #[must_use]
     pub fn trace(mut self, trace: impl Trace) -> Self {
-        self.trace = Some(Traces(Arc::new(trace)));
+        self.settings.trace = Some(Traces(Arc::new(trace)));
         self
     }
 
@@ -111,7 +111,7 @@ impl Loader {
     /// there. Slower for this one, and worth it where several load the same files and the memory holds them beside the tensors.
     #[must_use]
     pub fn populate_page_cache(mut self, populate_page_cache: bool) -> Self {
-        self.populate_page_cache = populate_page_cache;
+        self.settings.populate_page_cache = populate_page_cache;
         self
     }
 
@@ -135,14 +135,14 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn verify(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
-        self.manifest = Some(manifest.into());
+        self.settings.manifest = Some(manifest.into());
         self
     }
 
     /// Whether to size reads by what `floodtide probe --store` has measured of the device; true by default ([`probe::profile`](crate::probe::profile)).
     #[must_use]
     pub fn use_device_profile(mut self, use_device_profile: bool) -> Self {
-        self.ignore_device_profile = !use_device_profile;
+        self.settings.ignore_device_profile = !use_device_profile;
         self
     }
 
@@ -157,7 +157,7 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.on_progress = Some(ProgressCallback(Arc::new(callback)));
+        self.settings.on_progress = Some(ProgressCallback(Arc::new(callback)));
         self
     }
 }

@@ -1,45 +1,46 @@
 //! Tensors one after another, in bounded memory.
 //!
-//! The plan gives every extent a buffer of its own ([`Buffers`]); workers fill buffers that the pool lends (`staging`), as many as fit
+//! The plan gives every extent a buffer of its own ([`Buffers`](floodtide_core::Buffers)); workers fill buffers that the pool lends (`staging`), as many as fit
 //! under the limit; the consumer takes the whole ones (`running`) and gives them back by dropping what it was handed.
 //! Nothing is read into memory that the limit does not allow, so a slow consumer throttles the reads.
 
 #[cfg(feature = "tokio")]
 mod awaited;
-mod options;
+mod begin;
 mod running;
 mod staging;
 mod writer;
 
 #[cfg(feature = "tokio")]
 pub use awaited::AsyncTensorStream;
-pub(crate) use options::BufferMemory;
-pub use options::StreamOptions;
+pub(crate) use begin::check_limit;
 pub use writer::WriterSink;
 
 use crate::error::Error;
-use crate::loader::{DecidedLoad, Input, Loader};
+#[cfg(doc)]
+use crate::loader::Loader;
+#[cfg(doc)]
+use crate::prepare::StreamOptions;
+use crate::prepare::{BufferMemory, DecidedLoad, Input, Settings};
+use crate::report::Report;
 use crate::runtime::PlannedLoad;
 use crate::signals::LoadMode;
-use crate::tensors::{Report, Tensor};
-use crate::trace::Phase;
-use floodtide_core::pool::SizeClass;
+use crate::tensors::Tensor;
+#[cfg(doc)]
+use floodtide_core::Order;
 use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::{FilledBuffer, PumpError, Sink, SinkPump};
-use floodtide_core::{
-    Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
-    tensor_alignment,
-};
+use floodtide_core::{Catalog, MetadataValue, Progress, TensorInfo};
 use floodtide_linux::LocalFile;
-use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
-use running::{OwnMemory, Running};
+use floodtide_memory::pool::PoolBuffer;
+use running::Running;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What is known of a checkpoint before its stream begins.
 pub(crate) struct StreamInput<'a> {
@@ -50,18 +51,8 @@ pub(crate) struct StreamInput<'a> {
     pub(crate) paths: Vec<PathBuf>,
 }
 
-/// What a stream may have unless it is told otherwise, if there is twice as much.
-const DEFAULT_LIMIT: u64 = 1 << 30;
-/// The least that a stream can do with.
-const MIN_LIMIT: u64 = 1 << 20;
 /// The least that tensors share a buffer of.
 const MIN_BUFFER: u64 = 64 << 10;
-/// Tensors share buffers of this share of the limit, so that some are filled while others are consumed.
-const BUFFERS: u64 = 8;
-/// Larger shared buffers gain nothing.
-const MAX_COALESCED_BYTES: u64 = 64 << 20;
-/// How long a consumer may hold everything before it is told so.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The tensors of a checkpoint, one after another. Made by [`Loader::stream`].
 ///
@@ -88,7 +79,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Ok::<(), floodtide::Error>(())
 /// ```
 pub struct TensorStream {
-    loader: Loader,
+    settings: Settings,
     catalog: Arc<Catalog>,
     started: Instant,
     state: State,
@@ -111,19 +102,19 @@ impl std::fmt::Debug for TensorStream {
 enum State {
     /// The headers are read.
     Opened(Box<DecidedLoad>),
-    Running(Running),
+    Running(Box<Running>),
     /// It could not be started.
     Failed,
 }
 
 impl TensorStream {
-    pub(crate) fn open(loader: &Loader, input: &Input<'_>) -> Result<Self, Error> {
-        if let Some(backend) = loader.backend_choice().filter(|backend| backend.is_mapped()) {
+    pub(crate) fn open(settings: &Settings, input: &Input<'_>) -> Result<Self, Error> {
+        if let Some(backend) = settings.backend.filter(|backend| backend.is_mapped()) {
             let why = "a stream copies into buffers, and a mapping has none".to_owned();
             return Err(Error::BackendUnavailable { backend, why });
         }
         let started = Instant::now();
-        let options = loader.stream_choice();
+        let options = &settings.stream;
         let (limit, alignment) = match &options.memory {
             Some(BufferMemory::Limit(limit)) => (*limit, None),
             Some(BufferMemory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
@@ -133,15 +124,15 @@ impl TensorStream {
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, min: MIN_BUFFER, limit });
         }
-        let checkpoint = loader.open_checkpoint(input, LoadMode::Stream { memory_alignment: alignment })?;
-        Ok(Self::of(loader, checkpoint, started))
+        let checkpoint = settings.open_checkpoint(input, LoadMode::Stream { memory_alignment: alignment })?;
+        Ok(Self::of(settings, checkpoint, started))
     }
 
     /// Of a checkpoint that is open already.
-    pub(crate) fn of(loader: &Loader, checkpoint: DecidedLoad, started: Instant) -> Self {
+    pub(crate) fn of(settings: &Settings, checkpoint: DecidedLoad, started: Instant) -> Self {
         checkpoint.phases.enter(None);
         Self {
-            loader: loader.clone(),
+            settings: settings.clone(),
             catalog: Arc::clone(&checkpoint.catalog),
             started,
             state: State::Opened(Box::new(checkpoint)),
@@ -254,71 +245,12 @@ impl TensorStream {
                 let PlannedLoad { catalog, plan, .. } = running.planned();
                 self.queue.extend(Tensor::empty(catalog, plan));
             }
-            self.state = State::Running(running);
+            self.state = State::Running(Box::new(running));
         }
         match &mut self.state {
             State::Running(running) => Ok(running),
             _ => Err(floodtide_core::Error::Cancelled.into()),
         }
-    }
-
-    fn begin(&self, checkpoint: DecidedLoad, split: bool) -> Result<Running, Error> {
-        checkpoint.phases.enter(Some(Phase::Plan));
-        let loader = &self.loader;
-        let options = loader.stream_choice();
-        let pool = match &options.memory {
-            Some(BufferMemory::Pool(pool)) => pool.clone(),
-            memory => {
-                let limit = match memory {
-                    Some(BufferMemory::Limit(limit)) => *limit,
-                    _ => default_limit(&checkpoint, split),
-                };
-                self.pool(&checkpoint, usize::try_from(limit).unwrap_or(usize::MAX))
-            }
-        };
-        let limit = pool.stats().limit as u64;
-        let tensors = checkpoint.selected.iter().map(|slice| checkpoint.catalog.tensor(slice.tensor()));
-        let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.min_alignment()).as_u64());
-        let required_alignment = alignments.max().unwrap_or(1);
-        if (pool.alignment() as u64) < required_alignment {
-            return Err(Error::TensorAlignment { bytes: required_alignment, max: pool.alignment() as u64 });
-        }
-        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
-        let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
-        let plan_options = checkpoint.options(Access::Stream(buffers), loader);
-        let listed = match options.order {
-            Order::Selection => Some(loader.selection_choice().resolve_in_order(&checkpoint.catalog)?),
-            Order::Completion | Order::File => None,
-        };
-        let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
-        let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
-        let verification = loader.verification(&checkpoint.catalog, &plan)?;
-        let DecidedLoad { files, catalog, strategy, warnings, phases, .. } = checkpoint;
-        let planned = PlannedLoad {
-            started: self.started,
-            catalog,
-            plan,
-            strategy,
-            strict: loader.backend_choice().is_some(),
-            files,
-            warnings,
-            verification,
-            on_progress: loader.progress_callback(),
-            faults: loader.injected_faults(),
-            phases,
-        };
-        let owned = !matches!(options.memory, Some(BufferMemory::Pool(_)));
-        let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
-        Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
-    }
-
-    /// A pool for this stream alone.
-    fn pool(&self, checkpoint: &DecidedLoad, limit: usize) -> Pool {
-        let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
-        let alignment = direct.fold(self.loader.min_alignment(), Alignment::max);
-        let memory =
-            if self.loader.locks_memory() { MappedMemory::locked(LockPolicy::BestEffort) } else { MappedMemory::new() };
-        Pool::builder().limit(limit).memory(memory.aligned(alignment)).build()
     }
 
     fn take_report(&mut self) -> Result<Report, Error> {
@@ -329,32 +261,6 @@ impl TensorStream {
     fn queue(&mut self, filled: FilledBuffer<PoolBuffer>) {
         self.queue.extend(Tensor::streamed(filled));
     }
-}
-
-/// Refuses a limit that so many streams together cannot do with.
-pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
-    let min = streams * MIN_LIMIT;
-    if limit < min { Err(Error::StreamLimit { limit, min }) } else { Ok(()) }
-}
-
-/// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be
-/// whole; but half of the memory there is at most.
-fn default_limit(checkpoint: &DecidedLoad, split: bool) -> u64 {
-    let mut limit = DEFAULT_LIMIT;
-    if !split {
-        let catalog = &checkpoint.catalog;
-        let bytes = |slice: &TensorSlice| slice.byte_len(&catalog.tensor(slice.tensor()));
-        let longest = checkpoint.selected.iter().map(bytes).max().unwrap_or(0);
-        // Its class is at most a quarter larger, and alignment adds less than that.
-        limit = limit.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
-    }
-    limit.min(checkpoint.memory.available / 2).max(MIN_LIMIT)
-}
-
-/// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.
-fn coalesced_bytes(limit: u64) -> u64 {
-    let share = usize::try_from((limit / BUFFERS).min(MAX_COALESCED_BYTES)).unwrap_or(usize::MAX);
-    SizeClass::within(share).map_or(limit, |class| class.size() as u64)
 }
 
 impl Iterator for TensorStream {

@@ -1,7 +1,7 @@
 //! The sources of a pool's memory: the heap, or the kernel in huge and optionally locked pages.
 
 use crate::region::Region;
-use crate::split_buffer::StableMemory;
+use crate::stable::StableMemory;
 use crate::sync::{AtomicUsize, Ordering};
 use floodtide_core::{Alignment, WriteOnly};
 use std::alloc::Layout;

@@ -4,11 +4,9 @@
 //! [`doctor`] reports what the machine refuses.
 
 pub mod device;
-pub mod doctor;
 pub mod profile;
-pub mod roofline;
 
-mod residency;
+pub(crate) mod residency;
 
 pub use floodtide_memory::memory_limit;
 

@@ -88,7 +88,7 @@ pub(super) struct Ways {
     pub(super) nowait: bool,
 }
 
-pub(super) fn ways(file: &File) -> Ways {
+pub(crate) fn ways(file: &File) -> Ways {
     let bytes = file.metadata().map_or(0, |metadata| metadata.len()).max(1);
     let own = file.metadata().is_ok_and(|metadata| owns(&metadata));
     // Map only as much of a large file as shows that it works.

@@ -1,67 +1,19 @@
 //! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
 
+mod element;
+
+pub use element::{Element, ViewError};
+
+use crate::report::Report;
 use crate::views::Views;
-use bytemuck::AnyBitPattern;
-use floodtide_core::strategy::{Backend, Decision};
+use element::view;
 use floodtide_core::stream::FilledBuffer;
-use floodtide_core::{Catalog, DType, ElementType, FormatId, GgmlType, Location, PlacedPart, Plan, TensorInfo};
+use floodtide_core::{Catalog, ElementType, Location, PlacedPart, Plan, TensorInfo};
 use floodtide_memory::FrozenArena;
 use floodtide_memory::pool::PoolBuffer;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
-use thiserror::Error;
-
-/// How a load went.
-///
-/// ```no_run
-/// use floodtide::Loader;
-///
-/// let tensors = Loader::new().load("/models/qwen3")?;
-/// let report = tensors.report();
-/// println!("{} bytes in {:?} by {}", report.bytes, report.elapsed, report.backend);
-/// for decision in &report.decisions {
-///     println!("{}: {}", decision.what, decision.why);
-/// }
-/// # Ok::<(), floodtide::Error>(())
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Report {
-    /// The checkpoint's format.
-    pub format: FormatId,
-    /// The number of its files.
-    pub files: usize,
-    /// The number of tensors loaded.
-    pub tensors: usize,
-    /// Their bytes.
-    pub bytes: u64,
-    /// The bytes that were read for that, or are viewed in mapped files.
-    pub read_bytes: u64,
-    /// From the call to the last byte, headers included.
-    pub elapsed: Duration,
-    /// What read.
-    pub backend: Backend,
-    /// What was decided, and why, with everything that was refused on the way.
-    pub decisions: Vec<Decision>,
-    /// What a user should know although the load is complete.
-    pub warnings: Vec<String>,
-    /// The bytes locked in memory; 0 unless that was asked for and granted.
-    pub locked_bytes: u64,
-    /// Whether every byte was checked against a manifest.
-    pub verified: bool,
-    /// Of a stream: the bytes that all its buffers together might have.
-    pub memory_limit: Option<u64>,
-}
-
-impl Report {
-    /// Returns the reasons of all [decisions](Self::decisions) as one text.
-    #[must_use]
-    pub fn reason(&self) -> String {
-        Decision::join(&self.decisions)
-    }
-}
 
 /// The memory of a load.
 pub(crate) struct LoadedMemory {
@@ -102,7 +54,7 @@ impl Tensors {
             placed[placement.tensor.index()] = Some(index as u32);
         }
         let by_name = catalog.tensors_by_name().filter_map(|tensor| placed[tensor.id.index()]).collect();
-        Self { inner: Arc::new(Inner { catalog, plan, by_name, memory: memory, report }) }
+        Self { inner: Arc::new(Inner { catalog, plan, by_name, memory, report }) }
     }
 
     /// The number of tensors.
@@ -273,23 +225,6 @@ impl Tensor {
     }
 }
 
-/// Bytes of a dtype as elements.
-fn view<T: Element>(bytes: &[u8], dtype: ElementType) -> Result<&[T], ViewError> {
-    let requested = std::any::type_name::<T>();
-    let plain = match dtype {
-        ElementType::Plain(dtype) => dtype,
-        ElementType::Ggml(ggml) => ggml.plain().ok_or(ViewError::Quantised { dtype: ggml, requested })?,
-    };
-    if !T::DTYPES.contains(&plain) || cfg!(target_endian = "big") {
-        return Err(ViewError::WrongType { dtype, requested });
-    }
-    if bytes.is_empty() {
-        return Ok(&[]);
-    }
-    // The length is a whole number of elements: the header was refused otherwise.
-    bytemuck::try_cast_slice(bytes).map_err(|_| ViewError::Misaligned { dtype, requested, alignment: align_of::<T>() })
-}
-
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor({:?}, {} {:?})", self.name(), self.dtype(), self.shape())
@@ -358,7 +293,6 @@ elements! {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::Loader;
     use std::path::PathBuf;
 
@@ -390,22 +324,5 @@ mod tests {
         assert_eq!(tensor.elements::<f32>(), Ok(&[0.0; 4][..]));
         let wrong = tensor.elements::<f64>().expect_err("is f32").to_string();
         assert!(wrong.contains("F32") && wrong.contains("f64") && wrong.contains("the type that fits"), "{wrong}");
-
-        let bytes = [0_u64; 2];
-        let odd = &bytemuck::bytes_of(&bytes)[1..5];
-        let misaligned = view::<f32>(odd, DType::F32.into()).expect_err("is at an odd address").to_string();
-        assert!(misaligned.contains("multiple of 4") && misaligned.contains("MemoryProvider"), "{misaligned}");
-        assert!(!misaligned.contains("the type that fits"), "{misaligned}");
-    }
-
-    #[test]
-    fn blocks_are_no_elements_and_plain_ggml_types_are() {
-        let bytes = [0_u64; 4];
-        let bytes: &[u8] = bytemuck::bytes_of(&bytes);
-        let quantised = view::<u16>(&bytes[..18], GgmlType::Q4_0.into()).expect_err("has blocks").to_string();
-        assert!(quantised.contains("Q4_0") && quantised.contains("32 elements to a block of 18 bytes"), "{quantised}");
-        assert_eq!(view::<f32>(bytes, GgmlType::F32.into()), Ok(&[0.0; 8][..]));
-        assert_eq!(view::<u16>(bytes, GgmlType::BF16.into()), Ok(&[0; 16][..]));
-        assert!(matches!(view::<u8>(bytes, GgmlType::F32.into()), Err(ViewError::WrongType { .. })));
     }
 }

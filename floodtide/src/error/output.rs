@@ -1,6 +1,6 @@
 //! Why a conversion's output cannot be made.
 
-use crate::error::Shown;
+use super::Shown;
 use floodtide_core::{ErrorKind, HumanBytes};
 use std::path::PathBuf;
 use thiserror::Error;

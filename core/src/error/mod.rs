@@ -1,19 +1,25 @@
 //! The errors of core. Each names the file and, where they apply, the tensor and the offset.
 
+pub(crate) mod convert;
+mod kind;
+pub(crate) mod manifest;
+
+pub use kind::ErrorKind;
+
 use crate::checksum::Checksum;
-use crate::convert::ConvertError;
 use crate::dtype::DType;
 use crate::element::{ElementType, GgmlType};
 use crate::escape::{Escaped, Quoted};
 use crate::glob::GlobError;
-use crate::manifest::ManifestError;
 use crate::source::Fault;
 use crate::units::HumanBytes;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use convert::ConvertError;
 use core::fmt;
+use manifest::ManifestError;
 use thiserror::Error;
 
 /// Why a checkpoint could not be described, planned or loaded.

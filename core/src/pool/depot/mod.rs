@@ -7,8 +7,11 @@
 //! memory first makes it visible and then reads `waiting`. Each side has a sequentially consistent
 //! fence between its two steps, so at least one sees the other.
 
+mod room;
+
 use super::class::{MIN_BYTES, SizeClass};
 use super::containers::{Containers, FreeList, Growing};
+use super::provider::{Provider, Stats, TakeError, Tier};
 use super::waiters::{Turn, Waiters};
 use crate::seeded_bug::seeded_bug;
 use crate::sync::{AtomicUsize, Mutex, Ordering, fence};

@@ -1,7 +1,7 @@
 //! The steps of every call, in their order: find and open the files, read the headers, measure, decide how to read, plan, and hand over what a
 //! load is made of.
 
-use super::{Input, Loader, Planned};
+use super::{Input, Planned, Settings};
 use crate::checkpoint_files::OpenFiles;
 use crate::discover::discover;
 use crate::error::Error;
@@ -39,7 +39,7 @@ pub(crate) struct DecidedLoad {
 
 impl DecidedLoad {
     /// What the planner is told.
-    pub(crate) fn options(&self, access: Access, loader: &Loader) -> PlanOptions {
+    pub(crate) fn options(&self, access: Access, settings: &Settings) -> PlanOptions {
         let strategy = &self.strategy;
         let of_file = |file: &usize| strategy.routes[*file].chunk_bytes;
         let gathered = strategy.routes.iter().map(|route| route.in_flight(true).1 as u64).sum();
@@ -52,7 +52,7 @@ impl DecidedLoad {
                 .map(|(file, &direct)| if direct { file.direct_limits() } else { None })
                 .collect(),
             cached: self.signals.files.iter().map(|file| file.cached.clone()).collect(),
-            tensor_alignment: loader.min_alignment(),
+            tensor_alignment: settings.min_alignment(),
             chunk_bytes: strategy.main_route().chunk_bytes,
             file_chunk_bytes: strategy.route_of.iter().map(of_file).collect(),
             max_gather_reads: gathered,
@@ -62,8 +62,8 @@ impl DecidedLoad {
     }
 }
 
-impl Loader {
-    pub(super) fn decide(
+impl Settings {
+    pub(crate) fn decide(
         &self,
         input: &Input<'_>,
         access: Access,
@@ -91,7 +91,7 @@ impl Loader {
             }
             Input::Files(paths) => {
                 let named = paths.iter().map(|path| self.storages.resolve(path));
-                open::open_files(named.collect::<Result<Vec<_>, _>>()?)
+                open::open_files(&named.collect::<Result<Vec<_>, _>>()?)
             }
         }
     }
@@ -163,7 +163,7 @@ impl Loader {
         Ok(DecidedLoad { files, small_file, catalog, selected, strategy, signals, memory, metadata, warnings, phases })
     }
 
-    pub(super) fn prepare(&self, input: &Input<'_>, access: Access, waits: bool) -> Result<Arc<OwnedLoadTask>, Error> {
+    pub(crate) fn prepare(&self, input: &Input<'_>, access: Access, waits: bool) -> Result<Arc<OwnedLoadTask>, Error> {
         let started = Instant::now();
         let (Planned { catalog, plan, strategy, warnings, .. }, files, small_file, phases) =
             self.decide(input, access, waits)?;
@@ -177,8 +177,8 @@ impl Loader {
             files,
             warnings,
             verification,
-            on_progress: self.progress_callback(),
-            faults: self.injected_faults(),
+            on_progress: self.on_progress.clone(),
+            faults: self.faults.clone(),
             phases,
         };
         OwnedLoadTask::load(
@@ -196,6 +196,7 @@ impl Loader {
 mod tests {
     use super::*;
     use floodtide_core::strategy::Consumer;
+    use floodtide_memory::ArenaCache;
 
     #[test]
     fn memory_that_is_kept_is_room_for_an_arena_and_not_for_a_streams_buffers() {
@@ -207,12 +208,12 @@ mod tests {
         file.resize(file.len() + (8 << 20), 0);
         std::fs::write(&path, file).expect("writes");
         const KEPT: u64 = 1 << 40;
-        let loader = Loader::new().arena_cache_limit(u64::MAX);
+        let settings = Settings { arena_cache: Arc::new(ArenaCache::with_limit(u64::MAX)), ..Settings::default() };
         // Mapped, but never touched.
-        drop(loader.arena_cache.take(KEPT as usize).expect("maps"));
-        assert_eq!(loader.arena_cache_len(), KEPT);
+        drop(settings.arena_cache.take(KEPT as usize).expect("maps"));
+        assert_eq!(settings.arena_cache.byte_len(), KEPT);
         let available = |mode, consumer| {
-            let opened = loader.open_checkpoint(&Input::Path(&path), mode).expect("opens");
+            let opened = settings.open_checkpoint(&Input::Path(&path), mode).expect("opens");
             assert_eq!(opened.signals.consumer, consumer);
             opened.memory.available
         };

@@ -1,9 +1,8 @@
 //! The errors of the manifest parser, one variant per rule, so that a test can name the rule that
 //! it violates.
 
-use super::{SCHEMA, VERSION};
+use super::Shape;
 use crate::element::ElementType;
-use crate::error::Shape;
 use crate::escape::Quoted;
 use alloc::string::String;
 use alloc::vec::Vec;

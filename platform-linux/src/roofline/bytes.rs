@@ -1,8 +1,8 @@
 //! The data of a measurement: existing large files, or an unnamed temporary one.
 
 use super::ProbeError;
+use crate::file::LocalFile;
 use crate::probe::{file_system, is_memory, resident_share};
-use crate::storage::LocalFile;
 use floodtide_core::storage::StorageFile;
 use floodtide_core::{FileId, HumanBytes};
 use floodtide_memory::sync::{AtomicU64, Ordering};

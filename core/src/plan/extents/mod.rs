@@ -1,18 +1,19 @@
 //! Groups selected tensors into runs of file bytes, and places every run in the arena.
 
-use super::chunks::max_gather_read;
+mod cut;
+mod strided;
+
+pub(super) use cut::filled;
+
 use super::{
-    Access, Buffers, DirectLimits, Extent, Location, Method, Placement, PlanOptions, ReadMode, Slices,
-    tensor_alignment, ties,
+    Access, Buffers, Extent, Location, Method, Placement, PlanOptions, ReadMode, Slices, tensor_alignment, ties,
 };
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::strided_range::StridedRange;
 use crate::tensor_slice::{FileLayout, TensorSlice};
-use crate::units::{Alignment, ByteRange, FileId};
-use alloc::borrow::ToOwned;
+use crate::units::{Alignment, ByteRange, DirectLimits, FileId};
 use alloc::vec::Vec;
-use core::ops::Range;
 
 /// The minimum length of a direct run in alignments. Its two edges are then under 2 % of it.
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;

@@ -1,7 +1,7 @@
 //! Error kinds, for callers that branch on an error.
 
-use crate::convert::ConvertError;
-use crate::error::Error;
+use super::Error;
+use super::convert::ConvertError;
 use crate::storage::{FailureKind, StorageError};
 
 /// The kind of an error, for callers that branch on it or map it to another language.
@@ -136,7 +136,7 @@ mod tests {
     fn what_is_wrong_with_a_checkpoint_is_not_the_requests_fault() {
         let json = HeaderError::FileTooShort { file_len: 3 };
         for (error, kind) in [
-            (Error::format(&text(), json), ErrorKind::InvalidCheckpoint),
+            (Error::format(text(), json), ErrorKind::InvalidCheckpoint),
             (Error::DuplicateTensor { tensor: text(), first: text(), second: text() }, ErrorKind::InvalidCheckpoint),
             (
                 Error::Manifest { file: text(), source: ManifestError::Version { found: 2 } },

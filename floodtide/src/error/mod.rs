@@ -1,6 +1,9 @@
 //! The errors of the Linux platform: core's, and what the system adds.
 
-use crate::convert::OutputError;
+mod output;
+
+pub use output::OutputError;
+
 use floodtide_core::format::FORMATS;
 use floodtide_core::storage::StorageError;
 use floodtide_core::strategy::Backend;

@@ -1,8 +1,11 @@
 //! An open local file and its version.
 
-use super::error::failed;
-use super::names;
-use super::view::MappedFile;
+mod error;
+pub mod names;
+mod view;
+
+pub use error::{failed, hint};
+
 use crate::probe;
 use floodtide_core::storage::{FileView, Residency, StorageError, StorageFile};
 use floodtide_core::{DirectLimits, FileVersion};
@@ -13,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use view::MappedFile;
 
 /// `RWF_DONTCACHE` (Linux 6.14): drops what a read adds to the page cache, and keeps what was
 /// there. File systems and kernels without it return EOPNOTSUPP.

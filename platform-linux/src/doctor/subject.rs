@@ -1,7 +1,7 @@
 //! The examined path, and a file of it for trying features.
 
+use crate::file::{LocalFile, describe, failed, names};
 use crate::probe;
-use crate::storage::{LocalFile, describe, failed, names};
 use floodtide_core::storage::{StorageError, StorageFile};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn open(
         path: &Path,
-        discovered: Vec<PathBuf>,
+        discovered: &[PathBuf],
         mut refused: Vec<StorageError>,
     ) -> Result<Self, StorageError> {
         let failed = |action| failed(path, action);

@@ -2,7 +2,7 @@
 
 use super::{Finding, Status};
 use crate::probe::cpus;
-use crate::probe::roofline::memory::{affordable, fault};
+use crate::roofline::memory::{affordable, fault};
 use floodtide_core::HumanBytes;
 use memmap2::{Advice, MmapMut};
 use std::fs;

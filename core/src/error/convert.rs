@@ -1,6 +1,5 @@
 //! The errors of conversions. All of them occur before a byte is written.
 
-use super::rename::RenameError;
 use crate::escape::Quoted;
 use crate::format_id::FormatId;
 use alloc::string::String;
@@ -53,6 +52,27 @@ pub enum ConvertError {
     /// The format can only be read.
     #[error("{} can be read but not written; choose another format", target.title())]
     NotWritable { target: FormatId },
+}
+
+/// A rule that says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
+pub enum RenameError {
+    /// No name on one side.
+    #[error(
+        "a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
+        Quoted(from),
+        Quoted(to)
+    )]
+    Empty { from: String, to: String },
+    /// A star on one side only, or several.
+    #[error(
+        "a rule to rename has one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
+        Quoted(from),
+        Quoted(to)
+    )]
+    Stars { from: String, to: String },
 }
 
 /// Why a file of a format cannot be written.

@@ -8,13 +8,13 @@
 //! of its host cannot be dropped, so repeated reads may come from there.
 
 mod bytes;
-pub(super) mod memory;
+pub(crate) mod memory;
 mod reads;
 mod rounds;
 
-use super::device::Device;
-use super::profile::{MemoryRates, StoredProfile};
-use super::{cpus, file_system, memory_limit, uring_refusal};
+use crate::probe::device::Device;
+use crate::probe::profile::{MemoryRates, StoredProfile};
+use crate::probe::{FUSE, cpus, file_system, memory_limit, uring_refusal};
 use bytes::Bytes;
 use floodtide_core::strategy::BestReads;
 use floodtide_core::{Escaped, HumanBytes};

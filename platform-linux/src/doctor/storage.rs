@@ -3,9 +3,9 @@
 
 use super::subject::Subject;
 use super::{Finding, Status};
+use crate::file::LocalFile;
 use crate::probe::device::Device;
 use crate::probe::{FUSE, is_memory, profile as stored, residency};
-use crate::storage::LocalFile;
 use floodtide_core::storage::StorageFile;
 use memmap2::MmapMut;
 use std::os::unix::fs::FileExt;

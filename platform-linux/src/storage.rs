@@ -1,14 +1,6 @@
 //! Local files as a [`Storage`].
 
-mod error;
-mod file;
-pub mod names;
-mod view;
-
-pub use error::{failed, hint};
-#[cfg(test)]
-pub(crate) use file::DONT_CACHE;
-pub use file::{LocalFile, describe};
+pub use crate::file::{LocalFile, describe, failed, hint, names};
 
 use crate::backend::{self, LocalFiles};
 use crate::probe::device::Device;
