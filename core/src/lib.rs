@@ -1,21 +1,15 @@
-//! The core of floodtide: it makes every decision of a checkpoint load and does no I/O.
+//! The core of floodtide: every decision of a checkpoint load, and none of its I/O.
 //!
-//! A load flows one way:
+//! A load flows one way. The bytes of the headers go through a parser of [`format`] into a
+//! [`Catalog`]; a [`Selection`] says which of its tensors are selected; the [`Planner`] turns both
+//! into a [`Plan`], in which every read and the final place of every byte is fixed; the [`Engine`]
+//! hands the reads out and takes their outcomes back, until every tensor has landed or the load has
+//! failed. A platform crate implements [`ReadSource`] and runs a [`Worker`] for each of its threads
+//! or rings; the [`strategy`] says how many, with requests of which size, and why. A [`stream`]
+//! passes a checkpoint through a few buffers, whose memory a [`pool`] lends under a limit.
 //!
-//! 1. A parser of [`format`] turns header bytes into a [`Catalog`].
-//! 2. A [`Selection`] picks tensors of the catalog.
-//! 3. The [`Planner`] turns both into a [`Plan`]. A plan fixes every read and the final address of
-//!    every byte.
-//! 4. The [`Engine`] hands out reads and takes back their outcomes. It ends when every tensor is
-//!    complete or the load has failed.
-//!
-//! A platform crate implements [`ReadSource`] and runs one [`Worker`] per thread or ring. The
-//! [`strategy`] chooses the number of workers and the size of the reads, and gives its reasons. A
-//! [`stream`] passes a checkpoint through a few buffers. A [`pool`] lends their memory under a
-//! limit.
-//!
-//! Nothing here makes a system call, reads a clock or starts a thread, so a simulator can run all
-//! of it.
+//! Nothing here performs a system call, reads a clock or starts a thread, so a simulator can run
+//! all of it.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -3,36 +3,37 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// A device as it was measured.
+/// The measured profile of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// The device in words, for the reason.
+    /// The device in words, for reasons.
     pub device: String,
-    /// The best reads of each way that was measured; a way that could not be is not there.
+    /// The best reads by kind. Kinds that could not be measured are missing.
     pub best: Vec<BestReads>,
 }
 
-/// The reads that served one way of reading best.
+/// The fastest reads of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BestReads {
-    /// Through a ring, or by threads.
+    /// Whether they went through a ring. If not, threads made them.
     pub ring: bool,
-    /// Past the page cache, or through it from a cold device.
+    /// Whether they were direct. If not, they were buffered reads of uncached files.
     pub direct: bool,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The reads in flight in all.
+    /// The total number of reads in flight.
     pub in_flight: usize,
-    /// The rate that they reached.
+    /// The rate in bytes per second.
     pub bytes_per_second: u64,
 }
 
-/// Rates that differ by less are the same to a measurement.
+/// The relative rate from which two measurements count as equal.
 const RATE_TOLERANCE: f64 = 0.95;
-/// A smaller read costs as much bookkeeping as one of this size, so it is not taken for being small.
+/// The size below which a smaller read no longer costs less bookkeeping.
 const MIN_READ_COST_BYTES: u64 = 1 << 20;
 impl BestReads {
-    /// Of measurements of one way, the one to read by: of those that are as fast as the fastest, the one with the fewest bytes in flight.
+    /// Chooses the best of several measurements: of the fastest, the one with the fewest bytes in
+    /// flight.
     #[must_use]
     pub fn choose(measured: impl IntoIterator<Item = Self> + Clone) -> Option<Self> {
         let fastest = measured.clone().into_iter().map(|reads| reads.bytes_per_second).max()?;
@@ -46,7 +47,8 @@ impl BestReads {
 }
 
 impl Profile {
-    /// The best reads of this way; of the other engine's where this one's were not measured.
+    /// Returns the best reads of this kind, or those of the other engine if this one was not
+    /// measured.
     #[must_use]
     pub fn reads(&self, ring: bool, direct: bool) -> Option<&BestReads> {
         let way = || self.best.iter().filter(|reads| reads.direct == direct);

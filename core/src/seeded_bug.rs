@@ -74,7 +74,7 @@ mod seeded_bugs {
         ChangeUnnoticed,
         /// The offset of a read is truncated to 32 bits.
         OffsetCutTo32Bits,
-        /// All blocks of a gathered read except the first are copied from one byte early.
+        /// The blocks of a slice, but for the first of a read, are taken one byte early.
         GatherShifted,
         /// A tensor that differs from the manifest counts as verified.
         MismatchIgnored,

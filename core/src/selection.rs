@@ -1,4 +1,4 @@
-//! Selects tensors of a catalog, whole or in part.
+//! Which tensors of a catalog are selected, and how much of each.
 
 use crate::catalog::Catalog;
 use crate::error::Error;

@@ -170,7 +170,7 @@ mod tests {
         builder.finish().expect("unique names")
     }
 
-    /// The dimension, start and end of each tensor's slice, if it has one.
+    /// Dimension, start and end of what is selected of each tensor, if it is not all.
     type Slices = Vec<Option<(u32, u64, u64)>>;
 
     fn slices(catalog: &Catalog, selection: &Selection) -> Result<Slices, Error> {

@@ -35,11 +35,10 @@ pub struct FileSignals {
     pub cached: Vec<ByteRange>,
     /// Whether the file supports direct reads.
     pub direct: bool,
-    /// Whether any selected tensor is aligned in the file as it must be in memory.
-    ///
-    /// If none is, all must be shifted, which only buffered reads can do.
+    /// Whether any selected tensor lies in the file as it must in memory. Where none does, all have
+    /// to be shifted, which only reads through the page cache can do.
     pub aligned: bool,
-    /// The number of selected bytes. A file without any is not read.
+    /// How many of its bytes are selected; a file of which none are is not read.
     pub selected_bytes: u64,
     /// The index of the file's device.
     pub device: usize,
@@ -84,7 +83,7 @@ pub struct Signals {
     pub files: Vec<FileSignals>,
     /// The devices that hold the files.
     pub devices: Vec<Device>,
-    /// The number of selected bytes.
+    /// The bytes that are selected.
     pub selected_bytes: u64,
     /// Who consumes them.
     pub consumer: Consumer,
@@ -114,14 +113,10 @@ pub struct Route {
     ///
     /// It equals `workers` times `depth` if nothing is tuned.
     pub max_in_flight: usize,
-    /// The measured rate of direct reads in bytes per second, for a
-    /// [`DirectIoFallback`](crate::direct_io_fallback::DirectIoFallback).
-    ///
-    /// It is `None` if:
-    /// - no rate was measured,
-    /// - the load makes no direct reads,
-    /// - the caller fixed how to read, or
-    /// - a consumer, checksums or copies from the page cache set the pace instead of the device.
+    /// The bytes per second that direct reads brought when the device was measured, for a
+    /// [`DirectIoFallback`](crate::direct_io_fallback::DirectIoFallback); `None` where it was not,
+    /// or none are to be made, or the reads are to be these and no others, or where not the device
+    /// may set the pace, but a consumer, checksums, or copies from the page cache.
     pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads use `RWF_DONTCACHE`, because the page cache has no room for the
     /// files.
@@ -230,12 +225,8 @@ const MAX_WORKERS: usize = 8;
 /// The maximum number of reads in flight: 1 GiB in reads of 2 MiB, enough for 50 GB/s at 20 ms.
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
-/// The maximum number of gather reads in flight, unless there are more workers.
-pub(crate) const MAX_GATHER_READS: usize = 32;
-
-/// Returns true if the load is so small that the calling thread reads it through the page cache.
-///
-/// Nothing else needs to be measured then.
+/// Whether so little is selected that it is read through the page cache without threads, whatever
+/// the system allows: nothing but the files' lengths and `selected_bytes` need be measured then.
 #[must_use]
 pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool {
     selected_bytes < SMALL_BYTES && requested_backend.is_none()

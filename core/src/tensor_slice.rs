@@ -1,4 +1,4 @@
-//! A selected tensor, whole or in part.
+//! What is selected of a tensor: all of it, or a slice.
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::element::ElementType;
@@ -28,7 +28,7 @@ impl Slice {
     }
 }
 
-/// A selected tensor, whole or in part.
+/// A tensor that is selected, whole or in part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorSlice {
     tensor: TensorId,
@@ -46,12 +46,12 @@ impl From<TensorId> for TensorSlice {
     }
 }
 
-/// The location of the selected bytes in the file.
+/// Where the bytes of a slice lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileLayout {
     /// The range from the first byte to the last.
     pub(crate) range: ByteRange,
-    /// The blocks, if only some bytes of `range` are selected.
+    /// The blocks, when it is not all of `range` that is selected.
     pub(crate) strided: Option<StridedRange>,
 }
 

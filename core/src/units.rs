@@ -181,7 +181,7 @@ impl fmt::Display for HumanBytes {
     }
 }
 
-/// What direct reads of a file must be aligned to.
+/// The alignment that direct reads of a file need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectLimits {
     /// The alignment of offsets and lengths.
@@ -191,7 +191,7 @@ pub struct DirectLimits {
 }
 
 impl DirectLimits {
-    /// The one alignment that serves both.
+    /// Returns the alignment that satisfies both.
     #[must_use]
     pub fn both(self) -> Alignment {
         self.offset.max(self.memory)

@@ -1,7 +1,6 @@
-//! Arbitrary bytes as the index of a checkpoint whose partitions have any lengths.
-//!
-//! Accepted tensors must match serde_json's own tree and be in their partitions. Two tensors must
-//! share all bytes or none.
+//! Arbitrary bytes as the index of a ServerlessLLM checkpoint whose partitions have any lengths:
+//! what is accepted is what serde_json's own tree says, lies in its partitions, and shares bytes
+//! with others wholly or not at all.
 //!
 //! An input is the number of partitions, their lengths in 16 bits each, and the index.
 

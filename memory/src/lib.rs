@@ -1,16 +1,13 @@
-//! The memory that checkpoints are loaded into. All unsafe code for memory is in this crate.
+//! The memory that checkpoints are loaded into. Everything unsafe about memory is in this crate.
 //!
-//! - A `region` is memory from the kernel.
-//! - A `split_buffer` hands out any stable memory as disjoint owned slices. `slot_ledger` tracks
-//!   them.
-//! - An [`Arena`] is the memory of one load, split into chunks and frozen when all are returned.
-//! - The [`ArenaCache`] keeps arenas for the next load.
-//! - A [`pool`] lends buffers under a hard limit of bytes.
-//! - A [`ChunkBuffer`] is what a read fills: its slice, or a separate buffer from which it is
-//!   gathered.
+//! A `region` is memory from the kernel. A `split_buffer` hands any stable memory out as disjoint
+//! owned slices; the ledger of that is in `ledger`. An [`Arena`] is the memory of one load, split
+//! over its chunks and frozen when all are back; the [`ArenaCache`] keeps arenas for the next load.
+//! A [`pool`] lends buffers under a hard limit of bytes. A [`ChunkBuffer`] is what a read fills:
+//! its slice, or a scratch buffer from which it is gathered.
 //!
-//! Locks and atomics come only from [`sync`], here and in the crates above, so that loom can
-//! replace them.
+//! Locks and atomics come from [`sync`] and from nowhere else, here and in the crates above, so
+//! that loom can replace them.
 
 pub mod pool;
 pub mod sync;

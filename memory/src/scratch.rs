@@ -1,7 +1,7 @@
-//! The buffers that chunks are read into: the final memory, or a separate buffer from which a chunk
-//! is gathered.
+//! What a chunk is read to: its place in the memory that stays, or a scratch buffer from where it
+//! is gathered into its place.
 //!
-//! Separate buffers are reused. There are never more of them than reads in flight.
+//! Scratch buffers are used again and again: there are never more of them than reads in flight.
 
 use crate::region::Region;
 use crate::split_buffer::BufferSlice;
@@ -55,7 +55,7 @@ impl ScratchPool {
     }
 }
 
-/// A separate buffer. Dropping it keeps its memory for the next one.
+/// A scratch buffer; dropping it keeps its memory for the next one.
 #[derive(Debug)]
 struct Scratch {
     /// Set until dropped.
@@ -121,6 +121,6 @@ impl Landed for ChunkBuffer {
     }
 }
 
-// SAFETY: the memory is a region's, which does not move with its owner and is unmapped only on
-// drop, or a `BufferSlice`'s.
+// SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before
+// it is dropped; or a slice's.
 unsafe impl StableBuffer for ChunkBuffer {}

@@ -11,34 +11,6 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Memory that can be handed out in slices.
-///
-/// # Safety
-/// The [`byte_len`](Self::byte_len) bytes from [`start`](Self::start) must be initialised, and
-/// writable from any thread. They must not move when the value moves. They must belong to its owner
-/// alone: nothing else reads or writes them while it lives, and the value itself does so only in
-/// methods that its owner calls.
-pub unsafe trait StableMemory: fmt::Debug + Send + Sync + 'static {
-    /// Returns the address of the first byte.
-    fn start(&self) -> NonNull<u8>;
-    /// Returns the length in bytes.
-    fn byte_len(&self) -> usize;
-}
-
-/// Memory that does not move when its owner moves, so that the kernel may write to it.
-///
-/// # Safety
-/// The address of [`Buffer::memory`] must stay valid and unchanged until the buffer is dropped.
-pub unsafe trait StableBuffer: Buffer {}
-
-/// The memory of a chunk, which can be read once the chunk is complete.
-pub trait Landed: Buffer {
-    /// Returns at most the first `bytes` bytes.
-    ///
-    /// Only bytes that were read into it may be requested. The others may be another borrower's.
-    fn landed(&self, bytes: usize) -> &[u8];
-}
-
 #[derive(Debug)]
 struct Inner<M> {
     memory: M,
@@ -59,12 +31,11 @@ impl<M> Clone for SplitBuffer<M> {
 }
 
 impl<M: StableMemory> SplitBuffer<M> {
-    /// Splits `memory` into these slots.
+    /// Cuts `memory` into the given slots.
     ///
     /// # Errors
-    /// Returns `InvalidInput` if slots overlap or exceed the memory. This check makes exclusive
-    /// access sound, so it does not trust the planner.
-    /// does not trust the planner.
+    /// `InvalidInput` when slots overlap or pass the end: that check is what makes the slices'
+    /// exclusive access sound, so it does not trust the planner.
     pub fn new(memory: M, slots: Vec<Range<usize>>) -> io::Result<Self> {
         let mut sorted: Vec<&Range<usize>> = slots.iter().collect();
         sorted.sort_unstable_by_key(|slot| (slot.start, slot.end));
@@ -87,8 +58,8 @@ impl<M: StableMemory> SplitBuffer<M> {
         Some(BufferSlice { inner, start, len: range.len() })
     }
 
-    /// Freezes the memory if all slices are returned (dropped). Returns true on success. No slice
-    /// is handed out from then on.
+    /// True when every slice that was handed out is back (dropped); none is handed out from then
+    /// on.
     pub fn freeze(&self) -> bool {
         self.inner.ledger.freeze()
     }
@@ -98,30 +69,9 @@ impl<M: StableMemory> SplitBuffer<M> {
         &self.inner.memory
     }
 
-    /// Returns the memory itself if no slice and no other handle exists.
+    /// The memory alone, when neither a slice nor another handle is left.
     pub fn into_memory(self) -> Option<M> {
         Arc::into_inner(self.inner).map(|inner| inner.memory)
-    }
-}
-
-impl SplitBuffer<PoolBuffer> {
-    /// Returns the buffer, filled up to the end of `written`, if no slice and no other handle
-    /// exists.
-    ///
-    /// The bytes before `written` are zeroed. The holders of slices must have written all of
-    /// `written`: other bytes may be an earlier borrower's.
-    ///
-    /// # Panics
-    /// Panics if `written` exceeds the buffer's capacity.
-    /// When `written` passes the buffer's capacity.
-    #[must_use]
-    pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
-        let mut buffer = self.into_memory()?;
-        buffer.spare().part(0..written.start).fill(0);
-        // SAFETY: the memory is initialised. The caller guarantees that its bytes are this
-        // borrower's own.
-        unsafe { buffer.assume_filled(written.end) };
-        Some(buffer)
     }
 }
 
@@ -145,25 +95,26 @@ pub struct BufferSlice {
     len: usize,
 }
 
-// SAFETY: the bytes are this slice's alone, and `StableMemory` allows writes from any thread.
+// SAFETY: the bytes are this slice's alone, and `StableMemory` lets any thread write to them.
 unsafe impl Send for BufferSlice {}
 // SAFETY: shared access only reads bytes that nothing writes to meanwhile: see `Landed`.
 unsafe impl Sync for BufferSlice {}
 
 impl Buffer for BufferSlice {
     fn memory(&mut self) -> WriteOnly<'_> {
-        // SAFETY: by `StableMemory` the bytes are initialised and writable, and `SplitBuffer::new`
-        // checked that they are in the memory. `SlotLedger` hands out a slot once, slots are
-        // disjoint, and nothing is frozen or taken out while this slice lives. So this is the only
-        // access, and it borrows `self` mutably.
+        // SAFETY: the bytes are initialised and writable by `StableMemory`, and `SplitBuffer::new`
+        // checked that they lie in the memory. `SlotLedger` lends a slot once, slots are disjoint,
+        // and nothing is frozen or taken out while this slice is here, so this is the only access;
+        // it borrows `self` mutably.
         WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
     }
 }
 
 impl Landed for BufferSlice {
     fn landed(&self, bytes: usize) -> &[u8] {
-        // SAFETY: by `StableMemory` the bytes are initialised. Only this slice has the slot. A
-        // writer borrows it mutably or owns it, as a source does until its read completes.
+        // SAFETY: the bytes are initialised by `StableMemory`. Only this slice has the slot, and
+        // whoever writes to it borrows it mutably or owns it, as a source does until its read is
+        // done.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(bytes)) }
     }
 }

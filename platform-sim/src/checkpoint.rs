@@ -32,7 +32,7 @@ pub struct KnownTensor {
 pub struct Checkpoint {
     /// The shards as they were to be written.
     pub shards: Vec<Shard>,
-    /// The files.
+    /// Returns the files.
     pub files: Rc<[SimFile]>,
     /// The tensors in the order of file and offset.
     pub tensors: Vec<KnownTensor>,
@@ -63,7 +63,7 @@ pub struct Extra {
     pub file: u64,
     /// Its index among the file's tensors, or the end if there are fewer.
     pub index: usize,
-    /// The tensor.
+    /// Returns the tensor.
     pub tensor: NewTensor,
 }
 
@@ -81,7 +81,8 @@ impl Checkpoint {
         Self::of(shards, false)
     }
 
-    /// Creates a ServerlessLLM checkpoint with these partitions. Header settings have no effect.
+    /// A ServerlessLLM checkpoint of these partitions; what is said of their headers is of no
+    /// meaning.
     #[must_use]
     pub fn serverlessllm(shards: Vec<Shard>) -> Self {
         Self::of(shards, true)

@@ -70,13 +70,8 @@ impl KnownCut {
     }
 }
 
-/// Draws a selection of slices of these tensors and of some of them whole.
-pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t KnownTensor>) -> KnownSelection {
-    let slices = tensors.into_iter().map(|tensor| (tensor.name.clone(), slice(draw, tensor)));
-    KnownSelection::Slices(slices.collect())
-}
-
-fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
+/// Draws a slice of a tensor, or none.
+pub(crate) fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
     if tensor.shape.is_empty() || tensor.bytes > MAX_COUNTED_BYTES || draw.chance(300_000) {
         return None;
     }
@@ -87,20 +82,6 @@ fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
         return Some(cut);
     }
     Some(KnownCut { start: 0, end: tensor.shape[dim], ..cut })
-}
-
-/// Draws the share of one rank.
-pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
-    let world = draw.number(1..=6);
-    let rank = draw.number(0..=world - 1);
-    let columns = draw.coin()
-        && (checkpoint.tensors.iter().all(|tensor| !tensor.name.ends_with("weight") || tensor.shape.len() != 1)
-            || draw.chance(20_000));
-    if columns {
-        KnownSelection::Columns { rank, world, ending: "weight" }
-    } else {
-        KnownSelection::Rows { rank, world }
-    }
 }
 
 /// Returns the share of a rank in a dimension: consecutive indices, as many for each rank as for

@@ -88,7 +88,7 @@ pub struct FileDevice {
 /// The storage state that all workers share.
 #[derive(Debug)]
 pub struct SimStorage {
-    /// The files.
+    /// Returns the files.
     pub files: Rc<[SimFile]>,
     /// Their devices.
     pub devices: Vec<FileDevice>,

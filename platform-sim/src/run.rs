@@ -49,7 +49,7 @@ pub struct Report {
     pub reads: u64,
     /// The number of bytes that arrived.
     pub bytes: u64,
-    /// The number of gathered reads.
+    /// Reads that went over blocks of slices, which were gathered.
     pub gathered: u64,
     /// The pool's counters at the end.
     pub pool: Stats,
@@ -61,7 +61,7 @@ pub struct Report {
     pub fallbacks: u64,
     /// The number of reads of cached parts beside direct reads of the same run.
     pub cached_reads: u64,
-    /// The number of those that were gathered.
+    /// Those of them that go over blocks of slices.
     pub cached_gathered: u64,
     /// The number of tensors that are tied to the previous one.
     pub tied: u64,

@@ -108,13 +108,13 @@ impl KnownSelection {
     }
 }
 
-/// A selection of slices of these tensors, and of some of them whole.
+/// Draws a selection of slices of these tensors and of some of them whole.
 pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t KnownTensor>) -> KnownSelection {
     let slices = tensors.into_iter().map(|tensor| (tensor.name.clone(), slice(draw, tensor)));
     KnownSelection::Slices(slices.collect())
 }
 
-/// What one rank of several gets.
+/// Draws the share of one rank.
 pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
     let world = draw.number(1..=6);
     let rank = draw.number(0..=world - 1);

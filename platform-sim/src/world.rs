@@ -45,7 +45,7 @@ pub(crate) struct World {
     pub(crate) plan: Arc<Plan>,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) verification: Option<Verification>,
-    /// The selected slices, by tensor name.
+    /// By name: the slices that are selected of tensors.
     cuts: BTreeMap<String, KnownCut>,
     /// The bytes of slices that were computed for comparisons, by placement.
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
@@ -196,7 +196,7 @@ impl World {
         self.violations.borrow_mut().push(what.into());
     }
 
-    /// Returns how a tensor was written, and the shape and the length of its selected part.
+    /// How a tensor was written, and the shape and the bytes of what is selected of it.
     pub(crate) fn known(&self, placement: usize) -> Option<(&KnownTensor, Vec<u64>, u64)> {
         let known = self.checkpoint.find(self.catalog.tensor(self.plan.placements()[placement].tensor).name)?;
         let shape = self.cuts.get(&known.name).map_or_else(|| known.shape.clone(), |cut| cut.shape(known));
@@ -204,7 +204,8 @@ impl World {
         Some((known, shape, bytes))
     }
 
-    /// Reads the initial contents of a tensor's selected part at `offset`.
+    /// The bytes from `offset` on of what is selected of a tensor, as they were in the file at
+    /// first.
     pub(crate) fn original(&self, placement: usize, known: &KnownTensor, offset: u64, out: &mut [u8]) {
         let file = &self.storage.files[known.file];
         let Some(cut) = self.cuts.get(&known.name) else { return file.original(known.start + offset, out) };

@@ -34,27 +34,6 @@ enum Pattern {
     Star(String, String),
 }
 
-/// The error of a malformed rule.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the message documents the fields")]
-pub enum RenameError {
-    /// One side is empty.
-    #[error(
-        "a renaming rule needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
-        Quoted(from),
-        Quoted(to)
-    )]
-    Empty { from: String, to: String },
-    /// Only one side has a `*`, or one has several.
-    #[error(
-        "a renaming rule needs one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
-        Quoted(from),
-        Quoted(to)
-    )]
-    Stars { from: String, to: String },
-}
-
 impl Pattern {
     /// Parses a pattern. Returns `None` if it has more than one `*`.
     fn new(text: &str) -> Option<Self> {

@@ -5,66 +5,67 @@ use super::Engine;
 use crate::source::ReadOp;
 use crate::units::{ChunkId, ExtentId, TensorId};
 
-/// What happened in the load.
+/// An event of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Every byte of this tensor is in its place; of a strided slice, once what has [landed](Disposition::Landed) is gathered.
+    /// Every byte of this tensor has arrived. A strided slice must still be gathered from its
+    /// [landed](Disposition::Landed) chunks.
     TensorReady(TensorId),
-    /// Direct reads of this file are refused; it is read through the page cache from here on.
+    /// Direct reads of this file were refused. Its remaining reads are buffered.
     DirectRefused(crate::units::FileId),
 }
 
-/// What becomes of a completed read's buffer.
+/// What happens to the buffer of a completed read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Disposition {
-    /// The chunk is whole: its buffer goes to its owner.
+    /// The chunk is complete. Its buffer goes back to its owner.
     Landed(ChunkId),
-    /// The same buffer goes into this read.
+    /// The buffer goes into this read.
     Resubmit(ReadOp),
-    /// The load is over; the buffer is of no use any more.
+    /// The load is over. The buffer is no longer needed.
     Abandoned,
 }
 
-/// What the engine could do if it were asked for a read.
+/// Whether the engine can hand out a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// Hand one out.
+    /// A read is available.
     Ready,
-    /// Nothing before the next extent of a stream has a buffer: see [`Engine::admit`].
+    /// The next extent of a stream needs a buffer first: see [`Engine::admit`].
     NeedsBuffer(ExtentId),
-    /// Nothing before a read in flight completes, as enough is in flight.
+    /// The limit of reads in flight is reached. A completion must come first.
     Full,
-    /// Nothing any more: all is issued, or the load is over.
+    /// No read remains, or the load is over.
     Exhausted,
 }
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The bytes that have landed.
+    /// The number of bytes that have arrived.
     pub bytes_done: u64,
-    /// The bytes that must land.
+    /// The number of bytes to load.
     pub bytes_total: u64,
-    /// The tensors that are whole.
+    /// The number of complete tensors.
     pub tensors_done: usize,
-    /// The tensors that were selected.
+    /// The number of selected tensors.
     pub tensors_total: usize,
 }
 
-/// How often the engine had to make good for what went wrong.
+/// How often the engine recovered from a problem, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RetryStats {
-    /// Short reads that were read on.
+    /// Short reads that were continued.
     pub resumed: u64,
-    /// Direct reads that went on from an earlier, aligned byte.
+    /// Direct reads that continued from an earlier, aligned byte.
     pub realigned: u64,
-    /// Reads that were tried again after a fault.
+    /// Reads that were retried after a fault.
     pub retried: u64,
-    /// Reads that went on through the page cache.
+    /// Reads that continued as buffered reads.
     pub buffered: u64,
-    /// Files of which direct reads were refused.
+    /// Files whose direct reads were disabled.
     pub direct_disabled: u64,
     /// Files that ended early.
     pub truncated: u64,

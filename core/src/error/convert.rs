@@ -54,21 +54,21 @@ pub enum ConvertError {
     NotWritable { target: FormatId },
 }
 
-/// A rule that says nothing.
+/// The error of a malformed rule.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
+#[allow(missing_docs, reason = "the message documents the fields")]
 pub enum RenameError {
-    /// No name on one side.
+    /// One side is empty.
     #[error(
-        "a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
+        "a renaming rule needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
         Quoted(from),
         Quoted(to)
     )]
     Empty { from: String, to: String },
-    /// A star on one side only, or several.
+    /// Only one side has a `*`, or one has several.
     #[error(
-        "a rule to rename has one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
+        "a renaming rule needs one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
         Quoted(from),
         Quoted(to)
     )]
@@ -103,7 +103,7 @@ impl Offending {
     pub const SHOWN: usize = 10;
 
     /// Collects the tensors, or returns `None` if there are none.
-    pub(super) fn collect<'a>(tensors: impl Iterator<Item = (&'a str, &'static str)>) -> Option<Self> {
+    pub(crate) fn collect<'a>(tensors: impl Iterator<Item = (&'a str, &'static str)>) -> Option<Self> {
         let (mut shown, mut count) = (Vec::new(), 0);
         for (name, element) in tensors {
             if count < Self::SHOWN {

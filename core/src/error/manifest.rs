@@ -8,6 +8,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use thiserror::Error;
 
+/// The value of the field `schema`.
+pub const SCHEMA: &str = "floodtide-manifest";
+/// The value of the field `version`.
+pub const VERSION: u64 = 1;
+/// The maximum size of a manifest in bytes. A million tensors take a fifth of it.
+pub const MAX_BYTES: u64 = 1 << 30;
+
 /// A violated rule of the manifest (`docs/manifest.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -27,8 +34,8 @@ pub enum ManifestError {
         "the manifest is of version {found}, but this floodtide supports version {VERSION}; use the floodtide that wrote it, or write it again"
     )]
     Version { found: u64 },
-    /// The manifest is larger than [`MAX_BYTES`](super::MAX_BYTES).
-    #[error("the manifest has {bytes} bytes, and none is longer than {}; name another file", super::MAX_BYTES)]
+    /// Longer than [`MAX_BYTES`].
+    #[error("the manifest has {bytes} bytes, and none is longer than {}; name another file", MAX_BYTES)]
     TooLarge { bytes: u64 },
     /// A dtype is unknown.
     #[error("the manifest gives tensor \"{}\" the dtype \"{}\", which is not known", Quoted(name), Quoted(found))]

@@ -44,7 +44,7 @@ pub enum Error {
     /// A glob is malformed.
     #[error(transparent)]
     Glob(#[from] GlobError),
-    /// A selected tensor does not exist.
+    /// A selected name that is not there.
     #[error("no tensor is named \"{}\"", Quoted(name))]
     NoSuchTensor { name: String },
     /// A glob matches no tensor. It is probably mistyped.
@@ -90,7 +90,7 @@ pub enum Error {
         dtype.block_elements()
     )]
     SliceBlock { tensor: String, dtype: GgmlType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
-    /// A tensor is selected twice.
+    /// A tensor is selected in two ways at once.
     #[error("tensor \"{}\" is selected in two ways; select all of it or one slice", Quoted(tensor))]
     SelectedTwice { tensor: String },
     /// A slice is selected for ranks, which would slice it again.

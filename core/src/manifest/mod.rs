@@ -19,13 +19,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
-/// The value of the field `schema`.
-pub const SCHEMA: &str = "floodtide-manifest";
-/// The value of the field `version`.
-pub const VERSION: u64 = 1;
-/// The maximum size of a manifest in bytes. A million tensors take a fifth of it.
-pub const MAX_BYTES: u64 = 1 << 30;
-
 /// The SHA-256 of a file, as in the output of `sha256sum` and in Hugging Face's LFS pointers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256([u8; 32]);

@@ -1,19 +1,16 @@
-//! The plan of a load: every read and the final address of every byte, fixed before the first read.
+//! The plan of a load: every read and the final place of every byte, fixed before the first read.
 //!
-//! Planning has three steps:
+//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add
+//! that lie in a file in blocks, [`ties`] which tensors are one). [`extents`] groups the selected
+//! tensors into runs of file bytes and gives each run its place in the arena; [`chunks`] cuts the
+//! runs into reads and orders them over all files; [`planner`] drives the two and refuses what does
+//! not fit; this file holds what comes out.
 //!
-//! 1. [`extents`] groups the selected tensors into runs of file bytes, and places each run in the
-//!    arena.
-//! 2. [`chunks`] divides the runs into reads, and orders them over all files.
-//! 3. The [`Planner`] drives both, and rejects a plan that does not fit.
-//!
-//! [`buffers`] adds what a stream needs, [`gather`] what strided slices need. [`ties`] finds
-//! tensors with the same bytes.
-//!
-//! An arena's base is aligned to a huge page. The address of a direct run is congruent to its file
-//! offset, modulo the alignments of direct I/O and of the tensors. A direct read therefore goes to
-//! the final address. A tensor that is misaligned in its file starts a new run, which is shifted to
-//! an aligned address and read through the page cache. Only such tensors cost a copy by the kernel.
+//! An arena's base is aligned to a huge page. A run that is read directly is placed at an address
+//! congruent to its file offset, modulo the direct-I/O alignment and the tensors' alignment, so
+//! that a direct read lands at the final address. A tensor whose file offset does not have the
+//! alignment that is asked for starts a run of its own, shifted to where it is aligned and read
+//! through the page cache, which takes any address; only such tensors pay.
 
 mod buffers;
 mod chunks;
@@ -42,7 +39,7 @@ use core::ops::Range;
 pub enum Method {
     /// By direct I/O (`O_DIRECT`).
     Direct,
-    /// Through the page cache.
+    /// The rate of buffered reads.
     Buffered,
 }
 
@@ -55,128 +52,12 @@ pub enum ReadMode {
     Spanning,
 }
 
-/// The alignment that direct reads of a file need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectLimits {
-    /// The alignment of offsets and lengths.
-    pub offset: Alignment,
-    /// The alignment of addresses.
-    pub memory: Alignment,
-}
-
-impl DirectLimits {
-    /// Returns the alignment that satisfies both.
-    #[must_use]
-    pub fn both(self) -> Alignment {
-        self.offset.max(self.memory)
-    }
-}
-
-/// How a load provides tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// As copies in an arena that the load owns.
-    Copy,
-    /// As views of the mapped files.
-    ///
-    /// Tensors that are misaligned there are copied, including all that need more than page
-    /// alignment.
-    Map {
-        /// Whether the mapped bytes will be made resident, so that they count as memory.
-        resident: bool,
-    },
-    /// As copies in buffers that each hold a part: every [`Extent`] has its own buffer.
-    Stream(Buffers),
-}
-
-/// Returns the alignment of a tensor's address: what its dtype needs, and at least `min`.
-#[must_use]
-pub fn tensor_alignment(tensor: &TensorInfo<'_>, min: Alignment) -> Alignment {
-    Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(min)
-}
-
-/// The memory that a load may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryLimit {
-    /// The available memory in bytes.
-    pub available: u64,
-    /// The source of the number for messages: "free memory", "the limit of cgroup …".
-    pub limit: String,
-}
-
-/// The options of a [`Planner`].
-#[derive(Debug, Clone)]
-pub struct PlanOptions {
-    /// How to provide tensors.
-    pub access: Access,
-    /// The limits of direct reads by file, or `None` for buffered reads. A missing entry counts as
-    /// `None`.
-    pub direct: Vec<Option<DirectLimits>>,
-    /// The cached ranges by file, ascending and not adjacent.
-    ///
-    /// Cached parts of direct runs, if they are at least 64 KiB long, are copied from the cache. A
-    /// copy is faster than the device. For strided slices this applies to reads that are entirely
-    /// cached.
-    pub cached: Vec<Vec<ByteRange>>,
-    /// The minimum alignment of every tensor's address.
-    pub tensor_alignment: Alignment,
-    /// The size of a read in bytes. It is rounded up to a power of two from 64 KiB to 1 GiB.
-    pub chunk_bytes: u64,
-    /// The size of a read by file. A file without an entry uses [`chunk_bytes`](Self::chunk_bytes).
-    pub file_chunk_bytes: Vec<u64>,
-    /// The maximum gap between selected tensors that is read rather than skipped, in bytes.
-    pub max_merge_gap: u64,
-    /// The maximum gap between the blocks of a slice that is read rather than skipped, in bytes.
-    ///
-    /// A device reads about this much in the time of one more request. These bytes are not
-    /// retained.
-    pub max_read_gap: u64,
-    /// The maximum number of gather reads in flight. Each uses a separate buffer.
-    ///
-    /// All of them together use about a stream's limit or the remaining memory, at most 128 MiB.
-    pub max_gather_reads: u64,
-    /// The available memory, or `None` to plan without a limit.
-    ///
-    /// A limit that suffices changes only the length of gather reads
-    /// ([`max_gather_reads`](Self::max_gather_reads)).
-    pub memory: Option<MemoryLimit>,
-}
-
-impl Default for PlanOptions {
-    fn default() -> Self {
-        Self {
-            access: Access::Copy,
-            direct: Vec::new(),
-            cached: Vec::new(),
-            tensor_alignment: Alignment::ONE,
-            chunk_bytes: 4 << 20,
-            file_chunk_bytes: Vec::new(),
-            max_merge_gap: 128 << 10,
-            max_read_gap: 128 << 10,
-            max_gather_reads: MAX_GATHER_READS as u64,
-            memory: None,
-        }
-    }
-}
-
-impl PlanOptions {
-    /// Returns the size of a file's reads, a power of two.
-    fn chunk_bytes_of(&self, file: FileId) -> u64 {
-        chunks::chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
-    }
-
-    /// Returns the size of the shortest reads of any file.
-    fn shortest_chunk(&self) -> u64 {
-        chunks::chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
-    }
-}
-
 /// A run of file bytes that is contiguous in the arena.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     /// The file.
     pub file: FileId,
-    /// The selected range, from the first tensor's first byte to the last one's last.
+    /// From the first tensor's first byte to the last one's last, as far as they are selected.
     pub range: ByteRange,
     /// The blocks of a strided slice: all of them, even if the slice is divided into several
     /// extents.
@@ -206,13 +87,12 @@ pub struct Chunk {
     pub offset: u64,
     /// The number of bytes that must arrive.
     pub payload_len: usize,
-    /// The range of the arena, or of the extent's own buffer, that belongs to this chunk.
-    ///
-    /// It is at least `payload_len` long, up to the alignment. For a [gathered](Self::gathered)
-    /// chunk it is the range of the separate buffer, from 0.
+    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least
+    /// `payload_len` long, up to the alignment. When it is [gathered](Self::gathered), it is read
+    /// to a scratch buffer, and these are that one's bytes, from 0 on.
     pub buffer_range: Range<usize>,
-    /// Whether it is read into a separate buffer, from which [`Plan::gather`] copies. The buffer's
-    /// address is aligned to [`alignment`](Self::alignment).
+    /// Whether it is read to a scratch buffer, from where [`Plan::gather`] says what to copy. That
+    /// buffer has an address that is aligned to [`alignment`](Self::alignment).
     pub gathered: bool,
     /// The number of bytes at its start that alignment added. They belong to no extent or to an
     /// earlier chunk.
@@ -239,9 +119,10 @@ pub enum Location {
 /// A selected tensor and its location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    /// The tensor.
+    /// Returns the tensor.
     pub tensor: TensorId,
-    /// The selected bytes in the file. For a strided slice, from the first to the last.
+    /// Its bytes in the file, as far as they are selected: of a strided slice, from the first to
+    /// the last.
     pub range: ByteRange,
     /// The location.
     pub location: Location,
@@ -249,7 +130,7 @@ pub struct Placement {
     slice: Option<NonZeroU32>,
 }
 
-/// A tensor with a selected slice.
+/// A tensor of which a slice is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sliced {
     slice: Slice,
@@ -334,10 +215,10 @@ impl Plan {
         self.arena_bytes
     }
 
-    /// Returns the slice of a placement, or `None` for a whole tensor.
+    /// The selected slice of a placement, by its number; `None` for all of a tensor.
     ///
     /// # Panics
-    /// Panics if there is no such placement. The same applies to the next three methods.
+    /// When there is no such placement; so do the next three.
     #[must_use]
     pub fn slice(&self, placement: usize) -> Option<Slice> {
         self.slices.get(&self.placements[placement]).map(|sliced| sliced.slice)
@@ -355,8 +236,8 @@ impl Plan {
         self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
-    /// Returns the selected part of a placement's tensor, with the shape and the range of its
-    /// slice. `catalog` is the plan's.
+    /// The tensor of a placement as far as it is selected: of a slice, its shape and its part of
+    /// the file. `catalog` is that of the plan.
     #[must_use]
     pub fn tensor<'a>(&'a self, catalog: &'a Catalog, placement: usize) -> TensorInfo<'a> {
         let placement = &self.placements[placement];
@@ -380,7 +261,8 @@ impl Plan {
         }
     }
 
-    /// Returns how to gather the bytes of a chunk, or `None` if it is read to its final address.
+    /// How the bytes of a chunk come together that is read to a scratch buffer; `None` for one that
+    /// is read to where its bytes stay.
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;
@@ -405,105 +287,6 @@ impl Plan {
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.payload_len as u64).sum()
-    }
-}
-
-/// Creates a [`Plan`] from a catalog and a selection, as a pure function.
-///
-/// ```
-/// use floodtide_core::format::SAFETENSORS;
-/// use floodtide_core::{
-///     ByteRange, CatalogBuilder, DType, Location, PlanOptions, Planner, Selection,
-/// };
-///
-/// let mut builder = CatalogBuilder::new(SAFETENSORS);
-/// let file = builder.add_file("model.safetensors", 4096)?;
-/// for (name, start, end) in [("a", 1000, 2000), ("b", 2000, 4000)] {
-///     let range = ByteRange::new(start, end).expect("ascending");
-///     builder.add_tensor(file, name, DType::U8.into(), &[end - start], range)?;
-/// }
-/// let catalog = builder.finish()?;
-/// let selected = Selection::All.resolve(&catalog)?;
-/// let plan = Planner::new(PlanOptions::default()).plan(&catalog, &selected)?;
-/// assert_eq!((plan.selected_bytes(), plan.read_bytes()), (3000, 3000));
-/// // Neighbours are read together, into one arena.
-/// assert_eq!(plan.chunks().len(), 1);
-/// assert!(matches!(plan.placements()[1].location, Location::Arena(_)));
-/// # Ok::<(), floodtide_core::Error>(())
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Planner {
-    options: PlanOptions,
-}
-
-impl Planner {
-    /// Creates a planner with these options.
-    #[must_use]
-    pub fn new(options: PlanOptions) -> Self {
-        Self { options }
-    }
-
-    /// Plans the load of `selected`.
-    ///
-    /// The tensors must be of this catalog and ascending, as
-    /// [`Selection::resolve`](crate::Selection::resolve) returns them. A stream in
-    /// [`Order::Selection`] accepts any order.
-    ///
-    /// # Errors
-    /// - [`Error::BufferTooSmall`] if a tensor does not fit in a buffer of a stream.
-    /// - [`Error::NotEnoughMemory`] if the tensors exceed the available memory.
-    /// - [`Error::AddressSpace`] if they exceed the address space of this target.
-    pub fn plan(&self, catalog: &Catalog, selected: &[TensorSlice]) -> Result<Plan, Error> {
-        let selected_bytes = ties::distinct_bytes(catalog, selected, &self.options);
-        let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
-        let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
-        let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };
-        let buffered = match self.options.access {
-            // All buffers together, up to the limit.
-            Access::Stream(Buffers { limit, .. }) => laid_out
-                .extents
-                .iter()
-                .fold(0_u64, |sum, extent| sum.saturating_add(extent.buffer_bytes as u64))
-                .min(limit),
-            _ => 0,
-        };
-        let needed = laid_out.arena_bytes.saturating_add(resident).saturating_add(buffered);
-        if let Some(memory) = self.options.memory.as_ref().filter(|memory| needed > memory.available) {
-            let MemoryLimit { available, limit } = memory.clone();
-            let file = catalog.files().first().map_or_else(String::new, |file| file.path.clone());
-            return Err(Error::NotEnoughMemory { file, needed, available, limit });
-        }
-        // Reads are numbered in 32 bits. Each extent may add one to what its bytes need.
-        let gathered = chunks::max_gather_read(&self.options, needed);
-        let reads = laid_out.arena_bytes / self.options.shortest_chunk()
-            + laid_out.strided_span / gathered
-            + laid_out.extents.len() as u64;
-        if reads > u64::from(u32::MAX / 2) {
-            return Err(Error::TooMany { what: "reads" });
-        }
-        let arena_bytes = extents::in_memory(laid_out.arena_bytes)?;
-        let (mut extents, placements) = (laid_out.extents, laid_out.placements);
-        let chunks = match self.options.access {
-            Access::Stream(buffers) => {
-                if buffers.order == Order::Completion {
-                    extents = chunks::interleave(extents, |extent| extent.file.index());
-                }
-                // In stream order each buffer is completed as early as possible, so that few are
-                // partly filled.
-                chunks::cut(&extents, &placements, &self.options, gathered)
-            }
-            _ => chunks::interleave(chunks::cut(&extents, &placements, &self.options, gathered), chunks::lane),
-        };
-        Ok(Plan {
-            placements,
-            extents,
-            chunks,
-            mapped: laid_out.mapped,
-            arena_bytes,
-            selected_bytes,
-            streamed: matches!(self.options.access, Access::Stream(_)),
-            slices: laid_out.slices,
-        })
     }
 }
 

@@ -6,67 +6,76 @@ use crate::units::{Alignment, ByteRange, DirectLimits, FileId};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Of a plan that gathers no more reads are in flight than these, or one a worker.
+/// The maximum number of gather reads in flight, unless there are more workers.
 pub(crate) const MAX_GATHER_READS: usize = 32;
 
-/// How tensors are to be had.
+/// How a load provides tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Copied into an arena that the load owns.
+    /// As copies in an arena that the load owns.
     Copy,
-    /// As views of the mapped files; only tensors that would not be aligned there are copied, among them all that are to be aligned to more
-    /// than a page.
+    /// As views of the mapped files.
+    ///
+    /// Tensors that are misaligned there are copied, including all that need more than page
+    /// alignment.
     Map {
         /// Whether the mapped bytes will be made resident, so that they count as memory.
         resident: bool,
     },
-    /// Copied into buffers that each hold a part, one after another: every [`Extent`] has a buffer of its own.
+    /// As copies in buffers that each hold a part: every [`Extent`] has its own buffer.
     Stream(Buffers),
 }
 
-/// What a tensor's address is aligned to: as its dtype needs, and at least to `min`.
+/// Returns the alignment of a tensor's address: what its dtype needs, and at least `min`.
 #[must_use]
 pub fn tensor_alignment(tensor: &TensorInfo<'_>, min: Alignment) -> Alignment {
     Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(min)
 }
 
-/// How much memory a load may take.
+/// The memory that a load may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLimit {
-    /// In bytes.
+    /// The available memory in bytes.
     pub available: u64,
-    /// Where the number comes from, for the message: "free memory", "the limit of cgroup …".
+    /// The source of the number for messages: "free memory", "the limit of cgroup …".
     pub limit: String,
 }
 
-/// What the planner is told beside the catalog and the selection.
+/// The options of a [`Planner`].
 #[derive(Debug, Clone)]
 pub struct PlanOptions {
-    /// Copy or map.
+    /// How to provide tensors.
     pub access: Access,
-    /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
+    /// The limits of direct reads by file, or `None` for buffered reads. A missing entry counts as
+    /// `None`.
     pub direct: Vec<Option<DirectLimits>>,
-    /// By file, what of it is in the page cache: ascending, and none touching the next. Of what would be read directly, what is there (64 KiB at least in
-    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a strided slice
-    /// that is so for reads whose bytes are all there.
+    /// The cached ranges by file, ascending and not adjacent.
+    ///
+    /// Cached parts of direct runs, if they are at least 64 KiB long, are copied from the cache. A
+    /// copy is faster than the device. For strided slices this applies to reads that are entirely
+    /// cached.
     pub cached: Vec<Vec<ByteRange>>,
-    /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
+    /// The minimum alignment of every tensor's address.
     pub tensor_alignment: Alignment,
-    /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
+    /// The size of a read in bytes. It is rounded up to a power of two from 64 KiB to 1 GiB.
     pub chunk_bytes: u64,
-    /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
+    /// The size of a read by file. A file without an entry uses [`chunk_bytes`](Self::chunk_bytes).
     pub file_chunk_bytes: Vec<u64>,
     /// The widest gap between selected tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
-    /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
-    /// time that one more request takes. What is read along takes no memory that stays.
+    /// The maximum gap between the blocks of a slice that is read rather than skipped, in bytes.
+    ///
+    /// A device reads about this much in the time of one more request. These bytes are not
+    /// retained.
     pub max_read_gap: u64,
     /// How many reads that slices are gathered from may be in flight, each of which has a scratch
     /// buffer: all of them together take about a stream's limit, or what memory is left, up to 128
     /// MiB.
     pub max_gather_reads: u64,
-    /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
-    /// reads that slices are gathered from ([`max_gather_reads`](Self::max_gather_reads)).
+    /// The available memory, or `None` to plan without a limit.
+    ///
+    /// A limit that suffices changes only the length of gather reads
+    /// ([`max_gather_reads`](Self::max_gather_reads)).
     pub memory: Option<MemoryLimit>,
 }
 
@@ -88,12 +97,12 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
-    /// The size of a read of a file, as a power of two.
+    /// Returns the size of a file's reads, a power of two.
     pub(super) fn chunk_bytes_of(&self, file: FileId) -> u64 {
         chunks::chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
     }
 
-    /// The size of the shortest reads of any file.
+    /// Returns the size of the shortest reads of any file.
     pub(super) fn shortest_chunk(&self) -> u64 {
         chunks::chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
     }

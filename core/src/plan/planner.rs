@@ -6,14 +6,15 @@ use crate::error::Error;
 use crate::tensor_slice::TensorSlice;
 use alloc::string::String;
 
-/// Turns a catalog and a selection into a [`Plan`]: a pure function.
+/// Creates a [`Plan`] from a catalog and a selection, as a pure function.
 ///
 /// ```
+/// use floodtide_core::format::SAFETENSORS;
 /// use floodtide_core::{
-///     ByteRange, CatalogBuilder, DType, Format, Location, PlanOptions, Planner, Selection,
+///     ByteRange, CatalogBuilder, DType, Location, PlanOptions, Planner, Selection,
 /// };
 ///
-/// let mut builder = CatalogBuilder::new(Format::Safetensors);
+/// let mut builder = CatalogBuilder::new(SAFETENSORS);
 /// let file = builder.add_file("model.safetensors", 4096)?;
 /// for (name, start, end) in [("a", 1000, 2000), ("b", 2000, 4000)] {
 ///     let range = ByteRange::new(start, end).expect("ascending");
@@ -34,26 +35,29 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// A planner with these options.
+    /// Creates a planner with these options.
     #[must_use]
     pub fn new(options: PlanOptions) -> Self {
         Self { options }
     }
 
-    /// Plans the load of `selected`, which must be of that catalog and ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it,
-    /// unless it is streamed in [`Order::Selection`].
+    /// Plans the load of `selected`.
+    ///
+    /// The tensors must be of this catalog and ascending, as
+    /// [`Selection::resolve`](crate::Selection::resolve) returns them. A stream in
+    /// [`Order::Selection`] accepts any order.
     ///
     /// # Errors
-    /// [`Error::BufferTooSmall`] when a tensor does not fit in a buffer of a stream,
-    /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
-    /// not fit in this target's addresses.
+    /// - [`Error::BufferTooSmall`] if a tensor does not fit in a buffer of a stream.
+    /// - [`Error::NotEnoughMemory`] if the tensors exceed the available memory.
+    /// - [`Error::AddressSpace`] if they exceed the address space of this target.
     pub fn plan(&self, catalog: &Catalog, selected: &[TensorSlice]) -> Result<Plan, Error> {
         let selected_bytes = ties::distinct_bytes(catalog, selected, &self.options);
         let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
         let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
         let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };
         let buffered = match self.options.access {
-            // All of them together, or as many as there may be at a time.
+            // All buffers together, up to the limit.
             Access::Stream(Buffers { limit, .. }) => laid_out
                 .extents
                 .iter()
@@ -67,7 +71,7 @@ impl Planner {
             let file = catalog.files().first().map_or_else(String::new, |file| file.path.clone());
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
-        // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
+        // Reads are numbered in 32 bits. Each extent may add one to what its bytes need.
         let gathered = chunks::max_gather_read(&self.options, needed);
         let reads = laid_out.arena_bytes / self.options.shortest_chunk()
             + laid_out.strided_span / gathered
@@ -82,7 +86,8 @@ impl Planner {
                 if buffers.order == Order::Completion {
                     extents = chunks::interleave(extents, |extent| extent.file.index());
                 }
-                // A buffer is filled as soon as it can be, so that little is held in parts.
+                // In stream order each buffer is completed as early as possible, so that few are
+                // partly filled.
                 chunks::cut(&extents, &placements, &self.options, gathered)
             }
             _ => chunks::interleave(chunks::cut(&extents, &placements, &self.options, gathered), chunks::lane),

@@ -1,27 +1,28 @@
 //! What a depot is built on, and what it reports.
 
-/// Where memory comes from. Dropping a block gives its memory back.
+/// Allocates memory. Dropping a block frees it.
 pub trait Provider {
     /// A block of memory.
     type Block;
-    /// Why there is none.
+    /// The error of a failed allocation.
     type Error;
 
-    /// Memory of exactly so many bytes.
+    /// Allocates a block of exactly `bytes` bytes.
     ///
     /// # Errors
-    /// When the system has none to give.
+    /// Fails if the system has no memory.
     fn allocate(&self, bytes: usize) -> Result<Self::Block, Self::Error>;
 
-    /// The bytes that a block was allocated with.
+    /// Returns the length that a block was allocated with.
     fn byte_len(&self, block: &Self::Block) -> usize;
 }
 
-/// A faster cache above the depot. It holds blocks that count as retained but that the depot cannot reach by itself.
+/// A faster cache above the depot. Its blocks count as retained, but the depot cannot reach them by
+/// itself.
 pub trait Tier<B> {
-    /// Keeps nothing from here on until [`resume`](Self::resume), and hands out all it has.
+    /// Stops caching until [`resume`](Self::resume), and hands out all cached blocks.
     fn suspend(&self, drained: &mut dyn FnMut(B));
-    /// May keep blocks again.
+    /// Allows caching again.
     fn resume(&self);
 }
 
@@ -31,32 +32,32 @@ impl<B> Tier<B> for () {
     fn resume(&self) {}
 }
 
-/// Why no block was lent.
+/// The error of a block that was not lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeError<E> {
-    /// More was asked for than the pool may ever have.
+    /// The request exceeds the limit of the pool.
     TooLarge,
-    /// So much is lent that this does not fit under the limit now.
+    /// The request does not fit under the limit beside the lent blocks.
     Exhausted,
-    /// As many wait already as this pool has places for.
+    /// The queue of waiting borrowers is full.
     QueueFull,
-    /// The provider has no memory.
+    /// The provider failed.
     Provider(E),
 }
 
 /// Counters of a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// The bytes that may be lent and retained together.
+    /// The limit of lent and retained bytes.
     pub limit: usize,
-    /// The bytes that borrowers have.
+    /// The number of lent bytes.
     pub lent: usize,
-    /// The bytes that are kept for the next borrowers.
+    /// The number of retained bytes.
     pub retained: usize,
     /// How often a retained block served a borrower.
     pub hits: u64,
-    /// How often memory had to be allocated.
+    /// How often memory was allocated.
     pub misses: u64,
-    /// How often a borrower had to wait.
+    /// How often a borrower waited.
     pub waits: u64,
 }

@@ -1,8 +1,9 @@
-//! Applies the measured profile of a device: the read size, the number of reads in flight, and
-//! whether cold files use direct I/O.
+//! What a load takes from a measurement of its device: the size of its reads, how many are in
+//! flight, and whether cold files are read past the page cache.
 //!
-//! A platform measures and stores a [`Profile`]. Without one, nothing here has an effect.
-//! [`reconsider`] runs before [`decide`](super::decide), [`adjust`] after it.
+//! A pure use of [`Profile`](super::Profile), which a platform measures and keeps; without one
+//! nothing here does anything. Around [`decide`](super::decide): [`reconsider`] before it,
+//! [`adjust`] after it.
 
 use super::route::Group;
 use super::{Consumer, Decision, FileSignals, MAX_WORKERS, Route};
@@ -14,72 +15,15 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
 
-/// The measured profile of a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
-    /// The device in words, for reasons.
-    pub device: String,
-    /// The best reads by kind. Kinds that could not be measured are missing.
-    pub best: Vec<BestReads>,
-}
-
-/// The fastest reads of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BestReads {
-    /// Whether they went through a ring. If not, threads made them.
-    pub ring: bool,
-    /// Whether they were direct. If not, they were buffered reads of uncached files.
-    pub direct: bool,
-    /// The size of a read in bytes.
-    pub chunk_bytes: u64,
-    /// The total number of reads in flight.
-    pub in_flight: usize,
-    /// The rate in bytes per second.
-    pub bytes_per_second: u64,
-}
-
 /// The speedup from which buffered reads are used for cold files.
 ///
 /// Buffered reads cost a copy and evict other files from the page cache.
 const MIN_BUFFERED_SPEEDUP: f64 = 1.25;
-/// The relative rate from which two measurements count as equal.
-const RATE_TOLERANCE: f64 = 0.95;
-/// The size below which a smaller read no longer costs less bookkeeping.
-const MIN_READ_COST_BYTES: u64 = 1 << 20;
 /// The minimum size of a read. Shorter reads gain nothing on any device and each has a cost.
 const MIN_CHUNK_BYTES: u64 = 512 << 10;
 /// The maximum number of threads. Their stacks use address space, of which a load reserves some
 /// tens of MiB.
 const MAX_THREADS: usize = 32;
-
-impl BestReads {
-    /// Chooses the best of several measurements: of the fastest, the one with the fewest bytes in
-    /// flight.
-    #[must_use]
-    pub fn choose(measured: impl IntoIterator<Item = Self> + Clone) -> Option<Self> {
-        let fastest = measured.clone().into_iter().map(|reads| reads.bytes_per_second).max()?;
-        let as_fast = |reads: &Self| reads.bytes_per_second as f64 >= fastest as f64 * RATE_TOLERANCE;
-        let cost = |reads: &Self| {
-            let bytes = reads.chunk_bytes.max(MIN_READ_COST_BYTES).saturating_mul(reads.in_flight as u64);
-            (bytes, u64::MAX - reads.bytes_per_second)
-        };
-        measured.into_iter().filter(as_fast).min_by_key(cost)
-    }
-}
-
-impl Profile {
-    /// Returns the best reads of this kind, or those of the other engine if this one was not
-    /// measured.
-    #[must_use]
-    pub fn reads(&self, ring: bool, direct: bool) -> Option<&BestReads> {
-        let way = || self.best.iter().filter(|reads| reads.direct == direct);
-        way().find(|reads| reads.ring == ring).or_else(|| way().next())
-    }
-
-    fn fastest(&self, direct: bool) -> Option<u64> {
-        self.best.iter().filter(|reads| reads.direct == direct).map(|reads| reads.bytes_per_second).max()
-    }
-}
 
 /// Rules out direct reads if the device is clearly faster through the page cache.
 ///
@@ -101,10 +45,9 @@ pub(super) fn reconsider(group: &mut Group<'_>) {
     ));
 }
 
-/// Returns true if the direct reads set the pace of the load.
-///
-/// This holds if nothing else consumes or verifies the bytes, and at most a sixteenth of them is
-/// cached or buffered. Reading the headers leaves about that much in the cache.
+/// Whether a load is as fast as its direct reads are: nobody else takes or looks at what they
+/// bring, and of what is selected no more than a sixteenth, about what reading the headers leaves,
+/// comes from or through the page cache.
 fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
     let signals = group.signals;
     let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();

@@ -95,10 +95,11 @@ impl Verification {
         Ok(())
     }
 
-    /// Verifies bytes of a mapped file at `start`. Each selected byte must be passed once.
+    /// Checks bytes of a mapped file, from its byte `start` on. All that is selected of the file is
+    /// to be given once.
     ///
     /// # Errors
-    /// Fails like [`chunk_landed`](Self::chunk_landed).
+    /// As [`chunk_landed`](Self::chunk_landed).
     pub fn mapped_landed(&self, file: FileId, start: u64, bytes: &[u8]) -> Result<(), Error> {
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64)).unwrap_or(ByteRange::EMPTY);
         self.mapped.of(file, range).try_for_each(|placement| self.landed(placement, range, start, bytes))

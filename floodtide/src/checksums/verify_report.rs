@@ -30,7 +30,7 @@ pub struct VerifyReport {
 /// Something that is not as the manifest says. Names are untrusted: print them through [`Escaped`], as `Display` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the message documents the fields")]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum Mismatch {
     /// A tensor's bytes are others: those from `start` to `end` of its file.
     TensorContent { tensor: String, file: String, start: u64, end: u64, expected: Checksum, found: Checksum },

@@ -24,7 +24,7 @@ use thiserror::Error;
 /// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the message documents the fields")]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum Error {
     /// The checkpoint, the selection or the memory there is.
     #[error("{}{}", .0, fault_in_words(.0))]

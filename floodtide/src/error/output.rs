@@ -8,7 +8,7 @@ use thiserror::Error;
 /// What is wrong with the place that a conversion is to write to.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the message documents the fields")]
+#[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum OutputError {
     /// There is something already.
     #[error("{}: there is something of that name already; name another folder, or replace it", Shown(path))]

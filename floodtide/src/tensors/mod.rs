@@ -231,66 +231,6 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// A view that cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the message documents the fields")]
-pub enum ViewError {
-    /// The dtype does not allow it.
-    #[error(
-        "a tensor of dtype {dtype} cannot be viewed as {requested}; take its bytes, or the type that fits its dtype"
-    )]
-    WrongType { dtype: ElementType, requested: &'static str },
-    /// The tensor has blocks, no elements.
-    #[error(
-        "a tensor of ggml type {dtype} cannot be viewed as {requested}: it is quantised, {} elements to a block of {} bytes; take its bytes, \
-         and read their blocks",
-        dtype.block_elements(), dtype.block_bytes()
-    )]
-    Quantised { dtype: GgmlType, requested: &'static str },
-    /// The dtype allows it, the address does not.
-    #[error(
-        "a tensor of dtype {dtype} cannot be viewed as {requested}: its memory is not at a multiple of {alignment} bytes; \
-         take its bytes, or look at where the memory comes from: the usual cause is a MemoryProvider that does not keep to the \
-         alignment it states"
-    )]
-    Misaligned { dtype: ElementType, requested: &'static str, alignment: usize },
-}
-
-/// A Rust type that some dtypes can be viewed as.
-pub trait Element: AnyBitPattern + private::Sealed {
-    /// Those dtypes.
-    const DTYPES: &'static [DType];
-}
-
-mod private {
-    #[expect(unnameable_types, reason = "seals `Element`")]
-    pub trait Sealed {}
-}
-
-macro_rules! elements {
-    ($($rust:ty: $($dtype:ident)|*;)*) => {
-        $(impl private::Sealed for $rust {}
-        impl Element for $rust {
-            const DTYPES: &'static [DType] = &[$(DType::$dtype),*];
-        })*
-    };
-}
-
-elements! {
-    u8: U8 | BOOL | F8_E5M2 | F8_E4M3 | F8_E8M0 | F8_E4M3FNUZ | F8_E5M2FNUZ;
-    i8: I8;
-    u16: U16 | F16 | BF16;
-    i16: I16;
-    u32: U32;
-    i32: I32;
-    f32: F32;
-    u64: U64;
-    i64: I64;
-    f64: F64;
-    [f32; 2]: C64;
-}
-
 #[cfg(test)]
 mod tests {
     use crate::Loader;

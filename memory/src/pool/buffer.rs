@@ -164,7 +164,8 @@ impl SplitBuffer<PoolBuffer> {
     pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
         let mut buffer = self.into_memory()?;
         buffer.spare().part(0..written.start).fill(0);
-        // SAFETY: the memory is initialised; that it is this borrower's own is the caller's promise.
+        // SAFETY: the memory is initialised. The caller guarantees that its bytes are this
+        // borrower's own.
         unsafe { buffer.assume_filled(written.end) };
         Some(buffer)
     }

@@ -15,7 +15,7 @@ use floodtide_core::pool::{CLASS_COUNT, SizeClass, Tier};
 use std::sync::Arc;
 
 /// The maximum number of blocks of one class per thread.
-pub const DEPTH: usize = 16;
+pub(crate) const DEPTH: usize = 16;
 
 /// The free blocks of one class, the last one taken first. Places from `len` on are empty.
 #[derive(Debug)]

@@ -88,7 +88,7 @@ impl Finding {
 ///
 /// # Errors
 /// Fails if the path cannot be examined.
-pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<StorageError>) -> Result<Vec<Finding>, StorageError> {
+pub fn examine(path: &Path, files: &[PathBuf], refused: Vec<StorageError>) -> Result<Vec<Finding>, StorageError> {
     let subject = Subject::open(path, files, refused)?;
     let mut findings = vec![
         kernel::version(),

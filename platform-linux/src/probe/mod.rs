@@ -1,7 +1,5 @@
-//! Examines what the system supports. Each answer comes from trying, never from a version number.
-//!
-//! [`roofline`] measures what a device can deliver, [`profile`] stores this for later loads, and
-//! [`doctor`] reports what the machine refuses.
+//! Asks the system what it allows: each answer is tried, never taken from a version number. What
+//! was measured of a device is kept for later loads ([`profile`]).
 
 pub mod device;
 pub mod profile;
@@ -137,7 +135,7 @@ pub fn file_system(file: impl AsFd) -> (String, bool) {
 }
 
 /// Returns true if the file's contents are only memory: tmpfs, ramfs, hugetlbfs.
-fn is_memory(file: &File) -> bool {
+pub(crate) fn is_memory(file: &File) -> bool {
     rustix::fs::fstatfs(file)
         .is_ok_and(|answer| matches!(answer.f_type as u64 & 0xffff_ffff, TMPFS | HUGETLBFS | 0x8584_58f6))
 }

@@ -80,12 +80,12 @@ fn look(file: &File, ranges_too: bool) -> Residency {
 }
 
 /// Which methods work for a file.
-pub(super) struct Ways {
+pub(crate) struct Ways {
     /// The result of `cachestat`, or the error number.
-    pub(super) cachestat: Result<(), i32>,
+    pub(crate) cachestat: Result<(), i32>,
     /// False for files of others, which `mincore` reports as resident.
-    pub(super) mincore: bool,
-    pub(super) nowait: bool,
+    pub(crate) mincore: bool,
+    pub(crate) nowait: bool,
 }
 
 pub(crate) fn ways(file: &File) -> Ways {
@@ -231,7 +231,7 @@ mod tests {
         let third = std::num::NonZeroU64::new(3 << 20);
         rustix::fs::fadvise(&file, 2 << 20, third, rustix::fs::Advice::DontNeed).expect("advises");
         if cached_pages(&file, 2 << 20, 3 << 20) != Ok(0) {
-            return println!("skipped: the page cache cannot be dropped here, or is not reported");
+            return println!("skipped: the page cache cannot be dropped here, or does not tell");
         }
         let range = |start, end| ByteRange::new(start, end).expect("forwards");
         let expected = vec![range(0, 2 << 20), range(5 << 20, bytes as u64)];

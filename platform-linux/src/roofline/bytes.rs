@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The size of a block in bytes. Every read of a measurement is within one block, so no size meets
-/// the end of a file.
+/// Every read of a measurement lies in one such block of a file, so that no size meets an end.
 pub(super) const BLOCK_BYTES: u64 = 16 << 20;
 /// The number of bytes to read repeatedly. More would help against a device's own cache, but takes
 /// longer to write.
@@ -28,7 +27,7 @@ const RESERVE: u64 = 64 << 20;
 /// The cached fraction up to which a file counts as cold.
 const MAX_COLD_SHARE: f32 = 0.02;
 
-/// The files to read, block by block.
+/// Files to read from, block after block.
 #[derive(Debug)]
 pub(super) struct Bytes {
     pub(super) files: Vec<Arc<LocalFile>>,
@@ -36,7 +35,7 @@ pub(super) struct Bytes {
     pub(super) origin: String,
     /// Why buffered reads of cold files cannot be measured, if they cannot.
     pub(super) buffered_refused: Option<String>,
-    /// The blocks of the files.
+    /// The files' blocks.
     pieces: Vec<(FileId, u64)>,
     next: AtomicU64,
     /// The unnamed temporary file, kept open.
@@ -119,7 +118,7 @@ impl Bytes {
         self.files.iter().all(|file| file.direct_limits().is_some())
     }
 
-    /// Starts a run of reads at a block that was not read since the last round.
+    /// Begins a run of reads at a block that none has touched since the last time round.
     pub(super) fn begin(&self) {
         let next = self.next.load(Ordering::Relaxed).next_multiple_of(BLOCK_BYTES);
         self.next.store(next, Ordering::Relaxed);
@@ -256,8 +255,8 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     Ok((file, written))
 }
 
-/// Returns the size of a temporary file: the target, or what fits on the disk if that is enough to
-/// measure.
+/// How long a temporary file may be: the target, or what the disk has room for where that is enough
+/// to measure with.
 fn that_fits(target_bytes: u64, free: u64) -> Option<u64> {
     let room = free.saturating_sub(RESERVE) / BLOCK_BYTES * BLOCK_BYTES;
     (room >= MIN_BYTES.min(target_bytes)).then_some(target_bytes.min(room))

@@ -19,7 +19,7 @@ const HUGE_PAGE: usize = 2 << 20;
 ///
 /// It leaves enough for the process in a small control group, and contains a huge page wherever it
 /// starts.
-pub(in crate::probe) fn affordable(target_bytes: usize) -> Option<usize> {
+pub(crate) fn affordable(target_bytes: usize) -> Option<usize> {
     affordable_of(target_bytes, memory_limit().available)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<
 
 /// Measures faulting in new memory by all processors, with or without huge pages, in bytes per
 /// second.
-pub(in crate::probe) fn fault(huge: bool, bytes: usize, samples: usize, cpus: usize) -> io::Result<Option<Rate>> {
+pub(crate) fn fault(huge: bool, bytes: usize, samples: usize, cpus: usize) -> io::Result<Option<Rate>> {
     let rates = (0..samples).map(|_| fault_once(huge, bytes, cpus)).collect::<io::Result<Vec<f64>>>()?;
     Ok(Rate::of(rates))
 }

@@ -265,9 +265,8 @@ pub fn measure(
 /// Returns the kinds that cannot be measured, with the reasons.
 fn refusals(bytes: &Bytes) -> Vec<(Way, String)> {
     let (name, _) = file_system(bytes.files[0].buffered());
-    let ring = uring_refusal().or_else(|| {
-        (name == super::FUSE).then(|| "on FUSE, rings may return wrong bytes, so loads do not use them".to_owned())
-    });
+    let ring = uring_refusal()
+        .or_else(|| (name == FUSE).then(|| "on FUSE, rings may bring wrong bytes, so loads do without".to_owned()));
     let direct = (!bytes.takes_direct()).then(|| format!("{name} does not support direct reads of these files"));
     let why = |way: Way| {
         let engine = ring.clone().filter(|_| way.ring);

@@ -99,7 +99,7 @@ pub struct Case {
     pub chunk_bytes: u64,
     /// The maximum gap between tensors that is read along, in bytes.
     pub max_merge_gap: u64,
-    /// The maximum gap between the blocks of a slice that is read along, in bytes.
+    /// The widest gap that is read along between the blocks of a slice.
     pub max_read_gap: u64,
     /// The minimum alignment of tensors.
     pub tensor_alignment: Alignment,
@@ -109,7 +109,7 @@ pub struct Case {
     pub in_flight_limit: u64,
     /// Whether the load is verified.
     pub verify: bool,
-    /// Whether the caller insists on a ring.
+    /// Whether a ring is asked for and no other source.
     pub strict: bool,
     /// The other users of the pool.
     pub competitors: Competitors,
@@ -161,7 +161,8 @@ impl Case {
         let mut sizes = Sizes::draw(seed);
         let shape = Shape { extra: sizes.extra(), ..Shape::default() };
         let mut checkpoint = Checkpoint::draw(&mut draw.fork(), &shape);
-        // A separate stream of draws, so that seeds of other checkpoints keep their meaning.
+        // Drawn apart, so that a seed whose checkpoint is no ServerlessLLM checkpoint means the
+        // same with and without them.
         let mut apart = Draw::new(seed ^ 0x6a09_e667_f3bc_c908);
         if apart.chance(80_000) {
             checkpoint = checkpoint.into_serverlessllm(&mut apart);
@@ -229,7 +230,8 @@ impl Case {
         }
     }
 
-    /// Limits per-block reads to few blocks. Many would take hours of virtual time.
+    /// The same, reading blocks one by one only where they are few: a read of each would take
+    /// virtual hours.
     #[must_use]
     pub fn with_few_reads_apart(mut self) -> Self {
         const MANY: u64 = 300;

@@ -30,7 +30,8 @@ fn names(folder: &Path) -> Vec<String> {
 /// Measures in a folder, or says why that cannot be done here.
 fn measure(cache: &Path, folder: &Path, more: &[&str]) -> Option<Value> {
     let measured = run(cache, &[&["probe", "--json", "--seconds", "1"], more].concat(), folder);
-    if measured.code == 1 && ["is in memory", "free;", "available;"].iter().any(|words| measured.stderr.contains(words)) {
+    if measured.code == 1 && ["is in memory", "free;", "available;"].iter().any(|words| measured.stderr.contains(words))
+    {
         println!("skipped: {}", measured.stderr);
         return None;
     }

@@ -162,7 +162,7 @@ fn large_partitions_are_read_past_the_page_cache() {
     let planned = Loader::new().backend(URING).plan(folder.path());
     let Ok(planned) = planned else { return println!("skipped: no io_uring here") };
     if planned.signals.files.iter().any(|file| !file.direct) {
-        return println!("skipped: the file system does not support direct reads");
+        return println!("skipped: the file system takes no direct reads");
     }
     let direct = |chunk: &&floodtide_core::Chunk| chunk.method == floodtide_core::Method::Direct;
     let direct: u64 = planned.plan.chunks().iter().filter(direct).map(|chunk| chunk.payload_len as u64).sum();

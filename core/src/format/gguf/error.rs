@@ -103,22 +103,22 @@ pub enum GgufError {
     /// A tensor name is not UTF-8.
     #[error("the name of tensor number {number} is not UTF-8 from its byte {at} on; the file is damaged")]
     NameNotUtf8 { number: u64, at: u64 },
-    /// A tensor name contains a zero byte, where ggml would end it.
+    /// Two tensors have the same name.
     #[error("the name of tensor number {number} has a zero byte at {at}, where ggml would end it; the file is damaged")]
     NameZeroByte { number: u64, at: u64 },
-    /// Two tensors have the same name.
+    /// A range is reversed.
     #[error(
         "tensor \"{}\" occurs twice in the header; names must be unique: the writer is faulty, write the file again",
         Quoted(name)
     )]
     DuplicateName { name: String },
-    /// A tensor has more dimensions than ggml allows.
+    /// More dimensions than ggml has.
     #[error(
         "tensor \"{}\" has {dims} dimensions, but at most {MAX_DIMS} are allowed; the file is damaged",
         Quoted(name)
     )]
     TooManyDims { name: String, dims: u32 },
-    /// A dimension is negative.
+    /// A dimension below zero.
     #[error("tensor \"{}\" has length {len} in dimension {dim}, which is negative; the file is damaged", Quoted(name))]
     NegativeDim { name: String, dim: u32, len: i64 },
     /// The size of a tensor overflows. A dimension of zero counts as one here, because no order of

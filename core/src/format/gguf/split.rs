@@ -60,7 +60,7 @@ fn digits(text: &str) -> Option<u32> {
 pub struct Split {
     /// The number of the shard, from 0.
     pub number: u64,
-    /// The number of shards.
+    /// The number of elements.
     pub count: u64,
     /// The number of tensors in all shards.
     pub tensors: u64,

@@ -35,29 +35,29 @@ pub enum HeaderError {
     /// The header is not UTF-8.
     #[error("the header is not UTF-8 from its byte {at} on; this is not a safetensors file, or it is damaged")]
     NotUtf8 { at: u64 },
-    /// The header is not the required JSON.
+    /// The entry of a tensor is malformed.
     #[error("the header is not valid safetensors JSON: {message}; the file is damaged or of another format")]
     Json { message: String },
-    /// The entry of a tensor is malformed.
+    /// Two tensors have the same name.
     #[error(
         "the header's entry for tensor \"{}\" is not valid: {message}; the file is damaged or was written wrongly",
         Quoted(name)
     )]
     Entry { name: String, message: String },
-    /// Two tensors have the same name.
+    /// A range is reversed.
     #[error(
         "tensor \"{}\" occurs twice in the header; names must be unique: \
          the writer is faulty, write the file again",
         Quoted(name)
     )]
     DuplicateName { name: String },
-    /// A range is reversed.
+    /// Some bytes belong to no tensor.
     #[error(
         "tensor \"{}\" has data_offsets [{begin}, {end}]: its end precedes its start; the header is damaged",
         Quoted(name)
     )]
     EndBeforeBegin { name: String, begin: u64, end: u64 },
-    /// Some bytes belong to no tensor.
+    /// Some bytes belong to two tensors.
     #[error(
         "tensor \"{}\" starts at data offset {begin}, expected {expected}, where the tensor before it ends: \
          the bytes between belong to no tensor; \
@@ -65,7 +65,7 @@ pub enum HeaderError {
         Quoted(name)
     )]
     Hole { name: String, expected: u64, begin: u64 },
-    /// Some bytes belong to two tensors.
+    /// The size of a tensor overflows.
     #[error(
         "tensor \"{}\" starts at data offset {begin}, expected {expected}, where the tensor before it ends: \
          the two overlap; \
@@ -73,7 +73,7 @@ pub enum HeaderError {
         Quoted(name)
     )]
     Overlap { name: String, expected: u64, begin: u64 },
-    /// The size of a tensor overflows.
+    /// A packed tensor ends inside a byte.
     #[error(
         "tensor \"{}\" has shape {}, whose size in bits does not fit in 64 bits; the header is damaged",
         Quoted(name),
@@ -87,7 +87,7 @@ pub enum HeaderError {
         Quoted(name)
     )]
     PartialByte { name: String, dtype: DType, bits: u64 },
-    /// Shape and offsets contradict each other.
+    /// The file ends before the last tensor does. Both numbers are lengths of the file.
     #[error(
         "tensor \"{}\" of dtype {dtype} and shape {} takes {expected} bytes, but its data_offsets span {found}; \
          the header is damaged",
@@ -95,13 +95,13 @@ pub enum HeaderError {
         Dims(shape)
     )]
     SizeMismatch { name: String, dtype: DType, shape: Vec<u64>, expected: u64, found: u64 },
-    /// The file ends before the last tensor does. Both numbers are lengths of the file.
+    /// The file continues after the last tensor. Both numbers are lengths of the file.
     #[error(
         "the file has {found} bytes, but its header describes {expected}: it is cut off; \
          fetch it again or finish the download"
     )]
     Truncated { expected: u64, found: u64 },
-    /// The file continues after the last tensor. Both numbers are lengths of the file.
+    /// The file goes on after the last tensor. Both are lengths of the file.
     #[error(
         "the file has {found} bytes, but its header describes {expected}: the bytes after them belong to no tensor; \
          fetch it again, or write the file again with the safetensors library"

@@ -7,14 +7,15 @@ use crate::units::Alignment;
 use alloc::borrow::ToOwned;
 use core::ops::Range;
 
-/// The tensors of a part of a run end before `end`; those of the next part start with `start_of_next`.
+/// Tensors of this part of a run end before `end`. Those of the next part start with
+/// `start_of_next`.
 struct PartTensors {
     end: usize,
     start_of_next: usize,
 }
 
 impl Layout<'_> {
-    /// Places the run, or, where it is longer than a buffer of a stream, the parts of it.
+    /// Places the run, or the parts of a run that exceeds a buffer of a stream.
     pub(super) fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
         if let Some(strided) = run.strided {
             return self.end_strided(run, strided, tensors_end);
@@ -27,7 +28,7 @@ impl Layout<'_> {
             self.count(run.end - run.start, 1)?;
             return self.place(run, tensors_end);
         }
-        // Only a tensor alone is that long, or several that are the same bytes, perhaps with empty ones before them.
+        // Only a single tensor is this long, or several that are tied, perhaps after empty ones.
         let long = filled(&self.out.placements, run.first..tensors_end);
         let Some(tensor) = self.out.placements.get(long.start).map(|placement| self.catalog.tensor(placement.tensor))
         else {
@@ -37,11 +38,13 @@ impl Layout<'_> {
             return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
         }
         self.count(run.end - run.start, (run.end - run.start) / (buffer_bytes / 8 * 7) + 1)?;
-        // What comes in parts is no tensor in memory, so only its elements must be aligned there.
+        // A tensor that arrives in parts is never contiguous in memory, so only its elements must
+        // be aligned.
         let (whole, alignment) = self.min(long);
         let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Partition at multiples of the alignment, which keeps the parts' ends direct, or, where that would cut a block (elements of six
-        // bits, or quantised ones, which no power of two holds), just before.
+        // Split at multiples of the alignment, which keeps the ends of parts direct. If that would
+        // cut a block, split before it. Blocks of six-bit or quantised elements do not divide
+        // powers of two.
         let direct = self.direct(&run).unwrap_or(Alignment::ONE);
         let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
         let step = (buffer_bytes - margin) / margin * margin;
@@ -59,8 +62,8 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// What may be cut of placements that are the same bytes, and what its place is aligned to: the largest of their blocks, and of what their
-    /// elements need.
+    /// Returns the indivisible length and the alignment for tied placements: the largest of their
+    /// blocks, and what their elements need.
     pub(super) fn min(&self, placements: Range<usize>) -> (u64, Alignment) {
         self.out.placements[placements].iter().fold((1, Alignment::ONE), |(whole, alignment), placement| {
             let tensor = self.catalog.tensor(placement.tensor);
@@ -68,7 +71,8 @@ impl Layout<'_> {
         })
     }
 
-    /// Counts what the plan itself takes, before it is made: a stream's memory must not go into its own description.
+    /// Counts the size of the plan itself in advance, so that its description does not use up a
+    /// stream's memory.
     pub(super) fn count(&mut self, bytes: u64, buffers: u64) -> Result<(), Error> {
         let (Access::Stream(Buffers { limit, .. }), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes())
         else {
@@ -82,7 +86,7 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// Which tensors a part of a run holds; one without a byte belongs to one part alone.
+    /// Returns the tensors of a part of a run. A tensor without bytes belongs to one part only.
     fn tensors_until(&self, part: &Run, tensors_end: usize) -> PartTensors {
         let (mut end, mut start_of_next) = (part.first, None);
         while end < tensors_end {
@@ -91,7 +95,7 @@ impl Layout<'_> {
                 break;
             }
             if !range.is_empty() && range.end() > part.end {
-                // The rest of this tensor, and of those that are the same bytes, is in the next part, and so is what follows them.
+                // The next part starts with the rest of this tensor and of those tied to it.
                 start_of_next = start_of_next.or(Some(end));
             } else if start_of_next.is_some() {
                 break;
@@ -102,7 +106,7 @@ impl Layout<'_> {
     }
 }
 
-/// Of these placements those that have bytes: a tensor, or several that are the same bytes, which follow one another.
+/// Returns the placements with bytes: one tensor, or several tied ones, which are adjacent.
 pub(in crate::plan) fn filled(placements: &[Placement], of: Range<usize>) -> Range<usize> {
     let has_bytes = |&index: &usize| !placements[index].range.is_empty();
     let start = of.clone().find(has_bytes).unwrap_or(of.start);
@@ -110,8 +114,10 @@ pub(in crate::plan) fn filled(placements: &[Placement], of: Range<usize>) -> Ran
     start..(start + len.max(1)).min(of.end)
 }
 
-/// How many extents and chunks the plan of a stream may have: an eighth of the limit and 16 MiB, at about a hundred bytes each;
-/// and what 32 bits number.
+/// Returns the maximum number of extents and chunks in a stream's plan.
+///
+/// They may use an eighth of the limit plus 16 MiB at about a hundred bytes each, and are numbered
+/// in 32 bits.
 pub(super) fn max_plan_entries(limit: u64) -> u64 {
     (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2))
 }

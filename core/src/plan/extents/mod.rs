@@ -19,9 +19,6 @@ use alloc::vec::Vec;
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
 /// The minimum size of a stream's buffer that tensors share.
 const MIN_BUFFER_BYTES: u64 = 64 << 10;
-/// The maximum number of per-block reads of a plan. With more, their description would need more
-/// memory than they save.
-const MAX_PER_BLOCK_READS: u64 = 1 << 20;
 
 pub(super) struct LaidOut {
     pub(super) placements: Vec<Placement>,
@@ -31,13 +28,6 @@ pub(super) struct LaidOut {
     pub(super) slices: Slices,
     /// The number of file bytes that strided slices span.
     pub(super) strided_span: u64,
-}
-
-/// Tensors of this part of a run end before `end`. Those of the next part start with
-/// `start_of_next`.
-struct PartTensors {
-    end: usize,
-    start_of_next: usize,
 }
 
 /// A run that still grows.
@@ -260,192 +250,6 @@ impl Layout<'_> {
         self.footprint(&joined, 0).is_some_and(|footprint| footprint.end <= buffer_bytes)
     }
 
-    /// Places the run, or the parts of a run that exceeds a buffer of a stream.
-    fn end(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
-        if let Some(strided) = run.strided {
-            return self.end_strided(run, strided, tensors_end);
-        }
-        let (Access::Stream(buffers), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes()) else {
-            return self.place(run, tensors_end);
-        };
-        let needed = self.footprint(run, 0).map_or(u64::MAX, |footprint| footprint.end);
-        if needed <= buffer_bytes || (!buffers.split && needed <= buffers.limit) {
-            self.count(run.end - run.start, 1)?;
-            return self.place(run, tensors_end);
-        }
-        // Only a single tensor is this long, or several that are tied, perhaps after empty ones.
-        let long = filled(&self.out.placements, run.first..tensors_end);
-        let Some(tensor) = self.out.placements.get(long.start).map(|placement| self.catalog.tensor(placement.tensor))
-        else {
-            return Ok(());
-        };
-        if !buffers.split {
-            return Err(Error::BufferTooSmall { tensor: tensor.name.to_owned(), needed, limit: buffers.limit });
-        }
-        self.count(run.end - run.start, (run.end - run.start) / (buffer_bytes / 8 * 7) + 1)?;
-        // A tensor that arrives in parts is never contiguous in memory, so only its elements must
-        // be aligned.
-        let (whole, alignment) = self.min(long);
-        let run = Run { alignment, in_place: alignment.divides(run.start), ..*run };
-        // Split at multiples of the alignment, which keeps the ends of parts direct. If that would
-        // cut a block, split before it. Blocks of six-bit or quantised elements do not divide
-        // powers of two.
-        let direct = self.direct(&run).unwrap_or(Alignment::ONE);
-        let margin = 2 * direct.max(alignment).as_u64().max(whole.next_power_of_two());
-        let step = (buffer_bytes - margin) / margin * margin;
-        let base = if run.in_place { run.start / margin * margin } else { run.start };
-        let mut part = Run { end: run.start, ..run };
-        let mut cut = base;
-        while part.end < run.end {
-            cut = cut.saturating_add(step);
-            part.start = part.end;
-            part.end = if cut < run.end { cut - (cut - run.start) % whole } else { run.end };
-            let next = self.tensors_until(&part, tensors_end);
-            self.place(&part, next.end)?;
-            part.first = next.start_of_next;
-        }
-        Ok(())
-    }
-
-    /// Returns the indivisible length and the alignment for tied placements: the largest of their
-    /// blocks, and what their elements need.
-    fn min(&self, placements: Range<usize>) -> (u64, Alignment) {
-        self.out.placements[placements].iter().fold((1, Alignment::ONE), |(whole, alignment), placement| {
-            let tensor = self.catalog.tensor(placement.tensor);
-            (whole.max(tensor.dtype.block_bytes()), tensor_alignment(&tensor, alignment))
-        })
-    }
-
-    /// Places a strided slice, or the parts of a slice that exceeds a buffer of a stream.
-    fn end_strided(&mut self, run: &Run, strided: StridedRange, tensors_end: usize) -> Result<(), Error> {
-        let span = run.end - run.start;
-        let by_block = strided.gap() > self.options.max_read_gap
-            && self
-                .per_block_reads
-                .checked_add(strided.count())
-                .is_some_and(|reads| reads <= self.max_per_block_reads());
-        self.per_block_reads += if by_block { strided.count() } else { 0 };
-        let read_mode = if by_block { ReadMode::PerBlock } else { ReadMode::Spanning };
-        self.out.strided_span = self.out.strided_span.saturating_add(span);
-        let sliced = filled(&self.out.placements, run.first..tensors_end);
-        let bytes = strided.byte_len();
-        let part = match self.options.access {
-            Access::Stream(buffers) => {
-                let buffer_bytes = buffer_bytes(&buffers);
-                if bytes > buffer_bytes && !buffers.split && bytes > buffers.limit {
-                    let tensor = self.catalog.tensor(self.out.placements[sliced.start].tensor).name.to_owned();
-                    return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
-                }
-                let (whole, _) = self.min(sliced.clone());
-                let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
-                let reads = if by_block { strided.count() } else { span / max_gather_read(self.options, 0) };
-                self.plan_entries = self.plan_entries.saturating_add(reads);
-                self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
-                part
-            }
-            _ => bytes,
-        };
-        let mut from = 0;
-        while from < bytes {
-            let to = from.saturating_add(part).min(bytes);
-            // Empty tensors around it belong to the first or the last part.
-            let first = if from == 0 { run.first } else { sliced.start };
-            let end = if to == bytes { tensors_end } else { sliced.end };
-            self.place_part(run, strided, from..to, first..end, read_mode)?;
-            from = to;
-        }
-        Ok(())
-    }
-
-    /// Returns the maximum number of per-block reads.
-    fn max_per_block_reads(&self) -> u64 {
-        match self.options.access {
-            Access::Stream(buffers) => max_plan_entries(buffers.limit) / 2,
-            _ => MAX_PER_BLOCK_READS,
-        }
-    }
-
-    /// Places a part of a strided slice.
-    fn place_part(
-        &mut self,
-        run: &Run,
-        strided: StridedRange,
-        part: Range<u64>,
-        tensors: Range<usize>,
-        read_mode: ReadMode,
-    ) -> Result<(), Error> {
-        let too_large = Error::AddressSpace { needed: u64::MAX };
-        let streamed = matches!(self.options.access, Access::Stream(_));
-        let len = part.end - part.start;
-        let (address, end) = if streamed {
-            (0, len)
-        } else {
-            let address = run.alignment.up(self.out.arena_bytes).ok_or_else(|| too_large.clone())?;
-            self.out.arena_bytes = address.checked_add(len).ok_or(too_large)?;
-            (address, 0)
-        };
-        let place = usize::try_from(address).unwrap_or(usize::MAX);
-        for placement in &mut self.out.placements[tensors.clone()] {
-            if matches!(placement.location, Location::Arena(_)) && !placement.range.is_empty() {
-                placement.location = Location::Arena(place);
-            }
-        }
-        let range = strided.file_range(part.start, part.end);
-        let limits = self.options.direct.get(run.file.index()).copied().flatten();
-        // The edges of a direct read go to a separate buffer, so it may start and end anywhere.
-        let read = match read_mode {
-            ReadMode::PerBlock => strided.block_len().min(range.len()),
-            ReadMode::Spanning => range.len(),
-        };
-        let direct = limits.filter(|&limits| is_worth_it(read, limits)).map(DirectLimits::both);
-        self.out.extents.push(Extent {
-            file: run.file,
-            range,
-            strided: Some(strided),
-            read_mode,
-            method: if direct.is_some() { Method::Direct } else { Method::Buffered },
-            buffer_offset: place,
-            buffer_bytes: in_memory(end)?,
-            alignment: direct.unwrap_or(Alignment::ONE),
-            tensors,
-        });
-        Ok(())
-    }
-
-    /// Counts the size of the plan itself in advance, so that its description does not use up a
-    /// stream's memory.
-    fn count(&mut self, bytes: u64, buffers: u64) -> Result<(), Error> {
-        let (Access::Stream(Buffers { limit, .. }), Some(buffer_bytes)) = (self.options.access, self.buffer_bytes())
-        else {
-            return Ok(());
-        };
-        self.plan_entries =
-            self.plan_entries.saturating_add(buffers).saturating_add(bytes / self.options.shortest_chunk());
-        if self.plan_entries > max_plan_entries(limit) {
-            return Err(Error::TooManyBuffers { bytes: self.selected_bytes, buffer_bytes, limit });
-        }
-        Ok(())
-    }
-
-    /// Returns the tensors of a part of a run. A tensor without bytes belongs to one part only.
-    fn tensors_until(&self, part: &Run, tensors_end: usize) -> PartTensors {
-        let (mut end, mut start_of_next) = (part.first, None);
-        while end < tensors_end {
-            let range = self.out.placements[end].range;
-            if !range.is_empty() && range.start() >= part.end {
-                break;
-            }
-            if !range.is_empty() && range.end() > part.end {
-                // The next part starts with the rest of this tensor and of those tied to it.
-                start_of_next = start_of_next.or(Some(end));
-            } else if start_of_next.is_some() {
-                break;
-            }
-            end += 1;
-        }
-        PartTensors { end, start_of_next: start_of_next.unwrap_or(end) }
-    }
-
     /// Places the run and its tensors.
     fn place(&mut self, run: &Run, tensors_end: usize) -> Result<(), Error> {
         let too_large = Error::AddressSpace { needed: u64::MAX };
@@ -481,22 +285,6 @@ impl Layout<'_> {
 /// Returns the maximum size of a stream's buffer that tensors share.
 pub(super) fn buffer_bytes(buffers: &Buffers) -> u64 {
     buffers.buffer_bytes.max(MIN_BUFFER_BYTES)
-}
-
-/// Returns the placements with bytes: one tensor, or several tied ones, which are adjacent.
-pub(super) fn filled(placements: &[Placement], of: Range<usize>) -> Range<usize> {
-    let has_bytes = |&index: &usize| !placements[index].range.is_empty();
-    let start = of.clone().find(has_bytes).unwrap_or(of.start);
-    let len = (start..of.end).take_while(has_bytes).count();
-    start..(start + len.max(1)).min(of.end)
-}
-
-/// Returns the maximum number of extents and chunks in a stream's plan.
-///
-/// They may use an eighth of the limit plus 16 MiB at about a hundred bytes each, and are numbered
-/// in 32 bits.
-fn max_plan_entries(limit: u64) -> u64 {
-    (limit / 800).saturating_add(160_000).min(u64::from(u32::MAX / 2))
 }
 
 /// The location of a run in memory.

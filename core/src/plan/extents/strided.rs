@@ -10,11 +10,12 @@ use crate::units::{Alignment, DirectLimits};
 use alloc::borrow::ToOwned;
 use core::ops::Range;
 
-/// A plan has no more reads of single blocks than this: past it, its own description would take more than it saves.
+/// The maximum number of per-block reads of a plan. With more, their description would need more
+/// memory than they save.
 const MAX_PER_BLOCK_READS: u64 = 1 << 20;
 
 impl Layout<'_> {
-    /// Places a strided slice, or, where it is longer than a buffer of a stream, the parts of it.
+    /// Places a strided slice, or the parts of a slice that exceeds a buffer of a stream.
     pub(super) fn end_strided(&mut self, run: &Run, strided: StridedRange, tensors_end: usize) -> Result<(), Error> {
         let span = run.end - run.start;
         let by_block = strided.gap() > self.options.max_read_gap
@@ -46,7 +47,7 @@ impl Layout<'_> {
         let mut from = 0;
         while from < bytes {
             let to = from.saturating_add(part).min(bytes);
-            // What is empty around it is with the first part, or with the last.
+            // Empty tensors around it belong to the first or the last part.
             let first = if from == 0 { run.first } else { sliced.start };
             let end = if to == bytes { tensors_end } else { sliced.end };
             self.place_part(run, strided, from..to, first..end, read_mode)?;
@@ -55,7 +56,7 @@ impl Layout<'_> {
         Ok(())
     }
 
-    /// How many blocks may be read one by one.
+    /// Returns the maximum number of per-block reads.
     fn max_per_block_reads(&self) -> u64 {
         match self.options.access {
             Access::Stream(buffers) => max_plan_entries(buffers.limit) / 2,
@@ -63,7 +64,7 @@ impl Layout<'_> {
         }
     }
 
-    /// Gives a part of a strided slice its place.
+    /// Places a part of a strided slice.
     fn place_part(
         &mut self,
         run: &Run,
@@ -90,7 +91,8 @@ impl Layout<'_> {
         }
         let range = strided.file_range(part.start, part.end);
         let limits = self.options.direct.get(run.file.index()).copied().flatten();
-        // The edges of a direct read are in a scratch buffer, so that it may begin and end anywhere.
+        // The edges of a direct read are in a scratch buffer, so that it may begin and end
+        // anywhere.
         let read = match read_mode {
             ReadMode::PerBlock => strided.block_len().min(range.len()),
             ReadMode::Spanning => range.len(),

@@ -18,68 +18,7 @@ use crate::sync::{AtomicUsize, Mutex, Ordering, fence};
 use core::array;
 use core::fmt;
 use core::task::{Poll, Waker};
-
-/// Allocates memory. Dropping a block frees it.
-pub trait Provider {
-    /// A block of memory.
-    type Block;
-    /// The error of a failed allocation.
-    type Error;
-
-    /// Allocates a block of exactly `bytes` bytes.
-    ///
-    /// # Errors
-    /// Fails if the system has no memory.
-    fn allocate(&self, bytes: usize) -> Result<Self::Block, Self::Error>;
-
-    /// Returns the length that a block was allocated with.
-    fn byte_len(&self, block: &Self::Block) -> usize;
-}
-
-/// A faster cache above the depot. Its blocks count as retained, but the depot cannot reach them by
-/// itself.
-pub trait Tier<B> {
-    /// Stops caching until [`resume`](Self::resume), and hands out all cached blocks.
-    fn suspend(&self, drained: &mut dyn FnMut(B));
-    /// Allows caching again.
-    fn resume(&self);
-}
-
-/// No upper tier.
-impl<B> Tier<B> for () {
-    fn suspend(&self, _: &mut dyn FnMut(B)) {}
-    fn resume(&self) {}
-}
-
-/// The error of a block that was not lent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakeError<E> {
-    /// The request exceeds the limit of the pool.
-    TooLarge,
-    /// The request does not fit under the limit beside the lent blocks.
-    Exhausted,
-    /// The queue of waiting borrowers is full.
-    QueueFull,
-    /// The provider failed.
-    Provider(E),
-}
-
-/// Counters of a pool.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// The limit of lent and retained bytes.
-    pub limit: usize,
-    /// The number of lent bytes.
-    pub lent: usize,
-    /// The number of retained bytes.
-    pub retained: usize,
-    /// How often a retained block served a borrower.
-    pub hits: u64,
-    /// How often memory was allocated.
-    pub misses: u64,
-    /// How often a borrower waited.
-    pub waits: u64,
-}
+use room::Reserved;
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -378,58 +317,6 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Adds to the total if the limit allows it.
-    fn reserve(&self, bytes: usize) -> bool {
-        let fits =
-            |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || seeded_bug!(LimitIgnored));
-        self.total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
-    }
-
-    /// Frees retained blocks until `bytes` bytes fit under the limit, and reserves them.
-    fn make_room(&self, bytes: usize, affinity: usize) -> bool {
-        loop {
-            let over = self.total.load(Ordering::Relaxed).saturating_add(bytes).saturating_sub(self.limit);
-            let freed = self.free_retained(over, affinity);
-            if self.reserve(bytes) {
-                return true;
-            }
-            if freed == 0 {
-                return false;
-            }
-        }
-    }
-
-    /// Frees at least `bytes` bytes of retained blocks, large ones first. Returns the number of
-    /// bytes freed.
-    fn free_retained(&self, bytes: usize, affinity: usize) -> usize {
-        let mut freed = 0;
-        for i in 0..SHARDS {
-            let shard = &self.shards[affinity.wrapping_add(i) & Self::MASK].state;
-            while freed < bytes {
-                let taken = shard.with(|shard| {
-                    let block = shard.free_list.take_largest()?;
-                    shard.retained -= self.provider.byte_len(&block);
-                    Some(block)
-                });
-                let Some(block) = taken else { break };
-                freed += self.provider.byte_len(&block);
-                self.free(block);
-            }
-        }
-        if freed > 0 {
-            // Large blocks may free more than the caller takes.
-            self.wake_first();
-        }
-        freed
-    }
-
-    fn free(&self, block: P::Block) {
-        let bytes = self.provider.byte_len(&block);
-        // Memory may be counted as free only after it is freed.
-        drop(block);
-        self.total.fetch_sub(bytes, Ordering::AcqRel);
-    }
-
     fn put_back(&self, block: P::Block, affinity: usize) {
         if let Err(refused) = self.shards[affinity & Self::MASK].state.with(|shard| self.put(shard, block)) {
             self.free(refused);
@@ -445,19 +332,6 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         Ok(())
     }
 
-    /// Moves the upper tier's blocks to the free lists. Returns false if a borrower waits, because
-    /// they have been moved then.
-    fn recall(&self, affinity: usize) -> bool {
-        self.waiters.with(|waiters| {
-            let recalled = waiters.is_empty();
-            if recalled {
-                self.tier.suspend(&mut |block| self.put_back(block, affinity));
-                self.tier.resume();
-            }
-            recalled
-        })
-    }
-
     fn wake_first(&self) {
         fence(Ordering::SeqCst);
         if !seeded_bug!(LostWakeUp)
@@ -466,19 +340,6 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         {
             waker.wake();
         }
-    }
-}
-
-/// Bytes that count against the limit until their allocation succeeds or fails.
-struct Reserved<'d, P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> {
-    depot: &'d Depot<P, T, S, SHARDS>,
-    bytes: usize,
-}
-
-impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Drop for Reserved<'_, P, T, S, SHARDS> {
-    fn drop(&mut self) {
-        self.depot.total.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.depot.wake_first();
     }
 }
 

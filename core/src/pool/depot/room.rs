@@ -7,14 +7,14 @@ use crate::seeded_bug::seeded_bug;
 use crate::sync::Ordering;
 
 impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P, T, S, SHARDS> {
-    /// Adds to the total if the limit allows.
+    /// Adds to the total if the limit allows it.
     pub(super) fn reserve(&self, bytes: usize) -> bool {
         let fits =
             |total: usize| total.checked_add(bytes).filter(|&sum| sum <= self.limit || seeded_bug!(LimitIgnored));
         self.total.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok()
     }
 
-    /// Releases retained blocks until so many bytes fit under the limit, and reserves them.
+    /// Frees retained blocks until `bytes` bytes fit under the limit, and reserves them.
     pub(super) fn make_room(&self, bytes: usize, affinity: usize) -> bool {
         loop {
             let over = self.total.load(Ordering::Relaxed).saturating_add(bytes).saturating_sub(self.limit);
@@ -28,7 +28,8 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         }
     }
 
-    /// Releases retained blocks of at least so many bytes, large ones first; says how many bytes that were.
+    /// Frees at least `bytes` bytes of retained blocks, large ones first. Returns the number of
+    /// bytes freed.
     pub(super) fn free_retained(&self, bytes: usize, affinity: usize) -> usize {
         let mut freed = 0;
         for i in 0..SHARDS {
@@ -45,7 +46,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
             }
         }
         if freed > 0 {
-            // Large blocks may free more than whoever asked for it takes.
+            // Large blocks may free more than the caller takes.
             self.wake_first();
         }
         freed
@@ -53,12 +54,13 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
 
     pub(super) fn free(&self, block: P::Block) {
         let bytes = self.provider.byte_len(&block);
-        // Only memory that is gone may be counted again.
+        // Memory may be counted as free only after it is freed.
         drop(block);
         self.total.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Brings the upper tier's blocks down to the free lists; false when somebody waits, since they are down already.
+    /// Moves the upper tier's blocks to the free lists. Returns false if a borrower waits, because
+    /// they have been moved then.
     pub(super) fn recall(&self, affinity: usize) -> bool {
         self.waiters.with(|waiters| {
             let recalled = waiters.is_empty();
@@ -71,7 +73,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
     }
 }
 
-/// Bytes that count against the limit, for memory that may not come.
+/// Bytes that count against the limit until their allocation succeeds or fails.
 pub(super) struct Reserved<'d, P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> {
     pub(super) depot: &'d Depot<P, T, S, SHARDS>,
     pub(super) bytes: usize,

@@ -1,4 +1,4 @@
-//! What borrowers rely on: which shard they find, the counters, and when they wait.
+//! What a borrower may count on: whose free list it finds, what is counted, and when it waits.
 
 use super::*;
 use alloc::rc::Rc;
