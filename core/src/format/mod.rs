@@ -284,7 +284,7 @@ pub trait HeaderParser: fmt::Debug + Send + Sync {
 pub struct FileStart<'a> {
     /// The file's name in the storage.
     pub name: &'a str,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub len: u64,
     /// The bytes that were read.
     pub bytes: &'a [u8],
