@@ -68,8 +68,7 @@ fn results_for_people_and_the_figure_show_names_escaped() {
     let figure = folder.path().join("figure.svg");
     let run = bench(&path, &["--cold", "--runs", "1", "--plot", figure.to_str().expect("UTF-8")]);
     let text = run.assert_ok();
-    for word in WAYS.into_iter().chain(["roofline", "least to most", "CPU time", "peak memory", "agree", "auto chose"])
-    {
+    for word in WAYS.into_iter().chain(["roofline", "min to max", "CPU time", "peak memory", "agree", "auto chose"]) {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let svg = fs::read_to_string(&figure).expect("is drawn");
@@ -101,7 +100,7 @@ fn what_cannot_be_done_is_said_before_anything_is_measured() {
     let plot = ["--plot", figure.to_str().expect("UTF-8")];
     bench(&folder.path().join("missing.safetensors"), &plot).assert_error(1, &["missing.safetensors"]);
     assert!(!figure.exists(), "nothing was drawn");
-    bench(&path, &["--plot", path.to_str().expect("UTF-8")]).assert_error(2, &["--plot FILE.svg"]);
+    bench(&path, &["--plot", path.to_str().expect("UTF-8")]).assert_error(2, &["must end in .svg"]);
     bench(&path, &["--plot", "no/such/folder/figure.svg"]).assert_error(1, &["no/such/folder", "figure"]);
     for wrong in [&["--runs", "0"][..], &["--backends", "teleport"]] {
         let run = bench(&path, wrong);

@@ -252,14 +252,15 @@ fn a_rank_of_four_reads_about_a_quarter() {
         quarter(bytes(&["load", "--stream", "--shard", rank], "read_bytes"));
         quarter(bytes(&["load", "--backend", "mmap", "--shard", rank], "read_bytes"));
     }
-    let parallel = ["plan", "--shard", "1/4", "--shard-rules", "tensor-parallel"];
+    let parallel = ["plan", "--shard", "1/4", "--partition", "tensor-parallel"];
     quarter(bytes(&parallel, "selected_bytes"));
     assert!(bytes(&parallel, "gathered_reads") > 0 && bytes(&parallel, "read_bytes") > whole / 4);
-    let whole_head = ["plan", "--shard", "1/4", "--shard-rule", "lm_head.*=whole", "--shard-rule", "lm_head.*=1"];
+    let whole_head =
+        ["plan", "--shard", "1/4", "--partition-rule", "lm_head.*=replicate", "--partition-rule", "lm_head.*=1"];
     assert!(bytes(&whole_head, "selected_bytes") > whole / 4 + (1 << 20), "the first rule counts");
-    let run = command::run(["plan", path, "--shard", "1/4", "--shard-rules", "tensor-parallel"]);
+    let run = command::run(["plan", path, "--shard", "1/4", "--partition", "tensor-parallel"]);
     let shown = run.assert_ok();
-    assert!(shown.contains("a slice") && shown.contains("gathered"), "{shown}");
+    assert!(shown.contains("sliced") && shown.contains("gathered"), "{shown}");
     let read = bytes(&["load", "--shard", "1/4"], "read_bytes");
     let shown = command::run(["load", path, "--shard", "1/4"]);
     assert!(shown.assert_ok().contains(&format!("({read} bytes)")), "{shown:?}");
@@ -276,11 +277,11 @@ fn what_cannot_be_cut_is_a_bad_request_that_says_why() {
     for (arguments, words) in [
         (&["--shard", "4/4"][..], "no rank 4 among 4"),
         (&["--shard", "1"], "RANK/WORLD"),
-        (&["--shard-rules", "rows"], "--shard"),
-        (&["--shard", "0/2", "--shard-rule", "*"], "GLOB=DIM"),
-        (&["--shard", "0/2", "--shard-rule", "*=1"], "no dimension 1"),
-        (&["--shard", "0/2", "--shard-rule", "*=1"], "[512]"),
-        (&["--shard", "0/2", "--shard-rule", "*.wieght=0"], "\"*.wieght\" matches no tensor"),
+        (&["--partition", "rows"], "--shard"),
+        (&["--shard", "0/2", "--partition-rule", "*"], "GLOB=DIM"),
+        (&["--shard", "0/2", "--partition-rule", "*=1"], "no dimension 1"),
+        (&["--shard", "0/2", "--partition-rule", "*=1"], "[512]"),
+        (&["--shard", "0/2", "--partition-rule", "*.wieght=0"], "\"*.wieght\" matches no tensor"),
     ] {
         for verb in ["load", "plan", "digest"] {
             let run = command::run([verb, path].into_iter().chain(arguments.iter().copied()));
@@ -298,7 +299,7 @@ fn a_shard_that_cuts_nothing_is_warned_of() {
     let words = "the shard 1/4 cuts nothing: each rank gets all 2 selected tensors whole";
     for verb in [&["load"][..], &["load", "--stream"], &["plan"], &["digest"]] {
         let run = |rules: &str| {
-            let arguments = ["--json", "--shard", "1/4", "--shard-rules", rules, path];
+            let arguments = ["--json", "--shard", "1/4", "--partition", rules, path];
             command::run(verb.iter().copied().chain(arguments))
         };
         let uncut = run("tensor-parallel");
@@ -321,7 +322,7 @@ fn what_is_read_along_does_not_stay_in_memory() {
     let len = 8 + json.len() as u64 + 268_435_456;
     fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(len)).expect("grows");
     let path = path.to_str().expect("UTF-8");
-    let report = command::run(["load", path, "--shard", "0/64", "--shard-rule", "*=1", "--json"]).json();
+    let report = command::run(["load", path, "--shard", "0/64", "--partition-rule", "*=1", "--json"]).json();
     let number = |key: &str| report[key].as_u64().expect("a number");
     assert!(number("bytes") == 4 << 20 && number("read_bytes") > 200 << 20);
     assert!(number("peak_rss_bytes") < 80 << 20, "{report}");

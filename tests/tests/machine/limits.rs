@@ -271,7 +271,7 @@ fn a_demo_without_room_on_the_disk_proposes_a_scale_that_fits() {
     });
     let tiny = SmallDisk::new(4 << 20).expect("as the other");
     let mut demo = Command::new(command::path());
-    command::finish(demo.arg("demo").env("TMPDIR", tiny.path())).assert_error(1, &["even the smallest needs"]);
+    command::finish(demo.arg("demo").env("TMPDIR", tiny.path())).assert_error(1, &["even the smallest demo needs"]);
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn what_is_whole_is_said_to_be() {
     checkpoint(folder.path());
     let manifest = write_manifest(folder.path(), folder.path());
     let run = verify(folder.path(), &manifest, &[]);
-    for words in ["12 tensors in 2 files: valid", "as the manifest says"] {
+    for words in ["12 tensors in 2 files: valid", "match the manifest"] {
         assert!(run.assert_ok().contains(words), "{run:#?}");
     }
     let document = verify(folder.path(), &manifest, &["--json", "--memory-limit", "1MiB"]).json();
