@@ -1,4 +1,5 @@
-//! `Loader`: what production code links. Options first (`options`), then one call (`calls`), which takes its steps in their order (`steps`).
+//! The [`Loader`]: its options (`options`), its calls (`calls`), and the steps of each call
+//! (`steps`).
 
 mod calls;
 mod options;
@@ -22,8 +23,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Loads checkpoints. Options first, then [`load`](Self::load), [`map`](Self::map), [`start`](Self::start) or
-/// [`stream`](Self::stream); a loader can be used any number of times, from any thread.
+/// Loads checkpoints.
+///
+/// Set options, then call [`load`](Self::load), [`map`](Self::map), [`start`](Self::start) or
+/// [`stream`](Self::stream), any number of times and from any thread.
 ///
 /// ```no_run
 /// use floodtide::Loader;
@@ -52,12 +55,12 @@ pub struct Loader {
     storages: Storages,
 }
 
-/// What is loaded.
+/// The input of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Input<'a> {
-    /// What a path or URI leads to.
+    /// A path or URI.
     Path(&'a Path),
-    /// Files that are one checkpoint.
+    /// Files that form one checkpoint.
     Files(&'a [PathBuf]),
 }
 
@@ -70,48 +73,51 @@ impl fmt::Display for Input<'_> {
     }
 }
 
-/// What a checkpoint's headers say.
+/// The headers of a checkpoint, as returned by [`Loader::inspect`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inspected {
-    /// Files and tensors.
+    /// The files and tensors.
     pub catalog: Arc<Catalog>,
-    /// The index's metadata and the files', each key once.
+    /// The metadata of the index and the files, each key once.
     pub metadata: Vec<(String, MetadataValue)>,
-    /// What a user should know although the checkpoint is valid.
+    /// Warnings about a valid checkpoint.
     pub warnings: Vec<String>,
 }
 
-/// What a load would do.
+/// What a load would do, as returned by [`Loader::plan`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Planned {
-    /// Files and tensors.
+    /// The files and tensors.
     pub catalog: Arc<Catalog>,
-    /// Every read and the place of every byte.
+    /// Every read and its destination.
     pub plan: Arc<Plan>,
-    /// How it would be carried out, and why.
+    /// How the load would read, and why.
     pub strategy: Strategy,
-    /// What was measured.
+    /// The measured signals.
     pub signals: Signals,
-    /// The memory a load may take.
+    /// The memory available to a load.
     pub memory: MemoryLimit,
-    /// What a user should know although the checkpoint is valid.
+    /// Warnings about a valid checkpoint.
     pub warnings: Vec<String>,
 }
 
 impl Loader {
-    /// A loader that loads all tensors and chooses everything by itself.
+    /// Returns a loader that loads all tensors and chooses how to read.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This loader for one of so many streams of what only passes through, in buffers of up to `part` bytes: everything, unchecked, all streams
-    /// together in `limit` bytes unless another limit was set.
+    /// Returns this loader for one of `streams` streams that pass all tensors through, without
+    /// verification.
+    ///
+    /// Buffers have up to `part` bytes. All streams together take `limit` bytes, unless the loader
+    /// sets another limit.
     ///
     /// # Errors
-    /// [`Error::StreamLimit`] when that is less than they need.
+    /// [`Error::StreamLimit`] if the limit is too small for them.
     pub(crate) fn passing(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
         let limit = match self.stream.memory {
             Some(BufferMemory::Limit(limit)) => limit,
@@ -127,7 +133,7 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Returns this loader with another order of its streams.
+    /// Returns this loader with another order of streams.
     pub(crate) fn ordered(mut self, order: Order) -> Self {
         self.stream.order = order;
         self
@@ -161,7 +167,7 @@ impl Loader {
         self.on_progress.clone()
     }
 
-    /// The checks of a plan, if there are to be any.
+    /// Returns the checks of a plan, if the load is verified.
     pub(crate) fn verification(&self, catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> Result<Option<Verification>, Error> {
         let Some(manifest) = &self.manifest else { return Ok(None) };
         Ok(Some(Verification::new(Arc::clone(catalog), Arc::clone(plan), manifest)?))

@@ -124,7 +124,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     let loaded = run(cache.path(), &["load", "--json", "--trace", trace], &path).json();
     let reason = loaded["reason"].as_str().expect("text");
     assert!(
-        reason.contains("; direct reads brought ") && reason.contains("through the page cache it was "),
+        reason.contains("; direct reads reached ") && reason.contains("through the page cache reached "),
         "{reason}"
     );
     let traced = fs::read_to_string(trace).expect("reads");

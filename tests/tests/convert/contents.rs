@@ -261,7 +261,7 @@ fn the_models_other_files_come_along_and_nothing_else_does() {
     assert!(fs::symlink_metadata(at("out/added_tokens.json")).expect("there").is_file(), "what the link means");
     assert_eq!(fs::read_dir(at("out")).expect("lists").count(), 5 + 2);
     for words in [
-        &["special_tokens_map.json", "link out of its folder", "copy it into the output yourself"][..],
+        &["special_tokens_map.json", "link out of its folder", "copy it yourself"][..],
         &["tokenizer_config.json", "a FIFO in place of a file of the model", "convert again"],
         &["\"trained\""],
     ] {

@@ -190,7 +190,7 @@ fn a_disk_that_is_too_small_is_refused_and_one_that_fills_up_is_left_empty() {
         Err(why) => return println!("skipped: no small disk can be mounted here: {why}"),
     };
     let out = disk.path().join("out");
-    source.convert(&out, &[]).assert_error(1, &["the output takes 9", "only 8.0 MiB", "are free there", "--select"]);
+    source.convert(&out, &[]).assert_error(1, &["the output needs 9", "8.0 MiB available", "--select"]);
     assert!(entries(disk.path()).is_empty());
     // As if somebody had filled it meanwhile: in the middle of a file.
     let mut command = source.command(&out, &[]);
@@ -214,7 +214,7 @@ fn a_disk_that_cannot_be_written_to_is_told() {
     let Ok(disk) = SmallDisk::new(64 << 20) else { return println!("skipped: no disk can be mounted here") };
     let flags = rustix::mount::MountFlags::RDONLY;
     rustix::mount::mount_remount(disk.path(), flags, c"").expect("as the mount");
-    source.convert(&disk.path().join("out"), &[]).assert_error(1, &["make a folder for the output", "Read-only"]);
+    source.convert(&disk.path().join("out"), &[]).assert_error(1, &["create a folder for the output", "Read-only"]);
 }
 
 #[test]
@@ -232,10 +232,10 @@ fn places_that_will_not_do_are_refused() {
         ("other", &["--force"], &["without a checkpoint"]),
         ("file", &["--force"], &["no folder"]),
         ("link", &["--force"], &["symbolic link"]),
-        ("in", &["--force"], &["that is to be converted lies there"]),
-        ("in", &[], &["that is to be converted lies there"]),
-        ("missing/out", &[], &["missing", "make it first"]),
-        ("..", &[], &["names no folder"]),
+        ("in", &["--force"], &["would replace the checkpoint"]),
+        ("in", &[], &["would replace the checkpoint"]),
+        ("missing/out", &[], &["missing", "create it first"]),
+        ("..", &[], &["does not name a new folder"]),
     ] {
         source.convert(&at(to), more).assert_error(2, words);
     }

@@ -236,5 +236,5 @@ fn auto_goes_on_without_io_uring_and_says_so_but_an_explicit_wish_fails() {
         assert!(report.reason().contains("EPERM"), "{}", report.reason());
     }
     let error = loader.backend(URING).load(&path).expect_err("refused").to_string();
-    assert!(error.contains("uring") && error.contains("EPERM") && error.contains("leave the choice"), "{error}");
+    assert!(error.contains("uring") && error.contains("EPERM") && error.contains("let floodtide choose"), "{error}");
 }

@@ -131,7 +131,7 @@ fn rings_are_not_trusted_on_fuse() {
         let faults = Faults { short: vec![100_000, 1, 70_001, 4096], ..way(through) };
         let Some(disk) = mounted(folder.path(), faults) else { return };
         let error = error_of(load(&loader(Some(URING)), &disk.victim()), "refused").to_string();
-        assert!(error.contains("uring") && error.contains("FUSE") && error.contains("leave the choice"), "{error}");
+        assert!(error.contains("uring") && error.contains("FUSE") && error.contains("let floodtide choose"), "{error}");
         assert_right(load(&Loader::new(), &disk.victim()), &expected, "auto");
         let report = Loader::new().load(disk.victim()).expect("loads").report().clone();
         assert_eq!(report.backend, PREAD, "{}", report.reason());

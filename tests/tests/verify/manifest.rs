@@ -268,7 +268,7 @@ fn a_header_that_says_the_same_in_other_words_is_another_file() {
         panic!("{:?}", report.mismatches)
     };
     assert_eq!(file, "model-0.safetensors");
-    assert!(report.mismatches[0].to_string().contains("outside of its tensors"));
+    assert!(report.mismatches[0].to_string().contains("outside its tensors"));
 }
 
 #[test]
