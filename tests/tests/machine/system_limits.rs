@@ -187,7 +187,10 @@ fn where_io_uring_is_forbidden_a_stream_goes_on_or_says_so() {
             assert_right(stream(&loader(backend), &path), &expected, &format!("stream by {backend:?}"));
         }
         let error = error_of(stream(&loader(Some(URING)), &path), "refused").to_string();
-        assert!(["uring", "EPERM", "seccomp", "let floodtide choose"].iter().all(|words| error.contains(words)), "{error}");
+        assert!(
+            ["uring", "EPERM", "seccomp", "let floodtide choose"].iter().all(|words| error.contains(words)),
+            "{error}"
+        );
     });
     let run = |backend: &str| {
         let mut program = Command::new(command::path());
