@@ -1,4 +1,4 @@
-//! `floodtide bench` through the command, with checkpoints so small that it is quick.
+//! `floodtide bench`, with checkpoints that are small enough to be quick.
 
 use floodtide_tests::checkpoint::{folder, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 const WAYS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
 
-/// Two shards in a folder whose name is to be escaped wherever it is shown.
+/// Writes two shards into a folder whose name must be escaped in every output.
 fn shards(folder: &Path) -> PathBuf {
     let file = folder.join("whole.safetensors");
     small(&file);
@@ -55,7 +55,7 @@ fn every_way_is_measured_cold_and_warm_and_all_agree() {
         assert!(measured.clone().all(|way| number(way, "of_roofline") > 0.0));
         let machine = ["cpu", "kernel", "file_system"].map(|key| json["machine"][key].as_str().expect("a string"));
         assert!(machine.iter().all(|words| !words.is_empty()), "{json}");
-        // Whatever stays in the page cache is said.
+        // Pages that stay in the page cache are reported.
         let disturbed = json["disturbed_share"].as_f64();
         assert_eq!(disturbed.is_none_or(|share| share >= 0.01), run.stderr.contains("warning"), "{run:?}");
     }
@@ -143,7 +143,7 @@ fn a_checkpoint_that_changes_meanwhile_has_no_results() {
     small(&path);
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Again and again, as the first time may be before the program has looked at it.
+        // Repeat, because the program may not have examined it yet.
         let change = || {
             let file = fs::File::options().write(true).open(&path).expect("opens");
             for second in 0.. {

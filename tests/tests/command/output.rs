@@ -1,4 +1,5 @@
-//! What the commands print: JSON of the promised shape, digests that the reference library confirms, for every backend.
+//! The output of the commands: JSON with the documented fields, and digests that the reference
+//! library confirms.
 
 use floodtide_tests::checkpoint::{folder, reference_digest, reshard, small};
 use floodtide_tests::command;
@@ -233,7 +234,7 @@ fn a_stderr_that_takes_nothing_changes_no_exit_code() {
     let folder = folder();
     let path = folder.path().join("missing.safetensors");
     for (verb, code) in [("load", 1), ("inspect", 1), ("demo --keep . --scale 0.01", 2)] {
-        // In a folder that is not empty, so that the demo has something to complain about.
+        // In a folder that is not empty, so that the demo fails.
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!(r#"exec "$0" {verb} "$1" 2>/dev/full"#)).arg(command::path());
         let path = if verb.starts_with("demo") { "--json".as_ref() } else { path.as_os_str() };

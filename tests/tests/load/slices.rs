@@ -1,5 +1,5 @@
-//! Slices and shards on Linux: whatever the shape, the dimension and the way of reading, the bytes are those that the reference library cuts
-//! out, and no more is read than must be.
+//! Slices and shards: for any shape, dimension and backend, the bytes equal those that the
+//! reference library slices, and no unneeded bytes are read.
 
 use floodtide::backend::{MMAP, PREAD};
 use floodtide::{Loader, Order, StreamOptions, Tensor};
@@ -17,7 +17,7 @@ use std::path::Path;
 /// Tensors by dtype and shape.
 type Shapes = Vec<(DType, Vec<u64>)>;
 
-/// A file of these tensors with contents that differ at every place, whose data starts after so many spaces.
+/// Writes a file of these tensors with bytes that differ everywhere, and spaces before the data.
 fn write(path: &Path, tensors: &Shapes, padding: usize) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for (number, (dtype, shape)) in tensors.iter().enumerate() {
@@ -32,7 +32,7 @@ fn write(path: &Path, tensors: &Shapes, padding: usize) {
     fs::write(path, raw(&json, &data)).expect("writes");
 }
 
-/// The name, shape and bytes of what the reference library cuts out.
+/// Returns the name, shape and bytes of the slice from the reference library.
 type Expected = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 
 fn cut_out(file: &[u8], cut: impl Fn(&str, &[u64]) -> Option<(usize, u64, u64)>) -> Expected {
@@ -45,7 +45,7 @@ fn cut_out(file: &[u8], cut: impl Fn(&str, &[u64]) -> Option<(usize, u64, u64)>)
         shape[dim] = end - start;
         let mut index: Vec<TensorIndexer> = (0..dim).map(|_| TensorIndexer::from(..)).collect();
         index.push(TensorIndexer::from(start as usize..end as usize));
-        // The reference does not cut out nothing.
+        // The reference library does not support empty slices.
         let bytes = match start == end || view.data().is_empty() {
             true => Vec::new(),
             false => view.sliced_data(&index).expect("a slice").flatten().copied().collect(),
@@ -66,7 +66,7 @@ fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: 
     }
 }
 
-/// Loads and streams by every way there is.
+/// Loads and streams with every backend and order.
 fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
     for backend in floodtide::backends() {
         drop_cache(path.parent().expect("a folder"));
@@ -165,7 +165,7 @@ proptest! {
                 }
                 let (rows, parts) = together.entry(tensor.name().to_owned()).or_default();
                 *rows += tensor.shape()[dim as usize];
-                // Blocks of all that lies behind one index of the dimensions before.
+                // One block for each index of the dimensions before.
                 let outer: u64 = tensor.shape()[..dim as usize].iter().product();
                 let block = (tensor.as_bytes().len() as u64).checked_div(outer).unwrap_or(0) as usize;
                 parts.resize(outer as usize, Vec::new());
@@ -182,7 +182,8 @@ proptest! {
     }
 }
 
-/// Long enough for direct reads, for pieces that are read apart, and for pieces that are read along.
+/// Large enough for direct reads, for blocks that are read one by one, and for reads that span the
+/// gaps.
 #[test]
 fn large_slices_come_by_direct_reads() {
     let folder = folder();
@@ -205,7 +206,7 @@ fn large_slices_come_by_direct_reads() {
     }
 }
 
-/// The layout of a small Llama.
+/// Returns the layout of a small Llama.
 fn llama(path: &Path) {
     const HIDDEN: usize = 512;
     let mut tensors: Vec<(String, Vec<usize>)> = vec![
@@ -311,14 +312,14 @@ fn a_shard_that_cuts_nothing_is_warned_of() {
     }
 }
 
-/// A slice that takes 64 times its bytes along takes no more memory than it has itself, and a few reads.
+/// A slice whose reads span 64 times its bytes takes its own memory and that of a few reads.
 #[test]
 fn what_is_read_along_does_not_stay_in_memory() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
     let json = r#"{"t":{"dtype":"U8","shape":[262144,1024],"data_offsets":[0,268435456]}}"#;
     fs::write(&path, raw(json, &[])).expect("writes");
-    // Sparse: zeros, and quick to read.
+    // A sparse file: zeros that are quick to read.
     let len = 8 + json.len() as u64 + 268_435_456;
     fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(len)).expect("grows");
     let path = path.to_str().expect("UTF-8");
@@ -345,6 +346,6 @@ fn many_threads_gather_from_shorter_reads() {
         chunks.iter().map(|chunk| chunk.buffer_range.len()).max().expect("some")
     };
     assert!(longest(2) > 1 << 20);
-    // All of them together are as much as the usual number.
+    // All of them together take as much memory as the default number of reads.
     assert!(512 * (longest(512) - 8192) <= 128 << 20, "{}", longest(512));
 }
