@@ -22,7 +22,7 @@ pub enum OutputError {
     /// The parent folder of the output does not exist.
     #[error("{}: the parent folder of the output is missing; create it first", Shown(path))]
     NoParent { path: PathBuf },
-    /// What is at the output path is never replaced, not even on request.
+    /// The output path holds something that is never replaced, not even on request.
     #[error(
         "{}: expected a folder that holds a checkpoint and no subfolders, found {found}, which is never replaced; \
         remove it yourself, or name another folder",

@@ -56,7 +56,7 @@ fn an_owned_load_takes_little_more_memory_than_its_bytes() {
     let bytes: u64 = 3 << 30;
     let available = floodtide::probe::memory_limit().available;
     if available < bytes + (1 << 30) {
-        println!("skipped: this test loads 3 GiB, and only {available} bytes of memory can be had");
+        println!("skipped: this test loads 3 GiB, but only {available} bytes of memory are available");
         return;
     }
     let folder = folder();
