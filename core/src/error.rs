@@ -38,7 +38,7 @@ pub enum Error {
     /// A glob that cannot be read.
     #[error(transparent)]
     Glob(#[from] GlobError),
-    /// A wanted name that is not there.
+    /// A selected name that is not there.
     #[error("no tensor is named \"{}\"", Quoted(name))]
     NoSuchTensor { name: String },
     /// A glob that matches nothing, as it was most likely mistyped.
@@ -83,7 +83,7 @@ pub enum Error {
         dtype.block_elements()
     )]
     SliceBlock { tensor: String, dtype: GgmlType, dim: u32, start: u64, end: u64, shape: Vec<u64> },
-    /// A tensor is wanted in two ways at once.
+    /// A tensor is selected in two ways at once.
     #[error("tensor \"{}\" is selected in two ways at once; select all of it, or one slice", Quoted(tensor))]
     SelectedTwice { tensor: String },
     /// A slice that is to be shared by ranks, which would cut it again.

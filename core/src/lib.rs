@@ -1,11 +1,12 @@
 //! The core of floodtide: every decision of a checkpoint load, and none of its I/O.
 //!
-//! A load flows one way. The bytes of the headers go through a parser of [`format`] into a [`Catalog`]; a [`Selection`]
-//! says which of its tensors are wanted; the [`Planner`] turns both into a [`Plan`], in which every read and the final
-//! place of every byte is fixed; the [`Engine`] hands the reads out and takes their outcomes back, until every tensor has
-//! landed or the load has failed. A platform crate implements [`ReadSource`] and runs a [`Worker`] for each of its
-//! threads or rings; the [`strategy`] says how many, with requests of which size, and why. A [`stream`] passes a
-//! checkpoint through a few buffers, whose memory a [`pool`] lends under a limit.
+//! A load flows one way. The bytes of the headers go through a parser of [`format`] into a
+//! [`Catalog`]; a [`Selection`] says which of its tensors are selected; the [`Planner`] turns both
+//! into a [`Plan`], in which every read and the final place of every byte is fixed; the [`Engine`]
+//! hands the reads out and takes their outcomes back, until every tensor has landed or the load has
+//! failed. A platform crate implements [`ReadSource`] and runs a [`Worker`] for each of its threads
+//! or rings; the [`strategy`] says how many, with requests of which size, and why. A [`stream`]
+//! passes a checkpoint through a few buffers, whose memory a [`pool`] lends under a limit.
 //!
 //! Nothing here performs a system call, reads a clock or starts a thread, so a simulator can run all of it.
 

@@ -73,7 +73,7 @@ mod seeded_bugs {
         ChangeUnnoticed,
         /// A read's offset is counted in 32 bits.
         OffsetCutTo32Bits,
-        /// The pieces of a slice, but for the first of a read, are taken one byte early.
+        /// The blocks of a slice, but for the first of a read, are taken one byte early.
         GatherShifted,
         /// A tensor that is not what the manifest says is taken for verified.
         MismatchIgnored,

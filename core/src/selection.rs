@@ -1,4 +1,4 @@
-//! Which tensors of a catalog are wanted, and how much of each.
+//! Which tensors of a catalog are selected, and how much of each.
 
 use crate::catalog::Catalog;
 use crate::error::Error;

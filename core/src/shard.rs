@@ -166,7 +166,7 @@ mod tests {
         builder.finish().expect("unique names")
     }
 
-    /// Dimension, start and end of what is wanted of each tensor, if it is not all.
+    /// Dimension, start and end of what is selected of each tensor, if it is not all.
     type Slices = Vec<Option<(u32, u64, u64)>>;
 
     fn slices(catalog: &Catalog, selection: &Selection) -> Result<Slices, Error> {

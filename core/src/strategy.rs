@@ -33,10 +33,10 @@ pub struct FileSignals {
     pub cached: Vec<ByteRange>,
     /// Whether direct reads are possible.
     pub direct: bool,
-    /// Whether any wanted tensor lies in the file as it must in memory. Where none does, all have to be shifted, which only reads
-    /// through the page cache can do.
+    /// Whether any selected tensor lies in the file as it must in memory. Where none does, all have
+    /// to be shifted, which only reads through the page cache can do.
     pub aligned: bool,
-    /// How many of its bytes are wanted; a file of which none are is not read.
+    /// How many of its bytes are selected; a file of which none are is not read.
     pub selected_bytes: u64,
     /// The index of its device.
     pub device: usize,
@@ -81,7 +81,7 @@ pub struct Signals {
     pub files: Vec<FileSignals>,
     /// Each device that a file is on.
     pub devices: Vec<Device>,
-    /// The bytes that are wanted.
+    /// The bytes that are selected.
     pub selected_bytes: u64,
     /// Who wants them.
     pub consumer: Consumer,
@@ -109,9 +109,10 @@ pub struct Route {
     /// The reads in flight of all workers together that a [`Tuner`](crate::tune::Tuner) may go up to; `workers` times `depth` where nothing
     /// is to be tuned.
     pub max_in_flight: usize,
-    /// The bytes per second that direct reads brought when the device was measured, for a [`DirectIoFallback`](crate::detour::DirectIoFallback); `None` where it
-    /// was not, or none are to be made, or the reads are to be these and no others, or where not the device may set the pace, but a
-    /// consumer, checksums, or copies from the page cache.
+    /// The bytes per second that direct reads brought when the device was measured, for a
+    /// [`DirectIoFallback`](crate::direct_io_fallback::DirectIoFallback); `None` where it was not,
+    /// or none are to be made, or the reads are to be these and no others, or where not the device
+    /// may set the pace, but a consumer, checksums, or copies from the page cache.
     pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads leave nothing in the page cache that was not there (`RWF_DONTCACHE`), as it could not hold it.
     pub dont_cache: bool,
@@ -219,8 +220,8 @@ const MAX_THREADS: usize = 64;
 /// Of a plan that gathers no more reads are in flight than these, or one a worker.
 pub(crate) const MAX_GATHER_READS: usize = 32;
 
-/// Whether so little is wanted that it is read through the page cache without threads, whatever the system allows: nothing but the
-/// files' lengths and `selected_bytes` need be measured then.
+/// Whether so little is selected that it is read through the page cache without threads, whatever
+/// the system allows: nothing but the files' lengths and `selected_bytes` need be measured then.
 #[must_use]
 pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool {
     selected_bytes < SMALL_BYTES && requested_backend.is_none()

@@ -1,4 +1,4 @@
-//! What is wanted of a tensor: all of it, or a slice.
+//! What is selected of a tensor: all of it, or a slice.
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::element::ElementType;
@@ -28,7 +28,7 @@ impl Slice {
     }
 }
 
-/// A tensor that is wanted, whole or in part.
+/// A tensor that is selected, whole or in part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorSlice {
     tensor: TensorId,
@@ -46,12 +46,12 @@ impl From<TensorId> for TensorSlice {
     }
 }
 
-/// Where the bytes of what is wanted lie.
+/// Where the bytes of a slice lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileLayout {
     /// In the file, from the first to the last.
     pub(crate) range: ByteRange,
-    /// The blocks, when it is not all of `range` that is wanted.
+    /// The blocks, when it is not all of `range` that is selected.
     pub(crate) strided: Option<StridedRange>,
 }
 

@@ -1,5 +1,6 @@
-//! Arbitrary bytes as the index of a store whose partitions have any lengths: what is accepted is what serde_json's own tree says, lies in its
-//! partitions, and shares bytes with others wholly or not at all.
+//! Arbitrary bytes as the index of a ServerlessLLM checkpoint whose partitions have any lengths:
+//! what is accepted is what serde_json's own tree says, lies in its partitions, and shares bytes
+//! with others wholly or not at all.
 //!
 //! An input is the number of partitions, their lengths in 16 bits each, and the index.
 

@@ -3,7 +3,7 @@
 //! A `region` is memory from the kernel. A `split_buffer` hands any stable memory out as disjoint owned slices; the ledger of
 //! that is in `ledger`. An [`Arena`] is the memory of one load, split over its chunks and frozen when all are back; the
 //! [`ArenaCache`] keeps arenas for the next load. A [`pool`] lends buffers under a hard limit of bytes. A [`ChunkBuffer`] is what a
-//! read fills: its slice, or a buffer apart from which it is gathered.
+//! read fills: its slice, or a scratch buffer from which it is gathered.
 //!
 //! Locks and atomics come from [`sync`] and from nowhere else, here and in the crates above, so that loom can replace them.
 

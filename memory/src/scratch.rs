@@ -1,6 +1,7 @@
-//! What a chunk is read to: its place in the memory that stays, or a buffer apart from where it is gathered into its place.
+//! What a chunk is read to: its place in the memory that stays, or a scratch buffer from where it
+//! is gathered into its place.
 //!
-//! Buffers apart are used again and again: there are never more of them than reads in flight.
+//! Scratch buffers are used again and again: there are never more of them than reads in flight.
 
 use crate::region::Region;
 use crate::split_buffer::{BufferSlice, Landed, StableBuffer, StableMemory as _};
@@ -53,7 +54,7 @@ impl ScratchPool {
     }
 }
 
-/// A buffer apart; dropping it keeps its memory for the next one.
+/// A scratch buffer; dropping it keeps its memory for the next one.
 #[derive(Debug)]
 struct Scratch {
     /// There until it is dropped.
@@ -119,5 +120,6 @@ impl Landed for ChunkBuffer {
     }
 }
 
-// SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before it is dropped; or a piece's.
+// SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before
+// it is dropped; or a slice's.
 unsafe impl StableBuffer for ChunkBuffer {}

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Memory that can be handed out in pieces.
+/// Memory that can be handed out in slices.
 ///
 /// # Safety
 /// From [`start`](Self::start) on there are [`byte_len`](Self::byte_len) bytes, initialised and writable from any thread. They
@@ -44,7 +44,7 @@ struct Inner<M> {
     slots: Vec<Range<usize>>,
 }
 
-/// Memory in pieces. Cheap to clone.
+/// Memory that is split into slots. Cheap to clone.
 #[derive(Debug)]
 pub struct SplitBuffer<M> {
     inner: Arc<Inner<M>>,
@@ -60,7 +60,7 @@ impl<M: StableMemory> SplitBuffer<M> {
     /// Cuts `memory` into the given slots.
     ///
     /// # Errors
-    /// `InvalidInput` when slots overlap or pass the end: that check is what makes the pieces' exclusive access sound, so it
+    /// `InvalidInput` when slots overlap or pass the end: that check is what makes the slices' exclusive access sound, so it
     /// does not trust the planner.
     pub fn new(memory: M, slots: Vec<Range<usize>>) -> io::Result<Self> {
         let mut sorted: Vec<&Range<usize>> = slots.iter().collect();
@@ -84,7 +84,7 @@ impl<M: StableMemory> SplitBuffer<M> {
         Some(BufferSlice { inner, start, len: range.len() })
     }
 
-    /// True when every piece that was handed out is back (dropped); none is handed out from then on.
+    /// True when every slice that was handed out is back (dropped); none is handed out from then on.
     pub fn freeze(&self) -> bool {
         self.inner.ledger.freeze()
     }
@@ -94,16 +94,17 @@ impl<M: StableMemory> SplitBuffer<M> {
         &self.inner.memory
     }
 
-    /// The memory alone, when neither a piece nor another handle is left.
+    /// The memory alone, when neither a slice nor another handle is left.
     pub fn into_memory(self) -> Option<M> {
         Arc::into_inner(self.inner).map(|inner| inner.memory)
     }
 }
 
 impl SplitBuffer<PoolBuffer> {
-    /// Returns the buffer when neither a piece nor another handle is left, filled up to the end of `written`. What lies before
-    /// `written` is zeroed. `written` must be what the pieces' holders have written: bytes of it that nobody wrote are what an
-    /// earlier borrower of the buffer left there.
+    /// Returns the buffer when neither a slice nor another handle is left, filled up to the end of
+    /// `written`. What lies before `written` is zeroed. `written` must be what the slices' holders
+    /// have written: bytes of it that nobody wrote are what an earlier borrower of the buffer left
+    /// there.
     ///
     /// # Panics
     /// When `written` passes the buffer's capacity.
@@ -137,15 +138,16 @@ pub struct BufferSlice {
     len: usize,
 }
 
-// SAFETY: the bytes are this piece's alone, and `StableMemory` lets any thread write to them.
+// SAFETY: the bytes are this slice's alone, and `StableMemory` lets any thread write to them.
 unsafe impl Send for BufferSlice {}
 // SAFETY: shared access only reads bytes that nobody writes to meanwhile: see `Landed`.
 unsafe impl Sync for BufferSlice {}
 
 impl Buffer for BufferSlice {
     fn memory(&mut self) -> WriteOnly<'_> {
-        // SAFETY: the bytes are initialised and writable by `StableMemory`, and `SplitBuffer::new` checked that they lie in the memory. `SlotLedger`
-        // lends a slot once, slots are disjoint, and nothing is frozen or taken out while this piece is here, so this is the only access;
+        // SAFETY: the bytes are initialised and writable by `StableMemory`, and `SplitBuffer::new`
+        // checked that they lie in the memory. `SlotLedger` lends a slot once, slots are disjoint,
+        // and nothing is frozen or taken out while this slice is here, so this is the only access;
         // it borrows `self` mutably.
         WriteOnly::new(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
     }
@@ -153,13 +155,14 @@ impl Buffer for BufferSlice {
 
 impl Landed for BufferSlice {
     fn landed(&self, bytes: usize) -> &[u8] {
-        // SAFETY: the bytes are initialised by `StableMemory`. Only this piece has the slot, and whoever writes to it borrows it mutably or owns
-        // it, as a source does until its read is done.
+        // SAFETY: the bytes are initialised by `StableMemory`. Only this slice has the slot, and
+        // whoever writes to it borrows it mutably or owns it, as a source does until its read is
+        // done.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(bytes)) }
     }
 }
 
-// SAFETY: the piece points into memory that its `Arc` keeps alive and that, by `StableMemory`, never moves.
+// SAFETY: the slice points into memory that its `Arc` keeps alive and that, by `StableMemory`, never moves.
 unsafe impl StableBuffer for BufferSlice {}
 
 impl Drop for BufferSlice {

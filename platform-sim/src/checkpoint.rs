@@ -79,7 +79,7 @@ impl Checkpoint {
         Self::of(shards, false)
     }
 
-    /// A store of these partitions; what is said of their headers is of no meaning.
+    /// A ServerlessLLM checkpoint of these partitions; what is said of their headers is of no meaning.
     #[must_use]
     pub fn serverlessllm(shards: Vec<Shard>) -> Self {
         Self::of(shards, true)

@@ -117,7 +117,8 @@ impl Refusals {
     }
 }
 
-/// The wanted tensors, of those that are the same bytes only the one of which most is wanted: they may be read once.
+/// The selected tensors, of those that are the same bytes only the one of which most is selected:
+/// they may be read once.
 fn distinct(case: &Case) -> impl Iterator<Item = &KnownTensor> {
     let mut max: BTreeMap<(usize, u64), (u64, usize)> = BTreeMap::new();
     for (number, tensor) in
@@ -145,7 +146,7 @@ fn plan_entries(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64
         // One more of each for what a tensor begins and ends with, and for the gap before it.
         let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
         max = max.saturating_add(parts + bytes / read + 4);
-        // What pieces are gathered from is read as well, or each of them apart.
+        // What blocks are gathered from is read as well, or each block by itself.
         max = max.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.block_count(tensor)));
     }
     (min, max)

@@ -53,7 +53,7 @@ impl World {
         Err(format!("tensor {:?} differs at byte {}", tensor.name, offset + at as u64))
     }
 
-    /// How many bytes are wanted of a tensor.
+    /// How many bytes are selected of a tensor.
     fn selected_bytes(&self, placement: usize) -> u64 {
         self.known(placement).map_or(0, |(_, _, bytes)| bytes)
     }

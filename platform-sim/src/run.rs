@@ -48,7 +48,7 @@ pub struct Report {
     pub reads: u64,
     /// See `reads`.
     pub bytes: u64,
-    /// Reads that went over pieces of slices, which were gathered.
+    /// Reads that went over blocks of slices, which were gathered.
     pub gathered: u64,
     /// The pool's counters at the end.
     pub pool: Stats,
@@ -60,7 +60,7 @@ pub struct Report {
     pub fallbacks: u64,
     /// Reads of what is cached, beside direct reads of the same run of bytes.
     pub cached_reads: u64,
-    /// Those of them that go over pieces of slices.
+    /// Those of them that go over blocks of slices.
     pub cached_gathered: u64,
     /// Tensors that are the same bytes as the one before them.
     pub tied: u64,

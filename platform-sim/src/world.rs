@@ -44,7 +44,7 @@ pub(crate) struct World {
     pub(crate) plan: Arc<Plan>,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) verification: Option<Verification>,
-    /// By name: the slices that are wanted of tensors.
+    /// By name: the slices that are selected of tensors.
     cuts: BTreeMap<String, KnownCut>,
     /// By placement: the bytes of slices that have been compared already.
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
@@ -195,7 +195,7 @@ impl World {
         self.violations.borrow_mut().push(what.into());
     }
 
-    /// How a tensor was written, and the shape and the bytes of what is wanted of it.
+    /// How a tensor was written, and the shape and the bytes of what is selected of it.
     pub(crate) fn known(&self, placement: usize) -> Option<(&KnownTensor, Vec<u64>, u64)> {
         let known = self.checkpoint.find(self.catalog.tensor(self.plan.placements()[placement].tensor).name)?;
         let shape = self.cuts.get(&known.name).map_or_else(|| known.shape.clone(), |cut| cut.shape(known));
@@ -203,7 +203,7 @@ impl World {
         Some((known, shape, bytes))
     }
 
-    /// The bytes from `offset` on of what is wanted of a tensor, as they were in the file at first.
+    /// The bytes from `offset` on of what is selected of a tensor, as they were in the file at first.
     pub(crate) fn original(&self, placement: usize, known: &KnownTensor, offset: u64, out: &mut [u8]) {
         let file = &self.storage.files[known.file];
         let Some(cut) = self.cuts.get(&known.name) else { return file.original(known.start + offset, out) };

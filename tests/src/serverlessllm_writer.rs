@@ -29,7 +29,7 @@ pub struct ServerlessLlmData {
 }
 
 /// Generates any checkpoint.
-pub fn stores() -> impl Strategy<Value = ServerlessLlmData> {
+pub fn checkpoints() -> impl Strategy<Value = ServerlessLlmData> {
     let columns = prop_oneof![4 => 0_u64..50, 2 => 0_u64..3000, 1 => 10_000_u64..40_000];
     let ties = prop_oneof![3 => Just(0_usize), 1 => 1_usize..3];
     let tensors = prop::collection::vec((0..DTYPES.len(), 1_u64..12, columns, ties), 1..10);
@@ -39,14 +39,14 @@ pub fn stores() -> impl Strategy<Value = ServerlessLlmData> {
 
 /// Writes the checkpoint, and returns its bytes by name. Tensors tied to `t3` are named `t3.1` and
 /// so on.
-pub fn write(folder: &Path, store: &ServerlessLlmData) -> BTreeMap<String, Vec<u8>> {
+pub fn write(folder: &Path, data: &ServerlessLlmData) -> BTreeMap<String, Vec<u8>> {
     let (mut partitions, mut index, mut all) = (vec![Vec::new()], serde_json::Map::new(), BTreeMap::new());
-    for (number, &(dtype, rows, columns, ties)) in store.tensors.iter().enumerate() {
+    for (number, &(dtype, rows, columns, ties)) in data.tensors.iter().enumerate() {
         let (torch, short, dtype) = DTYPES[dtype];
         let size = rows * columns * dtype.bits() / 8;
         let bytes: Vec<u8> = (0..size).map(|i| (i * 7 + i / 255 + i / 65_000 + number as u64 * 31) as u8).collect();
         let last = partitions.last().expect("there is one");
-        if !last.is_empty() && last.len() as u64 + size > store.limit {
+        if !last.is_empty() && last.len() as u64 + size > data.limit {
             partitions.push(Vec::new());
         }
         let before: usize = partitions[..partitions.len() - 1].iter().map(Vec::len).sum();
@@ -54,11 +54,11 @@ pub fn write(folder: &Path, store: &ServerlessLlmData) -> BTreeMap<String, Vec<u
         let partition = partitions.last_mut().expect("there is one");
         let offset = partition.len();
         partition.extend_from_slice(&bytes);
-        if !store.tensora {
+        if !data.tensora {
             partition.resize(partition.len().next_multiple_of(8), 0xa5);
         }
         let (shape, strides) = ([rows, columns], [columns, 1]);
-        let record = match store.tensora {
+        let record = match data.tensora {
             true => serde_json::json!([offset, size, shape, strides, short, number_of_partition]),
             false => serde_json::json!([before + offset, size, shape, strides, torch]),
         };

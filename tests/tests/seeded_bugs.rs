@@ -45,7 +45,7 @@ fn first_failure() -> Option<(u64, Vec<String>)> {
 }
 
 #[test]
-fn every_planted_defect_is_found() {
+fn every_seeded_bug_is_found() {
     assert!(SeededBug::ALL.len() >= 10);
     let planting = Planting::begin();
     let clean = first_failure();
@@ -109,7 +109,7 @@ fn what_breaks_a_rule_is_shrunk_to_the_data_that_breaks_it() {
     // The selected tensor is after the huge one.
     let [huge, behind] = tensors(&cut)[..] else { panic!("{cut:#?}") };
     assert!(huge.bytes >= HUGE && !huge.selected && behind.bytes <= 8 && behind.selected && cut.faults.is_empty());
-    // The second of two pieces is the first that is taken early.
+    // The second of two blocks is the first that is taken early.
     assert!(matches!(
         tensors(&shifted)[..],
         [TensorData { bytes: ..=8, columns: 2.., selected: true, part: Some(_), .. }]

@@ -146,7 +146,7 @@ mod tests {
     fn of_many_keys_the_first_are_named() {
         let keys: Vec<String> = (0..25).map(|i| format!("k{i}")).collect();
         let metadata = keys.iter().map(|key| (key.as_str(), "".into())).collect();
-        let [None, Some(lost)] = pairs(SAFETENSORS, metadata).1 else { panic!("of a store all are lost") };
+        let [None, Some(lost)] = pairs(SAFETENSORS, metadata).1 else { panic!("ServerlessLLM keeps no metadata") };
         assert!(lost.ends_with("\"k9\" and 15 more"), "{lost}");
     }
 }

@@ -90,9 +90,9 @@ fn a_checkpoint_without_tensors_can_be_written() {
     let safetensors = all(&catalog, &options(SAFETENSORS)).expect("fits");
     assert_eq!(names(&safetensors), ["model.safetensors"]);
     assert!(header(&safetensors.files()[0]).entries().is_empty());
-    let store = all(&catalog, &options(SERVERLESSLLM)).expect("fits");
-    assert_eq!(names(&store), ["tensor.data_0", "tensor_index.json"]);
-    assert_eq!((store.files()[0].bytes, &store.files()[1].start[..]), (0, &b"{}"[..]));
+    let layout = all(&catalog, &options(SERVERLESSLLM)).expect("fits");
+    assert_eq!(names(&layout), ["tensor.data_0", "tensor_index.json"]);
+    assert_eq!((layout.files()[0].bytes, &layout.files()[1].start[..]), (0, &b"{}"[..]));
 }
 
 #[test]
@@ -119,15 +119,15 @@ fn tied_tensors_share_a_record_and_are_both_written_where_there_are_none() {
         ("last", plain(DType::I8), &[3], 24),
     ];
     let catalog = catalog(SERVERLESSLLM, &tensors);
-    let store = all(&catalog, &options(SERVERLESSLLM)).expect("fits");
-    let index: serde_json::Value = serde_json::from_slice(&store.files()[1].start).expect("JSON");
+    let layout = all(&catalog, &options(SERVERLESSLLM)).expect("fits");
+    let index: serde_json::Value = serde_json::from_slice(&layout.files()[1].start).expect("JSON");
     let record = |name: &str| (index[name][0].as_u64().expect("a number"), index[name][1].as_u64().expect("a number"));
     assert_eq!(record("embed"), record("head"));
     assert_ne!(record("part"), record("embed"));
     assert_eq!((record("empty").1, record("void").1), (0, 0));
-    let written = ["embed", "head"].map(|name| place(&store, &catalog, name).is_some());
+    let written = ["embed", "head"].map(|name| place(&layout, &catalog, name).is_some());
     assert_eq!(written.iter().filter(|&&written| written).count(), 1, "once");
-    assert_eq!((store.tensors(), store.tensor_bytes(), store.files()[0].bytes), (6, 24 + 8 + 3, 24 + 8 + 8));
+    assert_eq!((layout.tensors(), layout.tensor_bytes(), layout.files()[0].bytes), (6, 24 + 8 + 3, 24 + 8 + 8));
 
     let files = all(&catalog, &options(SAFETENSORS)).expect("fits");
     assert_eq!(files.tensor_bytes(), 24 + 24 + 8 + 3);

@@ -320,7 +320,7 @@ fn reads_change_their_way_in_the_middle_and_back() {
 
 #[test]
 fn what_is_missing_between_tensors_is_missing_for_the_next_one() {
-    // Three tensors, of which the first and the last are wanted; the middle chunk lies in the one between.
+    // Three tensors, of which the first and the last are selected; the middle chunk lies in the one between.
     let json = r#"{"a":{"dtype":"U8","shape":[65536],"data_offsets":[0,65536]},"b":{"dtype":"U8","shape":[131072],"data_offsets":[65536,196608]},"c":{"dtype":"U8","shape":[65536],"data_offsets":[196608,262144]}}"#;
     let len = 8 + json.len() as u64 + 262_144;
     for outcome in [Outcome::Failed(Fault::Os(5000)), Outcome::Read(0)] {

@@ -79,7 +79,7 @@ pub fn next_read<H: EngineHandle, P: BufferProvider>(
     }
 }
 
-/// Gives a whole chunk to its provider; what that finds wrong ends the load.
+/// Gives a whole chunk to its provider; what it finds wrong ends the load.
 pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
     if let Err(error) = buffers.complete(chunk, buffer) {
         engine.with(|e| e.fail(error));

@@ -382,7 +382,7 @@ impl Layout<'_> {
         }
         let range = strided.file_range(part.start, part.end);
         let limits = self.options.direct.get(run.file.index()).copied().flatten();
-        // The edges of a direct read are in a buffer apart, so that it may begin and end anywhere.
+        // The edges of a direct read are in a scratch buffer, so that it may begin and end anywhere.
         let read = match read_mode {
             ReadMode::PerBlock => strided.block_len().min(range.len()),
             ReadMode::Spanning => range.len(),

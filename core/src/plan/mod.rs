@@ -112,13 +112,14 @@ pub struct PlanOptions {
     pub chunk_bytes: u64,
     /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
     pub file_chunk_bytes: Vec<u64>,
-    /// The widest gap between wanted tensors that is read rather than skipped, in bytes.
+    /// The widest gap between selected tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
     /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
     /// time that one more request takes. What is read along takes no memory that stays.
     pub max_read_gap: u64,
-    /// How many reads that slices are gathered from may be in flight, each of which has a buffer apart: all of them together take about a
-    /// stream's limit, or what memory is left, up to 128 MiB.
+    /// How many reads that slices are gathered from may be in flight, each of which has a scratch
+    /// buffer: all of them together take about a stream's limit, or what memory is left, up to 128
+    /// MiB.
     pub max_gather_reads: u64,
     /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
     /// reads that slices are gathered from ([`max_gather_reads`](Self::max_gather_reads)).
@@ -159,7 +160,7 @@ impl PlanOptions {
 pub struct Extent {
     /// The file.
     pub file: FileId,
-    /// From the first tensor's first byte to the last one's last, as far as they are wanted.
+    /// From the first tensor's first byte to the last one's last, as far as they are selected.
     pub range: ByteRange,
     /// Where its bytes are in `range`, when it holds a strided slice; all blocks of the slice, also where it is cut into several extents.
     pub strided: Option<StridedRange>,
@@ -189,10 +190,10 @@ pub struct Chunk {
     /// How many bytes must land.
     pub payload_len: usize,
     /// The bytes of the arena, or of the extent's own buffer, that are its own; at least `payload_len` long, up to the alignment. When it is
-    /// [gathered](Self::gathered), it is read to a buffer apart, and these are that one's bytes, from 0 on.
+    /// [gathered](Self::gathered), it is read to a scratch buffer, and these are that one's bytes, from 0 on.
     pub buffer_range: Range<usize>,
-    /// Whether it is read to a buffer apart, from where [`Plan::gather`] says what to copy. That buffer has an address that is aligned to
-    /// [`alignment`](Self::alignment).
+    /// Whether it is read to a scratch buffer, from where [`Plan::gather`] says what to copy. That
+    /// buffer has an address that is aligned to [`alignment`](Self::alignment).
     pub gathered: bool,
     /// How many of its first bytes alignment brought along: they are of no extent, or of a chunk before.
     pub align_prefix: u32,
@@ -220,7 +221,7 @@ pub enum Location {
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// Its bytes in the file, as far as they are wanted: of a strided slice, from the first to the last.
+    /// Its bytes in the file, as far as they are selected: of a strided slice, from the first to the last.
     pub range: ByteRange,
     /// Where they go.
     pub location: Location,
@@ -228,7 +229,7 @@ pub struct Placement {
     slice: Option<NonZeroU32>,
 }
 
-/// A tensor of which a slice is wanted.
+/// A tensor of which a slice is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sliced {
     slice: Slice,
@@ -312,7 +313,7 @@ impl Plan {
         self.arena_bytes
     }
 
-    /// The slice that is wanted of a placement, by its number; `None` for all of a tensor.
+    /// The selected slice of a placement, by its number; `None` for all of a tensor.
     ///
     /// # Panics
     /// When there is no such placement; so do the next three.
@@ -333,7 +334,8 @@ impl Plan {
         self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
-    /// The tensor of a placement as far as it is wanted: of a slice, its shape and its part of the file. `catalog` is that of the plan.
+    /// The tensor of a placement as far as it is selected: of a slice, its shape and its part of
+    /// the file. `catalog` is that of the plan.
     #[must_use]
     pub fn tensor<'a>(&'a self, catalog: &'a Catalog, placement: usize) -> TensorInfo<'a> {
         let placement = &self.placements[placement];
@@ -357,7 +359,8 @@ impl Plan {
         }
     }
 
-    /// How the bytes of a chunk come together that is read to a buffer apart; `None` for one that is read to where its bytes stay.
+    /// How the bytes of a chunk come together that is read to a scratch buffer; `None` for one that
+    /// is read to where its bytes stay.
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;

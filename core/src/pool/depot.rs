@@ -17,7 +17,7 @@ use core::task::{Poll, Waker};
 
 /// Where memory comes from. Dropping a block gives its memory back.
 pub trait Provider {
-    /// A piece of memory.
+    /// A block of memory.
     type Block;
     /// Why there is none.
     type Error;

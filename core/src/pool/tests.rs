@@ -112,7 +112,7 @@ fn a_request_that_only_rounding_pushes_over_the_limit_is_served_exactly() {
     let block = depot.try_take(9 * KB, 0).expect("exactly the limit");
     assert_eq!(block.bytes, 9 * KB);
     depot.give(block, 0);
-    let block = depot.try_take(9 * KB - 1, 0).expect("from the shelf");
+    let block = depot.try_take(9 * KB - 1, 0).expect("from the free list");
     assert_eq!((block.bytes, depot.stats(0, 0).hits), (9 * KB, 1));
 }
 
@@ -122,7 +122,7 @@ fn retained_blocks_of_other_classes_make_room() {
     let blocks: Vec<Block> = (0..4).map(|i| depot.try_take(4 * KB, i).expect("fits")).collect();
     assert_eq!(depot.try_take(KB, 0).expect_err("all lent"), TakeError::Exhausted);
     blocks.into_iter().enumerate().for_each(|(i, block)| depot.give(block, i));
-    let whole = depot.try_take(16 * KB, 0).expect("the shelves are emptied for it");
+    let whole = depot.try_take(16 * KB, 0).expect("the free lists are emptied for it");
     assert_eq!((whole.bytes, depot.stats(0, 0).retained), (16 * KB, 0));
 }
 
@@ -133,7 +133,7 @@ fn memory_that_the_system_lacks_is_taken_from_the_shelves() {
     depot.give(small, 1);
     depot.give(other, 0);
     depot.provider().refuse.store(true, Ordering::Relaxed);
-    let block = depot.try_take(50 * KB, 0).expect("after the shelves were emptied");
+    let block = depot.try_take(50 * KB, 0).expect("after the free lists were emptied");
     assert_eq!(depot.try_take(KB, 0).expect_err("nothing to empty"), TakeError::Provider(()));
     assert_eq!(depot.stats(0, 0).lent, block.bytes, "what failed does not count");
 }
@@ -203,7 +203,7 @@ fn what_is_detached_counts_no_more_and_what_is_adopted_does() {
     let other = depot.try_take(4 * KB, 0).expect("fits");
     assert!(!depot.adopt(block.bytes, 0), "there is no room");
     depot.give(other, 0);
-    assert!(depot.adopt(block.bytes, 0), "the shelf makes room");
+    assert!(depot.adopt(block.bytes, 0), "the free list makes room");
     depot.give(block, 0);
     assert_eq!((depot.stats(0, 0).lent, depot.stats(0, 0).retained), (0, 8 * KB));
 }

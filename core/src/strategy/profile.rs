@@ -96,8 +96,9 @@ pub(super) fn reconsider(group: &mut Group<'_>) {
     ));
 }
 
-/// Whether a load is as fast as its direct reads are: nobody else takes or looks at what they bring, and of what is wanted no more than a
-/// sixteenth, about what reading the headers leaves, comes from or through the page cache.
+/// Whether a load is as fast as its direct reads are: nobody else takes or looks at what they
+/// bring, and of what is selected no more than a sixteenth, about what reading the headers leaves,
+/// comes from or through the page cache.
 fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
     let signals = group.signals;
     let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();

@@ -89,7 +89,7 @@ impl Verification {
         Ok(())
     }
 
-    /// Checks bytes of a mapped file, from its byte `start` on. All that is wanted of the file is to be given once.
+    /// Checks bytes of a mapped file, from its byte `start` on. All that is selected of the file is to be given once.
     ///
     /// # Errors
     /// As [`chunk_landed`](Self::chunk_landed).

@@ -36,8 +36,8 @@ pub trait MemoryProvider: Send + Sync + fmt::Debug {
     }
 }
 
-/// A piece of memory that belongs to its holder, of which a part from the start is filled. A buffer that was detached from its
-/// pool is this.
+/// A block of memory that belongs to its holder, of which a part from the start is filled. A buffer
+/// that was detached from its pool is this.
 pub struct MemoryBlock {
     start: NonNull<u8>,
     bytes: usize,

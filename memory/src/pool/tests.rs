@@ -355,7 +355,7 @@ fn memory_that_was_only_lent_in_pieces_is_zeroed_too() {
     use crate::split_buffer::SplitBuffer;
     use floodtide_core::Buffer;
     let pool = pool(100 * KB);
-    // As a stream that fails leaves it: written to through a piece, and never declared filled.
+    // As a stream that fails leaves it: written to through a slice, and never declared filled.
     let buffer = SplitBuffer::new(pool.get(4 * KB).expect("fits"), vec![0..2 * KB, 2 * KB..4 * KB]).expect("disjoint");
     (0..2).for_each(|slot| buffer.take(slot).expect("once").memory().fill(7));
     drop(buffer);

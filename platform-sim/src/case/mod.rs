@@ -100,7 +100,7 @@ pub struct Case {
     pub chunk_bytes: u64,
     /// The widest gap that is read along between tensors.
     pub max_merge_gap: u64,
-    /// The widest gap that is read along between the pieces of a slice.
+    /// The widest gap that is read along between the blocks of a slice.
     pub max_read_gap: u64,
     /// What tensors are aligned to at least.
     pub tensor_alignment: Alignment,
@@ -110,7 +110,7 @@ pub struct Case {
     pub in_flight_limit: u64,
     /// Whether what is read is verified.
     pub verify: bool,
-    /// Whether a ring is wanted and no other source.
+    /// Whether a ring is asked for and no other source.
     pub strict: bool,
     /// Who else uses the pool.
     pub competitors: Competitors,
@@ -162,7 +162,8 @@ impl Case {
         let mut sizes = Sizes::draw(seed);
         let shape = Shape { extra: sizes.extra(), ..Shape::default() };
         let mut checkpoint = Checkpoint::draw(&mut draw.fork(), &shape);
-        // Drawn apart, so that a seed whose checkpoint is no store means the same with and without them.
+        // Drawn apart, so that a seed whose checkpoint is no ServerlessLLM checkpoint means the
+        // same with and without them.
         let mut apart = Draw::new(seed ^ 0x6a09_e667_f3bc_c908);
         if apart.chance(80_000) {
             checkpoint = checkpoint.into_serverlessllm(&mut apart);
@@ -228,7 +229,7 @@ impl Case {
         }
     }
 
-    /// The same, reading pieces apart only where they are few: a read of each would take virtual hours.
+    /// The same, reading blocks one by one only where they are few: a read of each would take virtual hours.
     #[must_use]
     pub fn with_few_reads_apart(mut self) -> Self {
         const MANY: u64 = 300;

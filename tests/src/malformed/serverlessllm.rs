@@ -6,7 +6,12 @@ use crate::checkpoint::raw;
 use std::fs;
 
 /// Returns a checkpoint of this index and partitions of these lengths.
-fn store(rule: &'static str, json: impl Into<String>, partitions: &'static [usize], words: &[&'static str]) -> Case {
+fn checkpoint(
+    rule: &'static str,
+    json: impl Into<String>,
+    partitions: &'static [usize],
+    words: &[&'static str],
+) -> Case {
     let names: Vec<_> = (0..partitions.len()).map(|number| format!("tensor.data_{number}")).collect();
     named(rule, json, names.into_iter().zip(partitions.iter().copied()).collect(), words)
 }
@@ -22,13 +27,13 @@ fn named(rule: &'static str, json: impl Into<String>, files: Vec<(String, usize)
 /// second partition.
 fn record(rule: &'static str, record: &str, words: &[&'static str]) -> Case {
     let json = format!(r#"{{"z":[16,8,[8],[1],"torch.int8"],"t":{record}}}"#);
-    store(rule, json, &[16, 8], &[words, &["\"t\""]].concat())
+    checkpoint(rule, json, &[16, 8], &[words, &["\"t\""]].concat())
 }
 
 /// The same in Tensora's dialect.
 fn tensora(rule: &'static str, record: &str, words: &[&'static str]) -> Case {
     let json = format!(r#"{{"z":[0,8,[8],[1],"i8",1],"t":{record}}}"#);
-    store(rule, json, &[16, 8], &[words, &["\"t\""]].concat())
+    checkpoint(rule, json, &[16, 8], &[words, &["\"t\""]].concat())
 }
 
 const ONE: &str = r#"{"t":[0,4,[4],[1],"torch.int8"]}"#;
@@ -36,31 +41,31 @@ const ONE: &str = r#"{"t":[0,4,[4],[1],"torch.int8"]}"#;
 /// Returns a case for every rule of an index.
 pub fn indexes() -> Vec<Case> {
     vec![
-        store("an index that is no JSON", "x", &[4], &["JSON", "object of records"]),
-        store("an empty index file", "", &[4], &["JSON", "EOF"]),
-        store("an index that is a list", "[1]", &[4], &["JSON", "object of records"]),
-        store("an index with something behind it", format!("{ONE} {ONE}"), &[4], &["JSON", "trailing"]),
-        store("a cut off index", r#"{"t":[0,4,[4]"#, &[4], &["\"t\"", "EOF"]),
-        store("an index of no partition", "{}", &[], &["no partition", "tensor.data_0"]),
-        store(
+        checkpoint("an index that is no JSON", "x", &[4], &["JSON", "object of records"]),
+        checkpoint("an empty index file", "", &[4], &["JSON", "EOF"]),
+        checkpoint("an index that is a list", "[1]", &[4], &["JSON", "object of records"]),
+        checkpoint("an index with something behind it", format!("{ONE} {ONE}"), &[4], &["JSON", "trailing"]),
+        checkpoint("a cut off index", r#"{"t":[0,4,[4]"#, &[4], &["\"t\"", "EOF"]),
+        checkpoint("an index of no partition", "{}", &[], &["no partition", "tensor.data_0"]),
+        checkpoint(
             "an index that is not UTF-8 throughout",
             "{\"t\":[0,4,[4],[1],\"torch.int8\"],\"\\ud800\":[0,4,[4],[1],\"torch.int8\"]}",
             &[4],
             &["JSON"],
         ),
-        store(
+        checkpoint(
             "a name twice",
             r#"{"t":[0,4,[4],[1],"torch.int8"],"t":[4,4,[4],[1],"torch.int8"]}"#,
             &[8],
             &["\"t\"", "twice"],
         ),
-        store(
+        checkpoint(
             "a name twice, once escaped",
             r#"{"t":[0,4,[4],[1],"torch.int8"],"\u0074":[0,4,[4],[1],"torch.int8"]}"#,
             &[4],
             &["\"t\"", "twice"],
         ),
-        store("a name that is hard to print", r#"{"a\n\u001b[31m":3}"#, &[4], &[r"a\n\u{1b}[31m"]),
+        checkpoint("a name that is hard to print", r#"{"a\n\u001b[31m":3}"#, &[4], &[r"a\n\u{1b}[31m"]),
         record("a record that is an object", r#"{"offset":0}"#, &["a record of 5 elements"]),
         record("a record that is null", "null", &["a record of 5 elements"]),
         record("a record of 4 elements", "[0,4,[4],[1]]", &["invalid length 4", "5 elements"]),
@@ -119,13 +124,13 @@ pub fn indexes() -> Vec<Case> {
         tensora("a record past its partition", r#"[14,4,[4],[1],"i8",0]"#, &["14..18", "tensor.data_0", "16 bytes"]),
         tensora("a part of a byte", r#"[0,2,[3],[1],"f4",0]"#, &["inside a byte"]),
         tensora("a dtype of the original", r#"[0,4,[4],[1],"torch.int8",0]"#, &["torch.int8", "bf16"]),
-        store(
+        checkpoint(
             "a partition that nothing lies in",
             r#"{"t":[0,4,[4],[1],"torch.int8"]}"#,
             &[4, 8],
             &["tensor.data_1", "8 bytes", "no tensor"],
         ),
-        store("a partition cut off by one byte", ONE, &[3], &["\"t\"", "0..4", "3 bytes"]),
+        checkpoint("a partition cut off by one byte", ONE, &[3], &["\"t\"", "0..4", "3 bytes"]),
     ]
 }
 
@@ -179,7 +184,7 @@ pub fn folders() -> Vec<Case> {
             words: vec!["tensor.data_0", "a partition of a ServerlessLLM checkpoint", "tensor_index.json"],
         },
         Case::folder(
-            "stores and shards in one folder",
+            "a ServerlessLLM checkpoint and shards in one folder",
             vec![
                 ("tensor.data_0", vec![0; 4]),
                 ("tensor_index.json", ONE.into()),

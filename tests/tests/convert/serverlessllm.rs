@@ -5,7 +5,7 @@ use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide::{Loader, StreamOptions};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::serverlessllm_reader;
-use floodtide_tests::serverlessllm_writer::{stores, write};
+use floodtide_tests::serverlessllm_writer::{checkpoints, write};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_name_keeps_its_bytes_and_ties_stay_ties_where_they_can(store in stores(), files in 1_u32..3) {
+    fn every_name_keeps_its_bytes_and_ties_stay_ties_where_they_can(store in checkpoints(), files in 1_u32..3) {
         let folder = folder();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("in")).expect("makes");

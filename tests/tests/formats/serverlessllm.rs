@@ -11,7 +11,7 @@ use floodtide_tests::checkpoint::folder;
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
 use floodtide_tests::malformed::{self, assert_refused_by_command, assert_refused_by_core};
-use floodtide_tests::serverlessllm_writer::{ServerlessLlmData, stores, write};
+use floodtide_tests::serverlessllm_writer::{ServerlessLlmData, checkpoints, write};
 use proptest::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -291,7 +291,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_store_comes_back_by_every_backend(store in stores(), cold in any::<bool>()) {
+    fn any_store_comes_back_by_every_backend(store in checkpoints(), cold in any::<bool>()) {
         let folder = folder();
         let expected = write(folder.path(), &store);
         for backend in LOADED {

@@ -34,7 +34,7 @@ pub(crate) fn hold(bytes: &str) -> Result<(), String> {
 
 /// Ends the process that holds memory, and waits until the memory is free.
 pub(crate) fn set_free(process: &str) -> Result<(), String> {
-    let pid = process.parse().ok().and_then(Pid::from_raw).ok_or("the ballast is not a process")?;
+    let pid = process.parse().ok().and_then(Pid::from_raw).ok_or("the memory balloon is not a process")?;
     kill_process(pid, Signal::KILL).map_err(explain)?;
     // Only its exit status remains, until the bench reaps it.
     let gone = || fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z "));
@@ -44,5 +44,5 @@ pub(crate) fn set_free(process: &str) -> Result<(), String> {
         }
         thread::sleep(Duration::from_millis(1));
     }
-    Err("the ballast does not end".to_owned())
+    Err("the memory balloon does not end".to_owned())
 }

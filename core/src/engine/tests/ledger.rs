@@ -251,7 +251,7 @@ fn a_buffered_read_that_is_refused_fails() {
 
 #[test]
 fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
-    // Rows of 100,000 bytes, of each of which a third is wanted, between two tensors that are wanted whole.
+    // Rows of 100,000 bytes, of each of which a third is selected, between two tensors that are selected whole.
     let json = r#"{"a":{"dtype":"U8","shape":[10],"data_offsets":[0,10]},"b":{"dtype":"U8","shape":[5,100000],"data_offsets":[10,500010]},"c":{"dtype":"U8","shape":[10],"data_offsets":[500010,500020]}}"#;
     let len = 8 + json.len() as u64 + 500_020;
     let alignment = Alignment::new(512).expect("a power of two");

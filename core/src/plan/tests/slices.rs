@@ -95,7 +95,7 @@ fn a_slice_of_rows_reads_its_rows_and_one_of_columns_what_is_cheaper() {
 
 #[test]
 fn what_is_gathered_from_fits_beside_what_stays() {
-    // Rows of 64 KiB, half of each wanted: 128 MiB, out of reads of 64 MiB.
+    // Rows of 64 KiB, half of each selected: 128 MiB, out of reads of 64 MiB.
     let catalog = shaped(&[(crate::DType::U8, vec![4096, 64 << 10])], 0);
     let selected = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..32 << 10).expect("a slice")];
     let stays = 128_u64 << 20;

@@ -1,4 +1,4 @@
-//! What a borrower may count on: whose shelf it finds, what is counted, and when it waits.
+//! What a borrower may count on: whose free list it finds, what is counted, and when it waits.
 
 use super::*;
 use alloc::rc::Rc;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Every read of a measurement lies in one such piece of a file, so that no size meets an end.
+/// Every read of a measurement lies in one such block of a file, so that no size meets an end.
 pub(super) const BLOCK_BYTES: u64 = 16 << 20;
 /// What is read over and over; more would be better against a device's own cache, but takes longer to write.
 pub(super) const TARGET_BYTES: u64 = 512 << 20;
@@ -26,7 +26,7 @@ const RESERVE: u64 = 64 << 20;
 /// Up to this share a file counts as cold.
 const MAX_COLD_SHARE: f32 = 0.02;
 
-/// Files to read from, piece after piece.
+/// Files to read from, block after block.
 #[derive(Debug)]
 pub(super) struct Bytes {
     pub(super) files: Vec<Arc<LocalFile>>,
@@ -34,7 +34,7 @@ pub(super) struct Bytes {
     pub(super) origin: String,
     /// Why cold buffered reads cannot be measured with them, if so.
     pub(super) buffered_refused: Option<String>,
-    /// The files' pieces.
+    /// The files' blocks.
     pieces: Vec<(FileId, u64)>,
     next: AtomicU64,
     /// Keeps the temporary file, which has no name.
@@ -115,7 +115,7 @@ impl Bytes {
         self.files.iter().all(|file| file.direct_limits().is_some())
     }
 
-    /// Begins a run of reads at a piece that none has touched since the last time round.
+    /// Begins a run of reads at a block that none has touched since the last time round.
     pub(super) fn begin(&self) {
         let next = self.next.load(Ordering::Relaxed).next_multiple_of(BLOCK_BYTES);
         self.next.store(next, Ordering::Relaxed);
@@ -244,7 +244,7 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     Ok((file, written))
 }
 
-/// How long a temporary file may be: what is wanted, or what the disk has room for where that is enough to measure with.
+/// How long a temporary file may be: the target, or what the disk has room for where that is enough to measure with.
 fn that_fits(target_bytes: u64, free: u64) -> Option<u64> {
     let room = free.saturating_sub(RESERVE) / BLOCK_BYTES * BLOCK_BYTES;
     (room >= MIN_BYTES.min(target_bytes)).then_some(target_bytes.min(room))

@@ -41,7 +41,7 @@ impl Scratch {
         split.into_memory().ok_or_else(|| io::Error::other("the memory is still in use"))
     }
 
-    /// The memory in pieces of one size.
+    /// The memory, split into slots of one size.
     fn split(&mut self, count: usize, bytes: usize) -> io::Result<SplitBuffer<Region>> {
         // Gone when a ring that could not wait has leaked its part.
         let region = match self.region.take() {
