@@ -20,8 +20,8 @@ impl Loader {
         self
     }
 
-    /// Reads URIs of `scheme` from `storage`: `Loader::new().storage("mem",
-    /// storage).load("mem://model")`.
+    /// Reads URIs of `scheme` from `storage`. With the scheme `mem`, for example,
+    /// `load("mem://model")` loads `model` from that storage.
     ///
     /// Plain paths and `file://` URIs belong to the scheme `file`, which is
     /// [`LocalStorage`](crate::LocalStorage) by default.
