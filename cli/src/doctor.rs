@@ -5,7 +5,7 @@ use crate::args::DoctorArgs;
 use crate::hints;
 use crate::output::{self, Failure};
 use floodtide::core::Escaped;
-use floodtide::probe::doctor::{Finding, Status};
+use floodtide::doctor::{Finding, Status};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 

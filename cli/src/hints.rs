@@ -6,7 +6,7 @@ use floodtide::convert::WriteError;
 use floodtide::convert::{ConvertError, OutputError};
 use floodtide::core::Error as CoreError;
 use floodtide::core::manifest::ManifestError;
-use floodtide::probe::doctor::Finding;
+use floodtide::doctor::Finding;
 use floodtide::{Error, ErrorKind};
 
 /// A flag and what it does about a failure; without a flag, a command that helps.

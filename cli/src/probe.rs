@@ -5,7 +5,7 @@ use crate::args::ProbeArgs;
 use crate::output::{self, Facts, Failure};
 use floodtide::core::{Escaped, HumanBytes};
 use floodtide::probe::profile;
-use floodtide::probe::roofline::{CHUNKS, Cell, DEPTHS, Rate, Roofline, Way};
+use floodtide::roofline::{CHUNKS, Cell, DEPTHS, Rate, Roofline, Way};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::PathBuf;

@@ -36,7 +36,6 @@ mod dtype;
 mod element;
 mod engine;
 mod error;
-mod error_kind;
 mod escape;
 mod file_version;
 mod format_id;
@@ -44,6 +43,7 @@ mod glob;
 mod metadata;
 mod names;
 mod plan;
+mod profile;
 #[cfg_attr(not(floodtide_seeded_bugs), allow(unused_macros, reason = "the seeded bugs are off"))]
 #[doc(hidden)]
 pub mod seeded_bug;
@@ -64,22 +64,21 @@ pub use engine::{
     BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, RetryStats, Worker, WorkerState,
     land, next_read,
 };
-pub use error::{Error, FormatError};
-pub use error_kind::ErrorKind;
+pub use error::{Error, ErrorKind, FormatError};
 pub use escape::{Escaped, Quoted};
 pub use file_version::FileVersion;
 pub use format_id::FormatId;
 pub use glob::{Glob, GlobError};
 pub use metadata::{MetadataList, MetadataValue};
 pub use plan::{
-    Access, Buffers, Chunk, DirectLimits, Extent, Gather, Location, MemoryLimit, Method, Order, PlacedPart, Placement,
-    Plan, PlanOptions, Planner, ReadMode, tensor_alignment,
+    Access, Buffers, Chunk, Extent, Gather, Location, MemoryLimit, Method, Order, PlacedPart, Placement, Plan,
+    PlanOptions, Planner, ReadMode, tensor_alignment,
 };
 pub use selection::Selection;
 pub use shard::{Partition, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 pub use strided_range::StridedRange;
 pub use tensor_slice::{Slice, TensorSlice};
-pub use units::{Alignment, ByteRange, ChunkId, ExtentId, FileId, HumanBytes, RouteId, TensorId};
+pub use units::{Alignment, ByteRange, ChunkId, DirectLimits, ExtentId, FileId, HumanBytes, RouteId, TensorId};
 pub use verify::{ContentHashes, Verification};
 pub use write_only::WriteOnly;

@@ -10,11 +10,12 @@ mod profile;
 mod route;
 
 pub use crate::backend::Backend;
+pub use crate::profile::{BestReads, Profile};
 pub use decision::Decision;
 pub use demand::{Demand, FileDemand};
-pub use profile::{BestReads, Profile};
 
 use crate::backend::ReadStyle;
+use crate::plan::MAX_GATHER_READS;
 use crate::storage::DeviceSignals;
 use crate::units::{ByteRange, FileId};
 use alloc::string::String;
@@ -217,9 +218,6 @@ const MAX_WORKERS: usize = 8;
 /// 1 GiB of reads of 2 MiB: what 50 GB/s and 20 ms ask for.
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
-/// Of a plan that gathers no more reads are in flight than these, or one a worker.
-pub(crate) const MAX_GATHER_READS: usize = 32;
-
 /// Whether so little is selected that it is read through the page cache without threads, whatever
 /// the system allows: nothing but the files' lengths and `selected_bytes` need be measured then.
 #[must_use]

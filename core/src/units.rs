@@ -181,6 +181,23 @@ impl fmt::Display for HumanBytes {
     }
 }
 
+/// What direct reads of a file must be aligned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectLimits {
+    /// The alignment of offsets and lengths.
+    pub offset: Alignment,
+    /// The alignment of addresses.
+    pub memory: Alignment,
+}
+
+impl DirectLimits {
+    /// The one alignment that serves both.
+    #[must_use]
+    pub fn both(self) -> Alignment {
+        self.offset.max(self.memory)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

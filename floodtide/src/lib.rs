@@ -25,6 +25,8 @@ mod load;
 mod loader;
 mod machine;
 mod open;
+mod prepare;
+mod report;
 mod runtime;
 mod signals;
 mod small_file;
@@ -46,15 +48,17 @@ pub use floodtide_core::{
     MetadataList, MetadataValue, Order, Partition, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::backend::{self, all as backends};
-pub use floodtide_linux::{LocalStorage, probe, raise_open_file_limit, report_file_size_limit};
+pub use floodtide_linux::{LocalStorage, doctor, probe, raise_open_file_limit, report_file_size_limit, roofline};
 pub use floodtide_memory::pool;
 pub use load::Load;
-pub use loader::{Inspected, Loader, Planned};
+pub use loader::{Inspected, Loader};
 pub use machine::{examine, measure};
+pub use prepare::{Planned, StreamOptions};
+pub use report::Report;
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
-pub use stream::{StreamOptions, TensorStream};
-pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
+pub use stream::TensorStream;
+pub use tensors::{Element, Tensor, Tensors, ViewError};
 
 /// The storages that hold the files of checkpoints, see [`Loader::storage`].
 pub mod storage {

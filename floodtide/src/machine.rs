@@ -5,8 +5,8 @@ use crate::discover::discover;
 use crate::error::Error;
 use floodtide_core::storage::StorageError;
 use floodtide_linux::LocalStorage;
-use floodtide_linux::probe::doctor::{self, Finding};
-use floodtide_linux::probe::roofline::{self, ProbeError, Roofline};
+use floodtide_linux::doctor::{self, Finding};
+use floodtide_linux::roofline::{self, ProbeError, Roofline};
 use floodtide_linux::storage::names;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// If the path cannot be examined.
 ///
 /// ```no_run
-/// use floodtide::probe::doctor::Status;
+/// use floodtide::doctor::Status;
 /// use std::path::Path;
 ///
 /// for finding in floodtide::examine(Path::new("/models"))? {
@@ -33,7 +33,7 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
         Err(Error::Storage(error @ StorageError::Failed { .. })) => (Vec::new(), vec![error]),
         Err(_) => (Vec::new(), Vec::new()),
     };
-    Ok(doctor::examine(path, files, refused)?)
+    Ok(doctor::examine(path, &files, refused)?)
 }
 
 /// Measures the device that a folder is on, in about `budget`. Calls `told` with each step.

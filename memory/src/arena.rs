@@ -5,7 +5,8 @@
 //! read into it; what an earlier load left there is seen by nobody, as only whole tensors are.
 
 use crate::arena_cache::ArenaMemory;
-use crate::split_buffer::{BufferSlice, SplitBuffer, StableMemory};
+use crate::split_buffer::{BufferSlice, SplitBuffer};
+use crate::stable::StableMemory;
 use std::io;
 use std::ops::Range;
 

@@ -3,7 +3,7 @@
 
 use crate::limits;
 use crate::region::Region;
-use crate::split_buffer::StableMemory;
+use crate::stable::StableMemory;
 use crate::sync::{Mutex, MutexGuard};
 use floodtide_core::Alignment;
 use std::io;

@@ -19,6 +19,7 @@ mod scratch;
 #[cfg_attr(not(loom), allow(unreachable_pub, reason = "loom's tests alone reach it, through `testing`"))]
 mod slot_ledger;
 mod split_buffer;
+mod stable;
 
 /// What loom's tests run. It is there under `--cfg loom` alone, and not part of the library.
 #[cfg(loom)]
@@ -33,7 +34,8 @@ pub use limits::{memory_limit, memory_limits, no_limit, resource_limit};
 pub use numa::node_of_caller;
 pub use region::{Region, lock_memory};
 pub use scratch::{ChunkBuffer, ScratchPool};
-pub use split_buffer::{BufferSlice, Landed, SplitBuffer, StableBuffer, StableMemory};
+pub use split_buffer::{BufferSlice, SplitBuffer};
+pub use stable::{Landed, StableBuffer, StableMemory};
 
 /// Compiles the example of the crate's README.
 #[cfg(doctest)]

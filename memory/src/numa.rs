@@ -25,7 +25,7 @@ fn current() -> Option<u32> {
 mod tests {
     use super::*;
     use crate::region::Region;
-    use crate::split_buffer::StableMemory;
+    use crate::stable::StableMemory;
     use floodtide_core::Alignment;
 
     #[test]

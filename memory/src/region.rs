@@ -3,7 +3,7 @@
 //! Under Miri, which does not know aligned mappings, it comes from the allocator, so that what is built on it can run
 //! there.
 
-use crate::split_buffer::StableMemory;
+use crate::stable::StableMemory;
 use floodtide_core::Alignment;
 use std::io;
 use std::ptr::NonNull;

@@ -4,7 +4,8 @@
 //! Scratch buffers are used again and again: there are never more of them than reads in flight.
 
 use crate::region::Region;
-use crate::split_buffer::{BufferSlice, Landed, StableBuffer, StableMemory as _};
+use crate::split_buffer::BufferSlice;
+use crate::stable::{Landed, StableBuffer, StableMemory as _};
 use crate::sync::Mutex;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
 use std::sync::Arc;

@@ -2,40 +2,14 @@
 //!
 //! What [`SlotLedger`] keeps account of, here with the memory itself: an arena's, or a pool's buffer.
 
-use crate::pool::PoolBuffer;
 use crate::slot_ledger::SlotLedger;
+use crate::stable::{Landed, StableBuffer, StableMemory};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-
-/// Memory that can be handed out in slices.
-///
-/// # Safety
-/// From [`start`](Self::start) on there are [`byte_len`](Self::byte_len) bytes, initialised and writable from any thread. They
-/// stay where they are while the value moves, and are its owner's alone: nobody else reads or writes them while it lives,
-/// and the value itself does so only through methods that its owner calls.
-pub unsafe trait StableMemory: fmt::Debug + Send + Sync + 'static {
-    /// The first byte.
-    fn start(&self) -> NonNull<u8>;
-    /// How many bytes there are.
-    fn byte_len(&self) -> usize;
-}
-
-/// Memory that stays where it is while its owner moves, so that the kernel may write to it.
-///
-/// # Safety
-/// The address of [`Buffer::memory`] must stay valid and the same until the buffer is dropped.
-pub unsafe trait StableBuffer: Buffer {}
-
-/// A chunk's memory, which can be looked at when the chunk has landed.
-pub trait Landed: Buffer {
-    /// The first bytes that were read into it; not more than it has. Only what has landed may be asked for: what lies behind may be
-    /// another borrower's.
-    fn landed(&self, bytes: usize) -> &[u8];
-}
 
 #[derive(Debug)]
 struct Inner<M> {
@@ -97,24 +71,6 @@ impl<M: StableMemory> SplitBuffer<M> {
     /// The memory alone, when neither a slice nor another handle is left.
     pub fn into_memory(self) -> Option<M> {
         Arc::into_inner(self.inner).map(|inner| inner.memory)
-    }
-}
-
-impl SplitBuffer<PoolBuffer> {
-    /// Returns the buffer when neither a slice nor another handle is left, filled up to the end of
-    /// `written`. What lies before `written` is zeroed. `written` must be what the slices' holders
-    /// have written: bytes of it that nobody wrote are what an earlier borrower of the buffer left
-    /// there.
-    ///
-    /// # Panics
-    /// When `written` passes the buffer's capacity.
-    #[must_use]
-    pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
-        let mut buffer = self.into_memory()?;
-        buffer.spare().part(0..written.start).fill(0);
-        // SAFETY: the memory is initialised; that it is this borrower's own is the caller's promise.
-        unsafe { buffer.assume_filled(written.end) };
-        Some(buffer)
     }
 }
 

@@ -5,9 +5,12 @@
 //! `floodtide-memory`: see the example `embed`.
 
 pub mod backend;
+pub mod doctor;
 pub mod probe;
+pub mod roofline;
 pub mod storage;
 
+mod file;
 mod process;
 mod write_back;
 

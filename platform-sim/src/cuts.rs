@@ -1,8 +1,7 @@
 //! Slices, and what they come to: counted element by element, and told from core's own account.
 
-use crate::checkpoint::{Checkpoint, KnownTensor};
+use crate::checkpoint::KnownTensor;
 use crate::draw::Draw;
-use crate::selection::KnownSelection;
 use crate::shard::bytes_of;
 use alloc::vec::Vec;
 
@@ -71,13 +70,8 @@ impl KnownCut {
     }
 }
 
-/// A selection of slices of these tensors, and of some of them whole.
-pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t KnownTensor>) -> KnownSelection {
-    let slices = tensors.into_iter().map(|tensor| (tensor.name.clone(), slice(draw, tensor)));
-    KnownSelection::Slices(slices.collect())
-}
-
-fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
+/// Draws a slice of a tensor, or none.
+pub(crate) fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
     if tensor.shape.is_empty() || tensor.bytes > MAX_COUNTED_BYTES || draw.chance(300_000) {
         return None;
     }
@@ -88,20 +82,6 @@ fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
         return Some(cut);
     }
     Some(KnownCut { start: 0, end: tensor.shape[dim], ..cut })
-}
-
-/// What one rank of several gets.
-pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
-    let world = draw.number(1..=6);
-    let rank = draw.number(0..=world - 1);
-    let columns = draw.coin()
-        && (checkpoint.tensors.iter().all(|tensor| !tensor.name.ends_with("weight") || tensor.shape.len() != 1)
-            || draw.chance(20_000));
-    if columns {
-        KnownSelection::Columns { rank, world, ending: "weight" }
-    } else {
-        KnownSelection::Rows { rank, world }
-    }
 }
 
 /// What one of so many ranks gets of a dimension: dealt out index by index, as many to each as the first gets.

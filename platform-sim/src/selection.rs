@@ -1,7 +1,8 @@
 //! Which tensors are selected, and how much of each, as whoever asks means it: the rules know it without core's own matching.
 
 use crate::checkpoint::{Checkpoint, KnownTensor};
-use crate::cuts::{KnownCut, dealt_out};
+use crate::cuts::{KnownCut, dealt_out, slice};
+use crate::draw::Draw;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -102,5 +103,25 @@ impl KnownSelection {
     /// How many bytes it takes of that tensor, which it takes.
     pub(crate) fn byte_len(&self, tensor: &KnownTensor) -> u64 {
         self.cut(tensor).map_or(tensor.bytes, |cut| cut.byte_len(tensor))
+    }
+}
+
+/// A selection of slices of these tensors, and of some of them whole.
+pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t KnownTensor>) -> KnownSelection {
+    let slices = tensors.into_iter().map(|tensor| (tensor.name.clone(), slice(draw, tensor)));
+    KnownSelection::Slices(slices.collect())
+}
+
+/// What one rank of several gets.
+pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
+    let world = draw.number(1..=6);
+    let rank = draw.number(0..=world - 1);
+    let columns = draw.coin()
+        && (checkpoint.tensors.iter().all(|tensor| !tensor.name.ends_with("weight") || tensor.shape.len() != 1)
+            || draw.chance(20_000));
+    if columns {
+        KnownSelection::Columns { rank, world, ending: "weight" }
+    } else {
+        KnownSelection::Rows { rank, world }
     }
 }

@@ -5,7 +5,9 @@
 
 mod bench;
 mod mutants;
+mod step;
 mod steps;
+mod structure;
 mod suite;
 mod tools;
 
@@ -30,6 +32,8 @@ enum Command {
         #[command(subcommand)]
         what: Bench,
     },
+    /// Print which crates, and which top modules of each, use which
+    Structure,
     /// Change core in many ways, one at a time, and list the changes that its tests miss
     Mutants {
         /// Change only files that match this glob, such as "core/src/engine/**"; repeat for more
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench { what: Bench::Pool } => bench::pool::run_bench(),
         Command::Bench { what: Bench::Stream } => bench::stream::run_bench(),
         Command::Bench { what: Bench::Load(options) } => bench::load::run_bench(&options),
+        Command::Structure => structure::print(),
         Command::Mutants { file } => mutants::run(&file).map(|outcome| match outcome {
             Outcome::Passed => println!("Core's tests catch every change."),
             Outcome::Skipped(why) => println!("skipped: {why}"),

@@ -2,27 +2,11 @@
 //!
 //! The first step that fails ends the run. A step that needs a missing tool is skipped.
 
+use crate::step::{Mode, Step};
 use crate::steps::STEPS;
-use crate::tools::{Outcome, Result};
+use crate::tools::Outcome;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// One check.
-pub(crate) struct Step {
-    pub(crate) name: &'static str,
-    pub(crate) about: &'static str,
-    /// Whether `--quick` runs it.
-    pub(crate) quick: bool,
-    pub(crate) run: fn(Mode) -> Result,
-}
-
-/// How much a step checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// What a contributor needs before a commit.
-    Quick,
-    Full,
-}
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

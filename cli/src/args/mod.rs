@@ -11,13 +11,15 @@ mod source;
 pub(crate) use convert::ConvertArgs;
 pub(crate) use source::{BackendArg, Source};
 
-use crate::bench::RUNS;
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use floodtide::Order;
 use numbers::{count, scale, seconds, size};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+
+/// The default number of timed runs per backend, not counting the warm-up run.
+pub(crate) const RUNS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
 /// Loads LLM checkpoints at the speed of the hardware
 #[derive(Debug, Parser)]

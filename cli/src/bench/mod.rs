@@ -19,17 +19,13 @@ mod unchanged;
 
 pub(crate) use child::run_one;
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, RUNS};
 use crate::output::{self, Failure};
 use rounds::{Options, Results};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use subject::Subject;
-
-/// The default number of timed runs per backend, not counting the warm-up run.
-pub(crate) const RUNS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let options = Options {

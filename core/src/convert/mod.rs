@@ -10,15 +10,14 @@
 //! them is written, so that every name that was there is still there, with its bytes.
 
 mod companions;
-mod error;
 mod metadata;
 mod rename;
 mod split;
 mod writer;
 
+pub use crate::error::convert::{ConvertError, Offending, RenameError, WriteError};
 pub use companions::is_companion;
-pub use error::{ConvertError, Offending, WriteError};
-pub use rename::{Rename, RenameError};
+pub use rename::Rename;
 pub use split::Split;
 pub use writer::Writer;
 

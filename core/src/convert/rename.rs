@@ -1,11 +1,11 @@
 //! Rules that give tensors other names.
 
+use crate::error::convert::RenameError;
 use crate::escape::Quoted;
 use alloc::borrow::{Cow, ToOwned};
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
-use thiserror::Error;
 
 /// Gives tensors another name: `from` is a whole name, or a name with one `*` for any characters, none and dots too; `to` is then a name with a `*`
 /// for what that stood for. `model.*` to `*` takes a beginning away, `*` to `model.*` puts one there.
@@ -29,27 +29,6 @@ pub struct Rename {
 enum Pattern {
     Whole(String),
     Star(String, String),
-}
-
-/// A rule that says nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are what the message shows")]
-pub enum RenameError {
-    /// No name on one side.
-    #[error(
-        "a rule to rename needs a name on both sides, as in old.*=new.*; found \"{}\" to \"{}\"",
-        Quoted(from),
-        Quoted(to)
-    )]
-    Empty { from: String, to: String },
-    /// A star on one side only, or several.
-    #[error(
-        "a rule to rename has one \"*\" on both sides or none on either, as in old.*=new.*; found \"{}\" to \"{}\"",
-        Quoted(from),
-        Quoted(to)
-    )]
-    Stars { from: String, to: String },
 }
 
 impl Pattern {

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::format::{SAFETENSORS, safetensors::Header};
-use crate::plan::{Access, Buffers, DirectLimits, Order, PlanOptions, Planner};
+use crate::plan::{Access, Buffers, Order, PlanOptions, Planner};
 use crate::source::Fault;
-use crate::units::{Alignment, ExtentId, FileId};
-use crate::{CatalogBuilder, Selection};
+use crate::units::{Alignment, DirectLimits, ExtentId, FileId};
+use crate::{CatalogBuilder, Selection, TensorId};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;

@@ -4,11 +4,10 @@
 //! What it says is only ever compared with: no name in it becomes a path that is opened. Writing is deterministic: everything is sorted by
 //! name, so that two manifests of equal checkpoints are equal byte for byte.
 
-mod error;
 mod json;
 mod write;
 
-pub use error::ManifestError;
+pub use crate::error::manifest::{MAX_BYTES, ManifestError, SCHEMA, VERSION};
 
 use crate::catalog::TensorInfo;
 use crate::checksum::{Checksum, NotHex, parse_hex, write_hex};
@@ -18,13 +17,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
-
-/// What the field `schema` says.
-pub const SCHEMA: &str = "floodtide-manifest";
-/// What the field `version` says.
-pub const VERSION: u64 = 1;
-/// A manifest longer than this is none: a million tensors take a fifth of it.
-pub const MAX_BYTES: u64 = 1 << 30;
 
 /// The SHA-256 of a file, as `sha256sum` prints it and as Hugging Face's LFS pointers hold it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

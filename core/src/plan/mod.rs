@@ -2,8 +2,8 @@
 //!
 //! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add that lie in a file in blocks, [`ties`] which
 //! tensors are one). [`extents`] groups the selected tensors into runs of file bytes and gives each run its place
-//! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; this file holds what comes out, and
-//! the [`Planner`] that drives the two and refuses what does not fit.
+//! in the arena; [`chunks`] cuts the runs into reads and orders them over all files; [`planner`] drives
+//! the two and refuses what does not fit; this file holds what comes out.
 //!
 //! An arena's base is aligned to a huge page. A run that is read directly is placed at an address congruent to its file
 //! offset, modulo the direct-I/O alignment and the tensors' alignment, so that a direct read lands at the final address. A
@@ -14,18 +14,20 @@ mod buffers;
 mod chunks;
 mod extents;
 mod gather;
+mod options;
+mod planner;
 mod ties;
 
 pub use buffers::{Buffers, Order, PlacedPart};
 pub use gather::Gather;
+pub(crate) use options::MAX_GATHER_READS;
+pub use options::{Access, MemoryLimit, PlanOptions, tensor_alignment};
+pub use planner::Planner;
 
 use crate::catalog::{Catalog, TensorInfo};
-use crate::error::Error;
-use crate::strategy::MAX_GATHER_READS;
 use crate::strided_range::StridedRange;
-use crate::tensor_slice::{Slice, TensorSlice};
+use crate::tensor_slice::Slice;
 use crate::units::{Alignment, ByteRange, ExtentId, FileId, TensorId};
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
@@ -46,113 +48,6 @@ pub enum ReadMode {
     PerBlock,
     /// Several blocks by one read, across the gaps between them.
     Spanning,
-}
-
-/// What direct reads of a file must be aligned to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DirectLimits {
-    /// The alignment of offsets and lengths.
-    pub offset: Alignment,
-    /// The alignment of addresses.
-    pub memory: Alignment,
-}
-
-impl DirectLimits {
-    /// The one alignment that serves both.
-    #[must_use]
-    pub fn both(self) -> Alignment {
-        self.offset.max(self.memory)
-    }
-}
-
-/// How tensors are to be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Copied into an arena that the load owns.
-    Copy,
-    /// As views of the mapped files; only tensors that would not be aligned there are copied, among them all that are to be aligned to more
-    /// than a page.
-    Map {
-        /// Whether the mapped bytes will be made resident, so that they count as memory.
-        resident: bool,
-    },
-    /// Copied into buffers that each hold a part, one after another: every [`Extent`] has a buffer of its own.
-    Stream(Buffers),
-}
-
-/// What a tensor's address is aligned to: as its dtype needs, and at least to `min`.
-#[must_use]
-pub fn tensor_alignment(tensor: &TensorInfo<'_>, min: Alignment) -> Alignment {
-    Alignment::new(tensor.dtype.alignment()).unwrap_or(Alignment::ONE).max(min)
-}
-
-/// How much memory a load may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryLimit {
-    /// In bytes.
-    pub available: u64,
-    /// Where the number comes from, for the message: "free memory", "the limit of cgroup …".
-    pub limit: String,
-}
-
-/// What the planner is told beside the catalog and the selection.
-#[derive(Debug, Clone)]
-pub struct PlanOptions {
-    /// Copy or map.
-    pub access: Access,
-    /// How each file may be read directly, by [`FileId`]; `None` (or no entry) is never.
-    pub direct: Vec<Option<DirectLimits>>,
-    /// By file, what of it is in the page cache: ascending, and none touching the next. Of what would be read directly, what is there (64 KiB at least in
-    /// one piece) is read through the cache instead: a copy is faster than the device, and the device has less to do. Of a strided slice
-    /// that is so for reads whose bytes are all there.
-    pub cached: Vec<Vec<ByteRange>>,
-    /// What every tensor's address is at least aligned to, beside its dtype's own alignment.
-    pub tensor_alignment: Alignment,
-    /// The size of a read in bytes; rounded up to a power of two of at least 64 KiB and cut to 1 GiB.
-    pub chunk_bytes: u64,
-    /// The same by file, where files differ; a file without an entry has [`chunk_bytes`](Self::chunk_bytes).
-    pub file_chunk_bytes: Vec<u64>,
-    /// The widest gap between selected tensors that is read rather than skipped, in bytes.
-    pub max_merge_gap: u64,
-    /// The widest gap between the blocks of a slice that is read along with them rather than skipped, in bytes: what a device brings in the
-    /// time that one more request takes. What is read along takes no memory that stays.
-    pub max_read_gap: u64,
-    /// How many reads that slices are gathered from may be in flight, each of which has a scratch
-    /// buffer: all of them together take about a stream's limit, or what memory is left, up to 128
-    /// MiB.
-    pub max_gather_reads: u64,
-    /// The memory there is; `None` plans without looking. A plan that fits differs from one without a limit in nothing but the length of
-    /// reads that slices are gathered from ([`max_gather_reads`](Self::max_gather_reads)).
-    pub memory: Option<MemoryLimit>,
-}
-
-impl Default for PlanOptions {
-    fn default() -> Self {
-        Self {
-            access: Access::Copy,
-            direct: Vec::new(),
-            cached: Vec::new(),
-            tensor_alignment: Alignment::ONE,
-            chunk_bytes: 4 << 20,
-            file_chunk_bytes: Vec::new(),
-            max_merge_gap: 128 << 10,
-            max_read_gap: 128 << 10,
-            max_gather_reads: MAX_GATHER_READS as u64,
-            memory: None,
-        }
-    }
-}
-
-impl PlanOptions {
-    /// The size of a read of a file, as a power of two.
-    fn chunk_bytes_of(&self, file: FileId) -> u64 {
-        chunks::chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
-    }
-
-    /// The size of the shortest reads of any file.
-    fn shortest_chunk(&self) -> u64 {
-        chunks::chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
-    }
 }
 
 /// A run of a file's bytes that lies contiguously in the arena.
@@ -384,100 +279,6 @@ impl Plan {
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.payload_len as u64).sum()
-    }
-}
-
-/// Turns a catalog and a selection into a [`Plan`]: a pure function.
-///
-/// ```
-/// use floodtide_core::{
-///     ByteRange, CatalogBuilder, DType, Format, Location, PlanOptions, Planner, Selection,
-/// };
-///
-/// let mut builder = CatalogBuilder::new(Format::Safetensors);
-/// let file = builder.add_file("model.safetensors", 4096)?;
-/// for (name, start, end) in [("a", 1000, 2000), ("b", 2000, 4000)] {
-///     let range = ByteRange::new(start, end).expect("ascending");
-///     builder.add_tensor(file, name, DType::U8.into(), &[end - start], range)?;
-/// }
-/// let catalog = builder.finish()?;
-/// let selected = Selection::All.resolve(&catalog)?;
-/// let plan = Planner::new(PlanOptions::default()).plan(&catalog, &selected)?;
-/// assert_eq!((plan.selected_bytes(), plan.read_bytes()), (3000, 3000));
-/// // Neighbours are read together, into one arena.
-/// assert_eq!(plan.chunks().len(), 1);
-/// assert!(matches!(plan.placements()[1].location, Location::Arena(_)));
-/// # Ok::<(), floodtide_core::Error>(())
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Planner {
-    options: PlanOptions,
-}
-
-impl Planner {
-    /// A planner with these options.
-    #[must_use]
-    pub fn new(options: PlanOptions) -> Self {
-        Self { options }
-    }
-
-    /// Plans the load of `selected`, which must be of that catalog and ascending, as [`Selection::resolve`](crate::Selection::resolve) gives it,
-    /// unless it is streamed in [`Order::Selection`].
-    ///
-    /// # Errors
-    /// [`Error::BufferTooSmall`] when a tensor does not fit in a buffer of a stream,
-    /// [`Error::NotEnoughMemory`] when the tensors do not fit in the memory there is, [`Error::AddressSpace`] when they do
-    /// not fit in this target's addresses.
-    pub fn plan(&self, catalog: &Catalog, selected: &[TensorSlice]) -> Result<Plan, Error> {
-        let selected_bytes = ties::distinct_bytes(catalog, selected, &self.options);
-        let laid_out = extents::lay_out(catalog, selected, selected_bytes, &self.options)?;
-        let mapped_bytes = laid_out.mapped.iter().fold(0_u64, |sum, (_, range)| sum.saturating_add(range.len()));
-        let resident = if self.options.access == (Access::Map { resident: true }) { mapped_bytes } else { 0 };
-        let buffered = match self.options.access {
-            // All of them together, or as many as there may be at a time.
-            Access::Stream(Buffers { limit, .. }) => laid_out
-                .extents
-                .iter()
-                .fold(0_u64, |sum, extent| sum.saturating_add(extent.buffer_bytes as u64))
-                .min(limit),
-            _ => 0,
-        };
-        let needed = laid_out.arena_bytes.saturating_add(resident).saturating_add(buffered);
-        if let Some(memory) = self.options.memory.as_ref().filter(|memory| needed > memory.available) {
-            let MemoryLimit { available, limit } = memory.clone();
-            let file = catalog.files().first().map_or_else(String::new, |file| file.path.clone());
-            return Err(Error::NotEnoughMemory { file, needed, available, limit });
-        }
-        // Reads are numbered in 32 bits; each extent may have one more than its bytes ask for.
-        let gathered = chunks::max_gather_read(&self.options, needed);
-        let reads = laid_out.arena_bytes / self.options.shortest_chunk()
-            + laid_out.strided_span / gathered
-            + laid_out.extents.len() as u64;
-        if reads > u64::from(u32::MAX / 2) {
-            return Err(Error::TooMany { what: "reads" });
-        }
-        let arena_bytes = extents::in_memory(laid_out.arena_bytes)?;
-        let (mut extents, placements) = (laid_out.extents, laid_out.placements);
-        let chunks = match self.options.access {
-            Access::Stream(buffers) => {
-                if buffers.order == Order::Completion {
-                    extents = chunks::interleave(extents, |extent| extent.file.index());
-                }
-                // A buffer is filled as soon as it can be, so that little is held in parts.
-                chunks::cut(&extents, &placements, &self.options, gathered)
-            }
-            _ => chunks::interleave(chunks::cut(&extents, &placements, &self.options, gathered), chunks::lane),
-        };
-        Ok(Plan {
-            placements,
-            extents,
-            chunks,
-            mapped: laid_out.mapped,
-            arena_bytes,
-            selected_bytes,
-            streamed: matches!(self.options.access, Access::Stream(_)),
-            slices: laid_out.slices,
-        })
     }
 }
 

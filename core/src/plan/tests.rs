@@ -6,8 +6,8 @@ mod slices;
 mod ties;
 
 use super::*;
-use crate::CatalogBuilder;
 use crate::format::{SAFETENSORS, safetensors::Header};
+use crate::{CatalogBuilder, DirectLimits, Error, TensorSlice};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -232,7 +232,7 @@ proptest! {
 }
 
 fn streamed(buffer_bytes: u64, limit: u64, split: bool, order: Order) -> Access {
-    Access::Stream(Buffers { buffer_bytes: buffer_bytes, limit, split, order })
+    Access::Stream(Buffers { buffer_bytes, limit, split, order })
 }
 
 #[test]

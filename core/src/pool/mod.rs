@@ -14,11 +14,13 @@
 mod class;
 mod containers;
 mod depot;
+mod provider;
 mod waiters;
 
 pub use class::{COUNT as CLASS_COUNT, MAX_BYTES, MIN_BYTES, SizeClass};
 pub use containers::{Containers, Fixed, FreeList, Growing, Queue, Slots, Stacks};
-pub use depot::{Depot, Provider, Stats, TakeError, Tier};
+pub use depot::Depot;
+pub use provider::{Provider, Stats, TakeError, Tier};
 pub use waiters::Turn;
 
 #[cfg(test)]

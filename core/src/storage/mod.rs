@@ -18,10 +18,9 @@ pub use throttled::{Link, Throttle, Throttled, Timer};
 
 use crate::backend::Backend;
 use crate::file_version::FileVersion;
-use crate::plan::DirectLimits;
+use crate::profile::Profile;
 use crate::source::{Buffer, ReadSource};
-use crate::strategy::Profile;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, DirectLimits};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;

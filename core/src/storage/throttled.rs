@@ -9,9 +9,9 @@ use super::{
 };
 use crate::backend::Backend;
 use crate::file_version::FileVersion;
-use crate::plan::DirectLimits;
 use crate::source::{Buffer, Completion, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 use crate::sync::Mutex;
+use crate::units::DirectLimits;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -12,7 +12,8 @@ pub use verify_report::{Mismatch, VerifyReport};
 
 use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
-use crate::loader::{Input, Loader};
+use crate::loader::Loader;
+use crate::prepare::Input;
 use crate::stream::TensorStream;
 use floodtide_core::checksum::Checksum;
 use floodtide_core::manifest::{MAX_BYTES, Manifest, ManifestError, ManifestFile, ManifestTensor, Sha256};
@@ -83,11 +84,11 @@ impl Sums {
     fn of(loader: &Loader, path: &Path, purpose: Use) -> Result<Self, Error> {
         let started = Instant::now();
         let loader = loader.passing(LIMIT, 1, PART)?;
-        let (catalog, checkpoint) = loader.open_whole_files(&Input::Path(path))?;
+        let (catalog, checkpoint) = loader.settings.open_whole_files(&Input::Path(path))?;
         purpose.check_names(&checkpoint.files)?;
         let with_tensors = purpose != Use::Files;
         let (whole_files, warnings) = (Arc::clone(&checkpoint.catalog), checkpoint.warnings.clone());
-        let mut stream = TensorStream::of(&loader, checkpoint, started);
+        let mut stream = TensorStream::of(&loader.settings, checkpoint, started);
         let hashers = Hashers::new(whole_files.files().len(), with_tensors.then(|| ContentHashes::new(&catalog)));
         let ended = std::thread::scope(|scope| {
             // Closes also if this thread panics, as a caller's progress function may: the others

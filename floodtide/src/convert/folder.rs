@@ -7,9 +7,8 @@
 //! (`flock` on the folder itself, which needs no file in it) protects folders that other processes
 //! are writing.
 
-use super::error::OutputError;
 use super::output_path::OutputPath;
-use crate::error::Error;
+use crate::error::{Error, OutputError};
 use floodtide_core::Escaped;
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat, renameat_with};
 use rustix::io::Errno;

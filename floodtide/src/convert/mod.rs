@@ -9,7 +9,6 @@
 //! every file is synced, including the model's other files (`companions`).
 
 mod companions;
-mod error;
 mod files;
 mod folder;
 mod output_path;
@@ -17,14 +16,14 @@ mod pace;
 mod room;
 mod writers;
 
-pub use error::OutputError;
+pub use crate::error::OutputError;
 pub use floodtide_core::convert::{ConvertError, Rename, RenameError, Split, WriteError};
 pub use writers::Written;
 
 use crate::error::Error;
 use crate::loader::Loader;
+use crate::report::Report;
 use crate::stream::TensorStream;
-use crate::tensors::Report;
 use companions::Companions;
 use files::Files;
 use floodtide_core::convert::{Layout, Options, Writer};
@@ -172,7 +171,7 @@ impl Converter {
         let stream = self.loader().stream(from)?;
         let source = stream.input()?;
         let catalog = Arc::clone(&source.catalog);
-        let selected = self.loader.selection_choice().resolve(&catalog)?;
+        let selected = self.loader.settings.selection.resolve(&catalog)?;
         let options = Options { writer: self.writer()?, split: self.split, renames: self.renames.clone() };
         let metadata = metadata_of_a_copy(catalog.format(), source.metadata);
         let layout = Layout::new(&catalog, &selected, &metadata, &options).map_err(CoreError::from)?;

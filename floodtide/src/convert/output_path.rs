@@ -1,7 +1,6 @@
 //! Checks that the output may be written to the requested path.
 
-use super::error::OutputError;
-use crate::error::Error;
+use crate::error::{Error, OutputError};
 use floodtide_core::format::{Claim, FORMATS, Format};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use std::ffi::{OsStr, OsString};

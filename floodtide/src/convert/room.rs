@@ -1,8 +1,7 @@
 //! Checks whether the output fits on its disk.
 
-use super::error::OutputError;
 use super::output_path::OutputPath;
-use crate::error::Error;
+use crate::error::{Error, OutputError};
 
 /// Files take whole blocks. Folders and file system metadata take some space too.
 const BLOCK: u64 = 4096;

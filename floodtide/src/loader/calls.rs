@@ -1,12 +1,13 @@
 //! The calls of a loader: load, map, stream, inspect, plan, and their async forms.
 
-use super::{Input, Inspected, Loader, Planned};
+use super::{Inspected, Loader};
 use crate::discover::discover;
 use crate::error::Error;
 #[cfg(feature = "tokio")]
 use crate::load::Canceller;
 use crate::load::{Load, run_here};
 use crate::open::{self, OpenedHeaders};
+use crate::prepare::{Input, Planned, Settings};
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::TensorStream;
@@ -57,7 +58,7 @@ impl Loader {
     }
 
     fn load_input(&self, input: &Input<'_>) -> Result<Tensors, Error> {
-        let task = self.prepare(input, self.access(true), true)?;
+        let task = self.settings.prepare(input, self.settings.access(true), true)?;
         if task.planned.strategy.runs_inline() { run_here(task) } else { Load::start(task).wait() }
     }
 
@@ -77,7 +78,8 @@ impl Loader {
     /// # Ok::<(), floodtide::Error>(())
     /// ```
     pub fn start(&self, path: impl AsRef<Path>) -> Result<Load, Error> {
-        Ok(Load::start(self.prepare(&Input::Path(path.as_ref()), self.access(true), false)?))
+        let settings = &self.settings;
+        Ok(Load::start(settings.prepare(&Input::Path(path.as_ref()), settings.access(true), false)?))
     }
 
     /// Maps a checkpoint and returns at once. The system reads tensors when they are touched.
@@ -90,7 +92,7 @@ impl Loader {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn map(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
-        let mapped = Self { backend: Some(MMAP), ..self.clone() };
+        let mapped = Settings { backend: Some(MMAP), ..self.settings.clone() };
         run_here(mapped.prepare(&Input::Path(path.as_ref()), Access::Map { resident: false }, true)?)
     }
 
@@ -115,7 +117,7 @@ impl Loader {
     /// # Ok::<(), floodtide::Error>(())
     /// ```
     pub fn stream(&self, path: impl AsRef<Path>) -> Result<TensorStream, Error> {
-        TensorStream::open(self, &Input::Path(path.as_ref()))
+        TensorStream::open(&self.settings, &Input::Path(path.as_ref()))
     }
 
     /// Streams files as one checkpoint, as [`load_files`](Self::load_files) loads them.
@@ -123,7 +125,7 @@ impl Loader {
     /// # Errors
     /// As [`stream`](Self::stream) and [`load_files`](Self::load_files).
     pub fn stream_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<TensorStream, Error> {
-        TensorStream::open(self, &Input::Files(&owned(paths)))
+        TensorStream::open(&self.settings, &Input::Files(&owned(paths)))
     }
 
     /// Streams a checkpoint as an async `Stream`, which any executor can poll.
@@ -197,7 +199,7 @@ impl Loader {
     /// # Ok::<(), floodtide::Error>(())
     /// ```
     pub fn inspect(&self, path: impl AsRef<Path>) -> Result<Inspected, Error> {
-        let opened = self.open_headers(&Input::Path(path.as_ref()), None)?;
+        let opened = self.settings.open_headers(&Input::Path(path.as_ref()), None)?;
         let OpenedHeaders { catalog, metadata, warnings, .. } = opened;
         Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
     }
@@ -210,7 +212,7 @@ impl Loader {
     pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
         let path = path.as_ref();
         self.inspect(path).map_err(|first| {
-            let found = self.storages.resolve(path).and_then(|(storage, name)| {
+            let found = self.settings.storages.resolve(path).and_then(|(storage, name)| {
                 let files = discover(&**storage, &name, None)?;
                 Ok(open::broken_files(&**storage, &files))
             });
@@ -237,7 +239,8 @@ impl Loader {
     /// # Ok::<(), floodtide::Error>(())
     /// ```
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
-        let (planned, ..) = self.decide(&Input::Path(path.as_ref()), self.access(true), false)?;
+        let settings = &self.settings;
+        let (planned, ..) = settings.decide(&Input::Path(path.as_ref()), settings.access(true), false)?;
         Ok(Planned { memory: memory_limit(), ..planned })
     }
 }

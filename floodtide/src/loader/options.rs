@@ -1,8 +1,8 @@
 //! The options of a loader. Each call sets one option, and the last call counts.
 
 use super::Loader;
+use crate::prepare::StreamOptions;
 use crate::runtime::ProgressCallback;
-use crate::stream::StreamOptions;
 use crate::trace::{Trace, Traces};
 use floodtide_core::manifest::Manifest;
 use floodtide_core::storage::Storage;
@@ -16,7 +16,7 @@ impl Loader {
     /// Reads with this backend. A load fails if the backend is not available.
     #[must_use]
     pub fn backend(mut self, backend: Backend) -> Self {
-        self.backend = Some(backend);
+        self.settings.backend = Some(backend);
         self
     }
 
@@ -27,21 +27,21 @@ impl Loader {
     /// [`LocalStorage`](crate::LocalStorage) by default.
     #[must_use]
     pub fn storage(mut self, scheme: impl Into<String>, storage: impl Storage<LoadBuffer> + 'static) -> Self {
-        self.storages.insert(scheme.into(), Arc::new(storage));
+        self.settings.storages.insert(scheme.into(), Arc::new(storage));
         self
     }
 
     /// Loads only these tensors or slices of tensors.
     #[must_use]
     pub fn selection(mut self, selection: Selection) -> Self {
-        self.selection = selection;
+        self.settings.selection = selection;
         self
     }
 
     /// Sets the number of threads or rings.
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
-        self.threads = Some(threads);
+        self.settings.threads = Some(threads);
         self
     }
 
@@ -52,7 +52,7 @@ impl Loader {
     /// read through the page cache.
     #[must_use]
     pub fn tensor_alignment(mut self, alignment: Alignment) -> Self {
-        self.tensor_alignment = Some(alignment);
+        self.settings.tensor_alignment = Some(alignment);
         self
     }
 
@@ -60,14 +60,14 @@ impl Loader {
     /// bytes.
     #[must_use]
     pub fn mlock(mut self, mlock: bool) -> Self {
-        self.mlock = mlock;
+        self.settings.mlock = mlock;
         self
     }
 
     /// Sets all options of [streams](Self::stream).
     #[must_use]
     pub fn stream_options(mut self, options: StreamOptions) -> Self {
-        self.stream = options;
+        self.settings.stream = options;
         self
     }
 
@@ -91,7 +91,7 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn arena_cache_limit(mut self, bytes: u64) -> Self {
-        self.arena_cache = Arc::new(ArenaCache::with_limit(bytes));
+        self.settings.arena_cache = Arc::new(ArenaCache::with_limit(bytes));
         self
     }
 
@@ -99,12 +99,12 @@ impl Loader {
     /// load.
     #[must_use]
     pub fn arena_cache_len(&self) -> u64 {
-        self.arena_cache.byte_len()
+        self.settings.arena_cache.byte_len()
     }
 
     /// Releases the memory that this loader, and clones that share it, keep for the next load.
     pub fn clear_arena_cache(&self) {
-        self.arena_cache.clear();
+        self.settings.arena_cache.clear();
     }
 
     /// Reports every load and stream to `trace`: its phases, and every read with its worker.
@@ -112,7 +112,7 @@ impl Loader {
     /// A [`TraceFile`](crate::trace::TraceFile) writes them to a file for Perfetto.
     #[must_use]
     pub fn trace(mut self, trace: impl Trace) -> Self {
-        self.trace = Some(Traces(Arc::new(trace)));
+        self.settings.trace = Some(Traces(Arc::new(trace)));
         self
     }
 
@@ -123,7 +123,7 @@ impl Loader {
     /// the files beside the tensors.
     #[must_use]
     pub fn populate_page_cache(mut self, populate_page_cache: bool) -> Self {
-        self.populate_page_cache = populate_page_cache;
+        self.settings.populate_page_cache = populate_page_cache;
         self
     }
 
@@ -151,7 +151,7 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn verify(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
-        self.manifest = Some(manifest.into());
+        self.settings.manifest = Some(manifest.into());
         self
     }
 
@@ -159,7 +159,7 @@ impl Loader {
     /// is one. The default is true.
     #[must_use]
     pub fn use_device_profile(mut self, use_device_profile: bool) -> Self {
-        self.ignore_device_profile = !use_device_profile;
+        self.settings.ignore_device_profile = !use_device_profile;
         self
     }
 
@@ -175,7 +175,7 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.on_progress = Some(ProgressCallback(Arc::new(callback)));
+        self.settings.on_progress = Some(ProgressCallback(Arc::new(callback)));
         self
     }
 }

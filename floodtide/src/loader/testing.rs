@@ -15,7 +15,7 @@ impl Loader {
     #[doc(hidden)]
     #[must_use]
     pub fn faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
-        self.faults = Some(MakeFaults(Arc::new(move || Box::new(make()))));
+        self.settings.faults = Some(MakeFaults(Arc::new(move || Box::new(make()))));
         self
     }
 
@@ -23,7 +23,7 @@ impl Loader {
     #[doc(hidden)]
     #[must_use]
     pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {
-        self.uring_refused = Some(reason.into());
+        self.settings.uring_refused = Some(reason.into());
         self
     }
 }

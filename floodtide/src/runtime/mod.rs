@@ -11,6 +11,8 @@
 //! This file has the shared state; `workers` starts and runs workers, `tuning` applies what the
 //! tuner learns, `report` makes the report.
 
+#[cfg(all(test, loom))]
+mod interleavings;
 mod report;
 mod tuning;
 mod workers;
@@ -166,9 +168,10 @@ impl<P: Provider> LoadTask<P> {
 
     /// Wakes workers that wait for memory, so that they ask the provider again.
     pub(crate) fn memory_returned(&self) {
-        self.memory_available.store(true, Ordering::Relaxed);
-        // Under the lock, so that a worker has either not checked the flag yet or sleeps.
+        // Under the lock, so that a worker has either not checked the flag yet or sleeps, and one
+        // that sees the flag sees the memory too.
         let _engine = self.engine.lock();
+        self.memory_available.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
 

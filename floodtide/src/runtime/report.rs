@@ -1,7 +1,7 @@
 //! The report of a load.
 
 use super::{LoadTask, Provider};
-use crate::tensors::Report;
+use crate::report::Report;
 use floodtide_core::{EngineHandle, Escaped, Event, FileId};
 
 impl<P: Provider> LoadTask<P> {

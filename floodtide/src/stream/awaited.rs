@@ -2,7 +2,8 @@
 
 use super::{State, TensorStream};
 use crate::error::Error;
-use crate::tensors::{Report, Tensor};
+use crate::report::Report;
+use crate::tensors::Tensor;
 use floodtide_core::stream::FilledBufferStream;
 use futures_core::Stream;
 use std::pin::Pin;

@@ -1,46 +1,47 @@
 //! Streams tensors in bounded memory.
 //!
-//! The plan assigns a buffer to every extent ([`Buffers`]). Workers fill buffers that they borrow
-//! from the pool (`staging`), as many as fit under the limit. The consumer takes complete buffers
-//! (`running`) and returns them by dropping their tensors. No read exceeds the memory limit, so a
-//! slow consumer throttles the reads.
+//! The plan assigns a buffer to every extent ([`Buffers`](floodtide_core::Buffers)). Workers fill
+//! buffers that they borrow from the pool (`staging`), as many as fit under the limit. The consumer
+//! takes complete buffers (`running`) and returns them by dropping their tensors. No read exceeds
+//! the memory limit, so a slow consumer throttles the reads.
 
 #[cfg(feature = "tokio")]
 mod awaited;
-mod options;
+mod begin;
 mod running;
 mod staging;
 mod writer;
 
 #[cfg(feature = "tokio")]
 pub use awaited::AsyncTensorStream;
-pub(crate) use options::BufferMemory;
-pub use options::StreamOptions;
+pub(crate) use begin::check_limit;
 pub use writer::WriterSink;
 
 use crate::error::Error;
-use crate::loader::{DecidedLoad, Input, Loader};
+#[cfg(doc)]
+use crate::loader::Loader;
+#[cfg(doc)]
+use crate::prepare::StreamOptions;
+use crate::prepare::{BufferMemory, DecidedLoad, Input, Settings};
+use crate::report::Report;
 use crate::runtime::PlannedLoad;
 use crate::signals::LoadMode;
-use crate::tensors::{Report, Tensor};
-use crate::trace::Phase;
-use floodtide_core::pool::SizeClass;
+use crate::tensors::Tensor;
+#[cfg(doc)]
+use floodtide_core::Order;
 use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::{FilledBuffer, PumpError, Sink, SinkPump};
-use floodtide_core::{
-    Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
-    tensor_alignment,
-};
+use floodtide_core::{Catalog, MetadataValue, Progress, TensorInfo};
 use floodtide_linux::LocalFile;
-use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
-use running::{OwnMemory, Running};
+use floodtide_memory::pool::PoolBuffer;
+use running::Running;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The facts about a checkpoint before its stream starts.
 pub(crate) struct StreamInput<'a> {
@@ -51,19 +52,8 @@ pub(crate) struct StreamInput<'a> {
     pub(crate) paths: Vec<PathBuf>,
 }
 
-/// The default memory limit, if twice as much is available.
-const DEFAULT_LIMIT: u64 = 1 << 30;
-/// The minimum memory limit of a stream.
-const MIN_LIMIT: u64 = 1 << 20;
 /// The minimum size of a shared buffer.
 const MIN_BUFFER: u64 = 64 << 10;
-/// A shared buffer has this share of the limit, so that some buffers are filled while others are
-/// consumed.
-const BUFFERS: u64 = 8;
-/// The maximum size of a shared buffer by default; larger ones are not faster.
-const MAX_COALESCED_BYTES: u64 = 64 << 20;
-/// The default time that a consumer may hold all memory before the stream reports a stall.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The tensors of a checkpoint, one after another, as returned by [`Loader::stream`].
 ///
@@ -96,7 +86,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Ok::<(), floodtide::Error>(())
 /// ```
 pub struct TensorStream {
-    loader: Loader,
+    settings: Settings,
     catalog: Arc<Catalog>,
     started: Instant,
     state: State,
@@ -119,19 +109,19 @@ impl std::fmt::Debug for TensorStream {
 enum State {
     /// The headers are read, and reading the tensors has not started.
     Opened(Box<DecidedLoad>),
-    Running(Running),
+    Running(Box<Running>),
     /// The stream failed to start.
     Failed,
 }
 
 impl TensorStream {
-    pub(crate) fn open(loader: &Loader, input: &Input<'_>) -> Result<Self, Error> {
-        if let Some(backend) = loader.backend_choice().filter(|backend| backend.is_mapped()) {
+    pub(crate) fn open(settings: &Settings, input: &Input<'_>) -> Result<Self, Error> {
+        if let Some(backend) = settings.backend.filter(|backend| backend.is_mapped()) {
             let why = "a stream copies into buffers, which a mapping does not have".to_owned();
             return Err(Error::BackendUnavailable { backend, why });
         }
         let started = Instant::now();
-        let options = loader.stream_choice();
+        let options = &settings.stream;
         let (limit, alignment) = match &options.memory {
             Some(BufferMemory::Limit(limit)) => (*limit, None),
             Some(BufferMemory::Pool(pool)) => (pool.stats().limit as u64, Some(pool.alignment())),
@@ -141,15 +131,15 @@ impl TensorStream {
         if let Some(bytes) = options.buffer_bytes.filter(|bytes| !(MIN_BUFFER..=limit).contains(bytes)) {
             return Err(Error::StreamBuffer { bytes, min: MIN_BUFFER, limit });
         }
-        let checkpoint = loader.open_checkpoint(input, LoadMode::Stream { memory_alignment: alignment })?;
-        Ok(Self::of(loader, checkpoint, started))
+        let checkpoint = settings.open_checkpoint(input, LoadMode::Stream { memory_alignment: alignment })?;
+        Ok(Self::of(settings, checkpoint, started))
     }
 
     /// Returns a stream of an open checkpoint.
-    pub(crate) fn of(loader: &Loader, checkpoint: DecidedLoad, started: Instant) -> Self {
+    pub(crate) fn of(settings: &Settings, checkpoint: DecidedLoad, started: Instant) -> Self {
         checkpoint.phases.enter(None);
         Self {
-            loader: loader.clone(),
+            settings: settings.clone(),
             catalog: Arc::clone(&checkpoint.catalog),
             started,
             state: State::Opened(Box::new(checkpoint)),
@@ -269,71 +259,12 @@ impl TensorStream {
                 let PlannedLoad { catalog, plan, .. } = running.planned();
                 self.queue.extend(Tensor::empty(catalog, plan));
             }
-            self.state = State::Running(running);
+            self.state = State::Running(Box::new(running));
         }
         match &mut self.state {
             State::Running(running) => Ok(running),
             _ => Err(floodtide_core::Error::Cancelled.into()),
         }
-    }
-
-    fn begin(&self, checkpoint: DecidedLoad, split: bool) -> Result<Running, Error> {
-        checkpoint.phases.enter(Some(Phase::Plan));
-        let loader = &self.loader;
-        let options = loader.stream_choice();
-        let pool = match &options.memory {
-            Some(BufferMemory::Pool(pool)) => pool.clone(),
-            memory => {
-                let limit = match memory {
-                    Some(BufferMemory::Limit(limit)) => *limit,
-                    _ => default_limit(&checkpoint, split),
-                };
-                self.pool(&checkpoint, usize::try_from(limit).unwrap_or(usize::MAX))
-            }
-        };
-        let limit = pool.stats().limit as u64;
-        let tensors = checkpoint.selected.iter().map(|slice| checkpoint.catalog.tensor(slice.tensor()));
-        let alignments = tensors.map(|tensor| tensor_alignment(&tensor, loader.min_alignment()).as_u64());
-        let required_alignment = alignments.max().unwrap_or(1);
-        if (pool.alignment() as u64) < required_alignment {
-            return Err(Error::TensorAlignment { bytes: required_alignment, max: pool.alignment() as u64 });
-        }
-        let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
-        let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
-        let plan_options = checkpoint.options(Access::Stream(buffers), loader);
-        let listed = match options.order {
-            Order::Selection => Some(loader.selection_choice().resolve_in_order(&checkpoint.catalog)?),
-            Order::Completion | Order::File => None,
-        };
-        let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
-        let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
-        let verification = loader.verification(&checkpoint.catalog, &plan)?;
-        let DecidedLoad { files, catalog, strategy, warnings, phases, .. } = checkpoint;
-        let planned = PlannedLoad {
-            started: self.started,
-            catalog,
-            plan,
-            strategy,
-            strict: loader.backend_choice().is_some(),
-            files,
-            warnings,
-            verification,
-            on_progress: loader.progress_callback(),
-            faults: loader.injected_faults(),
-            phases,
-        };
-        let owned = !matches!(options.memory, Some(BufferMemory::Pool(_)));
-        let memory = OwnMemory { owned, locked: owned && loader.locks_memory() };
-        Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
-    }
-
-    /// Returns a pool for this stream alone.
-    fn pool(&self, checkpoint: &DecidedLoad, limit: usize) -> Pool {
-        let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
-        let alignment = direct.fold(self.loader.min_alignment(), Alignment::max);
-        let memory =
-            if self.loader.locks_memory() { MappedMemory::locked(LockPolicy::BestEffort) } else { MappedMemory::new() };
-        Pool::builder().limit(limit).memory(memory.aligned(alignment)).build()
     }
 
     fn take_report(&mut self) -> Result<Report, Error> {
@@ -344,32 +275,6 @@ impl TensorStream {
     fn queue(&mut self, filled: FilledBuffer<PoolBuffer>) {
         self.queue.extend(Tensor::streamed(filled));
     }
-}
-
-/// Fails if the limit is too small for `streams` streams together.
-pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
-    let min = streams * MIN_LIMIT;
-    if limit < min { Err(Error::StreamLimit { limit, min }) } else { Ok(()) }
-}
-
-/// Returns the default memory limit: [`DEFAULT_LIMIT`], or the size of the largest tensor if
-/// tensors must be whole and that is more, but at most half of the available memory.
-fn default_limit(checkpoint: &DecidedLoad, split: bool) -> u64 {
-    let mut limit = DEFAULT_LIMIT;
-    if !split {
-        let catalog = &checkpoint.catalog;
-        let bytes = |slice: &TensorSlice| slice.byte_len(&catalog.tensor(slice.tensor()));
-        let longest = checkpoint.selected.iter().map(bytes).max().unwrap_or(0);
-        // A size class is at most a quarter larger, and alignment adds less than that.
-        limit = limit.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
-    }
-    limit.min(checkpoint.memory.available / 2).max(MIN_LIMIT)
-}
-
-/// Returns the size of shared buffers: a size class, so that rounding wastes no memory.
-fn coalesced_bytes(limit: u64) -> u64 {
-    let share = usize::try_from((limit / BUFFERS).min(MAX_COALESCED_BYTES)).unwrap_or(usize::MAX);
-    SizeClass::within(share).map_or(limit, |class| class.size() as u64)
 }
 
 impl Iterator for TensorStream {

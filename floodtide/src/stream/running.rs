@@ -2,8 +2,8 @@
 
 use super::staging::{Next, Staging};
 use crate::error::Error;
+use crate::report::Report;
 use crate::runtime::{LoadTask, PlannedLoad, TICK};
-use crate::tensors::Report;
 use crate::trace::Phase;
 use floodtide_core::stream::{FilledBuffer, FilledBufferStream};
 use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress};

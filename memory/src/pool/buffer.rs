@@ -3,12 +3,13 @@
 use super::block::Block;
 use super::inner::Inner;
 use super::memory::MemoryBlock;
-use crate::split_buffer::{StableBuffer, StableMemory};
+use crate::split_buffer::SplitBuffer;
+use crate::stable::{StableBuffer, StableMemory};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
 /// A buffer of a [`Pool`](super::Pool), which goes back to it when it is dropped, on any thread.
@@ -141,6 +142,24 @@ impl PoolBuffer {
         let (memory, pool) = block.into_parts();
         pool.detach(bytes);
         memory
+    }
+}
+
+impl SplitBuffer<PoolBuffer> {
+    /// Returns the buffer when neither a slice nor another handle is left, filled up to the end of
+    /// `written`. What lies before `written` is zeroed. `written` must be what the slices' holders
+    /// have written: bytes of it that nobody wrote are what an earlier borrower of the buffer left
+    /// there.
+    ///
+    /// # Panics
+    /// When `written` passes the buffer's capacity.
+    #[must_use]
+    pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
+        let mut buffer = self.into_memory()?;
+        buffer.spare().part(0..written.start).fill(0);
+        // SAFETY: the memory is initialised; that it is this borrower's own is the caller's promise.
+        unsafe { buffer.assume_filled(written.end) };
+        Some(buffer)
     }
 }
 

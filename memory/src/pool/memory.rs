@@ -1,7 +1,7 @@
 //! Where a pool's memory comes from: the heap, or the kernel in huge and perhaps locked pages.
 
 use crate::region::Region;
-use crate::split_buffer::StableMemory;
+use crate::stable::StableMemory;
 use crate::sync::{AtomicUsize, Ordering};
 use floodtide_core::{Alignment, WriteOnly};
 use std::alloc::Layout;

@@ -15,7 +15,7 @@ pub use tokio::TOKIO;
 pub use uring::URING;
 pub(crate) use uring::UringSource;
 
-use crate::storage::LocalFile;
+use crate::file::LocalFile;
 use floodtide_core::storage::{BoxedSource, SourceOptions};
 use floodtide_core::{Backend, Fault, FileId, ReadOp};
 use floodtide_memory::StableBuffer;

@@ -86,8 +86,8 @@ impl<B: Buffer> ReadSource for PreadSource<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::{DONT_CACHE, LocalFile};
     use crate::probe::resident_share;
-    use crate::storage::{DONT_CACHE, LocalFile};
     use floodtide_core::{ChunkId, FileId, ReadId, WriteOnly};
     use std::path::Path;
     use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Reads by io_uring: one ring per worker, files registered, buffers owned until their completion.
 
 use super::{LocalFiles, Registration, fault, file_of, pause};
+use crate::file::LocalFile;
 use crate::probe;
-use crate::storage::LocalFile;
 use floodtide_core::{
     Backend, Completion, Fault, FileId, Outcome, ReadId, ReadOp, ReadSource, ReadStyle, Rejected, SourceError,
     WriteOnly,

@@ -1,12 +1,10 @@
-//! Asks the system what it allows: each answer is tried, never taken from a version number. And, when somebody wants to know, measures
-//! what a device gives ([`roofline`]), keeps that for later loads ([`profile`]), and tells what the machine refuses ([`doctor`]).
+//! Asks the system what it allows: each answer is tried, never taken from a version number. What was
+//! measured of a device is kept for later loads ([`profile`]).
 
 pub mod device;
-pub mod doctor;
 pub mod profile;
-pub mod roofline;
 
-mod residency;
+pub(crate) mod residency;
 
 pub use floodtide_memory::memory_limit;
 
@@ -134,7 +132,7 @@ pub fn file_system(file: impl AsFd) -> (String, bool) {
 }
 
 /// Whether the file's contents are pages of memory and nothing else: tmpfs, ramfs, hugetlbfs.
-fn is_memory(file: &File) -> bool {
+pub(crate) fn is_memory(file: &File) -> bool {
     rustix::fs::fstatfs(file)
         .is_ok_and(|answer| matches!(answer.f_type as u64 & 0xffff_ffff, TMPFS | HUGETLBFS | 0x8584_58f6))
 }

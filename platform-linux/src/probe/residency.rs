@@ -79,15 +79,15 @@ fn look(file: &File, ranges_too: bool) -> Residency {
 }
 
 /// Which of the ways to ask work for a file.
-pub(super) struct Ways {
+pub(crate) struct Ways {
     /// Or the error number.
-    pub(super) cachestat: Result<(), i32>,
+    pub(crate) cachestat: Result<(), i32>,
     /// Not for files of others, of which it says that all is resident.
-    pub(super) mincore: bool,
-    pub(super) nowait: bool,
+    pub(crate) mincore: bool,
+    pub(crate) nowait: bool,
 }
 
-pub(super) fn ways(file: &File) -> Ways {
+pub(crate) fn ways(file: &File) -> Ways {
     let bytes = file.metadata().map_or(0, |metadata| metadata.len()).max(1);
     let own = file.metadata().is_ok_and(|metadata| owns(&metadata));
     // No more of a large file than is enough to see that it works.

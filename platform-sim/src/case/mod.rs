@@ -7,12 +7,11 @@ pub use sizes::HUGE;
 
 use crate::checkpoint::{Checkpoint, Shape};
 use crate::clock::Link;
-use crate::cuts;
 use crate::device::{FileDevice, alignment};
 use crate::draw::{Draw, scramble};
 use crate::faults::{FaultKind, Scripted, Swarm};
 use crate::memory::WORLD_MEMORY;
-use crate::selection::KnownSelection;
+use crate::selection::{KnownSelection, shard, slices};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -311,9 +310,9 @@ fn selection(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
     match draw.number(0..=9) {
         5..=7 => {
             let kept: Vec<_> = checkpoint.tensors.iter().filter(|_| !draw.chance(300_000)).collect();
-            cuts::slices(draw, kept)
+            slices(draw, kept)
         }
-        8 => cuts::shard(draw, checkpoint),
+        8 => shard(draw, checkpoint),
         0 if !names.is_empty() => {
             let count = 1 + draw.index(names.len());
             KnownSelection::Names((0..count).map(|_| names[draw.index(names.len())].clone()).collect())

@@ -4,9 +4,8 @@
 
 use super::{Case, Consumer, Job, stream};
 use crate::checkpoint::{Checkpoint, Extra, KnownTensor, shape_of};
-use crate::cuts;
 use crate::draw::Draw;
-use crate::selection::KnownSelection;
+use crate::selection::{KnownSelection, slices};
 use crate::shard::{NewTensor, elements};
 use alloc::format;
 use alloc::string::String;
@@ -132,13 +131,13 @@ impl Sizes {
                     kept.rotate_left(middle);
                     // Slices lie beyond 32 bits too.
                     if draw.coin() {
-                        cuts::slices(draw, kept)
+                        slices(draw, kept)
                     } else {
                         KnownSelection::Names(kept.into_iter().map(|tensor| tensor.name.clone()).collect())
                     }
                 };
             }
-            About::Long if draw.coin() => case.selection = cuts::slices(draw, &case.checkpoint.tensors),
+            About::Long if draw.coin() => case.selection = slices(draw, &case.checkpoint.tensors),
             About::Long => case.selection = with(draw, &case.checkpoint, "long.weight"),
             About::SoonEnough => {
                 case.selection = KnownSelection::Names(vec!["huge.0".into()]);

@@ -1,6 +1,6 @@
 //! Builds that the tests do not cover: core without std, floodtide with other features.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{Outcome, Result, cargo, has_target, metadata, run, target};
 
 const BARE_METAL: &str = "thumbv7em-none-eabihf";

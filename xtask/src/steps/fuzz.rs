@@ -1,6 +1,6 @@
 //! The fuzz targets.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{Outcome, Result, cargo_of, root, run, target, works};
 use std::{fs, thread};
 

@@ -1,6 +1,6 @@
 //! Checks that run nothing: format, spelling, dependencies, lints, documentation.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{Outcome, Result, cargo, passed, root, run, works};
 use std::process::Command;
 

@@ -8,13 +8,15 @@ mod sim;
 mod tests;
 mod wasi;
 
-use crate::suite::{Mode, Step};
+use crate::step::{Mode, Step};
+use crate::structure;
 use crate::tools::Result;
 
 /// Every step, cheapest first.
 pub(crate) const STEPS: &[Step] = &[
     quick("fmt", "the code is formatted", lints::fmt),
     quick("typos", "no word is misspelled", lints::typos),
+    quick("structure", "dependencies between crates and modules point one way", |_| structure::check()),
     full("deny", "licences, advisories, duplicates and sources of the dependencies", lints::deny),
     quick("clippy", "no lint warns", lints::clippy),
     full("doc", "the documentation builds without a warning", lints::doc),

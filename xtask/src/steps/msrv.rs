@@ -2,7 +2,7 @@
 //! published crates where it is installed. Clippy checks which parts of std they use
 //! (`incompatible_msrv`).
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{Outcome, Result, cargo_of, metadata, run, target, works};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! The simulator, with and without seeded bugs.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{RELEASE_TEST, Result, build_programs, cargo_with_cfg, passed, run};
 use std::process::Command;
 use std::thread::available_parallelism;

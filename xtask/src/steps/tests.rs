@@ -1,6 +1,6 @@
 //! Tests under cargo, loom and Miri, and the benches.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{
     Outcome, RELEASE_TEST, Result, build_programs, cargo, cargo_of, cargo_with_cfg, passed, run, target, works,
 };
@@ -33,7 +33,8 @@ fn all_tests() -> Result {
 }
 
 pub(super) fn loom(_: Mode) -> Result {
-    passed(cargo_with_cfg("loom")?.args(RELEASE_TEST).args(["--test", "loom"]))
+    run(cargo_with_cfg("loom")?.args(RELEASE_TEST).args(["--test", "loom"]))?;
+    passed(cargo_with_cfg("loom")?.args(["test", "--release", "--package", "floodtide", "--lib", "interleavings"]))
 }
 
 /// Runs what takes its memory from the allocator under Miri.

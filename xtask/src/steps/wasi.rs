@@ -1,7 +1,7 @@
 //! The simulator built for `wasm32-wasip1` and run under Node.js: its digests must equal the native
 //! ones.
 
-use crate::suite::Mode;
+use crate::step::Mode;
 use crate::tools::{Outcome, Result, build_programs, cargo, has_target, run, target, works};
 use std::process::{Command, Stdio};
 

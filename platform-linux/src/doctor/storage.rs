@@ -1,0 +1,148 @@
+//! The path's file system: what it is, whether it takes direct reads, whether it tells what is cached, what is known of its device.
+
+use super::subject::Subject;
+use super::{Finding, Status};
+use crate::file::LocalFile;
+use crate::probe::device::Device;
+use crate::probe::{FUSE, is_memory, profile as stored, residency};
+use floodtide_core::storage::StorageFile;
+use memmap2::MmapMut;
+use std::os::unix::fs::FileExt;
+use std::time::{Instant, SystemTime};
+
+pub(super) fn file_system(subject: &Subject) -> Finding {
+    const NAME: &str = "file system";
+    let found = &subject.file_system;
+    if is_memory(subject.on_it()) {
+        let meaning = "its files are memory already, so they are copied, or mapped if a caller asks for that";
+        return Finding::new(NAME, Status::Good, found, meaning);
+    }
+    match found.as_str() {
+        FUSE => Finding::new(
+            NAME,
+            Status::Limited,
+            found,
+            "a program answers each read, so many are asked at a time, by threads, and nothing is mapped unasked",
+        ),
+        _ if subject.network => Finding::new(
+            NAME,
+            Status::Limited,
+            format!("{found}, on another machine"),
+            "it answers slowly and in parallel, so many reads are asked at a time, and nothing is mapped unasked",
+        )
+        .remedy("a copy on a local disk, where the checkpoint is loaded more than once"),
+        "overlayfs" => Finding::new(
+            NAME,
+            Status::Good,
+            found,
+            "reads go to the layer below that holds the file, so what that allows is what counts",
+        ),
+        _ => Finding::new(NAME, Status::Good, format!("{found}, local"), "reads go to a device of this machine"),
+    }
+}
+
+/// From the section "Loading" of `benches/RESULTS.md`, `std::fs::read` and auto; a cold page cache, the larger model.
+const BUFFERED_COST: &str = "cold files through the page cache (std::fs::read) gave 1.4 in place of 1.7 GiB/s from a virtual disk, 1.3 in place of 4.7 from zram (benches/RESULTS.md)";
+
+pub(super) fn direct_reads(subject: &Subject) -> Finding {
+    const NAME: &str = "direct reads";
+    let file = match &subject.file {
+        Ok(file) => file,
+        Err(why) => {
+            let meaning = "whether reads can go past the page cache is found out when a checkpoint is loaded";
+            return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
+        }
+    };
+    if is_memory(file.buffered()) {
+        let found = format!("{} takes none", subject.file_system);
+        let meaning = "there is no page cache to go past: its files are memory, so nothing is lost";
+        return Finding::new(NAME, Status::Good, found, meaning);
+    }
+    match try_direct(file) {
+        Ok(found) => Finding::new(NAME, Status::Good, found, "cold files land in their place without a copy"),
+        Err(found) => {
+            let meaning = "reads are copied through the page cache, which fills with the checkpoint meanwhile";
+            let remedy = "keep the checkpoint on a file system that takes them: ext4, xfs, btrfs on a local disk";
+            Finding::new(NAME, Status::Missing, found, meaning).cost(BUFFERED_COST).remedy(remedy)
+        }
+    }
+}
+
+/// Reads once, past the page cache: that a file opens for it, and that the system names an alignment, proves nothing.
+fn try_direct(file: &LocalFile) -> Result<String, String> {
+    let Some(limits) = file.direct_limits() else {
+        return Err("the file system names no alignment for them, or refuses to open the file".to_owned());
+    };
+    let (offset, memory) = (limits.offset.as_u64(), limits.memory.as_u64());
+    let words = format!("offsets aligned to {offset} bytes, memory to {memory}");
+    let bytes = offset.max(4096) as usize;
+    let mut buffer = MmapMut::map_anon(bytes).map_err(|error| format!("no memory to try them ({error})"))?;
+    match file.descriptor(true).read_at(&mut buffer, 0) {
+        Ok(_) => Ok(format!("taken, with {words}")),
+        Err(error) => Err(format!("refused although the file opens for them ({error}); the system says {words}")),
+    }
+}
+
+pub(super) fn page_cache(subject: &Subject) -> Finding {
+    const NAME: &str = "page cache";
+    let file = match &subject.file {
+        Ok(file) => file.buffered(),
+        Err(why) => {
+            let meaning = "whether the system tells what is cached is found out when a checkpoint is loaded";
+            return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
+        }
+    };
+    let ways = residency::ways(file);
+    let started = Instant::now();
+    let share = residency::resident_share(file);
+    let took = format!("asking took {:.0} µs", started.elapsed().as_secs_f64() * 1e6);
+    let state = |works: bool| if works { "works" } else { "refused" };
+    let cachestat = ways.cachestat.map_or_else(|errno| format!("refused ({})", errno_name(errno)), |()| "works".into());
+    let found = format!("cachestat {cachestat}, mincore {}, RWF_NOWAIT {}", state(ways.mincore), state(ways.nowait));
+    let remedy = match ways.cachestat {
+        Err(libc::ENOSYS) => "Linux 6.5 has cachestat; where the kernel is newer, a sandbox hides it",
+        _ => "own the files, or have the right to write to them: the system tells nobody else",
+    };
+    match (ways.cachestat, share) {
+        (Ok(()), Some(_)) => {
+            Finding::new(NAME, Status::Good, found, "what is cached is copied, and the rest read past the cache").cost(took)
+        }
+        (_, Some(_)) => {
+            let meaning = "what is cached is still found out, page by page or by samples";
+            Finding::new(NAME, Status::Limited, found, meaning).cost(took).remedy(remedy)
+        }
+        (_, None) => Finding::new(NAME, Status::Missing, found, "every file is taken as cold, and read from the device")
+            .cost("a cached checkpoint streamed at 12.5 GiB/s, and at 2.5 from its disk (benches/RESULTS.md, the build's disk)")
+            .remedy(remedy),
+    }
+}
+
+fn errno_name(errno: i32) -> String {
+    match errno {
+        libc::EPERM => "EPERM".to_owned(),
+        libc::ENOSYS => "ENOSYS".to_owned(),
+        libc::EOPNOTSUPP => "EOPNOTSUPP".to_owned(),
+        other => format!("error {other}"),
+    }
+}
+
+pub(super) fn profile(subject: &Subject) -> Finding {
+    const NAME: &str = "device profile";
+    let none = "loads start from sizes that reach the devices they were tried on; a profile is not needed to be fast";
+    let device = match Device::of(subject.on_it()) {
+        Ok(device) => device,
+        Err(error) => return Finding::new(NAME, Status::Good, format!("none can be kept: {error}"), none),
+    };
+    match stored::find(&device) {
+        Ok(Some(profile)) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let days = now.saturating_sub(profile.measured_at) / 86_400;
+            let best = profile.reads.iter().map(|reads| reads.bytes_per_second).max().unwrap_or(0);
+            let best = floodtide_core::HumanBytes(best);
+            let found = format!("of {device}, measured {days} days ago, {best}/s at best");
+            Finding::new(NAME, Status::Good, found, "loads from this device take sizes and number of reads from it")
+        }
+        Ok(None) => Finding::new(NAME, Status::Good, format!("none is stored for {device}"), none),
+        Err(warning) => Finding::new(NAME, Status::Limited, warning, none).remedy("measure the device again"),
+    }
+}

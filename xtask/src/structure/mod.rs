@@ -1,0 +1,117 @@
+//! The structure of the workspace: which crates, and which top modules of each, use which.
+//!
+//! Dependencies point one way: [`check`] fails on a cycle and on a dependency against the order of the crates. Modules
+//! inside one folder may use each other; its `mod.rs` says so.
+
+mod graph;
+mod source;
+
+use crate::tools::{Outcome, Result, root};
+use graph::Graph;
+use std::fs;
+use std::path::Path;
+
+/// Each crate depends at most on those before it.
+const LAYERS: [&str; 5] = ["floodtide-core", "floodtide-memory", "floodtide-linux", "floodtide", "floodtide-cli"];
+/// Depends on core alone, and only crates outside the layers depend on it.
+const SIMULATOR: &str = "floodtide-sim";
+
+/// Prints the graph of the crates and those of their modules.
+pub(crate) fn print() -> std::result::Result<(), String> {
+    let (crates, modules) = read()?;
+    print!("crates\n{crates}");
+    for (folder, graph) in modules {
+        print!("\n{folder}\n{graph}");
+    }
+    Ok(())
+}
+
+/// Fails on a cycle, and on a dependency against the order of the crates.
+pub(crate) fn check() -> Result {
+    let (crates, modules) = read()?;
+    let mut wrong = against_order(&crates);
+    for (place, graph) in [("the workspace".to_owned(), crates)].into_iter().chain(modules) {
+        let cycles = graph.cycles();
+        wrong.extend(cycles.iter().map(|cycle| format!("{place}: {} use each other in a cycle", cycle.join(", "))));
+    }
+    if wrong.is_empty() { Ok(Outcome::Passed) } else { Err(wrong.join("; ")) }
+}
+
+/// Returns the graph of the crates, and by folder the graph of each crate's modules.
+fn read() -> std::result::Result<(Graph, Vec<(String, Graph)>), String> {
+    let root = root();
+    let manifest = |folder: &str| {
+        let path = root.join(folder).join("Cargo.toml");
+        fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let workspace = manifest("")?;
+    let members = workspace.lines().find_map(|line| line.strip_prefix("members = ")).unwrap_or_default();
+    let members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+    let mut crates = Graph::default();
+    let mut modules = Vec::new();
+    for folder in members {
+        let (name, dependencies) = dependencies(&manifest(folder)?);
+        crates.0.insert(name, dependencies.into_iter().collect());
+        let graph = source::modules(&root.join(folder).join("src"), &|path: &Path| fs::read_to_string(path).ok());
+        modules.push((folder.to_owned(), graph));
+    }
+    let names: Vec<String> = crates.0.keys().cloned().collect();
+    crates.0.values_mut().for_each(|used| used.retain(|name| names.contains(name)));
+    Ok((crates, modules))
+}
+
+/// Returns a crate's name and what it depends on, outside its tests, from its manifest.
+fn dependencies(manifest: &str) -> (String, Vec<String>) {
+    let (mut name, mut section, mut dependencies) = (String::new(), "", Vec::new());
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            section = line.trim_end_matches(']');
+        } else if let Some((key, value)) = line.split_once('=') {
+            let key = key.split('.').next().unwrap_or(key).trim();
+            if section == "[package" && key == "name" {
+                name = value.trim().trim_matches('"').to_owned();
+            } else if section == "[dependencies" || section.ends_with(".dependencies") {
+                dependencies.push(key.to_owned());
+            }
+        }
+    }
+    (name, dependencies)
+}
+
+/// Returns what is wrong with the order of the crates.
+fn against_order(crates: &Graph) -> Vec<String> {
+    let edges = crates.0.iter().flat_map(|(name, used)| used.iter().map(move |used| (name.as_str(), used.as_str())));
+    let layer = |name: &str| LAYERS.iter().position(|&layer| layer == name);
+    let wrong = edges.filter(|&(name, used)| match (layer(name), layer(used)) {
+        (Some(above), Some(below)) => below >= above,
+        (Some(_), None) => true,
+        (None, _) => name == SIMULATOR && used != LAYERS[0],
+    });
+    wrong.map(|(name, used)| format!("{name} must not depend on {used}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_read_and_those_of_tests_are_not() {
+        let manifest = "[package]\nname = \"a\"\n[dependencies]\nb.workspace = true\nc = { path = \"c\" }\n\
+                        [target.'cfg(unix)'.dependencies]\nd = \"1\"\n[dev-dependencies]\ne = \"1\"\n";
+        assert_eq!(dependencies(manifest), ("a".to_owned(), ["b", "c", "d"].map(str::to_owned).to_vec()));
+    }
+
+    #[test]
+    fn a_dependency_against_the_order_is_reported() {
+        let crates = |edges: &[(&str, &str)]| {
+            Graph(edges.iter().map(|&(name, used)| (name.to_owned(), [used.to_owned()].into())).collect())
+        };
+        let right = [("floodtide", "floodtide-core"), ("floodtide-sim", "floodtide-core"), ("tests", "floodtide-sim")];
+        assert_eq!(against_order(&crates(&right)), [""; 0]);
+        for wrong in
+            [("floodtide-memory", "floodtide-linux"), ("floodtide", "floodtide-sim"), ("floodtide-sim", "floodtide")]
+        {
+            assert_eq!(against_order(&crates(&[wrong])).len(), 1, "{wrong:?}");
+        }
+    }
+}
