@@ -1,4 +1,5 @@
-//! What core itself costs, without a system call: parsing a header, planning a load, and the engine's share of a read.
+//! The cost of core without system calls: parsing a header, planning a load, and the engine's share
+//! of a read.
 //!
 //! The header bench compares with the reference parser over the same bytes in the same run.
 
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 const TENSORS: usize = 100_000;
 
-/// A whole file of `TENSORS` tensors of 4 bytes: as a mixture-of-experts checkpoint names them, in the order that the
-/// reference writer gives them (by name, as all have one dtype).
+/// Returns a file of `TENSORS` tensors of 4 bytes, named as in a mixture-of-experts checkpoint, in
+/// the order of the reference writer (by name, because all have one dtype).
 fn file() -> Vec<u8> {
     let mut names: Vec<String> =
         (0..TENSORS).map(|i| format!("model.layers.{}.mlp.experts.{}.down_proj.weight", i / 512, i % 512)).collect();
@@ -54,7 +55,8 @@ fn catalog(header: &Header<'_>, file_len: u64) -> Catalog {
     builder.finish().expect("unique")
 }
 
-/// A GGUF header as that of a model with a large tokenizer: 250,000 tokens with scores, types and merges, and 1,000 tensors.
+/// Returns the GGUF header of a model with a large tokenizer: 250,000 tokens with scores, types and
+/// merges, and 1,000 tensors.
 fn gguf_header() -> (Vec<u8>, u64) {
     const TOKENS: u64 = 250_000;
     const TENSORS: u64 = 1000;
@@ -80,7 +82,8 @@ fn gguf_header() -> (Vec<u8>, u64) {
     (header, file_len)
 }
 
-/// Of all that is there; and as a loader does it, which begins with 64 KiB and then has twice as much each time.
+/// Parses the whole file at once, and as a loader does, which starts with 64 KiB and doubles the
+/// length each time.
 fn gguf(c: &mut Criterion) {
     let (header, file_len) = gguf_header();
     let mut group = c.benchmark_group("GGUF header of 500,000 strings");
@@ -97,7 +100,7 @@ fn gguf(c: &mut Criterion) {
     group.finish();
 }
 
-/// A catalog of one file with `count` tensors of `bytes` each.
+/// Returns a catalog of one file with `count` tensors of `bytes` each.
 fn uniform(count: u64, bytes: u64) -> Catalog {
     let entry = |i: u64| {
         format!(r#""t{i:06}":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[{},{}]}}"#, i * bytes, (i + 1) * bytes)
@@ -125,8 +128,8 @@ fn planning(c: &mut Criterion) {
     group.finish();
 }
 
-/// A load without a device: each read is completed as soon as it is issued, eight behind, as a ring does. The figure per
-/// element is the engine's cost of one read.
+/// Runs a load without a device: each read completes eight reads later, as with a ring. The time
+/// per element is the engine's cost of one read.
 fn engine(c: &mut Criterion) {
     let catalog = Arc::new(uniform(1000, 16 << 20));
     let plan = Arc::new(plan(&catalog, 2 << 20));

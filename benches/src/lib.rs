@@ -1,1 +1,2 @@
-//! Benches of floodtide: Criterion's in `benches/`; the loads that `cargo xtask bench load` times in `src/bin/ways` and `peers/`.
+//! Benchmarks of floodtide: those of Criterion are in `benches/`, and the loads that `cargo xtask
+//! bench load` times are in `src/bin/subjects` and `baselines/`.

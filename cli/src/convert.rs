@@ -1,4 +1,4 @@
-//! `floodtide convert`: a checkpoint in another format, in other files, or a part of it.
+//! `floodtide convert`: writes a checkpoint in another format, in other files, or in part.
 
 use crate::args::ConvertArgs;
 use crate::output::{self, Facts, Failure};
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let bar = if args.json { None } else { output::progress_bar("converting") };
     let converter = match bar.clone() {
         Some(bar) => converter.on_progress(move |written| {
-            // It stays until everything is on the disk.
+            // The bar stays until every file is synced.
             bar.set_length(written.bytes_total);
             bar.set_position(written.bytes_done);
         }),
@@ -43,11 +43,11 @@ fn converter(args: &ConvertArgs) -> Result<Converter, Failure> {
     Ok(args.rename.iter().fold(converter, |converter, rule| converter.rename(rule.0.clone())))
 }
 
-/// Ctrl-C and SIGTERM give the conversion up, which removes what it has written.
+/// Makes Ctrl-C and SIGTERM cancel the conversion, which then removes its files.
 fn cancel_when_interrupted() -> Arc<AtomicBool> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&cancelled);
-    // Without the handler an interrupted conversion leaves a folder that the next one removes.
+    // Without the handler, an interrupted conversion leaves a folder that the next one removes.
     let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
     cancelled
 }
@@ -95,7 +95,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
         facts.push(("copied", names.join(", ")));
     }
     facts.push(("time", format!("{}, {rate:.2} GiB/s", output::duration(*elapsed))));
-    facts.push(("read by", format!("{}: {}", read.backend, read.reason())));
+    facts.extend(output::backend_facts(read.backend.name(), &read.decisions));
     facts.push(("peak memory", output::bytes(peak)));
     let mut out = output::stdout();
     write!(out, "{}", Facts(facts))?;

@@ -1,6 +1,6 @@
-//! `floodtide diff`: what two checkpoints differ in.
+//! `floodtide diff`: lists the tensors that differ between two checkpoints.
 //!
-//! Exit codes are those of diff(1): 0 nothing differs, 1 something does, 2 it cannot be said.
+//! The exit codes are those of diff(1): 0 no difference, 1 a difference, 2 no comparison.
 
 use crate::args::DiffArgs;
 use crate::load::watched;
@@ -29,7 +29,7 @@ fn compare(args: &DiffArgs) -> Result<(), Failure> {
     output::judge(shown, diff.tensors.is_empty())
 }
 
-/// A line of what differs.
+/// Formats one difference as a line.
 struct Line<'a>(&'a TensorDiff);
 
 impl fmt::Display for Line<'_> {
@@ -68,7 +68,7 @@ fn show(diff: &Diff) -> Result<(), Failure> {
     }
     let count = |is: fn(&Change) -> bool| diff.tensors.iter().filter(|tensor| is(&tensor.change)).count();
     let counts = format!(
-        "{} the same, {} with other content, {} changed, {} removed, {} added",
+        "{} same, {} with different content, {} changed, {} removed, {} added",
         diff.same,
         count(|change| matches!(change, Change::Content { .. })),
         count(|change| matches!(change, Change::Kind { .. })),

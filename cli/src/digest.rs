@@ -1,4 +1,4 @@
-//! `floodtide digest`: the SHA-256 of every tensor, loaded through the real path.
+//! `floodtide digest`: loads a checkpoint and prints the SHA-256 of every tensor.
 
 use crate::args::DigestArgs;
 use crate::load::with_progress;
@@ -31,7 +31,8 @@ pub(crate) fn run(args: &DigestArgs) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Hashes on every processor; tensors are taken one by one, so that a large one does not hold up the others.
+/// Hashes on every processor. Each thread takes one tensor at a time, so that a large one does not
+/// delay the others.
 fn digest_all(tensors: &[Tensor]) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let work = || {

@@ -1,4 +1,5 @@
-//! `floodtide doctor`: what this machine and a path allow, what each refusal costs, and how to lift it.
+//! `floodtide doctor`: reports what the machine and a path support, what each limit costs, and how
+//! to lift it.
 
 use crate::args::DoctorArgs;
 use crate::hints;

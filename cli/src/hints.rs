@@ -1,4 +1,4 @@
-//! What the command's own flags and subcommands can do about a failure. The library's messages name neither.
+//! Hints about the command's own flags and subcommands. The library's messages name neither.
 
 use crate::args::Args;
 use clap::CommandFactory;
@@ -9,12 +9,12 @@ use floodtide::core::manifest::ManifestError;
 use floodtide::doctor::Finding;
 use floodtide::{Error, ErrorKind};
 
-/// A flag, and what it does about a failure; without a flag, a command that helps.
+/// A flag and what it does about a failure; without a flag, a command that helps.
 type Remedy = (Option<&'static str>, &'static str);
 
-const SELECT: Remedy = (Some("select"), "--select GLOB takes fewer tensors");
-const STREAM: Remedy = (Some("stream"), "--stream takes one tensor after another through few buffers");
-const MEMORY_LIMIT: Remedy = (Some("memory-limit"), "--memory-limit SIZE sets how many bytes the buffers have");
+const SELECT: Remedy = (Some("select"), "--select GLOB selects fewer tensors");
+const STREAM: Remedy = (Some("stream"), "--stream passes the tensors through a few buffers");
+const MEMORY_LIMIT: Remedy = (Some("memory-limit"), "--memory-limit SIZE sets the limit for all buffers");
 const NAMES: Remedy = (None, "`floodtide inspect` lists the names of the tensors");
 const MANIFEST: Remedy = (None, "`floodtide manifest` writes a manifest");
 
@@ -64,7 +64,10 @@ fn remedies(error: &Error) -> &'static [Remedy] {
 /// Returns the hint that follows a warning, if the command has a flag for it.
 pub(crate) fn of_warning(warning: &str) -> Option<&'static str> {
     [
-        ("divides nothing", "--shard-rule GLOB=DIM adds a rule; --shard-rules rows divides every tensor by rows"),
+        (
+            "divides nothing",
+            "--partition-rule GLOB=DIM partitions matching tensors; --partition rows partitions every tensor",
+        ),
         ("the profile is ignored", "`floodtide probe --store` measures the device again"),
     ]
     .into_iter()

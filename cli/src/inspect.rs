@@ -1,4 +1,4 @@
-//! `floodtide inspect`: what a checkpoint holds, from its headers.
+//! `floodtide inspect`: lists what a checkpoint holds, from its headers.
 
 use crate::args::InspectArgs;
 use crate::metadata::{self, Pairs, Texts};
@@ -12,7 +12,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Names and shapes wider than this do not push the other columns away; they are shown whole all the same.
+/// The widest column for names and shapes. Longer ones are printed in full but do not widen the
+/// column.
 const MAX_COLUMN: usize = 64;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<(), Failure> {
@@ -47,8 +48,8 @@ impl<'a> About<'a> {
     }
 }
 
-/// The JSON document, made as it is written: a header can hold millions of dimensions and keys, and a tree of them takes
-/// many times their memory.
+/// The JSON document, serialized while it is written: a header can hold millions of dimensions and
+/// keys, and a tree of them takes many times their memory.
 fn document(inspected: &Inspected) -> impl Serialize {
     let catalog = &inspected.catalog;
     let file = |file: &FileInfo| json!({"path": file.path, "bytes": file.bytes});
@@ -84,18 +85,18 @@ struct TensorRow<'a> {
     name: &'a str,
     dtype: &'a str,
     shape: &'a [u64],
-    /// Of ggml's types, the shape as ggml lists it.
+    /// The shape in ggml's order, for ggml types.
     #[serde(skip_serializing_if = "Option::is_none")]
     ggml_shape: Option<Vec<u64>>,
     file: &'a str,
     offset: u64,
     bytes: u64,
-    /// The first tensor that is the same bytes.
+    /// The first tensor with the same bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     tied_to: Option<&'a str>,
 }
 
-/// The tensors, each with the first one that is the same bytes, if that is another.
+/// Returns the tensors, each with the earlier tensor that has the same bytes, if any.
 fn with_ties(catalog: &Catalog) -> impl Iterator<Item = (TensorInfo<'_>, Option<TensorInfo<'_>>)> {
     catalog.tensors().scan(None, |first: &mut Option<TensorInfo<'_>>, tensor| {
         let tied_to = first.filter(|first| catalog.are_tied(first.id, tensor.id));
@@ -104,7 +105,7 @@ fn with_ties(catalog: &Catalog) -> impl Iterator<Item = (TensorInfo<'_>, Option<
     })
 }
 
-/// What an iterator yields, as an array.
+/// Serializes an iterator as an array.
 struct Sequence<F>(F);
 
 impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Sequence<F> {
@@ -129,7 +130,7 @@ fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
     let (mut totals, mut ties): (BTreeMap<&str, (usize, u64)>, usize) = (BTreeMap::new(), 0);
     for (tensor, tied_to) in with_ties(catalog) {
         let total = totals.entry(tensor.dtype.name()).or_default();
-        // What several are is there once.
+        // Tied tensors count once.
         *total = (total.0 + 1, total.1 + if tied_to.is_some() { 0 } else { tensor.range.len() });
         ties += usize::from(tied_to.is_some());
     }
@@ -143,7 +144,7 @@ fn table(out: &mut impl Write, inspected: &Inspected) -> io::Result<()> {
     write!(out, "{:12}  {total:>14}  {bytes:>10}  {}, {files}", "all", catalog.format())?;
     match ties {
         0 => writeln!(out),
-        _ => writeln!(out, "; {} tied to another and not counted again", output::count(ties, "tensor")),
+        _ => writeln!(out, "; {} tied to another and counted once", output::count(ties, "tensor")),
     }
 }
 
@@ -167,7 +168,7 @@ fn tensors(out: &mut impl Write, catalog: &Catalog) -> io::Result<()> {
     Ok(())
 }
 
-/// A shape in brackets, written number by number: one may have millions of dimensions.
+/// Formats a shape in brackets, number by number: a shape may have millions of dimensions.
 struct Shape<'a>(&'a [u64]);
 
 impl fmt::Display for Shape<'_> {
@@ -180,13 +181,13 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
-/// How many characters something takes in a column, at most [`MAX_COLUMN`].
+/// Returns how many characters a value takes in a column, at most [`MAX_COLUMN`].
 fn width(shown: &impl fmt::Display) -> usize {
     struct Count(usize);
     impl fmt::Write for Count {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             self.0 += text.chars().count();
-            // Enough is known: an error ends the writing.
+            // The result is known: an error stops the formatter.
             if self.0 < MAX_COLUMN { Ok(()) } else { Err(fmt::Error) }
         }
     }

@@ -12,12 +12,12 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Loads with a progress bar, unless JSON was asked for.
+/// Loads with a progress bar, unless `--json` is given.
 pub(crate) fn with_progress(loader: Loader, source: &Source, json: bool) -> Result<Tensors, Failure> {
     Ok(watched(loader, "loading", json, |loader| loader.load(&source.path))?)
 }
 
-/// Runs `work` with a loader that shows its progress, unless JSON was asked for.
+/// Runs `work` with a loader that shows its progress, unless `--json` is given.
 pub(crate) fn watched<T>(
     loader: Loader,
     what: impl Into<Cow<'static, str>>,
@@ -36,7 +36,7 @@ pub(crate) fn watched<T>(
     result
 }
 
-/// Streams, and consumes the bytes by looking at one of each page.
+/// Streams the tensors and consumes them by reading one byte of each page.
 fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
     let mut options = StreamOptions::new().order(args.order.order());
     if let Some(limit) = args.memory_limit {
@@ -51,7 +51,7 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
         report
     });
     report.map_err(|error| match error {
-        // Not the machine's fault: there is no such stream anywhere.
+        // The request is at fault: no machine could serve such a stream.
         Error::BackendUnavailable { backend, .. } if backend == MMAP => Failure::BadRequest(error.to_string()),
         error => error.into(),
     })
@@ -68,17 +68,20 @@ pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
         loader = loader.trace(trace.clone());
     }
     let result = load(loader, args);
-    // Also of a load that failed, which is then what is told.
+    // If the load failed too, its error is the one to report.
     let traced = trace.map_or(Ok(()), |trace| trace.finish());
     let result = result.and_then(|(report, tensors)| report_on(args, &report).map(|()| tensors));
     result.and_then(|_| Ok(traced?))
 }
 
-/// How long an interrupted load may take to end its trace.
+/// How long an interrupted load may take to finish its trace.
 const TRACE_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Ctrl-C and SIGTERM end a trace as they end the load: with a file that can be read. Whoever does not take it (a pipe whose reader sleeps) does
-/// not keep the process: some seconds end it, or the next signal.
+/// Makes Ctrl-C and SIGTERM finish the trace before they end the process, so that the file is
+/// complete.
+///
+/// A reader that blocks (a pipe whose reader sleeps) delays the exit by a few seconds at most, or
+/// until the next signal.
 fn finish_when_interrupted(trace: TraceFile) {
     let interrupted = AtomicBool::new(false);
     let handler = move || {
@@ -94,19 +97,20 @@ fn finish_when_interrupted(trace: TraceFile) {
         });
         let give_up = std::thread::Builder::new().spawn(|| {
             std::thread::sleep(TRACE_FLUSH_TIMEOUT);
-            output::complain("error", "the trace was not taken in time, and lacks its end");
+            output::complain("error", "the trace could not be written in time and is incomplete");
             std::process::exit(130)
         });
-        // Where no threads can be had, nothing would end it.
+        // Without this thread, nothing would end the process.
         if finish.is_err() || give_up.is_err() {
             std::process::exit(130);
         }
     };
-    // Without the handler an interrupted load leaves a file that lacks its end.
+    // Without the handler, an interrupted load leaves an incomplete trace.
     let _ = ctrlc::set_handler(handler);
 }
 
-/// What was loaded is to be kept until the report is made, so that its memory counts.
+/// Loads or streams. The caller keeps the tensors until it has reported, so that the peak includes
+/// their memory.
 fn load(loader: Loader, args: &LoadArgs) -> Result<(Report, Option<Tensors>), Failure> {
     if args.stream {
         return Ok((stream(loader, args)?, None));
@@ -150,19 +154,17 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
     );
     let mut facts = vec![(if args.stream { "streamed" } else { "loaded" }, done)];
     if args.source.shard.is_some() {
-        // Slices may bring along what lies between them.
+        // A read of slices may include the gaps between them.
         facts.push(("read", output::bytes(report.read_bytes)));
     }
-    facts.extend([
-        ("time", format!("{}, {rate:.2} GiB/s", output::duration(report.elapsed))),
-        ("backend", format!("{}: {}", report.backend, report.reason())),
-        ("peak memory", output::bytes(peak)),
-    ]);
+    facts.push(("time", format!("{}, {rate:.2} GiB/s", output::duration(report.elapsed))));
+    facts.extend(output::backend_facts(report.backend.name(), &report.decisions));
+    facts.push(("peak memory", output::bytes(peak)));
     if let Some(limit) = report.memory_limit {
-        facts.push(("buffers", format!("up to {} in all, order {}", HumanBytes(limit), args.order.name())));
+        facts.push(("buffers", format!("up to {} in total, order {}", HumanBytes(limit), args.order.name())));
     }
     if report.verified {
-        facts.push(("verified", "every tensor is what the manifest says".to_owned()));
+        facts.push(("verified", "every tensor matches the manifest".to_owned()));
     }
     if args.mlock {
         facts.push(("locked", output::bytes(report.locked_bytes)));

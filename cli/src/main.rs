@@ -1,8 +1,11 @@
-//! The `floodtide` command: thin over the crate `floodtide`, which does the work.
+//! The `floodtide` command: a thin layer over the crate `floodtide`.
 //!
-//! Exit codes: 0 done, 1 the checkpoint or the I/O is at fault, 2 the command line is, 130 an interrupt ended it. `verify` ends with 1 when
-//! anything differs. `diff` is as diff(1): 0 nothing differs, 1 something does, 2 it cannot be said, whatever is at fault. Results go to stdout, progress,
-//! warnings and errors to stderr; with `--json` stdout holds one JSON document and nothing else.
+//! Exit codes: 0 done, 1 the checkpoint or the I/O failed, 2 the command line is wrong, 130 an
+//! interrupt ended the command. `verify` exits with 1 if anything differs. `diff` follows diff(1):
+//! 0 no difference, 1 a difference, 2 no comparison, for any reason.
+//!
+//! Results go to stdout; progress, warnings and errors go to stderr. With `--json`, stdout holds
+//! one JSON document and nothing else.
 
 mod args;
 mod bench;

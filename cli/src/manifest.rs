@@ -1,4 +1,4 @@
-//! `floodtide manifest`: the checksums of a checkpoint, computed in one pass.
+//! `floodtide manifest`: computes the checksums of a checkpoint in one pass.
 
 use crate::args::ManifestArgs;
 use crate::load::watched;
@@ -18,18 +18,19 @@ pub(crate) fn run(args: &ManifestArgs) -> Result<(), Failure> {
     let files = output::count(inspected.catalog.files().len(), "file");
     let mut out = output::stdout();
     if args.sha256sum {
-        let what = format!("hashing {files} side by side: SHA-256");
+        let what = format!("hashing {files} in parallel: SHA-256");
         let files = watched(loader, what, false, |loader| loader.file_checksums(&args.path))?;
         files.iter().try_for_each(|file| sha256sum(&mut out, file))?;
     } else {
-        let what = format!("hashing {files} side by side: SHA-256 of files, BLAKE3 of tensors");
+        let what = format!("hashing {files} in parallel: SHA-256 of files, BLAKE3 of tensors");
         let manifest = watched(loader, what, false, |loader| loader.manifest(&args.path))?;
         write!(out, "{manifest}")?;
     }
     Ok(out.flush()?)
 }
 
-/// A line as `sha256sum` writes and reads it: a name with a backslash or a line break in it is escaped, which a backslash in front says.
+/// Writes a line in the format of `sha256sum`, which escapes a name with a backslash or a line
+/// break and marks it with a leading backslash.
 fn sha256sum(out: &mut impl Write, file: &ManifestFile) -> io::Result<()> {
     let special = |c| matches!(c, '\\' | '\n' | '\r');
     let name = if file.name.contains(special) {

@@ -1,6 +1,6 @@
-//! Metadata as people read it, and as JSON.
+//! Prints metadata as text and as JSON.
 //!
-//! Arrays are abbreviated in both: a tokenizer's have hundreds of thousands of elements.
+//! Arrays are abbreviated in both: those of a tokenizer have hundreds of thousands of elements.
 
 use floodtide::core::{Escaped, MetadataList, MetadataValue, Quoted};
 use serde::{Serialize, Serializer};
@@ -10,13 +10,13 @@ use std::io::{self, Write};
 /// How much of a text is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Texts {
-    /// All of it.
+    /// The full text.
     Whole,
-    /// The first line's worth: some texts are programs of 10 KB.
+    /// About one line: some texts are programs of 10 KB.
     Short,
 }
 
-/// A line for each pair.
+/// Writes one line per pair.
 pub(crate) fn lines(out: &mut impl Write, pairs: &[(String, MetadataValue)], texts: Texts) -> io::Result<()> {
     pairs.iter().try_for_each(|(key, value)| writeln!(out, "{} = {}", Escaped(key), Shown { value, texts }))
 }
@@ -54,7 +54,7 @@ fn list_line(f: &mut fmt::Formatter<'_>, list: &MetadataList, texts: Texts) -> f
     f.write_str(if list.count > list.first.len() as u64 { ", …]" } else { "]" })
 }
 
-/// Keys and values, as an object.
+/// Serializes keys and values as an object.
 pub(crate) struct Pairs<'a>(pub(crate) &'a [(String, MetadataValue)]);
 
 impl Serialize for Pairs<'_> {
@@ -63,7 +63,8 @@ impl Serialize for Pairs<'_> {
     }
 }
 
-/// A text, a truth, a number (null if it is none, or infinite); or of an array what is known of it.
+/// Serializes a value: a string, a boolean, a number (null for NaN and infinities), or the summary
+/// of an array.
 struct Value<'a>(&'a MetadataValue);
 
 #[derive(Serialize)]

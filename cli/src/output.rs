@@ -1,4 +1,4 @@
-//! How results, progress, warnings and failures reach the user.
+//! Prints results, progress, warnings and failures.
 
 use crate::hints;
 use floodtide::core::strategy::Decision;
@@ -11,22 +11,22 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-/// Why a command did not do what was asked, by exit code.
+/// Why a command failed, by exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The library's error: 2 when the request is at fault, else 1.
+    /// An error of the library: 2 if the request is at fault, otherwise 1.
     Library(Box<Error>),
-    /// The command line is at fault: 2.
+    /// The command line is wrong: 2.
     BadRequest(String),
-    /// The checkpoint or the I/O is at fault: 1.
+    /// The checkpoint or the I/O failed: 1.
     Failed(String),
     /// Ctrl-C or SIGTERM ended it: 130.
     Interrupted,
-    /// What was compared is not the same, which has been told: 1.
+    /// A comparison found a difference, and the command has reported it: 1.
     Differs,
-    /// What was to be compared cannot be, for this reason: 2.
+    /// The comparison could not be made, for this reason: 2.
     Undecided(Box<Self>),
-    /// Nobody reads our output any more.
+    /// The reader of stdout has closed it.
     PipeClosed,
 }
 
@@ -37,10 +37,11 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Prints the failure of `command`, with a hint where its flags help, and returns the exit code.
+    /// Prints the failure of `command`, with a hint where its flags help, and returns the exit
+    /// code.
     pub(crate) fn report(&self, command: &str) -> u8 {
         match self {
-            // Whoever read our output has gone; that is their right.
+            // The reader of stdout has closed it, as `head` does; that is no failure.
             Self::PipeClosed => 0,
             Self::Interrupted => 130,
             Self::Differs => 1,
@@ -78,12 +79,13 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::PipeClosed
         } else {
-            Self::Failed(format!("cannot write to the standard output: {error}"))
+            Self::Failed(format!("cannot write to standard output: {error}"))
         }
     }
 }
 
-/// How a comparison ends: as it came out, also where nobody reads to its end (`floodtide diff A B | head`).
+/// Returns the result of a comparison, also if the reader closed stdout (`floodtide diff A B |
+/// head`).
 pub(crate) fn judge(shown: Result<(), Failure>, same: bool) -> Result<(), Failure> {
     match shown {
         Ok(()) | Err(Failure::PipeClosed) if !same => Err(Failure::Differs),
@@ -91,12 +93,12 @@ pub(crate) fn judge(shown: Result<(), Failure>, same: bool) -> Result<(), Failur
     }
 }
 
-/// Stdout, buffered; what `println!` would panic about comes back as an error.
+/// Returns a buffered stdout, whose failures are errors where `println!` would panic.
 pub(crate) fn stdout() -> io::BufWriter<io::StdoutLock<'static>> {
     io::BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }
 
-/// Prints the one document of a `--json` call.
+/// Prints the JSON document of `--json`.
 pub(crate) fn print_json(document: &impl serde::Serialize) -> Result<(), Failure> {
     let mut out = stdout();
     serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
@@ -109,6 +111,13 @@ pub(crate) fn decisions(decisions: &[Decision]) -> Vec<Value> {
     decisions.iter().map(|Decision { what, why, .. }| json!({"what": what, "why": why})).collect()
 }
 
+/// Returns the lines about the backend: its name, then the decisions of the load, one per line.
+pub(crate) fn backend_facts(backends: &str, decisions: &[Decision]) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("backend", backends.to_owned())];
+    facts.extend(decisions.iter().map(|decision| ("", format!("  {decision}"))));
+    facts
+}
+
 pub(crate) fn warn(warnings: &[String]) {
     for warning in warnings {
         complain("warning", warning);
@@ -118,12 +127,13 @@ pub(crate) fn warn(warnings: &[String]) {
     }
 }
 
-/// A line on stderr. Where that is full or closed the line is lost: nobody could be told, and the exit code still counts.
+/// Prints a line to stderr. If stderr is full or closed, the line is lost, but the exit code still
+/// reports the failure.
 pub(crate) fn complain(kind: &str, message: &str) {
     let _ = writeln!(io::stderr(), "{kind}: {message}");
 }
 
-/// A bar with rate and remaining time on stderr, when that is a terminal.
+/// Returns a bar with rate and remaining time on stderr, if stderr is a terminal.
 pub(crate) fn progress_bar(message: impl Into<Cow<'static, str>>) -> Option<ProgressBar> {
     if !io::stderr().is_terminal() {
         return None;
@@ -145,25 +155,25 @@ pub(crate) fn show(bar: &ProgressBar, progress: Progress) {
     }
 }
 
-/// The largest amount of memory that this process has had resident, in bytes.
+/// Returns the peak resident memory of this process in bytes.
 pub(crate) fn peak_rss_bytes() -> u64 {
-    // Not ru_maxrss: that is inherited through exec from whoever started this program.
+    // Not ru_maxrss: the process inherits it through exec from its parent.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
     kib * 1024
 }
 
-/// Bytes over time in GiB/s; 0 when no time has passed.
+/// Returns bytes over time in GiB/s, or 0 if no time has passed.
 pub(crate) fn gib_per_second(bytes: u64, elapsed: Duration) -> f64 {
     let seconds = elapsed.as_secs_f64();
     if seconds > 0.0 { bytes as f64 / f64::from(1 << 30) / seconds } else { 0.0 }
 }
 
-/// A time for people, with three significant digits: "84.2 µs", "203 ms", "2.25 s".
+/// Formats a duration with three significant digits: "84.2 µs", "203 ms", "2.25 s".
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
-    // A unit ends where the next one's first number is nearer.
+    // A unit ends where rounding would reach the next one.
     let (value, unit) = match seconds {
         s if s < 999.5e-6 => (s * 1e6, "µs"),
         s if s < 999.5e-3 => (s * 1e3, "ms"),
@@ -187,12 +197,12 @@ impl fmt::Display for Facts {
     }
 }
 
-/// "1 file", "2 files".
+/// Formats a count with its noun: "1 file", "2 files".
 pub(crate) fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Bytes for people, with the exact number where the unit hides it.
+/// Formats a size, with the exact number of bytes if the unit hides it.
 pub(crate) fn bytes(n: u64) -> String {
     if n < 1024 { HumanBytes(n).to_string() } else { format!("{} ({n} bytes)", HumanBytes(n)) }
 }

@@ -1,4 +1,4 @@
-//! `floodtide plan`: what a load would do and why, from headers and probes alone.
+//! `floodtide plan`: reports what a load would do and why, from headers and probes alone.
 
 use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
@@ -8,7 +8,7 @@ use floodtide::core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// What becomes of one file.
+/// How one file is read.
 struct FilePlan<'a> {
     path: &'a str,
     bytes: u64,
@@ -17,7 +17,7 @@ struct FilePlan<'a> {
     buffered_reads: usize,
     direct_bytes: u64,
     buffered_bytes: u64,
-    /// Those of the buffered bytes that are known to be in the page cache.
+    /// The buffered bytes that are in the page cache.
     copied_bytes: u64,
     mapped_bytes: u64,
 }
@@ -60,7 +60,7 @@ fn file_plans(planned: &Planned) -> Vec<FilePlan<'_>> {
     files
 }
 
-/// How many bytes of a read are known to be in the page cache.
+/// Returns how many bytes of a read are in the page cache.
 fn cached_bytes(file: &FileSignals, chunk: &Chunk) -> u64 {
     let (start, end) = (chunk.offset, chunk.offset + chunk.payload_len as u64);
     if file.cached.is_empty() {
@@ -70,11 +70,11 @@ fn cached_bytes(file: &FileSignals, chunk: &Chunk) -> u64 {
     file.cached.iter().map(within).sum()
 }
 
-/// Which bytes come from where, in words.
+/// Describes how many bytes come from where.
 fn origins(files: &[FilePlan<'_>]) -> String {
     let sum = |of: fn(&FilePlan<'_>) -> u64| files.iter().map(of).sum::<u64>();
     let origins = [
-        (sum(|file| file.direct_bytes), "read past the page cache"),
+        (sum(|file| file.direct_bytes), "by direct reads"),
         (sum(|file| file.copied_bytes), "copied from the page cache"),
         (sum(|file| file.buffered_bytes - file.copied_bytes), "read through the page cache"),
     ];
@@ -83,13 +83,13 @@ fn origins(files: &[FilePlan<'_>]) -> String {
     if told.is_empty() { "none".to_owned() } else { told.join(", ") }
 }
 
-/// The share of a file in the page cache; all of it only if it is all of it.
+/// Returns the share of a file in the page cache; 100 % only if every page is there.
 fn cached_share(file: &FileSignals, small: bool) -> String {
     match file.resident {
-        // Of a huge file, a page that is not there does not show in the share.
+        // In a huge file, one missing page does not show in the share.
         Some(share) if !file.cached.is_empty() => format!("{:.0} %", (share * 100.0).floor().min(99.0)),
         Some(share) => format!("{:.0} %", (share * 100.0).floor()),
-        None if small => "not asked".to_owned(),
+        None if small => "not checked".to_owned(),
         None => "unknown".to_owned(),
     }
 }
@@ -102,34 +102,34 @@ fn max_gather_reads(plan: &Plan) -> usize {
     plan.chunks().iter().filter(|chunk| chunk.gathered).count()
 }
 
-/// How many tensors are not whole, if any.
+/// Describes how many tensors are slices, if any.
 fn sliced(plan: &Plan) -> String {
     match sliced_tensors(plan) {
         0 => String::new(),
-        n => format!("; of {n} a slice"),
+        n => format!("; {n} of them sliced"),
     }
 }
 
-/// What reads the files of one device.
+/// Describes the workers of one device.
 fn workers(route: &Route) -> String {
     match route.workers {
         0 => "the calling thread".to_owned(),
         n if route.queues() => {
-            format!("{}, {} in flight in each", output::count(n, "ring"), output::count(route.depth, "read"))
+            format!("{}, {} in flight each", output::count(n, "ring"), output::count(route.depth, "read"))
         }
         n => output::count(n, "thread"),
     }
 }
 
-/// What holds for the whole load.
+/// Returns what holds for the whole load.
 fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String)> {
     let (plan, strategy) = (&planned.plan, &planned.strategy);
     let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
     let backends: Vec<&str> = strategy.routes.iter().map(|route| route.backend.name()).collect();
     let workers: Vec<String> = strategy.routes.iter().map(workers).collect();
     let chunk_bytes = strategy.routes.iter().map(|route| route.chunk_bytes).max().unwrap_or(0);
-    let mut facts = vec![
-        ("backend", format!("{}: {}", backends.join(", "), strategy.reason())),
+    let mut facts = output::backend_facts(&backends.join(", "), &strategy.decisions);
+    facts.extend([
         ("workers", workers.join("; ")),
         (
             "tensors",
@@ -141,12 +141,12 @@ fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String
                 sliced(plan)
             ),
         ),
-    ];
+    ]);
     if mapped > 0 {
-        let tensors = "where the tensors are views of the files";
+        let tensors = "as views of the page cache";
         facts.push(("mapped", format!("{}, {tensors}", output::bytes(mapped))));
     }
-    // Of what is mapped nothing is read by a plan, unless some tensors are not aligned in their file.
+    // A mapped load reads only the tensors that are not aligned in their file.
     if mapped == 0 || !plan.chunks().is_empty() {
         facts.push((
             "reads",
@@ -157,18 +157,18 @@ fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String
                 output::bytes(plan.read_bytes()),
                 match max_gather_reads(plan) {
                     0 => String::new(),
-                    n => format!("; {n} of them go over pieces of slices, which are gathered"),
+                    n => format!("; {n} of them are gathered into slices"),
                 }
             ),
         ));
         facts.push(("from", origins(files)));
         let runs = plan.extents().len();
-        facts.push(("runs", format!("{runs} of neighbouring tensors, each in one piece in memory")));
+        facts.push(("runs", format!("{runs}, contiguous in the file and in memory")));
     }
     facts.push((
         "memory",
         format!(
-            "{} of {} that can be had ({})",
+            "needs {}, {} available ({})",
             HumanBytes(plan.arena_bytes() as u64),
             HumanBytes(planned.memory.available),
             planned.memory.limit
@@ -195,7 +195,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
         writeln!(out, "{size:>10}  {cached:>9}  {direct:>8}  {buffered:>8}  {mapped:>10}  {}", Escaped(file.path))?;
     }
     if small {
-        writeln!(out, "\nnot asked: asking what is cached takes longer than reading so little")?;
+        writeln!(out, "\nnot checked: querying the page cache takes longer than reading less than 4 MiB")?;
     }
     Ok(out.flush()?)
 }
@@ -273,6 +273,6 @@ mod tests {
         ] {
             assert_eq!(cached_share(&file(share, cached), false), shown);
         }
-        assert_eq!(cached_share(&file(None, &[]), true), "not asked");
+        assert_eq!(cached_share(&file(None, &[]), true), "not checked");
     }
 }

@@ -1,4 +1,5 @@
-//! `floodtide probe`: a device measured once, as tables, and kept for later loads on request.
+//! `floodtide probe`: measures a device, prints tables, and stores the result for later loads with
+//! `--store`.
 
 use crate::args::ProbeArgs;
 use crate::output::{self, Facts, Failure};
@@ -10,7 +11,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What became of the wish to keep the profile.
+/// The outcome of `--store`.
 enum Stored {
     NotAsked,
     At(PathBuf),
@@ -50,17 +51,17 @@ fn gib(bytes_per_second: f64) -> f64 {
     bytes_per_second / f64::from(1 << 30)
 }
 
-/// "3.21 GiB/s (2.90 – 3.40)".
+/// Formats a rate: "3.21 GiB/s (2.90 – 3.40)".
 fn rate(rate: &Rate) -> String {
     format!("{:.2} GiB/s ({:.2} – {:.2})", gib(rate.median), gib(rate.min), gib(rate.max))
 }
 
 fn title(way: Way) -> &'static str {
     match (way.ring, way.direct) {
-        (true, true) => "io_uring, past the page cache",
-        (false, true) => "threads, past the page cache",
-        (true, false) => "io_uring, through a cold page cache",
-        (false, false) => "threads, through a cold page cache",
+        (true, true) => "io_uring, direct",
+        (false, true) => "threads, direct",
+        (true, false) => "io_uring, buffered, cold page cache",
+        (false, false) => "threads, buffered, cold page cache",
     }
 }
 
@@ -71,7 +72,7 @@ fn size(bytes: u64) -> String {
 fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Result<()> {
     let device = match &roofline.device {
         Ok(device) => format!("{device} ({})", device.identity),
-        Err(why) => format!("{}; no profile of it can be kept: {why}", roofline.file_system),
+        Err(why) => format!("{}; no profile can be stored: {why}", roofline.file_system),
     };
     let took = output::duration(roofline.elapsed);
     write!(out, "{}", Facts(vec![("device", device), ("read", roofline.origin.clone()), ("took", took)]))?;
@@ -90,8 +91,8 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
         ("fresh memory, small pages", small),
     ];
     if let Some(spread) = roofline.spread() {
-        let words = "of their median from the least sample to the most";
-        facts.push(("spread", format!("half of the combinations have up to {:.0} % {words}", spread * 100.0)));
+        let words = "of their median between the slowest and the fastest sample";
+        facts.push(("spread", format!("half of the combinations vary by up to {:.0} % {words}", spread * 100.0)));
     }
     facts.push((
         "profile",
@@ -99,7 +100,7 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
             Stored::At(path) => {
                 format!("stored in {}; loads from this device use it", Escaped(&path.to_string_lossy()))
             }
-            Stored::NotAsked => "not stored (--store keeps it for later loads; none is needed to be fast)".to_owned(),
+            Stored::NotAsked => "not stored (--store keeps it for later loads; loads are fast without one)".to_owned(),
             Stored::Refused(_) => "not stored".to_owned(),
         },
     ));
@@ -110,13 +111,13 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
 fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<()> {
     let title = title(way);
     if let Some((_, why)) = roofline.refused.iter().find(|(refused, _)| *refused == way) {
-        return writeln!(out, "\n{title}: not here, {}", Escaped(why));
+        return writeln!(out, "\n{title}: not supported, {}", Escaped(why));
     }
     let cell = |chunk, depth| {
         let here = |cell: &&Cell| cell.way == way && cell.chunk_bytes == chunk && cell.in_flight == depth;
         roofline.cells.iter().find(here)
     };
-    writeln!(out, "\n{title}: GiB/s by the size of a read (down) and reads in flight (across)")?;
+    writeln!(out, "\n{title}: GiB/s by read size (down) and reads in flight (across)")?;
     writeln!(out, "{:>8}{}", "", DEPTHS.map(|depth| format!("{depth:>8}")).concat())?;
     for chunk in CHUNKS {
         let figure = |depth| match cell(chunk, depth) {
@@ -129,7 +130,7 @@ fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<(
         Some(Cell { chunk_bytes, in_flight, rate: measured, .. }) => {
             writeln!(out, "best: {}, {in_flight} in flight: {}", HumanBytes(*chunk_bytes), rate(measured))
         }
-        None => writeln!(out, "nothing was measured in the time there was; try --seconds with more"),
+        None => writeln!(out, "nothing was measured in the available time; try a larger --seconds"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `floodtide verify`: a checkpoint's structure, and with a manifest its content.
+//! `floodtide verify`: checks a checkpoint's structure, and with a manifest its content.
 
 use crate::args::VerifyArgs;
 use crate::load::watched;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    // A manifest that cannot be read is told before anything else takes its time.
+    // A manifest that cannot be read fails before anything slow starts.
     let manifest = args.manifest.as_ref().map(read_manifest).transpose()?;
     let mut loader = Loader::new();
     if let Some(limit) = args.memory_limit {
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
         None => None,
         Some(manifest) => {
             let files = output::count(inspected.catalog.files().len(), "file");
-            let what = format!("verifying {files} side by side: SHA-256 of files, BLAKE3 of tensors");
+            let what = format!("verifying {files} in parallel: SHA-256 of files, BLAKE3 of tensors");
             Some(watched(loader, what, args.json, |loader| loader.compare_with(&args.path, &manifest))?)
         }
     };
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     output::judge(shown, report.is_none_or(|report| report.is_same()))
 }
 
-/// The structure is not valid; what the files hold is not looked at then.
+/// Reports an invalid structure; the content is not compared then.
 fn broken(args: &VerifyArgs, errors: &[Error]) -> Result<(), Failure> {
     if args.json {
         let rows: Vec<Value> = errors.iter().map(|error| json!(error.to_string())).collect();
@@ -71,7 +71,7 @@ fn show(inspected: &Inspected, report: Option<&VerifyReport>) -> Result<(), Fail
         facts.push((
             "content",
             match report.mismatches.len() {
-                0 => format!("{tensors} and {files}: as the manifest says"),
+                0 => format!("{tensors} and {files}: match the manifest"),
                 count => format!("{tensors} and {files}: {}", output::count(count, "difference")),
             },
         ));

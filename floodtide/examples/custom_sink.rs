@@ -4,8 +4,8 @@
 //! `cargo run --release -p floodtide --example custom_sink -- model.safetensors`
 //!
 //! The device of this example is a thread that copies to memory of its own. For a real device,
-//! `start` queues the copies and an event after them, and the thread that waits for the events wakes
-//! the sink. Its pool registers the buffers (`Loader::stream_pool`).
+//! `start` queues the copies and an event after them, and the thread that waits for the events
+//! wakes the sink. Its pool registers the buffers (`Loader::stream_pool`).
 
 use floodtide::pool::PoolBuffer;
 use floodtide::sink::{FilledBuffer, Sink};
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The device's memory: a place for each tensor.
+/// The device's memory, by tensor.
 type DeviceMemory = BTreeMap<TensorId, Vec<u8>>;
 
 /// What the device reports to the sink.
@@ -51,7 +51,7 @@ struct DeviceSink {
     queue: Option<Sender<FilledBuffer<PoolBuffer>>>,
     device: Option<JoinHandle<DeviceMemory>>,
     completed: Arc<Mutex<Completed>>,
-    /// The buffers that were taken and not given back.
+    /// The number of buffers that were taken and not returned.
     held: usize,
 }
 
@@ -68,7 +68,7 @@ impl DeviceSink {
         self.shut_down()
     }
 
-    /// Waits until the device has carried out its queue.
+    /// Waits until the device has processed its queue.
     fn shut_down(&mut self) -> DeviceMemory {
         self.queue = None;
         self.device.take().and_then(|device| device.join().ok()).unwrap_or_default()
@@ -121,13 +121,13 @@ impl Sink<PoolBuffer> for DeviceSink {
 }
 
 impl Drop for DeviceSink {
-    /// The device may still read buffers, if the stream was given up.
+    /// Waits for the device, which may still read buffers if the stream was dropped.
     fn drop(&mut self) {
         self.shut_down();
     }
 }
 
-/// Carries out one upload after another.
+/// Runs one upload after another.
 fn run_device(uploads: &Receiver<FilledBuffer<PoolBuffer>>, completed: &Mutex<Completed>) -> DeviceMemory {
     let mut memory = DeviceMemory::new();
     for buffer in uploads {
@@ -147,8 +147,7 @@ fn run_device(uploads: &Receiver<FilledBuffer<PoolBuffer>>, completed: &Mutex<Co
 fn copy(buffer: &FilledBuffer<PoolBuffer>, memory: &mut DeviceMemory) -> Result<(), String> {
     for part in buffer.parts() {
         let tensor = memory.entry(part.tensor.id).or_default();
-        // A tensor that is larger than a buffer comes in parts. The first one to come makes room
-        // for all.
+        // A tensor larger than a buffer comes in parts. The first part allocates memory for all.
         let len = usize::try_from(part.tensor.byte_len()).map_err(|error| error.to_string())?;
         tensor.try_reserve_exact(len - tensor.len()).map_err(|_| "the device is out of memory")?;
         tensor.resize(len, 0);
@@ -158,7 +157,7 @@ fn copy(buffer: &FilledBuffer<PoolBuffer>, memory: &mut DeviceMemory) -> Result<
     Ok(())
 }
 
-/// What the lock guards is whole even if the other side panicked.
+/// Ignores poisoning: the guarded state stays consistent even if the other side panics.
 fn lock(completed: &Mutex<Completed>) -> std::sync::MutexGuard<'_, Completed> {
     completed.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Loads a checkpoint with everything chosen by floodtide, and sums up one tensor through a typed view.
+//! Loads a checkpoint with default options, and sums up one tensor through a typed view.
 //!
 //! `cargo run --release -p floodtide --example load -- model.safetensors`
 
@@ -12,12 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} tensors, {} in {:?}", report.tensors, HumanBytes(report.bytes), report.elapsed);
     println!("read by {}: {}", report.backend, report.reason());
 
-    // A tensor keeps the memory of its load alive, so it can outlive `tensors` and go to any thread.
+    // A tensor keeps the memory of its load alive, so it can outlive `tensors` and go to any
+    // thread.
     let Some(tensor) = tensors.iter().find(|tensor| tensor.dtype() == DType::F32) else { return Ok(()) };
     drop(tensors);
     let sum = std::thread::spawn(move || -> Result<String, floodtide::ViewError> {
         let values: &[f32] = tensor.elements()?;
-        // A checkpoint may hold anything, and one NaN would hide all the rest.
+        // A checkpoint may hold any values, and one NaN would hide all others.
         let finite = values.iter().map(|&value| f64::from(value)).filter(|value| value.is_finite());
         let (count, sum) = finite.fold((0_usize, 0.0), |(count, sum), value| (count + 1, sum + value));
         let (name, shape) = (Escaped(tensor.name()), tensor.shape());

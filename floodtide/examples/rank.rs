@@ -1,4 +1,5 @@
-//! Loads what one rank of a tensor-parallel group needs: its rows or columns of the projections, the rest whole.
+//! Loads one rank of a tensor-parallel group: its rows or columns of the projections, and whole
+//! other tensors.
 //!
 //! `cargo run --release -p floodtide --example rank -- MODEL RANK WORLD`, once for each rank
 
@@ -10,7 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [model, rank, world] = &arguments[..] else { return Err("give MODEL RANK WORLD, as in MODEL 0 2".into()) };
     let (rank, world) = (rank.parse()?, world.parse()?);
 
-    // The first rule that matches a tensor's name counts: rules of your own go before these, with `or`.
+    // The first rule that matches a tensor's name counts. Put your own rules before these with
+    // `or`.
     let selection = Selection::shard(rank, world, ShardRules::tensor_parallel());
     let tensors = Loader::new().selection(selection).load(model)?;
     let report = tensors.report();
@@ -26,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         HumanBytes(report.read_bytes)
     );
 
-    // The shape is that of this rank's part.
+    // The shape is that of this rank's slice.
     let sliced = |name: &str, shape: &[u64]| tensors.catalog().find(name).is_some_and(|whole| whole.shape != shape);
     for tensor in tensors.iter().filter(|tensor| sliced(tensor.name(), tensor.shape())).take(5) {
         println!("{} {} {:?}", floodtide::Escaped(tensor.name()), tensor.dtype(), tensor.shape());

@@ -1,5 +1,6 @@
-//! Swaps a model in an async service: while one is served the next is loaded in the background, with a time limit; then they change
-//! places, and the memory of the old one is there for the load after.
+//! Swaps a model in an async service. While one model is served, the next one loads in the
+//! background, with a time limit. Then they are swapped, and the memory of the old model is kept
+//! for the next load.
 //!
 //! `cargo run --release -p floodtide --features tokio --example serve -- gpt2 other-gpt2`
 //!
@@ -23,8 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let done = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&done);
-    // The memory of a model that is no longer served is kept for the next one, as fresh memory has to be zeroed and mapped page by page.
-    // A service that swaps has two models in memory for a moment, so this takes no more than that moment does.
+    // Keep the memory of the old model for the next load: fresh memory must be zeroed and mapped
+    // page by page. A swap holds two models in memory anyway, so this does not raise the peak.
     let loader = Loader::new()
         .arena_cache_limit(u64::MAX)
         .on_progress(move |progress| seen.store(progress.bytes_done, Ordering::Relaxed));
@@ -32,19 +33,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut serving = load(&loader, &first, &done).await?;
     for path in [&second, &first] {
         let next = load(&loader, path, &done).await?;
-        // Whoever still holds tensors of the old model goes on with them; its memory is kept once nobody does.
+        // Tensors of the old model that are still held stay valid. Its memory is kept for reuse
+        // once all of them are dropped.
         let old = std::mem::replace(&mut serving, next);
         drop(old);
         println!("  swapped; {} are kept for the next load", HumanBytes(loader.arena_cache_len()));
     }
 
-    // No other swap is near: the system gets the memory back.
+    // No other swap follows: return the memory to the system.
     loader.clear_arena_cache();
     println!("trimmed; {} are kept, serving {} tensors", HumanBytes(loader.arena_cache_len()), serving.len());
     Ok(())
 }
 
-/// The service goes on while the weights come in. When the time is over, the future is dropped, which cancels the load.
+/// Loads without blocking the service. On a timeout the future is dropped, which cancels the load.
 async fn load(loader: &Loader, path: &Path, done: &AtomicU64) -> Result<Tensors, Box<dyn Error>> {
     let started = Instant::now();
     let model = match tokio::time::timeout(PATIENCE, loader.load_async(path)).await {

@@ -12,14 +12,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = PathBuf::from(format!("{}.manifest.json", model.trim_end_matches('/')));
     let loader = Loader::new();
 
-    // Whoever publishes the model writes its manifest, once.
+    // The publisher of the model writes its manifest, once.
     if !file.exists() {
         fs::write(&file, loader.manifest(&model)?.to_string())?;
         println!("wrote {}", Escaped(&file.to_string_lossy()));
     }
     let manifest = read_manifest(&file)?;
 
-    // Whoever serves it checks each tensor as its bytes land. A tensor that differs is never returned.
+    // The service checks each tensor as its bytes arrive. A tensor that differs is never returned.
     match loader.clone().verify(manifest.clone()).load(&model) {
         Ok(tensors) => {
             let report = tensors.report();

@@ -1,4 +1,4 @@
-//! The open files of a checkpoint, each with the storage that it is in.
+//! The open files of a checkpoint, each with its storage.
 
 use crate::error::Error;
 use floodtide_core::storage::{BoxedSource, SourceOptions, Storage, StorageFile};
@@ -46,22 +46,22 @@ impl OpenFiles {
         &self.storages[self.storage_of[file]]
     }
 
-    /// A number that files of the same storage and device share.
+    /// Returns a key that files of the same storage and device share.
     pub(crate) fn device(&self, file: usize) -> (usize, u64) {
         (self.storage_of[file], self.files[file].device())
     }
 
-    /// Fails unless every file is what it was when it was opened.
+    /// Fails if a file has changed since it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
         Ok(self.files.iter().try_for_each(|file| file.check_unchanged())?)
     }
 
-    /// A source for one worker that reads files of the same storage as `file`.
+    /// Returns a source for one worker. It reads files of the same storage as `file`.
     pub(crate) fn source(&self, file: usize, options: SourceOptions) -> Result<BoxedSource<ChunkBuffer>, String> {
         self.storage(file).source(&self.files, options)
     }
 
-    /// What takes over where a backend of the storage of `file` is refused.
+    /// Returns the backend that takes over if another backend of the storage of `file` is refused.
     pub(crate) fn fallback(&self, file: usize) -> Option<Backend> {
         self.storage(file).backends().into_iter().find(|backend| backend.style() == ReadStyle::Blocking)
     }

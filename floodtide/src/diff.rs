@@ -1,9 +1,10 @@
-//! What two checkpoints differ in, whatever their formats.
+//! Compares two checkpoints of any formats.
 //!
-//! Names, types and shapes come from the headers. Tensors that are of one kind in both are compared byte by byte: both checkpoints are
-//! streamed through buffers of their own, in the order in which the tensors lie in the first, so that reading the two overlaps, and
-//! what is looked at is never more than two buffers. A stream cannot skip what turns out not to matter, so a tensor is looked at to its end
-//! even when its first byte differs; in return it is known how much of it does.
+//! Names, dtypes and shapes come from the headers. Tensors with equal dtype and shape are compared
+//! byte by byte. Each checkpoint is streamed through its own buffers, in the order of the tensors
+//! in the first one. The reads of the two overlap, and a comparison holds at most two buffers. A
+//! stream cannot skip bytes, so a tensor is compared to its end even if its first byte differs. In
+//! return, the result counts the bytes that differ.
 
 use crate::error::Error;
 use crate::loader::Loader;
@@ -16,82 +17,86 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the buffers of both sides together may have unless it is told otherwise, and what one has.
+/// The default limit for the buffers of both sides together, and the size of one buffer.
 const LIMIT: u64 = 512 << 20;
 const PART: u64 = 8 << 20;
 
-/// How one checkpoint differs from another. Made by [`Loader::diff`].
+/// The differences between two checkpoints, as returned by [`Loader::diff`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Diff {
-    /// What the first holds.
+    /// The files and tensors of the first checkpoint.
     pub first: Arc<Catalog>,
-    /// What the second holds.
+    /// The files and tensors of the second checkpoint.
     pub second: Arc<Catalog>,
-    /// The tensors that are not the same in both, by name.
+    /// The tensors that differ, by name.
     pub tensors: Vec<TensorDiff>,
-    /// How many are the same.
+    /// The number of equal tensors.
     pub same: usize,
-    /// How many bytes of each were compared.
+    /// The number of bytes of each checkpoint that were compared.
     pub bytes: u64,
-    /// What a user should know although both are valid.
+    /// Warnings about valid checkpoints.
     pub warnings: Vec<String>,
-    /// How long it took.
+    /// The time of the comparison.
     pub elapsed: Duration,
 }
 
-/// A tensor that is not the same in both. Its name is untrusted: print it through [`floodtide_core::Escaped`].
+/// A tensor that differs. Its name is untrusted: print it through [`floodtide_core::Escaped`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TensorDiff {
-    /// Its name.
+    /// The name of the tensor.
     pub name: String,
-    /// In what it differs.
+    /// The difference.
     pub change: Change,
 }
 
-/// In what a tensor differs.
+/// How a tensor differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is in the first only.
+    /// It is only in the first checkpoint.
     Removed,
-    /// It is in the second only.
+    /// It is only in the second checkpoint.
     Added,
-    /// Its type or its shape is another: of the first, of the second.
+    /// Its dtype or its shape differs. The arrays list the first checkpoint, then the second.
     Kind {
-        /// Its types.
+        /// The dtypes.
         dtypes: [ElementType; 2],
-        /// Its shapes, slowest dimension first.
+        /// The shapes, slowest dimension first.
         shapes: [Vec<u64>; 2],
     },
-    /// Its bytes are others.
+    /// Its bytes differ.
     Content {
-        /// From the first byte that differs to the last, counted from the tensor's start.
+        /// The range from the first to the last byte that differs, relative to the start of the
+        /// tensor.
         range: Range<u64>,
-        /// How many bytes in it differ.
+        /// The number of bytes that differ.
         bytes: u64,
-        /// Where that is in the first, and in the second.
+        /// The location of the range in the first and in the second checkpoint.
         locations: [ByteLocation; 2],
     },
 }
 
-/// Bytes of a file.
+/// A range of bytes in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByteLocation {
-    /// Its path.
+    /// The path of the file.
     pub file: String,
-    /// From the first byte to the last.
+    /// The range in the file.
     pub range: Range<u64>,
 }
 
 impl Loader {
-    /// Compares two checkpoints, of any formats: which tensors were removed, added, changed their type or shape, or hold other bytes. A ggml
-    /// type and the plain one that it means are the same. Takes [`memory_limit`](crate::StreamOptions::memory_limit) for both together, by default
-    /// 512 MiB.
+    /// Compares two checkpoints of any formats.
+    ///
+    /// Lists the tensors that were removed, added, changed their dtype or shape, or hold different
+    /// bytes. A ggml type equals the plain dtype of the same meaning. The buffers of both sides
+    /// together take at most [`memory_limit`](crate::StreamOptions::memory_limit), by default 512
+    /// MiB.
     ///
     /// # Errors
-    /// As [`load`](Self::load), of either.
+    /// As [`load`](Self::load), for either checkpoint.
     ///
     /// ```no_run
     /// use floodtide::{Change, Loader};
@@ -127,7 +132,8 @@ impl Loader {
     }
 }
 
-/// What the headers say: the tensors that differ, and the names of those whose bytes are to be compared, in the order of the first.
+/// Compares the headers. Returns the tensors that differ, and the names of those to compare byte by
+/// byte, in the order of the first checkpoint.
 fn kinds(a: &Catalog, b: &Catalog) -> (Vec<TensorDiff>, Vec<String>) {
     let (mut differ, mut common) = (Vec::new(), Vec::new());
     let name = |tensor: &TensorInfo<'_>| tensor.name.to_owned();
@@ -147,10 +153,10 @@ fn kinds(a: &Catalog, b: &Catalog) -> (Vec<TensorDiff>, Vec<String>) {
     (differ, common)
 }
 
-/// What comparing bytes has brought so far.
+/// The result of comparing bytes so far.
 #[derive(Debug, Default)]
 struct Comparison<'a> {
-    /// What is compared, in its order.
+    /// The tensors to compare, in order.
     names: &'a [String],
     changed: Vec<TensorDiff>,
     bytes: u64,
@@ -172,7 +178,7 @@ impl Comparison<'_> {
                     a.at += of_both;
                     b.at += of_both;
                 }
-                _ => return Err(CoreError::Contract { what: "one of two equal tensors came to an end first" }.into()),
+                _ => return Err(CoreError::Contract { what: "one of two tensors of equal length ended first" }.into()),
             }
         }
     }
@@ -180,10 +186,10 @@ impl Comparison<'_> {
     fn compare(&mut self, a: &Side, here: &[u8], b: &Side, there: &[u8]) -> Result<(), Error> {
         let (Some((of_a, offset)), Some((of_b, offset_there))) = (a.place(), b.place()) else { return Ok(()) };
         if of_a.name != of_b.name || offset != offset_there {
-            return Err(CoreError::Contract { what: "two streams of the same tensors went different ways" }.into());
+            return Err(CoreError::Contract { what: "two streams of the same tensors differ in order" }.into());
         }
         self.bytes += here.len() as u64;
-        // Nearly always they are equal, which is quickly seen.
+        // They are nearly always equal, which is the fast path.
         if here == there {
             return Ok(());
         }
@@ -213,13 +219,14 @@ impl Comparison<'_> {
     }
 }
 
-/// One of the two streams: its tensors' bytes one after another.
+/// One of the two streams, as a sequence of the bytes of its tensors.
 struct Side {
     stream: TensorStream,
     filled: Option<FilledBuffer<PoolBuffer>>,
-    /// The parts of that buffer that are still to come, the present one last: placement, offset in the tensor, place in the buffer.
+    /// The remaining parts of the buffer, the current one last: placement, offset in the tensor,
+    /// range in the buffer.
     parts: Vec<(usize, u64, Range<usize>)>,
-    /// How far the present one has been looked at.
+    /// The number of compared bytes of the current part.
     at: usize,
 }
 
@@ -228,14 +235,14 @@ impl Side {
         Ok(Self { stream: loader.stream(path)?, filled: None, parts: Vec::new(), at: 0 })
     }
 
-    /// Waits for the next bytes when those that are there have been looked at.
+    /// Waits for the next bytes if all bytes of the buffer are compared.
     fn fill(&mut self) -> Result<(), Error> {
         while self.parts.last().is_none_or(|(_, _, bytes)| bytes.len() == self.at) {
             self.at = 0;
             if self.parts.pop().is_some() {
                 continue;
             }
-            // Before the next is waited for, which may need its memory.
+            // Drop the buffer first: the next one may need its memory.
             self.filled = None;
             let Some(filled) = self.stream.next_buffer() else { return Ok(()) };
             let filled = filled?;
@@ -246,13 +253,13 @@ impl Side {
         Ok(())
     }
 
-    /// What comes next, as far as it is contiguous; `None` at the end.
+    /// Returns the next contiguous bytes, or `None` at the end.
     fn remaining_bytes(&self) -> Option<&[u8]> {
         let (_, _, bytes) = self.parts.last()?;
         Some(&self.filled.as_ref()?.buffer()[bytes.clone()][self.at..])
     }
 
-    /// Which tensor that is of, and where in it.
+    /// Returns the tensor of the next bytes, and the offset in it.
     fn place(&self) -> Option<(TensorInfo<'_>, u64)> {
         let ((placement, offset, _), filled) = (self.parts.last()?, self.filled.as_ref()?);
         Some((filled.plan().tensor(filled.catalog(), *placement), offset + self.at as u64))

@@ -1,10 +1,15 @@
 //! Loads LLM checkpoints at the speed of the hardware.
 //!
-//! [`Loader`] is the way in. A load finds the checkpoint's files (`discover`), reads their headers (`open`), asks the system
-//! what it allows ([`probe`]), lets `floodtide-core` decide, and carries the plan out: workers (`runtime`), each with a source of
-//! reads, fill one arena of huge pages in place; or the files are mapped. What comes back are [`Tensors`]: views that stay valid
-//! as long as anyone holds one. Or they pass one after another through the buffers of a [`pool`] (`stream`), from where
-//! [`convert`] writes them. A [`trace`] tells of it as it happens.
+//! Start with [`Loader`]. A load takes these steps:
+//!
+//! 1. It finds the checkpoint's files (`discover`) and reads their headers (`open`).
+//! 2. It measures what the system supports ([`probe`]), and `floodtide-core` decides how to read.
+//! 3. Workers (`runtime`) read directly into one arena of huge pages. With the backend `mmap`, the
+//!    files are mapped instead.
+//! 4. It returns [`Tensors`]: views that stay valid as long as one of them is held.
+//!
+//! A stream passes the tensors through the buffers of a [`pool`] instead of keeping them.
+//! [`convert`] writes a stream in another format. A [`trace`] records every read.
 
 #![forbid(unsafe_code)]
 
@@ -55,7 +60,7 @@ pub use stream::AsyncTensorStream;
 pub use stream::TensorStream;
 pub use tensors::{Element, Tensor, Tensors, ViewError};
 
-/// Where the files of checkpoints are: [`Loader::storage`].
+/// The storages that hold the files of checkpoints, see [`Loader::storage`].
 pub mod storage {
     pub use floodtide_core::storage::*;
     pub use floodtide_linux::{LocalFile, LocalStorage};
@@ -63,7 +68,7 @@ pub mod storage {
     pub use floodtide_memory::ChunkBuffer as LoadBuffer;
 }
 
-/// What takes a stream in by itself: [`TensorStream::send_to`].
+/// The sinks that consume a stream, see [`TensorStream::send_to`].
 pub mod sink {
     pub use crate::stream::WriterSink;
     pub use floodtide_core::stream::{FilledBuffer, PumpError, Sink, TensorPart};

@@ -1,4 +1,4 @@
-//! A whole load under way: into one arena, or in mapped files.
+//! A running load, into one arena or in mapped files.
 
 use crate::error::Error;
 use crate::runtime::{LoadTask, PlannedLoad};
@@ -12,7 +12,7 @@ use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use floodtide_memory::{Arena, ArenaCache, ChunkBuffer, FrozenArena, ScratchPool, lock_memory, node_of_caller};
 use std::sync::Arc;
 
-/// The memory of a whole load.
+/// The memory of a load.
 #[derive(Debug)]
 pub(crate) struct OwnedLoad {
     plan: Arc<Plan>,
@@ -20,7 +20,7 @@ pub(crate) struct OwnedLoad {
     scratch: ScratchPool,
     views: Views,
     mapped_done: AtomicU64,
-    /// The mapped bytes that are to be made resident.
+    /// The mapped bytes to make resident.
     mapped_total: u64,
     cancelled: AtomicBool,
     mlock: bool,
@@ -30,7 +30,7 @@ impl BufferProvider for OwnedLoad {
     type Buffer = ChunkBuffer;
 
     fn reserve(&self, _: ExtentId) -> Result<bool, CoreError> {
-        // The arena is there from the start.
+        // The arena exists from the start.
         Ok(true)
     }
 
@@ -46,12 +46,15 @@ impl BufferProvider for OwnedLoad {
     }
 }
 
-/// The workers of a whole load.
+/// The workers of a load.
 pub(crate) type OwnedLoadTask = LoadTask<OwnedLoad>;
 
 impl OwnedLoadTask {
-    /// Gets the memory, which comes from `arena_cache` and goes back there, unless it is to be locked. `populate`: whether what is
-    /// mapped is made resident, as it is when it is to be verified. `small_file`: the only file's bytes, if they are there already and take the mapping's place.
+    /// Allocates the memory and creates the task.
+    ///
+    /// The memory comes from `arena_cache` and returns to it, unless it is locked. `populate` makes
+    /// mapped bytes resident, as verification does. `small_file` holds the bytes of the only file
+    /// if they were read already; they replace the mapping.
     pub(crate) fn load(
         mut planned: PlannedLoad,
         arena_cache: &Arc<ArenaCache>,
@@ -84,18 +87,18 @@ impl OwnedLoadTask {
             let decisions = &mut planned.strategy.decisions;
             let mut decided = |what, why: String| decisions.push(Decision::new(what, why));
             if arena.memory().reused() > 0 {
-                decided("memory", "into the memory of an earlier load, whose pages are there".to_owned());
+                decided("memory", "reused the memory of an earlier load, which is resident".to_owned());
             }
             if huge_pages && let Err(error) = arena.memory().advise_huge_pages(bytes) {
                 decided("huge pages", format!("no huge pages ({error}), so page faults take longer"));
             }
-            // The workers run anywhere; the tensors are for whoever waits for them, here.
+            // The workers run on any node. The caller, who uses the tensors, runs on this one.
             if let Some(node) = node_of_caller() {
                 match arena.memory().prefer_node(node) {
-                    // What is there already stays where it is.
+                    // Pages that are resident already stay where they are.
                     Ok(()) if arena.memory().reused() >= bytes => {}
-                    Ok(()) => decided("NUMA", format!("in the memory of node {node}, where the caller runs")),
-                    Err(error) => decided("NUMA", format!("on any node ({error})")),
+                    Ok(()) => decided("NUMA", format!("allocated on node {node}, where the caller runs")),
+                    Err(error) => decided("NUMA", format!("allocated on any node ({error})")),
                 }
             }
             Some(arena)
@@ -129,7 +132,7 @@ impl OwnedLoadTask {
         self.provider.mapped_total > 0
     }
 
-    /// Has a thread [`populate`](Self::populate), unless there is nothing to be brought in.
+    /// Starts a thread that [populates](Self::populate), unless there is nothing to make resident.
     fn populate_beside(self: &Arc<Self>) {
         if !self.populates() {
             return;
@@ -143,7 +146,7 @@ impl OwnedLoadTask {
         }
     }
 
-    /// Makes what is mapped resident, and verifies it if asked.
+    /// Makes mapped bytes resident, and verifies them if requested.
     fn populate(&self) {
         let threads = self.planned.strategy.main_route().workers.max(1);
         let cancelled = || self.provider.cancelled.load(Ordering::Relaxed);
@@ -165,7 +168,7 @@ impl OwnedLoadTask {
             Err(PopulateError::Refused(file, error)) => {
                 let name = self.planned.files.get(file).name();
                 let message = format!(
-                    "{}: cannot bring the mapped file into memory: {error}; load it again when nothing writes to it, or by \
+                    "{}: cannot make the mapped file resident: {error}; load it again when no program writes to it, or use \
                      another backend",
                     Escaped(name)
                 );
@@ -174,11 +177,13 @@ impl OwnedLoadTask {
         }
     }
 
-    /// Freezes the arena of a load that has brought everything, and locks it if asked.
+    /// Freezes the arena of a complete load, and locks it if requested.
     fn settle(&self) -> Result<(Option<FrozenArena>, Vec<String>, u64), Error> {
         let load = &self.provider;
         let arena = match load.arena.as_ref().map(Arena::freeze) {
-            Some(None) => return Err(CoreError::Contract { what: "a chunk is out although every read is done" }.into()),
+            Some(None) => {
+                return Err(CoreError::Contract { what: "a chunk is in flight although every read is done" }.into());
+            }
             Some(frozen) => frozen,
             None => None,
         };
@@ -190,7 +195,7 @@ impl OwnedLoadTask {
                 .and_then(|()| load.views.lock(&mut locked))
             {
                 warnings.push(format!(
-                    "the tensors are not all locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
+                    "some tensors are not locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
                 ));
             }
         }
@@ -198,8 +203,10 @@ impl OwnedLoadTask {
     }
 }
 
-/// A load under way. Dropping it cancels it: nothing more is asked for, and the memory is freed when the last read that
-/// the kernel already has is done; the drop itself does not wait for that.
+/// A running load, which is cancelled on drop.
+///
+/// After a cancellation no more reads are submitted. The memory is freed when the last read in
+/// flight completes; the drop itself does not wait for that.
 #[derive(Debug)]
 pub struct Load {
     task: Option<Arc<OwnedLoadTask>>,
@@ -216,31 +223,31 @@ impl Load {
         Self { task: Some(task) }
     }
 
-    /// How far it is.
+    /// Returns the progress of the load.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.task.as_ref().map_or_else(Progress::default, |task| task.whole_progress())
     }
 
-    /// Whether every worker is done, so that [`wait`](Self::wait) returns at once.
+    /// Returns whether every worker is done, so that [`wait`](Self::wait) returns at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(|task| !task.is_active())
     }
 
-    /// What cancels it while another thread waits for it.
+    /// Returns a handle that cancels the load while another thread waits for it.
     #[cfg(feature = "tokio")]
     pub(crate) fn canceller(&self) -> Option<Canceller> {
         self.task.as_ref().map(|task| Canceller(Arc::downgrade(task)))
     }
 
-    /// Waits for the end, reporting progress meanwhile.
+    /// Waits for the end of the load and reports progress meanwhile.
     ///
     /// # Errors
-    /// What made the load fail.
+    /// If the load has failed.
     ///
     /// # Panics
-    /// When the progress function does; the load is cancelled then.
+    /// If the progress callback panics. The load is cancelled then.
     pub fn wait(mut self) -> Result<Tensors, Error> {
         if let Some(task) = &self.task {
             task.wait_idle(|| task.report_progress());
@@ -250,7 +257,7 @@ impl Load {
         conclude(task)
     }
 
-    /// Gives the load up and waits until nothing of it is left: no thread, no read, no memory.
+    /// Cancels the load and waits until no thread, read or memory of it is left.
     pub fn cancel(mut self) {
         if let Some(task) = self.task.take() {
             task.cancel();
@@ -267,7 +274,7 @@ impl Drop for Load {
     }
 }
 
-/// Cancels a load, if it is still under way.
+/// Cancels the load, if it is still running.
 #[cfg(feature = "tokio")]
 pub(crate) struct Canceller(std::sync::Weak<OwnedLoadTask>);
 
@@ -280,19 +287,20 @@ impl Canceller {
     }
 }
 
-/// Carries a load out on the calling thread, but for what is to be made resident of a mapping.
+/// Runs a load on the calling thread. Only pages of a mapping are made resident by other threads.
 pub(crate) fn run_here(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     task.work_here();
     task.populate_beside();
     Load { task: Some(task) }.wait()
 }
 
-/// The end of every load: its workers are gone, so this is the last holder of what they shared.
+/// Finishes a load. Its workers have ended, so this is the last holder of the task.
 pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     task.planned.phases.enter(Some(Phase::Settle));
     let load = &task.provider;
     if load.views.is_small_file() && load.arena.is_none() {
-        // One call has read it all, after which the file was still the same: what its path means by now does not matter.
+        // One call has read the whole file, and the file had not changed after it. Later changes do
+        // not matter.
         task.result()?;
     } else {
         task.check()?;
@@ -300,7 +308,7 @@ pub(crate) fn conclude(task: Arc<OwnedLoadTask>) -> Result<Tensors, Error> {
     let (arena, warnings, locked_bytes) = task.settle()?;
     let mut report = task.report(warnings, locked_bytes);
     if let Some(bytes) = task.provider.views.small_file_len() {
-        // In place of what is viewed of it.
+        // The bytes count as read, not as mapped.
         report.read_bytes = task.planned.plan.read_bytes() + bytes;
     }
     task.planned.phases.enter(None);

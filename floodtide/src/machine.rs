@@ -1,4 +1,5 @@
-//! The machine and a path, examined and measured: probes of the platform that are told which files a checkpoint has.
+//! Examines and measures the machine and a path, with the platform's probes and the files of the
+//! checkpoint.
 
 use crate::discover::discover;
 use crate::error::Error;
@@ -10,10 +11,10 @@ use floodtide_linux::storage::names;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Examines this machine, and the path of a checkpoint or of anything beside it.
+/// Examines this machine and a path: a checkpoint, or any file or folder on its device.
 ///
 /// # Errors
-/// When the path cannot be examined.
+/// If the path cannot be examined.
 ///
 /// ```no_run
 /// use floodtide::doctor::Status;
@@ -35,15 +36,15 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
     Ok(doctor::examine(path, &files, refused)?)
 }
 
-/// Measures the device under a folder in about `budget`; `told` is called with what is being done.
+/// Measures the device that a folder is on, in about `budget`. Calls `told` with each step.
 ///
 /// # Errors
-/// When there is nothing to read and nothing can be written, or the system gives no memory.
+/// If there is no file to read and none can be written, or the system grants no memory.
 pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<Roofline, ProbeError> {
     roofline::measure(folder, files_of(folder).ok(), budget, told)
 }
 
-/// The local files of a checkpoint.
+/// Returns the local files of a checkpoint.
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let found = discover(&LocalStorage::new(), &names::encode(path), None)?;
     Ok(found.files.iter().map(|name| names::decode(name)).collect())

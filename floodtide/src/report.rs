@@ -4,7 +4,7 @@ use floodtide_core::FormatId;
 use floodtide_core::strategy::{Backend, Decision};
 use std::time::Duration;
 
-/// How a load went.
+/// The report of a load or stream.
 ///
 /// ```no_run
 /// use floodtide::Loader;
@@ -20,29 +20,29 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Report {
-    /// The checkpoint's format.
+    /// The format of the checkpoint.
     pub format: FormatId,
-    /// The number of its files.
+    /// The number of files.
     pub files: usize,
-    /// The number of tensors loaded.
+    /// The number of loaded tensors.
     pub tensors: usize,
-    /// Their bytes.
+    /// The bytes of these tensors.
     pub bytes: u64,
-    /// The bytes that were read for that, or are viewed in mapped files.
+    /// The bytes that were read for them, or that are viewed in mapped files.
     pub read_bytes: u64,
-    /// From the call to the last byte, headers included.
+    /// The time from the call to the last byte, headers included.
     pub elapsed: Duration,
-    /// What read.
+    /// The backend that read.
     pub backend: Backend,
-    /// What was decided, and why, with everything that was refused on the way.
+    /// The decisions and their reasons, including everything that the system refused.
     pub decisions: Vec<Decision>,
-    /// What a user should know although the load is complete.
+    /// Warnings about a complete load.
     pub warnings: Vec<String>,
-    /// The bytes locked in memory; 0 unless that was asked for and granted.
+    /// The bytes locked in memory; 0 unless requested and granted.
     pub locked_bytes: u64,
     /// Whether every byte was checked against a manifest.
     pub verified: bool,
-    /// Of a stream: the bytes that all its buffers together might have.
+    /// The memory limit of a stream in bytes; `None` for a load.
     pub memory_limit: Option<u64>,
 }
 

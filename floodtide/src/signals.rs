@@ -1,4 +1,5 @@
-//! What is measured of a checkpoint's files and of the machine before a load is decided, and no more than that decision needs.
+//! Measures a checkpoint's files and the machine before a load is decided, and no more than the
+//! decision needs.
 
 use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
@@ -7,35 +8,36 @@ use floodtide_core::strategy::{Consumer, Demand, Device, FileSignals, Signals, i
 use floodtide_core::{Access, Alignment, Backend, Catalog, ReadStyle, TensorSlice};
 use floodtide_linux::probe;
 
-/// What a checkpoint is opened for.
+/// The purpose of opening a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoadMode {
-    /// All of it, at once. `waits`: its caller does nothing meanwhile, so that a small file may be read along with its header.
+    /// A whole load. If the caller `waits`, a small file may be read together with its header.
     Whole { access: Access, waits: bool },
-    /// One part after another, through memory of that alignment if it is given.
+    /// A stream, through memory of this alignment if given.
     Stream { memory_alignment: Option<usize> },
 }
 
-/// What is measured before a load.
+/// What to measure before a load.
 #[derive(Debug)]
 pub(crate) struct ProbeRequest {
     pub(crate) mode: LoadMode,
     pub(crate) backend: Option<Backend>,
-    /// What tensors are aligned to at least.
+    /// The minimum alignment of tensors.
     pub(crate) alignment: Alignment,
     /// Why io_uring must not be used, for tests.
     pub(crate) uring_refused: Option<String>,
-    /// Whether the files' bytes have been read already, so that nothing depends on where they come from.
+    /// Whether the files' bytes have been read already, so that nothing depends on their source.
     pub(crate) already_read: bool,
-    /// Whether what was measured of a device once may be used.
+    /// Whether the stored profile of a device may be used.
     pub(crate) use_device_profile: bool,
 }
 
 impl ProbeRequest {
-    /// Measures. The second value is true if so little is copied that the files were not looked at, nor need the memory be.
+    /// Measures. The second value is true if so little is copied that neither files nor memory need
+    /// to be examined.
     ///
     /// # Errors
-    /// When a storage cannot be read by the requested backend.
+    /// If the requested backend cannot read a storage.
     pub(crate) fn measure(
         &self,
         files: &OpenFiles,
@@ -88,7 +90,7 @@ impl ProbeRequest {
             });
         }
         if signals.devices.is_empty() {
-            // A checkpoint without files still has a way to read them.
+            // A checkpoint without files still needs a route.
             signals.devices.push(Device {
                 signals: DeviceSignals::default(),
                 backends: floodtide_linux::backend::all(),
@@ -112,7 +114,7 @@ impl ProbeRequest {
         let storage = files.storage(number);
         let backends = storage.backends();
         let maps = matches!(self.mode, LoadMode::Whole { access: Access::Map { .. }, .. });
-        // A view is a view, whatever the storage calls it.
+        // Any mapping backend of the storage will do.
         let requested = match self.backend {
             Some(backend) if backends.contains(&backend) => Some(backend),
             Some(backend) if maps && backend.is_mapped() => backends.iter().copied().find(|b| b.is_mapped()),
@@ -148,7 +150,7 @@ impl ProbeRequest {
     }
 }
 
-/// Direct reads ask for addresses of some alignment, which memory from elsewhere may not have.
+/// Direct reads need aligned addresses, which memory of the caller's pool may not have.
 fn keep_to_memory(signals: &mut Signals, files: &OpenFiles, alignment: u64) {
     let mut refused = false;
     for (file, signals) in files.iter().zip(&mut signals.files).filter(|(_, signals)| signals.direct) {
@@ -156,7 +158,7 @@ fn keep_to_memory(signals: &mut Signals, files: &OpenFiles, alignment: u64) {
         refused |= !signals.direct;
     }
     if refused {
-        let why = format!("the pool's memory is aligned to {alignment} bytes only, and direct reads need more");
+        let why = format!("the pool's memory is aligned to only {alignment} bytes, and direct reads need more");
         signals.direct_refused = Some(why);
     }
 }

@@ -1,4 +1,4 @@
-//! Which storage a path or URI is in, and its name there.
+//! Resolves a path or URI to a storage and a name in it.
 
 use crate::checkpoint_files::LoadStorage;
 use crate::error::Error;
@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The storages of a loader, by the scheme of their URIs.
+/// The storages of a loader, by URI scheme.
 #[derive(Debug, Clone)]
 pub(crate) struct Storages(BTreeMap<String, Arc<LoadStorage>>);
 
-/// Where plain paths and `file://` URIs lead.
+/// The scheme of plain paths and `file://` URIs.
 const LOCAL: &str = "file";
 
 impl Default for Storages {
@@ -23,12 +23,12 @@ impl Default for Storages {
 }
 
 impl Storages {
-    /// Adds a storage, or replaces the one of that scheme.
+    /// Adds a storage, or replaces the one of the same scheme.
     pub(crate) fn insert(&mut self, scheme: String, storage: Arc<LoadStorage>) {
         self.0.insert(scheme, storage);
     }
 
-    /// Finds the storage of a path or URI, and its name there.
+    /// Returns the storage of a path or URI, and the name in it.
     pub(crate) fn resolve(&self, path: &Path) -> Result<(&Arc<LoadStorage>, String), Error> {
         let uri = path.to_str().and_then(split);
         let (scheme, name) = match uri {
@@ -48,7 +48,8 @@ fn invalid(path: &Path) -> Error {
     Error::InvalidUri { uri: path.display().to_string() }
 }
 
-/// The scheme of a URI (RFC 3986, section 3.1) and what follows `://`; `None` for a path.
+/// Returns the scheme of a URI (RFC 3986, section 3.1) and the rest after `://`, or `None` for a
+/// path.
 fn split(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
@@ -56,7 +57,8 @@ fn split(text: &str) -> Option<(&str, &str)> {
     is_scheme.then_some((scheme, rest))
 }
 
-/// The name of a `file://` URI (RFC 8089), which has no host or `localhost`, and whose special characters are escaped as `%XX`.
+/// Returns the name of a `file://` URI (RFC 8089) without a host or with `localhost`. Special
+/// characters are escaped as `%XX`.
 fn local_name(rest: &str) -> Option<String> {
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {

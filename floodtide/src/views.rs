@@ -1,4 +1,4 @@
-//! Files viewed where they are, in whole or in part, and made resident on request.
+//! Views of files, whole or in part, which are made resident on request.
 
 use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
@@ -10,27 +10,29 @@ use floodtide_memory::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::io;
 use std::time::Instant;
 
-/// What one call makes resident: small enough for progress and for threads to share, large enough to cost nothing.
+/// The bytes that one call makes resident: small enough for progress and for sharing among threads,
+/// large enough to be cheap.
 const STEP: usize = 8 << 20;
 
-/// The views of a load, by file; `None` where nothing of a file is viewed in place.
+/// The views of a load, by file; `None` for a file without a view.
 #[derive(Debug, Default)]
 pub(crate) struct Views {
     views: Vec<Option<Box<dyn FileView>>>,
-    /// In place of them all: the only file, read whole.
+    /// The only file, read whole, which replaces all views.
     small_file: Option<SmallFile>,
     ranges: Vec<(usize, usize, usize)>,
 }
 
 impl Views {
-    /// No view, but the bytes of the only file. `ranges`: what of it is looked at by [`populate`](Self::populate).
+    /// Returns views of the bytes of the only file. [`populate`](Self::populate) checks `ranges` of
+    /// it.
     pub(crate) fn of_small_file(file: SmallFile, ranges: &[(FileId, ByteRange)]) -> Self {
-        // Inside the file, so both ends fit in usize.
+        // The range is inside the file, so both ends fit in usize.
         let ranges = ranges.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
         Self { small_file: Some(file), ranges: ranges.collect(), ..Self::default() }
     }
 
-    /// Views the files of `ranges`; nothing is read yet.
+    /// Views the files of `ranges`, without reading.
     pub(crate) fn new(files: &OpenFiles, ranges: &[(FileId, ByteRange)]) -> Result<Self, Error> {
         let mut all = Self { views: (0..files.len()).map(|_| None).collect(), ..Self::default() };
         for (id, range) in ranges {
@@ -41,28 +43,28 @@ impl Views {
                 None => match file.view()? {
                     Some(opened) => view.insert(opened).as_bytes().len(),
                     None => {
-                        return Err(CoreError::Contract { what: "a file that has no view was planned as one" }.into());
+                        return Err(CoreError::Contract { what: "the plan maps a file that has no view" }.into());
                     }
                 },
             };
             if range.end() > viewed as u64 {
-                // It has been cut off since its header was read.
+                // The file was truncated after its header was read.
                 file.check_unchanged()?;
                 let source = io::Error::from(io::ErrorKind::UnexpectedEof).into();
                 return Err(StorageError::Memory { bytes: file.len(), source }.into());
             }
-            // Inside the view, so both ends fit in usize.
+            // The range is inside the view, so both ends fit in usize.
             all.ranges.push((id.index(), range.start() as usize, range.end() as usize));
         }
         Ok(all)
     }
 
-    /// Whether all is there already, read by one call.
+    /// Returns whether the file was read whole by one call.
     pub(crate) fn is_small_file(&self) -> bool {
         self.small_file.is_some()
     }
 
-    /// The bytes that this call has read.
+    /// Returns the bytes that this call has read.
     pub(crate) fn small_file_len(&self) -> Option<u64> {
         self.small_file.as_ref().map(|file| file.as_bytes().len() as u64)
     }
@@ -74,8 +76,8 @@ impl Views {
         }
     }
 
-    /// Makes the ranges resident, with up to `threads` threads, and passes each to `check`; `done` counts bytes as they come in. Stops early
-    /// when `cancelled` says so.
+    /// Makes the ranges resident with up to `threads` threads, and passes each to `check`. Calls
+    /// `done` with the bytes of each, and stops early if `cancelled` returns true.
     pub(crate) fn populate(
         &self,
         threads: usize,
@@ -128,7 +130,7 @@ impl Views {
         })
     }
 
-    /// Locks the ranges in memory, and adds to what is locked.
+    /// Locks the ranges in memory, and adds them to the locked bytes.
     pub(crate) fn lock(&self, locked: &mut u64) -> Result<(), String> {
         for &(file, start, end) in &self.ranges {
             if let Some(Some(view)) = self.views.get(file) {
@@ -140,16 +142,16 @@ impl Views {
     }
 }
 
-/// Why what is viewed could not be brought in.
+/// Why viewed bytes could not be made resident.
 #[derive(Debug)]
 pub(crate) enum PopulateError {
-    /// The file's bytes cannot be brought in.
+    /// The bytes cannot be read.
     Refused(FileId, String),
-    /// They were found to be wrong.
+    /// The bytes are wrong.
     Check(CoreError),
 }
 
-// Miri has no mappings.
+// Miri does not support mappings.
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! A checkpoint of a few MiB, loaded and streamed by every backend, and what came of it.
+//! Loads and streams a checkpoint of a few MiB with every backend, and checks the results.
 
 use crate::checkpoint::{plain, raw};
 use crate::faulty_fs::VICTIM;
@@ -10,11 +10,11 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-/// A MiB.
+/// One MiB.
 pub const MB: usize = 1 << 20;
-/// Streams by every backend; `None` is the automatic choice.
+/// The backends to stream with; `None` is the automatic choice.
 pub const STREAMED: [Option<Backend>; 4] = [None, Some(URING), Some(PREAD), Some(TOKIO)];
-/// Loads by every backend.
+/// The backends to load with.
 pub const LOADED: [Option<Backend>; 5] = [None, Some(URING), Some(PREAD), Some(TOKIO), Some(MMAP)];
 /// Rings are refused on FUSE.
 pub const ON_FUSE: [Option<Backend>; 4] = [None, Some(PREAD), Some(TOKIO), Some(MMAP)];
@@ -23,7 +23,7 @@ pub const STREAMED_ON_FUSE: [Option<Backend>; 3] = [None, Some(PREAD), Some(TOKI
 /// The tensors of the checkpoint, in bytes: eight of a little over 1 MiB.
 pub const TENSORS: [usize; 8] = [MB + 12_345; 8];
 
-/// The checkpoint, as the victim, and its bytes by name.
+/// Writes the checkpoint as the victim, and returns its bytes by name.
 pub fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut end = 0;
     let (json, data) = plain(TENSORS.into_iter().enumerate().map(|(i, bytes)| {
@@ -34,7 +34,7 @@ pub fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     reference(folder)
 }
 
-/// Where a tensor's bytes are in the file.
+/// Returns the range of a tensor in the file.
 pub fn tensor_range(folder: &Path, tensor: usize) -> Range<u64> {
     let file = fs::metadata(folder.join(VICTIM)).expect("is there").len();
     let data = file - TENSORS.iter().sum::<usize>() as u64;
@@ -42,34 +42,34 @@ pub fn tensor_range(folder: &Path, tensor: usize) -> Range<u64> {
     begin..begin + TENSORS[tensor] as u64
 }
 
-/// A loader that streams in 4 MiB.
+/// Returns a loader that streams through 4 MiB.
 pub fn loader(backend: Option<Backend>) -> Loader {
     backend.map_or_else(Loader::new, |backend| Loader::new().backend(backend)).stream_options(stream_options())
 }
 
-/// The stream options of these loaders: a limit that several tensors exceed together.
+/// Returns the stream options of these loaders: a limit that several tensors exceed together.
 pub fn stream_options() -> StreamOptions {
     StreamOptions::new().memory_limit(4 * MB as u64)
 }
 
-/// A whole load's bytes by name.
+/// Loads, and returns the bytes by name.
 pub fn load(loader: &Loader, path: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let tensors = loader.load(path)?;
     Ok(tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().to_vec())).collect())
 }
 
-/// A stream's bytes by name; an error is its last word.
+/// Streams, and returns the bytes by name. The stream must end after an error.
 pub fn stream(loader: &Loader, path: &Path) -> Bytes {
     drain(loader.stream(path)?)
 }
 
-/// What is left of a stream.
+/// Consumes the rest of a stream.
 ///
 /// # Errors
-/// What ended it.
+/// The error that ended the stream.
 ///
 /// # Panics
-/// When it goes on after an error.
+/// If the stream continues after an error.
 pub fn drain(mut stream: TensorStream) -> Bytes {
     let mut all = BTreeMap::new();
     while let Some(tensor) = stream.next() {
@@ -85,10 +85,10 @@ pub fn drain(mut stream: TensorStream) -> Bytes {
     Ok(all)
 }
 
-/// The bytes of all tensors by name.
+/// Returns the bytes of all tensors by name.
 pub type Bytes = Result<BTreeMap<String, Vec<u8>>, Error>;
 
-/// Loads and streams by every backend; `check` gets what came of each, and its name.
+/// Loads and streams with every backend, and passes each result with its name to `check`.
 pub fn by_every_backend(path: &Path, mut prepare: impl FnMut(), mut check: impl FnMut(Bytes, Option<Backend>, &str)) {
     for backend in ON_FUSE {
         prepare();
@@ -100,19 +100,19 @@ pub fn by_every_backend(path: &Path, mut prepare: impl FnMut(), mut check: impl 
     }
 }
 
-/// Fails unless these are the right bytes.
+/// Asserts that the bytes are right.
 ///
 /// # Panics
-/// That is how it fails.
+/// If they are not.
 pub fn assert_right(bytes: Bytes, expected: &BTreeMap<String, Vec<u8>>, what: &str) {
     let bytes = bytes.unwrap_or_else(|error| panic!("{what}: {error}"));
-    // Never printed whole: they are megabytes.
+    // Do not print all of them: they are megabytes.
     let other = bytes.iter().find(|(name, bytes)| expected[*name] != **bytes);
     assert!(other.is_none(), "{what}: {} differs", other.map_or("", |(name, _)| name));
     assert_eq!(bytes.len(), expected.len(), "{what}");
 }
 
-/// What went wrong, where something has to; the bytes are never printed.
+/// Returns the error of a result that must be one, without printing bytes.
 pub fn error_of(bytes: Bytes, what: &str) -> Error {
     bytes.err().unwrap_or_else(|| panic!("{what}: no error"))
 }

@@ -1,5 +1,5 @@
-//! Cases for the simulator as data: what a checkpoint holds, what is asked for, and how. proptest makes them, and takes away from
-//! one that breaks a rule until only what breaks it is left.
+//! Cases for the simulator as data: the checkpoint, the selection and the options. proptest
+//! generates them, and shrinks one that breaks a rule.
 
 use floodtide_core::{Alignment, Buffers, DType, Order};
 use floodtide_sim::case::{Consumer, Job};
@@ -12,34 +12,34 @@ use floodtide_sim::{Case, run};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// What a case is about. It says everything that a run depends on, and nothing that is made of it.
+/// A case: everything that a run depends on, and nothing derived from it.
 #[derive(Debug, Clone)]
 pub struct CaseData {
     /// The files.
     pub shards: Vec<ShardData>,
-    /// Whether all tensors are selected, whatever each says.
+    /// Whether all tensors are selected, whatever they say.
     pub all: bool,
-    /// How they are streamed; `None` for a whole load.
+    /// The stream; `None` for a load.
     pub stream: Option<StreamData>,
     /// The size of a read in bytes.
     pub chunk_bytes: u64,
-    /// The widest gap that is read along between tensors, in bytes.
+    /// The widest gap between tensors that a read may include, in bytes.
     pub max_merge_gap: u64,
     /// The same between the blocks of a slice.
     pub max_read_gap: u64,
-    /// What tensors are aligned to at least, in bytes.
+    /// The minimum alignment of tensors in bytes.
     pub tensor_alignment: u64,
-    /// The memory that there is, in bytes.
+    /// The available memory in bytes.
     pub memory: u64,
-    /// Sources at work, and the reads that each keeps in flight.
+    /// The number of sources, and of the reads that each keeps in flight.
     pub workers: usize,
     /// See `workers`.
     pub depth: usize,
-    /// Whether what is read is verified; so it is where reads bring wrong bytes.
+    /// Whether tensors are verified; always true if reads return wrong bytes.
     pub verify: bool,
-    /// What goes wrong.
+    /// The faults.
     pub faults: Vec<FaultKind>,
-    /// Decides the schedule, and when a fault strikes.
+    /// The seed of the schedule and of the faults.
     pub seed: u64,
 }
 
@@ -48,51 +48,53 @@ pub struct CaseData {
 pub struct ShardData {
     /// Its tensors.
     pub tensors: Vec<TensorData>,
-    /// Spaces behind its header.
+    /// The number of spaces after the header.
     pub padding: u64,
-    /// Whether the header lists the tensors from the last one on.
+    /// Whether the header lists the tensors in reverse order.
     pub backwards: bool,
 }
 
 /// A tensor.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorData {
-    /// Its type.
+    /// The dtype.
     pub dtype: DType,
-    /// About how many bytes it has: what whole elements fill of it.
+    /// The approximate length in bytes, rounded down to whole elements.
     pub bytes: u64,
-    /// How many groups of elements, the fewest that fill whole bytes, each of its rows has; 1 for a tensor without rows.
+    /// The length of a row, in groups of the fewest elements that fill whole bytes; 1 for a tensor
+    /// without rows.
     pub columns: u64,
     /// Whether it is selected.
     pub selected: bool,
-    /// Which of the columns, modulo their number, if not all; of what is short enough to be counted.
+    /// The selected columns, modulo their number; `None` for all. Only for tensors that are short
+    /// enough.
     pub part: Option<(u64, u64)>,
 }
 
-/// How a stream is cut, and who takes it.
+/// The options and the consumer of a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamData {
-    /// What tensors that share a buffer may have together, in bytes.
+    /// The size of a shared buffer in bytes.
     pub buffer_bytes: u64,
-    /// How often that goes into the limit of all buffers.
+    /// The number of these buffers that fit under the memory limit.
     pub buffers: u64,
     /// Whether tensors may come in parts.
     pub split: bool,
-    /// In which order.
+    /// The order of delivery.
     pub order: Order,
-    /// How many buffers the consumer holds.
+    /// The number of buffers that the consumer holds.
     pub holds: usize,
 }
 
 impl CaseData {
-    /// How many tensors there are.
+    /// Returns the number of tensors.
     #[must_use]
     pub fn tensors(&self) -> usize {
         self.shards.iter().map(|shard| shard.tensors.len()).sum()
     }
 
-    /// What breaks a rule, under any of so many schedules. Other data meets other chances, so that when it is shrunk one
-    /// schedule says little of it.
+    /// Returns the broken rules under any of `schedules` schedules. Shrunk data meets other random
+    /// events, so one schedule says little.
     #[must_use]
     pub fn broken(&self, schedules: u64) -> Option<String> {
         (0..schedules).find_map(|schedule| {
@@ -101,7 +103,7 @@ impl CaseData {
         })
     }
 
-    /// The case, with files of its own: a run may change them.
+    /// Returns the simulator's case with its own files, which a run may change.
     #[must_use]
     pub fn case(&self) -> Case {
         let mut selected = Vec::new();
@@ -165,13 +167,13 @@ impl TensorData {
     }
 }
 
-/// Any case. What comes first in a choice is what it is shrunk to.
+/// Generates any case. A choice shrinks to its first alternative.
 pub fn cases() -> impl Strategy<Value = CaseData> {
     let shape = (prop::collection::vec(shards(), 1..4), any::<bool>(), prop::option::of(streams()));
     let gaps = || select(vec![0_u64, 4096, 128 << 10]);
     let reads = (select(vec![64_u64 << 10, 128 << 10, 1 << 20]), gaps(), gaps());
     let alignments = select(vec![1_u64, 64, 4096]);
-    // Little memory is too little for some checkpoints.
+    // Some checkpoints do not fit in little memory.
     let means = (select(vec![64_u64 << 20, 8 << 20, 1 << 20]), 1_usize..4, 1_usize..8, prop::bool::weighted(0.2));
     let faults = prop_oneof![
         Just(Vec::new()),
@@ -179,7 +181,7 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
         Just(vec![FaultKind::ShortRead]),
         Just(vec![FaultKind::Corrupted]),
     ];
-    // A smaller seed is no simpler schedule.
+    // A smaller seed does not mean a simpler schedule.
     (shape, (reads, alignments), means, faults, any::<u64>().no_shrink()).prop_map(
         |(shape, reads, means, faults, seed)| {
             let (
@@ -207,7 +209,7 @@ pub fn cases() -> impl Strategy<Value = CaseData> {
 }
 
 fn shards() -> impl Strategy<Value = ShardData> {
-    // Most writers align what follows the header; some do not.
+    // Most writers align the data after the header; some do not.
     let padding = prop_oneof![0_u64..8, 0_u64..5000];
     (prop::collection::vec(tensors(), 0..8), padding, any::<bool>())
         .prop_map(|(tensors, padding, backwards)| ShardData { tensors, padding, backwards })
@@ -219,10 +221,10 @@ fn tensors() -> impl Strategy<Value = TensorData> {
         4 => 0_u64..20_000,
         4 => 0_u64..400_000,
         1 => 0_u64..3_000_000,
-        // No memory holds these, and no stream has so many parts.
+        // These fit in no memory, and would have too many parts for a stream.
         1 => (1_u64 << 38)..(1 << 40),
     ];
-    // Nearly never is a huge one selected, or hardly anything else would be tried.
+    // A huge tensor is rarely selected, because the case then tests little else.
     let columns = prop_oneof![2 => Just(1_u64), 1 => select(vec![2_u64, 3, 64, 5000])];
     let part = prop::option::of((0_u64..5001, 0_u64..5001));
     // Fewer columns first, so that fewer bytes are then enough for several rows.

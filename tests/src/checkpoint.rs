@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The workspace's target folder.
+/// Returns the scratch folder in the workspace's target folder.
 fn scratch() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let target = root.join("target/scratch");
@@ -15,12 +15,14 @@ fn scratch() -> PathBuf {
     target
 }
 
-/// A folder on the disk that the build is on: /tmp may be tmpfs, which takes no direct reads.
+/// Returns a folder on the disk of the build: /tmp may be tmpfs, which does not support direct
+/// reads.
 pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(scratch()).expect("a folder")
 }
 
-/// A cache of Hugging Face's with nothing in it: the model's own folder, its blobs, and its one snapshot.
+/// Creates an empty Hugging Face cache, and returns the model's folder, its blobs, and its one
+/// snapshot.
 pub fn cache(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
     let cache = folder.join("models--org--name");
     let (blobs, snapshot) = (cache.join("blobs"), cache.join("snapshots/0123abcd"));
@@ -29,12 +31,12 @@ pub fn cache(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
     (cache, blobs, snapshot)
 }
 
-/// A file of a header's JSON as it stands, with its length before it and the data after it.
+/// Returns a file: the length of the header's JSON, the JSON as given, and the data.
 pub fn raw(json: &str, data: &[u8]) -> Vec<u8> {
     [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()
 }
 
-/// The header's JSON and the data of tensors of U8 of these names and bytes, one after another.
+/// Returns the header's JSON and the data of contiguous U8 tensors of these names and bytes.
 pub fn plain(tensors: impl IntoIterator<Item = (String, Vec<u8>)>) -> (String, Vec<u8>) {
     let (mut entries, mut data) = (Vec::new(), Vec::new());
     for (name, bytes) in tensors {
@@ -46,7 +48,8 @@ pub fn plain(tensors: impl IntoIterator<Item = (String, Vec<u8>)>) -> (String, V
     (format!("{{{}}}", entries.join(",")), data)
 }
 
-/// A file of tensors of these sizes, named t0, t1 and so on, each filled with its number; on the disk when it returns.
+/// Writes and syncs a file of tensors of these sizes, named t0, t1 and so on, each filled with its
+/// number.
 pub fn numbered(folder: &Path, sizes: &[usize]) -> PathBuf {
     let (json, data) = plain(sizes.iter().enumerate().map(|(i, &bytes)| (format!("t{i}"), vec![i as u8; bytes])));
     let path = folder.join("model.safetensors");
@@ -55,7 +58,7 @@ pub fn numbered(folder: &Path, sizes: &[usize]) -> PathBuf {
     path
 }
 
-/// A checkpoint of one tensor of zeros that takes no room on the disk, and nothing of which was ever read.
+/// Creates a sparse checkpoint of one tensor of zeros, none of which is cached.
 pub fn sparse(folder: &Path, bytes: u64) -> PathBuf {
     let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
     let start = raw(&json, &[]);
@@ -65,7 +68,8 @@ pub fn sparse(folder: &Path, bytes: u64) -> PathBuf {
     path
 }
 
-/// A small checkpoint of several dtypes, with a scalar, an empty tensor and a name that is hard to print.
+/// Writes a small checkpoint of several dtypes, with a scalar, an empty tensor and a name that is
+/// hard to print.
 pub fn small(path: &Path) {
     let bytes: Vec<u8> = (0..4096_u32).map(|i| (i * 37 + i / 256) as u8).collect();
     let view =
@@ -80,7 +84,7 @@ pub fn small(path: &Path) {
     safetensors::serialize_to_file(tensors, None, path).expect("writes");
 }
 
-/// A safetensors file cut into `count` shards with an index, by the reference library.
+/// Splits a safetensors file into `count` shards with an index, with the reference library.
 pub fn reshard(file: &Path, folder: &Path, count: usize) {
     let bytes = fs::read(file).expect("reads");
     let tensors = SafeTensors::deserialize(&bytes).expect("valid");
@@ -98,7 +102,7 @@ pub fn reshard(file: &Path, folder: &Path, count: usize) {
     fs::write(folder.join("model.safetensors.index.json"), index.to_string()).expect("writes");
 }
 
-/// What `floodtide digest` must print for a file, by the reference library.
+/// Returns what `floodtide digest` must print for a file, computed with the reference library.
 pub fn reference_digest(file: &Path) -> String {
     let bytes = fs::read(file).expect("reads");
     let tensors = SafeTensors::deserialize(&bytes).expect("valid");
@@ -115,7 +119,7 @@ pub fn reference_digest(file: &Path) -> String {
     names.iter().map(line).collect()
 }
 
-/// A file of so many one-element tensors.
+/// Writes a file of `count` one-element tensors.
 pub fn many(path: &Path, count: usize) -> PathBuf {
     let entry = |i: usize| {
         format!(

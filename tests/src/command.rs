@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 /// A command still running after this is killed and fails its test.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// How a run of the command ended.
+/// The result of a run of the command.
 #[derive(Debug)]
 pub struct Run {
     /// The exit code, -1 when a signal ended it.
     pub code: i32,
-    /// What it printed.
+    /// The standard output.
     pub stdout: String,
-    /// What it complained.
+    /// The standard error.
     pub stderr: String,
-    /// How long it took.
+    /// The duration.
     pub elapsed: Duration,
 }
 
-/// The command: `FLOODTIDE_BIN`, or built now.
+/// Returns the path of the command: `FLOODTIDE_BIN`, or a release build made now.
 pub fn path() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
@@ -46,9 +46,9 @@ pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
     finish(&mut command)
 }
 
-/// Runs a prepared command to its end; without stored profiles, unless it is given a cache folder.
+/// Runs a prepared command to its end, without stored profiles unless it sets a cache folder.
 pub fn finish(command: &mut Command) -> Run {
-    // No test depends on what somebody measured on this machine.
+    // No test may depend on a profile that is stored on this machine.
     if command.get_envs().all(|(name, _)| name != "XDG_CACHE_HOME") {
         command.env("XDG_CACHE_HOME", "/dev/null");
     }
@@ -81,8 +81,8 @@ pub fn finish(command: &mut Command) -> Run {
 }
 
 impl Run {
-    /// Asserts a failure as every failure must be: the code, one line that names the file and these words, nothing on
-    /// stdout, no panic, and soon.
+    /// Asserts a failure: the exit code, one line that contains these words, at most one hint,
+    /// nothing on stdout, no panic, in less than a second.
     pub fn assert_error(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{self:#?}");
         assert_eq!(self.stdout, "", "{self:#?}");

@@ -1,10 +1,11 @@
-//! A file system whose device fails as it is told: through the kernel, so that every backend meets the fault as it would meet
-//! a real one.
+//! A file system with injected faults, mounted through FUSE, so that every backend meets them as it
+//! meets real ones.
 //!
-//! It shows the files of a folder as they are at each moment (nothing is cached of their attributes), and one of them, the
-//! victim, is served with [`Faults`]. A program of its own serves it: a thread that waits for a read of a file system that its
-//! own process serves could not be killed any more. That program is the test's own, started again for the one function that
-//! calls [`serve`]; it listens on its standard input, which is a socket, and ends when that is closed.
+//! It shows the current files of a folder (attributes are not cached), and serves one of them, the
+//! victim, with [`Faults`]. A separate process serves it: a thread that waits for a read of a file
+//! system of its own process cannot be killed. That process is the test program, started again for
+//! the one function that calls [`serve`]. It listens on its standard input, which is a socket, and
+//! ends when the socket is closed.
 
 mod server;
 
@@ -24,31 +25,31 @@ use std::time::{Duration, Instant};
 
 /// The name of the file that is served with faults.
 pub const VICTIM: &str = "model.safetensors";
-/// Set for the program that is to serve.
+/// The environment variable that is set for the serving process.
 const SERVE: &str = "FLOODTIDE_TEST_SERVE";
-/// A read is held no longer than this, whatever becomes of the test.
+/// The maximum time that a read is held.
 const HELD_AT_MOST: Duration = Duration::from_secs(20);
 
-/// What is wrong with the victim; nothing by default, except that it takes no direct reads.
+/// The faults of the victim. By default there is none, but direct reads are not supported.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Faults {
     /// Reads that touch these bytes fail with EIO.
     pub eio: Option<Range<u64>>,
-    /// So many of them; `None` for all.
+    /// The number of reads that fail; `None` for all.
     pub eio_times: Option<u32>,
-    /// By turns, reads bring no more than so many bytes.
+    /// The maximum lengths of reads, in turn.
     pub short: Vec<usize>,
-    /// By turns, reads take so long.
+    /// The delays of reads, in turn.
     pub delays: Vec<Duration>,
     /// Reads that reach past this byte wait until they are [released](FaultyFs::release).
     pub hold_from: Option<u64>,
-    /// The bytes from here on are gone, although the file's attributes do not say so.
+    /// The bytes from here on are missing, although the file's attributes include them.
     pub cut: Option<u64>,
-    /// It can be opened for direct reads.
+    /// Whether the file can be opened for direct reads.
     pub direct: bool,
-    /// Direct reads from here on are refused, although it could be opened for them.
+    /// Direct reads from here on are refused, although the file can be opened for them.
     pub direct_until: Option<u64>,
-    /// Reads go past the page cache, direct or not, so that a short one is seen as it is.
+    /// Whether all reads bypass the page cache, so that a short read reaches the reader.
     pub uncached: bool,
 }
 
@@ -68,10 +69,11 @@ pub struct FaultyFs {
 }
 
 impl FaultyFs {
-    /// Shows `files`. `server` names the calling program's test function that calls [`serve`], after the `module_path!()` of it.
+    /// Shows `files`. `server` names the calling program's test function that calls [`serve`],
+    /// after the `module_path!()` of it.
     ///
     /// # Errors
-    /// When this process may not mount, or the kernel has no FUSE.
+    /// If this process may not mount, or the kernel does not support FUSE.
     pub fn mount(files: &Path, (module, server): (&str, &str), faults: Faults) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let (ours, theirs) = UnixStream::pair()?;
@@ -82,22 +84,22 @@ impl FaultyFs {
         Ok(mounted)
     }
 
-    /// The victim.
+    /// Returns the path of the victim.
     pub fn victim(&self) -> PathBuf {
         self.file(VICTIM)
     }
 
-    /// Any file.
+    /// Returns the path of a file.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Changes what is wrong, and releases what is held.
+    /// Changes the faults, and releases held reads.
     pub fn fault(&self, faults: Faults) {
         self.tell(&Order::Fault(faults)).expect("it serves");
     }
 
-    /// Lets the reads that are held go on, and holds no more.
+    /// Releases held reads, and holds no more.
     pub fn release(&self) {
         self.tell(&Order::Release).expect("it serves");
     }
@@ -122,7 +124,7 @@ impl FaultyFs {
 
 impl Drop for FaultyFs {
     fn drop(&mut self) {
-        // What is still open is detached, and fails when its server is gone.
+        // Open files are detached, and fail when the server ends.
         let _ = unmount(self.folder.path(), UnmountFlags::DETACH);
         let control = self.control.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = control.get_mut().shutdown(std::net::Shutdown::Both);

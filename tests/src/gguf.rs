@@ -4,24 +4,25 @@ use floodtide_core::GgmlType;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file to be. Tensors that are added by [`tensor`](Self::tensor) lie where they should; everything else is written as it is given.
+/// A draft of a file. Tensors added with [`tensor`](Self::tensor) get the right offsets; everything
+/// else is written as given.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// The first four bytes.
     pub magic: [u8; 4],
     /// The version.
     pub version: u32,
-    /// What the header claims, if that is not what it holds.
+    /// The number of tensors that the header claims, if it is wrong.
     pub tensor_count: Option<i64>,
-    /// The same for the keys.
+    /// The number of keys that the header claims, if it is wrong.
     pub key_count: Option<i64>,
-    /// What tensors are aligned to.
+    /// The alignment of tensors.
     pub alignment: u64,
     /// The keys, with their values.
     pub keys: Vec<Vec<u8>>,
     /// The descriptions of the tensors.
     pub tensors: Vec<Vec<u8>>,
-    /// Their data, which is there as soon as there is a tensor, be it empty.
+    /// The data of the tensors; `Some` once there is a tensor, even an empty one.
     pub data: Option<Vec<u8>>,
 }
 
@@ -41,19 +42,19 @@ impl Default for Draft {
 }
 
 impl Draft {
-    /// A file with nothing in it.
+    /// Returns an empty file.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a key with a value of that type, whatever its bytes are.
+    /// Adds a key with a value of a type, without checking its bytes.
     #[must_use]
     pub fn key(self, key: &str, id: i32, value: &[u8]) -> Self {
         self.raw_key(&[&string(key), &id.to_le_bytes()[..], value].concat())
     }
 
-    /// Adds a key as it stands.
+    /// Adds the raw bytes of a key.
     #[must_use]
     pub fn raw_key(mut self, bytes: &[u8]) -> Self {
         self.keys.push(bytes.to_vec());
@@ -67,7 +68,7 @@ impl Draft {
         self.key("general.alignment", 4, &alignment.to_le_bytes())
     }
 
-    /// Adds what makes it a shard; numbers are counted from 0.
+    /// Adds the keys of a shard; numbers start at 0.
     #[must_use]
     pub fn shard(self, number: u16, count: u16, tensors: i32) -> Self {
         self.key("split.no", 2, &number.to_le_bytes()).key("split.count", 2, &count.to_le_bytes()).key(
@@ -77,27 +78,27 @@ impl Draft {
         )
     }
 
-    /// Adds a tensor, its contents another at every place. Dimensions are in ggml's order.
+    /// Adds a tensor whose bytes differ everywhere. Dimensions are in ggml's order.
     #[must_use]
     pub fn tensor(mut self, name: &str, dims: &[u64], ggml: GgmlType) -> Self {
         let data = self.data.get_or_insert_default();
         let offset = (data.len() as u64).next_multiple_of(self.alignment);
         let bytes = dims.iter().product::<u64>() / ggml.block_elements() * ggml.block_bytes();
-        // Padding is not zero, so that whoever takes it for data is found out.
+        // The padding is not zero, so that a reader that takes it for data fails the test.
         data.resize(offset as usize, 0xaa);
         data.extend((0..bytes).map(|at| (at * 7 + at / 255 + offset * 31) as u8));
         let dims: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
         self.raw_tensor(&described(name, &dims, ggml.id(), offset))
     }
 
-    /// Adds the description of a tensor as it stands.
+    /// Adds the raw description of a tensor.
     #[must_use]
     pub fn raw_tensor(mut self, bytes: &[u8]) -> Self {
         self.tensors.push(bytes.to_vec());
         self
     }
 
-    /// All before the padding.
+    /// Returns everything before the padding.
     #[must_use]
     pub fn header(&self) -> Vec<u8> {
         let tensors = self.tensor_count.unwrap_or(self.tensors.len() as i64);
@@ -107,7 +108,7 @@ impl Draft {
         [start, self.keys.concat(), self.tensors.concat()].concat()
     }
 
-    /// All of it, with the padding of the last tensor.
+    /// Returns the whole file, with the padding of the last tensor.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut file = self.header();
@@ -128,19 +129,19 @@ impl Draft {
     }
 }
 
-/// A string with its length before it.
+/// Returns a string after its length.
 #[must_use]
 pub fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
-/// An array's value: the type of its elements, what it claims as their number, and their bytes.
+/// Returns an array's value: the type of its elements, their claimed number, and their bytes.
 #[must_use]
 pub fn array(element: i32, count: u64, elements: &[u8]) -> Vec<u8> {
     [&element.to_le_bytes()[..], &count.to_le_bytes(), elements].concat()
 }
 
-/// A tensor's description.
+/// Returns a tensor's description.
 #[must_use]
 pub fn described(name: &str, dims: &[i64], id: i32, offset: u64) -> Vec<u8> {
     let dims_bytes: Vec<u8> = dims.iter().flat_map(|dim| dim.to_le_bytes()).collect();

@@ -1,4 +1,5 @@
-//! Checkpoints of any layout, for properties: written byte by byte, read by the reference library.
+//! Checkpoints of any layout for property tests: written byte by byte, read with the reference
+//! library.
 
 use floodtide_core::DType;
 use proptest::prelude::*;
@@ -7,18 +8,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A checkpoint to be written.
+/// A checkpoint to write.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// By shard: the tensors' dtype and number of elements.
+    /// By shard: the dtypes and the numbers of elements of its tensors.
     pub shards: Vec<Vec<(DType, usize)>>,
-    /// By shard: spaces after the JSON, which move the data off every alignment.
+    /// By shard: the number of spaces after the JSON, which break the alignment of the data.
     pub padding: Vec<usize>,
-    /// Whether there is an index of the shards.
+    /// Whether the shards have an index.
     pub index: bool,
 }
 
-/// Any layout.
+/// Generates any layout.
 pub fn layouts() -> impl Strategy<Value = Layout> {
     let dtypes = prop::sample::select(vec![
         DType::U8,
@@ -38,7 +39,7 @@ pub fn layouts() -> impl Strategy<Value = Layout> {
     })
 }
 
-/// Writes the layout with contents that differ at every place.
+/// Writes the layout with bytes that differ everywhere.
 pub fn write(folder: &Path, layout: &Layout) {
     let mut map = BTreeMap::new();
     for (s, tensors) in layout.shards.iter().enumerate() {
@@ -61,13 +62,13 @@ pub fn write(folder: &Path, layout: &Layout) {
         fs::write(folder.join(&shard), file).expect("writes");
     }
     if layout.index && !map.is_empty() {
-        // An index lists only shards that hold something, so that an empty one is no part of the checkpoint.
+        // An index lists only shards with tensors, so an empty shard is not part of the checkpoint.
         let index = serde_json::json!({"metadata": {}, "weight_map": map}).to_string();
         fs::write(folder.join("model.safetensors.index.json"), index).expect("writes");
     }
 }
 
-/// What the reference library reads.
+/// Returns what the reference library reads.
 pub fn reference(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("lists") {

@@ -1,4 +1,5 @@
-//! What the suites share: running the command, writing checkpoints, and one malformed file for each rule.
+//! Helpers of the suites: run the command, write checkpoints, and make one malformed file for each
+//! rule.
 
 pub mod by_backend;
 pub mod cases;

@@ -1,4 +1,5 @@
-//! One malformed checkpoint for each rule of the formats, with the words that its error must contain, and the checks that it does.
+//! One malformed checkpoint for each rule of the formats, with the words that its error must
+//! contain.
 
 pub mod gguf;
 pub mod safetensors;
@@ -11,16 +12,16 @@ use std::path::{Path, PathBuf};
 
 /// A malformed checkpoint.
 pub struct Case {
-    /// The rule that it breaks.
+    /// The broken rule.
     pub rule: &'static str,
     /// Writes it into a folder and returns the path to load.
     pub write: Box<dyn Fn(&Path) -> PathBuf>,
-    /// What the error must say.
+    /// The words of the error.
     pub words: Vec<&'static str>,
 }
 
 impl Case {
-    /// A single file.
+    /// Returns a case of a single file.
     fn file(rule: &'static str, name: &'static str, bytes: Vec<u8>, words: &[&'static str]) -> Self {
         let write = move |folder: &Path| {
             let path = folder.join(name);
@@ -30,7 +31,7 @@ impl Case {
         Self { rule, write: Box::new(write), words: words.to_vec() }
     }
 
-    /// A folder of these files.
+    /// Returns a case of a folder of files.
     fn folder<N: AsRef<Path> + 'static>(rule: &'static str, files: Vec<(N, Vec<u8>)>, words: &[&'static str]) -> Self {
         let write = move |folder: &Path| {
             files.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).expect("writes"));
@@ -40,10 +41,10 @@ impl Case {
     }
 }
 
-/// Fails unless core's own parser, which gets the path to load, refuses each case with its words.
+/// Asserts that core's parser, which gets the path to load, refuses each case with its words.
 ///
 /// # Panics
-/// That is how it fails.
+/// If a case is accepted or a word is missing.
 pub fn assert_refused_by_core(cases: Vec<Case>, parse: impl Fn(&Path) -> Result<(), String>) {
     for case in cases {
         let folder = folder();
@@ -54,10 +55,10 @@ pub fn assert_refused_by_core(cases: Vec<Case>, parse: impl Fn(&Path) -> Result<
     }
 }
 
-/// Fails unless each of the command's verbs refuses each case with its words and these, which all share.
+/// Asserts that each subcommand refuses each case with its words and the shared `words`.
 ///
 /// # Panics
-/// That is how it fails.
+/// If a case is accepted or a word is missing.
 pub fn assert_refused_by_command(cases: Vec<Case>, verbs: &[&str], shared: &[&str]) {
     for case in cases {
         let folder = folder();

@@ -1,4 +1,5 @@
-//! Places where less is allowed: a seccomp filter, a limit on address space, a control group.
+//! Restricted environments: seccomp filters, resource limits, control groups and small file
+//! systems.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::fs;
@@ -37,7 +38,7 @@ pub fn forbid_io_uring(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
-/// Lets rings be made, and answers EPERM to every use of one.
+/// Allows `io_uring_setup`, and answers EPERM to every use of a ring.
 pub fn forbid_use_of_rings(command: &mut Command) {
     let program = refusing(&[libc::SYS_io_uring_enter], libc::EPERM);
     let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
@@ -45,17 +46,17 @@ pub fn forbid_use_of_rings(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
-/// Answers EPERM to every `io_uring_setup` of this thread and those that it starts.
+/// Answers EPERM to every `io_uring_setup` of this thread and the threads that it starts.
 pub fn forbid_io_uring_here() {
     seccompiler::apply_filter(&refusing(&[libc::SYS_io_uring_setup], libc::EPERM)).expect("applies");
 }
 
-/// Lets this thread start no other, as at the limit of processes (which does not hold for root).
+/// Keeps this thread from starting others, as the limit of processes does (except for root).
 pub fn forbid_threads_here() {
     seccompiler::apply_filter(&refusing(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN)).expect("applies");
 }
 
-/// Lets the command start no other thread than its first.
+/// Keeps the command from starting threads.
 pub fn forbid_threads(command: &mut Command) {
     let program = refusing(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN);
     let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
@@ -63,7 +64,8 @@ pub fn forbid_threads(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
-/// Hides from the command how much is free on a disk, and lets it reserve none: the disk is then full when it is written to.
+/// Hides the free space of a disk from the command, and keeps it from allocating space, so that a
+/// write finds the disk full.
 pub fn forbid_reserving_disk(command: &mut Command) {
     let blind = refusing(&[libc::SYS_statfs, libc::SYS_fstatfs], libc::ENOSYS);
     let refused = refusing(&[libc::SYS_fallocate], libc::EOPNOTSUPP);
@@ -74,7 +76,8 @@ pub fn forbid_reserving_disk(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
-/// Answers this error to the calls that let two folders change places, or give a name only if it is free, as file systems do that cannot.
+/// Answers this error to renames that exchange two folders or must not replace, as file systems
+/// without support do.
 pub fn forbid_rename_flags(command: &mut Command) {
     let program = refusing(&[libc::SYS_renameat2], libc::EINVAL);
     let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
@@ -82,7 +85,8 @@ pub fn forbid_rename_flags(command: &mut Command) {
     unsafe { command.pre_exec(apply) };
 }
 
-/// Answers EPERM to questions for limits and to changes of them, as systemd's `SystemCallFilter=~@resources` does.
+/// Answers EPERM to calls that read or change limits, as systemd's `SystemCallFilter=~@resources`
+/// does.
 pub fn forbid_resource_limits(command: &mut Command) {
     let program = refusing(&[libc::SYS_prlimit64], libc::EPERM);
     let apply = move || seccompiler::apply_filter(&program).map_err(io::Error::other);
@@ -99,9 +103,10 @@ fn refusing(calls: &[libc::c_long], errno: i32) -> seccompiler::BpfProgram {
     filter.expect("a filter").try_into().expect("compiles")
 }
 
-/// Limits the memory that the command may lock, as `ulimit -l` does, also when root runs it.
+/// Limits the memory that the command may lock, as `ulimit -l` does, even for root.
 pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
-    // `linux/capability.h`. Without it in the bounding set, a program that root starts does not have it.
+    // `linux/capability.h`. Without it in the bounding set, a program that root starts does not
+    // have it.
     const CAP_IPC_LOCK: libc::c_ulong = 14;
     let limit = move || {
         setrlimit(Resource::Memlock, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
@@ -113,7 +118,7 @@ pub fn limit_locked_memory(command: &mut Command, bytes: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
-/// Gives the command no huge pages, whatever it asks for.
+/// Gives the command no huge pages, even on request.
 pub fn forbid_huge_pages(command: &mut Command) {
     let forbid = || {
         // SAFETY: this operation takes numbers and touches no memory.
@@ -126,7 +131,7 @@ pub fn forbid_huge_pages(command: &mut Command) {
     unsafe { command.pre_exec(forbid) };
 }
 
-/// Lets the command use one processor, the first that this process may use.
+/// Limits the command to one processor, the first that this process may use.
 pub fn limit_processors(command: &mut Command) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let allowed = sched_getaffinity(None).expect("tells");
@@ -143,10 +148,10 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// Makes one, or says why it cannot be made here.
+    /// Creates a control group, or returns why it cannot.
     ///
     /// # Errors
-    /// When this machine has no writable memory hierarchy, of either version.
+    /// If this machine has no writable memory hierarchy, of either version.
     pub fn new(bytes: u64) -> io::Result<Self> {
         let (parent, limit) = if Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
             (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
@@ -163,41 +168,42 @@ impl MemoryGroup {
         Ok(group)
     }
 
-    /// Has the command join the group before it starts.
+    /// Makes the command join the group before it starts.
     pub fn confine(&self, command: &mut Command) {
         let procs = self.folder.join("cgroup.procs");
         let join = move || fs::write(&procs, "0");
-        // SAFETY: the path is made already; the write is open, write and close (the allocation for the path's terminator is
-        // on the stack for short paths).
+        // SAFETY: the path is made already; the write is open, write and close (the allocation for
+        // the path's terminator is on the stack for short paths).
         unsafe { command.pre_exec(join) };
     }
 }
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // Its processes have ended with the test; a group that is still busy is left to the next boot.
+        // Its processes have ended with the test; a group that is still busy stays until the next
+        // boot.
         let _ = fs::remove_dir(&self.folder);
     }
 }
 
-/// A file system in memory of that size, unmounted on drop.
+/// A file system in memory with a size limit, unmounted on drop.
 pub struct SmallDisk {
     folder: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// Mounts one, or says why that cannot be done here.
+    /// Mounts one, or returns why it cannot.
     ///
     /// # Errors
-    /// When this process may not mount.
+    /// If this process may not mount.
     pub fn new(bytes: u64) -> io::Result<Self> {
         Self::with(&format!("size={bytes}"))
     }
 
-    /// Mounts one with these options of tmpfs, or says why that cannot be done here.
+    /// Mounts one with these options of tmpfs, or returns why it cannot.
     ///
     /// # Errors
-    /// When this process may not mount.
+    /// If this process may not mount.
     pub fn with(options: &str) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let size = std::ffi::CString::new(options)?;
@@ -211,7 +217,7 @@ impl SmallDisk {
         Ok(Self { folder })
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -219,7 +225,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // What is still busy is detached and goes when its last user does.
+        // A busy mount is detached, and disappears with its last user.
         let _ = rustix::mount::unmount(self.folder.path(), rustix::mount::UnmountFlags::DETACH);
     }
 }

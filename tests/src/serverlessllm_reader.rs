@@ -1,4 +1,5 @@
-//! A ServerlessLLM checkpoint, read by the rules of its layout and nothing else: independent of the code under test.
+//! Reads a ServerlessLLM checkpoint by the rules of its layout, independently of the code under
+//! test.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,9 +13,9 @@ pub struct Stored {
     pub dtype: String,
     /// As the index has it.
     pub shape: Vec<u64>,
-    /// Where it begins in all partitions one after another.
+    /// The offset in the concatenation of all partitions.
     pub offset: u64,
-    /// Its bytes.
+    /// The length in bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -24,10 +25,11 @@ pub fn partitions(folder: &Path) -> Vec<u64> {
     lengths.map(|metadata| metadata.len()).collect()
 }
 
-/// All tensors of a ServerlessLLM checkpoint in the original dialect.
+/// Returns all tensors of a ServerlessLLM checkpoint in the original dialect.
 ///
 /// # Panics
-/// When it breaks a rule: a record that crosses a partition's end or is not aligned, strides that are not contiguous.
+/// If the checkpoint breaks a rule: a record crosses the end of a partition or is not aligned, or
+/// strides are not contiguous.
 pub fn read(folder: &Path) -> BTreeMap<String, Stored> {
     let index: Value =
         serde_json::from_slice(&fs::read(folder.join("tensor_index.json")).expect("reads")).expect("JSON");

@@ -1,4 +1,5 @@
-//! ServerlessLLM checkpoints of any layout, written here without floodtide's code, and what is in them.
+//! Writes ServerlessLLM checkpoints of any layout without floodtide's code, and returns their
+//! contents.
 
 use floodtide_core::DType;
 use proptest::prelude::*;
@@ -15,18 +16,19 @@ const DTYPES: [(&str, &str, DType); 5] = [
     ("torch.int16", "i16", DType::I16),
 ];
 
-/// A ServerlessLLM checkpoint to be written.
+/// A ServerlessLLM checkpoint to write.
 #[derive(Debug, Clone)]
 pub struct ServerlessLlmData {
-    /// Index of the dtype, rows, columns, and how many more names the same bytes have.
+    /// The index of the dtype, the rows, the columns, and the number of further names for the same
+    /// bytes.
     pub tensors: Vec<(usize, u64, u64, usize)>,
-    /// When a new partition begins.
+    /// The size at which a new partition starts.
     pub limit: u64,
-    /// Six elements in a record, offsets in its partition, no padding.
+    /// Whether records have six elements, with offsets in the partition and no padding.
     pub tensora: bool,
 }
 
-/// Any ServerlessLLM checkpoint.
+/// Generates any checkpoint.
 pub fn checkpoints() -> impl Strategy<Value = ServerlessLlmData> {
     let columns = prop_oneof![4 => 0_u64..50, 2 => 0_u64..3000, 1 => 10_000_u64..40_000];
     let ties = prop_oneof![3 => Just(0_usize), 1 => 1_usize..3];
@@ -35,7 +37,8 @@ pub fn checkpoints() -> impl Strategy<Value = ServerlessLlmData> {
     (tensors, limit, any::<bool>()).prop_map(|(tensors, limit, tensora)| ServerlessLlmData { tensors, limit, tensora })
 }
 
-/// Writes the checkpoint, and returns what is in it by name. The tied ones of `t3` are `t3.1` and so on.
+/// Writes the checkpoint, and returns its bytes by name. Tensors tied to `t3` are named `t3.1` and
+/// so on.
 pub fn write(folder: &Path, data: &ServerlessLlmData) -> BTreeMap<String, Vec<u8>> {
     let (mut partitions, mut index, mut all) = (vec![Vec::new()], serde_json::Map::new(), BTreeMap::new());
     for (number, &(dtype, rows, columns, ties)) in data.tensors.iter().enumerate() {
@@ -72,10 +75,10 @@ pub fn write(folder: &Path, data: &ServerlessLlmData) -> BTreeMap<String, Vec<u8
     all
 }
 
-/// A tensor to be written: its name, its dtype as PyTorch has it without `torch.`, its shape, its bytes.
+/// A tensor to write: its name, its PyTorch dtype without `torch.`, its shape, its bytes.
 pub type StoreTensor<'a> = (&'a str, &'a str, &'a [u64], &'a [u8]);
 
-/// Writes a store of these tensors in one partition, with records padded to 8 bytes.
+/// Writes a checkpoint of these tensors in one partition, with records padded to 8 bytes.
 pub fn write_tensors(folder: &Path, tensors: &[StoreTensor<'_>]) {
     let (mut index, mut data) = (serde_json::Map::new(), Vec::new());
     for (name, dtype, shape, bytes) in tensors {

@@ -1,4 +1,5 @@
-//! Every interleaving of the arena's hand-out, by loom: `RUSTFLAGS="--cfg loom" cargo test -p floodtide-tests --test loom`.
+//! Checks every interleaving of the slot ledger and of the pool with loom: `RUSTFLAGS="--cfg loom"
+//! cargo test -p floodtide-tests --test loom`.
 #![cfg(loom)]
 
 use floodtide_memory::testing::SlotLedger;
@@ -6,7 +7,8 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-/// Two slots of memory with the ledger that guards them, as in the arena; loom reports any access that races.
+/// Two slices of memory with the ledger that guards them, as in the arena; loom reports any access
+/// that races.
 struct Guarded {
     ledger: SlotLedger,
     slots: [UnsafeCell<u8>; 2],
@@ -17,21 +19,21 @@ impl Guarded {
         Arc::new(Self { ledger: SlotLedger::new(2), slots: [UnsafeCell::new(0), UnsafeCell::new(0)] })
     }
 
-    /// What a worker does: take a slot, fill it, release it.
+    /// Acts as a worker: acquires a slice, fills it, releases it.
     fn fill(&self, slot: usize) -> bool {
         let lent = self.ledger.acquire(slot);
         if lent {
-            // SAFETY: the ledger lets a slot be acquired once, and nothing is frozen while it is
-            // out: what this test checks.
+            // SAFETY: the ledger lends a slice once, and nothing is frozen while it is lent: this
+            // test checks it.
             self.slots[slot].with_mut(|byte| unsafe { *byte += 1 });
             self.ledger.release();
         }
         lent
     }
 
-    /// What the load's end does: freeze, then read all.
+    /// Acts as the end of a load: freezes, then reads everything.
     fn read_if_frozen(&self) -> Option<u8> {
-        // SAFETY: frozen means that no slot is out and none will be: what this test checks.
+        // SAFETY: frozen means that no slice is lent and none will be: this test checks it.
         self.ledger.freeze().then(|| self.slots.iter().map(|slot| slot.with(|byte| unsafe { *byte })).sum())
     }
 }
@@ -59,7 +61,7 @@ fn a_freeze_sees_every_write_or_does_not_happen() {
                 thread::spawn(move || guarded.fill(slot))
             })
             .collect();
-        // Races with both workers: whatever it sees is whole slots.
+        // Races with both workers, but sees only complete slices.
         let early = guarded.read_if_frozen();
         let filled: u8 = workers.into_iter().map(|worker| u8::from(worker.join().unwrap())).sum();
         match early {
@@ -70,7 +72,7 @@ fn a_freeze_sees_every_write_or_does_not_happen() {
     });
 }
 
-/// The pool's two tiers as they are, over memory that is only counted, in the hands of loom's threads.
+/// The two tiers of the pool over counted memory, used by loom's threads.
 mod pool {
     use floodtide_core::pool::{Depot, Growing, Provider, SizeClass, Turn};
     use floodtide_memory::testing::{Magazine, Magazines};
@@ -81,14 +83,14 @@ mod pool {
 
     const KB: usize = 1024;
 
-    /// Counts what is allocated; never more than `max` may be.
+    /// Counts allocations, which must not exceed `max`.
     struct Counted {
         live: Arc<AtomicUsize>,
         max: usize,
     }
 
     struct Block {
-        /// Written by each borrower: loom reports two at a time.
+        /// Written by each borrower, so that loom reports two at a time.
         mark: loom::cell::UnsafeCell<u32>,
         live: Arc<AtomicUsize>,
     }
@@ -134,7 +136,7 @@ mod pool {
         }
     }
 
-    /// A thread's way to the pool, as `platform-linux` takes it: its magazine, then the depot, then a place in the queue.
+    /// A thread's path to the pool, as in `memory`: its magazine, then the depot, then the queue.
     struct Borrower {
         depot: Arc<TestDepot>,
         magazine: std::sync::Arc<Magazine<Block>>,
@@ -150,7 +152,7 @@ mod pool {
             let block = unsafe { self.magazine.pop(class()) }
                 .or_else(|| self.depot.try_take(KB, 0).ok())
                 .unwrap_or_else(|| self.wait());
-            // SAFETY: a block is lent to one borrower at a time: what this test checks.
+            // SAFETY: a block is lent to one borrower at a time: this test checks it.
             block.mark.with_mut(|mark| unsafe { *mark += 1 });
             block
         }
@@ -177,7 +179,7 @@ mod pool {
     }
 
     impl Drop for Borrower {
-        /// The end of the thread.
+        /// Ends the thread.
         fn drop(&mut self) {
             let mut drained = Vec::new();
             // SAFETY: the magazine is this thread's, which ends here.
@@ -194,7 +196,7 @@ mod pool {
         builder.check(model);
     }
 
-    /// A thread that gets a block and gives it back.
+    /// Gets a block and returns it.
     fn borrow(depot: &Arc<TestDepot>) -> thread::JoinHandle<()> {
         let depot = Arc::clone(depot);
         thread::spawn(move || {
@@ -204,7 +206,7 @@ mod pool {
         })
     }
 
-    /// The same, but it looks into no magazine and waits for the depot.
+    /// The same, but skips the magazine and waits for the depot.
     fn wait(depot: &Arc<TestDepot>) -> thread::JoinHandle<()> {
         let depot = Arc::clone(depot);
         thread::spawn(move || {
@@ -214,7 +216,7 @@ mod pool {
         })
     }
 
-    /// When all are gone, everything is in the free lists again and the counters agree.
+    /// Asserts that every block is on the free lists again, and that the counters agree.
     fn settled(depot: &TestDepot) {
         let (cached, hits) = depot.tier().counters();
         let stats = depot.stats(cached, hits);
@@ -247,7 +249,7 @@ mod pool {
                 let depot = Arc::clone(depot);
                 thread::spawn(move || Borrower::new(&depot).get())
             };
-            // Blocks that are got on one thread and given back on another.
+            // Blocks are taken on one thread and returned on another.
             let producers = [produce(&depot), produce(&depot)];
             let consumers = producers.map(|producer| {
                 let block = producer.join().unwrap();
@@ -296,7 +298,7 @@ mod pool {
             let block = borrower.get();
             borrower.give(block);
             let waiter = borrow(&depot);
-            // The magazine is full, and it goes with this thread.
+            // The magazine is full, and ends with this thread.
             drop(borrower);
             waiter.join().unwrap();
             settled(&depot);
@@ -312,7 +314,7 @@ mod pool {
             let waiter = borrow(&depot);
             early.give(block);
             waiter.join().unwrap();
-            // Only now: the waiter must not need the end of this thread.
+            // Join only now: the waiter must not depend on the end of this thread.
             drop(early);
             settled(&depot);
         });

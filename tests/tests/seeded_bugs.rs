@@ -1,5 +1,6 @@
-//! The simulator finds each bug that is seeded in core, by seeds and by data: `RUSTFLAGS="--cfg floodtide_seeded_bugs" cargo test -p
-//! floodtide-tests --test seeded_bugs`. A seeded bug is switched on for the whole process, so one test waits for the other.
+//! The simulator finds each bug that is seeded in core, by seeds and by data: `RUSTFLAGS="--cfg
+//! floodtide_seeded_bugs" cargo test -p floodtide-tests --test seeded_bugs`. A seeded bug is
+//! switched on for the whole process, so one test waits for the other.
 #![cfg(floodtide_seeded_bugs)]
 
 use floodtide_core::seeded_bug::{SeededBug, switch};
@@ -9,30 +10,30 @@ use floodtide_tests::cases::{CaseData, TensorData, cases};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Within so many seeds.
+/// The number of seeds within which a bug must be found.
 const SEEDS: u64 = 1000;
 
-/// Lets one test at a time switch bugs on, and off again when it is done.
+/// Allows one test at a time to switch bugs on, and switches them off when it ends.
 struct Planting(#[expect(dead_code, reason = "it is held")] MutexGuard<'static, ()>);
 
 impl Planting {
     fn begin() -> Self {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        // What panics need not tell so each time.
+        // Expected panics need no message.
         std::panic::set_hook(Box::new(|_| {}));
         switch(None);
         Self(guard)
     }
 
-    /// What is asserted from here on is told.
+    /// Restores the panic messages.
     fn end(self) {
         switch(None);
         let _ = std::panic::take_hook();
     }
 }
 
-/// The first seed that breaks a rule, with the rules; a panic breaks one too.
+/// Returns the first seed that breaks a rule, with the rules. A panic counts as a broken rule.
 fn first_failure() -> Option<(u64, Vec<String>)> {
     let cases = (0..SEEDS).map(|seed| (seed, Case::draw as fn(u64) -> Case));
     let verified = (0..SEEDS).map(|seed| (seed, Case::draw_verified as fn(u64) -> Case));
@@ -64,7 +65,7 @@ fn every_seeded_bug_is_found() {
 /// Enough for a fault that is rare to strike in one of them.
 const SCHEDULES: u64 = 100;
 
-/// What proptest makes of the first of its cases that breaks a rule.
+/// Returns the case that proptest shrinks the first broken one to.
 fn smallest() -> Option<CaseData> {
     let config = Config { cases: 2000, failure_persistence: None, max_shrink_iters: 10_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
@@ -99,12 +100,13 @@ fn what_breaks_a_rule_is_shrunk_to_the_data_that_breaks_it() {
         assert!(data.shards.len() == 1 && data.workers == 1 && data.depth == 1, "{data:#?}");
     }
     let tensors = |data: &CaseData| data.shards[0].tensors.clone();
-    // Two reads are the fewest of which the last can be skipped: of two tensors, or of one that is a byte longer than a read.
+    // Skipping the last read takes at least two reads: of two tensors, or of one that is a byte
+    // longer than a read.
     assert!(tensors(&skipped).len() <= 2 && skipped.faults.is_empty());
-    // A single read, cut off one byte before its end.
+    // A single read, truncated one byte before its end.
     assert!(matches!(tensors(&off_by_one)[..], [TensorData { bytes: ..=8, selected: true, .. }]));
     assert_eq!(off_by_one.faults, [FaultKind::ShortRead]);
-    // What is selected lies behind what is huge.
+    // The selected tensor is after the huge one.
     let [huge, behind] = tensors(&cut)[..] else { panic!("{cut:#?}") };
     assert!(huge.bytes >= HUGE && !huge.selected && behind.bytes <= 8 && behind.selected && cut.faults.is_empty());
     // The second of two blocks is the first that is taken early.

@@ -1,32 +1,32 @@
-//! The pools that are compared, each used as its own documentation shows, behind one trait.
+//! The compared pools, each used as its documentation shows, behind one trait.
 
 use floodtide::pool::{MappedMemory, PoolBuffer, Stats};
 use std::hint::black_box;
 
-/// What every pool keeps at most, for those that have a limit: enough for all that a bench holds.
+/// The limit of the pools that have one: enough for all buffers of a bench.
 const LIMIT: usize = 8 << 30;
-/// A page: touching writes one byte in each.
+/// The page size. Touching writes one byte per page.
 const PAGE: usize = 4096;
 
-/// A pool, or what is used instead of one. Several threads borrow from the same one, unless it is for a single thread.
+/// A pool or its replacement. Several threads share it, unless it is for a single thread.
 pub(crate) trait Baseline: Default {
-    /// As it is called in the results.
+    /// The name in the results.
     const NAME: &'static str;
     type Buffer<'p>
     where
         Self: 'p;
 
     fn get(&self, bytes: usize) -> Self::Buffer<'_>;
-    /// Where it starts: what a borrower is after, and all that the compiler must not know.
+    /// Returns the address, which a borrower needs and the compiler must not know.
     fn address(buffer: &mut Self::Buffer<'_>) -> *const u8;
     /// Writes one byte per page.
     fn touch(buffer: &mut Self::Buffer<'_>, bytes: usize);
-    /// Gives back; by default what dropping does.
+    /// Returns the buffer, by default by dropping it.
     #[inline(always)]
     fn give(&self, buffer: Self::Buffer<'_>) {
         drop(buffer);
     }
-    /// The share of borrows that memory which was there served, for those that count it.
+    /// Returns the share of borrows that existing memory served, if the pool counts it.
     fn hit_rate(&self) -> Option<f64> {
         None
     }
@@ -122,7 +122,7 @@ impl Default for ZeropoolUninit {
 }
 
 impl ZeropoolUninit {
-    /// One that counts its hits, which costs time.
+    /// A pool that counts its hits, which costs time.
     pub(crate) fn counting() -> Self {
         Self(zeropool::ZeroPool::new().track_stats(true), true)
     }

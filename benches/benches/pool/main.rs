@@ -1,8 +1,8 @@
-//! floodtide's pool against the pools and the plain allocations that are used for buffers: `cargo xtask bench pool` runs it and
-//! writes the results down.
+//! Compares floodtide's pool with other pools and with plain allocations: `cargo xtask bench pool`
+//! runs it and stores the results.
 //!
-//! Every figure is the time of one *get and drop* on one thread, with so many threads at it. The buffers of those that
-//! know no size are kept at theirs by reserving it.
+//! Every result is the time of one *get and drop* on one thread, while N threads run. Pools without
+//! a buffer size reserve it in each buffer.
 
 mod baselines;
 
@@ -27,12 +27,13 @@ fn cycle<C: Baseline>(pool: &C, bytes: usize, touch: bool) {
     if touch {
         C::touch(&mut buffer, bytes);
     }
-    // The address, not the buffer: passing that through memory would cost each of them as much as its size, and say nothing.
+    // The address, not the buffer: moving the buffer through memory would cost its size and measure
+    // nothing.
     black_box(C::address(&mut buffer));
     pool.give(buffer);
 }
 
-/// Get and drop, on one thread.
+/// Measures get and drop on one thread.
 fn alone<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>, touch: bool) {
     for (size, bytes) in SIZES {
         let pool = C::default();
@@ -42,7 +43,7 @@ fn alone<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>, touch: bool) {
     }
 }
 
-/// Get and drop on several threads at once; the time is that of the slowest.
+/// Measures get and drop on several threads at once; the time is that of the slowest.
 fn threads<C: Baseline + Sync>(group: &mut BenchmarkGroup<'_, WallTime>, count: usize) {
     for (size, bytes) in SIZES {
         let pool = C::default();
@@ -70,7 +71,7 @@ fn threads<C: Baseline + Sync>(group: &mut BenchmarkGroup<'_, WallTime>, count: 
     }
 }
 
-/// A thousand at once, got and then dropped; the time of one.
+/// Measures one of a thousand buffers, all taken and then dropped.
 fn held<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>) {
     for (size, bytes) in &SIZES[..2] {
         let pool = C::default();
@@ -89,7 +90,7 @@ fn held<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
-/// Two pools in turn on one thread; the time of one get and drop.
+/// Measures one get and drop of two pools in turn on one thread.
 fn alternating<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let (size, bytes) = SIZES[1];
     let pools = [C::default(), C::default()];
@@ -102,7 +103,7 @@ fn alternating<C: Baseline>(group: &mut BenchmarkGroup<'_, WallTime>) {
     });
 }
 
-/// Threads that start, get and drop ten buffers and end, one after another; the time of such a thread.
+/// Measures a thread that starts, gets and drops ten buffers, and ends.
 fn short_lived<C: Baseline + Sync>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let (size, bytes) = SIZES[1];
     let pool = C::default();
@@ -185,8 +186,8 @@ fn short_lived_threads(criterion: &mut Criterion) {
     short_lived::<VecAlloc>(group);
 }
 
-/// Not a time: the share of borrows that were served without allocating, printed as a line that xtask reads. The first borrow of each
-/// pool has to allocate and is not counted.
+/// Prints the share of borrows served without an allocation, as a line that xtask reads. The first
+/// borrow of each pool must allocate and does not count.
 fn hit_rates(_: &mut Criterion) {
     fn report<C: Baseline>(case: &str, pools: &[C], borrows: u64) {
         let rates: Option<Vec<f64>> = pools.iter().map(C::hit_rate).collect();

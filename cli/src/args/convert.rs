@@ -16,28 +16,33 @@ pub(crate) struct ConvertArgs {
     /// The checkpoint to convert
     #[arg(value_name = "IN")]
     pub(crate) path: PathBuf,
-    /// The folder to make; it is there once all of it is on the disk. Configuration, tokenizer and chat templates are copied along
+    /// The folder to create; it appears only after every file is synced. Configuration, tokenizer
+    /// and chat templates are copied too
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// The format to write
     #[arg(long, value_name = "FORMAT", value_parser = writable_format())]
     pub(crate) to: FormatId,
-    /// The most that a file's tensors take, for example 5GB or 2GiB; by default what is usual for the format
+    /// Limit for the tensors of one file, for example 5GB or 2GiB; the default depends on the
+    /// format
     #[arg(long, value_name = "SIZE", value_parser = shard_size)]
     pub(crate) shard_size: Option<NonZeroU64>,
-    /// Write so many files (or partitions), as alike in size as the tensors allow
+    /// Write N files (or partitions) of about the same size
     #[arg(long, value_name = "N", value_parser = count::<NonZeroU32>, conflicts_with = "shard_size")]
     pub(crate) partitions: Option<NonZeroU32>,
-    /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
+    /// Convert only tensors whose whole name matches this pattern (*, ?, [a-z]); can be repeated
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<String>,
-    /// Give a tensor another name, or several where both sides have one "*", as in model.*=*; can be given several times, the first that matches counts
+    /// Rename a tensor, or several with one "*" on both sides, as in model.*=*; can be repeated,
+    /// the first match counts
     #[arg(long, value_name = "FROM=TO")]
     pub(crate) rename: Vec<RenameArg>,
-    /// What all buffers together may have, for example 512MiB; at least 1MiB [default: 1GiB, or half of the free memory if that is less]
+    /// Limit for all buffers together, for example 512MiB; at least 1MiB [default: 1GiB, or half of
+    /// the available memory if that is less]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<ByteSize>,
-    /// Replace OUT if it is a folder with a checkpoint and no folders in it; it is there until the new one is complete
+    /// Replace OUT if it is a folder that holds a checkpoint and no subfolders; it stays until the
+    /// new one is complete
     #[arg(long)]
     pub(crate) force: bool,
     /// Print one JSON object
@@ -46,7 +51,7 @@ pub(crate) struct ConvertArgs {
 }
 
 impl ConvertArgs {
-    /// How many files there are to be.
+    /// Returns how many files to write.
     pub(crate) fn split(&self) -> Split {
         match (self.partitions, self.shard_size) {
             (Some(files), _) => Split::Files(files),
@@ -56,7 +61,7 @@ impl ConvertArgs {
     }
 }
 
-/// Takes the names of the formats that can be written.
+/// Accepts the names of the formats that can be written.
 fn writable_format() -> impl TypedValueParser<Value = FormatId> {
     let writers = || FORMATS.iter().filter_map(|format| format.writer());
     let named = writers().map(|writer| PossibleValue::new(writer.format().name()).help(writer.summary()));
@@ -67,7 +72,7 @@ fn writable_format() -> impl TypedValueParser<Value = FormatId> {
     PossibleValuesParser::new(named).try_map(find)
 }
 
-/// A rule to rename
+/// A rename rule
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RenameArg(pub(crate) Rename);
 

@@ -1,5 +1,8 @@
-//! The command line: every command and its options. What is a checkpoint and how it is read, which several commands take, is in `source`; the options of
-//! a conversion are in `convert`; numbers and the bounds they are held to, in `numbers`.
+//! The command line: every command and its options.
+//!
+//! `source` holds the arguments that several commands share: the checkpoint and how it is read.
+//! `convert` holds the options of a conversion, and `numbers` parses numbers and checks their
+//! bounds.
 
 mod convert;
 mod numbers;
@@ -15,7 +18,7 @@ use numbers::{count, scale, seconds, size};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-/// How often each way loads unless that is said, beside the first round.
+/// The default number of timed runs per backend, not counting the warm-up run.
 pub(crate) const RUNS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
 /// Loads LLM checkpoints at the speed of the hardware
@@ -30,47 +33,53 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Load a checkpoint into memory and report how fast that was
     ///
-    /// By default (--backend auto) what is measured chooses between io_uring and threads that read, past the page cache or through it, and
-    /// the reason is printed. The tensors are copies in memory of their own: a load never maps files unless --backend mmap asks for
-    /// that. `Loader::map` of the library maps them too.
+    /// By default (--backend auto) the command measures, then chooses between io_uring and threads,
+    /// and between direct and buffered reads. It prints the reasons. The tensors are owned copies:
+    /// only --backend mmap maps the files.
     Load(LoadArgs),
     /// Show the tensors, files and metadata of a checkpoint; reads headers only
     Inspect(InspectArgs),
-    /// Show what a whole load (without --stream) would do, and why; reads headers only
+    /// Show what a load (without --stream) would do, and why; reads headers only
     ///
-    /// A run is a row of neighbouring tensors of one file that lie in one piece in memory too; each is cut into reads. "from" says how
-    /// many bytes are read past the page cache, copied from it, and read through it.
+    /// A run is a sequence of tensors that are contiguous in one file and in memory; each run is
+    /// cut into reads. "from" divides the bytes into direct reads, copies from the page cache, and
+    /// reads through the page cache.
     Plan(PlanArgs),
     /// Load a checkpoint and print the SHA-256 of every tensor
     Digest(DigestArgs),
-    /// Compare every way to load a checkpoint, and what the storage gives at most
+    /// Compare all ways to load a checkpoint, and the limit of the storage
     ///
-    /// The roofline is the fastest of several ways to read the files from front to back and throw the bytes away, which no loader that
-    /// copies can beat: of cold files what the device gives, past the page cache where that is possible; of cached files how fast they are
-    /// copied from the page cache.
+    /// The roofline is the fastest of several ways to read the files from front to back and discard
+    /// the bytes. No loader that copies can beat it. For cold files it is the rate of the device,
+    /// with direct I/O where the file system supports it. For cached files it is the rate of copies
+    /// from the page cache.
     Bench(BenchArgs),
-    /// One load of `bench`, in a process of its own
+    /// Run one load of `bench` in its own process
     #[command(hide = true)]
     BenchOne(BenchOneArgs),
-    /// Write a GPT-2 sized checkpoint, load it by every backend and compare them
+    /// Write a checkpoint of GPT-2's size, load it with every backend and compare them
     Demo(DemoArgs),
-    /// Print the manifest of a checkpoint, with which it can be verified: a BLAKE3 of every tensor, a SHA-256 of every file
+    /// Print a checkpoint's manifest: the BLAKE3 of every tensor and the SHA-256 of every file
     Manifest(ManifestArgs),
-    /// Check a checkpoint's structure; and with a manifest, every byte of it
+    /// Check a checkpoint's structure, and with a manifest every byte
     Verify(VerifyArgs),
-    /// Show which tensors of two checkpoints differ, whatever their formats; exits with 0 if none does, 1 if any does, 2 in case of trouble
+    /// List the tensors that differ between two checkpoints of any formats
+    ///
+    /// Exits with 0 if no tensor differs, with 1 if any does, and with 2 if the comparison could
+    /// not be made.
     Diff(DiffArgs),
-    /// Measure a device once: what it gives by the size of reads and their number; --store keeps it for later loads
+    /// Measure a device by read size and reads in flight; --store keeps the result for later loads
     ///
-    /// What is kept is one small JSON file for each device in $XDG_CACHE_HOME/floodtide, or else in ~/.cache/floodtide; the command
-    /// prints its path. To load without it, remove the file.
+    /// The result is one small JSON file per device in $XDG_CACHE_HOME/floodtide, or in
+    /// ~/.cache/floodtide. The command prints its path. To load without the profile, remove the
+    /// file.
     Probe(ProbeArgs),
-    /// Write a checkpoint anew: in another format, in other files, a part of it, under other names
+    /// Write a checkpoint in another format, in other files, in part, or under other names
     Convert(ConvertArgs),
-    /// Show what this machine and a path allow, what each refusal costs, and how to lift it
+    /// Report what this machine and a path support, what each limit costs, and how to lift it
     ///
-    /// Exits with 0 whatever is found, also if it is limited or missing (--json tells how much is); with 1 only if the path cannot be
-    /// looked at.
+    /// Exits with 0 whatever it finds (--json counts what is limited or missing), and with 1 only
+    /// if it cannot examine the path.
     Doctor(DoctorArgs),
 }
 
@@ -78,23 +87,23 @@ pub(crate) enum Command {
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) source: Source,
-    /// Lock the tensors (or the buffers of --stream) in memory; a refusal is a warning
+    /// Lock the tensors (or the buffers of --stream) in memory; if the system refuses, warn
     #[arg(long)]
     pub(crate) mlock: bool,
-    /// Take the tensors one after another through a few buffers, instead of keeping them all
+    /// Pass the tensors through a few buffers instead of keeping them
     #[arg(long)]
     pub(crate) stream: bool,
-    /// What all buffers of --stream together may have, for example 512MiB; at least 1MiB [default: 1GiB, or half of the free
-    /// memory if that is less]
+    /// Limit for all buffers of --stream together, for example 512MiB; at least 1MiB [default:
+    /// 1GiB, or half of the available memory if that is less]
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "stream")]
     pub(crate) memory_limit: Option<ByteSize>,
-    /// In which order --stream takes the tensors
-    #[arg(long, value_enum, default_value_t = OrderArg::Arrival, requires = "stream")]
+    /// Order of the tensors of --stream
+    #[arg(long, value_enum, default_value_t = OrderArg::Completion, requires = "stream")]
     pub(crate) order: OrderArg,
-    /// Check every tensor against this manifest while it is loaded, and fail if one differs
+    /// Check each tensor against this manifest as it completes, and fail at the first mismatch
     #[arg(long, value_name = "MANIFEST")]
     pub(crate) verify: Option<PathBuf>,
-    /// Write what happens, read by read, into this file, for Perfetto (ui.perfetto.dev)
+    /// Write a trace of every read to this file, for Perfetto (ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Print one JSON object
@@ -102,31 +111,31 @@ pub(crate) struct LoadArgs {
     pub(crate) json: bool,
 }
 
-/// In which order a stream's tensors come
+/// The order of a stream's tensors
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OrderArg {
-    /// As they land: the fastest
-    Arrival,
-    /// File by file, as they are stored
+    /// As they complete: the fastest
+    Completion,
+    /// File by file, in stored order
     File,
-    /// As the patterns of --select list them
-    Listed,
+    /// In the order of the --select options
+    Selection,
 }
 
 impl OrderArg {
     pub(crate) fn order(self) -> Order {
         match self {
-            Self::Arrival => Order::Completion,
+            Self::Completion => Order::Completion,
             Self::File => Order::File,
-            Self::Listed => Order::Selection,
+            Self::Selection => Order::Selection,
         }
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Arrival => "arrival",
+            Self::Completion => "completion",
             Self::File => "file",
-            Self::Listed => "listed",
+            Self::Selection => "selection",
         }
     }
 }
@@ -135,7 +144,7 @@ impl OrderArg {
 pub(crate) struct InspectArgs {
     #[arg(help = source::checkpoint_help())]
     pub(crate) path: PathBuf,
-    /// Show the metadata alone, texts whole and arrays abbreviated
+    /// Show only the metadata, with texts in full and arrays abbreviated
     #[arg(long)]
     pub(crate) metadata: bool,
     /// Print one JSON object
@@ -163,24 +172,24 @@ pub(crate) struct DigestArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ManifestArgs {
-    /// A checkpoint's file, folder or index, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint, or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
-    /// Print lines for `sha256sum -c` instead, of the files alone
+    /// Print lines for `sha256sum -c` instead, without tensors
     #[arg(long)]
     pub(crate) sha256sum: bool,
-    /// What all buffers together may have, for example 64MiB; at least 1MiB [default: 256MiB]
+    /// Limit for all buffers together, for example 64MiB; at least 1MiB [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<ByteSize>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct VerifyArgs {
-    /// A checkpoint's file, folder or index, or a Hugging Face cache snapshot
+    /// A file, an index or a folder of a checkpoint, or a Hugging Face cache snapshot
     pub(crate) path: PathBuf,
-    /// Compare every tensor and every file with this manifest, which `floodtide manifest` has printed
+    /// Compare every tensor and every file with this manifest, as printed by `floodtide manifest`
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
-    /// What all buffers together may have, for example 64MiB; at least 1MiB [default: 256MiB]
+    /// Limit for all buffers together, for example 64MiB; at least 1MiB [default: 256MiB]
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "manifest")]
     pub(crate) memory_limit: Option<ByteSize>,
     /// Print one JSON object
@@ -190,13 +199,14 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DiffArgs {
-    /// One checkpoint
+    /// The first checkpoint
     #[arg(value_name = "A")]
     pub(crate) first: PathBuf,
-    /// The other one
+    /// The second checkpoint
     #[arg(value_name = "B")]
     pub(crate) second: PathBuf,
-    /// What all buffers together may have, for example 64MiB; at least 2MiB [default: 512MiB]
+    /// Limit for the buffers of both sides together, for example 64MiB; at least 2MiB [default:
+    /// 512MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory_limit: Option<ByteSize>,
     /// Print one JSON object
@@ -208,35 +218,36 @@ pub(crate) struct DiffArgs {
 pub(crate) struct BenchArgs {
     #[arg(help = source::checkpoint_help())]
     pub(crate) path: PathBuf,
-    /// Drop the files from the page cache before each load; without it they are brought into it first
+    /// Drop the files from the page cache before each load; without it, cache them all first
     #[arg(long)]
     pub(crate) cold: bool,
-    /// Load so many times by each way; once more at first, which is not counted
+    /// Timed runs per backend, after one warm-up run
     #[arg(long, value_name = "N", default_value_t = RUNS, value_parser = count::<NonZeroUsize>)]
     pub(crate) runs: NonZeroUsize,
-    /// Only these backends, separated by commas; plain reads and a plain mapping are always there to compare with
+    /// Only these backends, separated by commas; std::fs::read and a plain mapping are always
+    /// included
     #[arg(long, value_name = "LIST", value_parser = BackendArg::parser(), value_delimiter = ',')]
     pub(crate) backends: Vec<BackendArg>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Draw a figure of it
+    /// Draw the result as an SVG
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BenchOneArgs {
-    /// The checkpoint; the rest is read from standard input
+    /// The checkpoint; the request is read from standard input
     pub(crate) path: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DemoArgs {
-    /// Write the checkpoint into this folder, which must be new or empty, and keep it there when the comparison is done
+    /// Write the checkpoint into this folder, which must be new or empty, and keep it
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
-    /// The checkpoint's size, as a share of the whole one of about 550 MB; more than 0, at most 1
+    /// Size as a share of the full checkpoint of about 550 MB; above 0, at most 1
     #[arg(long, value_name = "F", default_value_t = 1.0, value_parser = scale)]
     pub(crate) scale: f64,
     /// Print one JSON object
@@ -246,13 +257,15 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ProbeArgs {
-    /// A folder on the device. Large files in it are read; where there are none, a temporary file is written
+    /// A folder on the device. The probe reads large files in it, or writes a temporary file if
+    /// there are none
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
-    /// Keep the best reads in the cache folder ($XDG_CACHE_HOME/floodtide or ~/.cache/floodtide), where loads find them
+    /// Keep the best reads as a profile in $XDG_CACHE_HOME/floodtide or ~/.cache/floodtide, where
+    /// loads find it
     #[arg(long)]
     pub(crate) store: bool,
-    /// About how long to measure; from 1 to 600
+    /// About how many seconds to measure, 1 to 600
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Print one JSON object
@@ -262,7 +275,7 @@ pub(crate) struct ProbeArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
-    /// The checkpoint, or a file or folder on the device in question
+    /// The checkpoint, or a file or folder on the device to examine
     #[arg(default_value = ".")]
     pub(crate) path: PathBuf,
     /// Print one JSON object

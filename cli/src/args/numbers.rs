@@ -1,10 +1,11 @@
-//! Numbers of the command line, held to the bounds within which they mean something.
+//! Parses the numbers of the command line and checks their bounds.
 
 use bytesize::ByteSize;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::str::FromStr;
 
-/// More threads than any machine can use are a slip of the keyboard, and would end in a failure that does not say so.
+/// More threads than any machine can use are a typing error, and would fail later with a less clear
+/// message.
 const MAX_THREADS: usize = 1024;
 
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
@@ -14,17 +15,19 @@ pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
         .ok_or_else(|| format!("expected a number from 1 to {MAX_THREADS}"))
 }
 
-/// No file is longer, nor any memory: a size beyond it is a slip of the keyboard.
+/// No file or memory is larger: a size above it is a typing error.
 const MAX_BYTES: u64 = i64::MAX as u64;
 
-/// A size in bytes. Of what 64 bits do not hold, the parser makes the largest number that they do where there is a unit, and an error where
-/// there is none.
+/// Parses a size in bytes.
+///
+/// For a size that exceeds 64 bits, `ByteSize` returns the largest number if there is a unit, and
+/// an error if not.
 pub(super) fn size(text: &str) -> Result<ByteSize, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<ByteSize>() {
         Ok(bytes) if bytes.as_u64() <= MAX_BYTES => Ok(bytes),
-        Err(_) if !is_number => Err("expected a number of bytes, or one with its unit, as in 512MiB or 5GB".to_owned()),
-        _ => Err("expected less than 8 EiB, as no file or memory is so large".to_owned()),
+        Err(_) if !is_number => Err("expected a size, for example 512MiB or 5GB".to_owned()),
+        _ => Err("expected less than 8 EiB".to_owned()),
     }
 }
 
@@ -33,19 +36,23 @@ pub(super) fn shard_size(text: &str) -> Result<NonZeroU64, String> {
     NonZeroU64::new(bytes.as_u64()).ok_or_else(|| "expected more than 0 bytes".to_owned())
 }
 
-/// How many of something there are to be.
+/// Parses a count of at least 1.
 pub(super) fn count<N: FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| "expected a number from 1 on".to_owned())
+    text.parse().map_err(|_| "expected a number of at least 1".to_owned())
 }
 
 pub(super) fn scale(text: &str) -> Result<f64, String> {
     let scale: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if scale > 0.0 && scale <= 1.0 { Ok(scale) } else { Err("expected more than 0 and at most 1".to_owned()) }
+    if scale > 0.0 && scale <= 1.0 { Ok(scale) } else { Err("expected a number above 0 and at most 1".to_owned()) }
 }
 
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    if (1.0..=600.0).contains(&seconds) { Ok(seconds) } else { Err("expected 1 to 600".to_owned()) }
+    if (1.0..=600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("expected a number of seconds from 1 to 600".to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -65,7 +72,7 @@ mod tests {
 
     #[test]
     fn sizes_that_are_none_are_told_from_those_that_nothing_has() {
-        assert_eq!(size("0").map(|size| size.as_u64()), Ok(0), "what a stream needs at least, it says itself");
+        assert_eq!(size("0").map(|size| size.as_u64()), Ok(0), "a stream checks its own minimum");
         assert_eq!(size("7EiB").map(|size| size.as_u64()), Ok(7 << 60));
         for bad in ["", "-1", "-1MiB", "x", "MiB", "12XB", "1e30", "NaN", "inf"] {
             assert!(size(bad).is_err_and(|why| why.contains("512MiB")), "{bad}");

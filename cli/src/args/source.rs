@@ -1,4 +1,4 @@
-//! A checkpoint and how it is read: by what, which tensors of it, which rank's part.
+//! The checkpoint and how it is read: the backend, the selected tensors and the rank's part.
 
 use super::numbers::threads;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// What reads: a backend, or what is measured to be best.
+/// A backend, or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BackendArg(Option<Backend>);
 
@@ -27,7 +27,7 @@ impl BackendArg {
         self.0
     }
 
-    /// Takes the names of the registered backends, and `auto`.
+    /// Accepts the names of the registered backends, and `auto`.
     pub(crate) fn parser() -> impl TypedValueParser<Value = Self> {
         let auto = PossibleValue::new("auto").help("Measure and choose");
         let named = backends().into_iter().map(|backend| PossibleValue::new(backend.name()).help(backend.about()));
@@ -53,26 +53,26 @@ pub(super) fn checkpoint_help() -> String {
 pub(crate) struct Source {
     #[arg(help = checkpoint_help())]
     pub(crate) path: PathBuf,
-    /// What reads
+    /// How to read
     #[arg(long, value_name = "BACKEND", value_parser = BackendArg::parser(), default_value_t = BackendArg::AUTO)]
     pub(crate) backend: BackendArg,
-    /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be given several times
+    /// Take only tensors whose whole name matches this pattern (*, ?, [a-z]); can be repeated
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<String>,
-    /// Take only the part of one rank of several, ranks counted from 0: 1/4 is the second of four
+    /// Take only one rank's part; ranks start at 0, so 1/4 is the second of four
     #[arg(long, value_name = "RANK/WORLD")]
     pub(crate) shard: Option<ShardArg>,
-    /// Which dimension of a tensor --shard cuts
-    #[arg(long, value_enum, default_value_t = ShardRulesArg::Rows, requires = "shard")]
-    pub(crate) shard_rules: ShardRulesArg,
-    /// Partition tensors whose whole name matches the pattern at that dimension (the slowest is 0), or take them whole, whatever
-    /// --shard-rules says; can be given several times, the first that matches counts
-    #[arg(long, value_name = "GLOB=DIM|GLOB=whole", requires = "shard")]
-    pub(crate) shard_rule: Vec<ShardRuleArg>,
-    /// Read cold files through the page cache, where the next process that loads them then finds them
+    /// Which dimension of each tensor --shard partitions
+    #[arg(long, value_enum, default_value_t = PartitionArg::Rows, requires = "shard")]
+    pub(crate) partition: PartitionArg,
+    /// Partition matching tensors along dimension DIM (the slowest is 0), or give every rank all of
+    /// them; overrides --partition; can be repeated, the first match counts
+    #[arg(long, value_name = "GLOB=DIM|GLOB=replicate", requires = "shard")]
+    pub(crate) partition_rule: Vec<PartitionRuleArg>,
+    /// Read cold files through the page cache, so that the next process finds them there
     #[arg(long)]
-    pub(crate) leave_cached: bool,
-    /// Read with so many threads or rings
+    pub(crate) populate_page_cache: bool,
+    /// Number of threads or rings, 1 to 1024
     #[arg(long, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 }
@@ -91,60 +91,59 @@ impl FromStr for ShardArg {
         let numbers = text.split_once('/').and_then(|(rank, world)| Some((rank.parse().ok()?, world.parse().ok()?)));
         match numbers {
             Some((rank, world)) if rank < world => Ok(Self { rank, world }),
-            Some((rank, world)) => Err(format!("there is no rank {rank} among {world}; ranks are counted from 0")),
+            Some((rank, world)) => Err(format!("there is no rank {rank} of {world}; ranks start at 0")),
             None => Err("expected RANK/WORLD, for example 0/4".to_owned()),
         }
     }
 }
 
-/// Which dimension of a tensor is cut
+/// Which dimension of a tensor is partitioned
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ShardRulesArg {
-    /// The slowest of every tensor, as FSDP does
+pub(crate) enum PartitionArg {
+    /// The slowest dimension of every tensor, as FSDP2 does
     Rows,
-    /// That of tensor parallelism for Llama and its like: o_proj and down_proj at dimension 1, the other projections, embed_tokens and lm_head at 0, the
-    /// rest whole
+    /// Tensor parallelism for Llama and models with the same names: o_proj and down_proj along
+    /// dimension 1, the other projections, embed_tokens and lm_head along dimension 0; the rest is
+    /// replicated
     TensorParallel,
 }
 
-/// One rule
+/// One rule of a partition
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ShardRuleArg {
+pub(crate) struct PartitionRuleArg {
     glob: Glob,
     partition: Partition,
 }
 
-impl FromStr for ShardRuleArg {
+impl FromStr for PartitionRuleArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A name may have a "=" in it, a dimension not.
+        // A name may contain a "=", a dimension cannot.
         let (glob, partition) =
-            text.rsplit_once('=').ok_or("expected GLOB=DIM or GLOB=whole, for example *.down_proj.weight=1")?;
+            text.rsplit_once('=').ok_or("expected GLOB=DIM or GLOB=replicate, for example *.down_proj.weight=1")?;
         let partition = match partition {
-            "whole" => Partition::Replicate,
-            dim => Partition::Shard(
-                dim.parse().map_err(|_| "expected the number of a dimension, or \"whole\", after the \"=\"")?,
-            ),
+            "replicate" => Partition::Replicate,
+            dim => Partition::Shard(dim.parse().map_err(|_| "expected a dimension or \"replicate\" after the \"=\"")?),
         };
         Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, partition })
     }
 }
 
 impl Source {
-    /// The loader that these options mean.
+    /// Returns a loader with these options.
     pub(crate) fn loader(&self) -> Result<Loader, CoreError> {
-        let mut loader = Loader::new().populate_page_cache(self.leave_cached);
+        let mut loader = Loader::new().populate_page_cache(self.populate_page_cache);
         if let Some(backend) = self.backend.backend() {
             loader = loader.backend(backend);
         }
         let mut selection = if self.select.is_empty() { Selection::All } else { Selection::globs(&self.select)? };
         if let Some(ShardArg { rank, world }) = self.shard {
-            let preset = match self.shard_rules {
-                ShardRulesArg::Rows => ShardRules::rows(),
-                ShardRulesArg::TensorParallel => ShardRules::tensor_parallel(),
+            let preset = match self.partition {
+                PartitionArg::Rows => ShardRules::rows(),
+                PartitionArg::TensorParallel => ShardRules::tensor_parallel(),
             };
-            let own = self.shard_rule.iter().map(|rule| (rule.glob.clone(), rule.partition));
+            let own = self.partition_rule.iter().map(|rule| (rule.glob.clone(), rule.partition));
             selection = selection.sharded(rank, world, ShardRules::new(own).or(preset));
         }
         loader = loader.selection(selection);
@@ -166,9 +165,9 @@ mod tests {
             assert!(bad.parse::<ShardArg>().is_err(), "{bad}");
         }
         let rule =
-            |text: &str| text.parse::<ShardRuleArg>().map(|rule| (rule.glob.pattern().to_owned(), rule.partition));
+            |text: &str| text.parse::<PartitionRuleArg>().map(|rule| (rule.glob.pattern().to_owned(), rule.partition));
         assert_eq!(rule("*.w=1"), Ok(("*.w".to_owned(), Partition::Shard(1))));
-        assert_eq!(rule("a=b=whole"), Ok(("a=b".to_owned(), Partition::Replicate)));
+        assert_eq!(rule("a=b=replicate"), Ok(("a=b".to_owned(), Partition::Replicate)));
         for bad in ["*.w", "*.w=", "*.w=-1", "*.w=rows", "[=1"] {
             assert!(rule(bad).is_err(), "{bad}");
         }

@@ -1,4 +1,5 @@
-//! The state of the page cache before a load: without the files, or with all of them. Neither needs a privilege.
+//! Prepares the page cache before a load: without the files, or with all of them. Neither needs a
+//! privilege.
 
 use crate::output::Failure;
 use rustix::fs::{Advice, fadvise};
@@ -7,11 +8,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What other programs look at meanwhile; so much makes no load a warm one, or a cold one.
+/// The share that other programs may touch meanwhile without changing whether a load counts as warm
+/// or cold.
 pub(super) const NOISE: f32 = 0.01;
 
-/// Brings the files into that state. Returns the share that is not as it should be, of the worst file, as far as the system
-/// tells: in the page cache of a cold file, outside of it of a warm one.
+/// Drops the files from the page cache, or brings them into it.
+///
+/// Returns the share of the worst file that is in the wrong state: cached for a cold load, not
+/// cached for a warm one. Returns `None` if the system does not report it.
 pub(super) fn prepare(files: &[PathBuf], cold: bool) -> Result<Option<f32>, Failure> {
     let mut worst = Some(0.0_f32);
     for path in files {
@@ -23,7 +27,8 @@ pub(super) fn prepare(files: &[PathBuf], cold: bool) -> Result<Option<f32>, Fail
     Ok(worst)
 }
 
-/// Drops the pages that nobody else has mapped. They have to be on the disk, so they are written back first.
+/// Drops the pages that no other process has mapped. Only clean pages can be dropped, so it writes
+/// them back first.
 fn drop_pages(path: &Path) -> io::Result<Option<f32>> {
     let file = File::open(path)?;
     let mut left = Some(0.0);
@@ -34,13 +39,13 @@ fn drop_pages(path: &Path) -> io::Result<Option<f32>> {
         if left.is_none_or(|left| left == 0.0) {
             break;
         }
-        // What is still there may wait to be written, or be on its way out of a processor's list of new pages.
+        // Remaining pages may wait for writeback, or sit in a processor's batch of new pages.
         file.sync_all()?;
     }
     Ok(left)
 }
 
-/// Reads what is not there.
+/// Reads the pages that are not cached.
 fn fill(path: &Path) -> io::Result<Option<f32>> {
     let mut file = File::open(path)?;
     let share = floodtide::probe::resident_share(&file);

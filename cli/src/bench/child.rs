@@ -1,5 +1,5 @@
-//! One load in a process of its own: what it is asked for comes as JSON on its standard input, what came of it goes to its
-//! standard output.
+//! Runs one load in its own process: the request arrives as JSON on standard input, the result
+//! leaves on standard output.
 
 use super::Checkpoint;
 use super::roofline::{Pattern, Reader};
@@ -19,28 +19,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is to be done.
+/// The request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Work {
     Load(Subject),
     Roofline(Pattern),
 }
 
-/// By tensor; enough to tell loads apart.
+/// The checksum of each tensor, to compare loads.
 pub(super) type Checksums = BTreeMap<String, u64>;
 
-/// How it went.
+/// The result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Measured {
-    /// Until every page of every tensor was touched.
+    /// The time until every page of every tensor was touched.
     pub(super) seconds: f64,
-    /// Of all processors, user and system, of all threads, the kernel's own for a ring among them.
+    /// The CPU time of all threads, user and system, including the kernel threads of a ring.
     pub(super) cpu_seconds: f64,
     pub(super) peak_rss_bytes: u64,
-    /// What read and why, of floodtide's ways.
+    /// The backend and the reason, for floodtide's own loads.
     pub(super) backend: Option<String>,
     pub(super) reason: String,
-    /// If they were asked for.
+    /// The checksums, if requested.
     pub(super) checksums: Option<Checksums>,
 }
 
@@ -51,10 +51,10 @@ struct Request {
     checksums: bool,
 }
 
-/// The process of one load.
+/// Runs the process of one load.
 pub(crate) fn run_one(args: &BenchOneArgs) -> Result<(), Failure> {
     let request = serde_json::from_reader(io::stdin().lock());
-    let request: Request = request.map_err(|error| Failure::BadRequest(format!("what to measure: {error}")))?;
+    let request: Request = request.map_err(|error| Failure::BadRequest(format!("invalid request: {error}")))?;
     let measured = match request.work {
         Work::Load(subject) => measure(subject, &args.path, &request),
         Work::Roofline(pattern) => {
@@ -66,7 +66,7 @@ pub(crate) fn run_one(args: &BenchOneArgs) -> Result<(), Failure> {
     output::print_json(&measured)
 }
 
-/// Times `work`, and what it costs.
+/// Measures `work`.
 fn time<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(Measured, T), E> {
     let (cpu, start) = (cpu_time(), Instant::now());
     let done = work()?;
@@ -87,7 +87,7 @@ fn measure(subject: Subject, path: &Path, request: &Request) -> Result<Measured,
         let memory = floodtide::probe::memory_limit();
         if bytes > memory.available {
             let (bytes, available) = (HumanBytes(bytes), HumanBytes(memory.available));
-            return Err(format!("it would take {bytes} of memory, and there are {available} ({})", memory.limit));
+            return Err(format!("needs {bytes} of memory, {available} available ({})", memory.limit));
         }
     }
     let (mut measured, loaded) = time(|| -> Result<Loaded, String> {
@@ -106,14 +106,16 @@ fn measure(subject: Subject, path: &Path, request: &Request) -> Result<Measured,
     Ok(measured)
 }
 
-/// The time that this process has had, on all processors.
+/// Returns the CPU time of this process, on all processors.
 fn cpu_time() -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(tv_sec.unsigned_abs(), tv_nsec.unsigned_abs() as u32)
 }
 
-/// Of what plain reads brought, safetensors is parsed by the reference library, which floodtide is then compared with; of other formats, what
-/// floodtide finds in their headers says what of the bytes is whose.
+/// Computes the checksums of the bytes that plain reads returned.
+///
+/// The reference library parses safetensors, so that floodtide is compared with it. For other
+/// formats, floodtide's own headers say which bytes belong to which tensor.
 fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     let files = match loaded {
         Loaded::Tensors(tensors) => {
@@ -134,13 +136,13 @@ fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     for tensor in catalog.tensors() {
         let bytes = files.get(tensor.file.index());
         let bytes = bytes.and_then(|file| file.get(tensor.range.start() as usize..tensor.range.end() as usize));
-        let bytes = bytes.ok_or_else(|| "a file has changed since its length was taken".to_owned())?;
+        let bytes = bytes.ok_or_else(|| "a file has changed since the bench began".to_owned())?;
         checksums.insert(tensor.name.to_owned(), checksum(bytes));
     }
     Ok(checksums)
 }
 
-/// FNV-1a over words, at the speed of memory.
+/// Computes FNV-1a over words, at the speed of memory.
 fn checksum(bytes: &[u8]) -> u64 {
     let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
     let (words, rest) = bytes.as_chunks::<8>();
@@ -148,11 +150,11 @@ fn checksum(bytes: &[u8]) -> u64 {
     rest.iter().fold(mix(hash, bytes.len() as u64), |hash, &byte| mix(hash, byte.into()))
 }
 
-/// Has a new process do it. An error is in words, and of this work alone.
+/// Runs the request in a new process. An error concerns this load alone.
 pub(super) fn run(work: Work, checkpoint: &Checkpoint, checksums: bool) -> Result<Measured, String> {
-    let failed = |error: io::Error| format!("the process of the load: {error}");
+    let failed = |error: io::Error| format!("the load's process: {error}");
     let request = Request { work, files: checkpoint.files.clone(), checksums };
-    // The running program, also if its file has been replaced meanwhile.
+    // The running program, even if its file has been replaced meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .arg("bench-one")
         .arg("--")
@@ -163,15 +165,14 @@ pub(super) fn run(work: Work, checkpoint: &Checkpoint, checksums: bool) -> Resul
         .map_err(failed)?;
     let request = serde_json::to_vec(&request).map_err(|error| failed(error.into()))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If it is gone already, its status says so.
+        // If the process has ended already, its status says why.
         let _ = stdin.write_all(&request);
     }
     let output = child.wait_with_output().map_err(failed)?;
     if let Some(signal) = output.status.signal() {
-        return Err(format!("the process of the load was ended by signal {signal}"));
+        return Err(format!("signal {signal} ended the load's process"));
     }
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| Err(format!("the process of the load: {}", output.status)))
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| Err(format!("the load's process: {}", output.status)))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where a bench ran, in words: processor, kernel, file system and device.
+//! Describes where a bench ran: processor, kernel, file system and device.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,14 +11,15 @@ pub(super) struct Machine {
     pub(super) cpus: usize,
     pub(super) kernel: String,
     pub(super) file_system: String,
-    /// What the file system is on, and its model where that is known.
+    /// The device of the file system, with its model if known.
     pub(super) device: String,
-    /// Memory that is free goes back to the host of this virtual machine, and has to be had from there again.
+    /// Whether free memory goes back to the host of this virtual machine, which makes allocating it
+    /// again slow.
     pub(super) gives_memory_back: bool,
 }
 
 impl Machine {
-    /// Of the file system that `path` is on.
+    /// Describes the machine and the file system that `path` is on.
     pub(super) fn of(path: &Path) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -40,7 +41,7 @@ impl Machine {
         }
     }
 
-    /// The storage in a few words.
+    /// Describes the storage in a few words.
     pub(super) fn storage(&self) -> String {
         match (self.file_system.as_str(), self.device.as_str()) {
             ("", _) => "an unknown file system".to_owned(),
@@ -56,8 +57,8 @@ impl Machine {
     }
 }
 
-/// The type and the source of the mount that a path is in: `proc_pid_mountinfo(5)`. The longest mount point counts, and the last
-/// of those that hide one another.
+/// Returns the type and the source of the mount that holds `path`, see `proc_pid_mountinfo(5)`. The
+/// longest mount point counts, and the last of those that hide one another.
 fn mount_of(mountinfo: &[u8], path: &Path) -> Option<(String, String)> {
     let mounts = mountinfo.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
@@ -71,7 +72,7 @@ fn mount_of(mountinfo: &[u8], path: &Path) -> Option<(String, String)> {
     Some((mount.1, mount.2))
 }
 
-/// Spaces and the like are there as three octal digits.
+/// Decodes spaces and the like, which are written as three octal digits.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -88,7 +89,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The model of a block device, of which a partition has its disk's.
+/// Returns the model of a block device. A partition has the model of its disk.
 fn model(source: &str) -> Option<String> {
     let name = Path::new(source).canonicalize().ok()?;
     let folder = Path::new("/sys/class/block").join(name.file_name()?).canonicalize().ok()?;

@@ -1,8 +1,10 @@
-//! `floodtide bench`: every way to load a checkpoint against the others, and against what the storage gives at most.
+//! `floodtide bench`: compares every way to load a checkpoint with the others and with the limit of
+//! the storage.
 //!
-//! Each load is a process of its own ([`child`]), so that its peak memory is its own and no way inherits another's memory. Loads
-//! are interleaved in shuffled order ([`rounds`]), the page cache is brought into the same state before each ([`cache`]), and
-//! the storage's own limit is measured in between ([`roofline`]). The demo is the same, of a checkpoint that it writes.
+//! Each load runs in its own process ([`child`]), so that its peak memory is its own and no load
+//! inherits memory from another. Loads are interleaved in shuffled order ([`rounds`]). The page
+//! cache is brought into the same state before each ([`cache`]), and the limit of the storage is
+//! measured in between ([`roofline`]). The demo does the same with a checkpoint that it writes.
 
 mod cache;
 mod child;
@@ -33,16 +35,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         subjects: Subject::chosen(&args.backends),
         quiet: args.json,
     };
-    // Whether it can be written is told now, not after minutes of loads.
+    // A figure that cannot be written fails now, not after minutes of loads.
     let plot = args.plot.as_deref().map(Plot::create).transpose()?;
     let results = rounds::measure(&options)?;
-    // Minutes of loads are told, whatever becomes of the figure; and drawn, although nobody reads on.
+    // The results are printed even if the figure fails, and the figure is drawn even if stdout is
+    // closed.
     let printed = print(&results, args.json);
     plot.map_or(Ok(()), |plot| plot.draw(&results))?;
     printed
 }
 
-/// Every way to load the demo's checkpoint, cold.
+/// Benchmarks the demo's checkpoint, cold.
 pub(crate) fn compare(folder: &Path, json: bool) -> Result<(), Failure> {
     let (path, subjects) = (folder.to_owned(), Subject::all());
     print(&rounds::measure(&Options { path, cold: true, runs: RUNS.get(), subjects, quiet: json })?, json)
@@ -58,8 +61,10 @@ fn print(results: &Results, json: bool) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// The figure's file, which can be written. An earlier figure stays until there is something to draw; where there is none, nothing is left
-/// if it does not come to that.
+/// The figure's file, which has been checked to be writable.
+///
+/// An earlier figure stays until the new one is drawn. A file that this command created is removed
+/// if the bench fails.
 struct Plot<'a> {
     path: &'a Path,
     new: bool,
@@ -68,7 +73,7 @@ struct Plot<'a> {
 impl<'a> Plot<'a> {
     fn create(path: &'a Path) -> Result<Self, Failure> {
         if path.extension().is_none_or(|extension| extension != "svg") {
-            let message = format!("{}: the figure is an SVG; name it so: --plot FILE.svg", path.display());
+            let message = format!("{}: the figure is an SVG, so its name must end in .svg", path.display());
             return Err(Failure::BadRequest(message));
         }
         let tried = match File::create_new(path) {
@@ -84,7 +89,7 @@ impl<'a> Plot<'a> {
     fn draw(self, results: &Results) -> Result<(), Failure> {
         fs::write(self.path, plot::draw(results)).map_err(|error| {
             if self.new {
-                // Half a figure is none; and the error to tell is the first one.
+                // Half a figure is useless, and the first error is the one to report.
                 let _ = fs::remove_file(self.path);
             }
             Self::failed(self.path, &error)
@@ -93,18 +98,18 @@ impl<'a> Plot<'a> {
 
     fn failed(path: &Path, error: &io::Error) -> Failure {
         Failure::Failed(format!(
-            "{}: cannot write the figure: {error}; name a file in a folder that is there",
+            "{}: cannot write the figure: {error}; its folder must exist and be writable",
             path.display()
         ))
     }
 }
 
-/// What all loads are of.
+/// The checkpoint that all runs load.
 struct Checkpoint {
     path: PathBuf,
     files: Vec<PathBuf>,
     file_bytes: u64,
     tensors: usize,
-    /// Of the tensors.
+    /// The bytes of the tensors.
     bytes: u64,
 }

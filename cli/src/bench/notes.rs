@@ -1,18 +1,18 @@
-//! What whoever reads a bench's figures should know of them.
+//! Notes that help to read the results of a bench.
 
 use super::rounds::{Results, Row};
 use super::show::chosen;
 use super::subject::Subject;
 use floodtide::backend::MMAP;
 
-/// In sentences.
+/// Returns the notes, each a sentence.
 pub(super) fn of(results: &Results) -> Vec<String> {
-    let memory = "free memory goes back to this virtual machine's host, so ways that fill memory of their own vary";
+    let memory = "free memory goes back to this virtual machine's host, so loads that fill their own memory vary";
     let memory = results.machine.gives_memory_back.then(|| memory.to_owned());
     views(results).into_iter().chain(above_the_roofline(results)).chain(memory).collect()
 }
 
-/// Whether a way ran, and its tensors are the page cache's own pages.
+/// Returns whether a load ran and its tensors are pages of the page cache.
 fn is_view(row: &Row<Subject>) -> bool {
     match (row.what, &row.result) {
         (Subject::By(backend), result) if backend.is_mapped() => result.is_ok(),
@@ -28,16 +28,16 @@ fn names<'a>(rows: impl Iterator<Item = &'a Row<Subject>>) -> Option<String> {
     Some(if others.is_empty() { (*last).to_owned() } else { format!("{} and {last}", others.join(", ")) })
 }
 
-/// What is mapped and what is copied are not the same thing.
+/// Warns that mapped tensors and copied tensors are not the same thing.
 fn views(results: &Results) -> Option<String> {
     let copies = results.subjects.iter().any(|row| row.result.is_ok() && !is_view(row));
     let views = names(results.subjects.iter().filter(|row| is_view(row))).filter(|_| copies)?;
     Some(format!(
-        "the tensors of {views} are views of the page cache, which others share and may push out; the others are copies"
+        "the tensors of {views} are views of the page cache, which other processes share and can evict; the others are copies"
     ))
 }
 
-/// What is more than the roofline, and how that can be.
+/// Explains results above the roofline.
 fn above_the_roofline(results: &Results) -> Vec<String> {
     let Some(limit) = results.limit() else { return Vec::new() };
     let above =
@@ -46,11 +46,12 @@ fn above_the_roofline(results: &Results) -> Vec<String> {
         |rows: Vec<&Row<Subject>>, why: &str| Some(format!("above the roofline: {}, {why}", names(rows.into_iter())?));
     let above = results.subjects.iter().filter(above);
     if results.cold {
-        let why = "as the device was faster in their runs than in the roofline's; others may have used it meanwhile";
+        let why =
+            "as the device was faster in their runs than in those of the roofline; other programs may have used it";
         return explain(above.collect(), why).into_iter().collect();
     }
     let (views, copies): (Vec<_>, Vec<_>) = above.partition(|row| is_view(row));
-    let warm = "as the roofline of cached files, which need no device, is how fast they are copied from the page cache";
+    let warm = "as the roofline of cached files is the rate of copies from the page cache";
     let mapped = explain(views, &format!("{warm}, and a mapping copies nothing"));
     mapped.into_iter().chain(explain(copies, &format!("{warm}, which varies from run to run"))).collect()
 }
@@ -77,7 +78,7 @@ mod tests {
         Timing { runs: vec![run] }
     }
 
-    /// A checkpoint of 1 GiB, whose roofline is 1 GiB/s.
+    /// Returns results for a checkpoint of 1 GiB with a roofline of 1 GiB/s.
     fn results(cold: bool, subjects: Vec<(Subject, Result<Timing, String>)>) -> Results {
         let pattern = Pattern::candidates(cold, !cold)[0];
         Results {

@@ -1,5 +1,5 @@
-//! The figure of a bench: a bar for each way, the roofline across them. Plain SVG on a ground of its own, light or dark as the
-//! reader's page is, so that it can be read on either.
+//! Draws the figure of a bench: a bar for each way to load, and the roofline across them. It is
+//! plain SVG with its own background, light or dark like the page around it.
 
 use super::rounds::Results;
 use super::show::headline;
@@ -10,11 +10,11 @@ use std::fmt::Write;
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
 const LABELS: f64 = 118.0;
-/// Right of the longest bar: room for its rate.
+/// Room for the rate, right of the longest bar.
 const RATES: f64 = 84.0;
 const ROW: f64 = 27.0;
 const BAR: f64 = 16.0;
-/// Longer names and models are cut, as nothing wraps in an SVG.
+/// Longer names and models are cut: text in an SVG does not wrap.
 const LINE: usize = 105;
 
 const STYLE: &str = "\
@@ -28,7 +28,7 @@ const STYLE: &str = "\
 struct Bar<'a> {
     name: &'a str,
     class: &'static str,
-    /// The least, the median and the highest rate.
+    /// The lowest, the median and the highest rate.
     rates: [f64; 3],
 }
 
@@ -50,7 +50,7 @@ pub(super) fn draw(results: &Results) -> String {
     let titles = [
         format!("{}: {}", Quoted(&name), headline(results)),
         format!("{}; {}; Linux {}", machine.storage(), machine.processor(), machine.kernel),
-        format!("Median of {runs} each, in shuffled order; whiskers from the least to the most. Higher is better."),
+        format!("Median of {runs} each, in shuffled order; whiskers from the lowest to the highest. Higher is better."),
     ];
     let roof = results.limit().zip(results.best()).map(|(limit, (pattern, _))| (limit, pattern.describe()));
     figure(&titles, &bars, roof.as_ref())
@@ -72,7 +72,7 @@ fn figure(titles: &[String], bars: &[Bar<'_>], roof: Option<&(f64, String)>) -> 
     y += 14.0;
     if let Some((rate, how)) = roof {
         y += 16.0;
-        let label = cut(&format!("roofline {} GiB/s: {how}, thrown away", round(*rate)));
+        let label = cut(&format!("roofline {} GiB/s: {how}, discarded", round(*rate)));
         let end = x(*rate).max(left + 380.0);
         let _ = writeln!(
             body,
@@ -119,7 +119,7 @@ fn figure(titles: &[String], bars: &[Bar<'_>], roof: Option<&(f64, String)>) -> 
         let _ = writeln!(
             body,
             "<text x=\"{:.1}\" y=\"{base:.1}\" class=\"text\" font-weight=\"600\">{} GiB/s</text>",
-            // A label does not stand on the roofline.
+            // A label must not overlap the roofline.
             roof.map_or(to, |(roof, _)| if (to - 4.0..to + 72.0).contains(&x(*roof)) { x(*roof) } else { to }) + 8.0,
             round(*rate)
         );
@@ -141,7 +141,7 @@ fn figure(titles: &[String], bars: &[Bar<'_>], roof: Option<&(f64, String)>) -> 
     )
 }
 
-/// Marks of the axis: three to seven, at 1, 2 or 5 of some power of ten.
+/// Returns three to seven ticks of the axis, at 1, 2 or 5 times a power of ten.
 fn ticks(most: f64) -> Vec<f64> {
     let power = 10.0_f64.powf((most / 7.0).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| most / step <= 7.0);
@@ -149,7 +149,7 @@ fn ticks(most: f64) -> Vec<f64> {
     (0..=7).map(|i| (f64::from(i) * step * 1e9).round() / 1e9).filter(|tick| *tick <= most).collect()
 }
 
-/// A rate with two digits that say something.
+/// Formats a rate with two or three significant digits.
 fn round(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.1}") }
 }
@@ -161,7 +161,7 @@ fn cut(line: &str) -> String {
     }
 }
 
-/// Text of an SVG; what XML cannot hold at all is left out.
+/// Escapes text for an SVG, without the characters that XML does not allow.
 fn escape(text: &str) -> String {
     let text: String = text.chars().filter(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')).collect();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")

@@ -1,5 +1,6 @@
-//! What the storage gives at most: the files read from front to back and thrown away, by several threads that each read into one
-//! buffer of their own again and again. No loader can be faster, as none has less to do.
+//! Measures the limit of the storage: several threads read the files from front to back and discard
+//! the bytes, each into one buffer that it reuses. No loader can be faster, because none has less
+//! to do.
 
 use floodtide::pool::{MappedMemory, Pool, PoolBuffer};
 use serde::{Deserialize, Serialize};
@@ -9,23 +10,24 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How it is read.
+/// How the files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pattern {
-    /// Past the page cache.
+    /// Direct I/O.
     pub(super) direct: bool,
-    /// So many reads are in flight at a time.
+    /// The number of reads in flight at a time.
     pub(super) threads: usize,
     pub(super) block: usize,
 }
 
-/// Smaller memory is not in huge pages, whose single pieces a device takes more of at a time.
+/// Smaller memory gets no huge pages, and a device transfers more at once into a huge page.
 const HUGE_PAGE: usize = 2 << 20;
-/// What any direct read is aligned to.
+/// The alignment of every direct read in bytes.
 const ALIGNMENT: usize = 4096;
 
 impl Pattern {
-    /// The patterns to try. `direct`: the files are not in the page cache, and can be read past it; `cached`: they are in it.
+    /// Returns the patterns to try. `direct`: the files are not cached and support direct I/O;
+    /// `cached`: they are cached.
     pub(super) fn candidates(direct: bool, cached: bool) -> Vec<Self> {
         const KIB: usize = 1 << 10;
         const MIB: usize = 1 << 20;
@@ -38,7 +40,7 @@ impl Pattern {
         patterns.iter().map(|&(threads, block)| Self { direct, threads, block }).collect()
     }
 
-    /// In words.
+    /// Describes the pattern.
     pub(super) fn describe(self) -> String {
         let kind = if self.direct { "direct" } else { "buffered" };
         let threads = crate::output::count(self.threads, "thread");
@@ -46,12 +48,12 @@ impl Pattern {
     }
 }
 
-/// Everything that is not reading, done.
+/// A prepared reader: everything but the reads is done.
 pub(super) struct Reader {
     files: Vec<File>,
-    /// Pieces of the files, in order: which file, from where, up to where.
+    /// The ranges to read, in order: the file, the start and the end.
     blocks: Vec<(usize, u64, u64)>,
-    /// One for each thread.
+    /// One buffer per thread.
     buffers: Vec<PoolBuffer>,
     direct: bool,
 }
@@ -71,7 +73,7 @@ impl Reader {
         let pool = Pool::builder().limit(2 * pattern.threads * bytes).memory(MappedMemory::new()).build();
         let mut buffers: Vec<PoolBuffer> =
             (0..pattern.threads).map(|_| pool.get(bytes)).collect::<Result<_, _>>().map_err(io::Error::other)?;
-        // Which has all of it in memory.
+        // Writing makes every page of the buffer resident.
         buffers.iter_mut().for_each(PoolBuffer::fill_with_zeros);
         Ok(Self { files, blocks, buffers, direct: pattern.direct })
     }
@@ -83,7 +85,7 @@ impl Reader {
         let work = |memory: &mut [u8]| -> io::Result<()> {
             while let Some(&(file, mut at, end)) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 while at < end {
-                    // Up to the alignment past a file's end, where a direct read stops by itself.
+                    // Rounded up past the end of the file, where a direct read stops by itself.
                     let wanted = ((end - at) as usize).next_multiple_of(alignment);
                     match files[file].read_at(&mut memory[..wanted], at)? {
                         0 => return Err(io::ErrorKind::UnexpectedEof.into()),

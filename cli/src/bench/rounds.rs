@@ -1,4 +1,4 @@
-//! Runs all loads, interleaved, and gathers what they took.
+//! Runs all loads interleaved and collects their timings.
 
 use super::Checkpoint;
 use super::cache::{self, NOISE};
@@ -13,25 +13,26 @@ use floodtide::backend::PREAD;
 use floodtide::core::{Escaped, Selection};
 use std::path::{Path, PathBuf};
 
-/// So many patterns of the roofline's are measured in every round; the others are out after the first one.
+/// The number of roofline patterns that are measured in every round; the others are dropped after
+/// the first round.
 const FINALISTS: usize = 2;
 
 pub(super) struct Options {
     pub(super) path: PathBuf,
     pub(super) cold: bool,
-    /// The rounds that count; there is one more before them.
+    /// The number of timed rounds, after one warm-up round.
     pub(super) runs: usize,
     pub(super) subjects: Vec<Subject>,
     pub(super) quiet: bool,
 }
 
-/// What came of one way, or of one pattern of the roofline.
+/// The result of one way to load, or of one pattern of the roofline.
 pub(super) struct Row<T> {
     pub(super) what: T,
     pub(super) result: Result<Timing, String>,
 }
 
-/// The rounds that count.
+/// The timed runs.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Timing {
     pub(super) runs: Vec<Measured>,
@@ -44,14 +45,14 @@ impl Timing {
         values
     }
 
-    /// The least, the median and the most seconds.
+    /// Returns the lowest, the median and the highest time in seconds.
     pub(super) fn seconds(&self) -> [f64; 3] {
         let sorted = self.sorted(|run| run.seconds);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
         [at(0), median(&sorted), at(sorted.len().saturating_sub(1))]
     }
 
-    /// The least, the median and the highest rate for so many bytes, in GiB/s.
+    /// Returns the lowest, the median and the highest rate for `bytes` bytes, in GiB/s.
     pub(super) fn rates(&self, bytes: u64) -> [f64; 3] {
         let [min, median, max] = self.seconds();
         let rate = |seconds: f64| if seconds > 0.0 { bytes as f64 / f64::from(1 << 30) / seconds } else { 0.0 };
@@ -62,7 +63,7 @@ impl Timing {
         median(&self.sorted(|run| run.cpu_seconds))
     }
 
-    /// The largest of all runs.
+    /// Returns the largest peak of all runs.
     pub(super) fn peak_rss_bytes(&self) -> u64 {
         self.runs.iter().map(|run| run.peak_rss_bytes).max().unwrap_or(0)
     }
@@ -72,40 +73,40 @@ fn percent(share: f32) -> f32 {
     (share * 100.0).ceil()
 }
 
-/// The middle, or between the two in the middle.
+/// Returns the middle value, or the mean of the two in the middle.
 fn median(sorted: &[f64]) -> f64 {
     let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
     sorted.get(low).zip(sorted.get(high)).map_or(0.0, |(low, high)| low.midpoint(*high))
 }
 
-/// What came of it all.
+/// The results of a bench.
 pub(super) struct Results {
     pub(super) checkpoint: Checkpoint,
     pub(super) machine: Machine,
     pub(super) cold: bool,
     pub(super) runs: usize,
     pub(super) subjects: Vec<Row<Subject>>,
-    /// The patterns that were measured in every round, the best one first.
+    /// The roofline patterns that were measured in every round, best first.
     pub(super) roofline: Vec<Row<Pattern>>,
-    /// The share of a file that was in the page cache when a cold load began, or was not when a warm one did, at worst; `None`
-    /// where the system does not tell.
+    /// The largest share of a file in the wrong state before a load: cached before a cold load, not
+    /// cached before a warm one. `None` if the system does not report it.
     pub(super) disturbed: Option<f32>,
-    /// Several ways brought the same bytes.
+    /// Whether several ways loaded the same bytes.
     pub(super) agree: bool,
 }
 
 impl Results {
-    /// The best pattern of the roofline, and what came of it.
+    /// Returns the best pattern of the roofline and its timing.
     pub(super) fn best(&self) -> Option<(Pattern, &Timing)> {
         self.roofline.iter().find_map(|row| Some((row.what, row.result.as_ref().ok()?)))
     }
 
-    /// The roofline in GiB/s: the fastest run, as what was reached once can be reached.
+    /// Returns the roofline in GiB/s: the fastest run, because a rate reached once can be reached.
     pub(super) fn limit(&self) -> Option<f64> {
         self.best().map(|(_, timing)| timing.rates(self.checkpoint.file_bytes)[2])
     }
 
-    /// The page cache before the loads, in a few words.
+    /// Describes the page cache before the loads.
     pub(super) fn cache_state(&self) -> String {
         let wanted = if self.cold { "page cache dropped before each load" } else { "all in the page cache" };
         match self.disturbed {
@@ -117,16 +118,16 @@ impl Results {
                 )
             }
             Some(_) => wanted.to_owned(),
-            None => format!("{wanted}, as far as the system tells"),
+            None => format!("{wanted} (not verified)"),
         }
     }
 
-    /// What keeps the figures from meaning what they seem to.
+    /// Returns warnings about disturbed results.
     pub(super) fn warnings(&self) -> Vec<String> {
         let cache = match (self.disturbed, self.cold) {
-            (None, _) => {
-                Some("the system does not tell what is in the page cache, so it may not be as it should".to_owned())
-            }
+            (None, _) => Some(
+                "the system does not report what is cached, so the state of the page cache is not verified".to_owned(),
+            ),
             (Some(share), _) if share < NOISE => None,
             (Some(share), true) => Some(format!(
                 "not all loads were cold: up to {} % of a file stayed in the page cache; end the programs that have it mapped, \
@@ -145,8 +146,8 @@ impl Results {
 }
 
 pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
-    // By a backend that is named, so that small files too are asked whether they take direct reads; and nothing of them, as some ways may do
-    // with less memory than others.
+    // Name a backend, so that small files are checked for direct I/O too. Select nothing, because
+    // some ways to load need less memory than others.
     let nothing = Selection::names::<&str>([]);
     let planned = Loader::new().backend(PREAD).selection(nothing).plan(&options.path)?;
     let files = planned.catalog.files();
@@ -160,7 +161,7 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
     if let Some(path) = checkpoint.files.iter().chain([&checkpoint.path]).find(|path| !is_text(path)) {
         let path = path.to_string_lossy();
         return Err(Failure::Failed(format!(
-            "{}: the name is not UTF-8, and each load of a bench is a process that is told it as text; bench it by a link with another name",
+            "{}: the name is not UTF-8, which bench does not support; use a symbolic link with another name",
             Escaped(&path)
         )));
     }
@@ -197,24 +198,28 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
     if let Some(Row { what, result: Err(why) }) = results.subjects.first()
         && results.subjects.iter().all(|row| row.result.is_err())
     {
-        return Err(Failure::Failed(format!("no way could load the checkpoint; {}: {why}", what.name())));
+        return Err(Failure::Failed(format!("every way to load the checkpoint failed; {}: {why}", what.name())));
     }
     Ok(results)
 }
 
-/// Whether a path is text. A catalog's paths always are, with a replacement for what is not, so that there is no such file.
+/// Returns whether a path is valid UTF-8. A catalog's path always is, with replacement characters
+/// for the rest, so that no such file exists.
 fn is_text(path: &Path) -> bool {
     path.to_str().is_some_and(|text| !text.contains(char::REPLACEMENT_CHARACTER) || path.exists())
 }
 
-/// One load of each, in an order of its own. The first round brings programs and metadata into memory, compares what was loaded,
-/// and finds the patterns that are worth more rounds; its times are dropped.
+/// Runs one load of each, in shuffled order.
+///
+/// The first round warms programs and metadata, compares the loaded bytes, and finds the roofline
+/// patterns that deserve more rounds. Its times are dropped.
 fn round(results: &mut Results, first: bool, unchanged: &Unchanged, progress: &impl Fn()) -> Result<(), Failure> {
     let Results { checkpoint, subjects, roofline, disturbed, cold, .. } = results;
     let mut expected: Option<(Subject, Checksums)> = None;
     let mut agreeing = 0;
     let mut order: Vec<usize> = (0..subjects.len() + roofline.len()).collect();
-    // What a load leaves behind (free memory in small pages, a busy disk) slows the next one, so nobody keeps a neighbour.
+    // A load slows the next one (free memory in small pages, a busy disk), so the order changes
+    // every round.
     fastrand::shuffle(&mut order);
     for at in order {
         let subject = subjects.get(at).map(|row| row.what);
@@ -226,7 +231,7 @@ fn round(results: &mut Results, first: bool, unchanged: &Unchanged, progress: &i
         let wrong = cache::prepare(&checkpoint.files, *cold)?;
         *disturbed = disturbed.zip(wrong).map(|(worst, wrong)| worst.max(wrong));
         let measured = child::run(work, checkpoint, first && subject.is_some());
-        // What a load of other files brings, or why it fails, is no result.
+        // If the files have changed, neither a load nor its failure is a result.
         unchanged.check()?;
         match measured {
             Ok(mut measured) => {
@@ -251,7 +256,7 @@ fn round(results: &mut Results, first: bool, unchanged: &Unchanged, progress: &i
     Ok(())
 }
 
-/// The fastest first, and last what failed.
+/// Sorts the fastest first and failures last.
 fn rank(roofline: &mut [Row<Pattern>]) {
     roofline.sort_by(|a, b| {
         let seconds = |row: &Row<Pattern>| row.result.as_ref().map_or(f64::INFINITY, |timing| timing.seconds()[0]);

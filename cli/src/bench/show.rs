@@ -1,4 +1,4 @@
-//! Results for people and for programs.
+//! Prints results as text and as JSON.
 
 use super::notes;
 use super::rounds::{Results, Timing};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// What the loads were of, in a line.
+/// Describes the checkpoint in one line.
 pub(super) fn headline(results: &Results) -> String {
     let checkpoint = &results.checkpoint;
     format!(
@@ -25,7 +25,7 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     let (bytes, machine) = (results.checkpoint.bytes, &results.machine);
     writeln!(out, "{}", headline(results))?;
     writeln!(out, "{}; {}; Linux {}\n", machine.storage(), machine.processor(), machine.kernel)?;
-    let columns = ["time", "GiB/s", "least to most", "of roofline", "to std::fs::read", "CPU time", "peak memory"];
+    let columns = ["time", "GiB/s", "min to max", "of roofline", "to std::fs::read", "CPU time", "peak memory"];
     let [time, rate, spread, share, ratio, cpu, peak] = columns;
     writeln!(out, "{:13}  {time:>7}  {rate:>6}  {spread:>14}  {share:>11}  {ratio:>16}  {cpu:>8}  {peak:>11}", "")?;
     let baseline = results.subjects.iter().find(|row| row.what == Subject::StdRead);
@@ -47,7 +47,7 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     for row in &results.subjects {
         match &row.result {
             Ok(timing) => line(row.what.name(), timing, bytes, true)?,
-            Err(why) => refused.push(format!("{:13}  not here: {why}", row.what.name())),
+            Err(why) => refused.push(format!("{:13}  failed: {why}", row.what.name())),
         }
     }
     if let Some((_, timing)) = results.best() {
@@ -55,10 +55,10 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     }
     refused.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     let verdict =
-        if results.agree { "All loads agree, byte for byte." } else { "Only one way ran: nothing to compare." };
+        if results.agree { "All loads agree, byte for byte." } else { "Only one way to load ran: nothing to compare." };
     writeln!(out, "\n{verdict} Medians of {}, interleaved.", output::count(results.runs, "run"))?;
     if let Some((pattern, _)) = results.best() {
-        writeln!(out, "roofline: {}, thrown away; the fastest run", pattern.describe())?;
+        writeln!(out, "roofline: {}, discarded; the fastest run", pattern.describe())?;
     }
     let auto = results.subjects.iter().find(|row| row.what == Subject::Auto).and_then(|row| row.result.as_ref().ok());
     if let Some((backend, reason)) = auto.and_then(chosen) {
@@ -67,7 +67,7 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
     notes::of(results).iter().try_for_each(|note| writeln!(out, "note: {note}"))
 }
 
-/// What was chosen in the last run, and why.
+/// Returns the backend of the last run and the reason.
 pub(super) fn chosen(timing: &Timing) -> Option<(&str, &str)> {
     let last = timing.runs.last()?;
     Some((last.backend.as_deref()?, &last.reason))

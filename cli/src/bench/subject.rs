@@ -1,4 +1,4 @@
-//! The ways to load, in one list.
+//! The ways to load that a bench compares.
 
 use crate::args::BackendArg;
 use floodtide::{Backend, Loader, Tensors, backends};
@@ -13,9 +13,9 @@ pub(super) enum Subject {
     By(Backend),
     /// The backend that floodtide chooses.
     Auto,
-    /// Each file as a whole, as one would without a loader.
+    /// Each file read as a whole, as one would without a loader.
     StdRead,
-    /// The files mapped, and each page touched by one thread.
+    /// The files mapped, with each page touched by one thread.
     PlainMmap,
 }
 
@@ -25,7 +25,7 @@ impl Subject {
         backends.chain([Self::Auto, Self::StdRead, Self::PlainMmap]).collect()
     }
 
-    /// These backends, or all if none is named, and what they are compared with.
+    /// Returns these backends, or all if none is named, and the baselines.
     pub(super) fn chosen(backends: &[BackendArg]) -> Vec<Self> {
         let named = |subject: &Self| match subject {
             Self::By(backend) => backends.iter().any(|named| named.backend() == Some(*backend)),
@@ -44,7 +44,7 @@ impl Subject {
         }
     }
 
-    /// Whether it is floodtide's, and not what floodtide is compared with.
+    /// Returns whether this is floodtide and not a baseline.
     pub(super) fn is_ours(self) -> bool {
         matches!(self, Self::By(_) | Self::Auto)
     }
@@ -74,18 +74,18 @@ impl TryFrom<String> for Subject {
 
     fn try_from(name: String) -> Result<Self, String> {
         let subject = Self::all().into_iter().find(|subject| subject.name() == name);
-        subject.ok_or_else(|| format!("there is no way \"{name}\""))
+        subject.ok_or_else(|| format!("unknown way to load \"{name}\""))
     }
 }
 
-/// What a way brought.
+/// The loaded bytes.
 pub(super) enum Loaded {
     Tensors(Tensors),
     Files(Vec<Vec<u8>>),
 }
 
 impl Loaded {
-    /// Reads one byte of each page, so that every page is in memory and mapped whichever way it came.
+    /// Reads one byte of each page, so that every page is resident and mapped in every case.
     pub(super) fn touch(&self) {
         let page = rustix::param::page_size();
         let touch = |seen: u8, bytes: &[u8]| {

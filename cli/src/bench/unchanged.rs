@@ -1,11 +1,12 @@
-//! Whether the files are still those that the bench began with: rates of other bytes compare nothing.
+//! Checks that the files have not changed since the bench began: rates of different bytes cannot be
+//! compared.
 
 use crate::output::Failure;
 use floodtide::core::{Escaped, FileVersion};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What the files were when the bench began.
+/// The versions of the files when the bench began.
 #[derive(Debug)]
 pub(super) struct Unchanged {
     files: Vec<(PathBuf, FileVersion)>,
@@ -17,11 +18,12 @@ impl Unchanged {
         Ok(Self { files: files.collect::<Result<_, Failure>>()? })
     }
 
-    /// Fails if one is another by now.
+    /// Fails if a file has changed.
     pub(super) fn check(&self) -> Result<(), Failure> {
         for (path, before) in &self.files {
             if let Some(what) = before.difference(&version(path)?) {
-                let (path, advice) = (path.to_string_lossy(), "measure again when nobody writes to the checkpoint");
+                let (path, advice) =
+                    (path.to_string_lossy(), "run the bench again while no program writes to the checkpoint");
                 return Err(Failure::Failed(format!(
                     "{}: the file has changed since the bench began ({what}); {advice}",
                     Escaped(&path)

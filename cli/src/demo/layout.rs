@@ -1,5 +1,5 @@
-//! The layout of GPT-2 small: names and shapes as in the checkpoint that OpenAI published and Hugging Face serves
-//! (12 layers, 768 wide, a vocabulary of 50257, 1024 positions, f32).
+//! The layout of GPT-2 small: names and shapes as in the checkpoint that OpenAI published and
+//! Hugging Face serves (12 layers, 768 wide, a vocabulary of 50257, 1024 positions, f32).
 
 const LAYERS: usize = 12;
 const VOCABULARY: usize = 50257;
@@ -19,7 +19,7 @@ impl Spec {
     }
 }
 
-/// The tensors, with layers and vocabulary scaled down.
+/// Returns the tensors, with layers and vocabulary scaled down.
 pub(crate) fn gpt2(scale: f64) -> Vec<Spec> {
     let scaled = |n: usize| ((n as f64 * scale).round() as usize).max(1);
     let mut specs = Vec::new();
@@ -47,7 +47,7 @@ pub(crate) fn gpt2(scale: f64) -> Vec<Spec> {
     specs
 }
 
-/// Cuts the tensors, in order, into shards of about the same size.
+/// Splits the tensors, in order, into shards of about the same size.
 pub(crate) fn shards(specs: &[Spec], count: usize) -> Vec<&[Spec]> {
     let total: usize = specs.iter().map(Spec::bytes).sum();
     let mut shards = Vec::with_capacity(count);
@@ -72,7 +72,8 @@ mod tests {
         let specs = gpt2(1.0);
         assert_eq!(specs.len(), 160);
         let bytes: usize = specs.iter().map(Spec::bytes).sum();
-        // The published model.safetensors has 548,105,171 bytes: these, and 14,291 before them.
+        // The published model.safetensors has 548,105,171 bytes: this many after 14,291 bytes of
+        // header.
         assert_eq!(bytes, 548_090_880);
     }
 

@@ -1,4 +1,4 @@
-//! `floodtide demo`: the whole job with nothing given. Writes a GPT-2 small checkpoint, and benches it.
+//! `floodtide demo`: writes a checkpoint of GPT-2's size and benchmarks it.
 
 mod layout;
 mod room;
@@ -31,14 +31,15 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The folder to write to, made only when there is room, and what removes it when it is temporary.
+/// Creates the folder to write to, if there is room. Also returns the guard that removes a
+/// temporary folder.
 fn folder(args: &DemoArgs, specs: &[Spec]) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
     let Some(keep) = &args.keep else {
         room::check(&std::env::temp_dir(), specs)?;
         let folder = tempfile::Builder::new().prefix("floodtide-demo-").tempdir().map_err(|error| {
             let parent = std::env::temp_dir();
             Failure::Failed(format!(
-                "{}: cannot make a temporary folder: {error}; set TMPDIR or use --keep DIR",
+                "{}: cannot create a temporary folder: {error}; set TMPDIR or use --keep DIR",
                 parent.display()
             ))
         })?;
@@ -47,7 +48,7 @@ fn folder(args: &DemoArgs, specs: &[Spec]) -> Result<(PathBuf, Option<tempfile::
     let failed = |error| Failure::Failed(format!("{}: cannot use the folder: {error}", keep.display()));
     let exists = keep.try_exists().map_err(failed)?;
     if exists && fs::read_dir(keep).map_err(failed)?.next().is_some() {
-        let message = format!("{}: --keep needs a folder that is new or empty, and this one is not", keep.display());
+        let message = format!("{}: the folder is not empty; --keep needs a new or empty folder", keep.display());
         return Err(Failure::BadRequest(message));
     }
     room::check(keep, specs)?;
@@ -55,15 +56,15 @@ fn folder(args: &DemoArgs, specs: &[Spec]) -> Result<(PathBuf, Option<tempfile::
     Ok((keep.clone(), None))
 }
 
-/// Ctrl-C and SIGTERM end the demo without leaving half a gigabyte behind, unless it is whole and to be `kept`. The folder goes with what
-/// is in it if it is the demo's own.
+/// Makes Ctrl-C and SIGTERM remove the files of the demo, unless they are complete and to be
+/// `kept`. If the folder is the demo's own, it is removed too.
 fn remove_when_interrupted(folder: PathBuf, own: bool, kept: Arc<AtomicBool>) {
     let empty = |folder: &Path| -> std::io::Result<()> {
         fs::read_dir(folder)?.try_for_each(|entry| fs::remove_file(entry?.path()))
     };
     let handler = move || {
         if !kept.load(Ordering::Relaxed) {
-            // The writer may add a file meanwhile: once more, then.
+            // The writer may have added a file meanwhile, so retry.
             let _ = if own {
                 fs::remove_dir_all(&folder).or_else(|_| fs::remove_dir_all(&folder))
             } else {
@@ -72,6 +73,7 @@ fn remove_when_interrupted(folder: PathBuf, own: bool, kept: Arc<AtomicBool>) {
         }
         std::process::exit(130);
     };
-    // Without the handler an interrupted demo leaves its folder, which the system's cleaning of temporary files gets.
+    // Without the handler, an interrupted demo leaves its folder, which the system removes with
+    // other temporary files.
     let _ = ctrlc::set_handler(handler);
 }

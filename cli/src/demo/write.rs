@@ -1,4 +1,4 @@
-//! Writes the demo's checkpoint with the format's reference writer, contents made as they are written.
+//! Writes the demo's checkpoint with the format's reference writer, generating contents on the way.
 
 use super::layout::{self, Spec};
 use super::room;
@@ -15,7 +15,7 @@ use std::path::Path;
 
 const SHARDS: usize = 2;
 
-/// A tensor whose contents are random, and made only when the writer asks for them.
+/// A tensor of random contents, generated only when the writer asks for them.
 struct RandomTensor<'a> {
     spec: &'a Spec,
     bar: Option<&'a ProgressBar>,
@@ -52,17 +52,19 @@ fn shard_name(number: usize) -> String {
     format!("model-{number:05}-of-{SHARDS:05}.safetensors")
 }
 
-/// Writes shards and index into a folder that exists and is empty; it is empty again when that fails.
+/// Writes shards and index into an existing, empty folder. On failure the folder is empty again.
 pub(crate) fn write(folder: &Path, specs: &[Spec], quiet: bool) -> Result<(), Failure> {
     write_all(folder, specs, quiet).inspect_err(|_| {
         for name in (1..=SHARDS).map(shard_name).chain([INDEX.to_owned()]) {
-            // What was not begun is not there; what cannot be removed is the user's to find, beside the first error.
+            // A file that was not begun does not exist. A file that cannot be removed stays: the
+            // first error is the one to report.
             let _ = fs::remove_file(folder.join(name));
         }
     })
 }
 
-/// Why a file could not be written, and on a full disk which scale fits: the disk took so many bytes before it was full.
+/// Describes why a file could not be written. On a full disk, also names a scale that fits: the
+/// disk held `taken` bytes.
 fn explain(path: &Path, error: &io::Error, taken: u64) -> Failure {
     let advice = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("; {}", room::advice(taken)),
@@ -71,7 +73,7 @@ fn explain(path: &Path, error: &io::Error, taken: u64) -> Failure {
     Failure::Failed(format!("{}: cannot write the demo's checkpoint: {error}{advice}", path.display()))
 }
 
-/// The room that the folder's files take on the disk, in bytes.
+/// Returns the bytes that the folder's files take on disk.
 fn taken(folder: &Path) -> u64 {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
@@ -88,7 +90,8 @@ fn write_all(folder: &Path, specs: &[Spec], quiet: bool) -> Result<(), Failure> 
         let name = shard_name(i + 1);
         let path = folder.join(&name);
         let tensors = shard.iter().map(|spec| (spec.name.as_str(), RandomTensor { spec, bar: bar.as_ref() }));
-        // The writer puts a file of its own in this one's place, which nobody else may read: what a new file is allowed here, this one tells.
+        // The writer replaces this file with one that only its owner may read, so remember the mode
+        // that a new file gets here.
         let permissions = fs::File::create(&path).and_then(|file| Ok(file.metadata()?.permissions()));
         let permissions = permissions.map_err(|error| failed(&path, error))?;
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
@@ -96,7 +99,7 @@ fn write_all(folder: &Path, specs: &[Spec], quiet: bool) -> Result<(), Failure> 
             SafeTensorError::IoError(error) => failed(&path, error),
             other => failed(&path, io::Error::other(other)),
         })?;
-        // On the disk, so that dropping the cache makes the next read cold.
+        // Sync, so that dropping the cache makes the next read cold.
         let synced = fs::File::open(&path).and_then(|file| {
             file.set_permissions(permissions)?;
             file.sync_all()

@@ -1,9 +1,13 @@
-//! The threads that hash what passes through.
+//! The threads that hash the bytes of a stream.
 //!
-//! A file's SHA-256 can only be made from its first byte to its last, so one thread at a time has a file, and files are hashed side by side.
-//! Its parts come in any order; those that come early wait, and their memory with them. That comes to an end, as the buffers before
-//! theirs are being filled already. The tensors' BLAKE3 takes any bytes in any order: whoever has no file to go on with makes it, and
-//! where nobody is free, the thread that has just had the bytes for their file, in whose cache they are.
+//! The SHA-256 of a file must be computed from the first byte to the last, so one thread at a time
+//! hashes a file, and different files are hashed in parallel. The segments of a file arrive in any
+//! order. Early ones wait and keep their memory. The wait is bounded, because the buffers before
+//! theirs are being filled already.
+//!
+//! The BLAKE3 of the tensors accepts bytes in any order. A thread without a file to hash computes
+//! it. If no thread is free, the thread that has just hashed the bytes for their file does it,
+//! while they are in its cache.
 
 use floodtide_core::stream::FilledBuffer;
 use floodtide_core::{ContentHashes, FileId};
@@ -15,15 +19,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of a file, in a buffer that goes back when all of its parts are hashed.
+/// Bytes of a file in a buffer, which returns to its pool when all of its segments are hashed.
 struct FileSegment {
     filled: Arc<FilledBuffer<PoolBuffer>>,
     file: FileId,
-    /// Where they are in the file.
+    /// The offset in the file.
     offset: u64,
-    /// Where they are in the buffer.
+    /// The range in the buffer.
     bytes: Range<usize>,
-    /// Somebody has made, or is making, its tensors' hashes.
+    /// Whether a thread has computed, or is computing, the hashes of its tensors.
     taken: AtomicBool,
 }
 
@@ -34,42 +38,42 @@ impl FileSegment {
 }
 
 struct File {
-    /// Not there while a thread has it.
+    /// `None` while a thread has it.
     hash: Option<Sha256>,
-    /// How far it is hashed.
+    /// The number of bytes that are hashed.
     done: u64,
-    /// What has come, by offset, and is not hashed yet.
+    /// The segments that have arrived and are not hashed yet, by offset.
     waiting: BTreeMap<u64, Arc<FileSegment>>,
 }
 
 struct State {
     files: Vec<File>,
-    /// Parts whose tensors are not hashed yet.
+    /// Segments whose tensors are not hashed yet.
     unhashed: VecDeque<Arc<FileSegment>>,
-    /// Threads that wait for something to do.
+    /// The number of threads that wait for work.
     idle: usize,
-    /// Nothing more will come.
+    /// Whether no more segments will arrive.
     over: bool,
-    /// A thread has panicked, so nothing will come of it.
+    /// Whether a thread has panicked, so that there will be no result.
     dead: bool,
 }
 
-/// What all threads share.
+/// The state that all threads share.
 pub(super) struct Hashers {
     state: Mutex<State>,
     changed: Condvar,
-    /// Not there where only the files are of interest.
+    /// `None` if only the files are hashed.
     tensors: Option<ContentHashes>,
 }
 
-/// What a thread does next.
+/// The next step of a thread.
 enum Job {
     File(FileId, Arc<FileSegment>, Sha256),
     Tensors(Arc<FileSegment>),
 }
 
 impl Hashers {
-    /// For so many files; `tensors`: for what is in them.
+    /// Creates hashers for `files` files, and for the tensors in them if `tensors` is given.
     pub(super) fn new(files: usize, tensors: Option<ContentHashes>) -> Self {
         let file = || File { hash: Some(Sha256::new()), done: 0, waiting: BTreeMap::new() };
         let files = std::iter::repeat_with(file).take(files).collect();
@@ -77,7 +81,7 @@ impl Hashers {
         Self { state: Mutex::new(state), changed: Condvar::new(), tensors }
     }
 
-    /// Takes a buffer of a stream whose tensors are the files, by their numbers.
+    /// Takes a buffer of a stream in which each file is one tensor.
     pub(super) fn push(&self, filled: FilledBuffer<PoolBuffer>) {
         let filled = Arc::new(filled);
         let segments = filled.parts().filter(|segment| !segment.bytes.is_empty()).map(|segment| {
@@ -98,13 +102,14 @@ impl Hashers {
         self.changed.notify_all();
     }
 
-    /// Nothing more will be pushed.
+    /// Ends the input: no more buffers will be pushed.
     pub(super) fn close(&self) {
         self.state.lock().over = true;
         self.changed.notify_all();
     }
 
-    /// Hashes until it is closed and nothing is left. `waits`: or else until there is nothing to do just now.
+    /// Hashes until the input has ended and no work is left. Without `waits`, hashes only what is
+    /// ready now.
     pub(super) fn work(&self, waits: bool) {
         let _guard = Guard(self);
         while let Some(job) = self.next(waits) {
@@ -161,7 +166,7 @@ impl Hashers {
         None
     }
 
-    /// The SHA-256 and the length of what has come of each file, and the tensors' hashes.
+    /// Returns the SHA-256 and the length of each file, and the hashes of the tensors.
     pub(super) fn finish(self) -> (Vec<([u8; 32], u64)>, Option<ContentHashes>) {
         let state = self.state.into_inner();
         let finish = |file: File| (file.hash.unwrap_or_default().finalize().into(), file.done);
@@ -169,7 +174,8 @@ impl Hashers {
     }
 }
 
-/// Lets a thread's panic end everything instead of leaving the others to wait: what it had goes back, and so does what comes.
+/// Ends the hashing when a thread panics, so that the others do not wait forever. Waiting and later
+/// segments are dropped.
 struct Guard<'a>(&'a Hashers);
 
 impl Drop for Guard<'_> {

@@ -1,7 +1,9 @@
-//! The checksums of a checkpoint, in one pass over its files: what a manifest is made of, and compared with.
+//! Computes the checksums of a checkpoint in one pass over its files, for manifests and for
+//! comparisons with them.
 //!
-//! The files are read as they are, headers and all, as one tensor each: by the same plan, engine and buffers as any stream, side by
-//! side, in bounded memory. Threads hash what passes through (`hashers`). `verify_report` is what a manifest says of it.
+//! Each file is streamed as one tensor, including its header, with the same plan, engine and
+//! buffers as any stream: in parallel and in bounded memory. Threads hash the bytes (`hashers`).
+//! `verify_report` holds the result of a comparison.
 
 mod hashers;
 mod verify_report;
@@ -25,8 +27,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What all buffers together may have unless it is told otherwise; and what one has, which stays in a processor's cache from one hash to
-/// the other.
+/// The default limit for all buffers, and the size of one, which stays in a processor's cache from
+/// one hash to the other.
 const LIMIT: u64 = 256 << 20;
 const PART: u64 = 4 << 20;
 
@@ -34,7 +36,7 @@ const PART: u64 = 4 << 20;
 #[derive(Debug)]
 struct Sums {
     catalog: Arc<Catalog>,
-    /// By tensor; nothing if they were not asked for.
+    /// By tensor; empty if only the files were hashed.
     tensors: Vec<Checksum>,
     files: Vec<FileSum>,
     warnings: Vec<String>,
@@ -49,25 +51,25 @@ struct FileSum {
     sha256: Sha256,
 }
 
-/// What checksums are for.
+/// The purpose of checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {
     /// A manifest.
     Manifest,
     /// A list of the files.
     Files,
-    /// Comparing them with a manifest, in which a name that it cannot hold will not be found.
+    /// A comparison with a manifest. A name that a manifest cannot hold is reported as added.
     Comparison,
 }
 
 impl Use {
-    /// Refuses what it could not be told of, before anything is hashed.
+    /// Fails if a file's name cannot be written down, before anything is hashed.
     fn check_names(self, files: &OpenFiles) -> Result<(), Error> {
         let unlistable = |name: &str| {
             let path = names::decode(name);
             match path.file_name().unwrap_or_default().to_str() {
                 None if self != Self::Comparison => Some("is not UTF-8"),
-                Some(name) if self == Self::Manifest && name.contains('\\') => Some("has a backslash in it"),
+                Some(name) if self == Self::Manifest && name.contains('\\') => Some("contains a backslash"),
                 _ => None,
             }
         };
@@ -89,7 +91,8 @@ impl Sums {
         let mut stream = TensorStream::of(&loader.settings, checkpoint, started);
         let hashers = Hashers::new(whole_files.files().len(), with_tensors.then(|| ContentHashes::new(&catalog)));
         let ended = std::thread::scope(|scope| {
-            // Also when this thread panics, as a caller's progress function may: the others would wait for ever.
+            // Closes also if this thread panics, as a caller's progress function may: the others
+            // would wait forever.
             let _closed = Closed(&hashers);
             let work = || hashers.work(true);
             let spawn =
@@ -102,7 +105,7 @@ impl Sums {
                     Some(Ok(filled)) => hashers.push(filled),
                 }
                 if threads.is_empty() {
-                    // The system gives no thread.
+                    // The system granted no thread.
                     hashers.work(false);
                 }
             }
@@ -131,7 +134,7 @@ impl Sums {
     }
 }
 
-/// Tells the hashers that nothing more comes, when it is dropped.
+/// Ends the input of the hashers when it is dropped.
 struct Closed<'a>(&'a Hashers);
 
 impl Drop for Closed<'_> {
@@ -140,18 +143,22 @@ impl Drop for Closed<'_> {
     }
 }
 
-/// The last part of a path.
+/// Returns the last component of a path.
 fn file_name(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 impl Loader {
-    /// Computes the manifest of a checkpoint: the BLAKE3 of every tensor and the SHA-256 of every file, the index's too, in one pass. Files
-    /// are read and hashed side by side, in memory of [`memory_limit`](crate::StreamOptions::memory_limit), by default 256 MiB. A single file is as fast as
-    /// one thread's SHA-256, about 2 GB/s where the processor has instructions for it.
+    /// Computes the manifest of a checkpoint: the BLAKE3 of every tensor and the SHA-256 of every
+    /// file, index included.
+    ///
+    /// Files are read and hashed in parallel, in one pass. The buffers take at most
+    /// [`memory_limit`](crate::StreamOptions::memory_limit), by default 256 MiB. A single file is
+    /// as fast as one thread's SHA-256, about 2 GB/s with the processor's SHA instructions.
     ///
     /// # Errors
-    /// As [`load`](Self::load); and [`Error::UnlistableName`] where a file's name cannot stand in a manifest: it is not UTF-8, or has a backslash.
+    /// As [`load`](Self::load). Returns [`Error::UnlistableName`] if a file's name is not UTF-8 or
+    /// contains a backslash.
     ///
     /// ```no_run
     /// use floodtide::Loader;
@@ -169,29 +176,32 @@ impl Loader {
         manifest.map_err(|source| invalid(path, source))
     }
 
-    /// The SHA-256 of each file of a checkpoint, without its tensors': what `sha256sum` would say, sorted by name.
+    /// Returns the SHA-256 of each file of a checkpoint, sorted by name, as `sha256sum` would print
+    /// it.
     ///
     /// # Errors
-    /// As [`load`](Self::load); and [`Error::UnlistableName`] where a file's name is not UTF-8.
+    /// As [`load`](Self::load). Returns [`Error::UnlistableName`] if a file's name is not UTF-8.
     pub fn file_checksums(&self, path: impl AsRef<Path>) -> Result<Vec<ManifestFile>, Error> {
         let mut files = files(Sums::of(self, path.as_ref(), Use::Files)?);
         files.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(files)
     }
 
-    /// Compares everything in a checkpoint's files with a manifest. Their structure has been checked by then, as by
-    /// [`inspect`](Self::inspect): what breaks a rule of its format is an error.
+    /// Compares every byte of a checkpoint's files with a manifest.
+    ///
+    /// Checks the structure first, as [`inspect`](Self::inspect) does: a file that breaks a rule of
+    /// its format is an error.
     ///
     /// # Errors
-    /// As [`load`](Self::load); not for what differs, which is in the [`VerifyReport`].
+    /// As [`load`](Self::load). A difference is not an error: the [`VerifyReport`] lists it.
     ///
     /// ```no_run
     /// use floodtide::{Loader, read_manifest};
     ///
     /// let manifest = read_manifest("/models/qwen3.manifest.json")?;
-    /// let verdict = Loader::new().compare_with("/models/qwen3", &manifest)?;
-    /// for difference in &verdict.differences {
-    ///     println!("{difference}");
+    /// let report = Loader::new().compare_with("/models/qwen3", &manifest)?;
+    /// for mismatch in &report.mismatches {
+    ///     println!("{mismatch}");
     /// }
     /// # Ok::<(), floodtide::Error>(())
     /// ```
@@ -208,16 +218,16 @@ fn invalid(path: &Path, source: ManifestError) -> Error {
     CoreError::Manifest { file: path.display().to_string(), source }.into()
 }
 
-/// Reads a manifest: a file, a FIFO, or whatever else can be read to its end.
+/// Reads a manifest from a file, a FIFO, or anything else that can be read to its end.
 ///
 /// # Errors
-/// When it cannot be read, or breaks a rule of `docs/manifest.md`.
+/// If the manifest cannot be read, or breaks a rule of `docs/manifest.md`.
 pub fn read_manifest(path: impl AsRef<Path>) -> Result<Manifest, Error> {
     let path = path.as_ref();
     let io = |source| Error::Io { path: path.to_owned(), action: "read the manifest", source };
     let file = File::open(path).map_err(io)?;
     let mut json = Vec::new();
-    // What is longer is refused without being read to its end.
+    // A longer manifest is refused without being read to its end.
     file.take(MAX_BYTES + 1).read_to_end(&mut json).map_err(io)?;
     if json.len() as u64 > MAX_BYTES {
         return Err(invalid(path, ManifestError::TooLarge { bytes: json.len() as u64 }));

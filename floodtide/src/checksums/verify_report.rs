@@ -1,4 +1,4 @@
-//! A checkpoint against a manifest.
+//! The result of comparing a checkpoint with a manifest.
 
 use super::{FileSum, Sums, file_name};
 use floodtide_core::checksum::Checksum;
@@ -9,32 +9,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a checkpoint compares with a manifest.
+/// The result of comparing a checkpoint with a manifest.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// What the checkpoint holds.
+    /// The files and tensors of the checkpoint.
     pub catalog: Arc<Catalog>,
-    /// Everything that differs: first of tensors, by name, then of files, by name.
+    /// The differences: first those of tensors, by name, then those of files, by name.
     pub mismatches: Vec<Mismatch>,
-    /// How many files were read, the index among them, and their bytes.
+    /// The number of files that were read, the index included.
     pub files: usize,
-    /// See `files`.
+    /// The bytes of these files.
     pub bytes: u64,
-    /// What a user should know although the checkpoint is valid.
+    /// Warnings about a valid checkpoint.
     pub warnings: Vec<String>,
-    /// How long it took.
+    /// The time of the comparison.
     pub elapsed: Duration,
 }
 
-/// Something that is not as the manifest says. Names are untrusted: print them through [`Escaped`], as `Display` does.
+/// A difference between a checkpoint and a manifest. Names are untrusted: print them through
+/// [`Escaped`], as `Display` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum Mismatch {
-    /// A tensor's bytes are others: those from `start` to `end` of its file.
+    /// A tensor's bytes differ: those from `start` to `end` of its file.
     TensorContent { tensor: String, file: String, start: u64, end: u64, expected: Checksum, found: Checksum },
-    /// A tensor has another dtype or shape.
+    /// A tensor's dtype or shape differs.
     TensorKind {
         tensor: String,
         dtype: ElementType,
@@ -42,23 +43,23 @@ pub enum Mismatch {
         manifest_dtype: ElementType,
         manifest_shape: Vec<u64>,
     },
-    /// The manifest has it, the checkpoint does not.
+    /// It is in the manifest but not in the checkpoint.
     TensorMissing { tensor: String },
-    /// The checkpoint has it, the manifest does not.
+    /// It is in the checkpoint but not in the manifest.
     TensorAdded { tensor: String, file: String },
-    /// A file's bytes are others, although it is as long as it should. `tensors`: so are some tensors' that it holds; if not, it differs in its
-    /// header, or between its tensors.
+    /// A file's bytes differ, but not its length. With `tensors`, some of its tensors differ too;
+    /// without, only its header or the bytes between its tensors.
     FileContent { file: String, expected: Sha256, found: Sha256, tensors: bool },
-    /// A file is longer or shorter.
+    /// A file's length differs.
     FileLength { file: String, expected: u64, found: u64 },
-    /// The manifest has it, the checkpoint does not.
+    /// It is in the manifest but not in the checkpoint.
     FileMissing { file: String },
-    /// The checkpoint has it, the manifest does not.
+    /// It is in the checkpoint but not in the manifest.
     FileAdded { file: String },
 }
 
 impl Mismatch {
-    /// What kind it is, as the command's JSON says it.
+    /// Returns the kind, as in the command's JSON.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -79,7 +80,7 @@ impl fmt::Display for Mismatch {
         match self {
             Self::TensorContent { tensor, file, start, end, expected, found } => write!(
                 f,
-                "tensor \"{}\" in {} (bytes {start}..{end} of the file, {}): its content differs: BLAKE3 {found}, expected {expected}",
+                "tensor \"{}\" in {} (bytes {start}..{end} of the file, {}): expected BLAKE3 {expected}, found {found}",
                 Quoted(tensor),
                 Escaped(file),
                 HumanBytes(end - start)
@@ -90,27 +91,27 @@ impl fmt::Display for Mismatch {
                 Quoted(tensor)
             ),
             Self::TensorMissing { tensor } => {
-                write!(f, "tensor \"{}\": it is in the manifest, and not in the checkpoint", Quoted(tensor))
+                write!(f, "tensor \"{}\": in the manifest, but not in the checkpoint", Quoted(tensor))
             }
             Self::TensorAdded { tensor, file } => write!(
                 f,
-                "tensor \"{}\" in {}: it is in the checkpoint, and not in the manifest",
+                "tensor \"{}\" in {}: in the checkpoint, but not in the manifest",
                 Quoted(tensor),
                 Escaped(file)
             ),
             Self::FileContent { file, expected, found, tensors } => {
-                let place = if *tensors { "" } else { " outside of its tensors" };
+                let place = if *tensors { "" } else { " outside its tensors" };
                 let file = Escaped(file);
-                write!(f, "file {file}: its content differs{place}: SHA-256 {found}, expected {expected}")
+                write!(f, "file {file}: differs{place}: expected SHA-256 {expected}, found {found}")
             }
             Self::FileLength { file, expected, found } => {
-                write!(f, "file {}: it has {found} bytes, expected {expected}", Escaped(file))
+                write!(f, "file {}: expected {expected} bytes, found {found}", Escaped(file))
             }
             Self::FileMissing { file } => {
-                write!(f, "file {}: it is in the manifest, and not in the checkpoint", Escaped(file))
+                write!(f, "file {}: in the manifest, but not in the checkpoint", Escaped(file))
             }
             Self::FileAdded { file } => {
-                write!(f, "file {}: it is in the checkpoint, and not in the manifest", Escaped(file))
+                write!(f, "file {}: in the checkpoint, but not in the manifest", Escaped(file))
             }
         }
     }
@@ -126,14 +127,14 @@ impl VerifyReport {
         Self { catalog, mismatches, files: files.len(), bytes, warnings, elapsed }
     }
 
-    /// Whether nothing differs.
+    /// Returns whether the checkpoint matches the manifest.
     #[must_use]
     pub fn is_same(&self) -> bool {
         self.mismatches.is_empty()
     }
 }
 
-/// What differs of the tensors, by name; and the files in which contents do.
+/// Returns the differences of tensors, by name, and the files in which contents differ.
 fn differing_tensors(
     catalog: &Catalog,
     checksums: &[Checksum],

@@ -1,4 +1,4 @@
-//! The model's other files: its configuration and tokenizer, copied along.
+//! Copies the model's other files: its configuration, tokenizer and chat templates.
 
 use crate::error::Error;
 use floodtide_core::Quoted;
@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Files to copy, and why some are not copied.
+/// The files to copy, and warnings about files that are not copied.
 #[derive(Debug, Default)]
 pub(super) struct Companions {
     files: Vec<(OsString, LocalFile)>,
@@ -20,8 +20,10 @@ pub(super) struct Companions {
 }
 
 impl Companions {
-    /// Finds and opens those in the folder of a checkpoint. What cannot be opened is left out with a warning, as the tensors do without; so is a
-    /// link out of the folder, as the checkpoint may be somebody else's.
+    /// Finds and opens the files in the folder of a checkpoint.
+    ///
+    /// A file that cannot be opened is skipped with a warning, because the tensors do not need it.
+    /// A link out of the folder is skipped too, because the checkpoint may be untrusted.
     pub(super) fn find(folder: &Path, layout: &Layout) -> Result<Self, Error> {
         let failed = |source| Error::Io { path: folder.to_owned(), action: "list the folder", source };
         let mut names: Vec<OsString> = Vec::new();
@@ -33,18 +35,18 @@ impl Companions {
         let mut found = Self::default();
         for name in names {
             let path = folder.join(&name);
-            // A folder of that name is none of the model's files.
+            // A folder of that name is not one of the model's files.
             match open(folder, &path) {
                 Ok(Some(file)) => found.files.push((name, file)),
                 Ok(None) => {}
                 Err(StorageError::LinkOutside { name, target }) => found.warnings.push(format!(
-                    "{} is not copied: it is a link out of its folder, to {}; if you trust it, copy it into the output yourself",
+                    "{} is not copied: it is a link out of its folder, to {}; if you trust it, copy it yourself",
                     Quoted(&name),
                     Quoted(&target)
                 )),
                 Err(StorageError::NotAFile { name, found: what }) => found.warnings.push(format!(
-                    "{} is not copied: it is {what} in place of a file of the model; put the file there and convert again, or copy it into \
-                     the output yourself",
+                    "{} is not copied: expected a file, found {what}; restore the file and convert again, or copy it \
+                     yourself",
                     Quoted(&name)
                 )),
                 Err(error) => found.warnings.push(format!("a file of the model is not copied: {error}")),
@@ -53,17 +55,17 @@ impl Companions {
         Ok(found)
     }
 
-    /// Their names and lengths.
+    /// Returns their names and lengths.
     pub(super) fn files(&self) -> impl ExactSizeIterator<Item = (String, u64)> {
         self.files.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.len()))
     }
 
-    /// Their paths.
+    /// Returns their paths.
     pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         self.files.iter().map(|(_, file)| file.path().to_owned())
     }
 
-    /// Copies them, and brings the copies to the disk. These get the permissions of any new file.
+    /// Copies and syncs them. The copies get the permissions of any new file.
     pub(super) fn copy_to(&self, folder: &Path) -> Result<(), Error> {
         for (name, file) in &self.files {
             let path = folder.join(name);

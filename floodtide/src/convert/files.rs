@@ -1,4 +1,5 @@
-//! The files of the output: made with their full length, written at any place by several threads, brought to the disk.
+//! The files of the output: created with their full length, written by several threads at any
+//! offset, then synced.
 
 use super::pace::Pace;
 use crate::error::Error;
@@ -15,12 +16,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Files that are kept open; of a checkpoint in very many, those that were used last.
+/// The limit of open files. The files used last stay open.
 const OPEN: usize = 64;
-/// A file is written in blocks of so many bytes, so that the disk begins with the first while the next is copied.
+/// The bytes per write, so that the disk starts with the first part while the next is copied.
 const WRITE_BYTES: usize = 4 << 20;
 
-/// The output's files in the folder that is to become it.
+/// The output's files, in the folder that becomes the output.
 #[derive(Debug)]
 pub(super) struct Files<'a> {
     folder: &'a Path,
@@ -30,7 +31,8 @@ pub(super) struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    /// Makes all of them, with their room on the disk and what is not of the source.
+    /// Creates all files with their space allocated, and writes the bytes that do not come from the
+    /// source.
     pub(super) fn make(folder: &'a Path, layout: &'a Layout) -> Result<Self, Error> {
         let files = Self { folder, layout, open: Mutex::default(), pace: Pace::default() };
         for (number, file) in (0..).zip(layout.files()) {
@@ -38,17 +40,19 @@ impl<'a> Files<'a> {
                 allocate(&made, file.bytes)?;
                 Ok(Arc::new(made))
             });
-            let made = made.map_err(|source| files.failed(file, "make the file", source))?;
+            let made = made.map_err(|source| files.failed(file, "create the file", source))?;
             files.keep_open(number, made);
             files.write(number, 0, &file.start)?;
         }
         Ok(files)
     }
 
-    /// Writes bytes at a place of a file.
+    /// Writes bytes at an offset of a file.
     pub(super) fn write(&self, number: u32, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let Some(file) = self.layout.files().get(number as usize) else {
-            return Err(floodtide_core::Error::Contract { what: "a tensor goes to a file that is not there" }.into());
+            return Err(
+                floodtide_core::Error::Contract { what: "a tensor belongs to a file that does not exist" }.into()
+            );
         };
         let open = self.opened(number, file)?;
         let mut at = offset;
@@ -61,14 +65,14 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Brings all files to the disk, with their metadata.
+    /// Syncs all files with their metadata.
     pub(super) fn sync(&self) -> Result<(), Error> {
         for (number, file) in (0..).zip(self.layout.files()) {
             let opened = self.opened(number, file)?;
-            opened.sync_all().map_err(|source| self.failed(file, "bring the file to the disk", source))?;
+            opened.sync_all().map_err(|source| self.failed(file, "sync the file", source))?;
             let identity = |metadata: Metadata| (metadata.dev(), metadata.ino(), metadata.len());
             let named = fs::symlink_metadata(self.path(file)).map(identity).ok();
-            // Whoever cleans up may have taken it for litter.
+            // A cleanup may have removed it.
             if named.is_none() || named != opened.metadata().map(identity).ok() {
                 let name = names::encode(&self.path(file));
                 let what = "it was removed or replaced by another program";
@@ -94,7 +98,7 @@ impl<'a> Files<'a> {
         Ok(opened)
     }
 
-    /// Opens a file; where no more can be open, after the others have been closed.
+    /// Opens a file. If the process has too many open files, closes the others first.
     fn with_room(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
         match open() {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
@@ -123,8 +127,8 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Gives a file its length, and its room where the file system can: then no write is the one that finds the disk full, and what is written at
-/// many places lies together.
+/// Sets a file's length, and allocates its space if the file system supports it. Then no later
+/// write finds the disk full, and the file is not fragmented.
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     if bytes == 0 {
         return Ok(());

@@ -1,8 +1,11 @@
-//! The folder that is written to before it becomes the output: made beside the output's place, renamed to it when it is complete.
+//! The temporary folder of a conversion: created beside the output path, and renamed to it when it
+//! is complete.
 //!
-//! However the process ends, the output's name means nothing, what it meant before, or all of the new output. What a killed process
-//! leaves is a folder whose name says what it is and which nobody has locked; the next conversion into the same folder removes it.
-//! The lock (`flock` on the folder itself, which needs no file in it) keeps it from removing what another process is still writing.
+//! Conversion is atomic: however the process ends, the output path is missing, or holds its former
+//! content, or holds the complete new output. A killed process leaves a temporary folder with a
+//! telling name and no lock. The next conversion into the same parent folder removes it. The lock
+//! (`flock` on the folder itself, which needs no file in it) protects folders that other processes
+//! are writing.
 
 use super::output_path::OutputPath;
 use crate::error::{Error, OutputError};
@@ -14,27 +17,28 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The folders' names before 16 hexadecimal digits.
+/// The prefix of the folder names, before 16 hexadecimal digits.
 const PREFIX: &str = ".floodtide-convert-";
 const DIGITS: usize = 16;
-/// A folder that was just made may be taken for litter once, by a conversion that starts at that moment.
+/// The number of attempts: a conversion that starts at the same moment may remove a new folder
+/// before it is locked.
 const ATTEMPTS: usize = 100;
 
-/// A folder that is gone when this is dropped, unless it has become the output.
+/// A folder that is removed on drop, unless it has become the output.
 #[derive(Debug)]
 pub(super) struct Folder<'a> {
     output: &'a OutputPath,
     path: PathBuf,
-    /// Open, and with it locked.
+    /// The open folder, which holds the lock.
     file: File,
     kept: bool,
 }
 
 impl<'a> Folder<'a> {
-    /// Makes and locks one beside the place.
+    /// Creates and locks a folder beside the output path.
     pub(super) fn make(output: &'a OutputPath) -> Result<Self, Error> {
         let failed =
-            |source| Error::Io { path: output.parent.clone(), action: "make a folder for the output in it", source };
+            |source| Error::Io { path: output.parent.clone(), action: "create a folder for the output in it", source };
         for _ in 0..ATTEMPTS {
             let path = output.parent.join(format!("{PREFIX}{:016x}", fastrand::u64(..)));
             match fs::create_dir(&path) {
@@ -43,7 +47,7 @@ impl<'a> Folder<'a> {
             }
             match lock(&path) {
                 Locked::Yes(file) | Locked::NoLocks(file) => return Ok(Self { output, path, file, kept: false }),
-                // Whoever has locked it takes it for litter.
+                // A process that is cleaning up has locked it.
                 Locked::Taken | Locked::Gone => {}
                 Locked::Failed(error) => {
                     let _ = fs::remove_dir(&path);
@@ -51,14 +55,15 @@ impl<'a> Folder<'a> {
                 }
             }
         }
-        Err(failed(io::Error::other("each one was removed by somebody as soon as it was there")))
+        Err(failed(io::Error::other("each new folder was removed at once by another program")))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the folder the output: its files are on the disk already. Returns where what it has replaced is now.
+    /// Makes the folder the output; its files must be synced. Returns the path of the folder that
+    /// it has replaced.
     pub(super) fn become_output(mut self) -> Result<Option<PathBuf>, Error> {
         sync_folder(&self.file, &self.path)?;
         let output = self.output;
@@ -68,7 +73,7 @@ impl<'a> Folder<'a> {
             let replaces = output.replaces()?;
             match self.rename(replaces) {
                 Ok(()) => break replaces,
-                // Another has put something there, or taken it away, just now.
+                // Another program has created or removed the output meanwhile.
                 Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOENT) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(self.not_renamed(error, replaces)),
             }
@@ -78,7 +83,7 @@ impl<'a> Folder<'a> {
         Ok(replaced.then(|| self.path.clone()))
     }
 
-    /// Gives the folder the output's name, and what has that now this one's.
+    /// Renames the folder to the output, exchanging names with what is there.
     fn rename(&self, replaces: bool) -> Result<(), Errno> {
         let (parent, name) = (&self.output.parent_file, self.output.name.as_os_str());
         let own_name = self.path.file_name().unwrap_or_default();
@@ -87,7 +92,8 @@ impl<'a> Folder<'a> {
             return rename(RenameFlags::EXCHANGE);
         }
         match rename(RenameFlags::NOREPLACE) {
-            // The file system does not know the flag. Without it a folder replaces at most an empty one.
+            // The file system does not support the flag. Without it, a rename replaces only an
+            // empty folder.
             Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(self.output.resolved()).is_err() => {
                 renameat(parent, own_name, parent, name)
             }
@@ -100,7 +106,7 @@ impl<'a> Folder<'a> {
         match error {
             Errno::EXIST | Errno::NOTEMPTY => OutputError::Exists { path }.into(),
             Errno::INVAL | Errno::NOSYS if replaces => OutputError::NoExchange { path }.into(),
-            error => Error::Io { path, action: "give the finished output its name", source: error.into() },
+            error => Error::Io { path, action: "rename the finished output", source: error.into() },
         }
     }
 }
@@ -110,29 +116,29 @@ impl Drop for Folder<'_> {
         if !self.kept
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "an unfinished output could not be removed");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove an unfinished output");
         }
     }
 }
 
-/// Brings a folder's entries to the disk, where its file system has such a thing.
+/// Syncs a folder's entries, if its file system supports it.
 fn sync_folder(file: &File, path: &Path) -> Result<(), Error> {
     match rustix::fs::fsync(file) {
         Ok(()) | Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
         Err(error) => {
             let (path, source) = (path.to_owned(), error.into());
-            Err(Error::Io { path, action: "bring the folder to the disk", source })
+            Err(Error::Io { path, action: "sync the folder", source })
         }
     }
 }
 
 enum Locked {
     Yes(File),
-    /// It has been removed meanwhile.
+    /// The folder has been removed meanwhile.
     Gone,
-    /// By another.
+    /// Another process holds the lock.
     Taken,
-    /// The file system locks no folders (NFS): then nobody can, and nobody takes it for litter.
+    /// The file system cannot lock folders (NFS), so no process cleans up there.
     NoLocks(File),
     Failed(io::Error),
 }
@@ -150,16 +156,18 @@ fn lock(path: &Path) -> Locked {
         Err(Errno::WOULDBLOCK) => return Locked::Taken,
         Err(_) => return Locked::NoLocks(file),
     }
-    // Whoever had the lock before may have removed or renamed it.
+    // The previous holder of the lock may have removed or renamed it.
     let same =
         |named: fs::Metadata| file.metadata().is_ok_and(|open| (open.dev(), open.ino()) == (named.dev(), named.ino()));
     if fs::symlink_metadata(path).is_ok_and(same) { Locked::Yes(file) } else { Locked::Gone }
 }
 
-/// Removes what killed conversions have left in a folder; says what could not be removed.
+/// Removes the folders that killed conversions have left in `parent`. Warns about those that it
+/// cannot remove.
 pub(super) fn sweep(parent: &Path) -> Vec<String> {
     let mut warnings = Vec::new();
-    // What cannot be listed cannot be written to either, which is told then.
+    // A folder that cannot be listed cannot be written to either, which fails later with its own
+    // error.
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
         if !entry.file_name().to_str().is_some_and(is_ours) || !is_own_folder(&path) {
@@ -167,11 +175,12 @@ pub(super) fn sweep(parent: &Path) -> Vec<String> {
         }
         let Locked::Yes(_file) = lock(&path) else { continue };
         match fs::remove_dir_all(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "removed what a killed conversion had left"),
+            Ok(()) => tracing::info!(path = %path.display(), "removed the leftovers of a killed conversion"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let path = path.to_string_lossy();
-                warnings.push(format!("{}: what a killed conversion left cannot be removed: {error}", Escaped(&path)));
+                warnings
+                    .push(format!("{}: cannot remove the leftovers of a killed conversion: {error}", Escaped(&path)));
             }
         }
     }
@@ -184,7 +193,8 @@ fn is_ours(name: &str) -> bool {
     })
 }
 
-/// Whether it is a folder, and of the user who runs this: in /tmp others may give theirs any name.
+/// Returns whether the path is a folder of the current user: in /tmp, other users may choose any
+/// name.
 fn is_own_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
 }
@@ -238,7 +248,7 @@ mod tests {
         let old = folder.become_output().expect("exchanges").expect("there was one");
         assert_eq!(entries(&old), ["model.safetensors"]);
         assert_eq!(entries(&parent.path().join("out")), ["file"]);
-        // Had the process been killed now, the old one would be litter.
+        // If the process were killed now, the old folder would be a leftover.
         assert!(sweep(parent.path()).is_empty());
         assert_eq!(entries(parent.path()), ["out"]);
     }

@@ -1,10 +1,12 @@
-//! Writes a checkpoint anew: in another format, in other shards, a part of it, under other names.
+//! Writes a checkpoint in another format, in other shards, in part, or under other names.
 //!
-//! The headers are read and everything is laid out by core ([`Layout`]) and checked before a byte is written: that the
-//! target can express it, that the place is free (`output`), that there is room (`room`). Then the source is streamed in bounded memory, while
-//! threads (`writers`) write each buffer to its place in the output's files (`files`), and what has been written goes on to the
-//! disk at once (`pace`). The files lie in a folder beside the output's place (`folder`), which is given the output's name when all of it is
-//! on the disk, the model's other files (`companions`) too.
+//! Before a byte is written, core lays out the output ([`Layout`]), and checks run: the target
+//! format can express every tensor, the output path is free (`output_path`), and the disk has room
+//! (`room`). Then the source is streamed in bounded memory. Threads (`writers`) write each buffer
+//! to its offsets in the output's files (`files`), and `pace` starts writeback at once.
+//!
+//! The files are in a folder beside the output path (`folder`). It is renamed to the output when
+//! every file is synced, including the model's other files (`companions`).
 
 mod companions;
 mod files;
@@ -38,10 +40,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use writers::{Work, Writers};
 
-/// Converts checkpoints. Options first, then [`convert`](Self::convert); a converter can be used any number of times.
+/// Converts checkpoints.
 ///
-/// What is read, and how, is its loader's to say: the selection, the memory limit (of the stream's buffers; the memory of a conversion is this and a
-/// few MiB), the backend, a trace.
+/// Set options, then call [`convert`](Self::convert), any number of times. The loader decides what
+/// is read and how: the selection, the memory limit, the backend, a trace. A conversion takes the
+/// memory limit of the stream's buffers plus a few MiB.
 ///
 /// ```no_run
 /// use floodtide::convert::{Converter, Rename};
@@ -75,32 +78,33 @@ impl fmt::Debug for Callback {
     }
 }
 
-/// How a conversion went.
+/// The result of a conversion.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Converted {
-    /// The source's format.
+    /// The format of the source.
     pub from: FormatId,
-    /// The output's.
+    /// The format of the output.
     pub to: FormatId,
-    /// The output's files with their lengths, without the copied ones.
+    /// The output's files with their lengths, without the copied files.
     pub files: Vec<(String, u64)>,
-    /// The model's other files that were copied, with their lengths.
+    /// The model's other files, which were copied, with their lengths.
     pub copied: Vec<(String, u64)>,
-    /// The tensors of the output.
+    /// The number of tensors in the output.
     pub tensors: usize,
-    /// The bytes of tensors that were written; those of tensors that share their bytes once, where the output lets them.
+    /// The bytes of tensors that were written. Bytes that tensors share count once, if the output
+    /// shares them too.
     pub tensor_bytes: u64,
-    /// From the call until everything was on the disk under its name.
+    /// The time from the call until every file was synced and the output renamed.
     pub elapsed: Duration,
-    /// How the source was read.
+    /// The report of reading the source.
     pub read: Report,
-    /// What a user should know although the output is complete.
+    /// Warnings about a complete output.
     pub warnings: Vec<String>,
 }
 
 impl Converter {
-    /// A converter to that format, of what that loader selects.
+    /// Returns a converter to `to`, which reads with `loader`.
     #[must_use]
     pub fn new(loader: Loader, format: FormatId) -> Self {
         Self {
@@ -114,48 +118,52 @@ impl Converter {
         }
     }
 
-    /// How many files there are, or how large they are.
+    /// Sets how many files to write, or how large they are.
     #[must_use]
     pub fn split(mut self, split: Split) -> Self {
         self.split = split;
         self
     }
 
-    /// Gives tensors other names; of several rules that match one, the first counts.
+    /// Renames tensors. The first rule that matches a name counts.
     #[must_use]
     pub fn rename(mut self, rule: Rename) -> Self {
         self.renames.push(rule);
         self
     }
 
-    /// Replaces what is there: a folder with a checkpoint and no other folders in it, or an empty one, and nothing else. It is there until the new
-    /// one is complete.
+    /// Replaces an existing output, if it is an empty folder, or a folder that holds a checkpoint
+    /// and no subfolders. It stays until the new one is complete.
     #[must_use]
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
     }
 
-    /// Calls back about 20 times a second while tensors are written, and once when all are; then they are still to be brought to the disk.
+    /// Calls `callback` about 20 times a second while tensors are written, and once when all are
+    /// written. They are not synced yet then.
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Written) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(Callback(Arc::new(callback)));
         self
     }
 
-    /// Gives the conversion up when `cancelled` becomes true, which any thread may make it: it then fails with `Cancelled`, and leaves nothing behind.
+    /// Cancels the conversion when `cancelled` becomes true, which any thread may set. It then
+    /// fails with `Cancelled` and leaves nothing behind.
     #[must_use]
     pub fn cancelled_by(mut self, cancelled: Arc<AtomicBool>) -> Self {
         self.cancelled = cancelled;
         self
     }
 
-    /// Writes the checkpoint at `from` into a new folder `to`, with the files that belong to the model. It is there when all of it is on the
-    /// disk, and until then it is not.
+    /// Writes the checkpoint at `from` into a new folder `to`, and copies the model's other files.
+    ///
+    /// Conversion is atomic: `to` appears only after every file is synced.
     ///
     /// # Errors
-    /// When the checkpoint cannot be found, breaks a rule of its format, changes, or cannot be read; when the target cannot express
-    /// it; when something is at `to` already, there is no room, or the disk does not take it. Then nothing is left behind.
+    /// If the checkpoint cannot be found, breaks a rule of its format, changes, or cannot be read;
+    /// if the target format cannot express it; if `to` exists, the disk is full, or a write fails.
+    /// An error leaves nothing behind.
     pub fn convert(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Converted, Error> {
         let started = Instant::now();
         let (from, to) = (from.as_ref(), to.as_ref());
@@ -196,20 +204,21 @@ impl Converter {
         })
     }
 
-    /// Returns what writes the format.
+    /// Returns the writer of the format.
     fn writer(&self) -> Result<&'static dyn Writer, CoreError> {
         let writer = find(self.format).and_then(|format| format.writer());
         writer.ok_or_else(|| ConvertError::NotWritable { target: self.format }.into())
     }
 
-    /// The loader as a conversion needs it.
+    /// Returns the loader as a conversion needs it.
     fn loader(&self) -> Loader {
         let loader = self.loader.clone().ordered(Order::Completion);
-        // What is read is not safe yet, so it is not told; but a stream that tells progress looks up now and then.
+        // Bytes that are read are not written yet, so they are not reported. A stream that reports
+        // progress also checks for cancellation from time to time.
         if self.on_progress.is_some() { loader.on_progress(|_| {}) } else { loader }
     }
 
-    /// Writes all files into a folder, and brings them to the disk.
+    /// Writes and syncs all files in a folder.
     fn write(
         &self,
         stream: TensorStream,
@@ -225,7 +234,7 @@ impl Converter {
         Ok(read)
     }
 
-    /// Streams all tensors to their places.
+    /// Streams all tensors to their offsets in the output.
     fn write_tensors(&self, stream: TensorStream, files: &Files<'_>, layout: &Layout) -> Result<Report, Error> {
         let _span =
             tracing::debug_span!("write", bytes = layout.tensor_bytes(), files = layout.files().len()).entered();
@@ -235,7 +244,7 @@ impl Converter {
         let read = std::thread::scope(|scope| {
             let mut writers = Writers::start(scope, work).map_err(|source| CoreError::Platform {
                 message: format!(
-                    "the system gave no thread to write with: {source}; raise the limit of processes (ulimit -u)"
+                    "cannot start a thread to write with: {source}; raise the limit of processes (ulimit -u)"
                 ),
             })?;
             stream.send_to(&mut writers).map_err(|error| match error {
@@ -244,31 +253,31 @@ impl Converter {
         })?;
         work.report();
         if written.load(Ordering::Relaxed) != layout.tensor_bytes() {
-            return Err(CoreError::Contract { what: "not every tensor was written as often as it should" }.into());
+            return Err(CoreError::Contract { what: "a tensor was written too often or not at all" }.into());
         }
         Ok(read)
     }
 }
 
-/// Returns the metadata of a source of that format that are true of a copy in another layout.
+/// Returns the metadata of the source that stay true for a copy in another layout.
 fn metadata_of_a_copy(source: FormatId, metadata: &[(String, MetadataValue)]) -> Vec<(String, MetadataValue)> {
     let is_of_layout = |key: &str| find(source).is_some_and(|format| format.is_layout_key(key));
     metadata.iter().filter(|(key, _)| !is_of_layout(key)).cloned().collect()
 }
 
-/// Removes what was replaced; says so if it cannot be.
+/// Removes the replaced output. Returns a warning if that fails.
 fn remove_old(old: &Path) -> Option<String> {
     match std::fs::remove_dir_all(old) {
-        // Another conversion may have taken it for litter.
+        // Another conversion may have removed it as a leftover.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             let old = Escaped(&old.to_string_lossy()).to_string();
-            Some(format!("{old}: this was replaced, and cannot be removed: {error}"))
+            Some(format!("{old}: cannot remove the replaced output: {error}"))
         }
         _ => None,
     }
 }
 
-/// The folder of a checkpoint's files.
+/// Returns the folder of a checkpoint's files.
 fn folder_of(paths: &[PathBuf]) -> &Path {
     match paths.first().and_then(|path| path.parent()) {
         Some(parent) if parent != Path::new("") => parent,

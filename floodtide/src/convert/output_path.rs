@@ -1,4 +1,4 @@
-//! Whether the output may be where it is asked for.
+//! Checks that the output may be written to the requested path.
 
 use crate::error::{Error, OutputError};
 use floodtide_core::format::{Claim, FORMATS, Format};
@@ -9,25 +9,26 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A place for the output: a name in a folder that is there.
+/// A checked output path: a name in an existing folder.
 #[derive(Debug)]
 pub(super) struct OutputPath {
-    /// As it was given.
+    /// The path as given.
     pub(super) path: PathBuf,
-    /// The folder in which it is to be, resolved, and open.
+    /// The parent folder, resolved and open.
     pub(super) parent: PathBuf,
     pub(super) parent_file: File,
-    /// Its name there.
+    /// The name in the parent folder.
     pub(super) name: OsString,
-    /// What is there by that name is to be replaced.
+    /// Whether an existing output is replaced.
     force: bool,
 }
 
 impl OutputPath {
-    /// Checks the place `path`, which no file of `sources` may be in. With `force`, a checkpoint may be there that is to be replaced.
+    /// Checks `path`, which must not contain any file of `sources`. With `force`, it may hold a
+    /// checkpoint, which is replaced.
     pub(super) fn check(path: &Path, sources: &[PathBuf], force: bool) -> Result<Self, Error> {
         let owned = || path.to_owned();
-        // Empty, "/", or something that ends in "..".
+        // Empty, "/", or a path that ends in "..".
         let name = path.file_name().ok_or_else(|| OutputError::NoName { path: owned() })?.to_owned();
         let given = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
@@ -55,14 +56,14 @@ impl OutputPath {
         Ok(output)
     }
 
-    /// Whether there is something now that is to be replaced, and may be.
+    /// Returns whether the output exists and is replaced.
     pub(super) fn replaces(&self) -> Result<bool, Error> {
         let path = || self.path.clone();
         let io = |action| move |source: io::Error| Error::Io { path: path(), action, source };
         let resolved = self.resolved();
         match fs::symlink_metadata(&resolved) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(io("examine the output's place")(error)),
+            Err(error) => Err(io("examine the output")(error)),
             Ok(_) if !self.force => Err(OutputError::Exists { path: path() }.into()),
             Ok(there) => match not_replaceable(&resolved, &there).map_err(io("list the folder"))? {
                 Some(found) => Err(OutputError::NotReplaceable { path: path(), found }.into()),
@@ -71,27 +72,28 @@ impl OutputPath {
         }
     }
 
-    /// The path with all links in it resolved, but for one that it names itself.
+    /// Resolves all links in a path, except its last component.
     pub(super) fn resolved(&self) -> PathBuf {
         self.parent.join(&self.name)
     }
 }
 
-/// Whether a file lies in a folder, or a link to it does.
+/// Returns whether a file, or a link to it, is in a folder.
 fn lies_in(file: &Path, folder: &Path) -> bool {
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let by_name =
         file.parent().map_or(Path::new("."), |parent| if parent == Path::new("") { Path::new(".") } else { parent });
     let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
     let own = identity(&folder);
-    // By what it is, too: a folder that is mounted twice has two paths.
+    // Compare identities too: a folder that is mounted twice has two paths.
     let is_below = |path: PathBuf| {
         path.starts_with(&folder) || own.is_some() && path.ancestors().any(|above| identity(above) == own)
     };
     [fs::canonicalize(file), fs::canonicalize(by_name)].into_iter().flatten().any(is_below)
 }
 
-/// Whether something is mounted there, which cannot be renamed. Where the kernel does not tell (before Linux 5.8), a mount from another device shows.
+/// Returns whether the folder is a mount point, which cannot be renamed. Before Linux 5.8, detects
+/// only mounts of another device.
 fn is_mounted_on(path: &Path, there: &fs::Metadata) -> bool {
     let told = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
     if told.is_ok_and(|told| told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)) {
@@ -100,13 +102,14 @@ fn is_mounted_on(path: &Path, there: &fs::Metadata) -> bool {
     path.parent().and_then(|parent| fs::metadata(parent).ok()).is_some_and(|parent| parent.dev() != there.dev())
 }
 
-/// What a place is that must not be replaced: anything but a folder that holds a checkpoint and no folders, or nothing.
+/// Describes an output that must not be replaced: anything but an empty folder, or one with a
+/// checkpoint and no subfolders.
 fn not_replaceable(path: &Path, there: &fs::Metadata) -> io::Result<Option<&'static str>> {
     if there.is_symlink() {
         return Ok(Some("a symbolic link"));
     }
     if !there.is_dir() {
-        return Ok(Some("no folder"));
+        return Ok(Some("a file"));
     }
     if is_mounted_on(path, there) {
         return Ok(Some("a mount point"));
@@ -115,12 +118,12 @@ fn not_replaceable(path: &Path, there: &fs::Metadata) -> io::Result<Option<&'sta
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            return Ok(Some("a folder with folders in it"));
+            return Ok(Some("a folder with subfolders"));
         }
         empty = false;
         checkpoint |= is_of_a_checkpoint(&entry.file_name());
     }
-    Ok(if empty || checkpoint { None } else { Some("a folder without a checkpoint in it") })
+    Ok(if empty || checkpoint { None } else { Some("a folder without a checkpoint") })
 }
 
 fn is_of_a_checkpoint(name: &OsStr) -> bool {
@@ -203,14 +206,14 @@ mod tests {
         for name in ["empty", "model"] {
             let output = OutputPath::check(&at(name), &[], true).expect("replaceable");
             assert!(output.replaces().expect("replaceable"), "{name}");
-            // Something is put there meanwhile.
+            // Another program creates the output meanwhile.
             fs::create_dir(at(name).join("photos")).expect("makes");
             assert!(output.replaces().is_err(), "{name}");
         }
         for (name, expected) in [
             ("other", "without a checkpoint"),
-            ("deep", "with folders"),
-            ("file", "no folder"),
+            ("deep", "with subfolders"),
+            ("file", "found a file"),
             ("link", "symbolic link"),
             ("dangling", "symbolic link"),
         ] {

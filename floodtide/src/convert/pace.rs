@@ -1,10 +1,9 @@
-//! Keeps what has been written, but is not on the disk yet, small.
+//! Limits how many written bytes are not on the disk yet.
 //!
-//! Writes go to the page cache. Left alone it would fill up with pages that nobody reads again, up
-//! to what the kernel lets be dirty: those of other programs would go for it, and at the end
-//! everything would be waited for at once. So each range is sent to the disk as soon as it is
-//! written, and when more than a budget is under way, the oldest is waited for and dropped from the
-//! cache.
+//! Writes go to the page cache. Without a limit they would fill it up to the kernel's dirty limit,
+//! evict the pages of other programs, and leave one long wait to the end. So writeback of each
+//! range starts as soon as the range is written. When more than a budget is in writeback, the
+//! oldest range is waited for and dropped from the cache.
 
 use floodtide_linux::{WriteBack, sync_range};
 use floodtide_memory::sync::Mutex;
@@ -16,15 +15,15 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The most that is under way to the disk, in bytes: enough that it never waits for the next range.
+/// The maximum of bytes in writeback: enough that the disk never waits for the next range.
 const MAX_UNSYNCED_BYTES: u64 = 64 << 20;
-/// A shorter range is not sent by itself, but with what follows it.
+/// A smaller range is sent together with the one that follows.
 const MIN_SYNC_BYTES: u64 = 1 << 20;
-/// Pieces keep their files open, so there are no more than these.
+/// The maximum number of ranges, because each keeps its file open.
 const MAX_UNSYNCED_RANGES: usize = 64;
 const PAGE: u64 = 4096;
 
-/// What is under way to the disk.
+/// The ranges in writeback.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     under_way: Mutex<UnderWay>,
@@ -45,10 +44,11 @@ struct UnsyncedRange {
 }
 
 impl Pace {
-    /// Tells that a range of a file has been written; waits for older ones when too much is under way.
+    /// Starts writeback of a written range of a file. Waits for older ranges if too much is in
+    /// writeback.
     ///
     /// # Errors
-    /// When the disk did not take what had been written.
+    /// If the disk did not accept written bytes.
     pub(super) fn wrote(&self, number: u32, file: &Arc<File>, range: Range<u64>) -> io::Result<()> {
         let bytes = range.end - range.start;
         let whole = {
@@ -76,10 +76,10 @@ impl Pace {
         Ok(())
     }
 
-    /// Waits for all that is under way, and lets go of the files.
+    /// Waits for all ranges and closes the files.
     ///
     /// # Errors
-    /// When the disk did not take what had been written.
+    /// If the disk did not accept written bytes.
     pub(super) fn settle(&self) -> io::Result<()> {
         let ranges = {
             let mut under_way = self.under_way.lock();
@@ -108,15 +108,15 @@ impl UnsyncedRange {
     /// Waits until the range is on the disk, and drops it from the page cache.
     fn settle(&self) -> io::Result<()> {
         sync_range(&self.file, &self.range, WriteBack::Finish)?;
-        // Whole pages; one that is written to again stays, as it is dirty.
+        // Only whole pages are dropped. A page that is written again stays, because it is dirty.
         let (start, end) = (self.range.start / PAGE * PAGE, self.range.end.next_multiple_of(PAGE));
-        // Only advice: what stays in the cache does no harm.
+        // This is only advice: pages that stay in the cache do no harm.
         let _ = fadvise(&*self.file, start, NonZeroU64::new(end - start), Advice::DontNeed);
         Ok(())
     }
 }
 
-// Miri knows neither call.
+// Miri supports neither call.
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;

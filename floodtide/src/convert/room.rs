@@ -1,14 +1,14 @@
-//! Whether the output fits on its disk.
+//! Checks whether the output fits on its disk.
 
 use super::output_path::OutputPath;
 use crate::error::{Error, OutputError};
 
-/// Files take whole blocks; folders and what file systems keep of files takes some too.
+/// Files take whole blocks. Folders and file system metadata take some space too.
 const BLOCK: u64 = 4096;
 const RESERVE: u64 = 256 << 10;
 
-/// Refuses an output of files of these lengths where so much is not free. Where the file system does not tell, nothing is refused: then it is
-/// found out when the files are made.
+/// Fails if files of these lengths do not fit on the disk. If the file system does not report its
+/// free space, this succeeds, and creating the files finds out.
 pub(super) fn check(output: &OutputPath, files: impl Iterator<Item = u64>) -> Result<(), Error> {
     let Ok(disk) = rustix::fs::fstatvfs(&output.parent_file) else { return Ok(()) };
     let available = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -40,7 +40,7 @@ mod tests {
         let output = OutputPath::check(&parent.path().join("out"), &[], false).expect("free");
         assert!(check(&output, [1].into_iter()).is_ok());
         let message = check(&output, [1 << 60].into_iter()).expect_err("an exabyte").to_string();
-        for word in ["1.0 EiB", "are free there", "select fewer"] {
+        for word in ["1.0 EiB", "available", "select fewer"] {
             assert!(message.contains(word), "\"{word}\" is not in {message}");
         }
     }

@@ -1,4 +1,4 @@
-//! Threads that write what a stream has read, so that the next buffers are read meanwhile.
+//! The threads that write buffers while the stream reads the next ones.
 
 use super::files::Files;
 use crate::error::Error;
@@ -18,48 +18,48 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{Builder, Scope};
 use std::time::Instant;
 
-/// Threads that write: one is copying while another waits for the disk.
+/// The number of threads: one copies while another waits for the disk.
 const THREADS: usize = 2;
 
-/// Buffers that the threads are done with, and who waits for them.
+/// The buffers that are written, and the waker of the sink.
 #[derive(Debug, Default)]
 struct Completed {
     buffers: VecDeque<Result<PoolBuffer, Error>>,
     waker: Option<Waker>,
 }
 
-/// The threads, as what takes a stream in.
+/// The threads, as a sink of a stream.
 pub(super) struct Writers<'s> {
     jobs: Sender<FilledBuffer<PoolBuffer>>,
-    /// How many buffers they have at a time.
+    /// The maximum number of buffers that the threads hold.
     depth: usize,
-    /// How many buffers have been taken and not given back.
+    /// The number of buffers that were taken and not returned.
     held: usize,
     completed: Arc<Mutex<Completed>>,
     work: Work<'s>,
     told: Instant,
 }
 
-/// What the threads work on.
+/// The state that the threads share.
 #[derive(Clone, Copy)]
 pub(super) struct Work<'s> {
     pub(super) files: &'s Files<'s>,
     pub(super) layout: &'s Layout,
-    /// The bytes of tensors that have been written.
+    /// The bytes of tensors that are written.
     pub(super) written: &'s AtomicU64,
-    /// Nothing more is to be written.
+    /// Whether the threads must stop.
     pub(super) cancelled: &'s AtomicBool,
-    /// Who is told how far it is.
+    /// The progress callback.
     pub(super) on_progress: Option<&'s (dyn Fn(Written) + Send + Sync)>,
 }
 
-/// How far a conversion is.
+/// The progress of a conversion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Written {
-    /// The bytes of tensors that have been written.
+    /// The bytes of tensors that are written.
     pub bytes_done: u64,
-    /// Those that are to be.
+    /// The bytes of all tensors to write.
     pub bytes_total: u64,
 }
 
@@ -73,10 +73,10 @@ impl Work<'_> {
 }
 
 impl<'s> Writers<'s> {
-    /// Starts the threads; they end when this is dropped.
+    /// Starts the threads, which end when this is dropped.
     ///
     /// # Errors
-    /// When the system gives no thread at all.
+    /// If the system grants no thread at all.
     pub(super) fn start<'e>(scope: &'s Scope<'s, 'e>, work: Work<'s>) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -88,11 +88,11 @@ impl<'s> Writers<'s> {
             match thread.spawn_scoped(scope, move || run(&queue, &completed, work)) {
                 Ok(_) => threads += 1,
                 Err(error) if threads == 0 => return Err(error),
-                // One does, too.
+                // One thread is enough.
                 Err(_) => break,
             }
         }
-        // One more buffer, so that a thread that is done finds the next.
+        // One more buffer, so that a thread that has finished finds the next.
         Ok(Self { jobs, depth: threads + 1, held: 0, completed, work, told: Instant::now() })
     }
 }
@@ -112,8 +112,8 @@ impl Sink<PoolBuffer> for Writers<'_> {
     }
 
     fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), Error> {
-        // The threads wait for jobs as long as this is there.
-        self.jobs.send(buffer).map_err(|_| contract("nobody writes"))?;
+        // The threads wait for jobs until this is dropped.
+        self.jobs.send(buffer).map_err(|_| contract("no thread writes"))?;
         self.held += 1;
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Sink<PoolBuffer> for Writers<'_> {
         Poll::Pending
     }
 
-    /// Everything is written. Syncing the files is up to the conversion.
+    /// Waits until everything is written. The conversion syncs the files.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut completed = self.completed.lock();
         if completed.buffers.len() == self.held {
@@ -150,12 +150,12 @@ fn contract(what: &'static str) -> Error {
     floodtide_core::Error::Contract { what }.into()
 }
 
-/// Writes one buffer after another, until there are no more.
+/// Writes one buffer after another, until no more arrive.
 fn run(queue: &Mutex<Receiver<FilledBuffer<PoolBuffer>>>, completed: &Mutex<Completed>, work: Work<'_>) {
     loop {
         let job = queue.lock().recv();
         let Ok(filled) = job else { return };
-        // A buffer that never came back would be waited for for ever.
+        // The sink would wait forever for a buffer that never returns.
         let written = catch_unwind(AssertUnwindSafe(|| write(&filled, work)));
         let end = written.unwrap_or_else(|_| Err(contract("a thread that writes panicked")));
         let waker = {
@@ -169,7 +169,7 @@ fn run(queue: &Mutex<Receiver<FilledBuffer<PoolBuffer>>>, completed: &Mutex<Comp
     }
 }
 
-/// Bytes that lie together in the buffer and go to one place together.
+/// Bytes that are contiguous in the buffer and in the output.
 #[derive(Debug)]
 struct Run {
     file: u32,
@@ -180,7 +180,7 @@ struct Run {
 fn write(filled: &FilledBuffer<PoolBuffer>, work: Work<'_>) -> Result<(), Error> {
     let mut run: Option<Run> = None;
     for part in filled.parts() {
-        // What shares its bytes with another is written as that one.
+        // A tensor that shares the bytes of another is written with that one.
         let Some(to) = work.layout.destination(part.tensor.id).filter(|_| !part.bytes.is_empty()) else { continue };
         let next = Run { file: to.file, offset: to.offset + part.offset, bytes: part.bytes };
         run = match run {
@@ -195,7 +195,8 @@ fn write(filled: &FilledBuffer<PoolBuffer>, work: Work<'_>) -> Result<(), Error>
 }
 
 impl Run {
-    /// Neighbours in the source are most often neighbours in the output, and a small tensor is not worth a call.
+    /// Tensors that are adjacent in the source are usually adjacent in the output too, so one call
+    /// writes several small ones.
     fn goes_on_with(&self, next: &Self) -> bool {
         self.file == next.file
             && self.bytes.end == next.bytes.start

@@ -1,13 +1,16 @@
-//! From the name a caller gives to the files of a checkpoint.
+//! Finds the files of a checkpoint by the name that a caller gives.
 //!
-//! A name stands for a file, an index, a folder of files with or without an index, a Hugging Face cache snapshot, or the
-//! `models--…` folder above it. Formats are detected from the first bytes of a file. In a folder, names decide which files are
-//! looked at, and where no format claims a name, all are. Any shard of a split model stands for all of them.
+//! A name stands for a file, an index, a folder of files with or without an index, a Hugging Face
+//! cache snapshot, or the `models--…` folder above it. Any shard of a split model stands for all of
+//! them.
 //!
-//! Files that an index lists are not trusted: their names are plain, and the storage checks that they
-//! are not links to somewhere else.
+//! Formats are detected from file contents, not extensions. In a folder, names decide which files
+//! are opened; if no format claims a name, all files are.
 //!
-//! Nothing here knows a format: all of it goes by the registry.
+//! The names that an index lists are untrusted: they must be plain names, and the storage checks
+//! that the files are not links to another folder.
+//!
+//! This module knows no format: it asks the registry.
 
 pub(crate) mod names;
 mod probed;
@@ -27,14 +30,14 @@ use std::sync::Arc;
 /// The formats to look for.
 pub(crate) type Formats<'f> = &'f [&'f dyn Format];
 
-/// The files of a checkpoint, not all of which are open.
+/// The files of a checkpoint, some of which are not open yet.
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointFiles {
-    /// Their names in the storage, in order.
+    /// The names in the storage, in order.
     pub(crate) files: Vec<String>,
-    /// The first file, when it had to be opened to recognise it. It is the only one.
+    /// The first file, if it was opened to detect its format. It is the only one then.
     pub(crate) first: Option<ProbedFile>,
-    /// What lists the files.
+    /// The index that lists the files.
     pub(crate) index: Option<Index>,
 }
 
@@ -45,20 +48,20 @@ impl CheckpointFiles {
     }
 }
 
-/// An index that was read.
+/// An index that has been read.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// Its name in the storage.
+    /// The name in the storage.
     pub(crate) name: String,
-    /// Parses the headers of its files.
+    /// The parser for the headers of its files.
     pub(crate) parser: Box<dyn HeaderParser>,
 }
 
-/// Finds the files of the checkpoint `name`. `small_files`: where memory comes from when a small file, should it be the only
-/// one, is to be read whole.
+/// Finds the files of the checkpoint `name`. `small_files` provides memory to read a small file
+/// whole, if it is the only one.
 ///
 /// # Errors
-/// When there is no checkpoint, more than one, or one that misses a file; when the storage fails.
+/// If there is no checkpoint, more than one, or one with a missing file; if the storage fails.
 pub(crate) fn discover(
     storage: &LoadStorage,
     name: &str,
@@ -67,7 +70,7 @@ pub(crate) fn discover(
     discover_among(FORMATS, storage, name, small_files)
 }
 
-/// As [`discover`], for these formats.
+/// As [`discover`], for the formats in `registry`.
 pub(crate) fn discover_among(
     formats: Formats<'_>,
     storage: &LoadStorage,
@@ -104,7 +107,7 @@ impl Search<'_> {
             FileKind::Checkpoint(format) => {
                 let shards = format.group(&[last]).pop().unwrap_or_default();
                 if shards.len() > 1 {
-                    // A folder that cannot be listed may still have files that can be opened.
+                    // A folder that cannot be listed may still hold files that can be opened.
                     if let Ok(entries) = self.storage.list(folder) {
                         check_shards(name, &shards, &entries)?;
                     }
@@ -113,11 +116,11 @@ impl Search<'_> {
                 }
             }
         }
-        // What is wrong with a file that no format claims is for a parser to say.
+        // If no format claims the file, a parser reports what is wrong with it.
         Ok(CheckpointFiles { files: vec![name.to_owned()], first: Some(first), index: None })
     }
 
-    /// Refuses a file that is named as a part of a checkpoint whose index is beside it.
+    /// Fails if the file is one part of a checkpoint whose index is beside it.
     fn check_partition(&self, name: &str) -> Result<(), Error> {
         for format in self.formats {
             if let Some(Claim::Part { index }) = format.claim(last_part(name))
@@ -150,11 +153,11 @@ impl Search<'_> {
         }
     }
 
-    /// Searches a folder in which no name says anything, as in one of files that are named by their hashes.
+    /// Searches a folder whose file names match no format, such as files named by their hashes.
     fn by_content(&self, folder: &str, entries: &[Entry]) -> Result<CheckpointFiles, Error> {
         let mut found: Vec<Found<'_>> = Vec::new();
         let mut pickle = None;
-        // A device may act when it is opened.
+        // Opening a device may have side effects.
         for Entry { name, .. } in entries.iter().filter(|entry| entry.kind == EntryKind::File) {
             let full = join(folder, name);
             let Ok(Opened::File(file)) = self.storage.open(&full) else { continue };
@@ -164,7 +167,7 @@ impl Search<'_> {
                     Some(found) => found.files.push(name),
                     None => found.push(Found { format, indexes: Vec::new(), usual: None, files: vec![name] }),
                 },
-                // Not every archive is one.
+                // Not every archive is a pickle.
                 _ if is_pickle_name(name) => _ = pickle.get_or_insert(full),
                 _ => {}
             }
@@ -195,19 +198,21 @@ impl Search<'_> {
             listing.extend(self.storage.list(folder)?.into_iter().map(|entry| entry.name));
         }
         let index = format.parse(IndexText { name, json, listing: &listing })?;
-        // `pytorch_model.bin.index.json` has the form of another format's index.
+        // `pytorch_model.bin.index.json` has the same form as the index of another format.
         if let Some(pickle) = index.files.iter().find(|name| is_pickle_name(name)) {
             return Err(Error::Pickle { name: join(folder, pickle) });
         }
         let files: Vec<String> = index.files.iter().map(|file| join(folder, file)).collect();
-        // Links that the folder's own listing names are the user's; those that an index names are the index's.
+        // A link in the folder's own listing is the user's. A link that an index names is
+        // untrusted.
         if !format.needs_listing() {
             files.iter().try_for_each(|file| self.storage.check_link(folder, file))?;
         }
         Ok(CheckpointFiles { files, first: None, index: Some(Index { name: name.to_owned(), parser: index.parser }) })
     }
 
-    /// Returns the snapshot that a Hugging Face cache's `models--…` folder means by `main`, or its only one.
+    /// Returns the snapshot that `main` names in a `models--…` folder of a Hugging Face cache, or
+    /// its only snapshot.
     fn snapshot_of(&self, folder: &str, entries: &[Entry]) -> Option<String> {
         entries.iter().find(|entry| entry.name == "snapshots" && entry.kind == EntryKind::Folder)?;
         let snapshots = join(folder, "snapshots");
@@ -223,7 +228,7 @@ impl Search<'_> {
         }
     }
 
-    /// Reads a file that holds the name of a snapshot.
+    /// Reads a file that contains the name of a snapshot.
     fn read_revision(&self, name: &str) -> Option<String> {
         const MAX_BYTES: u64 = 1024;
         let Ok(Opened::File(file)) = self.storage.open(name) else { return None };
@@ -235,13 +240,13 @@ impl Search<'_> {
     }
 }
 
-/// What a folder holds of one format.
+/// The files of one format in a folder.
 struct Found<'a> {
     format: &'a dyn Format,
     indexes: Vec<&'a str>,
-    /// The index that wins over others.
+    /// The preferred index.
     usual: Option<&'a str>,
-    /// Sorted.
+    /// The sorted names.
     files: Vec<&'a str>,
 }
 
@@ -262,12 +267,12 @@ impl<'a> Found<'a> {
         found.any().is_some().then_some(found)
     }
 
-    /// One of the names, an index if there is one.
+    /// Returns one of the names, an index if there is one.
     fn any(&self) -> Option<&'a str> {
         self.indexes.first().or(self.files.first()).copied()
     }
 
-    /// The index to load.
+    /// Returns the index to load.
     fn index(&self, folder: &str) -> Result<Option<&'a str>, Error> {
         match self.indexes[..] {
             [] => Ok(None),
@@ -277,10 +282,10 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// The one checkpoint that the files are.
+    /// Returns the one checkpoint that the files form.
     fn checkpoint(&self, folder: &str, entries: &[Entry]) -> Result<CheckpointFiles, Error> {
         let groups = self.format.group(&self.files);
-        // Of a group's files, of which some may be missing, one that is there.
+        // Files of a group may be missing, so take one that exists.
         let present = |group: &Vec<String>| {
             let is_present = |name: &&String| self.files.binary_search(&name.as_str()).is_ok();
             group.iter().find(is_present).cloned().unwrap_or_default()
@@ -298,13 +303,13 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The error for a folder with files of several formats, one of each of which is named.
+/// Returns the error for a folder with files of several formats. It names one file of each.
 fn several_formats(folder: &str, found: &[Found<'_>]) -> Error {
     let names: Vec<&str> = found.iter().filter_map(Found::any).collect();
     Error::SeveralFormats { name: folder.to_owned(), names: names.join(", ") }
 }
 
-/// Fails unless all shards of the model that the file `name` is of are in its folder.
+/// Fails if a shard of the model that the file `name` belongs to is missing in its folder.
 fn check_shards(name: &str, shards: &[String], entries: &[Entry]) -> Result<(), Error> {
     let is_missing = |shard: &&String| entries.binary_search_by(|entry| entry.name.cmp(shard)).is_err();
     match shards.iter().find(is_missing) {

@@ -1,4 +1,4 @@
-//! Names of a storage taken apart: parts are separated by `/`.
+//! Splits names of a storage into parts, which are separated by `/`.
 
 /// Returns the name of a file in a folder; the folder "" is the root of the storage.
 pub(crate) fn join(folder: &str, name: &str) -> String {

@@ -1,4 +1,4 @@
-//! A file whose first bytes were read to recognise it.
+//! A file whose first bytes were read to detect its format.
 
 use crate::small_file::SmallFile;
 use floodtide_core::format::{SNIFF_BYTES, first_read};
@@ -6,7 +6,7 @@ use floodtide_core::storage::{StorageError, StorageFile};
 use floodtide_memory::ArenaCache;
 use std::sync::Arc;
 
-/// What is read to recognise a file is most often all of its header too, in bytes.
+/// The bytes read to detect a format, which usually include the whole header.
 const PROBE_BYTES: u64 = 16 << 10;
 
 /// An open file and its start.
@@ -16,17 +16,17 @@ pub(crate) struct ProbedFile {
     pub(crate) start: FileBytes,
 }
 
-/// What was read of a file.
+/// The bytes that were read.
 #[derive(Debug)]
 pub(crate) enum FileBytes {
-    /// Its first bytes.
+    /// The first bytes.
     Start(Vec<u8>),
-    /// All of it.
+    /// The whole file.
     Whole(SmallFile),
 }
 
 impl ProbedFile {
-    /// Reads the start of a file. `arena_cache`: where memory comes from when a small file is to be read whole.
+    /// Reads the start of a file. `arena_cache` provides memory to read a small file whole.
     pub(crate) fn read(
         file: Arc<dyn StorageFile>,
         arena_cache: Option<&Arc<ArenaCache>>,
@@ -42,7 +42,7 @@ impl ProbedFile {
         Ok(Self { file, start })
     }
 
-    /// Returns what was read.
+    /// Returns the bytes that were read.
     pub(crate) fn start(&self) -> &[u8] {
         match &self.start {
             FileBytes::Start(start) => start,
@@ -51,7 +51,7 @@ impl ProbedFile {
     }
 }
 
-/// Reads as much of a file as it takes to recognise it.
+/// Reads as much of a file as is needed to detect its format.
 pub(crate) fn sniff_bytes(file: &dyn StorageFile) -> Result<Vec<u8>, StorageError> {
     let mut start = vec![0; file.len().min(SNIFF_BYTES as u64) as usize];
     file.read_at(0, &mut start)?;

@@ -88,7 +88,7 @@ fn an_index_stands_for_the_files_that_it_lists() {
         "pytorch_model.bin.index.json",
     );
     assert!(matches!(pickles, Error::Pickle { name } if name == "pytorch_model-1.bin"));
-    // What is no JSON is an index by its name.
+    // A file that is not JSON is an index by its name.
     let broken = error(&[("m/x.json", b"[")], "m/x.json").to_string();
     assert!(broken.contains("m/x.json") && broken.contains("weight_map"), "{broken}");
 }

@@ -1,4 +1,4 @@
-//! The errors of the Linux platform: core's, and what the system adds.
+//! The error of the crate: core's, and those of the system, the storage and the caller's request.
 
 mod output;
 
@@ -26,10 +26,10 @@ use thiserror::Error;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum Error {
-    /// The checkpoint, the selection or the memory there is.
+    /// The checkpoint, the selection or the memory does not allow it.
     #[error("{}{}", .0, fault_in_words(.0))]
     Core(#[from] floodtide_core::Error),
-    /// A conversion's output cannot be where it is asked for.
+    /// A conversion cannot write to its output path.
     #[error(transparent)]
     Output(#[from] OutputError),
     /// A system call on a path failed.
@@ -38,11 +38,8 @@ pub enum Error {
     /// A file of a storage cannot be listed, opened, examined, read or viewed, or it changed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A URI of a storage that the loader does not have.
-    #[error(
-        "{}: expected a path or a URI of {known}, found another scheme; give the loader a storage for it",
-        Quoted(uri)
-    )]
+    /// The loader has no storage for the scheme of a URI.
+    #[error("{}: expected a path or a URI of {known}, found another scheme; register a storage for it", Quoted(uri))]
     UnknownScheme { uri: String, known: String },
     /// A URI of local files that is not well-formed.
     #[error(
@@ -50,55 +47,58 @@ pub enum Error {
         Quoted(uri)
     )]
     InvalidUri { uri: String },
-    /// A folder without anything to load.
+    /// A folder holds no checkpoint.
     #[error(
         "{}: no checkpoint here: expected {}, found none; name the folder that holds them",
         Quoted(name),
         expected()
     )]
     NoCheckpoint { name: String },
-    /// Files of several formats.
+    /// A folder holds files of several formats.
     #[error(
         "{}: checkpoints of several formats are here ({}); name the file or the index to load",
         Quoted(name),
         Quoted(names)
     )]
     SeveralFormats { name: String, names: String },
-    /// A file that means nothing without its index.
+    /// A file cannot be read without its index.
     #[error(
-        "{}: this is a partition of a {} checkpoint, which does not say what it holds; name its folder or the {index} beside it",
+        "{}: this is one partition of a {} checkpoint, which has no header; name its folder or the {index} beside it",
         Quoted(name),
         format.title()
     )]
     Partition { name: String, format: FormatId, index: &'static str },
-    /// PyTorch pickles are programs.
+    /// A file is a PyTorch pickle, which is a program.
     #[error(
         "{}: this is a PyTorch pickle, which runs code when it is loaded, so floodtide does not load it; \
          convert it once with safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")",
         Quoted(name)
     )]
     Pickle { name: String },
-    /// Several indexes, none of the usual name.
+    /// A folder holds several indexes, none with the usual name.
     #[error("{}: several indexes are here ({}); name the one to load", Quoted(name), Quoted(names))]
     SeveralIndexes { name: String, names: String },
-    /// An index that no checkpoint has.
-    #[error("{}: cannot read the index: it has {len} bytes, and no index is that large", Quoted(name))]
-    IndexTooLarge { name: String, len: u64 },
-    /// The index names a file that is not there.
+    /// An index exceeds the size limit.
     #[error(
-        "{}: the index names the shard \"{}\", which is missing beside it; fetch it or finish the download",
+        "{}: cannot read the index: its {len} bytes exceed the limit of an index; check that the file is an index",
+        Quoted(name)
+    )]
+    IndexTooLarge { name: String, len: u64 },
+    /// The index names a file that does not exist.
+    #[error(
+        "{}: the index names the shard \"{}\", which is missing; complete the download",
         Quoted(index),
         Quoted(shard)
     )]
     MissingShard { index: String, shard: String },
     /// A shard of a split model is missing.
     #[error(
-        "{}: the model is split over {count} files, of which \"{}\" is missing beside this one; fetch it or finish the download",
+        "{}: the model is split over {count} files, of which \"{}\" is missing; complete the download",
         Quoted(name),
         Quoted(shard)
     )]
     MissingSplit { name: String, shard: String, count: usize },
-    /// A folder with several models.
+    /// A folder holds several models.
     #[error(
         "{}: several {} models are here ({}); name the file of the one to load",
         Quoted(name),
@@ -106,43 +106,42 @@ pub enum Error {
         Quoted(names)
     )]
     SeveralModels { name: String, format: FormatId, names: String },
-    /// The backend that was asked for cannot be had.
-    #[error("the backend {backend} cannot be used here: {why}; choose another or leave the choice to floodtide")]
+    /// The requested backend is not available.
+    #[error("the backend {backend} is not available: {why}; choose another, or let floodtide choose")]
     BackendUnavailable { backend: Backend, why: String },
-    /// The system gave no memory.
+    /// The system granted no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
     Allocation { bytes: u64, source: io::Error },
-    /// A trace is to be written where something else is.
+    /// The trace would overwrite another file.
     #[error(
-        "{}: a file is here that is not a trace, so it is not overwritten; name another file for the trace, or remove this one",
+        "{}: the file exists and is not a trace, so it is not overwritten; name another file, or remove this one",
         Shown(path)
     )]
     NotATrace { path: PathBuf },
-    /// A file whose name a manifest or a line of checksums cannot hold.
+    /// A manifest or a list of checksums cannot hold a file's name.
     #[error(
-        "{}: checksums cannot be written of this file, as its name {why}; rename it, in the index too if one names it",
+        "{}: cannot list this file, because its name {why}; rename it, also in the index if one names it",
         Shown(path)
     )]
     UnlistableName { path: PathBuf, why: &'static str },
-    /// The alignment that was asked for is larger than the memory's.
+    /// The requested alignment exceeds that of the memory.
     #[error(
-        "tensors are to be aligned to {bytes} bytes, but the memory is to {max}; ask for less, or give memory that is"
+        "tensors cannot be aligned to {bytes} bytes, because the memory is aligned to {max}; request a smaller alignment, \
+        or provide memory with a larger one"
     )]
     TensorAlignment { bytes: u64, max: u64 },
-    /// A stream cannot do with so little.
-    #[error("a stream was to do with {limit} bytes of memory; it needs at least {min}: raise the memory limit")]
+    /// The memory limit is too small for a stream.
+    #[error("memory limit of {limit} bytes is too small for a stream; it needs at least {min}")]
     StreamLimit { limit: u64, min: u64 },
-    /// Tensors share too small or too large a buffer.
-    #[error(
-        "buffers of {bytes} bytes were asked for; a stream of {limit} bytes can have any from {min} bytes to all of that"
-    )]
+    /// The requested size of shared buffers is out of range.
+    #[error("buffers of {bytes} bytes do not fit this stream; expected {min} to {limit} bytes, the memory limit")]
     StreamBuffer { bytes: u64, min: u64, limit: u64 },
-    /// A stream is to be taken in parts although tensors have been taken from it.
-    #[error("tensors have been taken from this stream one by one already; open another stream to take it in parts")]
+    /// The stream has returned whole tensors already and cannot be taken in parts.
+    #[error("this stream has returned whole tensors already; open another stream to take it in parts")]
     StreamBegun,
-    /// The next tensor of a stream has had no memory for a long time, as it is all held. The stream goes on when it is asked
-    /// again.
-    #[error("the stream waits for memory, but {} of its {} are held, by its consumer or by others that use its pool, and nothing has come back for a while; drop tensors, or raise the memory limit", floodtide_core::HumanBytes(*held as u64), floodtide_core::HumanBytes(*limit as u64))]
+    /// All memory of the stream has been held for a long time, so that the next tensor cannot be
+    /// read. The next call resumes the stream.
+    #[error("the stream has stalled: {} of its {} of memory are held by its consumer or by other users of its pool; drop tensors, or raise the memory limit", floodtide_core::HumanBytes(*held as u64), floodtide_core::HumanBytes(*limit as u64))]
     StreamStalled { held: usize, limit: usize },
 }
 
@@ -181,14 +180,14 @@ impl Error {
     }
 }
 
-/// The files by which a folder is a checkpoint, for a sentence.
+/// Lists the files that make a folder a checkpoint, for a message.
 fn expected() -> String {
     let mut expected = FORMATS.iter().map(|format| format.expected()).collect::<Vec<_>>();
     let last = expected.pop().unwrap_or_default();
     format!("{} or {last}", expected.join(", "))
 }
 
-/// What core, which knows no system, gives as a number: its meaning, and what to do.
+/// Describes a system error, which core reports as a number, and what to do about it.
 fn fault_in_words(error: &CoreError) -> String {
     let CoreError::Read { fault: Fault::Os(number), .. } = error else { return String::new() };
     // The number is in core's message already.
@@ -196,25 +195,23 @@ fn fault_in_words(error: &CoreError) -> String {
     let words = words.split(" (os error").next().unwrap_or_default();
     let advice = match *number {
         libc::ENXIO | libc::ENODEV | libc::ENOMEDIUM => {
-            "the device is gone: see that it is attached, and the system's log"
+            "the device is gone: check that it is attached, and read the system log"
         }
         libc::EREMOTEIO | libc::EBADMSG | libc::ENODATA | libc::EILSEQ | libc::EUCLEAN => {
-            "the device or the file system found its data damaged: look at the system's log and the disk's health"
+            "the device or the file system found damaged data: read the system log and check the disk"
         }
         libc::ESTALE | libc::ETIMEDOUT | libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENOTCONN | libc::ECONNRESET => {
-            "the file server did not answer or no longer knows the file: see that it is up, mount it again if need be, and load again"
+            "the file server did not answer or no longer has the file: check the server, remount if needed, and retry"
         }
-        libc::EFAULT => "the memory that was to be filled could not be written to; please report this",
-        libc::EACCES | libc::EPERM => {
-            "reading was forbidden after the file was opened: check its permissions and the sandbox's"
-        }
-        _ => "see the system's log",
+        libc::EFAULT => "the destination memory is not writable; please report this",
+        libc::EACCES | libc::EPERM => "the system refused to read the open file: check its permissions and the sandbox",
+        _ => "read the system log",
     };
     format!(" ({words}); {advice}")
 }
 
-/// A path with its control characters escaped, cut where no path goes on that a system takes (`PATH_MAX`, 4096 bytes): one
-/// that is made with a name from an index may be longer.
+/// Formats a path with control characters escaped, truncated at `PATH_MAX` (4096): a path with a
+/// name from an index may be longer than any that the system accepts.
 pub(crate) struct Shown<'a>(pub(crate) &'a PathBuf);
 
 impl std::fmt::Display for Shown<'_> {
@@ -242,12 +239,12 @@ mod tests {
         };
         for (number, words, advice) in [
             (libc::ENXIO, "No such device or address", "attached"),
-            (libc::EREMOTEIO, "Remote I/O error", "disk's health"),
-            (libc::ENODATA, "No data available", "disk's health"),
-            (libc::ESTALE, "Stale file handle", "mount it again"),
-            (libc::ETIMEDOUT, "timed out", "mount it again"),
+            (libc::EREMOTEIO, "Remote I/O error", "check the disk"),
+            (libc::ENODATA, "No data available", "check the disk"),
+            (libc::ESTALE, "Stale file handle", "remount"),
+            (libc::ETIMEDOUT, "timed out", "remount"),
             (libc::EFAULT, "Bad address", "report"),
-            (libc::EMULTIHOP, "ultihop", "system's log"),
+            (libc::EMULTIHOP, "ultihop", "system log"),
         ] {
             let message = message(number);
             for word in ["model.safetensors", "\"t\"", &format!("system error {number}"), words, advice] {

@@ -1,44 +1,44 @@
-//! Why a conversion's output cannot be made.
+//! The errors of a conversion's output path.
 
 use super::Shown;
 use floodtide_core::{ErrorKind, HumanBytes};
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// What is wrong with the place that a conversion is to write to.
+/// Why a conversion cannot write to its output path.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum OutputError {
-    /// There is something already.
-    #[error("{}: there is something of that name already; name another folder, or replace it", Shown(path))]
+    /// The output exists already.
+    #[error("{}: the output exists already; name another folder, or replace it", Shown(path))]
     Exists { path: PathBuf },
-    /// The source would be replaced.
-    #[error("{}: the checkpoint that is to be converted lies there; name another folder for the output", Shown(path))]
+    /// The output would replace the source.
+    #[error("{}: the output would replace the checkpoint that is converted; name another folder", Shown(path))]
     IsSource { path: PathBuf },
-    /// A name that no folder can have.
-    #[error("{}: this names no folder that could be made; name a new one, in a folder that is there", Shown(path))]
+    /// The path cannot name a new folder.
+    #[error("{}: the path does not name a new folder; name one inside an existing folder", Shown(path))]
     NoName { path: PathBuf },
-    /// The folder for the output is not there.
-    #[error("{}: the folder in which the output is to be is missing; make it first", Shown(path))]
+    /// The parent folder of the output does not exist.
+    #[error("{}: the parent folder of the output is missing; create it first", Shown(path))]
     NoParent { path: PathBuf },
-    /// What is there is not replaced, whatever was said.
+    /// The output path holds something that is never replaced, not even on request.
     #[error(
-        "{}: this is {found}, which is never replaced, so that nothing is lost that is no checkpoint; remove it yourself, or \
-         name another folder",
+        "{}: expected a folder that holds a checkpoint and no subfolders, found {found}, which is never replaced; \
+        remove it yourself, or name another folder",
         Shown(path)
     )]
     NotReplaceable { path: PathBuf, found: &'static str },
-    /// Two folders cannot change places here.
+    /// The file system cannot exchange two folders.
     #[error(
-        "{}: the file system cannot put the new folder in the old one's place in one step; remove the old one first, or name another folder",
+        "{}: the file system cannot replace a folder atomically; remove the old output first, or name another folder",
         Shown(path)
     )]
     NoExchange { path: PathBuf },
-    /// The disk is too small.
+    /// The disk does not have enough free space.
     #[error(
-        "{}: the output takes {} ({needed} bytes), but only {} ({available} bytes) are free there; free space, select fewer tensors, or name a \
-         folder on another disk",
+        "{}: the output needs {} ({needed} bytes), {} available ({available} bytes); free space, select fewer tensors, \
+        or name a folder on another disk",
         Shown(path), HumanBytes(*needed), HumanBytes(*available)
     )]
     NoRoom { path: PathBuf, needed: u64, available: u64 },

@@ -1,4 +1,4 @@
-//! The calls of a loader: load, open, stream, inspect, plan; and those that an async program awaits.
+//! The calls of a loader: load, map, stream, inspect, plan, and their async forms.
 
 use super::{Inspected, Loader};
 use crate::discover::discover;
@@ -19,20 +19,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 impl Loader {
-    /// Loads a checkpoint: afterwards every selected byte is in memory. With a backend that maps files the tensors are views of the
-    /// page cache, else they are owned.
+    /// Loads a checkpoint into memory.
     ///
-    /// `path` is a file, an index, a folder of shards, a Hugging Face cache snapshot, or the URI of one of these. All shards load
-    /// together.
+    /// `path` is a file, an index, a folder of shards, a Hugging Face cache snapshot, or the URI of
+    /// one of these. All shards load together.
+    ///
+    /// The tensors are owned copies. With the backend `mmap` they are views of the page cache, all
+    /// resident. To borrow the page cache without reading it first, use [`map`](Self::map).
     ///
     /// # Errors
-    /// When the checkpoint cannot be found, breaks a rule of its format, does not fit in memory, changes while it is read, or
-    /// cannot be read. Nothing partial is ever returned.
+    /// If the checkpoint cannot be found, breaks a rule of its format, does not fit in memory,
+    /// changes while it is read, or cannot be read. A partial load is never returned.
     ///
     /// ```no_run
-    /// use floodtide::{Backend, ErrorKind, Loader};
+    /// use floodtide::{ErrorKind, Loader, backend};
     ///
-    /// match Loader::new().backend(Backend::Uring).load("/models/qwen3") {
+    /// match Loader::new().backend(backend::URING).load("/models/qwen3") {
     ///     Ok(tensors) => println!("{} tensors", tensors.len()),
     ///     Err(error) if error.kind() == ErrorKind::NotFound => println!("download it first: {error}"),
     ///     Err(error) => return Err(error),
@@ -43,11 +45,14 @@ impl Loader {
         self.load_input(&Input::Path(path.as_ref()))
     }
 
-    /// Loads files as one checkpoint. They are of one format, and may lie in different folders, on different devices and in different
-    /// storages.
+    /// Loads files as one checkpoint.
+    ///
+    /// All files have the same format. They may be in different folders, on different devices and
+    /// in different storages.
     ///
     /// # Errors
-    /// As [`load`](Self::load); when there is no file, or two of them have a tensor of the same name.
+    /// As [`load`](Self::load), and if the list is empty, or two files hold a tensor of the same
+    /// name.
     pub fn load_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<Tensors, Error> {
         self.load_input(&Input::Files(&owned(paths)))
     }
@@ -57,10 +62,11 @@ impl Loader {
         if task.planned.strategy.runs_inline() { run_here(task) } else { Load::start(task).wait() }
     }
 
-    /// Starts a load and returns at once, after the headers are read; dropping what it returns cancels it.
+    /// Starts a load and returns once the headers are read. Dropping the returned [`Load`] cancels
+    /// it.
     ///
     /// # Errors
-    /// As [`load`](Self::load), as far as the headers and the plan go.
+    /// As [`load`](Self::load), for the headers and the plan.
     ///
     /// ```no_run
     /// use floodtide::Loader;
@@ -76,11 +82,12 @@ impl Loader {
         Ok(Load::start(settings.prepare(&Input::Path(path.as_ref()), settings.access(true), false)?))
     }
 
-    /// Maps a checkpoint and returns at once: tensors come into memory as they are touched. Only those that would not be
-    /// aligned where they lie in the file are read now.
+    /// Maps a checkpoint and returns at once. The system reads tensors when they are touched.
     ///
-    /// The files must not be changed or cut off while any tensor is held: as with every mapping, touching what is gone ends
-    /// the process (SIGBUS).
+    /// Tensors whose offset in the file does not satisfy their alignment are read now, into memory.
+    ///
+    /// The files must not be changed or truncated while any tensor is held: as with every mapping,
+    /// touching a page beyond the end of a file kills the process (SIGBUS).
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -89,11 +96,15 @@ impl Loader {
         run_here(mapped.prepare(&Input::Path(path.as_ref()), Access::Map { resident: false }, true)?)
     }
 
-    /// Streams a checkpoint: its tensors one after another, or parts of them, in memory of a [limit](crate::StreamOptions::memory_limit) however large
-    /// the checkpoint is. The headers are read now, the tensors from the first call on.
+    /// Streams a checkpoint in bounded memory, as whole tensors or in parts.
+    ///
+    /// The buffers take at most [`memory_limit`](crate::StreamOptions::memory_limit), however large
+    /// the checkpoint is. The headers are read now; reading tensors starts with the first call on
+    /// the stream.
     ///
     /// # Errors
-    /// As [`load`](Self::load), as far as the headers go; [`Error::StreamLimit`] when the limit is less than a stream needs.
+    /// As [`load`](Self::load), for the headers. Returns [`Error::StreamLimit`] if the memory limit
+    /// is too small for a stream.
     ///
     /// ```no_run
     /// use floodtide::{Loader, StreamOptions};
@@ -117,8 +128,9 @@ impl Loader {
         TensorStream::open(&self.settings, &Input::Files(&owned(paths)))
     }
 
-    /// Streams a checkpoint as an async `Stream` of any executor; must be called from within a tokio runtime, on whose blocking
-    /// threads the headers are read.
+    /// Streams a checkpoint as an async `Stream`, which any executor can poll.
+    ///
+    /// Must be called from within a tokio runtime, whose blocking threads read the headers.
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
@@ -142,8 +154,9 @@ impl Loader {
         Ok(AsyncTensorStream::new(blocking(move || loader.stream(path)).await?))
     }
 
-    /// Loads a checkpoint from within a tokio runtime, without blocking it: the reads run on threads of their own. Dropping the future
-    /// cancels the load.
+    /// Loads a checkpoint from within a tokio runtime, without blocking it.
+    ///
+    /// The reads run on separate threads. Dropping the future cancels the load.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -171,10 +184,10 @@ impl Loader {
         loaded
     }
 
-    /// Reads the headers only.
+    /// Reads only the headers of a checkpoint.
     ///
     /// # Errors
-    /// When the checkpoint cannot be found or breaks a rule of its format.
+    /// If the checkpoint cannot be found or breaks a rule of its format.
     ///
     /// ```no_run
     /// use floodtide::Loader;
@@ -191,10 +204,11 @@ impl Loader {
         Ok(Inspected { catalog: Arc::new(catalog), metadata, warnings })
     }
 
-    /// Reads the headers as [`inspect`](Self::inspect) does, but where files are broken, reports each of them.
+    /// Reads the headers as [`inspect`](Self::inspect) does, and reports every broken file, not
+    /// only the first.
     ///
     /// # Errors
-    /// All that is wrong, at least one thing.
+    /// All errors, at least one.
     pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
         let path = path.as_ref();
         self.inspect(path).map_err(|first| {
@@ -202,7 +216,7 @@ impl Loader {
                 let files = discover(&**storage, &name, None)?;
                 Ok(open::broken_files(&**storage, &files))
             });
-            // What is wrong between files is seen only where each for itself is well.
+            // Problems between files show only if each file is sound.
             match found {
                 Ok(broken) if !broken.is_empty() => broken,
                 _ => vec![first],
@@ -210,16 +224,17 @@ impl Loader {
         })
     }
 
-    /// Decides everything that [`load`](Self::load) would do, from the headers and what the system reports.
+    /// Plans what [`load`](Self::load) would do, from the headers and probes of the system. Reads
+    /// no tensors.
     ///
     /// # Errors
-    /// As [`load`](Self::load), as far as the headers and the plan go.
+    /// As [`load`](Self::load), for the headers and the plan.
     ///
     /// ```no_run
     /// use floodtide::Loader;
     ///
     /// let planned = Loader::new().plan("/models/qwen3")?;
-    /// println!("{} reads by {}", planned.plan.chunks().len(), planned.strategy.backend);
+    /// println!("{} reads by {}", planned.plan.chunks().len(), planned.strategy.main_route().backend);
     /// println!("{} of {} bytes", planned.plan.arena_bytes(), planned.memory.available);
     /// # Ok::<(), floodtide::Error>(())
     /// ```
@@ -234,7 +249,7 @@ fn owned<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Vec<PathBuf> {
     paths.into_iter().map(|path| path.as_ref().to_owned()).collect()
 }
 
-/// Cancels a load that another thread waits for, unless it has ended.
+/// Cancels a load that another thread waits for, if it is still running.
 #[cfg(feature = "tokio")]
 struct CancelOnDrop(Option<Canceller>);
 
@@ -247,7 +262,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Runs `work` on tokio's blocking threads; a panic in it goes on in the caller.
+/// Runs `work` on tokio's blocking threads, and resumes a panic of it in the caller.
 #[cfg(feature = "tokio")]
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {

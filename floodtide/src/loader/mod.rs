@@ -1,4 +1,5 @@
-//! `Loader`: what production code links. Options first (`options`), then one call (`calls`). The steps that every call takes are in `prepare`.
+//! The [`Loader`]: its options (`options`) and its calls (`calls`). The steps of a call are in
+//! `prepare`.
 
 mod calls;
 mod options;
@@ -11,8 +12,10 @@ use crate::stream;
 use floodtide_core::{Catalog, MetadataValue, Order, Selection};
 use std::sync::Arc;
 
-/// Loads checkpoints. Options first, then [`load`](Self::load), [`map`](Self::map), [`start`](Self::start) or
-/// [`stream`](Self::stream); a loader can be used any number of times, from any thread.
+/// Loads checkpoints.
+///
+/// Set options, then call [`load`](Self::load), [`map`](Self::map), [`start`](Self::start) or
+/// [`stream`](Self::stream), any number of times and from any thread.
 ///
 /// ```no_run
 /// use floodtide::Loader;
@@ -27,30 +30,33 @@ pub struct Loader {
     pub(crate) settings: Settings,
 }
 
-/// What a checkpoint's headers say.
+/// The headers of a checkpoint, as returned by [`Loader::inspect`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inspected {
-    /// Files and tensors.
+    /// The files and tensors.
     pub catalog: Arc<Catalog>,
-    /// The index's metadata and the files', each key once.
+    /// The metadata of the index and the files, each key once.
     pub metadata: Vec<(String, MetadataValue)>,
-    /// What a user should know although the checkpoint is valid.
+    /// Warnings about a valid checkpoint.
     pub warnings: Vec<String>,
 }
 
 impl Loader {
-    /// A loader that loads all tensors and chooses everything by itself.
+    /// Returns a loader that loads all tensors and chooses how to read.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This loader for one of so many streams of what only passes through, in buffers of up to `part` bytes: everything, unchecked, all streams
-    /// together in `limit` bytes unless another limit was set.
+    /// Returns this loader for one of `streams` streams that pass all tensors through, without
+    /// verification.
+    ///
+    /// Buffers have up to `part` bytes. All streams together take `limit` bytes, unless the loader
+    /// sets another limit.
     ///
     /// # Errors
-    /// [`Error::StreamLimit`] when that is less than they need.
+    /// [`Error::StreamLimit`] if the limit is too small for them.
     pub(crate) fn passing(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
         let limit = match self.settings.stream.memory {
             Some(BufferMemory::Limit(limit)) => limit,
@@ -67,7 +73,7 @@ impl Loader {
         Ok(Self { settings })
     }
 
-    /// Returns this loader with another order of its streams.
+    /// Returns this loader with another order of streams.
     pub(crate) fn ordered(mut self, order: Order) -> Self {
         self.settings.stream.order = order;
         self

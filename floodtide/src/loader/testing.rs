@@ -1,15 +1,17 @@
-//! Hooks of floodtide's own tests.
+//! Hooks for floodtide's own tests.
 
 use super::Loader;
 use crate::runtime::MakeFaults;
 use floodtide_core::middleware::Faults;
 use std::sync::Arc;
 
-/// **Unstable**: the hooks of the feature `unstable-testing` change or go in any release.
+/// **Unstable**: the hooks of the feature `unstable-testing` may change or disappear in any
+/// release.
 impl Loader {
-    /// Puts faults around the source of every worker, which makes its own.
+    /// Wraps the source of every worker in injected faults. Each worker calls `make` for its own.
     ///
-    /// The simulator's faults then strike real reads. The backends mmap and tokio read without a source and ignore this.
+    /// The simulator's faults then affect real reads. The backends mmap and tokio read without a
+    /// source and ignore this.
     #[doc(hidden)]
     #[must_use]
     pub fn faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
@@ -17,7 +19,7 @@ impl Loader {
         self
     }
 
-    /// Loads as if the system refused io_uring for this reason.
+    /// Loads as if the system refused io_uring with `reason`.
     #[doc(hidden)]
     #[must_use]
     pub fn forbid_uring(mut self, reason: impl Into<String>) -> Self {

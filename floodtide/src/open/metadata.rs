@@ -1,10 +1,11 @@
-//! The metadata of an index and of files, each key once.
+//! Merges the metadata of an index and of files.
 
 use floodtide_core::MetadataValue;
 use std::collections::HashMap;
 
-/// Returns each key once, in the order in which they first occur. The index's value wins, then that of the first file that has the
-/// key. Within one file the last of several equal keys counts, as in the reference.
+/// Returns each key once, in the order of their first occurrence. The value of the index wins, then
+/// that of the first file with the key. Within one file, the last of several equal keys counts, as
+/// in the reference.
 ///
 /// A header may hold millions of keys, so each is looked up only once.
 pub(super) fn merge<'a>(
@@ -13,7 +14,7 @@ pub(super) fn merge<'a>(
 ) -> Vec<(String, MetadataValue)> {
     let mut merged: Vec<(String, MetadataValue)> =
         index.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
-    // Where each key stands in `merged`, and the file that its value is of.
+    // The position of each key in `merged`, and the file of its value.
     let mut known: HashMap<&str, (usize, Option<usize>)> =
         index.iter().enumerate().map(|(at, (key, _))| (key.as_str(), (at, None))).collect();
     for (file, key, value) in files {
@@ -49,7 +50,7 @@ mod tests {
         let start = Instant::now();
         let merged = merge(&[], keys.iter().map(|key| (0, key.as_str(), &value)));
         assert_eq!(merged.len(), keys.len());
-        // Every key against every other takes most of a minute.
+        // Comparing every key with every other takes most of a minute.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }

@@ -1,7 +1,7 @@
 //! Opens the files of a checkpoint and reads their headers into a catalog.
 //!
-//! The format's parser says which bytes it needs of which file; what is here reads them. Headers of many files are read and
-//! parsed by several threads, some files at a time, and joined in the order of the files.
+//! The format's parser asks for bytes of a file, and this module reads them. Several threads read
+//! and parse the headers of many files, and the results are joined in the order of the files.
 
 mod metadata;
 
@@ -18,17 +18,18 @@ use floodtide_memory::ArenaCache;
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
-/// From this number of files on, or of bytes of headers if all are as long as the first one's, threads read and parse them: a header
-/// is parsed at about 100 MB/s, and each file takes the time of an open and a read that wait for the storage.
+/// The numbers of files and of header bytes (if all headers are as long as the first) from which
+/// threads read and parse headers. Parsing runs at about 100 MB/s, and each file waits for the
+/// storage twice: for an open and for a read.
 const PARALLEL_FILES: usize = 16;
 const PARALLEL_BYTES: usize = 512 << 10;
 const MAX_THREADS: usize = 16;
 
-/// The open files of a checkpoint and what is in them.
+/// The open files of a checkpoint and their contents.
 #[derive(Debug)]
 pub(crate) struct OpenedHeaders {
     pub(crate) files: OpenFiles,
-    /// The only file's bytes, when it was to be read whole and is small.
+    /// The bytes of the only file, if it is small and was read whole.
     pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Catalog,
     /// The metadata of the index and the files, each key once.
@@ -39,7 +40,7 @@ pub(crate) struct OpenedHeaders {
 }
 
 impl OpenedHeaders {
-    /// Adds the index, if there is one, to the files.
+    /// Adds the index to the files, if there is one.
     pub(crate) fn add_index_file(&mut self) -> Result<(), Error> {
         if let Some((storage, name)) = &self.index {
             let file = open_file(&**storage, name)?;
@@ -49,10 +50,11 @@ impl OpenedHeaders {
     }
 }
 
-/// Opens the files and reads their headers. `small_files`: where memory comes from when a single small file is to be read whole.
+/// Opens the files and reads their headers. `small_files` provides memory to read a single small
+/// file whole.
 ///
 /// # Errors
-/// When a file cannot be opened or breaks a rule of its format, or files disagree.
+/// If a file cannot be opened or breaks a rule of its format, or if files contradict each other.
 pub(crate) fn open(
     storage: &Arc<LoadStorage>,
     found: CheckpointFiles,
@@ -67,7 +69,7 @@ pub(crate) fn open(
     Ok(OpenedHeaders { files, index: index_name, ..read.headers })
 }
 
-/// Opens files, which may be of several storages, as one checkpoint without an index.
+/// Opens files, which may be in several storages, as one checkpoint without an index.
 ///
 /// # Errors
 /// As [`open`].
@@ -81,8 +83,8 @@ pub(crate) fn open_files(named: &[(&Arc<LoadStorage>, String)]) -> Result<Opened
     Ok(OpenedHeaders { files, ..read.headers })
 }
 
-/// Returns what is wrong with each of several files that are checkpoints by themselves, each looked at alone. Of formats whose
-/// files may be of no use without the others, nothing is reported.
+/// Returns the errors of each file, opened alone. Returns none for formats whose files depend on
+/// each other.
 pub(crate) fn broken_files(storage: &LoadStorage, found: &CheckpointFiles) -> Vec<Error> {
     let is_independent =
         |parser: &dyn HeaderParser| find(parser.format()).is_some_and(|format| format.is_file_independent());
@@ -109,13 +111,13 @@ struct Source<'a> {
     name: &'a str,
 }
 
-/// Files and what their headers say; of the headers, `files` is empty.
+/// Files and their headers; `files` is empty in those of the headers.
 struct ReadFiles {
     files: Vec<Arc<dyn StorageFile>>,
     headers: OpenedHeaders,
 }
 
-/// Opens files and reads their headers. `first`: the first file, if it is open.
+/// Opens files and reads their headers. `first` is the first file, if it is open.
 fn read_headers(
     formats: Formats<'_>,
     sources: &[Source<'_>],
@@ -156,8 +158,9 @@ fn read_headers(
     Ok(ReadFiles { files, headers })
 }
 
-/// Returns the parser for files without an index, all of which are taken for what the first one is. Of a file that no format
-/// claims by its content, the format that claims its name says best what is wrong; else the first of the registry.
+/// Returns the parser for files without an index, which are assumed to have the format of the
+/// first. If no format claims the content of the file, the format that claims its name gives the
+/// best error, or else the first of the registry.
 fn parser_for(formats: Formats<'_>, name: &str, start: &[u8]) -> Result<Box<dyn HeaderParser>, Error> {
     let by_kind = match FileKind::sniff(formats, start) {
         FileKind::Checkpoint(format) => format.parser(),
@@ -173,7 +176,7 @@ fn parser_for(formats: Formats<'_>, name: &str, start: &[u8]) -> Result<Box<dyn 
 }
 
 impl Source<'_> {
-    /// Opens the file. `index`: the index that lists it, for messages.
+    /// Opens the file. `index` is the index that lists it, for messages.
     fn open(&self, index: Option<&str>) -> Result<Arc<dyn StorageFile>, Error> {
         open_file(self.storage, self.name).map_err(|error| match (&error, index) {
             (
@@ -185,18 +188,18 @@ impl Source<'_> {
     }
 }
 
-/// Reads the bytes that a parser asks for.
+/// Reads the bytes that a parser requests.
 struct Reader<'a> {
     parser: &'a dyn HeaderParser,
     /// The index that lists the files.
     index: Option<&'a str>,
 }
 
-/// Files whose headers have been read.
+/// The files whose headers have been read.
 struct ParsedFiles {
     files: Vec<Arc<dyn StorageFile>>,
     catalog: CatalogBuilder,
-    /// One buffer for all headers: fresh memory for each would be faulted in each time.
+    /// One buffer for all headers: fresh memory would be faulted in for each.
     buffer: Vec<u8>,
 }
 
@@ -205,7 +208,8 @@ impl ParsedFiles {
         Self { files: Vec::new(), catalog: CatalogBuilder::new(parser.format()), buffer: Vec::new() }
     }
 
-    /// Parses a file of which something was read. Returns its bytes, if that was all of them, and the length of its header.
+    /// Parses a file that was read in part. Returns its bytes, if that was the whole file, and the
+    /// length of its header.
     fn add_first(&mut self, reader: &Reader<'_>, first: ProbedFile) -> Result<(Option<SmallFile>, usize), Error> {
         let ProbedFile { file, start } = first;
         match start {
@@ -261,31 +265,32 @@ impl ParsedFiles {
 }
 
 fn asks_for_too_much() -> CoreError {
-    CoreError::Contract { what: "a parser asked for bytes that it has, or that the file does not have" }
+    CoreError::Contract { what: "a parser requested bytes that it has, or that are beyond the end of the file" }
 }
 
-/// Makes what was read of a file's start at least `len` bytes long, by reading on.
+/// Reads on until the first `len` bytes of a file are in the buffer.
 fn read_on(file: &dyn StorageFile, read: &mut Vec<u8>, len: usize) -> Result<(), StorageError> {
     let from = read.len();
     if len <= from {
         return Ok(());
     }
-    // No more than that: a header may be long.
+    // Reserve exactly: a header may be long.
     read.reserve_exact(len - from);
     read.resize(len, 0);
     file.read_at(from as u64, &mut read[from..])
 }
 
-/// Reads the headers of many files by several threads, some files at a time. What comes is in the order of the files, and an error is that of the
-/// first that is broken.
+/// Reads the headers of many files with several threads. The results are in the order of the files,
+/// and an error is that of the first broken file.
 fn side_by_side(reader: &Reader<'_>, sources: &[Source<'_>]) -> Result<Vec<ParsedFiles>, Error> {
-    // Two a processor, as each waits for its reads.
+    // Two threads per processor, because each waits for its reads.
     let threads = (2 * probe::cpus()).clamp(1, MAX_THREADS);
     let blocks: Vec<&[Source<'_>]> = sources.chunks(sources.len().div_ceil(4 * threads).max(1)).collect();
     let (next, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         let mut done = Vec::new();
-        // Taken in order, so that whatever lies before a broken one has been taken when that is found.
+        // Threads take files in order, so that every file before a broken one is taken when the
+        // error occurs.
         while !broken.load(Ordering::Relaxed)
             && let at = next.fetch_add(1, Ordering::Relaxed)
             && let Some(block) = blocks.get(at)

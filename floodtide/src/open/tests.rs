@@ -1,4 +1,4 @@
-//! Headers of many files, over files in memory; and a toy format, to which nothing but the registry is told.
+//! Headers of many files in memory, and a toy format that only the registry knows.
 
 use super::*;
 use crate::discover::discover_among;
@@ -6,7 +6,7 @@ use floodtide_core::format::{Format, SAFETENSORS};
 use floodtide_core::storage::MemoryStorage;
 use floodtide_core::{ByteRange, DType, FormatId};
 
-/// N files, each with a header of about so many bytes, for tensors of a byte.
+/// Writes files with headers of about `header` bytes each, for tensors of one byte.
 fn write(storage: &MemoryStorage, files: usize, header: usize) -> Vec<String> {
     let tensors = header / 60 + 1;
     let write = |file: usize| {
@@ -84,7 +84,8 @@ fn a_small_file_is_read_whole() {
     assert!(open(&storage, found, Some(&small_files)).expect("opens").small_file.is_none(), "one of two");
 }
 
-/// A format whose header is a magic and the number of its bytes of zeros, which are read one by one; the rest is a tensor.
+/// A format whose header is a magic and a run of zeros, which are read one by one; the rest is a
+/// tensor.
 #[derive(Debug)]
 struct Toy;
 

@@ -1,5 +1,5 @@
-//! Prepares loads and streams: what a loader is set to, and the steps by which a checkpoint is found, opened, measured
-//! and planned (`steps`).
+//! Prepares loads and streams: the settings of a loader, and the steps that find, open, measure and
+//! plan a checkpoint (`steps`).
 
 mod steps;
 mod stream_options;
@@ -41,12 +41,12 @@ pub(crate) struct Settings {
     pub(crate) storages: Storages,
 }
 
-/// What is loaded.
+/// The input of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Input<'a> {
-    /// What a path or URI leads to.
+    /// A path or URI.
     Path(&'a Path),
-    /// Files that are one checkpoint.
+    /// Files that form one checkpoint.
     Files(&'a [PathBuf]),
 }
 
@@ -59,21 +59,21 @@ impl fmt::Display for Input<'_> {
     }
 }
 
-/// What a load would do.
+/// What a load would do, as returned by [`Loader::plan`](crate::Loader::plan).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Planned {
-    /// Files and tensors.
+    /// The files and tensors.
     pub catalog: Arc<Catalog>,
-    /// Every read and the place of every byte.
+    /// Every read and its destination.
     pub plan: Arc<Plan>,
-    /// How it would be carried out, and why.
+    /// How the load would read, and why.
     pub strategy: Strategy,
-    /// What was measured.
+    /// The measured signals.
     pub signals: Signals,
-    /// The memory a load may take.
+    /// The memory available to a load.
     pub memory: MemoryLimit,
-    /// What a user should know although the checkpoint is valid.
+    /// Warnings about a valid checkpoint.
     pub warnings: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ impl Settings {
         self.tensor_alignment.unwrap_or(Alignment::ONE)
     }
 
-    /// The checks of a plan, if there are to be any.
+    /// Returns the checks of a plan, if the load is verified.
     pub(crate) fn verification(&self, catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> Result<Option<Verification>, Error> {
         let Some(manifest) = &self.manifest else { return Ok(None) };
         Ok(Some(Verification::new(Arc::clone(catalog), Arc::clone(plan), manifest)?))

@@ -1,5 +1,5 @@
-//! The steps of every call, in their order: find and open the files, read the headers, measure, decide how to read, plan, and hand over what a
-//! load is made of.
+//! The steps of every call, in order: find and open the files, read the headers, measure, decide
+//! how to read, plan, and return a planned load.
 
 use super::{Input, Planned, Settings};
 use crate::checkpoint_files::OpenFiles;
@@ -19,26 +19,26 @@ use floodtide_linux::probe;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A checkpoint whose headers are read and whose way of reading is decided.
+/// A checkpoint with its headers read and its strategy decided.
 #[derive(Debug)]
 pub(crate) struct DecidedLoad {
     pub(crate) files: OpenFiles,
-    /// The only file's bytes, where they came along with the header.
+    /// The bytes of the only file, if they were read with the header.
     pub(crate) small_file: Option<SmallFile>,
     pub(crate) catalog: Arc<Catalog>,
-    /// What is selected of it, in the order of the files.
+    /// The selected tensors and slices, in the order of the files.
     pub(crate) selected: Vec<TensorSlice>,
     pub(crate) strategy: Strategy,
     pub(crate) signals: Signals,
     pub(crate) memory: MemoryLimit,
-    /// The index's metadata and the files', each key once.
+    /// The metadata of the index and the files, each key once.
     pub(crate) metadata: Vec<(String, MetadataValue)>,
     pub(crate) warnings: Vec<String>,
     pub(crate) phases: Phases,
 }
 
 impl DecidedLoad {
-    /// What the planner is told.
+    /// Returns the options of the plan.
     pub(crate) fn options(&self, access: Access, settings: &Settings) -> PlanOptions {
         let strategy = &self.strategy;
         let of_file = |file: &usize| strategy.routes[*file].chunk_bytes;
@@ -70,15 +70,15 @@ impl Settings {
         waits: bool,
     ) -> Result<(Planned, OpenFiles, Option<SmallFile>, Phases), Error> {
         let opened = self.open_checkpoint(input, LoadMode::Whole { access, waits })?;
-        // What is in a small file is used where it lies, as in a mapping.
+        // The tensors of a small file stay at their offsets, as in a mapping.
         let access = if opened.small_file.is_some() { Access::Map { resident: false } } else { access };
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &opened.selected)?);
         let DecidedLoad { files, small_file, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
         Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, small_file, phases))
     }
 
-    /// Finds the files of an input, opens them, and reads their headers. `small_files`: where memory comes from, if a small file, should it
-    /// be the only one, is to be read whole.
+    /// Finds the files of an input, opens them, and reads their headers. `small_files` provides
+    /// memory to read a small file whole, if it is the only one.
     pub(crate) fn open_headers(
         &self,
         input: &Input<'_>,
@@ -103,7 +103,7 @@ impl Settings {
             return Err(Error::TensorAlignment { bytes: alignment.as_u64(), max });
         }
         let _span = tracing::debug_span!("plan", %input).entered();
-        // What was asked for is done, and what is watched is done read by read.
+        // A requested backend is used even for a small file, and a trace must see every read.
         let watched = self.trace.is_some() || self.faults.is_some();
         let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
         let waits = matches!(mode, LoadMode::Whole { waits: true, .. });
@@ -114,8 +114,8 @@ impl Settings {
         self.decide_how(opened, mode, phases)
     }
 
-    /// The files of a checkpoint, its index among them, each to be taken as one tensor of all its bytes; and the catalog of the tensors that
-    /// are in them, in which the files have the same numbers.
+    /// Opens the files of a checkpoint, index included, each as one tensor of all its bytes. Also
+    /// returns the catalog of their tensors, in which the files have the same numbers.
     pub(crate) fn open_whole_files(&self, input: &Input<'_>) -> Result<(Arc<Catalog>, DecidedLoad), Error> {
         let phases = Phases::new(self.trace.as_ref());
         phases.enter(Some(Phase::Headers));
@@ -130,7 +130,7 @@ impl Settings {
         Ok((Arc::new(catalog), checkpoint))
     }
 
-    /// Measures, and decides how to read.
+    /// Measures and decides how to read.
     fn decide_how(&self, opened: OpenedHeaders, mode: LoadMode, phases: Phases) -> Result<DecidedLoad, Error> {
         let OpenedHeaders { files, small_file, catalog, metadata, mut warnings, .. } = opened;
         phases.enter(Some(Phase::Plan));
@@ -145,10 +145,11 @@ impl Settings {
             use_device_profile: !self.ignore_device_profile,
         };
         let (mut signals, is_small) = request.measure(&files, &catalog, &selected, &mut warnings)?;
-        // So little fits, or the system says so when it is mapped.
+        // A small load fits; if it does not, mapping its memory reports the error.
         let mut memory = if is_small { floodtide_memory::no_limit() } else { probe::memory_limit() };
         if matches!(mode, LoadMode::Whole { .. }) {
-            // What is kept makes room for this load's arena; a stream's buffers are of another kind.
+            // The memory kept for reuse is available to this load's arena, but not to a stream's
+            // buffers.
             memory.available = memory.available.saturating_add(self.arena_cache.byte_len());
         }
         signals.verified = self.manifest.is_some();
@@ -191,7 +192,7 @@ impl Settings {
     }
 }
 
-// Miri knows no mapping that takes no memory until it is touched.
+// Miri does not support mappings that take no memory until they are touched.
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;

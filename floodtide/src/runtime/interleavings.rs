@@ -1,7 +1,8 @@
 //! Every interleaving of the ways in which a worker sleeps and is woken, by loom:
 //! `RUSTFLAGS="--cfg loom" cargo test -p floodtide --release --lib interleavings`.
 //!
-//! loom's condition variables never time out, so a wake-up that is lost ends in a deadlock, which loom reports.
+//! loom's condition variables never time out, so a wake-up that is lost ends in a deadlock, which
+//! loom reports.
 
 use super::{LoadTask, PlannedLoad};
 use crate::checkpoint_files::OpenFiles;

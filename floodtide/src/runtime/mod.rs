@@ -1,12 +1,15 @@
-//! A load under way: what its workers share, and the workers.
+//! A running load: its shared state and its workers.
 //!
-//! A [`LoadTask`] has the engine, the files, the strategy and a [`BufferProvider`]. Each worker couples the engine with a source of
-//! its own until nothing is left for it; it serves one route, the files of one device. A worker holds its part of the memory
-//! through the chunks it has in flight, so that a load that is dropped can leave its workers to themselves: they are told to
-//! stop, wait for what the kernel still has, and the last one to end frees the memory.
+//! A [`LoadTask`] has the engine, the files, the strategy and a [`BufferProvider`]. Each worker
+//! connects the engine with its own source of reads until no work is left. It serves one route: the
+//! files of one device.
 //!
-//! This file has the shared state; `workers` starts and runs workers, `tuning` carries out what is learned meanwhile, `report` says
-//! how it went.
+//! A worker holds memory through its chunks in flight, so that a dropped load does not wait for its
+//! workers. They stop, wait for the reads that the kernel still has, and the last one frees the
+//! memory.
+//!
+//! This file has the shared state; `workers` starts and runs workers, `tuning` applies what the
+//! tuner learns, `report` makes the report.
 
 #[cfg(all(test, loom))]
 mod interleavings;
@@ -31,10 +34,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tuning::Tuning;
 
-/// How often a thread that waits for a load looks up: to report its progress, or whether a worker has died.
+/// The interval at which a waiting thread reports progress and checks for workers that have died.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
-/// A caller's progress function.
+/// The caller's progress callback.
 #[derive(Clone)]
 pub(crate) struct ProgressCallback(pub(crate) Arc<dyn Fn(Progress) + Send + Sync>);
 
@@ -50,7 +53,8 @@ impl fmt::Debug for ProgressCallback {
     }
 }
 
-/// The faults that tests put around every worker's source: each worker makes its own, on its own thread.
+/// The faults that tests inject into every worker's source. Each worker makes its own, on its own
+/// thread.
 #[derive(Clone)]
 pub(crate) struct MakeFaults(pub(crate) Arc<dyn Fn() -> Box<dyn Faults> + Send + Sync>);
 
@@ -60,59 +64,60 @@ impl fmt::Debug for MakeFaults {
     }
 }
 
-/// Everything decided, nothing read yet.
+/// A planned load, before the first read.
 #[derive(Debug)]
 pub(crate) struct PlannedLoad {
     pub(crate) started: Instant,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) strategy: Strategy,
-    /// Whether the caller chose the backend, so that another is no answer.
+    /// Whether the caller chose the backend, so that no other may replace it.
     pub(crate) strict: bool,
     pub(crate) files: OpenFiles,
     pub(crate) warnings: Vec<String>,
-    /// What is checked as it lands, if anything is.
+    /// The checks of completed tensors, if the load is verified.
     pub(crate) verification: Option<Verification>,
     pub(crate) on_progress: Option<ProgressCallback>,
     pub(crate) faults: Option<MakeFaults>,
     pub(crate) phases: Phases,
 }
 
-/// What a load's workers share.
+/// The state that the workers of a load share.
 #[derive(Debug)]
 pub(crate) struct LoadTask<P> {
     pub(crate) planned: PlannedLoad,
     pub(crate) provider: P,
-    /// Itself, from which a worker that lands a chunk calls in more threads.
+    /// A handle to itself, with which a worker starts more threads.
     me: Weak<Self>,
     engine: Mutex<Engine>,
     changed: Condvar,
-    /// How many wait for `changed`; only touched with the engine locked. A wake-up costs a system call even when nobody sleeps.
+    /// The number of waiters for `changed`; accessed only with the engine locked. A wake-up costs a
+    /// system call even without waiters.
     waiting: AtomicUsize,
-    /// By route.
+    /// The state of each route.
     routes: Vec<RouteTask>,
-    /// The threads that nobody has joined.
+    /// The threads that are not joined yet.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Memory may have come back since the provider was last asked.
+    /// Whether memory may have been returned since the provider was last asked.
     memory_available: AtomicBool,
     active: Mutex<usize>,
     idle: Condvar,
-    /// What was decided on the way.
+    /// The decisions taken during the load.
     decisions: Mutex<Vec<Decision>>,
 }
 
-/// What the workers of one route share.
+/// The state that the workers of one route share.
 #[derive(Debug)]
 struct RouteTask {
-    /// What is learned while it runs. Locked before the engine, never after.
+    /// The tuner. Locked before the engine, never after.
     tuning: Mutex<Tuning>,
-    /// Threads that were started, and that there should be, where each keeps one read in flight.
+    /// The numbers of started threads and of threads to run, if each keeps one read in flight.
     started_threads: AtomicUsize,
     target_threads: AtomicUsize,
 }
 
 impl<P: Provider> LoadTask<P> {
-    /// Makes the task; `provider` is made with a handle to it.
+    /// Creates the task. `provider` receives a handle to it.
     pub(crate) fn new(planned: PlannedLoad, provider: impl FnOnce(&Weak<Self>) -> P) -> Arc<Self> {
         let (strategy, plan) = (&planned.strategy, &planned.plan);
         if let Some(trace) = planned.phases.trace() {
@@ -161,16 +166,16 @@ impl<P: Provider> LoadTask<P> {
         self.with(|engine| engine.fail(error));
     }
 
-    /// Tells workers that wait for memory to ask the provider again.
+    /// Wakes workers that wait for memory, so that they ask the provider again.
     pub(crate) fn memory_returned(&self) {
-        // Under the lock, so that a worker is either before its look at the flag or asleep, and one that sees the flag sees
-        // the memory too.
+        // Under the lock, so that a worker has either not checked the flag yet or sleeps, and one
+        // that sees the flag sees the memory too.
         let _engine = self.engine.lock();
         self.memory_available.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
 
-    /// Whether nothing is in flight, and what could be read next waits for memory.
+    /// Returns whether no read is in flight and the next one waits for memory.
     pub(crate) fn is_starved(&self) -> bool {
         let routes = self.routes.len() as u32;
         self.with(|engine| {
@@ -179,7 +184,7 @@ impl<P: Provider> LoadTask<P> {
         })
     }
 
-    /// Waits until every worker is done; calls `tick` now and then.
+    /// Waits until every worker is done, and calls `tick` at intervals.
     pub(crate) fn wait_idle(&self, mut tick: impl FnMut()) {
         let mut active = self.active.lock();
         while *active > 0 {
@@ -193,12 +198,12 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    /// Whether a worker is still at work.
+    /// Returns whether a worker is still running.
     pub(crate) fn is_active(&self) -> bool {
         *self.active.lock() > 0
     }
 
-    /// Adds a decision that was taken on the way, once.
+    /// Records a decision taken during the load, once.
     pub(crate) fn note(&self, what: &'static str, why: String) {
         let decision = Decision::new(what, why);
         let mut decisions = self.decisions.lock();
@@ -207,7 +212,7 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    /// Whether the finished load brought everything, and what it was to be.
+    /// Returns an error unless the finished load has read every byte, as expected.
     pub(crate) fn result(&self) -> Result<(), Error> {
         self.with(|engine| engine.result())?;
         if let Some(verification) = &self.planned.verification {
@@ -216,14 +221,14 @@ impl<P: Provider> LoadTask<P> {
         Ok(())
     }
 
-    /// As [`result`](Self::result), and whether every file is still what it was.
+    /// As [`result`](Self::result), and also fails if a file has changed.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.result()?;
         self.planned.files.check_unchanged()
     }
 }
 
-/// What a load asks of its memory.
+/// The memory of a load.
 pub(crate) trait Provider: BufferProvider<Buffer = ChunkBuffer> + fmt::Debug + Send + Sync + 'static {}
 
 impl<P: BufferProvider<Buffer = ChunkBuffer> + fmt::Debug + Send + Sync + 'static> Provider for P {}
@@ -262,7 +267,7 @@ impl<P: Provider> EngineHandle for LoadTask<P> {
     }
 }
 
-/// The memory's provider, with what the load does beside it whenever a chunk is whole.
+/// The provider of the memory, extended by what the load does when a chunk completes.
 impl<P: Provider> BufferProvider for LoadTask<P> {
     type Buffer = ChunkBuffer;
 

@@ -1,11 +1,11 @@
-//! How a load went.
+//! The report of a load.
 
 use super::{LoadTask, Provider};
 use crate::report::Report;
 use floodtide_core::{EngineHandle, Escaped, Event, FileId};
 
 impl<P: Provider> LoadTask<P> {
-    /// How a finished load went.
+    /// Returns the report of a finished load.
     pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
         let planned = &self.planned;
         let refused: Vec<FileId> = self.with(|engine| {

@@ -1,5 +1,6 @@
-//! What a load learns while it runs: how many reads it keeps in flight, and whether to go on past the page cache. Core decides, from what
-//! lands and when; this carries it out and tells the trace.
+//! Applies what a load learns while it runs: how many reads to keep in flight, and whether to
+//! continue with direct reads. Core decides, from the completions; this module applies the
+//! decisions and reports them to the trace.
 
 use super::{LoadTask, Provider};
 use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision, ProbeWindow};
@@ -17,7 +18,7 @@ fn gathers(plan: &Plan) -> bool {
     plan.chunks().iter().any(|chunk| chunk.gathered)
 }
 
-/// What decides while a load runs.
+/// The state of the decisions while a load runs.
 #[derive(Debug)]
 pub(super) struct Tuning {
     tuner: Tuner,
@@ -25,7 +26,7 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
-    /// Begins with what the strategy says.
+    /// Starts with the values of the strategy.
     pub(super) fn new(route: &Route, plan: &Plan) -> Self {
         let (start, max) = route.in_flight(gathers(plan));
         let min = if max > start { route.workers.max(1).min(probe::cpus()) } else { start };
@@ -33,7 +34,7 @@ impl Tuning {
         Self { tuner, fallback: DirectIoFallback::new(route.profiled_direct_rate, ProbeWindow::default()) }
     }
 
-    /// Gives an engine the first number of reads in flight.
+    /// Sets an engine's initial number of reads in flight.
     pub(super) fn begin(&self, id: RouteId, route: &Route, engine: &mut Engine) {
         let window = self.window();
         let share = window.div_ceil(as_reads(route.workers.max(1)));
@@ -45,18 +46,18 @@ impl Tuning {
     }
 }
 
-/// The bytes that so many reads may have in flight. A direct read is up to one alignment longer than a chunk; a page each is more
-/// than enough.
+/// Returns the bytes that `reads` reads may have in flight. A direct read is longer than its chunk
+/// by less than the alignment, so one page for each is more than enough.
 fn window_bytes(route: &Route, reads: u32) -> u64 {
     u64::from(reads).saturating_mul(route.chunk_bytes.saturating_add(4096))
 }
 
 impl<P: Provider> LoadTask<P> {
-    /// Tells what decides that so much has landed on a route, and does as it says.
+    /// Reports completed bytes of a route to the tuner, and applies its decision.
     pub(super) fn tune(&self, id: RouteId, bytes: u64) {
         let now = u64::try_from(self.planned.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (route, state) = (&self.planned.strategy.routes[id.index()], &self.routes[id.index()]);
-        // Locked until the engine has it, so that two answers do not overtake one another.
+        // Locked until the engine has the answer, so that two answers do not change order.
         let mut tuning = state.tuning.lock();
         if !tuning.fallback.is_over() {
             let in_flight = self.with(|engine| engine.in_flight_bytes());
@@ -72,7 +73,7 @@ impl<P: Provider> LoadTask<P> {
             1
         };
         self.with(|engine| engine.set_window(id, window_bytes(route, window), share));
-        tracing::debug!(window, "other reads in flight");
+        tracing::debug!(window, "changed the number of reads in flight");
         if let Some(trace) = self.planned.phases.trace() {
             trace.tuned(window, tuning.tuner.bytes_per_second());
         }
@@ -84,16 +85,16 @@ impl<P: Provider> LoadTask<P> {
         let buffered = !matches!(decision, FallbackDecision::Back(_));
         self.with(|engine| engine.set_buffered(id, buffered));
         if let FallbackDecision::Keep(compared) | FallbackDecision::Back(compared) = decision {
-            let then = if buffered { "so the rest was read so" } else { "so the rest was read past it again" };
+            let then = if buffered { "so the rest was read through it" } else { "so the rest was read directly again" };
             let why = format!(
-                "direct reads brought {}/s, where the profile has {}/s; through the page cache it was {}/s, {then}",
+                "direct reads reached {}/s, and the profile has {}/s; reads through the page cache reached {}/s, {then}",
                 rate(compared.direct),
                 rate(expected),
                 rate(compared.buffered)
             );
             self.note("fallback", why);
         }
-        tracing::debug!(?decision, "another way to read");
+        tracing::debug!(?decision, "changed the read method");
         if let Some(trace) = self.planned.phases.trace() {
             trace.fell_back(decision);
         }

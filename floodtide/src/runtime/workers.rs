@@ -1,4 +1,4 @@
-//! The workers of a load: threads that each couple the engine with a source.
+//! The workers of a load: threads that each connect the engine with a source of reads.
 
 use super::{LoadTask, MakeFaults, Provider};
 use crate::trace::{ReadTrace, Reads};
@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 impl<P: Provider> LoadTask<P> {
-    /// How many workers the strategy asks for on a route, as far as there is work for them.
+    /// Returns how many workers the strategy wants on a route, but not more than there are reads.
     fn workers(&self, route: &Route) -> usize {
         route.workers.max(1).min(self.planned.plan.chunks().len())
     }
@@ -22,10 +22,10 @@ impl<P: Provider> LoadTask<P> {
         self.planned.strategy.routes.iter().enumerate().map(|(number, route)| (RouteId(number as u32), route))
     }
 
-    /// Starts the workers on threads of their own.
+    /// Starts the workers on their own threads.
     ///
     /// # Errors
-    /// When the system gives a route not a single thread; with fewer than planned the work is shared by those.
+    /// If the system grants a route no thread at all. Fewer threads than planned share the work.
     pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
         for (id, route) in self.routes() {
             for worker in 0..self.workers(route) {
@@ -42,7 +42,7 @@ impl<P: Provider> LoadTask<P> {
         Ok(())
     }
 
-    /// Starts the threads of a route that the tuner asks for beyond those there are.
+    /// Starts the additional threads that the tuner wants on a route.
     pub(super) fn call_in_threads(&self, route: RouteId) {
         let state = &self.routes[route.index()];
         if state.started_threads.load(Ordering::Relaxed) >= state.target_threads.load(Ordering::Relaxed) {
@@ -54,7 +54,7 @@ impl<P: Provider> LoadTask<P> {
                 return;
             }
             if me.spawn(move |task| task.work(route)).is_err() {
-                // There are no more, and those that are do the work.
+                // The system grants no more threads; the existing ones do the work.
                 state.target_threads.store(0, Ordering::Relaxed);
                 return;
             }
@@ -62,7 +62,7 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    /// Waits for the end of every thread; one that panicked has failed the load.
+    /// Waits for every thread to end. A thread that panicked has failed the load.
     pub(crate) fn join(&self) {
         loop {
             let threads = std::mem::take(&mut *self.threads.lock());
@@ -76,10 +76,10 @@ impl<P: Provider> LoadTask<P> {
     }
 
     pub(crate) fn note_thread_shortage(&self, error: &io::Error) {
-        self.note("threads", format!("the system gave no more threads ({error})"));
+        self.note("threads", format!("the system granted no more threads ({error})"));
     }
 
-    /// Does all the work on the calling thread.
+    /// Runs all the work on the calling thread.
     pub(crate) fn work_here(self: &Arc<Self>) {
         for (id, route) in self.routes() {
             if self.workers(route) > 0 {
@@ -94,7 +94,7 @@ impl<P: Provider> LoadTask<P> {
         *self.active.lock() += 1;
         let spawned = std::thread::Builder::new().name("floodtide".to_owned()).spawn(move || {
             let _active = WorkerGuard(&*task);
-            // What it had in flight never lands, so the load cannot end otherwise.
+            // Its reads in flight never complete, so the load must fail to end.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&task))) {
                 let why = panic.downcast_ref::<String>().map(String::as_str);
                 let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -111,7 +111,8 @@ impl<P: Provider> LoadTask<P> {
         Ok(())
     }
 
-    /// One worker of a route, to its end. Where its backend is refused, it takes the one to fall back to, unless the caller insists.
+    /// Runs one worker of a route to its end. If its backend is refused, the worker uses the
+    /// fallback, unless the caller chose the backend.
     fn work(self: &Arc<Self>, id: RouteId) {
         let planned = &self.planned;
         let route = &planned.strategy.routes[id.index()];
@@ -122,11 +123,14 @@ impl<P: Provider> LoadTask<P> {
             let refused = options.backend;
             match planned.files.fallback(file).filter(|&fallback| !planned.strict && fallback != refused) {
                 Some(fallback) => {
-                    self.note("fallback", format!("a worker reads by {fallback}, as {refused} was refused ({why})"));
+                    self.note(
+                        "fallback",
+                        format!("a worker reads by {fallback}, because {refused} was refused ({why})"),
+                    );
                     options.backend = fallback;
                     planned.files.source(file, options)
                 }
-                None => Err(format!("the backend {refused} cannot be used here: {why}")),
+                None => Err(format!("the backend {refused} is not available: {why}")),
             }
         });
         match source {
@@ -150,13 +154,13 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    /// What a worker tells of its reads, if the load is traced.
+    /// Returns the trace of a worker's reads, if the load is traced.
     fn read_trace(&self, reads: Reads) -> Option<Box<dyn ReadTrace>> {
         self.planned.phases.trace().map(|trace| trace.worker(reads))
     }
 }
 
-/// Counts a worker off.
+/// Counts a worker as ended on drop.
 struct WorkerGuard<'a, P: Provider>(&'a LoadTask<P>);
 
 impl<P: Provider> Drop for WorkerGuard<'_, P> {

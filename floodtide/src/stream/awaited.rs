@@ -9,12 +9,14 @@ use futures_core::Stream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The tensors of a checkpoint as a [`Stream`] of any executor. Made by [`Loader::stream_async`](crate::Loader::stream_async). The reads run on threads of their
-/// own, so the task is woken when a buffer is whole and never waits for the disk.
+/// The tensors of a checkpoint as a [`Stream`], which any executor can poll.
 ///
-/// It is otherwise as a [`TensorStream`]. For tensors that are longer than the memory may be, or to pass buffers to a sink, use
-/// that one on a blocking thread. And it does not notice that the consumer holds everything itself: a task that does so
-/// waits until it is dropped, as any task does that waits for itself.
+/// [`Loader::stream_async`](crate::Loader::stream_async) returns one. The reads run on separate
+/// threads. They wake the task when a buffer is complete, so polling never waits for the disk.
+///
+/// Otherwise it behaves like a [`TensorStream`], with two differences. It yields only whole
+/// tensors: to take parts or to pass buffers to a sink, use a [`TensorStream`] on a blocking
+/// thread. And it does not detect a stall: a task that holds all tensors waits until it is dropped.
 #[derive(Debug)]
 pub struct AsyncTensorStream {
     inner: TensorStream,
@@ -25,7 +27,7 @@ impl AsyncTensorStream {
         Self { inner }
     }
 
-    /// How it went, once it has ended without an error.
+    /// Returns the report, once the stream has ended without an error.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         self.inner.report()

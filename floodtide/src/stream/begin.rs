@@ -12,15 +12,16 @@ use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a stream may have unless it is told otherwise, if there is twice as much.
+/// The default memory limit, if twice as much is available.
 const DEFAULT_LIMIT: u64 = 1 << 30;
-/// The least that a stream can do with.
+/// The minimum memory limit of a stream.
 const MIN_LIMIT: u64 = 1 << 20;
-/// Tensors share buffers of this share of the limit, so that some are filled while others are consumed.
+/// A shared buffer has this share of the limit, so that some buffers are filled while others are
+/// consumed.
 const BUFFERS: u64 = 8;
-/// Larger shared buffers gain nothing.
+/// The maximum size of a shared buffer by default; larger ones are not faster.
 const MAX_COALESCED_BYTES: u64 = 64 << 20;
-/// How long a consumer may hold everything before it is told so.
+/// The default time that a consumer may hold all memory before the stream reports a stall.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl TensorStream {
@@ -74,7 +75,7 @@ impl TensorStream {
         Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
     }
 
-    /// A pool for this stream alone.
+    /// Returns a pool for this stream alone.
     fn pool(&self, checkpoint: &DecidedLoad, limit: usize) -> Pool {
         let direct = checkpoint.files.iter().filter_map(|file| file.direct_limits()).map(|limits| limits.memory);
         let alignment = direct.fold(self.settings.min_alignment(), Alignment::max);
@@ -84,27 +85,27 @@ impl TensorStream {
     }
 }
 
-/// Refuses a limit that so many streams together cannot do with.
+/// Fails if the limit is too small for `streams` streams together.
 pub(crate) fn check_limit(limit: u64, streams: u64) -> Result<(), Error> {
     let min = streams * MIN_LIMIT;
     if limit < min { Err(Error::StreamLimit { limit, min }) } else { Ok(()) }
 }
 
-/// What a stream may have that was not told: the usual, or what its longest tensor takes if that is more and tensors must be
-/// whole; but half of the memory there is at most.
+/// Returns the default memory limit: [`DEFAULT_LIMIT`], or the size of the largest tensor if
+/// tensors must be whole and that is more, but at most half of the available memory.
 fn default_limit(checkpoint: &DecidedLoad, split: bool) -> u64 {
     let mut limit = DEFAULT_LIMIT;
     if !split {
         let catalog = &checkpoint.catalog;
         let bytes = |slice: &TensorSlice| slice.byte_len(&catalog.tensor(slice.tensor()));
         let longest = checkpoint.selected.iter().map(bytes).max().unwrap_or(0);
-        // Its class is at most a quarter larger, and alignment adds less than that.
+        // A size class is at most a quarter larger, and alignment adds less than that.
         limit = limit.max(longest.saturating_add(longest / 4).saturating_add(MIN_LIMIT));
     }
     limit.min(checkpoint.memory.available / 2).max(MIN_LIMIT)
 }
 
-/// The size of buffers that tensors share: a size class, so that nothing is lost by rounding.
+/// Returns the size of shared buffers: a size class, so that rounding wastes no memory.
 fn coalesced_bytes(limit: u64) -> u64 {
     let share = usize::try_from((limit / BUFFERS).min(MAX_COALESCED_BYTES)).unwrap_or(usize::MAX);
     SizeClass::within(share).map_or(limit, |class| class.size() as u64)

@@ -1,8 +1,9 @@
-//! Tensors one after another, in bounded memory.
+//! Streams tensors in bounded memory.
 //!
-//! The plan gives every extent a buffer of its own ([`Buffers`](floodtide_core::Buffers)); workers fill buffers that the pool lends (`staging`), as many as fit
-//! under the limit; the consumer takes the whole ones (`running`) and gives them back by dropping what it was handed.
-//! Nothing is read into memory that the limit does not allow, so a slow consumer throttles the reads.
+//! The plan assigns a buffer to every extent ([`Buffers`](floodtide_core::Buffers)). Workers fill
+//! buffers that they borrow from the pool (`staging`), as many as fit under the limit. The consumer
+//! takes complete buffers (`running`) and returns them by dropping their tensors. No read exceeds
+//! the memory limit, so a slow consumer throttles the reads.
 
 #[cfg(feature = "tokio")]
 mod awaited;
@@ -42,31 +43,37 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-/// What is known of a checkpoint before its stream begins.
+/// The facts about a checkpoint before its stream starts.
 pub(crate) struct StreamInput<'a> {
     pub(crate) catalog: Arc<Catalog>,
-    /// The index's metadata and the files', each key once.
+    /// The metadata of the index and the files, each key once.
     pub(crate) metadata: &'a [(String, MetadataValue)],
-    /// Of the files.
+    /// Warnings about the files.
     pub(crate) paths: Vec<PathBuf>,
 }
 
-/// The least that tensors share a buffer of.
+/// The minimum size of a shared buffer.
 const MIN_BUFFER: u64 = 64 << 10;
 
-/// The tensors of a checkpoint, one after another. Made by [`Loader::stream`].
+/// The tensors of a checkpoint, one after another, as returned by [`Loader::stream`].
 ///
-/// As an iterator it yields each tensor whole, so its memory limit must hold the longest one; by default it does where half
-/// of the machine's memory does. In parts ([`for_each_chunk`](Self::for_each_chunk), [`send_to`](Self::send_to)) any limit will do. Dropping a tensor gives its memory back, once nothing else that shares its
-/// buffer is held: tensors that follow one another in a file share one. What is held counts against the limit. Reading starts with
-/// the first call; dropping the stream ends it.
+/// As an iterator it yields whole tensors, so its memory limit must hold the largest one. The
+/// default limit does, if half of the available memory does. With
+/// [`for_each_chunk`](Self::for_each_chunk) and [`send_to`](Self::send_to), tensors come in parts,
+/// and any limit of at least 1 MiB works. Reading starts with the first call; dropping the stream
+/// ends it.
 ///
-/// When it is [verified](Loader::verify), no tensor is handed out whole before it was checked. What comes in parts is handed out before
-/// its other parts have come, so that only the stream's end without an error says that it was right.
+/// Tensors that are adjacent in a file share a buffer. A buffer returns to the pool when all of its
+/// tensors are dropped. Until then it counts against the limit.
 ///
-/// An error ends the stream (except [`Error::StreamStalled`], after which it goes on): then not every tensor has been
-/// delivered, or, when the very last item is [`Error::Changed`], a file was written to while it was read. Only a stream that
-/// ends without an error has brought the whole checkpoint, and has a [`report`](Self::report).
+/// If the loader [verifies](Loader::verify), a whole tensor is checked before it is returned. A
+/// part is returned before the other parts arrive, so its tensor is verified only when the stream
+/// ends without an error.
+///
+/// An error ends the stream, except [`Error::StreamStalled`], after which the next call resumes it.
+/// After an error some tensors are missing, or a file has changed while it was read. Only a stream
+/// that ends without an error has delivered the whole checkpoint and has a
+/// [`report`](Self::report).
 ///
 /// ```no_run
 /// use floodtide::{Loader, StreamOptions};
@@ -83,7 +90,7 @@ pub struct TensorStream {
     catalog: Arc<Catalog>,
     started: Instant,
     state: State,
-    /// Tensors of the last buffer that was taken.
+    /// The remaining tensors of the last buffer.
     queue: VecDeque<Tensor>,
 }
 
@@ -100,17 +107,17 @@ impl std::fmt::Debug for TensorStream {
 }
 
 enum State {
-    /// The headers are read.
+    /// The headers are read, and reading the tensors has not started.
     Opened(Box<DecidedLoad>),
     Running(Box<Running>),
-    /// It could not be started.
+    /// The stream failed to start.
     Failed,
 }
 
 impl TensorStream {
     pub(crate) fn open(settings: &Settings, input: &Input<'_>) -> Result<Self, Error> {
         if let Some(backend) = settings.backend.filter(|backend| backend.is_mapped()) {
-            let why = "a stream copies into buffers, and a mapping has none".to_owned();
+            let why = "a stream copies into buffers, which a mapping does not have".to_owned();
             return Err(Error::BackendUnavailable { backend, why });
         }
         let started = Instant::now();
@@ -128,7 +135,7 @@ impl TensorStream {
         Ok(Self::of(settings, checkpoint, started))
     }
 
-    /// Of a checkpoint that is open already.
+    /// Returns a stream of an open checkpoint.
     pub(crate) fn of(settings: &Settings, checkpoint: DecidedLoad, started: Instant) -> Self {
         checkpoint.phases.enter(None);
         Self {
@@ -140,7 +147,7 @@ impl TensorStream {
         }
     }
 
-    /// The next buffer, in which tensors may come in parts; waits for it. For whoever takes everything so.
+    /// Waits for the next buffer, which may hold parts of tensors.
     pub(crate) fn next_buffer(&mut self) -> Option<Result<FilledBuffer<PoolBuffer>, Error>> {
         match self.start(true) {
             Ok(running) => running.next_patiently(),
@@ -148,13 +155,13 @@ impl TensorStream {
         }
     }
 
-    /// What the checkpoint's files hold, selected or not.
+    /// Returns the catalog of the checkpoint: all tensors of its files, selected or not.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// What is known of the checkpoint before the stream begins.
+    /// Returns the facts about the checkpoint that are known before the stream starts.
     pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
         let DecidedLoad { catalog, metadata, files, .. } = &**checkpoint;
@@ -165,7 +172,7 @@ impl TensorStream {
         Ok(StreamInput { catalog: Arc::clone(catalog), metadata, paths })
     }
 
-    /// How far it is; nothing is known before the first tensor was asked for.
+    /// Returns the progress, which is empty before the first call.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match &self.state {
@@ -174,7 +181,7 @@ impl TensorStream {
         }
     }
 
-    /// How it went, once it has ended without an error.
+    /// Returns the report, once the stream has ended without an error.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         match &self.state {
@@ -183,13 +190,16 @@ impl TensorStream {
         }
     }
 
-    /// Calls `consume` with every tensor's bytes, as they land: with the tensor, the offset of these bytes in it, and the bytes.
-    /// Tensors that are larger than a buffer come in parts, each a whole number of elements. In the orders [`Order::File`] and
-    /// [`Order::Selection`] the parts of a tensor come one after another, ascending; as they land, they come in any order. Every
-    /// tensor comes, also one without a byte.
+    /// Calls `consume` with the bytes of every tensor as they arrive: the tensor, the offset of the
+    /// bytes in it, and the bytes.
+    ///
+    /// A tensor larger than a buffer comes in parts, each a whole number of elements. With
+    /// [`Order::File`] and [`Order::Selection`] its parts arrive in ascending order, otherwise in
+    /// any order. Empty tensors are included.
     ///
     /// # Errors
-    /// What made the stream fail; then not everything has come. [`Error::StreamBegun`] when tensors have been taken from it already.
+    /// If the stream fails; then some bytes have not been delivered. Returns [`Error::StreamBegun`]
+    /// if the stream has returned whole tensors already.
     pub fn for_each_chunk(mut self, mut consume: impl FnMut(TensorInfo<'_>, u64, &[u8])) -> Result<Report, Error> {
         let running = self.start_in_parts()?;
         let PlannedLoad { catalog, plan, .. } = running.planned();
@@ -205,13 +215,15 @@ impl TensorStream {
         self.take_report()
     }
 
-    /// Passes every buffer to `sink`, with its ownership, as many at a time as the sink takes, and returns when the sink is
-    /// flushed. Meanwhile the workers read on into the free buffers. Tensors that are larger than a buffer come in parts.
-    /// With a [pool](StreamOptions::pool) of registered memory this is an asynchronous upload through staging buffers.
+    /// Passes ownership of every buffer to `sink`, and returns when the sink is flushed.
+    ///
+    /// The sink decides how many buffers it holds at a time. Meanwhile the workers fill the free
+    /// ones. A tensor larger than a buffer comes in parts. With a [pool](StreamOptions::pool) of
+    /// registered memory, this is an asynchronous upload through staging buffers.
     ///
     /// # Errors
-    /// Returns the first failure, of the stream or of the sink. By then the sink has given every buffer back.
-    /// Returns [`Error::StreamBegun`] when tensors have been taken from the stream already.
+    /// Returns the first error, of the stream or of the sink. By then the sink has returned every
+    /// buffer. Returns [`Error::StreamBegun`] if the stream has returned whole tensors already.
     pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PumpError<Error, K::Error>> {
         let running = self.start_in_parts().map_err(PumpError::Stream)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -220,14 +232,15 @@ impl TensorStream {
             match pump.poll(running, sink, &mut Context::from_waker(&waker)) {
                 Poll::Ready(Ok(())) => return self.take_report().map_err(PumpError::Stream),
                 Poll::Ready(Err(error)) => return Err(error),
-                // A wake-up between the poll and here makes the park return at once.
+                // A wake-up since the poll makes the park return at once.
                 Poll::Pending if running.reports_progress() => thread::park_timeout(crate::runtime::TICK),
                 Poll::Pending => thread::park(),
             }
         }
     }
 
-    /// Starts for a consumer that takes parts; not when tensors have been taken one by one, some of which would be lost.
+    /// Starts the stream for a consumer that takes parts. Fails if whole tensors were taken,
+    /// because some would be lost.
     fn start_in_parts(&mut self) -> Result<&mut Running, Error> {
         match self.state {
             State::Opened(_) => self.start(true),
@@ -235,7 +248,8 @@ impl TensorStream {
         }
     }
 
-    /// Plans and starts the workers, unless that has been done. `split`: whether tensors may come in parts.
+    /// Plans and starts the workers, if they are not running yet. `split` allows tensors to come in
+    /// parts.
     fn start(&mut self, split: bool) -> Result<&mut Running, Error> {
         if let State::Opened(_) = self.state
             && let State::Opened(checkpoint) = std::mem::replace(&mut self.state, State::Failed)
@@ -254,7 +268,7 @@ impl TensorStream {
     }
 
     fn take_report(&mut self) -> Result<Report, Error> {
-        // A stream that ended without an error has one.
+        // A stream that ended without an error has a report.
         self.report().cloned().ok_or_else(|| floodtide_core::Error::Cancelled.into())
     }
 

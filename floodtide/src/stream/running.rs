@@ -1,4 +1,4 @@
-//! A stream under way, from the consumer's side.
+//! A running stream, from the consumer's side.
 
 use super::staging::{Next, Staging};
 use crate::error::Error;
@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// The workers of a stream and what they have ready. Dropping it gives the rest up, without waiting.
+/// The workers of a stream and its complete buffers. Dropping it cancels the rest without waiting.
 #[derive(Debug)]
 pub(super) struct Running {
     task: Arc<LoadTask<Staging>>,
-    /// How the stream ended, if it has.
+    /// The result of the stream, if it has ended.
     report: Option<Report>,
     ended: bool,
     last_progress: Instant,
@@ -24,20 +24,20 @@ pub(super) struct Running {
     memory: OwnMemory,
 }
 
-/// What the stream knows of its pool.
+/// The properties of the stream's pool.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OwnMemory {
-    /// Nobody else has the pool.
+    /// Whether the pool belongs to this stream alone.
     pub(super) owned: bool,
-    /// Its memory was to be locked.
+    /// Whether its memory should be locked.
     pub(super) locked: bool,
 }
 
-/// Notices when the consumer holds everything itself.
+/// Detects that the consumer holds all memory itself.
 #[derive(Debug)]
 struct Stall {
     timeout: Duration,
-    /// Since when nothing has moved, and how much was lent then.
+    /// The time of the last change, and the number of bytes lent then.
     since: Option<(Instant, usize)>,
 }
 
@@ -54,11 +54,11 @@ impl Running {
         let task = LoadTask::new(planned, |task| {
             Staging::new((pool, !memory.owned), &plan, buffers.buffer_bytes, buffers.order, task.clone())
         });
-        // The threads end by themselves; the stream's end is told by what they have landed.
+        // The threads end by themselves; their completions mark the end of the stream.
         if let Err(source) = task.start() {
             task.provider.close();
             let message =
-                format!("the system gave no thread to read with: {source}; raise the limit of processes (ulimit -u)");
+                format!("cannot start a thread to read with: {source}; raise the limit of processes (ulimit -u)");
             return Err(CoreError::Platform { message }.into());
         }
         let stall = Stall { timeout: stall_timeout, since: None };
@@ -81,7 +81,8 @@ impl Running {
         self.task.planned.on_progress.is_some()
     }
 
-    /// The next buffer, for a consumer that holds none itself; waits for it, as others may have the memory.
+    /// Waits for the next buffer, for a consumer that holds none: other users of the pool may hold
+    /// the memory.
     pub(super) fn next_patiently(&mut self) -> Option<Result<FilledBuffer<PoolBuffer>, Error>> {
         loop {
             if let Poll::Ready(next) = self.poll(None) {
@@ -91,7 +92,7 @@ impl Running {
         }
     }
 
-    /// The next buffer; waits for it.
+    /// Waits for the next buffer.
     pub(super) fn next(&mut self) -> Option<Result<FilledBuffer<PoolBuffer>, Error>> {
         loop {
             if let Poll::Ready(next) = self.poll(None) {
@@ -105,7 +106,7 @@ impl Running {
         }
     }
 
-    /// Reports progress if it is time to.
+    /// Reports progress if it is due.
     pub(super) fn tick(&mut self) {
         if let Some(callback) = &self.task.planned.on_progress
             && self.last_progress.elapsed() >= TICK
@@ -115,7 +116,8 @@ impl Running {
         }
     }
 
-    /// The bytes that the consumer holds, when nothing has moved for so long that it must be waiting for itself.
+    /// Returns the bytes that the consumer holds, if nothing has changed for so long that it must
+    /// be waiting for itself.
     fn stalled(&mut self) -> Option<usize> {
         let starved = self.task.is_starved();
         let lent = self.task.provider.pool().stats().lent;
@@ -139,14 +141,14 @@ impl Running {
             return Poll::Ready(None);
         }
         self.tick();
-        // What failed is not whole, so what has landed meanwhile is of no use either.
+        // A failed stream is incomplete, so buffers that completed meanwhile are useless too.
         let failed = self.task.with(|engine| engine.has_failed());
         match self.task.provider.poll(waker) {
             _ if failed => self.end(),
             Next::Nothing => Poll::Pending,
             Next::Buffer(extent, buffer) => {
                 if !self.memory.owned {
-                    // What is taken is read ahead no more, so that more may be.
+                    // A buffer that is taken no longer counts as read ahead, so more may be read.
                     self.task.memory_returned();
                 }
                 let PlannedLoad { catalog, plan, .. } = &self.task.planned;
@@ -156,7 +158,7 @@ impl Running {
         }
     }
 
-    /// The stream's end: its report is there, or what went wrong is the last that comes.
+    /// Ends the stream: stores the report, or returns the error as the last item.
     fn end(&mut self) -> Poll<Option<Result<FilledBuffer<PoolBuffer>, Error>>> {
         self.ended = true;
         let phases = &self.task.planned.phases;
@@ -172,11 +174,11 @@ impl Running {
         let locked = if self.memory.locked { (stats.lent + stats.retained).saturating_sub(unlocked) } else { 0 };
         let warning = (unlocked > 0).then(|| {
             format!(
-                "{unlocked} bytes of the buffers are not locked in memory; raise the limit of locked memory (ulimit -l)"
+                "{unlocked} bytes of buffers are not locked in memory; raise the limit of locked memory (ulimit -l)"
             )
         });
         if self.memory.owned {
-            // The next stream has its own; only this one's report is still of interest.
+            // Only the report is needed from here on.
             pool.trim();
         }
         let report = self.task.report(warning.into_iter().collect(), locked as u64);

@@ -1,4 +1,5 @@
-//! The buffers of a stream: lent by a pool, filled by the workers, handed to the consumer when they are whole.
+//! The buffers of a stream: borrowed from a pool, filled by the workers, passed to the consumer
+//! when complete.
 
 use crate::runtime::LoadTask;
 use floodtide_core::stream::{FillingBuffers, ReorderBuffer};
@@ -16,58 +17,59 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-/// The memory of a stream. Its lock is never taken by whoever holds the engine's.
+/// The memory of a stream. A thread that holds the engine's lock never takes this lock.
 pub(super) struct Staging {
     pool: Pool,
-    /// Others may use the pool too.
+    /// Whether others may use the pool too.
     pool_is_external: bool,
     plan: Arc<Plan>,
-    /// What strided slices are read to; it comes on top of the pool's memory, and is little beside that.
+    /// The buffers that slices are gathered from. They are small, and come on top of the pool's
+    /// memory.
     scratch: ScratchPool,
-    /// The capacity of buffers that tensors share, so that each serves for the next.
+    /// The capacity of shared buffers, so that each can be reused for the next.
     coalesced_bytes: usize,
     /// Woken when the pool may have memory for the next extent.
     on_memory: Waker,
     state: Mutex<State>,
-    /// Notified when something can be taken, or nothing will come any more.
+    /// Notified when a buffer can be taken, or no more will come.
     ready: Condvar,
 }
 
 struct State {
-    /// The next extent's place in the pool's queue.
+    /// The position of the next extent in the pool's queue.
     request: BufferRequest,
-    /// The bytes of buffers that were provided and not taken.
+    /// The bytes of buffers that were provided and not taken yet.
     ahead: usize,
     filling: FillingBuffers<SplitBuffer<PoolBuffer>>,
     reorder: ReorderBuffer<PoolBuffer>,
-    /// Nothing more will land.
+    /// Whether no more reads will complete.
     over: bool,
-    /// Woken like `ready` is notified.
+    /// Woken when `ready` is notified.
     consumer: Option<Waker>,
 }
 
-/// Whether the pool has been asked for the next extent's buffer.
+/// Whether the pool was asked for the next extent's buffer.
 enum BufferRequest {
     None,
-    /// And has not had it yet.
+    /// Asked, and not received yet.
     WorkerState(Get),
-    /// By a worker that is just doing so, without the lock: memory may take its time to come.
+    /// A worker is asking right now, without the lock, because an allocation may take long.
     InProgress,
 }
 
-/// What there is for the consumer.
+/// The next item for the consumer.
 pub(super) enum Next {
-    /// A whole buffer.
+    /// A complete buffer.
     Buffer(ExtentId, PoolBuffer),
-    /// All have been taken.
+    /// All buffers have been taken.
     Done,
-    /// Not all have been taken, but nothing more will land.
+    /// Some buffers are missing, but no more will complete.
     Over,
-    /// Nothing yet.
+    /// No buffer is complete yet.
     Nothing,
 }
 
-/// Tells the workers that memory has come back.
+/// Wakes the workers when memory is returned.
 struct MemoryWaker(Weak<LoadTask<Staging>>);
 
 impl Wake for MemoryWaker {
@@ -79,7 +81,8 @@ impl Wake for MemoryWaker {
 }
 
 impl Staging {
-    /// For the extents of a stream's plan. Buffers of up to `buffer_bytes` bytes all get the size of the largest of them.
+    /// Creates the buffers for the extents of a plan. Buffers of up to `buffer_bytes` bytes all get
+    /// the size of the largest.
     pub(super) fn new(
         (pool, pool_is_external): (Pool, bool),
         plan: &Arc<Plan>,
@@ -113,7 +116,7 @@ impl Staging {
         &self.pool
     }
 
-    /// What the consumer can have now; if nothing, `waker` is woken when there is something.
+    /// Returns the next item for the consumer. If there is none, wakes `waker` when there is.
     pub(super) fn poll(&self, waker: Option<&Waker>) -> Next {
         let mut state = self.state.lock();
         if let Some((extent, buffer)) = state.reorder.take() {
@@ -129,19 +132,20 @@ impl Staging {
         }
     }
 
-    /// Waits until there is something for the consumer, but no longer than `timeout`.
+    /// Waits until the consumer has a next item, but at most `timeout`.
     pub(super) fn wait(&self, timeout: Duration) {
         let nothing = |state: &mut State| !state.reorder.has_ready() && !state.reorder.is_done() && !state.over;
         drop(self.ready.wait_timeout_while(self.state.lock(), timeout, nothing));
     }
 
-    /// Drops everything, as nobody will take it any more; what is being filled goes when it has landed.
+    /// Drops all buffers, because the consumer has gone. Buffers in flight are dropped when their
+    /// reads complete.
     pub(super) fn close(&self) {
         self.end(true);
     }
 
-    /// Nothing more will land. When that is so because the stream has failed, nothing of it is of use any more, and others
-    /// may wait for its memory and its place in the pool's queue.
+    /// Marks the end of reading. If the stream has failed, drops its buffers and its position in
+    /// the pool's queue, because others may wait for them.
     fn end(&self, failed: bool) {
         let mut state = self.state.lock();
         let news = !std::mem::replace(&mut state.over, true);
@@ -155,24 +159,25 @@ impl Staging {
         } else {
             drop(state);
         }
-        // Without the lock, as what is given back may wake anybody.
+        // Drop without the lock: returned memory may wake any thread.
         drop((request, unused));
     }
 
-    /// What a buffer for the extent is asked for with.
+    /// Returns the request for a buffer of the extent.
     fn bytes_of(&self, extent: ExtentId) -> usize {
         let bytes = self.plan.extents()[extent.index()].buffer_bytes;
         if bytes <= self.coalesced_bytes { self.coalesced_bytes } else { bytes }
     }
 
-    /// Whether so many bytes more may be read before the consumer has taken what there is. Of a pool that others use too a
-    /// stream takes only its share for that, so that streams whose consumers take turns do not starve one another.
+    /// Returns whether `bytes` more bytes may be read ahead of the consumer. In a shared pool, a
+    /// stream reads ahead only into its share, so that streams whose consumers take turns do not
+    /// starve each other.
     fn may_read_ahead(&self, state: &State, bytes: usize) -> bool {
         let streams = self.pool.streams().load(Ordering::Relaxed).max(1);
         !self.pool_is_external || state.ahead == 0 || state.ahead + bytes <= self.pool.stats().limit / (2 * streams)
     }
 
-    /// Wakes the consumer, after the lock is gone.
+    /// Wakes the consumer, after releasing the lock.
     fn notify(&self, mut state: floodtide_memory::sync::MutexGuard<'_, State>) {
         let consumer = state.consumer.take();
         drop(state);
@@ -182,15 +187,15 @@ impl Staging {
         }
     }
 
-    /// The chunks' places in their extent's buffer.
+    /// Splits the buffer of an extent into the ranges of its chunks.
     fn cut(&self, state: &State, extent: ExtentId, buffer: PoolBuffer) -> Result<SplitBuffer<PoolBuffer>, CoreError> {
         let chunks = state.filling.chunks(extent);
         let slots = self.plan.chunks()[chunks.start as usize..chunks.end as usize].iter();
         SplitBuffer::new(buffer, slots.map(|chunk| self.plan.dest_range(chunk)).collect())
-            .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or pass its buffer" })
+            .map_err(|_| CoreError::Contract { what: "the chunks of an extent overlap or exceed its buffer" })
     }
 
-    /// The bytes of a buffer that its chunks' reads write, or what is gathered from them: their places lie side by side.
+    /// Returns the bytes of a buffer that its chunks fill: their ranges are contiguous.
     fn written(&self, state: &State, extent: ExtentId) -> Range<usize> {
         let chunks = state.filling.chunks(extent);
         let chunks = &self.plan.chunks()[chunks.start as usize..chunks.end as usize];
@@ -209,7 +214,7 @@ impl BufferProvider for Staging {
     fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
         let mut state = self.state.lock();
         match state.filling.next() {
-            // Another worker was faster.
+            // Another worker has provided the buffer already.
             Some(next) if extent < next => return Ok(true),
             None => return Ok(true),
             _ if state.over => return Ok(false),
@@ -228,7 +233,7 @@ impl BufferProvider for Staging {
         let answer = Pin::new(&mut get).poll(&mut Context::from_waker(&self.on_memory));
         let mut state = self.state.lock();
         if state.over {
-            // The memory, or the place in the queue, goes back without the lock.
+            // Return the memory, or the position in the queue, without the lock.
             drop(state);
             return Ok(false);
         }
@@ -244,7 +249,7 @@ impl BufferProvider for Staging {
                 state.filling.open(split);
                 Ok(true)
             }
-            // The system may have more when what is lent has come back; it is asked again before long.
+            // The system may have memory once lent buffers are returned, so ask again later.
             Poll::Ready(Err(PoolError::Allocation { .. })) if self.pool.stats().lent > 0 => Ok(false),
             Poll::Ready(Err(error)) => Err(CoreError::Platform { message: error.to_string() }),
         }
@@ -258,7 +263,8 @@ impl BufferProvider for Staging {
     }
 
     fn complete(&self, chunk: ChunkId, buffer: ChunkBuffer) -> Result<(), CoreError> {
-        // Before it is booked, so that whoever books the last one is the buffer's only holder.
+        // Drop it before completing, so that the thread that completes the last chunk is the only
+        // holder of the buffer.
         buffer.settle();
         let mut state = self.state.lock();
         let Some((extent, split)) = state.filling.land(chunk) else { return Ok(()) };

@@ -5,7 +5,7 @@ use floodtide_memory::pool::PoolBuffer;
 use std::io::{self, Write};
 use std::task::{Context, Poll};
 
-/// Writes the tensors' bytes to any [`io::Write`]: a file, a socket, a compressor.
+/// Writes the bytes of tensors to any [`io::Write`]: a file, a socket, a compressor.
 ///
 /// The buffers are written one after another, in the [order](crate::Order) of the stream. Bytes
 /// that lie between tensors in a file, or that alignment added, are not written. The writer is
@@ -17,14 +17,14 @@ use std::task::{Context, Poll};
 ///
 /// ```
 /// use floodtide::sink::WriterSink;
-/// use floodtide::{Loader, Order};
+/// use floodtide::{Loader, Order, StreamOptions};
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("model.safetensors");
 /// # let header = br#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#;
 /// # std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), &header[..], &[1, 2, 3]].concat())?;
 ///
 /// let mut sink = WriterSink::new(Vec::new());
-/// Loader::new().order(Order::File).stream(&path)?.send_to(&mut sink)?;
+/// Loader::new().stream_options(StreamOptions::new().order(Order::File)).stream(&path)?.send_to(&mut sink)?;
 /// assert_eq!(sink.into_inner(), [1, 2, 3]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -32,12 +32,12 @@ use std::task::{Context, Poll};
 pub struct WriterSink<W> {
     writer: W,
     written: u64,
-    /// Buffers that are written and not yet taken back.
+    /// The buffers that are written and not yet returned.
     done: Vec<PoolBuffer>,
 }
 
 impl<W: Write> WriterSink<W> {
-    /// Writes to `writer`.
+    /// Returns a sink that writes to `writer`.
     pub fn new(writer: W) -> Self {
         Self { writer, written: 0, done: Vec::new() }
     }

@@ -4,7 +4,7 @@ use bytemuck::AnyBitPattern;
 use floodtide_core::{DType, ElementType, GgmlType};
 use thiserror::Error;
 
-/// Bytes of a dtype as elements.
+/// Returns the bytes of a dtype as elements.
 pub(super) fn view<T: Element>(bytes: &[u8], dtype: ElementType) -> Result<&[T], ViewError> {
     let requested = std::any::type_name::<T>();
     let plain = match dtype {
@@ -17,39 +17,38 @@ pub(super) fn view<T: Element>(bytes: &[u8], dtype: ElementType) -> Result<&[T],
     if bytes.is_empty() {
         return Ok(&[]);
     }
-    // The length is a whole number of elements: the header was refused otherwise.
+    // The length is a whole number of elements: the parser checks it.
     bytemuck::try_cast_slice(bytes).map_err(|_| ViewError::Misaligned { dtype, requested, alignment: align_of::<T>() })
 }
 
-/// A view that cannot be had.
+/// Why a tensor cannot be viewed as elements.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are what the message shows")]
 pub enum ViewError {
-    /// The dtype does not allow it.
+    /// The dtype does not match.
     #[error(
-        "a tensor of dtype {dtype} cannot be viewed as {requested}; take its bytes, or the type that fits its dtype"
+        "a tensor of dtype {dtype} cannot be viewed as {requested}; use its bytes, or the type that fits its dtype"
     )]
     WrongType { dtype: ElementType, requested: &'static str },
-    /// The tensor has blocks, no elements.
+    /// The tensor has blocks, not elements.
     #[error(
-        "a tensor of ggml type {dtype} cannot be viewed as {requested}: it is quantised, {} elements to a block of {} bytes; take its bytes, \
-         and read their blocks",
+        "a tensor of ggml type {dtype} cannot be viewed as {requested}: it is quantised, {} elements to a block of {} bytes; \
+         use its bytes and decode the blocks",
         dtype.block_elements(), dtype.block_bytes()
     )]
     Quantised { dtype: GgmlType, requested: &'static str },
-    /// The dtype allows it, the address does not.
+    /// The dtype matches, but the address is not aligned.
     #[error(
         "a tensor of dtype {dtype} cannot be viewed as {requested}: its memory is not at a multiple of {alignment} bytes; \
-         take its bytes, or look at where the memory comes from: the usual cause is a MemoryProvider that does not keep to the \
-         alignment it states"
+         use its bytes, or check the MemoryProvider: the usual cause is one that violates the alignment that it states"
     )]
     Misaligned { dtype: ElementType, requested: &'static str, alignment: usize },
 }
 
-/// A Rust type that some dtypes can be viewed as.
+/// A Rust type that tensors of some dtypes can be viewed as.
 pub trait Element: AnyBitPattern + private::Sealed {
-    /// Those dtypes.
+    /// The dtypes.
     const DTYPES: &'static [DType];
 }
 

@@ -1,4 +1,5 @@
-//! What a load returns: tensors as views of memory that never changes and stays as long as anyone holds one.
+//! The tensors of a load: views of memory that never changes and stays valid as long as one of them
+//! is held.
 
 mod element;
 
@@ -24,13 +25,13 @@ pub(crate) struct LoadedMemory {
 struct Inner {
     catalog: Arc<Catalog>,
     plan: Arc<Plan>,
-    /// Indexes into the placements, by name.
+    /// Indexes into the placements, sorted by name.
     by_name: Vec<u32>,
     memory: LoadedMemory,
     report: Report,
 }
 
-/// The tensors of a load. Cheap to clone; `Send + Sync`.
+/// The tensors of a load. Cheap to clone, `Send` and `Sync`.
 ///
 /// ```no_run
 /// use floodtide::Loader;
@@ -57,19 +58,19 @@ impl Tensors {
         Self { inner: Arc::new(Inner { catalog, plan, by_name, memory, report }) }
     }
 
-    /// The number of tensors.
+    /// Returns the number of tensors.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.by_name.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no tensors.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inner.by_name.is_empty()
     }
 
-    /// The tensor of that name, if it was selected.
+    /// Returns the tensor of that name, if it was loaded.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Tensor> {
         let tensor = |index: u32| Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.inner)), index };
@@ -77,25 +78,25 @@ impl Tensors {
         Some(tensor(self.inner.by_name[at]))
     }
 
-    /// The tensors sorted by name, byte by byte.
+    /// Returns the tensors, sorted by the bytes of their names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
         self.inner.by_name.iter().map(|&index| Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.inner)), index })
     }
 
-    /// How the load went.
+    /// Returns the report of the load.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.inner.report
     }
 
-    /// What the checkpoint's files hold, selected or not.
+    /// Returns the catalog of the checkpoint: all tensors of its files, selected or not.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.inner.catalog
     }
 }
 
-/// How many there are and how they were read; what they are is for [`Tensors::iter`] to tell.
+/// Formats the count and the report. [`Tensors::iter`] lists the tensors.
 impl fmt::Debug for Tensors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { files, tensors, bytes, backend, .. } = self.report();
@@ -117,40 +118,41 @@ impl Inner {
         let placement = &self.plan.placements()[index as usize];
         let (memory, start) = match (placement.location, &self.memory.arena) {
             (Location::Arena(start), Some(arena)) => (arena.as_bytes(), start),
-            // Without an arena there is nothing in it: only empty tensors are placed there.
+            // Without an arena, only empty tensors are placed in it.
             (Location::Arena(_), None) => return &[],
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
             // The file was at least that long when it was mapped, so the offset fits.
             (Location::Mapped, _) => {
                 (self.memory.views.as_bytes(self.info(index).file), placement.range.start() as usize)
             }
-            // No plan of a whole load places a tensor so.
+            // The plan of a load never places a tensor in a buffer.
             (Location::Streamed, _) => return &[],
         };
         &memory[start..start + self.plan.byte_len(index as usize) as usize]
     }
 }
 
-/// A tensor: a view that keeps the memory alive that it is in, a whole load's or a buffer of a stream. Cheap to clone; `Send + Sync`.
+/// A tensor, as a view that keeps its memory alive: that of a load, or a buffer of a stream. Cheap
+/// to clone, `Send` and `Sync`.
 #[derive(Clone)]
 pub struct Tensor {
     memory: TensorMemory,
-    /// Its placement in the plan.
+    /// The placement in the plan.
     index: u32,
 }
 
-/// The memory that a tensor is in.
+/// The memory of a tensor.
 #[derive(Clone)]
 enum TensorMemory {
     Loaded(Arc<Inner>),
-    /// A stream's buffer, and where the tensor is in it.
+    /// A buffer of a stream, and the range of the tensor in it.
     Buffer(Arc<FilledBuffer<PoolBuffer>>, Range<usize>),
-    /// None: it has no byte, nor has any other of its stream.
+    /// No memory: every tensor of the stream is empty.
     Empty(Arc<Catalog>, Arc<Plan>),
 }
 
 impl Tensor {
-    /// The tensors of a stream's buffer, each of which must be whole in it.
+    /// Returns the tensors of a stream's buffer, which must hold them whole.
     pub(crate) fn streamed(filled: FilledBuffer<PoolBuffer>) -> impl Iterator<Item = Self> {
         let parts: Vec<PlacedPart> = filled.placed_parts().collect();
         let filled = Arc::new(filled);
@@ -160,7 +162,7 @@ impl Tensor {
         })
     }
 
-    /// The tensors of a stream without a byte.
+    /// Returns the tensors of a stream of empty tensors.
     pub(crate) fn empty(catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> impl Iterator<Item = Self> {
         let memory = TensorMemory::Empty(Arc::clone(catalog), Arc::clone(plan));
         plan.without_extent().map(move |index| Self { memory: memory.clone(), index: index as u32 })
@@ -175,25 +177,26 @@ impl Tensor {
         plan.tensor(catalog, self.index as usize)
     }
 
-    /// Its name. Untrusted: print it through [`floodtide_core::Escaped`].
+    /// Returns the name. It is untrusted: print it through [`floodtide_core::Escaped`].
     #[must_use]
     pub fn name(&self) -> &str {
         self.info().name
     }
 
-    /// The type of its elements.
+    /// Returns the type of the elements.
     #[must_use]
     pub fn dtype(&self) -> ElementType {
         self.info().dtype
     }
 
-    /// Its dimensions, slowest first; empty for a scalar. Of a slice, the slice's.
+    /// Returns the dimensions, slowest first; empty for a scalar. For a slice, these are its own.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
         self.info().shape
     }
 
-    /// Its bytes, little-endian and in row-major order, aligned at least as its dtype needs. Of a quantised type they are blocks.
+    /// Returns the bytes, little-endian and in row-major order, aligned at least as the dtype
+    /// needs. Those of a quantised type are blocks.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.memory {
@@ -203,12 +206,15 @@ impl Tensor {
         }
     }
 
-    /// Its elements. 16-bit floats are had as their bits, by `u16`. A ggml type that means the same as a plain dtype is viewed as that one; a
-    /// quantised one has blocks and no elements that could be viewed.
+    /// Returns the elements. 16-bit floats are viewed as their bits, with `u16`.
+    ///
+    /// A ggml type is viewed like the plain dtype of the same meaning. A quantised type has blocks,
+    /// which cannot be viewed as elements.
     ///
     /// # Errors
-    /// When `T` is not a type for this dtype, or the dtype is quantised, or the machine is big-endian; or when the tensor's memory is not aligned for `T`,
-    /// as its provider did not keep to the alignment that it states.
+    /// If `T` does not match the dtype, the dtype is quantised, or the machine is big-endian; or if
+    /// the memory is not aligned for `T` because its provider has violated the alignment that it
+    /// states.
     ///
     /// ```no_run
     /// use floodtide::{DType, Loader};
@@ -236,7 +242,7 @@ mod tests {
     use crate::Loader;
     use std::path::PathBuf;
 
-    /// A file with so many tensors of four f32 each.
+    /// Writes a file of `count` tensors of four f32 each.
     fn checkpoint(folder: &tempfile::TempDir, tensors: usize) -> PathBuf {
         let data = [0_u8; 16];
         let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![4], &data).expect("fits");

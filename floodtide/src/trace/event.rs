@@ -1,5 +1,6 @@
-//! What is kept of a load, and how it is written: the JSON object format of the Trace Event Format, which Perfetto and
-//! chrome://tracing read. <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>
+//! The events of a load, written in the JSON object format of the Trace Event Format, which
+//! Perfetto and chrome://tracing read.
+//! <https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU>
 
 use super::Phase;
 use floodtide_core::{Outcome, ReadOp};
@@ -7,19 +8,19 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// What a trace of ours begins with.
+/// The first bytes of a trace of floodtide.
 pub(super) const SIGNATURE: &str = r#"{"displayTimeUnit":"ms","otherData":{"writer":"floodtide"#;
 
-/// The track of a load's phases.
+/// The track of the phases of a load.
 pub(super) const PHASES: u32 = 1;
 
-/// Nanoseconds since the trace began.
+/// Nanoseconds since the trace started.
 pub(super) type Nanos = u64;
 
-/// Something that happened. Compact, as a load has hundreds of thousands of reads.
+/// An event. It is compact, because a load has hundreds of thousands of reads.
 #[derive(Debug)]
 pub(super) struct Event {
-    /// The load's number.
+    /// The number of the load.
     pub(super) load: u32,
     pub(super) what: What,
 }
@@ -27,7 +28,7 @@ pub(super) struct Event {
 #[derive(Debug)]
 pub(super) enum What {
     Begun,
-    /// The files' names, without the folder that they share, and what was decided.
+    /// The names of the files, without their common folder, and the decisions.
     Decided {
         at: Nanos,
         files: Vec<String>,
@@ -64,7 +65,7 @@ pub(super) enum What {
         bytes: u64,
         in_flight: u64,
     },
-    /// How many reads are to be in flight, and what those before brought.
+    /// The target of reads in flight, and the rate measured before.
     Tuned {
         at: Nanos,
         reads: u32,
@@ -74,11 +75,11 @@ pub(super) enum What {
         at: Nanos,
         about: Value,
     },
-    /// Nothing more comes of this load.
+    /// The load has ended.
     Over,
 }
 
-/// A read that has ended.
+/// A completed read.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) op: ReadOp,
@@ -90,10 +91,10 @@ pub(super) struct Read {
     pub(super) ended: Nanos,
 }
 
-/// Writes events, one a line.
+/// Writes events, one per line.
 pub(super) struct Writer<W> {
     out: W,
-    /// By load, the files' names as JSON.
+    /// The names of the files as JSON, by load.
     files: HashMap<u32, Vec<String>>,
     first: bool,
 }
@@ -189,7 +190,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// A file's name as JSON.
+    /// Returns a file's name as JSON.
     fn file(&self, load: u32, file: usize) -> String {
         self.files.get(&load).and_then(|names| names.get(file)).map_or_else(|| format!("\"{file}\""), String::clone)
     }
@@ -217,7 +218,8 @@ impl<W: Write> Writer<W> {
         write!(self.out, r#","dur":{}"#, Micros(ended.saturating_sub(began)))
     }
 
-    /// An event up to its arguments. Names and categories are ours, and need no escapes.
+    /// Writes an event up to its arguments. Names and categories are constants that need no
+    /// escapes.
     fn open(&mut self, load: u32, name: &str, category: &str, kind: &str, track: u32, at: Nanos) -> io::Result<()> {
         let separator = if std::mem::take(&mut self.first) { "\n" } else { ",\n" };
         write!(
@@ -228,7 +230,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Nanoseconds as the microseconds that the format has, none lost.
+/// Formats nanoseconds as the microseconds of the format, without rounding.
 struct Micros(Nanos);
 
 impl std::fmt::Display for Micros {

@@ -1,4 +1,4 @@
-//! A trace as a file: workers pass compact events on to one thread, which writes them.
+//! A trace file. Workers pass compact events to one thread, which writes them.
 
 use super::event::{Event, Nanos, SIGNATURE, What, Writer};
 use super::reads::Worker;
@@ -18,12 +18,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Events that wait to be written, at most; then whoever has another waits. About 2 MiB.
+/// The maximum number of queued events, about 2 MiB. If the queue is full, senders wait.
 const WAITING: usize = 16 << 10;
-/// The counters are written no more often than this, in nanoseconds.
+/// The minimum interval between counters in nanoseconds.
 const COUNT_EVERY: Nanos = 1_000_000;
 
-/// A trace in the Trace Event Format, for <https://ui.perfetto.dev> or chrome://tracing.
+/// Writes a trace in the Trace Event Format, for <https://ui.perfetto.dev> or chrome://tracing.
 ///
 /// ```no_run
 /// use floodtide::{Loader, trace::TraceFile};
@@ -34,16 +34,15 @@ const COUNT_EVERY: Nanos = 1_000_000;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A load is a process in it. One of its tracks has the phases, and each worker has a track for
-/// every read that it has in flight at a time. A read's span is from when its worker was handed it
-/// to when it was done; a span in it is the time that it queued, the rest is service, as [`Reads`]
-/// tells for each way to read. Counters have the bytes that reads have brought and the reads in
-/// flight, at most once a millisecond; others how many reads should be in flight, and the rate that
-/// was measured before, whenever that changes.
+/// Each load appears as a process. One of its tracks shows the phases. Each worker has one track
+/// per concurrent read. The span of a read lasts from its submission to its completion. A nested
+/// span shows the time that it queued; the rest is service time, as [`Reads`] defines it. Counters
+/// show the completed bytes and the reads in flight, at most once per millisecond, and the target
+/// of reads in flight with the rate measured before, whenever the target changes.
 ///
-/// Events are written as they come, by a thread, so memory is bounded (a few MiB); a disk that is too slow for them slows the
-/// load down. The file is whole when [`finish`](Self::finish) returns, or when the last clone and the last load have gone. Clones
-/// write to the same file.
+/// A thread writes the events as they arrive, so memory is bounded (a few MiB). A disk that is too
+/// slow for them slows down the load. The file is complete when [`finish`](Self::finish) returns,
+/// or when the last clone and the last load are dropped. Clones write to the same file.
 #[derive(Debug, Clone)]
 pub struct TraceFile(Arc<Inner>);
 
@@ -57,10 +56,10 @@ struct Inner {
 }
 
 impl TraceFile {
-    /// Makes the file, or empties one that is a trace already.
+    /// Creates the file, or truncates an earlier trace.
     ///
     /// # Errors
-    /// When the file cannot be written, or is there already and is not a trace; it might be a checkpoint.
+    /// If the file cannot be written, or exists and is not a trace: it might be a checkpoint.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
         let failed = |source| Error::Io { path: path.clone(), action: "write the trace", source };
@@ -76,10 +75,10 @@ impl TraceFile {
         Ok(Self(Arc::new(Inner { path, origin, events, writer, loads: AtomicU32::new(0) })))
     }
 
-    /// Ends the file; what happens later is not in it.
+    /// Completes the file. Later events are dropped.
     ///
     /// # Errors
-    /// When not all of it could be written.
+    /// If the file could not be written completely.
     pub fn finish(&self) -> Result<(), Error> {
         self.0.finish().map_err(|source| Error::Io { path: self.0.path.clone(), action: "write the trace", source })
     }
@@ -87,23 +86,25 @@ impl TraceFile {
 
 impl Inner {
     fn finish(&self) -> io::Result<()> {
-        // Held until the thread is gone, so that whoever comes second does not take the file for whole before it is.
+        // Held until the thread ends, so that a second caller does not return before the file is
+        // complete.
         let mut writer = self.writer.lock();
         let Some(thread) = writer.take() else { return Ok(()) };
-        // Only a thread that is gone already takes nothing.
+        // Sending fails only if the thread has ended already.
         let _ = self.events.send(None);
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that writes it panicked")))
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the writer thread panicked")))
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Who wants to know of an error calls `TraceFile::finish`.
+        // `TraceFile::finish` reports errors; a drop cannot.
         let _ = self.finish();
     }
 }
 
-/// Whether the path is free, a character device or pipe, an empty file, or a trace of an earlier run. A block device may hold a file system.
+/// Returns whether the path is free, a character device or pipe, an empty file, or a trace of an
+/// earlier run. A block device is excluded, because it may hold a file system.
 fn may_be_replaced(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -118,7 +119,8 @@ fn may_be_replaced(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Writes until the end is asked for. After an error it takes events and drops them, so that no load waits for it.
+/// Writes events until the end is requested. After an error it drops events, so that no load waits
+/// for it.
 fn write(writer: &mut Writer<BufWriter<File>>, events: &Receiver<Option<Event>>) -> io::Result<()> {
     let mut result = Ok(());
     while let Ok(Some(event)) = events.recv() {
@@ -152,13 +154,13 @@ pub(super) struct LoadFile {
     file: Arc<Inner>,
     load: u32,
     workers: AtomicU32,
-    /// The last track that was made.
+    /// The last track that was created.
     tracks: AtomicU32,
     /// The tracks of the threads that make mappings resident.
     populating: Mutex<Vec<u32>>,
     bytes: AtomicU64,
     in_flight: AtomicU64,
-    /// When the counters were last written.
+    /// The time at which the counters were last written.
     counted: AtomicU64,
 }
 
@@ -172,7 +174,7 @@ impl LoadFile {
     }
 
     pub(super) fn send(&self, what: What) {
-        // What comes after the end is not in the file.
+        // Events after the end are dropped.
         let _ = self.file.events.send(Some(Event { load: self.load, what }));
     }
 
@@ -182,20 +184,20 @@ impl LoadFile {
         track
     }
 
-    /// A read has begun.
+    /// Records the start of a read.
     pub(super) fn began(&self, now: Nanos) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.count(now);
     }
 
-    /// A read has ended, and brought so many bytes.
+    /// Records the completion of a read of `bytes` bytes.
     pub(super) fn ended(&self, now: Nanos, bytes: u64) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.count(now);
     }
 
-    /// Writes the counters if that is due.
+    /// Writes the counters if they are due.
     fn count(&self, now: Nanos) {
         let last = self.counted.load(Ordering::Relaxed);
         let due = last == 0 || now >= last.saturating_add(COUNT_EVERY);
@@ -216,7 +218,7 @@ impl Drop for LoadFile {
     }
 }
 
-/// A load whose workers share it.
+/// A load that its workers share.
 struct Handle(Arc<LoadFile>);
 
 impl LoadTrace for Handle {
@@ -288,7 +290,7 @@ impl LoadTrace for Handle {
     }
 }
 
-/// The folder that all files are below.
+/// Returns the folder that contains all files.
 fn shared_folder<'a>(files: &[&'a str]) -> &'a str {
     let parent = |name: &'a str| name.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut folder = files.first().map_or("", |name| parent(name));
@@ -326,7 +328,7 @@ mod tests {
         let Some(device) = devices.into_iter().find(is_block) else {
             return println!("skipped: there is no block device here");
         };
-        // ProbeRequest only: nothing is opened.
+        // This only checks: nothing is opened.
         assert!(!may_be_replaced(&device).expect("is there"), "{device:?}");
         assert!(may_be_replaced(Path::new("/dev/null")).expect("is there"));
     }

@@ -1,8 +1,9 @@
-//! What happens in a load, told as it happens: its phases, and every read with the worker that made it.
+//! Reports the events of a load: its phases, and every read with its worker.
 //!
-//! [`Trace`] is what a [`Loader`](crate::Loader::trace) is given; each load has a [`LoadTrace`] of its own, and each of its
-//! workers a [`ReadTrace`], which core's [`Traced`](floodtide_core::middleware::Traced) tells. [`TraceFile`] writes all of it
-//! into a file that Perfetto shows. Without a trace no clock is read and nothing is called.
+//! A [`Loader`](crate::Loader::trace) takes a [`Trace`]. Each load has its own [`LoadTrace`], and
+//! each of its workers a [`ReadTrace`], which core's [`Traced`](floodtide_core::middleware::Traced)
+//! calls. [`TraceFile`] writes all events to a file for Perfetto. Without a trace, the load reads
+//! no clock and calls nothing.
 
 mod event;
 mod file;
@@ -20,60 +21,62 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Watches loads and streams.
+/// Observes loads and streams.
 pub trait Trace: Send + Sync + 'static {
-    /// One begins. Whoever works on it keeps what this returns, until its last read is done.
+    /// Called when a load or stream starts. Its workers keep the returned trace until the last read
+    /// is done.
     fn load(&self) -> Arc<dyn LoadTrace>;
 }
 
-/// Watches one load or stream; is called from any of its threads.
+/// Observes one load or stream. Any of its threads may call.
 pub trait LoadTrace: Send + Sync {
-    /// The load is decided. `files` are named by [`FileId`] from here on.
+    /// Called when the load is planned. Later events name the files by [`FileId`].
     fn decided(&self, files: &[&str], strategy: &Strategy);
 
-    /// A phase has ended. Phases follow one another.
+    /// Called when a phase has ended. Phases do not overlap.
     fn phase(&self, phase: Phase, began: Instant, ended: Instant);
 
-    /// A worker begins; it tells what returns of its reads.
+    /// Called when a worker starts. The worker reports its reads to the returned trace.
     fn worker(&self, reads: Reads) -> Box<dyn ReadTrace>;
 
-    /// From now on so many reads are to be in flight, first of all and whenever a load changes that; and what those before brought, in bytes
-    /// per second, if it was measured.
+    /// Called with the target of reads in flight, first at the start and then at every change, and
+    /// with the rate measured before in bytes per second, if any.
     fn tuned(&self, reads: u32, bytes_per_second: Option<u64>) {
         let _ = (reads, bytes_per_second);
     }
 
-    /// A load takes another way to read, as direct reads bring far less than the profile says.
+    /// Called when a load changes between direct and buffered reads, because direct reads are much
+    /// slower than the profile.
     fn fell_back(&self, decision: FallbackDecision) {
         let _ = decision;
     }
 
-    /// A part of a mapped file has been made resident.
+    /// Called when a part of a mapped file has been made resident.
     fn populated(&self, step: &Populated);
 }
 
-/// Watches one worker's reads.
+/// Observes the reads of one worker.
 pub trait ReadTrace: Tracer + Send {}
 
 impl<T: Tracer + Send> ReadTrace for T {}
 
-/// What a load goes through, in this order.
+/// The phases of a load, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// The files are found, and their headers read and parsed.
+    /// Finds the files, and reads and parses their headers.
     Headers,
-    /// The system is measured, the load is decided, and its memory is mapped. A stream does this when it is first used, so that it
-    /// is in this phase twice.
+    /// Measures the system, plans the load, and maps its memory. A stream enters this phase twice,
+    /// because it allocates on first use.
     Plan,
-    /// The reads.
+    /// Reads the tensors.
     Load,
-    /// The files are compared with what they were, and the memory is locked if that was asked for.
+    /// Checks that the files have not changed, and locks the memory if requested.
     Settle,
 }
 
 impl Phase {
-    /// Its name.
+    /// Returns the name of the phase.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -85,15 +88,17 @@ impl Phase {
     }
 }
 
-/// How a worker reads, and so where a read's queue time ends and its service time begins.
+/// How a worker reads, which defines where the queue time of a read ends and its service time
+/// starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reads {
-    /// By `pread(2)` on its own thread: a read does not queue, and its service is the system call (with the pause before it, when a
-    /// read is tried again and again).
+    /// With `pread(2)` on the worker's thread. A read does not queue. Its service time is that of
+    /// the system call, including the pause before a retry.
     Calls,
-    /// By a ring, or by tasks of a runtime: a read queues until the ring is entered (`io_uring_enter`), and its service lasts until the worker
-    /// takes its completion, which is some time after the device was done if other completions came first.
+    /// With a ring, or with tasks of a runtime. A read queues until the ring is entered
+    /// (`io_uring_enter`). Its service time lasts until the worker takes the completion, which may
+    /// be later than the device if other completions come first.
     Queued,
 }
 
@@ -101,21 +106,21 @@ pub enum Reads {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Populated {
-    /// Which of the load's populating threads, from 0 on.
+    /// The number of the populating thread, from 0.
     pub thread: usize,
     /// The file.
     pub file: FileId,
-    /// The bytes of it.
+    /// The range in the file.
     pub range: Range<u64>,
-    /// When the thread began with it.
+    /// The start time.
     pub began: Instant,
-    /// When it was done.
+    /// The end time.
     pub ended: Instant,
-    /// Whether it is resident now.
+    /// Whether the range is resident now.
     pub done: bool,
 }
 
-/// A loader's trace.
+/// The trace of a loader.
 #[derive(Clone)]
 pub(crate) struct Traces(pub(crate) Arc<dyn Trace>);
 
@@ -125,7 +130,7 @@ impl fmt::Debug for Traces {
     }
 }
 
-/// The phases of a load, of which its trace is told, if it has one. The last one ends when this is dropped.
+/// Reports the phases of a load to its trace, if it has one. The last phase ends on drop.
 #[derive(Default)]
 pub(crate) struct Phases {
     trace: Option<Arc<dyn LoadTrace>>,
@@ -141,7 +146,7 @@ impl Phases {
         self.trace.as_ref()
     }
 
-    /// Ends the present phase, and begins the next one, if there is one.
+    /// Ends the current phase, and starts the next one, if any.
     pub(crate) fn enter(&self, next: Option<Phase>) {
         let Some(trace) = &self.trace else { return };
         let now = Instant::now();

@@ -1,7 +1,6 @@
-//! One worker's reads, as a trace file is told of them.
+//! Writes the reads of one worker to a trace file.
 //!
-//! What a viewer shows on one track must not overlap, so each read that a worker has in flight at the same time has a track of
-//! its own.
+//! Spans on one track must not overlap, so each concurrent read of a worker has its own track.
 
 use super::Reads;
 use super::event::{Nanos, Read, What};
@@ -10,7 +9,7 @@ use floodtide_core::middleware::Tracer;
 use floodtide_core::{Fault, Outcome, ReadId, ReadOp};
 use std::sync::Arc;
 
-/// So many tracks of a worker are shown before those of the next one.
+/// The number of tracks per worker.
 const TRACKS: u32 = 4096;
 
 pub(super) struct Worker {
@@ -18,7 +17,7 @@ pub(super) struct Worker {
     reads: Reads,
     number: u32,
     tracks: Vec<Track>,
-    /// When the read that is being submitted was handed over.
+    /// The time at which the read that is being submitted arrived.
     handed: Nanos,
 }
 
@@ -39,7 +38,7 @@ impl Worker {
         Self { load, reads, number, tracks: Vec::new(), handed: 0 }
     }
 
-    /// A track on which nothing is under way.
+    /// Returns a track without a read in flight.
     fn free_track(&mut self) -> &mut Track {
         let index = self.tracks.iter().position(|track| track.read.is_none()).unwrap_or_else(|| {
             let (lane, number) = (self.tracks.len() as u32, self.number);

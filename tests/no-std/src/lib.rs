@@ -1,5 +1,6 @@
-//! Links floodtide-core into a program without std, with a panic handler and an allocator of its own. If core, or a crate
-//! that it depends on, pulled std in, both would be defined twice and this would not build.
+//! Links floodtide-core into a program without std, with a panic handler and an allocator of its
+//! own. If core, or a crate that it depends on, pulled std in, both would be defined twice and this
+//! would not build.
 
 #![no_std]
 

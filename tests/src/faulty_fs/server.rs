@@ -1,4 +1,4 @@
-//! The file system itself, in the process that serves it.
+//! The file system in the serving process.
 
 use super::{Faults, HELD_AT_MOST, Order, SERVE, VICTIM};
 use fuser::{
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Serves, if this program was started for that; else does nothing.
+/// Serves the file system, if this program was started for it.
 pub fn serve() {
     if std::env::var_os(SERVE).is_none() {
         return;
@@ -51,7 +51,7 @@ pub fn serve() {
     if let Some((_, at)) = &session {
         let _ = unmount(at, UnmountFlags::DETACH);
     }
-    // The device is closed with the process, which ends what still waits for an answer.
+    // The end of the process closes the device, which ends all waiting reads.
     std::process::exit(0);
 }
 
@@ -61,7 +61,7 @@ fn mount(shown: Shown, at: &Path) -> io::Result<BackgroundSession> {
     fuser::spawn_mount(shown, at, &config)
 }
 
-/// The faults, and who waits.
+/// The faults and the waiting reads.
 #[derive(Default)]
 struct State {
     inner: Mutex<Inner>,
@@ -72,9 +72,9 @@ struct State {
 struct Inner {
     faults: Faults,
     reads: usize,
-    /// Under the faults of now; those held under others are on their way.
+    /// The number of reads held by the current faults.
     held: usize,
-    /// How often the faults were changed.
+    /// The number of changes of the faults.
     changes: u64,
 }
 
@@ -93,7 +93,7 @@ impl State {
         0
     }
 
-    /// How a read of the victim ends: with an error, or with at most so many bytes after so long.
+    /// The result of a read of the victim: an error, or a maximum length and a delay.
     fn judge(&self, offset: u64, len: usize, direct: bool) -> Result<(usize, Duration), Errno> {
         let mut inner = self.lock();
         let Inner { faults, reads, .. } = &mut *inner;
@@ -119,13 +119,13 @@ impl State {
         Ok((len.min(usize::try_from(left).unwrap_or(usize::MAX)), delay))
     }
 
-    /// Under which faults a read up to `end` is held, if it is.
+    /// Returns the number of the faults that hold a read up to `end`, if any.
     fn holds(&self, end: u64) -> Option<u64> {
         let inner = self.lock();
         inner.faults.hold_from.is_some_and(|from| end > from).then_some(inner.changes)
     }
 
-    /// Waits until the faults are others.
+    /// Waits until the faults change.
     fn wait(&self, changes: u64) {
         let mut inner = self.lock();
         inner.held += usize::from(inner.changes == changes);
@@ -134,14 +134,14 @@ impl State {
     }
 }
 
-/// A file that was looked up.
+/// A known file.
 #[derive(Clone)]
 struct Inode {
     file: Arc<File>,
     victim: bool,
 }
 
-/// The files of a folder; those below it are not shown.
+/// The files of a folder, without subfolders.
 struct Shown {
     files: PathBuf,
     state: Arc<State>,
@@ -158,7 +158,7 @@ impl Shown {
         let file = File::open(self.files.join(name))?;
         let attributes = attributes(&file)?;
         let inode = Inode { file: Arc::new(file), victim: name == VICTIM };
-        // A file that is held open keeps its number to itself.
+        // An open file keeps its inode number from being reused.
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner).entry(attributes.ino.0).or_insert(inode);
         Ok(attributes)
     }
@@ -202,10 +202,11 @@ fn folder_attributes() -> FileAttr {
 
 impl Filesystem for Shown {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // So that what is uncached can be mapped all the same; kernels before 6.6 have no such thing.
+        // Allows mapping of uncached files; kernels before 6.6 do not support it.
         let _ = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
-        // Not ASYNC_DIO: without it Linux (as of 6.18) does not advance the position after a short direct read of an uncached
-        // file, and io_uring, which reads on by itself, would bring the wrong bytes. A loader must not fall for that.
+        // Not ASYNC_DIO: without it Linux (as of 6.18) does not advance the position after a short
+        // direct read of an uncached file, and io_uring, which reads on by itself, would bring the
+        // wrong bytes. A loader must not fall for that.
         let usual = InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_AUTO_INVAL_DATA;
         let _ = config.add_capabilities(usual);
         Ok(())
@@ -274,7 +275,7 @@ impl Filesystem for Shown {
                 Err(_) => reply.error(Errno::EIO),
             }
         };
-        // Others are served meanwhile.
+        // Serve others meanwhile.
         if held.is_some() || !delay.is_zero() {
             std::thread::spawn(answer);
         } else {
@@ -283,7 +284,7 @@ impl Filesystem for Shown {
     }
 }
 
-/// Fills the buffer, or as much of it as the file has.
+/// Fills the buffer up to the end of the file.
 fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

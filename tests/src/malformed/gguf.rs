@@ -15,12 +15,12 @@ fn file(rule: &'static str, draft: &Draft, words: &[&'static str]) -> Case {
     bytes(rule, draft.to_bytes(), words)
 }
 
-/// A file with one tensor, described so, that is said to lie at 0.
+/// Returns a file with one tensor of this description, at offset 0.
 fn tensor(rule: &'static str, name: &str, dims: &[i64], id: i32, words: &[&'static str]) -> Case {
     file(rule, &Draft::new().raw_tensor(&described(name, dims, id, 0)), words)
 }
 
-/// Every rule of a single file.
+/// Returns a case for every rule of a single file.
 pub fn files() -> Vec<Case> {
     [starts(), metadata(), tensors(), data()].into_iter().flatten().collect()
 }
@@ -134,7 +134,7 @@ fn data() -> Vec<Case> {
     ]
 }
 
-/// A model of two shards, changed in one way; the path is the folder's.
+/// Returns a model of two shards with one change; the path is that of the folder.
 fn split(rule: &'static str, change: fn(&mut Vec<(String, Draft)>), words: &[&'static str]) -> Case {
     let shard = |number: u16, name: &str| {
         let draft = Draft::new().shard(number, 2, 2).tensor(name, &[4], GgmlType::F32);
@@ -145,7 +145,7 @@ fn split(rule: &'static str, change: fn(&mut Vec<(String, Draft)>), words: &[&'s
     Case::folder(rule, files.into_iter().map(|(name, draft)| (name, draft.to_bytes())).collect(), words)
 }
 
-/// Every rule between shards.
+/// Returns a case for every rule between shards.
 pub fn split_models() -> Vec<Case> {
     vec![
         split(

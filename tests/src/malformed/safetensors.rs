@@ -18,7 +18,7 @@ fn header(rule: &'static str, json: &str, data: usize, words: &[&'static str]) -
 
 const ONE: &str = r#"{"t":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}"#;
 
-/// Every rule of a single file.
+/// Returns a case for every rule of a single file.
 pub fn files() -> Vec<Case> {
     let claim = |n: u64| [&n.to_le_bytes()[..], b"{}"].concat();
     let deep = format!(
@@ -117,19 +117,19 @@ pub fn files() -> Vec<Case> {
     ]
 }
 
-/// A shard beside an index of this JSON.
+/// Returns a shard beside an index of this JSON.
 fn index(rule: &'static str, json: &str, words: &[&'static str]) -> Case {
     shard(rule, raw(ONE, &[0; 4]), json, words)
 }
 
-/// A shard of these bytes beside an index of this JSON.
+/// Returns a shard of these bytes beside an index of this JSON.
 fn shard(rule: &'static str, bytes: Vec<u8>, json: &str, words: &[&'static str]) -> Case {
     Case::folder(rule, vec![("a.safetensors", bytes), (INDEX, json.into())], words)
 }
 
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Every rule of sharded checkpoints.
+/// Returns a case for every rule of sharded checkpoints.
 pub fn sharded() -> Vec<Case> {
     let two =
         r#"{"s":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;

@@ -1,10 +1,11 @@
-//! One malformed ServerlessLLM checkpoint for each rule, with the words that its error must contain.
+//! One malformed ServerlessLLM checkpoint for each rule, with the words that its error must
+//! contain.
 
 use super::Case;
 use crate::checkpoint::raw;
 use std::fs;
 
-/// A ServerlessLLM checkpoint of this index and of partitions of these lengths.
+/// Returns a checkpoint of this index and partitions of these lengths.
 fn checkpoint(
     rule: &'static str,
     json: impl Into<String>,
@@ -15,15 +16,15 @@ fn checkpoint(
     named(rule, json, names.into_iter().zip(partitions.iter().copied()).collect(), words)
 }
 
-/// A ServerlessLLM checkpoint of this index and of files of these names and lengths.
+/// Returns a checkpoint of this index and files of these names and lengths.
 fn named(rule: &'static str, json: impl Into<String>, files: Vec<(String, usize)>, words: &[&'static str]) -> Case {
     let mut files: Vec<_> = files.into_iter().map(|(name, bytes)| (name, vec![0; bytes])).collect();
     files.push(("tensor_index.json".to_owned(), json.into().into_bytes()));
     Case::folder(rule, files, words)
 }
 
-/// A ServerlessLLM checkpoint of partitions of 16 and 8 bytes, of which this record is, beside one
-/// that fills the second.
+/// Returns a checkpoint of partitions of 16 and 8 bytes, with this record and one that fills the
+/// second partition.
 fn record(rule: &'static str, record: &str, words: &[&'static str]) -> Case {
     let json = format!(r#"{{"z":[16,8,[8],[1],"torch.int8"],"t":{record}}}"#);
     checkpoint(rule, json, &[16, 8], &[words, &["\"t\""]].concat())
@@ -37,7 +38,7 @@ fn tensora(rule: &'static str, record: &str, words: &[&'static str]) -> Case {
 
 const ONE: &str = r#"{"t":[0,4,[4],[1],"torch.int8"]}"#;
 
-/// Every rule of what an index says.
+/// Returns a case for every rule of an index.
 pub fn indexes() -> Vec<Case> {
     vec![
         checkpoint("an index that is no JSON", "x", &[4], &["JSON", "object of records"]),
@@ -133,7 +134,7 @@ pub fn indexes() -> Vec<Case> {
     ]
 }
 
-/// Every rule of the files beside it.
+/// Returns a case for every rule of the files beside the index.
 pub fn folders() -> Vec<Case> {
     let two = r#"{"t":[0,4,[4],[1],"i8",1],"u":[0,4,[4],[1],"i8",0]}"#;
     let files = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 4)).collect();

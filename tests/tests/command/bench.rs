@@ -1,4 +1,4 @@
-//! `floodtide bench` through the command, with checkpoints so small that it is quick.
+//! `floodtide bench`, with checkpoints that are small enough to be quick.
 
 use floodtide_tests::checkpoint::{folder, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 const WAYS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
 
-/// Two shards in a folder whose name is to be escaped wherever it is shown.
+/// Writes two shards into a folder whose name must be escaped in every output.
 fn shards(folder: &Path) -> PathBuf {
     let file = folder.join("whole.safetensors");
     small(&file);
@@ -55,7 +55,7 @@ fn every_way_is_measured_cold_and_warm_and_all_agree() {
         assert!(measured.clone().all(|way| number(way, "of_roofline") > 0.0));
         let machine = ["cpu", "kernel", "file_system"].map(|key| json["machine"][key].as_str().expect("a string"));
         assert!(machine.iter().all(|words| !words.is_empty()), "{json}");
-        // Whatever stays in the page cache is said.
+        // Pages that stay in the page cache are reported.
         let disturbed = json["disturbed_share"].as_f64();
         assert_eq!(disturbed.is_none_or(|share| share >= 0.01), run.stderr.contains("warning"), "{run:?}");
     }
@@ -68,8 +68,7 @@ fn results_for_people_and_the_figure_show_names_escaped() {
     let figure = folder.path().join("figure.svg");
     let run = bench(&path, &["--cold", "--runs", "1", "--plot", figure.to_str().expect("UTF-8")]);
     let text = run.assert_ok();
-    for word in WAYS.into_iter().chain(["roofline", "least to most", "CPU time", "peak memory", "agree", "auto chose"])
-    {
+    for word in WAYS.into_iter().chain(["roofline", "min to max", "CPU time", "peak memory", "agree", "auto chose"]) {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let svg = fs::read_to_string(&figure).expect("is drawn");
@@ -101,7 +100,7 @@ fn what_cannot_be_done_is_said_before_anything_is_measured() {
     let plot = ["--plot", figure.to_str().expect("UTF-8")];
     bench(&folder.path().join("missing.safetensors"), &plot).assert_error(1, &["missing.safetensors"]);
     assert!(!figure.exists(), "nothing was drawn");
-    bench(&path, &["--plot", path.to_str().expect("UTF-8")]).assert_error(2, &["--plot FILE.svg"]);
+    bench(&path, &["--plot", path.to_str().expect("UTF-8")]).assert_error(2, &["must end in .svg"]);
     bench(&path, &["--plot", "no/such/folder/figure.svg"]).assert_error(1, &["no/such/folder", "figure"]);
     for wrong in [&["--runs", "0"][..], &["--backends", "teleport"]] {
         let run = bench(&path, wrong);
@@ -144,7 +143,7 @@ fn a_checkpoint_that_changes_meanwhile_has_no_results() {
     small(&path);
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Again and again, as the first time may be before the program has looked at it.
+        // Repeat, because the program may not have examined it yet.
         let change = || {
             let file = fs::File::options().write(true).open(&path).expect("opens");
             for second in 0.. {

@@ -1,4 +1,4 @@
-//! `floodtide doctor`: what is refused is found, by trying, and told with its remedy.
+//! `floodtide doctor` detects each refusal by trying, and reports it with its remedy.
 
 use floodtide_tests::checkpoint::{folder, raw, small};
 use floodtide_tests::command;
@@ -192,7 +192,7 @@ fn an_examination_bears_a_small_control_group() {
 fn a_checkpoint_of_which_a_file_cannot_be_opened_is_not_good() {
     let folder = folder();
     small(&folder.path().join("model-1.safetensors"));
-    // As in a Hugging Face cache whose download is not complete.
+    // As in a Hugging Face cache with an incomplete download.
     std::os::unix::fs::symlink("../blobs/miss\u{1b}ing", folder.path().join("model-2.safetensors")).expect("links");
     let document = examine(folder.path(), |_| {});
     let check = check(&document, "access");
@@ -213,7 +213,8 @@ fn only_a_path_that_cannot_be_looked_at_is_an_error() {
     command::run(["doctor".as_ref(), file.as_os_str()]).assert_ok();
 }
 
-/// Lets the command run as a user who owns nothing, unless this one is no root, for whom a file without permissions is enough.
+/// Runs the command as a user who owns nothing, if this process is root. For other users, a file
+/// without permissions is enough.
 fn as_nobody(program: &mut Command) {
     if rustix::process::geteuid().is_root() {
         program.uid(65_534).gid(65_534);

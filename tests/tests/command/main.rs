@@ -1,6 +1,7 @@
-//! What the subcommands of `floodtide` print and store.
+//! The output of the subcommands of `floodtide`, and what they store.
 //!
-//! A test belongs here if it is about one subcommand and its output, and no other binary is about what that subcommand does.
+//! A test belongs here if it is about one subcommand and its output, and no other binary covers
+//! that subcommand.
 
 mod bench;
 mod doctor;

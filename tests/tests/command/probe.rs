@@ -1,4 +1,5 @@
-//! `floodtide probe`: a device is measured, nothing is left behind, and later loads take what is stored.
+//! `floodtide probe` measures a device, leaves nothing behind, and later loads use the stored
+//! profile.
 
 use floodtide_tests::checkpoint::{folder, sparse};
 use floodtide_tests::command::{self, Run};
@@ -27,7 +28,7 @@ fn names(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Measures in a folder, or says why that cannot be done here.
+/// Measures a folder, or returns why it cannot.
 fn measure(cache: &Path, folder: &Path, more: &[&str]) -> Option<Value> {
     let measured = run(cache, &[&["probe", "--json", "--seconds", "1"], more].concat(), folder);
     if measured.code == 1 && ["is in memory", "free;", "available;"].iter().any(|words| measured.stderr.contains(words))
@@ -93,7 +94,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     if plain["files"][0]["direct_reads"] == 0 {
         return println!("skipped: there are no direct reads here");
     }
-    // What was measured depends on the machine; what is made of it must not.
+    // The measured values depend on the machine, but the decisions must not.
     let mut profile: Value = serde_json::from_str(&fs::read_to_string(stored).expect("reads")).expect("JSON");
     assert_eq!(profile["version"], 1);
     for reads in profile["reads"].as_array_mut().expect("a list") {
@@ -114,7 +115,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     let loaded = run(cache.path(), &["load", "--json", "--select", "t"], &path);
     assert!(loaded.json()["reason"].as_str().expect("text").contains("by the profile of "), "{loaded:?}");
 
-    // Who expects too much of direct reads tries the page cache.
+    // A load whose direct reads are slower than profiled tries the page cache.
     for reads in profile["reads"].as_array_mut().expect("a list") {
         reads["bytes_per_second"] = if reads["direct"] == true { 1_000_000_000_000_000_u64 } else { 1 }.into();
     }
@@ -125,7 +126,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     let loaded = run(cache.path(), &["load", "--json", "--trace", trace], &path).json();
     let reason = loaded["reason"].as_str().expect("text");
     assert!(
-        reason.contains("; direct reads brought ") && reason.contains("through the page cache it was "),
+        reason.contains("; direct reads reached ") && reason.contains("through the page cache reached "),
         "{reason}"
     );
     let traced = fs::read_to_string(trace).expect("reads");
@@ -182,7 +183,7 @@ fn a_load_needs_no_home() {
         let words = ["reading for ", r"not stored: /dev/null/\u{1b}/floodtide: ", "set XDG_CACHE_HOME"];
         assert!(run.code == 1 && words.iter().all(|word| run.stderr.contains(word)), "{run:?}");
     }
-    // A file is where the folder's parent should be.
+    // The parent of the folder is a file.
     let place = folder.path().join("a\u{1b}file");
     fs::write(&place, "").expect("writes");
     let run = self::run(&place, &["probe", "--store", "--seconds", "1"], folder.path());
@@ -200,7 +201,7 @@ fn an_interrupted_measurement_leaves_nothing_behind() {
     let mut child = program.spawn().expect("starts");
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(1500) && child.try_wait().expect("waits").is_none() {
-        // The file has no name, so that even a kill leaves nothing.
+        // The temporary file has no name, so that even a kill leaves nothing behind.
         assert!(names(folder.path()).is_empty());
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -1,4 +1,5 @@
-//! Traces of loads, through the command and the library: each is JSON, has every read once, and its spans nest.
+//! Traces of loads, with the command and the library: each is valid JSON, has every read once, and
+//! its spans nest.
 
 use floodtide::Loader;
 use floodtide::trace::TraceFile;
@@ -13,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A shard's name that is nobody's friend.
+/// A shard's name that is hard to escape.
 const EVIL: &str = "model-\"},{\n\\u{1b}<b>.safetensors";
 
-/// Two shards of several reads each.
+/// Writes two shards of several reads each.
 fn checkpoint(folder: &Path) -> PathBuf {
     for (name, tensor) in [("model-a.safetensors", "a"), (EVIL, "b")] {
         let bytes = 9_000_000;
@@ -26,7 +27,7 @@ fn checkpoint(folder: &Path) -> PathBuf {
     folder.to_owned()
 }
 
-/// The events of a trace, which must be one JSON document.
+/// Returns the events of a trace, which must be one JSON document.
 fn events(file: &Path) -> Vec<Value> {
     let document: Value = serde_json::from_slice(&fs::read(file).expect("is there")).expect("JSON");
     document["traceEvents"].as_array().expect("an array").clone()
@@ -36,13 +37,13 @@ fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["name"] == name).collect()
 }
 
-/// A span in nanoseconds, which the file has as microseconds with three decimals.
+/// Returns a span in nanoseconds, which the file has as microseconds with three decimals.
 fn span(event: &Value) -> (u64, u64) {
     let nanos = |key: &str| (event[key].as_f64().expect("a number") * 1000.0).round() as u64;
     (nanos("ts"), nanos("ts") + nanos("dur"))
 }
 
-/// ProbeWindow of one track are within each other, or apart.
+/// Asserts that the spans of one track nest or are disjoint.
 fn assert_nested(events: &[Value]) {
     let mut tracks: BTreeMap<(u64, u64), Vec<(u64, u64)>> = BTreeMap::new();
     for event in events.iter().filter(|event| event["ph"] == "X") {
@@ -62,7 +63,7 @@ fn assert_nested(events: &[Value]) {
     }
 }
 
-/// What must hold of the trace of any whole load that nothing disturbed.
+/// Asserts what holds for the trace of every undisturbed load.
 fn assert_whole(events: &[Value], what: &str) {
     assert_nested(events);
     let process = named(events, "process_name");
@@ -97,7 +98,7 @@ fn assert_whole(events: &[Value], what: &str) {
     assert_eq!(last, 0, "{what}: nothing is left in flight");
 }
 
-/// The chunks, each once, and each where and as long as the plan has it.
+/// Asserts that each chunk occurs once, with the offset and the length of the plan.
 fn assert_planned(events: &[Value], path: &Path, backend: &str) {
     let planned = match backend {
         "auto" => Loader::new(),
@@ -123,7 +124,7 @@ fn every_backend_has_each_read_once_and_its_spans_nest() {
     let path = checkpoint(folder.path());
     let file = folder.path().join("trace.json");
     for backend in ["auto", "uring", "pread", "mmap", "tokio"] {
-        // Cold for the load and for the plan that it is compared with.
+        // The file must be cold for the load and for the plan to compare with.
         drop_cache(&path);
         let load = command::run(
             ["load", "--backend", backend, "--json", "--trace"]
@@ -218,7 +219,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_an_interrupted_load() {
     assert!(room > 0, "{}", std::io::Error::last_os_error());
     for signals in [1, 2] {
         let mut load = Command::new(command::path());
-        // So many reads that the trace is longer than the pipe.
+        // Enough reads that the trace is longer than the pipe.
         load.args(["load", "--stream", "--memory-limit", "1MiB", "--trace"]).arg(&pipe).arg(&path);
         let mut child = load.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
         let started = Instant::now();
@@ -230,7 +231,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_an_interrupted_load() {
         let interrupted = Instant::now();
         for _ in 0..signals {
             rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("is there");
-            // Signals of one kind that wait are one.
+            // Pending signals of one kind count as one.
             std::thread::sleep(Duration::from_millis(300));
         }
         let status = loop {
@@ -245,7 +246,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_an_interrupted_load() {
         };
         assert_eq!(status.code(), Some(130));
         assert!(signals == 1 || interrupted.elapsed() < Duration::from_secs(2), "the second one ends it at once");
-        // What is there is taken out for the next one.
+        // Empty the pipe for the next one.
         let mut taken = [0; 4096];
         rustix::io::read(&reader, &mut taken).expect("reads");
     }
@@ -254,7 +255,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_an_interrupted_load() {
 #[test]
 fn an_interrupted_load_leaves_a_whole_file() {
     let folder = folder();
-    // The signal may come before, in or after the load; the file is whole in any case.
+    // The signal may arrive before, during or after the load; the file is complete in any case.
     let path = checkpoint(folder.path());
     let file = folder.path().join("trace.json");
     for delay in [0, 5, 10, 20] {
@@ -267,7 +268,7 @@ fn an_interrupted_load_leaves_a_whole_file() {
         let id = rustix::process::Pid::from_child(&child);
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         let status = child.wait().expect("ends");
-        // Killed outright: it had not come to the trace yet.
+        // It was killed before it installed the handler.
         if status.code().is_some() && file.exists() {
             assert_nested(&events(&file));
         }

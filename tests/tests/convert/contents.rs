@@ -1,4 +1,4 @@
-//! Conversions: every byte, name, shape and dtype survives, whatever is written, in whatever memory.
+//! Conversions keep every byte, name, shape and dtype, for every target and memory limit.
 
 use floodtide::convert::{Converted, Converter, Rename, Split};
 use floodtide::format::{GGUF, SAFETENSORS, SERVERLESSLLM};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 const MB: usize = 1 << 20;
 
-/// A tensor as any reader should find it.
+/// A tensor as every reader must find it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     dtype: String,
@@ -27,14 +27,15 @@ struct Known {
 
 type Checkpoint = BTreeMap<String, Known>;
 
-/// A tensor whose bytes differ at every place.
+/// Returns a tensor whose bytes differ everywhere.
 fn known(dtype: DType, shape: &[u64], seed: usize) -> Known {
     let bytes = (shape.iter().product::<u64>() * dtype.bits() / 8) as usize;
     let bytes = (0..bytes).map(|i| (i * 7 + i / 255 + seed * 31) as u8).collect();
     Known { dtype: dtype.name().to_owned(), shape: shape.to_vec(), bytes }
 }
 
-/// Writes shards byte by byte, each with spaces after its header that move its data off every alignment.
+/// Writes shards byte by byte, each with spaces after its header that break the alignment of its
+/// data.
 fn write(folder: &Path, checkpoint: &Checkpoint, shards: usize, padding: usize) {
     for shard in 0..shards {
         let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
@@ -51,7 +52,7 @@ fn write(folder: &Path, checkpoint: &Checkpoint, shards: usize, padding: usize) 
     }
 }
 
-/// What the reference library finds in a folder, with the metadata of each file.
+/// Returns what the reference library finds in a folder, with the metadata of each file.
 fn reference(folder: &Path) -> (Checkpoint, Vec<BTreeMap<String, String>>) {
     let (mut tensors, mut metadata) = (Checkpoint::new(), Vec::new());
     for entry in fs::read_dir(folder).expect("lists") {
@@ -71,7 +72,7 @@ fn reference(folder: &Path) -> (Checkpoint, Vec<BTreeMap<String, String>>) {
     (tensors, metadata)
 }
 
-/// The digests that the command prints, by name: its own reading of any format.
+/// Returns the digests that the command prints, by name.
 fn digest(path: &Path) -> String {
     let mut lines: Vec<String> =
         command::run([Path::new("digest"), path]).assert_ok().lines().map(str::to_owned).collect();
@@ -141,7 +142,7 @@ proptest! {
                     prop_assert_eq!(pairs.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "), "format=pt trained=well");
                 }
                 prop_assert_eq!(converted.tensors, checkpoint.len());
-                // The command's own rules, the index's among them.
+                // The command also checks its own rules, including those of the index.
                 command::run([Path::new("inspect"), &to]).assert_ok();
             }
         }
@@ -172,7 +173,8 @@ proptest! {
     }
 }
 
-/// A checkpoint of a tensor larger than the memory, small ones before and behind it, and one that is empty.
+/// Writes a checkpoint with a tensor larger than the memory limit, small ones before and after it,
+/// and an empty one.
 fn sample() -> Checkpoint {
     let tensors = [
         ("a.bias", known(DType::F32, &[3], 1)),
@@ -261,7 +263,7 @@ fn the_models_other_files_come_along_and_nothing_else_does() {
     assert!(fs::symlink_metadata(at("out/added_tokens.json")).expect("there").is_file(), "what the link means");
     assert_eq!(fs::read_dir(at("out")).expect("lists").count(), 5 + 2);
     for words in [
-        &["special_tokens_map.json", "link out of its folder", "copy it into the output yourself"][..],
+        &["special_tokens_map.json", "link out of its folder", "copy it yourself"][..],
         &["tokenizer_config.json", "a FIFO in place of a file of the model", "convert again"],
         &["\"trained\""],
     ] {
@@ -346,7 +348,8 @@ fn what_cannot_be_expressed_is_refused_before_anything_is_written() {
     assert!(Rename::new("a*", "b").is_err());
 }
 
-/// A GGUF file with a text and an array as its metadata, and tensors of these types (by ggml's number) and dimensions, the fastest first.
+/// Writes a GGUF file with a text and an array as metadata, and tensors of these types (ggml's
+/// numbers) and dimensions, fastest first.
 fn gguf(tensors: &[(&str, u32, &[u64], Vec<u8>)]) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let mut file = [b"GGUF", &3_u32.to_le_bytes()[..]].concat();

@@ -1,6 +1,7 @@
-//! Conversions: what is written, and that it is there whole or not at all.
+//! Conversions: their contents, and that the output appears complete or not at all.
 //!
-//! A test belongs here if it writes a checkpoint by `floodtide convert` or the library's `Converter`.
+//! A test belongs here if it writes a checkpoint with `floodtide convert` or the library's
+//! `Converter`.
 
 mod contents;
 mod output;

@@ -1,4 +1,4 @@
-//! A conversion's output is there whole or not at all, however it ends; and it ends well where it must.
+//! The output of a conversion appears complete or not at all, however the conversion ends.
 
 use floodtide::convert::{Converter, OutputError};
 use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 const MB: usize = 1 << 20;
 
-/// A checkpoint of tensors of so many bytes, beside which there is room for outputs.
+/// A checkpoint of tensors of these lengths, in a folder with room for outputs.
 struct Source {
     folder: tempfile::TempDir,
     tensors: BTreeMap<String, Vec<u8>>,
@@ -46,7 +46,7 @@ impl Source {
         self.folder.path().join(name)
     }
 
-    /// The command that converts it to a ServerlessLLM checkpoint.
+    /// Returns the command that converts it to a ServerlessLLM checkpoint.
     fn command(&self, to: &Path, more: &[&str]) -> Command {
         let mut command = Command::new(command::path());
         command.arg("convert").arg(self.at("in")).arg(to).args(["--to", "serverlessllm"]).args(more);
@@ -57,7 +57,7 @@ impl Source {
         command::finish(&mut self.command(to, more))
     }
 
-    /// How long a conversion takes here that nobody kills: the shortest of a few.
+    /// Returns the duration of an undisturbed conversion: the shortest of a few.
     fn takes(&self, to: &Path) -> Duration {
         let once = || {
             let run = self.convert(to, &[]);
@@ -88,7 +88,7 @@ fn quietly(command: &mut Command) -> Child {
     command.spawn().expect("starts")
 }
 
-/// Spread over a range like chance, and the same in every run.
+/// Spreads values over a range pseudo-randomly, the same in every run.
 fn moment(number: u32, within: Duration) -> Duration {
     within.mul_f64(f64::from(number.wrapping_mul(2_654_435_769)) / f64::from(u32::MAX))
 }
@@ -111,7 +111,7 @@ fn a_killed_conversion_leaves_nothing_or_all_of_it() {
         } else {
             absent += 1;
         }
-        // The next one removes what this one left.
+        // The next conversion removes the leftovers of this one.
         let left = entries(source.folder.path());
         assert!(left.len() <= 2, "{left:?}");
     }
@@ -167,7 +167,7 @@ fn an_interrupted_conversion_removes_what_it_has_written() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
         .expect("it is there");
     let status = child.wait().expect("ends");
-    // Whoever is fast is done before.
+    // A fast conversion ends before the signal.
     assert!([Some(130), Some(0)].contains(&status.code()), "{status}");
     let left = if status.success() { vec!["in", "out"] } else { vec!["in"] };
     assert_eq!(entries(source.folder.path()), left);
@@ -190,9 +190,9 @@ fn a_disk_that_is_too_small_is_refused_and_one_that_fills_up_is_left_empty() {
         Err(why) => return println!("skipped: no small disk can be mounted here: {why}"),
     };
     let out = disk.path().join("out");
-    source.convert(&out, &[]).assert_error(1, &["the output takes 9", "only 8.0 MiB", "are free there", "--select"]);
+    source.convert(&out, &[]).assert_error(1, &["the output needs 9", "8.0 MiB available", "--select"]);
     assert!(entries(disk.path()).is_empty());
-    // As if somebody had filled it meanwhile: in the middle of a file.
+    // As if another program had filled the disk meanwhile, in the middle of a file.
     let mut command = source.command(&out, &[]);
     forbid_reserving_disk(&mut command);
     let run = command::finish(&mut command);
@@ -201,7 +201,7 @@ fn a_disk_that_is_too_small_is_refused_and_one_that_fills_up_is_left_empty() {
     source.convert(&out, &["--select", "t1"]).assert_ok();
     assert_eq!(entries(disk.path()), ["out"]);
 
-    // There is room, but no more files can be made.
+    // There is room, but no more files can be created.
     let disk = SmallDisk::with("size=64m,nr_inodes=4").expect("as the other");
     let run = source.convert(&disk.path().join("out"), &["--partitions", "3"]);
     run.assert_error(1, &["tensor.data_2", "cannot make the file", "No space left"]);
@@ -214,7 +214,7 @@ fn a_disk_that_cannot_be_written_to_is_told() {
     let Ok(disk) = SmallDisk::new(64 << 20) else { return println!("skipped: no disk can be mounted here") };
     let flags = rustix::mount::MountFlags::RDONLY;
     rustix::mount::mount_remount(disk.path(), flags, c"").expect("as the mount");
-    source.convert(&disk.path().join("out"), &[]).assert_error(1, &["make a folder for the output", "Read-only"]);
+    source.convert(&disk.path().join("out"), &[]).assert_error(1, &["create a folder for the output", "Read-only"]);
 }
 
 #[test]
@@ -232,10 +232,10 @@ fn places_that_will_not_do_are_refused() {
         ("other", &["--force"], &["without a checkpoint"]),
         ("file", &["--force"], &["no folder"]),
         ("link", &["--force"], &["symbolic link"]),
-        ("in", &["--force"], &["that is to be converted lies there"]),
-        ("in", &[], &["that is to be converted lies there"]),
-        ("missing/out", &[], &["missing", "make it first"]),
-        ("..", &[], &["names no folder"]),
+        ("in", &["--force"], &["would replace the checkpoint"]),
+        ("in", &[], &["would replace the checkpoint"]),
+        ("missing/out", &[], &["missing", "create it first"]),
+        ("..", &[], &["does not name a new folder"]),
     ] {
         source.convert(&at(to), more).assert_error(2, words);
     }
@@ -292,7 +292,7 @@ fn of_two_conversions_to_one_place_one_is_kept_and_the_other_is_told() {
     }
 }
 
-/// The conversion under a limit of the shell's.
+/// Runs the conversion under a limit of the shell.
 fn under(limit: &str, conversion: &Command) -> command::Run {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("ulimit {limit}; exec \"$@\"")).arg("sh").arg(conversion.get_program());

@@ -1,4 +1,4 @@
-//! Conversions of ServerlessLLM checkpoints of any layout, in both dialects, whose tensors may be the same bytes.
+//! Conversions of ServerlessLLM checkpoints of any layout, in both dialects, with tied tensors.
 
 use floodtide::convert::{Converter, Split};
 use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroU32;
 
-/// Less than the longest tensors, which then come in parts.
+/// A memory limit below the longest tensors, which then come in parts.
 const LIMIT: u64 = 1 << 20;
 
 proptest! {

@@ -1,5 +1,5 @@
-//! Every rule of the formats, broken once: through core and through the command. An error within a second that says what is
-//! wrong, no panic, and memory bounded by the header's real size.
+//! Breaks every rule of the formats once, in core and with the command. Each must give a precise
+//! error within a second, without a panic, in memory bounded by the real size of the header.
 
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_tests::checkpoint::{cache, folder, raw, small};
@@ -70,7 +70,7 @@ fn an_index_of_pickles_is_named_as_such() {
     let map = r#"{"metadata":{"total_size":4},"weight_map":{"t":"pytorch_model-00001-of-00001.bin"}}"#;
     fs::write(&index, map).expect("writes");
     let words = ["pytorch_model-00001-of-00001.bin", "pickle", "runs code", "convert", "save_file"];
-    // Whether the shard is there already or not.
+    // Whether the shard exists already or not.
     command::run(["load".as_ref(), index.as_os_str()]).assert_error(1, &words);
     fs::write(folder.path().join("pytorch_model-00001-of-00001.bin"), b"PK\x03\x04rest").expect("writes");
     command::run(["load".as_ref(), index.as_os_str()]).assert_error(1, &words);
@@ -86,7 +86,7 @@ fn names_from_files_neither_act_on_the_terminal_nor_fill_it() {
     }
     let run = command::run(["load".as_ref(), folder.path().as_os_str()]);
     run.assert_error(1, &["several indexes", r"a\u{1b}[2J.safetensors.index.json"]);
-    // Names of a MiB, where a tensor is and where a shard is.
+    // Names of 1 MiB, of a tensor and of a shard.
     let inner = folder.path().join("inner");
     fs::create_dir(&inner).expect("makes");
     let long = "n".repeat(1 << 20);
@@ -113,7 +113,8 @@ fn a_file_that_may_not_be_read_is_an_error_with_a_hint() {
     let mut program = Command::new(command::path());
     program.args(["load".as_ref(), path.as_os_str()]);
     if rustix::process::geteuid().is_root() {
-        // Root may read anything, so the command runs as nobody, from where nobody can reach it.
+        // Root may read every file, so the command runs as nobody, from a folder that nobody can
+        // reach.
         let home = tempfile::tempdir().expect("a folder");
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).expect("sets");
         let (copy, secret) = (home.path().join("floodtide"), home.path().join("secret.safetensors"));
@@ -152,12 +153,14 @@ fn a_wrong_command_line_is_2_and_a_wrong_selection_too() {
 #[test]
 fn a_claimed_header_takes_no_memory_that_is_not_in_the_file() {
     let folder = folder();
-    // 100 MB of header are claimed by a sparse file: zeros are no JSON, and no more than the header may be read.
+    // 100 MB of header are claimed by a sparse file: zeros are no JSON, and no more than the header
+    // may be read.
     let path = folder.path().join("sparse.safetensors");
     fs::write(&path, 100_000_000_u64.to_le_bytes()).expect("writes");
     fs::File::options().write(true).open(&path).expect("opens").set_len(1 << 40).expect("grows");
     command::run(["inspect".as_ref(), path.as_os_str()]).assert_error(1, &["sparse.safetensors", "JSON"]);
-    // A tensor of a terabyte that is there, but does not fit in memory, is refused before the first read.
+    // A tensor of a terabyte that exists, but does not fit in memory, is refused before the first
+    // read.
     let json = r#"{"t":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}}"#;
     fs::write(&path, raw(json, &[])).expect("writes");
     let len = fs::metadata(&path).expect("is there").len() + (1 << 40);
@@ -183,7 +186,8 @@ fn a_folder_of_links_is_a_checkpoint_only_without_an_index_or_in_a_cache() {
     for path in [&snapshot, &cache] {
         command::run(["load".as_ref(), path.as_os_str()]).assert_ok();
     }
-    // The same links elsewhere: by the folder's own listing they are the user's, by an index they are the index's.
+    // The same links elsewhere: found in the folder's listing they are trusted, named by an index
+    // they are not.
     let plain = folder.path().join("plain");
     fs::create_dir(&plain).expect("makes");
     symlink(blobs.join("ff00"), plain.join("model.safetensors")).expect("links");
@@ -192,7 +196,7 @@ fn a_folder_of_links_is_a_checkpoint_only_without_an_index_or_in_a_cache() {
     command::run(["load".as_ref(), plain.as_os_str()]).assert_error(1, &["symbolic link", "ff00"]);
 }
 
-/// A pipeline's component: a folder below the snapshot, with files named as that library names them.
+/// Writes a component of a pipeline: a folder in the snapshot, with the file names of that library.
 #[test]
 fn a_component_of_a_pipeline_in_a_cache_is_a_checkpoint() {
     let folder = folder();
@@ -221,7 +225,8 @@ fn a_component_of_a_pipeline_in_a_cache_is_a_checkpoint() {
     }
     fs::remove_file(&plain).expect("removes");
     command::run(["load".as_ref(), component.as_os_str()]).assert_ok();
-    // Out of the blobs: to a file beside them, to another model's blobs, and to a folder in the blobs.
+    // Out of the blobs: to a file beside them, to another model's blobs, and to a folder in the
+    // blobs.
     let shard = component.join("diffusion_pytorch_model.fp16-00001-of-00001.safetensors");
     let other = folder.path().join("models--org--other/blobs");
     fs::create_dir_all(&other).expect("makes");

@@ -1,4 +1,5 @@
-//! GGUF through the command and the library: every rule broken once, how the shards of a model are found, and any layout by every backend.
+//! GGUF with the command and the library: every rule broken once, discovery of shards, and any
+//! layout with every backend.
 
 use floodtide::{Loader, ViewError};
 use floodtide_core::format::gguf::{MAX_HEADER_BYTES, Parsed, parse};
@@ -40,7 +41,7 @@ fn the_command_refuses_each_malformed_split_model() {
     assert_refused_by_command(malformed::gguf::split_models(), &["inspect", "load"], &[]);
 }
 
-/// Three shards, the first without a tensor.
+/// Writes three shards, the first without a tensor.
 fn split(folder: &Path, prefix: &OsStr) {
     for number in 0..3_u16 {
         let mut draft = Draft::new().shard(number, 3, 2);
@@ -164,7 +165,7 @@ fn metadata_is_shown_by_itself_and_shortened_beside_the_tensors() {
     assert_eq!(run.assert_ok(), "format = pt\n");
 }
 
-/// A header's size is known only when it has been read: it is read in steps, each for what is there.
+/// The size of a header is known only after parsing, so it is read in steps.
 #[test]
 fn a_long_header_is_read_and_a_claimed_one_is_not() {
     let folder = folder();
@@ -176,7 +177,7 @@ fn a_long_header_is_read_and_a_claimed_one_is_not() {
     drop_cache(folder.path());
     let tensors = Loader::new().load(&path).expect("loads");
     assert_eq!(tensors.get("t").expect("is there").as_bytes().len(), 4 << 20);
-    // A terabyte of zeros behind what claims to be a header of that.
+    // A terabyte of zeros after a start that claims a header of this size.
     for (draft, words) in [
         (Draft::new().key("k", 9, &array(0, 1 << 39, &[])), &["549755813937", "134217728"]),
         // The first two of these tensors lie at the same place.
@@ -190,8 +191,9 @@ fn a_long_header_is_read_and_a_claimed_one_is_not() {
     }
 }
 
-/// Address space of at most 16 times the header's size for tensors, and 32 times for metadata, which is kept; and of a length that is only
-/// claimed, of which the file has nothing but zeros, no more than the longest header.
+/// A header takes at most 16 times its size in address space for tensors, and 32 times for
+/// metadata, which is kept. A claimed length that the file fills with zeros takes at most the size
+/// of the longest header.
 #[test]
 fn a_header_takes_memory_in_proportion_to_its_size() {
     let folder = folder();
@@ -237,7 +239,7 @@ fn models() -> impl Strategy<Value = (u32, Vec<(GgmlType, Vec<u64>)>)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
-    /// What was written is loaded, whole or in part, by every backend.
+    /// Every backend loads what was written, whole and in part.
     #[test]
     fn any_layout_is_loaded((alignment, tensors) in models()) {
         let folder = folder();

@@ -1,8 +1,9 @@
-//! GGUF files by the format's own writer: what the command says and loads of them is what the format's own reader says. And files with
-//! damaged headers, which both read alike or refuse.
+//! GGUF files from the format's own writer: the command must report and load what the format's own
+//! reader does. Damaged headers must be read alike or refused by both.
 //!
-//! The package (PyPI `gguf`) is installed once into a virtual environment in the cache folder (`FLOODTIDE_CACHE`, or `.cache` in the
-//! workspace), and the files are kept there too. Offline, or without Python's venv, the tests are skipped with a message.
+//! The package (PyPI `gguf`) is installed once into a virtual environment in the cache folder
+//! (`FLOODTIDE_CACHE`, or `.cache` in the workspace), and the files are kept there too. Offline, or
+//! without Python's venv, the tests are skipped with a message.
 
 use floodtide::backend::{PREAD, TOKIO, URING};
 use floodtide::{Loader, StreamOptions};
@@ -33,7 +34,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// The folder with the files, made if it is not in the cache.
+/// Returns the folder with the files, and creates it if it is not in the cache.
 fn make() -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let cache = std::env::var_os("FLOODTIDE_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);
@@ -43,7 +44,7 @@ fn make() -> Result<PathBuf, String> {
     if files.exists() {
         return Ok(files);
     }
-    // Made aside and renamed, so that what is there is whole, whoever else makes it at the same time.
+    // Create it aside and rename it, so that it is complete even if other processes do the same.
     let aside = tempfile::tempdir_in(&cache).map_err(|error| error.to_string())?;
     let (environment, made) = (aside.path().join("venv"), aside.path().join("files"));
     let python = std::env::var_os("FLOODTIDE_PYTHON").unwrap_or_else(|| OsString::from("python3"));
@@ -59,7 +60,8 @@ fn make() -> Result<PathBuf, String> {
     }
 }
 
-/// The folder with the files and what the package says of them; `None` where they cannot be had, which is said.
+/// Returns the folder with the files, and the package's description of them. Prints a message and
+/// returns `None` if they are not available.
 fn golden() -> Option<(PathBuf, Value)> {
     static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match MADE.get_or_init(make) {
@@ -76,7 +78,7 @@ fn golden() -> Option<(PathBuf, Value)> {
 
 const CASES: [&str; 6] = ["kinds", "version_two", "aligned", "large", "split", "vocabulary"];
 
-/// Whether the JSON of both means the same.
+/// Returns whether both JSON values mean the same.
 fn numbers_agree(ours: &Value, theirs: &Value) -> bool {
     match (ours.as_f64(), theirs.as_f64()) {
         // What the package widens we write as short as it is: 0.1 for 0.10000000149011612.
@@ -156,7 +158,7 @@ fn check_metadata(case: &str, ours: &Value, theirs: &Value) {
     }
 }
 
-/// What `floodtide digest` must print.
+/// Returns what `floodtide digest` must print.
 fn digests(expected: &Value) -> String {
     let tensors = expected["tensors"].as_array().expect("tensors");
     let text = |tensor: &Value, key: &str| tensor[key].as_str().expect("a text").to_owned();
@@ -195,7 +197,8 @@ fn every_tensor_is_what_the_package_reads_by_every_backend() {
     }
 }
 
-/// The package takes an offset as it is, where ggml wants each tensor right behind the one before; nothing else of this damage passes it.
+/// The package takes an offset as it is, where ggml wants each tensor right behind the one before;
+/// nothing else of this damage passes it.
 fn is_stricter(error: &GgufError) -> bool {
     matches!(error, GgufError::Offset { .. })
 }

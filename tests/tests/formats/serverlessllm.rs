@@ -1,5 +1,5 @@
-//! ServerlessLLM checkpoints: what an independent script lays out comes back byte for byte by every way of loading; every rule, broken once, is
-//! refused through core and through the command; and tied tensors are there once.
+//! ServerlessLLM checkpoints: every backend loads what an independent script writes, byte for byte.
+//! Every rule, broken once, is refused by core and by the command. Tied tensors are loaded once.
 
 use floodtide::backend::URING;
 use floodtide::format::SERVERLESSLLM;
@@ -25,7 +25,8 @@ fn python() -> OsString {
     std::env::var_os("FLOODTIDE_PYTHON").unwrap_or_else(|| "python3".into())
 }
 
-/// Has the script lay out a ServerlessLLM checkpoint; `None`, with a message, where there is no Python. By name: dtype, shape, file, offset, digest.
+/// Runs the script that writes a ServerlessLLM checkpoint. Returns dtype, shape, file, offset and
+/// digest by name, or prints a message and returns `None` without Python.
 fn golden(folder: &Path, dialect: &str, limit: u64) -> Option<BTreeMap<String, Value>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/serverlessllm.py");
     let mut python = Command::new(python());
@@ -50,7 +51,8 @@ fn assert_golden(tensor: &Tensor, expected: &BTreeMap<String, Value>, what: &str
     assert_eq!(known["sha256"], sha256(tensor.as_bytes()), "{what}: {}", tensor.name());
 }
 
-/// Partitions by a limit that most records pass together and one alone, by one that every record but the first passes, and one partition.
+/// Partitions by a limit that most records pass together and one alone, by one that every record
+/// but the first passes, and one partition.
 const LAYOUTS: [(&str, u64, usize); 5] = [
     ("original", 2_000_000, 4),
     ("original", 1, 15),
@@ -129,7 +131,7 @@ fn the_command_finds_what_the_script_laid_out() {
                 "{verb} {more:?}: {json}"
             );
         }
-        // One of the tied alone is as any other.
+        // One tied tensor alone loads like any other.
         let alone = run("digest", &["--select", "lm_head.flat"]);
         assert_eq!(alone["tensors"].as_array().map(Vec::len), Some(1));
         assert_eq!(alone["tensors"][0]["sha256"], expected["lm_head.flat"]["sha256"]);
@@ -248,7 +250,7 @@ fn an_index_is_one_under_any_name_and_a_file_of_safetensors_too() {
         assert_right(load(&Loader::new(), &path), &expected, name);
         fs::rename(&path, folder.path().join("tensor_index.json")).expect("renames");
     }
-    // A folder in which no name says anything: the one that is a checkpoint is found.
+    // No file name in the folder matches a format, but the checkpoint is found.
     let blobs = floodtide_tests::checkpoint::folder();
     floodtide_tests::checkpoint::small(&blobs.path().join("3f9a"));
     fs::write(blobs.path().join("README"), "words").expect("writes");
@@ -257,7 +259,7 @@ fn an_index_is_one_under_any_name_and_a_file_of_safetensors_too() {
     assert_eq!((&run["format"], run["tensors"].as_array().map(Vec::len)), (&"safetensors".into(), Some(5)));
 }
 
-/// What core says of a ServerlessLLM checkpoint as it lies in a folder.
+/// Returns core's result for the ServerlessLLM checkpoint in a folder.
 fn by_core(folder: &Path) -> Result<(), String> {
     let names: Vec<String> = fs::read_dir(folder)
         .expect("lists")

@@ -1,4 +1,5 @@
-//! Loads that follow what the page cache, the loader's memory and the checkpoint's size make best, and bring the same bytes.
+//! Loads adapt to the page cache, to kept memory and to the size of the checkpoint, and return the
+//! same bytes.
 
 use floodtide::backend::PREAD;
 use floodtide::probe::resident_share;
@@ -22,7 +23,7 @@ fn byte(i: usize) -> u8 {
     (i / 4096 * 31 + i) as u8
 }
 
-/// A file of one tensor of so many MiB in rows of 4096 bytes, written to the disk and not in the page cache.
+/// Writes and syncs a file of one tensor of `mib` MiB in rows of 4096 bytes, which is not cached.
 fn large(folder: &Path, mib: usize) -> PathBuf {
     let data: Vec<u8> = (0..mib * MIB).map(byte).collect();
     let (rows, bytes) = (data.len() / 4096, data.len());
@@ -240,7 +241,7 @@ impl LoadTrace for SlowDevice {
 #[test]
 fn a_device_that_answers_slowly_gets_more_threads() {
     let folder = folder();
-    // Holes come at once, so that what a read takes is what it is made to take.
+    // Holes are read at once, so that a read takes the injected time only.
     let path = sparse(folder.path(), 512 << 20);
     let workers = |loader: Loader| {
         let device = SlowDevice::default();

@@ -1,4 +1,5 @@
-//! All backends agree, byte for byte, with the reference library, on generated checkpoints of any layout.
+//! All backends agree with the reference library, byte for byte, on generated checkpoints of any
+//! layout.
 
 use floodtide::{Loader, Tensors};
 use floodtide_core::{Alignment, DType, Selection};
@@ -19,7 +20,7 @@ fn assert_equal(tensors: &Tensors, expected: &BTreeMap<String, Vec<u8>>, alignme
     }
 }
 
-/// Nothing to read is no reason to fail, be it the whole file, one dtype's tensors or a tensor among others.
+/// Empty input loads: an empty file, empty tensors of one dtype, or one empty tensor among others.
 #[test]
 fn on_files_and_tensors_without_bytes() {
     let empty: Vec<String> = DType::ALL
@@ -57,7 +58,7 @@ proptest! {
 
     #[test]
     fn on_any_layout(layout in layouts(), alignment in prop::sample::select(vec![1_u64, 64, 4096]), threads in 1_usize..5) {
-        // On the disk that the build is on, as /tmp may be tmpfs, which takes no direct reads.
+        // On the disk of the build, because /tmp may be tmpfs, which does not support direct reads.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         write(folder.path(), &layout);
         let expected = reference(folder.path());
@@ -84,7 +85,8 @@ proptest! {
         }
     }
 
-    /// Globs match as the globset crate does where its rules are the same: no braces, `*` crosses everything.
+    /// Globs match like the globset crate where its rules are the same: without braces, with `*`
+    /// matching everything.
     #[test]
     fn globs_agree_with_globset(pattern in "[ab.*?]{0,8}|[ab*]{0,3}\\[!?[a-c]{1,3}\\][b*]{0,2}", name in "[abc.]{0,8}") {
         let ours = floodtide_core::Glob::new(&pattern).expect("closed").matches(&name);

@@ -1,4 +1,4 @@
-//! The simulator's faults over real reads: io_uring and pread, of real files, for whole loads and streams.
+//! The simulator's faults over real reads: io_uring and pread of real files, for loads and streams.
 
 use floodtide::backend::{PREAD, URING};
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
@@ -45,7 +45,7 @@ fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-/// Counts what it is told.
+/// Counts the events that it receives.
 #[derive(Clone, Default)]
 struct Counts {
     submitted: Arc<AtomicU64>,

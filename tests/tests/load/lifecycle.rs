@@ -1,4 +1,5 @@
-//! Loads that are watched, locked, awaited or changed under way, and tensors that outlive their loader.
+//! Loads with progress, locked memory, async waits and changing files, and tensors that outlive
+//! their loader.
 
 use floodtide::backend::{MMAP, PREAD, URING};
 use floodtide::storage::StorageError;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// One F32 tensor of so many MiB, and a small U8 one.
+/// Writes one F32 tensor of `mib` MiB, and a small U8 one.
 fn write(folder: &Path, mib: usize) -> PathBuf {
     let elements = mib << 18;
     let header = format!(
@@ -132,7 +133,7 @@ fn a_progress_function_that_panics_ends_what_it_watched() {
     let loader = loader.on_progress(|progress| assert!(progress.bytes_total == 0, "seen"));
     let panicked = |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
     assert!(panicked(&|| drop(loader.load(&path))));
-    // The load is given up, and so is its memory, which goes back to the loader when the last thread has ended.
+    // The load is dropped. Its memory returns to the loader when the last thread has ended.
     let waited = std::time::Instant::now();
     while loader.arena_cache_len() == 0 {
         assert!(waited.elapsed() < Duration::from_secs(20), "something holds the load");
@@ -189,7 +190,8 @@ fn a_file_that_changes_during_the_load_is_reported() {
     ] {
         let folder = folder();
         let path = write(folder.path(), 16);
-        // The change comes from the first progress report or, as that may be the last one, right after the start.
+        // The file changes at the first progress report or, because that may be the last one, right
+        // after the start.
         let load = Loader::new().start(&path).expect("starts");
         change(&path);
         let error = load.wait().expect_err("changed");
@@ -236,5 +238,5 @@ fn auto_goes_on_without_io_uring_and_says_so_but_an_explicit_wish_fails() {
         assert!(report.reason().contains("EPERM"), "{}", report.reason());
     }
     let error = loader.backend(URING).load(&path).expect_err("refused").to_string();
-    assert!(error.contains("uring") && error.contains("EPERM") && error.contains("leave the choice"), "{error}");
+    assert!(error.contains("uring") && error.contains("EPERM") && error.contains("let floodtide choose"), "{error}");
 }

@@ -1,6 +1,8 @@
-//! What loads and streams bring: the right bytes, in order and within their memory, by every backend.
+//! Loads and streams return the right bytes, in order and within their memory limit, with every
+//! backend.
 //!
-//! A test belongs here if it calls the library on files of its own, and if neither the format nor the machine is what it tests.
+//! A test belongs here if it calls the library on its own files, and tests neither a format nor the
+//! machine.
 
 mod adaptive;
 mod backends_agree;

@@ -1,4 +1,4 @@
-//! Checkpoints, selections and limits of any kind in the simulated world: no rule is broken, whatever is loaded and however.
+//! Any checkpoint, selection and limits in the simulated world break no rule.
 
 use floodtide_core::Error;
 use floodtide_sim::run;
@@ -15,7 +15,7 @@ proptest! {
     }
 }
 
-/// A strategy that only ever makes what is refused, or never anything large, would prove little.
+/// Checks the generator: cases that are always refused, or never large, would prove little.
 #[test]
 fn cases_are_of_every_kind() {
     let mut runner = TestRunner::deterministic();

@@ -1,5 +1,5 @@
-//! Slices and shards on Linux: whatever the shape, the dimension and the way of reading, the bytes are those that the reference library cuts
-//! out, and no more is read than must be.
+//! Slices and shards: for any shape, dimension and backend, the bytes equal those that the
+//! reference library slices, and no unneeded bytes are read.
 
 use floodtide::backend::{MMAP, PREAD};
 use floodtide::{Loader, Order, StreamOptions, Tensor};
@@ -17,7 +17,7 @@ use std::path::Path;
 /// Tensors by dtype and shape.
 type Shapes = Vec<(DType, Vec<u64>)>;
 
-/// A file of these tensors with contents that differ at every place, whose data starts after so many spaces.
+/// Writes a file of these tensors with bytes that differ everywhere, and spaces before the data.
 fn write(path: &Path, tensors: &Shapes, padding: usize) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for (number, (dtype, shape)) in tensors.iter().enumerate() {
@@ -32,7 +32,7 @@ fn write(path: &Path, tensors: &Shapes, padding: usize) {
     fs::write(path, raw(&json, &data)).expect("writes");
 }
 
-/// The name, shape and bytes of what the reference library cuts out.
+/// Returns the name, shape and bytes of the slice from the reference library.
 type Expected = BTreeMap<String, (Vec<u64>, Vec<u8>)>;
 
 fn cut_out(file: &[u8], cut: impl Fn(&str, &[u64]) -> Option<(usize, u64, u64)>) -> Expected {
@@ -45,7 +45,7 @@ fn cut_out(file: &[u8], cut: impl Fn(&str, &[u64]) -> Option<(usize, u64, u64)>)
         shape[dim] = end - start;
         let mut index: Vec<TensorIndexer> = (0..dim).map(|_| TensorIndexer::from(..)).collect();
         index.push(TensorIndexer::from(start as usize..end as usize));
-        // The reference does not cut out nothing.
+        // The reference library does not support empty slices.
         let bytes = match start == end || view.data().is_empty() {
             true => Vec::new(),
             false => view.sliced_data(&index).expect("a slice").flatten().copied().collect(),
@@ -66,7 +66,7 @@ fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: 
     }
 }
 
-/// Loads and streams by every way there is.
+/// Loads and streams with every backend and order.
 fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
     for backend in floodtide::backends() {
         drop_cache(path.parent().expect("a folder"));
@@ -165,7 +165,7 @@ proptest! {
                 }
                 let (rows, parts) = together.entry(tensor.name().to_owned()).or_default();
                 *rows += tensor.shape()[dim as usize];
-                // Blocks of all that lies behind one index of the dimensions before.
+                // One block for each index of the dimensions before.
                 let outer: u64 = tensor.shape()[..dim as usize].iter().product();
                 let block = (tensor.as_bytes().len() as u64).checked_div(outer).unwrap_or(0) as usize;
                 parts.resize(outer as usize, Vec::new());
@@ -182,7 +182,8 @@ proptest! {
     }
 }
 
-/// Long enough for direct reads, for blocks that are read one by one, and for spanning reads.
+/// Large enough for direct reads, for blocks that are read one by one, and for reads that span the
+/// gaps.
 #[test]
 fn large_slices_come_by_direct_reads() {
     let folder = folder();
@@ -205,7 +206,7 @@ fn large_slices_come_by_direct_reads() {
     }
 }
 
-/// The layout of a small Llama.
+/// Returns the layout of a small Llama.
 fn llama(path: &Path) {
     const HIDDEN: usize = 512;
     let mut tensors: Vec<(String, Vec<usize>)> = vec![
@@ -252,14 +253,15 @@ fn a_rank_of_four_reads_about_a_quarter() {
         quarter(bytes(&["load", "--stream", "--shard", rank], "read_bytes"));
         quarter(bytes(&["load", "--backend", "mmap", "--shard", rank], "read_bytes"));
     }
-    let parallel = ["plan", "--shard", "1/4", "--shard-rules", "tensor-parallel"];
+    let parallel = ["plan", "--shard", "1/4", "--partition", "tensor-parallel"];
     quarter(bytes(&parallel, "selected_bytes"));
     assert!(bytes(&parallel, "gathered_reads") > 0 && bytes(&parallel, "read_bytes") > whole / 4);
-    let whole_head = ["plan", "--shard", "1/4", "--shard-rule", "lm_head.*=whole", "--shard-rule", "lm_head.*=1"];
+    let whole_head =
+        ["plan", "--shard", "1/4", "--partition-rule", "lm_head.*=replicate", "--partition-rule", "lm_head.*=1"];
     assert!(bytes(&whole_head, "selected_bytes") > whole / 4 + (1 << 20), "the first rule counts");
-    let run = command::run(["plan", path, "--shard", "1/4", "--shard-rules", "tensor-parallel"]);
+    let run = command::run(["plan", path, "--shard", "1/4", "--partition", "tensor-parallel"]);
     let shown = run.assert_ok();
-    assert!(shown.contains("a slice") && shown.contains("gathered"), "{shown}");
+    assert!(shown.contains("sliced") && shown.contains("gathered"), "{shown}");
     let read = bytes(&["load", "--shard", "1/4"], "read_bytes");
     let shown = command::run(["load", path, "--shard", "1/4"]);
     assert!(shown.assert_ok().contains(&format!("({read} bytes)")), "{shown:?}");
@@ -276,11 +278,11 @@ fn what_cannot_be_cut_is_a_bad_request_that_says_why() {
     for (arguments, words) in [
         (&["--shard", "4/4"][..], "no rank 4 among 4"),
         (&["--shard", "1"], "RANK/WORLD"),
-        (&["--shard-rules", "rows"], "--shard"),
-        (&["--shard", "0/2", "--shard-rule", "*"], "GLOB=DIM"),
-        (&["--shard", "0/2", "--shard-rule", "*=1"], "no dimension 1"),
-        (&["--shard", "0/2", "--shard-rule", "*=1"], "[512]"),
-        (&["--shard", "0/2", "--shard-rule", "*.wieght=0"], "\"*.wieght\" matches no tensor"),
+        (&["--partition", "rows"], "--shard"),
+        (&["--shard", "0/2", "--partition-rule", "*"], "GLOB=DIM"),
+        (&["--shard", "0/2", "--partition-rule", "*=1"], "no dimension 1"),
+        (&["--shard", "0/2", "--partition-rule", "*=1"], "[512]"),
+        (&["--shard", "0/2", "--partition-rule", "*.wieght=0"], "\"*.wieght\" matches no tensor"),
     ] {
         for verb in ["load", "plan", "digest"] {
             let run = command::run([verb, path].into_iter().chain(arguments.iter().copied()));
@@ -298,7 +300,7 @@ fn a_shard_that_cuts_nothing_is_warned_of() {
     let words = "the shard 1/4 divides nothing: each rank gets all 2 selected tensors whole";
     for verb in [&["load"][..], &["load", "--stream"], &["plan"], &["digest"]] {
         let run = |rules: &str| {
-            let arguments = ["--json", "--shard", "1/4", "--shard-rules", rules, path];
+            let arguments = ["--json", "--shard", "1/4", "--partition", rules, path];
             command::run(verb.iter().copied().chain(arguments))
         };
         let uncut = run("tensor-parallel");
@@ -310,18 +312,18 @@ fn a_shard_that_cuts_nothing_is_warned_of() {
     }
 }
 
-/// A slice that takes 64 times its bytes along takes no more memory than it has itself, and a few reads.
+/// A slice whose reads span 64 times its bytes takes its own memory and that of a few reads.
 #[test]
 fn what_is_read_along_does_not_stay_in_memory() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
     let json = r#"{"t":{"dtype":"U8","shape":[262144,1024],"data_offsets":[0,268435456]}}"#;
     fs::write(&path, raw(json, &[])).expect("writes");
-    // Sparse: zeros, and quick to read.
+    // A sparse file: zeros that are quick to read.
     let len = 8 + json.len() as u64 + 268_435_456;
     fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(len)).expect("grows");
     let path = path.to_str().expect("UTF-8");
-    let report = command::run(["load", path, "--shard", "0/64", "--shard-rule", "*=1", "--json"]).json();
+    let report = command::run(["load", path, "--shard", "0/64", "--partition-rule", "*=1", "--json"]).json();
     let number = |key: &str| report[key].as_u64().expect("a number");
     assert!(number("bytes") == 4 << 20 && number("read_bytes") > 200 << 20);
     assert!(number("peak_rss_bytes") < 80 << 20, "{report}");
@@ -344,6 +346,6 @@ fn many_threads_gather_from_shorter_reads() {
         chunks.iter().map(|chunk| chunk.buffer_range.len()).max().expect("some")
     };
     assert!(longest(2) > 1 << 20);
-    // All of them together are as much as the usual number.
+    // All of them together take as much memory as the default number of reads.
     assert!(512 * (longest(512) - 8192) <= 128 << 20, "{}", longest(512));
 }

@@ -1,4 +1,5 @@
-//! Streams and their memory: the limit holds whoever is slow, stops or fails, and pools of one's own and shared ones serve.
+//! The memory of streams: the limit holds if the consumer or the device is slow, stops or fails,
+//! with own and shared pools.
 
 use floodtide::backend::MMAP;
 use floodtide::pool::{HeapMemory, MemoryBlock, MemoryProvider, Pool};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Memory that is counted, and may not be more than `max`.
+/// A provider that counts its memory, and allows at most `max` bytes.
 #[derive(Debug, Clone)]
 struct Counted {
     live: Arc<AtomicUsize>,
@@ -39,12 +40,12 @@ impl MemoryProvider for Counted {
         let live = self.live.fetch_add(bytes, Ordering::SeqCst) + bytes;
         self.peak.fetch_max(live, Ordering::SeqCst);
         let start = std::ptr::NonNull::new(memory.as_mut_ptr()).expect("not null");
-        // SAFETY: the memory belongs to its owner, which this one keeps, and is zeroed.
+        // SAFETY: the memory belongs to its owner, which this value keeps, and is zeroed.
         Ok(unsafe { MemoryBlock::from_raw(start, bytes, Live(memory, Arc::clone(&self.live))) })
     }
 }
 
-/// Waits until it holds; fails if that takes too long.
+/// Waits until a condition holds, and fails if that takes too long.
 fn soon(holds: impl Fn() -> bool) {
     let end = std::time::Instant::now() + Duration::from_secs(20);
     while !holds() {
@@ -66,7 +67,7 @@ fn what_is_lent_and_in_flight_never_passes_the_limit() {
             drop_cache(folder.path());
             let mut held = Vec::new();
             for tensor in loader.stream(&path).expect("opens") {
-                // Two are held at a time where there is room for more, so that what is held counts too.
+                // Hold two at a time where more fit, so that held buffers count too.
                 held.push(tensor.expect("streams"));
                 if held.len() > usize::from(limit > 8 * MB) {
                     held.remove(0);
@@ -78,7 +79,7 @@ fn what_is_lent_and_in_flight_never_passes_the_limit() {
             assert!(peak <= limit && peak > limit / 2, "{backend:?}: {peak} of {limit}");
             assert_eq!(pool.stats().lent, 0);
             drop((loader, pool));
-            // The workers hold the pool to their very end.
+            // The workers hold the pool until they end.
             soon(|| memory.live.load(Ordering::SeqCst) == 0);
         }
     }
@@ -140,7 +141,7 @@ fn a_consumer_that_stops_leaves_nothing_behind() {
                 assert!(tensor.as_bytes().iter().all(|&byte| byte == required), "what was taken stays");
             }
         }
-        // The workers wait for what the kernel has, and end.
+        // The workers wait for the reads in flight, and end.
         soon(|| pool.stats().lent == 0);
     }
 }
@@ -186,7 +187,7 @@ fn streams_that_share_a_pool_and_take_turns_do_not_starve_one_another() {
     for _ in 0..32 {
         for stream in &mut streams {
             stream.next().expect("more").expect("streams");
-            // Time to read ahead.
+            // Give the workers time to read ahead.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -207,7 +208,7 @@ fn a_stream_that_failed_is_in_nobodys_way() {
         let mut stream = loader.stream(&path).expect("opens");
         stream.next().expect("one").expect("streams");
         fs::OpenOptions::new().write(true).open(&path).expect("opens").set_len(2 * MB as u64).expect("cuts");
-        // It fails by itself, or waits for memory; nobody asks it again.
+        // It fails by itself, or waits for memory; no call resumes it.
         std::thread::sleep(Duration::from_millis(100));
         drop(other);
         std::thread::sleep(Duration::from_millis(100));

@@ -1,4 +1,4 @@
-//! Streams: what they deliver, in which order, in which parts and to whom, and how they end.
+//! Streams: their contents, order, parts, sinks and ends.
 
 use floodtide::pool::PoolBuffer;
 use floodtide::sink::{FilledBuffer, PumpError, Sink, WriterSink};
@@ -52,7 +52,7 @@ proptest! {
                 let options = StreamOptions::new().order(order).memory_limit(limit);
                 loader.clone().stream_options(options).stream(folder.path())
             };
-            // Whole, where no tensor is larger than the limit.
+            // Whole tensors, if none is larger than the limit.
             let mut seen = 0;
             let mut stream = open(16 << 20).expect("opens");
             for tensor in &mut stream {
@@ -61,7 +61,7 @@ proptest! {
             }
             prop_assert_eq!(seen, expected.len());
             prop_assert_eq!(stream.report().expect("has ended").tensors, seen);
-            // In parts, under any limit.
+            // Parts, under any limit.
             let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
             let report = open(limit).expect("opens")
                 .for_each_chunk(|tensor, offset, bytes| {
@@ -148,7 +148,7 @@ fn a_writer_gets_the_tensors_one_after_another() {
     assert!(whole.ends_with(&written), "the data section, as it is stored");
 }
 
-/// Works on three buffers at a time and gives the one back first that it took last.
+/// Holds three buffers at a time and returns the last one first.
 #[derive(Default)]
 struct Slow {
     fails_at: Option<u64>,
@@ -263,7 +263,7 @@ fn an_async_stream_delivers_everything_and_can_be_dropped() {
         }
         assert_eq!(bytes, 40 * MB);
         assert_eq!(stream.report().expect("has ended").tensors, 40);
-        // Holding everything: the task waits, and is not in the way of others.
+        // The task holds everything: it waits without blocking others.
         let mut stream = loader.stream_async(&path).await.expect("opens");
         let mut held = Vec::new();
         let all = async {

@@ -1,5 +1,5 @@
-//! A load that is dropped or cancelled at any time ends, and leaves neither a thread nor its memory behind. It runs in a child
-//! process, so that both can be counted.
+//! A load that is dropped or cancelled at any time ends, and leaves neither threads nor memory
+//! behind. It runs in a child process, so that both can be counted.
 
 use floodtide::Loader;
 use floodtide_tests::checkpoint::folder;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 const MIB: usize = 128;
 
-/// Writable anonymous mappings as large as an arena. (The allocator's reserves for threads are smaller.)
+/// Counts writable anonymous mappings as large as an arena. (The allocator's reserves for threads
+/// are smaller.)
 fn arenas() -> usize {
     let maps = fs::read_to_string("/proc/self/maps").expect("reads");
     let size = |line: &str| -> Option<usize> {
@@ -30,7 +31,7 @@ fn loader_threads() -> usize {
         .count()
 }
 
-/// Runs one of the roles; does nothing by itself.
+/// Runs one of the roles in a child process; does nothing otherwise.
 #[test]
 fn started_by_other_tests() {
     run_role(&[("drops loads", drops_loads)]);

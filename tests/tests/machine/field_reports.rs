@@ -1,8 +1,8 @@
-//! What users of other loaders have run into, as far as it concerns local files and no other suite has it; ARCHITECTURE.md
-//! says which test is for which report.
+//! Problems that users of other loaders have reported, if they concern local files and no other
+//! suite covers them.
 //!
-//! Some of it needs a process of its own, with limits or with a peak of memory that no other test raises: such a test
-//! starts this program again, to run one function of it.
+//! Some tests need their own process, for its limits or its peak memory: such a test starts this
+//! program again to run one function.
 
 use floodtide::backend::MMAP;
 use floodtide::{Loader, Tensors};
@@ -17,13 +17,13 @@ use std::time::Duration;
 
 const BACKENDS: [&str; 5] = ["auto", "uring", "pread", "mmap", "tokio"];
 
-/// Tells the started program which checkpoint to open.
+/// The environment variable that names the checkpoint for the started program.
 const CHECKPOINT: &str = "FLOODTIDE_TEST_CHECKPOINT";
 
-/// One F32 tensor of zeros that takes no room on the disk, aligned in the file as writers align it.
+/// Creates a sparse file of one F32 tensor of zeros, aligned in the file as writers align it.
 fn sparse(folder: &Path, bytes: u64) -> PathBuf {
     let mut json = format!(r#"{{"t":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{bytes}]}}}}"#, bytes / 4);
-    // With the 8 bytes of its length before it.
+    // Includes the 8 bytes of the header length.
     json.push_str(&" ".repeat((json.len() + 8).next_multiple_of(64) - 8 - json.len()));
     let start = raw(&json, &[]);
     let path = folder.join("model.safetensors");
@@ -32,8 +32,8 @@ fn sparse(folder: &Path, bytes: u64) -> PathBuf {
     path
 }
 
-/// Maps the checkpoint, touches every page of it and prints, in KiB, the process's own memory that it took. Run by the tests
-/// below; does nothing by itself.
+/// Maps the checkpoint, touches every page, and prints the process's own memory in KiB. The tests
+/// below start it; it does nothing otherwise.
 #[test]
 fn started_by_other_tests() {
     let Some(path) = std::env::var_os(CHECKPOINT) else { return };
@@ -47,14 +47,14 @@ fn started_by_other_tests() {
     println!("peak memory: {}", kib("VmHWM:"));
 }
 
-/// A field of this process's memory statistics.
+/// Returns a field of this process's memory statistics.
 fn kib(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("is there");
     let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the field");
     line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }
 
-/// Opens and touches a checkpoint in a process of its own; returns what it printed.
+/// Maps and touches a checkpoint in a child process, and returns its output.
 fn open_and_touch(path: &Path, prepare: impl FnOnce(&mut Command)) -> String {
     let mut program = this_program(module_path!(), "started_by_other_tests");
     program.env(CHECKPOINT, path);
@@ -67,7 +67,8 @@ fn figure(printed: &str, name: &str) -> u64 {
     line.trim().parse::<u64>().expect("a number") * 1024
 }
 
-/// A process was killed for memory although it had asked for a mapping, whose pages the kernel can take back.
+/// Report: a process was killed for memory although it used a mapping, whose pages the kernel can
+/// reclaim.
 #[test]
 fn a_mapping_larger_than_the_control_group_allows_is_opened_and_touched() {
     let folder = folder();
@@ -80,7 +81,8 @@ fn a_mapping_larger_than_the_control_group_allows_is_opened_and_touched() {
     assert!(figure(&printed, "own memory:") < 16 << 20, "{printed}");
 }
 
-/// On machines whose accelerator shares the memory, a mapping with a copy beside it held the model twice.
+/// Report: on machines that share memory with the accelerator, a mapping plus a copy held the model
+/// twice.
 #[test]
 fn a_mapping_holds_the_model_once() {
     let folder = folder();
@@ -96,7 +98,7 @@ fn a_mapping_holds_the_model_once() {
     }
 }
 
-/// Mixture-of-experts checkpoints have so many tensors that what each costs was most of the time.
+/// Report: in mixture-of-experts checkpoints, the cost per tensor was most of the time.
 #[test]
 fn a_mixture_of_experts_loads_in_bounded_time() {
     let folder = folder();
@@ -112,7 +114,7 @@ fn a_mixture_of_experts_loads_in_bounded_time() {
     }
 }
 
-/// A staging buffer was as large as the limit allowed, however small the model.
+/// Report: a staging buffer was as large as the limit, however small the model.
 #[test]
 fn a_tiny_model_takes_little_memory() {
     let folder = folder();

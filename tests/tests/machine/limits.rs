@@ -1,4 +1,4 @@
-//! Machines that allow less: no io_uring, little memory, a file system without direct reads.
+//! Restricted machines: no io_uring, little memory, a file system without direct reads.
 
 use floodtide_tests::checkpoint::{folder, many, raw, reference_digest, reshard, small, sparse};
 use floodtide_tests::command::{self, Run};
@@ -56,7 +56,7 @@ fn an_owned_load_takes_little_more_memory_than_its_bytes() {
     let bytes: u64 = 3 << 30;
     let available = floodtide::probe::memory_limit().available;
     if available < bytes + (1 << 30) {
-        println!("skipped: this test loads 3 GiB, and only {available} bytes of memory can be had");
+        println!("skipped: this test loads 3 GiB, but only {available} bytes of memory are available");
         return;
     }
     let folder = folder();
@@ -108,15 +108,17 @@ fn where_limits_may_not_be_asked_for_none_is_made_up() {
 #[test]
 fn a_broken_header_is_parsed_within_its_own_size() {
     let folder = folder();
-    // 100 MB of zeros as a header, in 300 MB of address space: an allocation by a claim, or a copy, would not fit.
+    // 100 MB of zeros as a header, in 300 MB of address space: an allocation by a claim, or a copy,
+    // would not fit.
     let path = folder.path().join("zeros.safetensors");
     fs::write(&path, 100_000_000_u64.to_le_bytes()).expect("writes");
     fs::File::options().write(true).open(&path).expect("opens").set_len(1 << 40).expect("grows");
     load_in(|program| limit_address_space(program, 300 << 20), &path, &[]).assert_error(1, &["JSON"]);
 }
 
-/// Address space of at most 16 times the header's size, whatever the header holds and where it breaks; 32 times for metadata
-/// that is kept, of which a pair of a few bytes is two strings.
+/// A header takes at most 16 times its size in address space, whatever it holds and wherever it
+/// breaks. Metadata, which is kept, takes at most 32 times, because a pair of a few bytes becomes
+/// two strings.
 #[test]
 fn an_adversarial_header_takes_memory_in_proportion_to_its_size() {
     let folder = folder();
@@ -149,7 +151,7 @@ fn a_file_on_tmpfs_loads_by_every_backend() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return println!("skipped: there is no /dev/shm") };
     let path = folder.path().join("model.safetensors");
     small(&path);
-    // Sparse, so that most of it is not in memory, and long enough for a direct read to be worth it where one is taken.
+    // Sparse, so that most of it is not cached, and large enough for direct reads.
     let long = sparse(folder.path(), 8 << 20);
     let file = fs::File::options().write(true).open(&long).expect("opens");
     file.write_all_at(&[7; 4096], 5 << 20).expect("writes");
@@ -158,7 +160,7 @@ fn a_file_on_tmpfs_loads_by_every_backend() {
         let plan = command::run(plan).json();
         let file = &plan["files"][0];
         assert!(file["resident_share"].as_f64().is_some_and(|share| share < 0.5), "{plan}");
-        // A direct read may pass there, by way of the pages that it is meant to go past.
+        // A direct read may succeed there, through the page cache that it should bypass.
         assert_eq!(file["direct_reads"], 0, "{plan}");
     }
     for path in [path, long] {
@@ -250,7 +252,7 @@ fn a_selection_reads_little_more_than_it_selects() {
     assert!(report["peak_rss_bytes"].as_u64().expect("a number") < 32 << 20, "{report}");
 }
 
-/// What the demo's complaint proposes works.
+/// The scale that the demo proposes works.
 fn assert_the_proposed_scale_fits(demo: impl Fn(&[&str]) -> Command) {
     let run = command::finish(&mut demo(&["demo"]));
     run.assert_error(1, &["the demo needs", "--scale"]);
@@ -271,7 +273,7 @@ fn a_demo_without_room_on_the_disk_proposes_a_scale_that_fits() {
     });
     let tiny = SmallDisk::new(4 << 20).expect("as the other");
     let mut demo = Command::new(command::path());
-    command::finish(demo.arg("demo").env("TMPDIR", tiny.path())).assert_error(1, &["even the smallest needs"]);
+    command::finish(demo.arg("demo").env("TMPDIR", tiny.path())).assert_error(1, &["even the smallest demo needs"]);
 }
 
 #[test]
@@ -286,7 +288,7 @@ fn a_demo_without_room_makes_no_folder() {
     assert_eq!(fs::read_dir(disk.path()).expect("lists").count(), 0);
 }
 
-/// Nothing is dropped from a file system in memory, and a demo there does not say so.
+/// A file system in memory drops nothing from the page cache, and a demo there does not claim it.
 #[test]
 fn a_demo_in_memory_says_that_it_is_not_cold() {
     let demo = |folder: &Path, arguments: &[&str]| {
@@ -322,7 +324,7 @@ fn a_demo_without_memory_proposes_a_scale_that_fits() {
     });
 }
 
-/// Starts a demo, interrupts it while it writes below `folder`, and says how it ended.
+/// Starts a demo, interrupts it while it writes below `folder`, and returns how it ended.
 fn interrupt_demo(demo: &mut Command, folder: &Path) -> Option<i32> {
     let mut demo = demo.args(["--scale", "0.1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     let begun = || {
@@ -347,7 +349,7 @@ fn an_interrupted_demo_leaves_nothing() {
     let mut demo = Command::new(command::path());
     assert_eq!(interrupt_demo(demo.arg("demo").env("TMPDIR", folder.path()), folder.path()), Some(130));
     assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 0);
-    // Nor does one whose checkpoint was to be kept, once it is whole.
+    // A demo with --keep leaves its checkpoint once it is complete.
     let keep = folder.path().join("gpt2");
     for there in [false, true] {
         if there {

@@ -1,5 +1,6 @@
-//! Faults of real devices: one that fails, stalls or brings less than was asked for, and files that change under a reader. Every one
-//! ends in the right bytes or in an error that says what is wrong, and the process goes on to load another file.
+//! Faults of real devices, which fail, stall or return short reads, and files that change under a
+//! reader. Each ends in the right bytes or in a precise error, and the process can load another
+//! file.
 
 use floodtide::backend::{MMAP, PREAD, URING};
 use floodtide::{Backend, Error, Loader, Order};
@@ -20,16 +21,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Past the page cache by direct reads, past it by plain ones, and through it.
+/// Direct reads, plain reads that bypass the page cache, and reads through it.
 const WAYS: [(bool, bool); 3] = [(true, true), (false, true), (false, false)];
 
-/// Serves the file system of the other tests; does nothing by itself.
+/// Serves the file system in a child process; does nothing otherwise.
 #[test]
 fn serves_faults() {
     serve();
 }
 
-/// A file system with these faults; `None`, and a line that says so, where there can be none.
+/// Mounts a file system with these faults, or prints a line and returns `None` if it cannot.
 fn mounted(files: &Path, faults: Faults) -> Option<FaultyFs> {
     FaultyFs::mount(files, (module_path!(), "serves_faults"), faults)
         .inspect_err(|error| println!("skipped: FUSE cannot be used here ({error})"))
@@ -57,7 +58,7 @@ fn a_device_error_that_stays_is_reported_with_file_tensor_and_offset() {
             assert!(message.contains(VICTIM), "{what}, {through:?}: {message}");
             match &error {
                 Error::Core(CoreError::Read { tensor, offset, fault: Fault::Io, .. }) => {
-                    // A read fails as a whole, so its start is what is known.
+                    // A read fails as a whole, so only its start is known.
                     let index: usize = tensor[1..].parse().expect("a number");
                     let place = tensor_range(folder.path(), index);
                     // A direct read starts up to its alignment before the tensor.
@@ -71,7 +72,7 @@ fn a_device_error_that_stays_is_reported_with_file_tensor_and_offset() {
                 _ => panic!("{what}, {through:?}: {message}"),
             }
             assert!(start.elapsed() < Duration::from_secs(2), "{what}, {through:?}");
-            // What is not selected of a failing file does no harm.
+            // Tensors that are not selected from a failing file do no harm.
             let other = loader(backend).selection(Selection::names(["t0"]));
             assert!(load(&other, &disk.victim()).expect("t0 is whole")["t0"] == expected["t0"], "{what}");
             assert_right(load(&loader(backend), &disk.file("healthy.safetensors")), &expected, what);
@@ -93,7 +94,7 @@ fn a_device_error_that_passes_is_not_noticed() {
             };
             by_every_backend(&disk.victim(), prepare, |bytes, backend, what| {
                 let what = format!("{what}, {through:?}, {times} times");
-                // A mapping's pages are the kernel's to fill: it tries once.
+                // The kernel fills the pages of a mapping, and tries once.
                 if backend != Some(MMAP) {
                     assert_right(bytes, &expected, &what);
                 }
@@ -120,25 +121,26 @@ fn short_reads_are_read_on() {
     }
 }
 
-/// After a short read the kernel goes on at the wrong place there, unless the mount reads asynchronously: wrong bytes, which
-/// nobody could tell from right ones.
+/// After a short read the kernel continues at the wrong offset there, unless the mount reads
+/// asynchronously, and returns wrong bytes without an error.
 #[test]
 fn rings_are_not_trusted_on_fuse() {
     let folder = folder();
     let expected = checkpoint(folder.path());
-    // Through the page cache the kernel fills what a short read leaves with zeros, and calls it the end.
+    // In the page cache, the kernel fills the rest of a short read with zeros, and reports the end
+    // of the file.
     for through in [WAYS[0], WAYS[1]] {
         let faults = Faults { short: vec![100_000, 1, 70_001, 4096], ..way(through) };
         let Some(disk) = mounted(folder.path(), faults) else { return };
         let error = error_of(load(&loader(Some(URING)), &disk.victim()), "refused").to_string();
-        assert!(error.contains("uring") && error.contains("FUSE") && error.contains("leave the choice"), "{error}");
+        assert!(error.contains("uring") && error.contains("FUSE") && error.contains("let floodtide choose"), "{error}");
         assert_right(load(&Loader::new(), &disk.victim()), &expected, "auto");
         let report = Loader::new().load(disk.victim()).expect("loads").report().clone();
         assert_eq!(report.backend, PREAD, "{}", report.reason());
     }
 }
 
-/// Nor where only one of the files is there, behind a link.
+/// The same holds if only one of the files is there, behind a link.
 #[test]
 fn rings_are_not_trusted_where_any_file_is_on_fuse() {
     let (folder, served) = (folder(), folder());
@@ -171,7 +173,7 @@ fn direct_reads_refused_only_when_they_are_made_go_through_the_page_cache() {
     }
 }
 
-/// Changes of the victim under a reader, and words of the errors that may come of them.
+/// Changes of the victim under a reader, and words of the possible errors.
 const CHANGES: [(OnPath, &[&str]); 4] = [
     (
         |path| fs::File::options().write(true).open(path).expect("opens").set_len(5 * MB as u64).expect("cuts"),
@@ -242,10 +244,10 @@ fn a_file_that_changes_while_it_is_read_is_reported() {
 fn a_file_whose_end_is_gone_although_its_length_is_the_same_is_cut_off() {
     let folder = folder();
     checkpoint(folder.path());
-    // In the last read, as the first one that meets the end is reported.
+    // In the last read, because the first read that meets the end is reported.
     let cut = tensor_range(folder.path(), 7).end - 50_000;
     let Some(disk) = mounted(folder.path(), Faults::default()) else { return };
-    // The page cache fills up with zeros what a file system leaves out, and so does a mapping.
+    // The page cache and a mapping fill missing bytes of a file system with zeros.
     for through in [WAYS[0], WAYS[1]] {
         let prepare = || disk.fault(Faults { cut: Some(cut), ..way(through) });
         by_every_backend(&disk.victim(), prepare, |bytes, backend, what| {
@@ -289,7 +291,7 @@ fn a_slow_device_does_not_disturb_the_order() {
     }
 }
 
-/// Runs one of the roles; does nothing by itself.
+/// Runs one of the roles in a child process; does nothing otherwise.
 #[test]
 fn started_by_other_tests() {
     run_role(&[("drops what is under way", drops_what_is_under_way)]);
@@ -301,7 +303,7 @@ fn loader_threads() -> usize {
     fs::read_dir("/proc/self/task").expect("lists").flatten().filter(is_ours).count()
 }
 
-/// Fails if `work` waits for a device that answers no more.
+/// Fails if `work` waits for a device that no longer answers.
 fn at_once<R>(what: &str, work: impl FnOnce() -> R) -> R {
     let start = Instant::now();
     let result = work();
@@ -313,7 +315,7 @@ fn drops_what_is_under_way(folder: &Path) {
     let Some(disk) = mounted(folder, Faults::default()) else { return };
     let hold = |through| disk.fault(Faults { hold_from: Some(2 * MB as u64), ..way(through) });
     let ends = |backend: Option<Backend>, (_, uncached): (bool, bool)| {
-        // What is held in the page cache's name may be read ahead, for which no worker waits yet.
+        // A held read through the page cache may be read-ahead, which no worker waits for yet.
         assert!(!uncached || loader_threads() > 0, "{backend:?}: a worker waits for what the kernel has");
         disk.release();
         let end = Instant::now() + Duration::from_secs(10);

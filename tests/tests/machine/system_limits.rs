@@ -1,5 +1,5 @@
-//! A system that gives no threads, descriptors, locked memory, rings or memory. Each ends in the right bytes or in an error that says what is
-//! wrong, and the process goes on to load another file.
+//! A system that refuses threads, descriptors, locked memory, rings or memory. Each refusal ends in
+//! the right bytes or in a precise error, and the process can load another file.
 
 use floodtide::backend::{TOKIO, URING};
 use floodtide::{Backend, Error, Loader, StreamOptions};
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Runs one of the roles; does nothing by itself.
+/// Runs one of the roles in a child process; does nothing otherwise.
 #[test]
 fn started_by_other_tests() {
     run_role(&[
@@ -33,7 +33,8 @@ fn started_by_other_tests() {
     ]);
 }
 
-/// With 1.25 GiB of address space, of which what is kept and what is loaded would take more together.
+/// With 1.25 GiB of address space, which is less than the kept memory and the next load take
+/// together.
 fn loads_more_than_before(folder: &Path) {
     let loader = Loader::new().arena_cache_limit(u64::MAX);
     let load = |mib: u64| loader.load(sparse(folder, mib << 20)).expect("fits").report().bytes >> 20;
@@ -96,7 +97,7 @@ fn memory_that_may_not_be_locked_is_a_warning_and_is_counted() {
     }
 }
 
-/// More shards than descriptors; then as many as are needed.
+/// Loads more shards than descriptors, then with enough descriptors.
 fn opens_few_files(folder: &Path) {
     let descriptors = || fs::read_dir("/proc/self/fd").expect("lists").count();
     let before = descriptors();
@@ -140,7 +141,7 @@ fn fewer_descriptors_than_shards_are_an_error_and_the_command_asks_for_more() {
     }
 }
 
-/// Runs `work` on a thread of its own, which may be restricted.
+/// Runs `work` on its own thread, which may be restricted.
 fn apart(work: impl FnOnce() + Send) {
     std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
@@ -150,7 +151,7 @@ fn where_no_thread_can_be_started_a_load_does_without_and_a_stream_says_so() {
     let folder = folder();
     let expected = checkpoint(folder.path());
     let path = folder.path().join(VICTIM);
-    // tokio's pool panics when it gets no thread.
+    // tokio's pool panics without a thread.
     let without_tokio = |backend: &&Option<Backend>| **backend != Some(TOKIO);
     apart(|| {
         forbid_threads_here();
@@ -187,7 +188,10 @@ fn where_io_uring_is_forbidden_a_stream_goes_on_or_says_so() {
             assert_right(stream(&loader(backend), &path), &expected, &format!("stream by {backend:?}"));
         }
         let error = error_of(stream(&loader(Some(URING)), &path), "refused").to_string();
-        assert!(["uring", "EPERM", "seccomp", "leave the choice"].iter().all(|words| error.contains(words)), "{error}");
+        assert!(
+            ["uring", "EPERM", "seccomp", "let floodtide choose"].iter().all(|words| error.contains(words)),
+            "{error}"
+        );
     });
     let run = |backend: &str| {
         let mut program = Command::new(command::path());
@@ -199,8 +203,8 @@ fn where_io_uring_is_forbidden_a_stream_goes_on_or_says_so() {
     run("uring").assert_error(1, &["uring", "EPERM", "seccomp", "auto"]);
 }
 
-/// So little address space that nothing fits, then so much that all of it does. (In between, what is left beside the buffers may
-/// be too little for the allocator, which aborts.)
+/// First too little address space for anything, then enough for everything. (In between, the
+/// allocator may abort for lack of memory beside the buffers.)
 fn has_little_address_space(folder: &Path) {
     let path = folder.join(VICTIM);
     let expected = reference(folder);

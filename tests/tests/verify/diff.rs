@@ -1,4 +1,4 @@
-//! `floodtide diff`: what two checkpoints differ in, across shards and formats.
+//! `floodtide diff` compares two checkpoints across shards and formats.
 
 use floodtide::{Change, Loader, StreamOptions, TensorDiff};
 use floodtide_core::{GgmlType, Selection};
@@ -99,7 +99,7 @@ fn bytes_that_differ_are_counted_and_placed() {
     let (file, other) = (folder.path().join("m.safetensors"), folder.path().join("t"));
     write_safetensors(&file, &tensors());
     let mut changed = tensors();
-    // At the ends of a large tensor, whose parts come one after another, and in a small one.
+    // At both ends of a large tensor, whose parts come one after another, and in a small one.
     for at in [5, 6, 8_999_990] {
         changed[4].3[at] ^= 0x40;
     }
@@ -181,7 +181,7 @@ fn a_plain_tensor_of_gguf_is_the_same_in_safetensors_and_a_quantised_one_is_not(
     let gguf = draft.write(folder.path(), "model.gguf");
     let loaded = Loader::new().load(&gguf).expect("loads");
     let bytes = |name: &str| loaded.get(name).expect("is there").as_bytes().to_vec();
-    // Row-major: what ggml counts first is last here.
+    // Row-major: ggml's first dimension is the last one here.
     let mut tensors = vec![
         ("a".to_owned(), F16, vec![300, 1500], bytes("a")),
         ("b".to_owned(), F32, vec![7], bytes("b")),

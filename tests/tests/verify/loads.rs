@@ -1,5 +1,5 @@
-//! Loads that are verified while they are under way: by every backend, whole and streamed, mapped and of one small file, what differs is found
-//! and named, and nothing that differs is handed out whole.
+//! Verified loads, with every backend, whole and streamed, mapped and of one small file: each
+//! difference is found and named, and no tensor that differs is returned whole.
 
 use floodtide::backend::{MMAP, PREAD, URING};
 use floodtide::{Error, Loader, Manifest, Order};
@@ -22,17 +22,17 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Changes a bit of a byte.
+/// Flips a bit of a byte.
 fn flip(path: &Path, at: u64) {
     let file = File::options().read(true).write(true).open(path).expect("opens");
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("reads");
     file.write_all_at(&[byte[0] ^ 2], at).expect("writes");
-    // What is dirty cannot be dropped from the page cache.
+    // Dirty pages cannot be dropped from the page cache.
     file.sync_all().expect("syncs");
 }
 
-/// Fails unless it is the mismatch of that tensor of the victim.
+/// Asserts that the error is the mismatch of this tensor of the victim.
 fn assert_mismatch(error: &Error, folder: &Path, tensor: usize, what: &str) {
     let Error::Core(CoreError::Mismatch { file, tensor: name, start, end, expected, found }) = error else {
         panic!("{what}: {error}")
@@ -145,7 +145,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
             assert!(failed && stream.report().is_none());
         }
     }
-    // In parts, what comes before the last one cannot be known; the end tells.
+    // With parts, only the end of the stream shows whether the earlier parts were right.
     let parts = loader(None)
         .stream_options(stream_options().buffer_bytes(64 << 10))
         .verify(manifest)
@@ -239,7 +239,7 @@ fn a_manifest_of_something_else_is_refused() {
     };
     let missing = Loader::new().verify(without("scale")).load(&path).expect_err("is not there");
     assert!(matches!(&missing, Error::Core(CoreError::NotInManifest { tensor }) if tensor == "scale"), "{missing}");
-    // What is not loaded need not be there.
+    // Tensors that are not loaded may be missing.
     let others = Loader::new().selection(Selection::names(["layer.bias"])).verify(without("scale"));
     assert_eq!(others.load(&path).expect("loads").len(), 1);
     let mut tensors = manifest.tensors().to_vec();

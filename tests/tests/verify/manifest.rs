@@ -1,5 +1,6 @@
-//! `floodtide manifest` and `floodtide verify`, and what is behind them: every checksum against the plain way to make it, every difference found and
-//! named, every malformed manifest refused.
+//! `floodtide manifest` and `floodtide verify`, and the library behind them: every checksum equals
+//! that of the reference library, every difference is found and named, and every malformed manifest
+//! is refused.
 
 use floodtide::{Loader, Manifest, Mismatch, StreamOptions, read_manifest};
 use floodtide_core::checksum::Checksum;
@@ -35,7 +36,7 @@ fn sha256(path: &Path) -> String {
     hex(&Sha256::digest(fs::read(path).expect("reads")))
 }
 
-/// The tensors' hashes by name, by the reference library.
+/// Returns the hashes of the tensors by name, computed with the reference library.
 fn tensors(folder: &Path) -> BTreeMap<String, (String, Vec<u64>, String)> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("lists") {
@@ -92,7 +93,7 @@ fn a_manifest_has_the_checksums_that_plain_hashing_gives() {
     checkpoint(folder.path());
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
     assert_is_of(&manifest, folder.path(), &["model-0.safetensors", "model-1.safetensors"]);
-    // By whatever backend, in however little memory, it is the same, byte for byte.
+    // With any backend and any memory limit, the manifest is the same, byte for byte.
     for backend in floodtide::backends() {
         let loader = Loader::new().backend(backend).stream_options(StreamOptions::new().memory_limit(1 << 20));
         assert_eq!(loader.manifest(folder.path()).expect("hashes"), manifest, "{backend}");
@@ -123,7 +124,7 @@ fn an_index_is_one_of_the_files() {
     let manifest = Loader::new().manifest(&store).expect("hashes");
     let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["tensor.data_0", "tensor_index.json"]);
-    // Padding is of the file, not of the tensor.
+    // Padding belongs to the file, not to the tensor.
     assert_eq!(manifest.tensor("b").expect("is there").blake3, Checksum::of(&[2; 3]));
     assert_eq!(verify(&store, &write_manifest(&store, folder.path()), &[]).code, 0);
 }
@@ -146,7 +147,7 @@ fn sha256sum_takes_the_lines() {
     }
 }
 
-/// In a manifest a name is text without backslashes, and `sha256sum` knows a way to write those.
+/// A manifest cannot hold names with backslashes, but `sha256sum` escapes them.
 #[test]
 fn files_that_a_manifest_cannot_name_are_named_before_anything_is_hashed() {
     let folder = folder();
@@ -166,7 +167,7 @@ fn files_that_a_manifest_cannot_name_are_named_before_anything_is_hashed() {
         }
         fs::remove_file(at(name)).expect("removes");
     }
-    // A folder's name is not in it.
+    // The manifest does not contain the folder's name.
     for name in [&b"d\xff"[..], b"d\\x41"] {
         fs::create_dir(at(name)).expect("makes");
         small(&at(name).join("model.safetensors"));
@@ -176,7 +177,7 @@ fn files_that_a_manifest_cannot_name_are_named_before_anything_is_hashed() {
     }
 }
 
-/// As one may have been written before those names were refused: nothing is found by it.
+/// A manifest with such a name, from before they were refused, matches no file.
 #[test]
 fn a_name_that_no_manifest_has_is_a_difference() {
     let folder = folder();
@@ -209,13 +210,13 @@ fn what_is_whole_is_said_to_be() {
     checkpoint(folder.path());
     let manifest = write_manifest(folder.path(), folder.path());
     let run = verify(folder.path(), &manifest, &[]);
-    for words in ["12 tensors in 2 files: valid", "as the manifest says"] {
+    for words in ["12 tensors in 2 files: valid", "match the manifest"] {
         assert!(run.assert_ok().contains(words), "{run:#?}");
     }
     let document = verify(folder.path(), &manifest, &["--json", "--memory-limit", "1MiB"]).json();
     assert_eq!((&document["valid"], &document["same"]), (&true.into(), &true.into()));
     assert_eq!(document["differences"].as_array().map(Vec::len), Some(0));
-    // Without a manifest the structure is all there is to check.
+    // Without a manifest, only the structure is checked.
     let document = command::run(["verify", folder.path().to_str().expect("UTF-8"), "--json"]).json();
     assert_eq!((&document["valid"], &document["same"]), (&true.into(), &serde_json::Value::Null));
 }
@@ -259,7 +260,7 @@ fn a_header_that_says_the_same_in_other_words_is_another_file() {
     let path = folder.path().join("model-0.safetensors");
     let mut bytes = fs::read(&path).expect("reads");
     let brace = bytes.iter().position(|&byte| byte == b'{').expect("JSON");
-    // A space from behind the header comes to its front.
+    // Move a space from the end of the header to its start.
     let end = bytes.iter().position(|&byte| byte == b' ').expect("padding");
     bytes[brace..=end].rotate_right(1);
     fs::write(&path, bytes).expect("writes");
@@ -268,7 +269,7 @@ fn a_header_that_says_the_same_in_other_words_is_another_file() {
         panic!("{:?}", report.mismatches)
     };
     assert_eq!(file, "model-0.safetensors");
-    assert!(report.mismatches[0].to_string().contains("outside of its tensors"));
+    assert!(report.mismatches[0].to_string().contains("outside its tensors"));
 }
 
 #[test]
@@ -308,7 +309,7 @@ fn what_is_missing_and_what_is_new_is_named() {
         ("file-added", "renamed.safetensors".to_owned()),
     ];
     assert_eq!(kinds, expected);
-    // All of it can be printed, and says which is which.
+    // The message is printable, and says which name is which.
     for mismatch in &report.mismatches {
         let text = mismatch.to_string();
         assert!(text.starts_with("tensor \"") || text.starts_with("file "), "{text}");

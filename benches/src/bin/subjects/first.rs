@@ -1,4 +1,4 @@
-//! The time to the first tensor of a checkpoint that is only opened.
+//! Measures the time to the first tensor of a checkpoint that is only mapped.
 
 use crate::measure::{status, timed, touch};
 use crate::{explain, shards};
@@ -20,28 +20,28 @@ pub(crate) fn run(way: &str, folder: &Path, name: &str) -> Result<(), String> {
             })?
             .0
         }
-        // All shards, as somebody must who does not know which of them has the tensor.
+        // All shards, as a program must that does not know which of them has the tensor.
         "safetensors" => timed(|| find(&shards(folder)?, name))?.0,
-        // Nothing but the shard that has the tensor: the first.
+        // Only the shard that has the tensor: the first.
         "safetensors-shard" => {
             let path = shards(folder)?.first().cloned().ok_or("there are no shards")?;
             timed(|| find(&[path], name))?.0
         }
         _ => return Err(format!("there is no way \"{way}\"")),
     };
-    // What was copied would be here.
+    // Copied tensors would be here.
     report["copied_bytes"] = status("RssAnon:").saturating_sub(anonymous).into();
     println!("{report}");
     Ok(())
 }
 
-/// Maps files by the reference library, and touches the tensor in the one that has it.
+/// Maps files with the reference library, and touches the tensor in the file that has it.
 fn find(paths: &[PathBuf], name: &str) -> Result<(u64, Vec<Mmap>), String> {
     let mut maps = Vec::new();
     let mut bytes = None;
     for path in paths {
         let file = File::open(path).map_err(explain)?;
-        // SAFETY: nobody writes to the bench's own files while it runs.
+        // SAFETY: no process writes to the bench's own files while it runs.
         let map = unsafe { Mmap::map(&file) }.map_err(explain)?;
         let tensors = SafeTensors::deserialize(&map).map_err(explain)?;
         if let Ok(tensor) = tensors.tensor(name) {

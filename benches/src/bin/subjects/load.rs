@@ -1,4 +1,5 @@
-//! One load of a whole checkpoint; every way touches one byte of each page before the clock stops.
+//! Measures one load of a whole checkpoint. Every subject touches one byte of each page before the
+//! clock stops.
 
 use crate::measure::{timed, touch};
 use crate::{explain, shards};
@@ -49,7 +50,7 @@ fn note(tensors: &Tensors) -> Value {
     json!(format!("{}: {}", report.backend, report.reason()))
 }
 
-/// A load after another one in this process, whose tensors are gone.
+/// Loads again in this process, after the tensors of an earlier load are dropped.
 fn second(folder: &Path) -> Result<Value, String> {
     let loader = Loader::new();
     touched(&loader, folder)?;
@@ -58,7 +59,7 @@ fn second(folder: &Path) -> Result<Value, String> {
     Ok(report)
 }
 
-/// What a program does that knows no loader.
+/// Reads files as a program without a loader does.
 fn read(folder: &Path) -> Result<Value, String> {
     let shards = shards(folder)?;
     let load = || {
@@ -69,7 +70,7 @@ fn read(folder: &Path) -> Result<Value, String> {
     Ok(timed(load)?.0)
 }
 
-/// The reference library over mapped files, as its documentation shows it.
+/// Loads with the reference library over mapped files, as its documentation shows.
 fn mapped(folder: &Path) -> Result<Value, String> {
     let shards = shards(folder)?;
     let load = || {
@@ -77,7 +78,7 @@ fn mapped(folder: &Path) -> Result<Value, String> {
         let mut bytes = 0;
         for path in &shards {
             let file = File::open(path).map_err(explain)?;
-            // SAFETY: nobody writes to the bench's own files while it runs.
+            // SAFETY: no process writes to the bench's own files while it runs.
             let map = unsafe { Mmap::map(&file) }.map_err(explain)?;
             let tensors = SafeTensors::deserialize(&map).map_err(explain)?;
             for (_, tensor) in tensors.iter() {
@@ -94,8 +95,9 @@ fn mapped(folder: &Path) -> Result<Value, String> {
 const HUGE_PAGE: usize = 2 << 20;
 const READ: usize = 2 << 20;
 
-/// What two processors can do at best, without a loader: threads that pread into huge pages, through the page cache (two) or past it
-/// (four, as they wait). Each takes a part of every file.
+/// Reads without a loader as fast as two processors can: threads that pread into huge pages, two
+/// through the page cache or four with direct I/O, because these wait. Each thread takes a part of
+/// every file.
 fn threads(folder: &Path, flags: i32) -> Result<Value, String> {
     let threads = if flags == 0 { 2 } else { 4 };
     let open = |path| fs::OpenOptions::new().read(true).custom_flags(flags).open(path);

@@ -1,15 +1,16 @@
-//! The subjects of `cargo xtask bench load` that are written in Rust: each run is a process of its own that prints one line of JSON.
+//! The Rust subjects of `cargo xtask bench load`. Each run is its own process, which prints one
+//! line of JSON.
 //!
 //! ```text
-//! subjects load WAY FOLDER        one load, timed from the call to the last byte touched
-//! subjects first WAY FOLDER NAME  the time to that tensor, when the rest is not asked for yet
-//! subjects small FOLDER           many loads of little, against std::fs::read
-//! subjects plan FOLDER            open and plan, without a load
-//! subjects per-tensor MANY FEW    what a tensor costs: two checkpoints of the same bytes
-//! subjects prepare …, subjects hold …  see `prepare` and `memory_balloon`
+//! subjects load SUBJECT FOLDER        one load, timed from the call to the last byte touched
+//! subjects first SUBJECT FOLDER NAME  the time to one tensor
+//! subjects small FOLDER               many loads of a small file, and std::fs::read
+//! subjects plan FOLDER                open and plan, without a load
+//! subjects per-tensor MANY FEW        the cost of a tensor: two checkpoints of the same bytes
+//! subjects prepare …, subjects hold … see `prepare` and `memory_balloon`
 //! ```
 //!
-//! Baselines in Python are in `benches/baselines`, and measure in the same way.
+//! The baselines in Python are in `benches/baselines`, and measure in the same way.
 
 mod first;
 mod load;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The shards of a folder, in order.
+/// Returns the shards of a folder, in order.
 fn shards(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut shards: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

@@ -1,4 +1,4 @@
-//! How a load is timed: `benches/baselines/common.py` does the same for Python.
+//! Times a load. `benches/baselines/common.py` does the same for Python.
 
 use crate::explain;
 use rustix::time::{ClockId, clock_gettime};
@@ -7,8 +7,8 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-/// Brings caches and memory into the state that is asked for, by the command that `BENCH_PREPARE` holds as a JSON list. This is a process
-/// of its own, the last thing before the clock starts, whatever was done before: importing libraries, or an earlier load.
+/// Prepares caches and memory with the command that `BENCH_PREPARE` holds as a JSON list. It runs
+/// as its own process, right before the clock starts, after imports and earlier loads.
 pub(crate) fn prepare() -> Result<(), String> {
     let Ok(command) = std::env::var("BENCH_PREPARE") else { return Ok(()) };
     let command: Vec<String> = serde_json::from_str(&command).map_err(explain)?;
@@ -21,15 +21,16 @@ pub(crate) fn prepare() -> Result<(), String> {
     Err(format!("preparing: {}", why.lines().last().unwrap_or("it told nothing")))
 }
 
-/// Looks at one byte of each page.
+/// Reads one byte of each page.
 pub(crate) fn touch(bytes: &[u8]) -> u64 {
     bytes.iter().step_by(4096).map(|&byte| u64::from(byte)).sum()
 }
 
-/// Prepares, then times `load`, which returns how many bytes it has touched, and what must live until the clock stops.
+/// Prepares, then times `load`, which returns the number of touched bytes and a value that must
+/// live until the clock stops.
 pub(crate) fn timed<T>(load: impl FnOnce() -> Result<(u64, T), String>) -> Result<(Value, T), String> {
     prepare()?;
-    // Makes the peak that is told from now on this load's.
+    // Resets the peak, so that it is the load's own.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let (before, processor) = (status("VmRSS:"), processor_seconds());
     let start = Instant::now();
@@ -45,20 +46,20 @@ pub(crate) fn timed<T>(load: impl FnOnce() -> Result<(u64, T), String>) -> Resul
     Ok((report, kept))
 }
 
-/// A figure of `/proc/self/status`, in bytes.
+/// Returns a value of `/proc/self/status` in bytes.
 pub(crate) fn status(key: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
-/// What all threads of this process have used so far, in it and in the kernel.
+/// Returns the CPU time of all threads of this process, user and system.
 fn processor_seconds() -> f64 {
     let used = clock_gettime(ClockId::ProcessCPUTime);
     used.tv_sec as f64 + used.tv_nsec as f64 * 1e-9
 }
 
-/// The middle one.
+/// Returns the median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

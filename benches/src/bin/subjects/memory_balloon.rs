@@ -1,6 +1,8 @@
-//! Memory that is in use until just before a clock starts: `hold BYTES` holds it, and `prepare` ends that process.
+//! Holds memory until just before the clock starts: `hold BYTES` holds it, and `prepare` ends that
+//! process.
 //!
-//! It is held in huge pages, as pages that were in use are taken first only for allocations of their size.
+//! It is held in huge pages, because the kernel reuses freed pages first only for allocations of
+//! their size.
 
 use crate::explain;
 use memmap2::{Advice, MmapMut};
@@ -10,12 +12,13 @@ use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
-/// Takes the memory, prints a line, and holds it until the standard input is closed or somebody ends this process.
+/// Allocates the memory, prints a line, and holds it until standard input is closed or the process
+/// is ended.
 pub(crate) fn hold(bytes: &str) -> Result<(), String> {
     let half = bytes.parse::<usize>().map_err(explain)? / 2;
     let take = || {
         let memory = MmapMut::map_anon(half.max(1))?;
-        // Where the kernel does not know the one or the other, loads pay for their memory.
+        // If the kernel supports neither, loads pay for their memory.
         let _ = memory.advise(Advice::HugePage);
         let _ = memory.advise(Advice::PopulateWrite);
         io::Result::Ok(memory)
@@ -29,11 +32,11 @@ pub(crate) fn hold(bytes: &str) -> Result<(), String> {
     io::stdin().read_to_end(&mut Vec::new()).map(drop).map_err(explain)
 }
 
-/// Ends the process that holds memory, and waits until that is free.
+/// Ends the process that holds memory, and waits until the memory is free.
 pub(crate) fn set_free(process: &str) -> Result<(), String> {
     let pid = process.parse().ok().and_then(Pid::from_raw).ok_or("the memory balloon is not a process")?;
     kill_process(pid, Signal::KILL).map_err(explain)?;
-    // Nothing is left of it but its status, for which the bench has yet to ask.
+    // Only its exit status remains, until the bench reaps it.
     let gone = || fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z "));
     for _ in 0..10_000 {
         if gone() {

@@ -1,9 +1,11 @@
-//! Brings the page cache and the memory into a known state: `prepare STATE BALLOON FILE…`, run just before a load.
+//! Brings the page cache and the memory into a known state: `prepare STATE BALLOON FILE…`, run just
+//! before a load.
 //!
-//! `cold` drops the files from the page cache, `warm` reads them into it, `half` leaves the first half of each. Only these files are
-//! dropped: without the switch that drops everything, the code of libraries stays where it is, which would be read again in the middle of a load.
+//! `cold` drops the files from the page cache, `warm` reads them into it, `half` keeps the first
+//! half of each. It drops only these files: dropping everything would evict the code of libraries,
+//! which a load would then read again.
 //!
-//! Last of all the memory of the memory balloon is set free, a process of that number; `-` is none.
+//! At last it frees the memory of the balloon, given by its process id; `-` means none.
 
 use crate::memory_balloon::set_free;
 use floodtide::probe::resident_share;
@@ -24,7 +26,7 @@ pub(crate) fn run(state: &str, balloon: &str, files: &[&str]) -> Result<(), Stri
         let share = resident_share(&file).unwrap_or(0.0);
         let as_asked = match state {
             "cold" => share == 0.0,
-            // A page or two that the kernel took back at once are not worth a word.
+            // Ignore a page or two that the kernel has reclaimed at once.
             "warm" => share >= 0.999,
             _ => (0.45..0.6).contains(&share),
         };
@@ -41,15 +43,16 @@ fn drop_from_cache(file: &File) -> io::Result<()> {
         if resident_share(file).is_none_or(|share| share == 0.0) {
             return Ok(());
         }
-        // Pages of a load that has just ended may still be on their way to the lists that can be dropped.
+        // Pages of a load that has just ended may not be on the lists yet from which they can be
+        // dropped.
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    // Root can drop what a file's advice leaves.
+    // Root can drop the pages that the advice leaves.
     fs::write("/proc/sys/vm/drop_caches", "1")
 }
 
 fn warm(file: &File) -> io::Result<()> {
-    // The kernel may take some back at once while it makes room for the memory balloon's huge pages.
+    // The kernel may reclaim some at once to make room for the balloon's huge pages.
     for _ in 0..40 {
         read(file, u64::MAX)?;
         if resident_share(file).is_none_or(|share| share == 1.0) {
@@ -61,7 +64,7 @@ fn warm(file: &File) -> io::Result<()> {
 }
 
 fn read(file: &File, bytes: u64) -> io::Result<()> {
-    // What is half in the page cache is not read ahead of what is asked for.
+    // Disable read-ahead, which would cache more than half.
     fadvise(file, 0, None, if bytes == u64::MAX { FileAdvice::Sequential } else { FileAdvice::Random })?;
     io::copy(&mut io::BufReader::with_capacity(4 << 20, file.take(bytes)), &mut io::sink()).map(drop)
 }

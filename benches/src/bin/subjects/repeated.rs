@@ -1,4 +1,4 @@
-//! What is too short to time once: repeated in one process, and compared there.
+//! Measures what is too short to time once: repeats and compares it in one process.
 
 use crate::measure::{median, prepare, touch};
 use crate::{explain, shards};
@@ -21,7 +21,7 @@ fn load(loader: &Loader, folder: &Path) -> Result<Tensors, String> {
     Ok(tensors)
 }
 
-/// A little checkpoint of one file, against reading that file.
+/// Compares loading a small checkpoint of one file with reading that file.
 pub(crate) fn small(folder: &Path) -> Result<(), String> {
     const TIMES: usize = 200;
     prepare()?;
@@ -41,7 +41,7 @@ pub(crate) fn small(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// From a path to every read that a load would make.
+/// Measures planning: from a path to every read of a load.
 pub(crate) fn plan(folder: &Path) -> Result<(), String> {
     const TIMES: usize = 5;
     prepare()?;
@@ -58,7 +58,8 @@ pub(crate) fn plan(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Two checkpoints of the same bytes, one of many tensors and one of few: what they differ in is the tensors' own cost.
+/// Compares two checkpoints of the same bytes, one of many tensors and one of few. The difference
+/// is the cost of tensors.
 pub(crate) fn per_tensor(many: &Path, few: &Path) -> Result<(), String> {
     const TIMES: usize = 15;
     prepare()?;
