@@ -24,6 +24,7 @@ mod runtime;
 mod signals;
 mod small_file;
 mod stream;
+mod system_timer;
 mod tensors;
 mod uri;
 mod views;
@@ -53,6 +54,7 @@ pub use tensors::{Element, Report, Tensor, Tensors, ViewError};
 
 /// Where the files of checkpoints are: [`Loader::storage`].
 pub mod storage {
+    pub use crate::system_timer::SystemTimer;
     pub use floodtide_core::storage::*;
     pub use floodtide_linux::{LocalFile, LocalStorage};
     /// The buffers that loads read into.

@@ -68,7 +68,7 @@ impl Link {
     }
 }
 
-/// Another storage, whose every request takes time.
+/// Another storage, whose every request takes time. Views are those of the other storage, which nothing slows down.
 #[derive(Debug, Clone)]
 pub struct Throttled<S, T> {
     inner: S,
@@ -173,6 +173,10 @@ impl<T: Timer> StorageFile for ThrottledFile<T> {
 
     fn check_unchanged(&self) -> Result<(), StorageError> {
         self.inner.check_unchanged()
+    }
+
+    fn inner(&self) -> Option<&dyn StorageFile> {
+        Some(&*self.inner)
     }
 
     fn device(&self) -> u64 {

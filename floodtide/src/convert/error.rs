@@ -29,6 +29,9 @@ pub enum OutputError {
         Shown(path)
     )]
     NotReplaceable { path: PathBuf, found: &'static str },
+    /// Another storage than the local files.
+    #[error("{}: a checkpoint can only be written to local files; name a path", Shown(path))]
+    NotLocal { path: PathBuf },
     /// Two folders cannot change places here.
     #[error(
         "{}: the file system cannot put the new folder in the old one's place in one step; remove the old one first, or name another folder",
@@ -55,6 +58,7 @@ impl OutputError {
             | Self::IsSource { .. }
             | Self::NoName { .. }
             | Self::NoParent { .. }
+            | Self::NotLocal { .. }
             | Self::NotReplaceable { .. } => ErrorKind::InvalidRequest,
         }
     }

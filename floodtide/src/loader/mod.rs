@@ -167,6 +167,11 @@ impl Loader {
         Ok(Some(Verification::new(Arc::clone(catalog), Arc::clone(plan), manifest)?))
     }
 
+    /// Returns the path of what a path or URI names, `None` when that is in a storage of its own.
+    pub(crate) fn local_path(&self, path: &Path) -> Result<Option<PathBuf>, Error> {
+        self.storages.local_path(path)
+    }
+
     fn access(&self, resident: bool) -> Access {
         if self.backend.is_some_and(Backend::is_mapped) { Access::Map { resident } } else { Access::Copy }
     }

@@ -17,6 +17,7 @@ pub(crate) use options::BufferMemory;
 pub use options::StreamOptions;
 pub use writer::WriterSink;
 
+use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
 use crate::loader::{DecidedLoad, Input, Loader};
 use crate::runtime::PlannedLoad;
@@ -24,18 +25,14 @@ use crate::signals::LoadMode;
 use crate::tensors::{Report, Tensor};
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
-use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::{FilledBuffer, PumpError, Sink, SinkPump};
 use floodtide_core::{
     Access, Alignment, Buffers, Catalog, MetadataValue, Order, Planner, Progress, TensorInfo, TensorSlice,
     tensor_alignment,
 };
-use floodtide_linux::LocalFile;
 use floodtide_memory::pool::{LockPolicy, MappedMemory, Pool, PoolBuffer};
 use running::{OwnMemory, Running};
-use std::any::Any;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -46,8 +43,7 @@ pub(crate) struct StreamInput<'a> {
     pub(crate) catalog: Arc<Catalog>,
     /// The index's metadata and the files', each key once.
     pub(crate) metadata: &'a [(String, MetadataValue)],
-    /// Of the files.
-    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) files: &'a OpenFiles,
 }
 
 /// What a stream may have unless it is told otherwise, if there is twice as much.
@@ -167,11 +163,7 @@ impl TensorStream {
     pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
         let DecidedLoad { catalog, metadata, files, .. } = &**checkpoint;
-        let local = |file: &Arc<dyn StorageFile>| {
-            (&**file as &dyn Any).downcast_ref::<LocalFile>().map(|file| file.path().to_owned())
-        };
-        let paths = files.iter().filter_map(local).collect();
-        Ok(StreamInput { catalog: Arc::clone(catalog), metadata, paths })
+        Ok(StreamInput { catalog: Arc::clone(catalog), metadata, files })
     }
 
     /// How far it is; nothing is known before the first tensor was asked for.

@@ -1,6 +1,9 @@
 //! What files may say: each format's rules, its variants, and files that other programs wrote.
 //!
 //! A test belongs here if it depends on the bytes of a header or an index, or on how the files of a checkpoint are found.
+//!
+//! The properties of GGUF and ServerlessLLM checkpoints, and all malformed checkpoints of `floodtide_tests::malformed`, run over local files and over
+//! the same files in memory (see `floodtide_tests::over_storages`). The command reads local files.
 
 mod bad_input;
 mod gguf;
