@@ -1,10 +1,11 @@
 //! A device that a stream is uploaded to, in virtual time. It keeps nothing: who watches it checks
 //! what it gets.
 
-use crate::clock::{Clock, Link};
+use crate::clock::Clock;
 use alloc::collections::VecDeque;
 use core::convert::Infallible;
 use core::task::{Context, Poll, Waker};
+use floodtide_core::storage::Link;
 use floodtide_core::stream::{FilledBuffer, Sink};
 
 /// An upload that is under way.

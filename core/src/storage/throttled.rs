@@ -246,3 +246,18 @@ impl<B: Buffer, T: Timer> ReadSource for ThrottledSource<B, T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_overlaps_and_bandwidth_is_shared() {
+        // 1 byte a nanosecond.
+        let mut link = Link::new(100, 1_000_000_000);
+        assert_eq!(link.schedule(0, 50), 150);
+        assert_eq!(link.schedule(0, 50), 200, "the second one's latency has passed meanwhile");
+        assert_eq!(link.schedule(1000, 50), 1150);
+        assert_eq!(Link::new(7, 0).schedule(1, u64::MAX), 8);
+    }
+}
