@@ -31,6 +31,7 @@ mod runtime;
 mod signals;
 mod small_file;
 mod stream;
+mod system_timer;
 mod tensors;
 mod uri;
 mod views;
@@ -62,6 +63,7 @@ pub use tensors::{Element, Tensor, Tensors, ViewError};
 
 /// The storages that hold the files of checkpoints, see [`Loader::storage`].
 pub mod storage {
+    pub use crate::system_timer::SystemTimer;
     pub use floodtide_core::storage::*;
     pub use floodtide_linux::{LocalFile, LocalStorage};
     /// The buffers that loads read into.

@@ -5,7 +5,7 @@ use crate::error::Error;
 use floodtide_linux::LocalStorage;
 use floodtide_linux::storage::names;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The storages of a loader, by URI scheme.
@@ -26,6 +26,13 @@ impl Storages {
     /// Adds a storage, or replaces the one of the same scheme.
     pub(crate) fn insert(&mut self, scheme: String, storage: Arc<LoadStorage>) {
         self.0.insert(scheme, storage);
+    }
+
+    /// Returns the path of what a path or URI names, `None` when that is in a storage of its own.
+    pub(crate) fn local_path(&self, path: &Path) -> Result<Option<PathBuf>, Error> {
+        let is_local = path.to_str().and_then(split).is_none_or(|(scheme, _)| scheme == LOCAL);
+        let (_, name) = self.resolve(path)?;
+        Ok(is_local.then(|| names::decode(&name)))
     }
 
     /// Returns the storage of a path or URI, and the name in it.

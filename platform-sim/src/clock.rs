@@ -1,67 +1,48 @@
 //! Virtual time, which passes only when the world advances it.
 
-use alloc::rc::Rc;
-use core::cell::Cell;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+use floodtide_core::storage::Timer;
 
 /// A clock in nanoseconds since the world began. Clones share the time.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Rc<Cell<u64>>);
+pub struct Clock {
+    now: Arc<AtomicU64>,
+    /// The earliest time that somebody wants to sleep until; 0 for nobody.
+    alarm: Arc<AtomicU64>,
+}
 
 impl Clock {
     /// Returns the time.
     #[must_use]
     pub fn now(&self) -> u64 {
-        self.0.get()
+        self.now.load(Ordering::Relaxed)
     }
 
     /// Advances to `time`. Never goes back.
     pub fn advance_to(&self, time: u64) {
-        self.0.set(self.0.get().max(time));
+        self.now.fetch_max(time, Ordering::Relaxed);
+    }
+
+    /// Moves on to the earliest time that somebody wanted to sleep until since the last call. Returns false when nobody did.
+    pub fn advance_to_alarm(&self) -> bool {
+        let alarm = self.alarm.swap(0, Ordering::Relaxed);
+        self.advance_to(alarm);
+        alarm > 0
     }
 }
 
-/// A link to or from a device. Latencies overlap, and transfers share the bandwidth one after
-/// another.
-#[derive(Debug, Clone)]
-pub struct Link {
-    latency: u64,
-    bytes_per_second: u64,
-    free_at: u64,
-}
-
-impl Link {
-    /// Creates a link with a latency in nanoseconds and a bandwidth in bytes per second (0 for no
-    /// limit).
-    #[must_use]
-    pub fn new(latency: u64, bytes_per_second: u64) -> Self {
-        Self { latency, bytes_per_second, free_at: 0 }
+impl Timer for Clock {
+    fn now(&self) -> u64 {
+        self.now()
     }
 
-    /// Returns the time at which a request for `bytes`, made now, completes.
-    pub fn schedule(&mut self, now: u64, bytes: u64) -> u64 {
-        self.schedule_after(now, 0, bytes)
-    }
-
-    /// Like [`schedule`](Self::schedule), with a different latency for this request.
-    pub fn schedule_after(&mut self, now: u64, latency: u64, bytes: u64) -> u64 {
-        let begins = self.free_at.max(now.saturating_add(self.latency).saturating_add(latency));
-        let takes = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(self.bytes_per_second)).unwrap_or(0);
-        self.free_at = begins.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
-        self.free_at
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latency_overlaps_and_bandwidth_is_shared() {
-        // 1 byte a nanosecond.
-        let mut link = Link::new(100, 1_000_000_000);
-        assert_eq!(link.schedule(0, 50), 150);
-        assert_eq!(link.schedule(0, 50), 200, "the second one's latency has passed meanwhile");
-        assert_eq!(link.schedule(1000, 50), 1150);
-        assert_eq!(Link::new(7, 0).schedule(1, u64::MAX), 8);
+    fn sleep_until(&self, time: u64) -> bool {
+        let has_come = self.now() >= time;
+        let alarm = self.alarm.load(Ordering::Relaxed);
+        if !has_come && (alarm == 0 || time < alarm) {
+            self.alarm.store(time, Ordering::Relaxed);
+        }
+        has_come
     }
 }

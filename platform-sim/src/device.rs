@@ -1,13 +1,14 @@
 //! Simulated storage: files on devices with latency, bandwidth, a queue, and rules for direct
 //! reads.
 
-use crate::clock::{Clock, Link};
+use crate::clock::Clock;
 use crate::draw::Draw;
 use crate::files::SimFile;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use floodtide_core::storage::Link;
 use floodtide_core::{
     Alignment, Buffer, ByteRange, Completion, DirectLimits, Fault, Outcome, ReadOp, ReadSource, Rejected, SourceError,
     WriteOnly,

@@ -37,13 +37,16 @@ mod verdict;
 mod world;
 
 pub use case::{Case, HUGE};
-pub use clock::{Clock, Link};
+pub use clock::Clock;
 pub use device::{FileDevice, Flight, SimChunk, SimSource, SimStorage};
 pub use draw::Draw;
 pub use files::{Change, SimFile};
+pub use floodtide_core::storage::Link;
 pub use history::History;
 pub use run::{Report, SizeCounts, run};
 pub use upload::DeviceSink;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod throttled;

@@ -1,10 +1,11 @@
 //! A device that receives a stream in virtual time. It stores nothing: its watcher checks each
 //! buffer.
 
-use crate::clock::{Clock, Link};
+use crate::clock::Clock;
 use alloc::collections::VecDeque;
 use core::convert::Infallible;
 use core::task::{Context, Poll, Waker};
+use floodtide_core::storage::Link;
 use floodtide_core::stream::{FilledBuffer, Sink};
 
 /// An upload in progress.

@@ -9,6 +9,7 @@ pub mod faulty_fs;
 pub mod gguf;
 pub mod layout;
 pub mod malformed;
+pub mod over_storages;
 pub mod roles;
 pub mod sandbox;
 pub mod serverlessllm_reader;

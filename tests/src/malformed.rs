@@ -7,6 +7,7 @@ pub mod serverlessllm;
 
 use crate::checkpoint::folder;
 use crate::command;
+use crate::over_storages::{Place, places};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +56,33 @@ pub fn assert_refused_by_core(cases: Vec<Case>, parse: impl Fn(&Path) -> Result<
     }
 }
 
-/// Asserts that each subcommand refuses each case with its words and the shared `words`.
+/// Fails unless the library refuses each case in memory as it refuses it in local files, whether it is loaded or streamed.
+///
+/// # Panics
+/// That is how it fails.
+pub fn assert_refused_alike(cases: Vec<Case>) {
+    for case in cases {
+        let folder = folder();
+        let path = (case.write)(folder.path());
+        let beside = if path.is_dir() { &*path } else { path.parent().expect("a folder") };
+        let mut entries = fs::read_dir(beside).expect("lists").map(|entry| entry.expect("lists").path());
+        if entries.any(|entry| entry.is_symlink() || entry.is_dir()) {
+            // There are neither links nor empty folders in memory.
+            continue;
+        }
+        let root = folder.path().to_str().expect("Unicode");
+        let [local, memory] = places(&path).map(|Place { loader, path, .. }| {
+            let loaded = loader.load(&path).map(drop).expect_err(case.rule);
+            let streamed = loader.stream(&path).map(drop).expect_err(case.rule);
+            assert_eq!(loaded.to_string(), streamed.to_string(), "{}", case.rule);
+            // Names in memory begin without a slash.
+            (loaded.kind(), loaded.to_string().replace(root, root.trim_start_matches('/')))
+        });
+        assert_eq!(memory, local, "{}", case.rule);
+    }
+}
+
+/// Fails unless each of the command's verbs refuses each case with its words and these, which all share.
 ///
 /// # Panics
 /// If a case is accepted or a word is missing.

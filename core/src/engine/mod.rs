@@ -229,10 +229,8 @@ impl Engine {
         let chunk = &self.plan.chunks()[state.next_chunk as usize];
         let bytes = chunk.buffer_range.len() as u64;
         if chunk.extent.0 >= self.admitted {
-            // Extents are admitted in order, and the next one may belong to another route.
-            let next = |state: &RouteState| self.plan.chunks().get(state.next_chunk as usize).map(|chunk| chunk.extent);
-            let first = self.routes.iter().filter_map(next).filter(|extent| extent.0 >= self.admitted).min();
-            Readiness::NeedsBuffer(first.unwrap_or(chunk.extent))
+            // Extents are admitted in order, and the next one may be another route's, which may not have come to it yet.
+            Readiness::NeedsBuffer(ExtentId(self.admitted))
         } else if state.in_flight > 0 && state.in_flight_bytes.saturating_add(bytes) > state.max_in_flight_bytes {
             Readiness::Full
         } else {

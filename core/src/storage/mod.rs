@@ -158,6 +158,11 @@ pub trait StorageFile: Any + fmt::Debug + Send + Sync {
     /// Returns [`StorageError::Changed`] if not.
     fn check_unchanged(&self) -> Result<(), StorageError>;
 
+    /// Returns the file that this one reads from, if a storage around another one opened it.
+    fn inner(&self) -> Option<&dyn StorageFile> {
+        None
+    }
+
     /// Returns a number that files on one device share.
     fn device(&self) -> u64 {
         0

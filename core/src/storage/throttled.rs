@@ -70,7 +70,7 @@ impl Link {
     }
 }
 
-/// A storage whose every request takes time.
+/// Another storage, of which every request takes time. Views of its files are not slowed down.
 #[derive(Debug, Clone)]
 pub struct Throttled<S, T> {
     inner: S,
@@ -177,6 +177,10 @@ impl<T: Timer> StorageFile for ThrottledFile<T> {
         self.inner.check_unchanged()
     }
 
+    fn inner(&self) -> Option<&dyn StorageFile> {
+        Some(&*self.inner)
+    }
+
     fn device(&self) -> u64 {
         self.inner.device()
     }
@@ -242,5 +246,20 @@ impl<B: Buffer, T: Timer> ReadSource for ThrottledSource<B, T> {
             completed(completion);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_overlaps_and_bandwidth_is_shared() {
+        // 1 byte a nanosecond.
+        let mut link = Link::new(100, 1_000_000_000);
+        assert_eq!(link.schedule(0, 50), 150);
+        assert_eq!(link.schedule(0, 50), 200, "the second one's latency has passed meanwhile");
+        assert_eq!(link.schedule(1000, 50), 1150);
+        assert_eq!(Link::new(7, 0).schedule(1, u64::MAX), 8);
     }
 }

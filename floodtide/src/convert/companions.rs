@@ -1,44 +1,43 @@
 //! Copies the model's other files: its configuration, tokenizer and chat templates.
 
+use crate::checkpoint_files::LoadStorage;
+use crate::discover::names::join;
 use crate::error::Error;
 use floodtide_core::Quoted;
 use floodtide_core::convert::{Layout, is_companion};
-use floodtide_core::storage::{Storage, StorageError, StorageFile};
+use floodtide_core::storage::{Opened, StorageError, StorageFile};
 use floodtide_linux::storage::names;
-use floodtide_linux::{LocalFile, LocalStorage};
-use floodtide_memory::ChunkBuffer;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What is copied at a time, in bytes.
+const BLOCK: usize = 1 << 20;
 
 /// The files to copy, and warnings about files that are not copied.
 #[derive(Debug, Default)]
 pub(super) struct Companions {
-    files: Vec<(OsString, LocalFile)>,
+    files: Vec<(String, Arc<dyn StorageFile>)>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Companions {
-    /// Finds and opens the files in the folder of a checkpoint.
-    ///
-    /// A file that cannot be opened is skipped with a warning, because the tensors do not need it.
-    /// A link out of the folder is skipped too, because the checkpoint may be untrusted.
-    pub(super) fn find(folder: &Path, layout: &Layout) -> Result<Self, Error> {
-        let failed = |source| Error::Io { path: folder.to_owned(), action: "list the folder", source };
-        let mut names: Vec<OsString> = Vec::new();
-        for entry in fs::read_dir(folder).map_err(failed)? {
-            names.push(entry.map_err(failed)?.file_name());
-        }
-        names.retain(|name| name.to_str().is_some_and(|name| is_companion(name) && !is_written(layout, name)));
-        names.sort_unstable();
+    /// Finds and opens those in the folder of a checkpoint. What cannot be opened is left out with a warning, as the tensors do without; so is a
+    /// link out of the folder, as the checkpoint may be somebody else's.
+    pub(super) fn find(storage: &LoadStorage, folder: &str, layout: &Layout) -> Result<Self, Error> {
         let mut found = Self::default();
-        for name in names {
-            let path = folder.join(&name);
-            // A folder of that name is not one of the model's files.
-            match open(folder, &path) {
-                Ok(Some(file)) => found.files.push((name, file)),
-                Ok(None) => {}
+        for entry in storage.list(folder)? {
+            let name = entry.name;
+            let is_unicode = names::decode(&name).to_str() == Some(&*name);
+            if !is_unicode || !is_companion(&name) || is_written(layout, &name) {
+                continue;
+            }
+            let file = join(folder, &name);
+            match storage.check_link(folder, &file).and_then(|()| storage.open(&file)) {
+                Ok(Opened::File(file)) => found.files.push((name, file)),
+                // A folder of that name is none of the model's files.
+                Ok(Opened::Folder) => {}
                 Err(StorageError::LinkOutside { name, target }) => found.warnings.push(format!(
                     "{} is not copied: it is a link out of its folder, to {}; if you trust it, copy it yourself",
                     Quoted(&name),
@@ -57,23 +56,28 @@ impl Companions {
 
     /// Returns their names and lengths.
     pub(super) fn files(&self) -> impl ExactSizeIterator<Item = (String, u64)> {
-        self.files.iter().map(|(name, file)| (name.to_string_lossy().into_owned(), file.len()))
+        self.files.iter().map(|(name, file)| (name.clone(), file.len()))
     }
 
-    /// Returns their paths.
-    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.files.iter().map(|(_, file)| file.path().to_owned())
+    /// Returns the files, which stay open.
+    pub(super) fn open_files(&self) -> impl Iterator<Item = &Arc<dyn StorageFile>> {
+        self.files.iter().map(|(_, file)| file)
     }
 
     /// Copies and syncs them. The copies get the permissions of any new file.
     pub(super) fn copy_to(&self, folder: &Path) -> Result<(), Error> {
         for (name, file) in &self.files {
             let path = folder.join(name);
-            let copied = File::create_new(&path).and_then(|mut copy| {
-                io::copy(&mut file.buffered(), &mut copy)?;
-                copy.sync_all()
-            });
-            copied.map_err(|source| Error::Io { path, action: "write the copy", source })?;
+            let failed = |source| Error::Io { path: path.clone(), action: "write the copy", source };
+            let mut copy = File::create_new(&path).map_err(failed)?;
+            let (mut block, mut offset) = (vec![0; BLOCK], 0);
+            while offset < file.len() {
+                block.truncate(usize::try_from(file.len() - offset).unwrap_or(BLOCK));
+                file.read_at(offset, &mut block)?;
+                copy.write_all(&block).map_err(failed)?;
+                offset += block.len() as u64;
+            }
+            copy.sync_all().map_err(failed)?;
             file.check_unchanged()?;
         }
         Ok(())
@@ -82,10 +86,4 @@ impl Companions {
 
 fn is_written(layout: &Layout, name: &str) -> bool {
     layout.files().iter().any(|file| file.name == name)
-}
-
-fn open(folder: &Path, path: &Path) -> Result<Option<LocalFile>, StorageError> {
-    let local: &dyn Storage<ChunkBuffer> = &LocalStorage::new();
-    local.check_link(&names::encode(folder), &names::encode(path))?;
-    LocalFile::open_unless_folder(path)
 }

@@ -20,6 +20,7 @@ pub use crate::error::OutputError;
 pub use floodtide_core::convert::{ConvertError, Rename, RenameError, Split, WriteError};
 pub use writers::Written;
 
+use crate::discover::names::folder_of;
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::report::Report;
@@ -28,11 +29,14 @@ use companions::Companions;
 use files::Files;
 use floodtide_core::convert::{Layout, Options, Writer};
 use floodtide_core::format::find;
+use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::PumpError;
-use floodtide_core::{Error as CoreError, Escaped, FormatId, MetadataValue, Order};
+use floodtide_core::{Error as CoreError, Escaped, FileId, FormatId, MetadataValue, Order};
+use floodtide_linux::LocalFile;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use folder::Folder;
 use output_path::OutputPath;
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -167,6 +171,10 @@ impl Converter {
     pub fn convert(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Converted, Error> {
         let started = Instant::now();
         let (from, to) = (from.as_ref(), to.as_ref());
+        let Some(to) = self.loader.settings.storages.local_path(to)? else {
+            return Err(OutputError::NotLocal { path: to.to_owned() }.into());
+        };
+        let to = &*to;
         let _span = tracing::info_span!("convert", from = %from.display(), to = %to.display()).entered();
         let stream = self.loader().stream(from)?;
         let source = stream.input()?;
@@ -175,9 +183,13 @@ impl Converter {
         let options = Options { writer: self.writer()?, split: self.split, renames: self.renames.clone() };
         let metadata = metadata_of_a_copy(catalog.format(), source.metadata);
         let layout = Layout::new(&catalog, &selected, &metadata, &options).map_err(CoreError::from)?;
-        let companions = Companions::find(folder_of(&source.paths), &layout)?;
-        let sources: Vec<PathBuf> =
-            source.paths.iter().cloned().chain(companions.paths()).chain([from.to_owned()]).collect();
+        let companions =
+            Companions::find(&**source.files.storage(0), folder_of(source.files.get(FileId(0)).name()), &layout)?;
+        let files = source.files.iter().chain(companions.open_files());
+        let sources: Vec<PathBuf> = files
+            .filter_map(|file| local_path(&**file))
+            .chain(self.loader.settings.storages.local_path(from)?)
+            .collect();
         let output = OutputPath::check(to, &sources, self.force)?;
         let mut warnings = folder::sweep(&output.parent);
         let lengths = layout.files().iter().map(|file| file.bytes);
@@ -277,10 +289,10 @@ fn remove_old(old: &Path) -> Option<String> {
     }
 }
 
-/// Returns the folder of a checkpoint's files.
-fn folder_of(paths: &[PathBuf]) -> &Path {
-    match paths.first().and_then(|path| path.parent()) {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
+/// Returns where a file is in the local file system, if it is there.
+fn local_path(file: &dyn StorageFile) -> Option<PathBuf> {
+    match (file as &dyn Any).downcast_ref::<LocalFile>() {
+        Some(file) => Some(file.path().to_owned()),
+        None => local_path(file.inner()?),
     }
 }

@@ -29,6 +29,9 @@ pub enum OutputError {
         Shown(path)
     )]
     NotReplaceable { path: PathBuf, found: &'static str },
+    /// The output is not in the local file system.
+    #[error("{}: a checkpoint can only be written to local files; name a path", Shown(path))]
+    NotLocal { path: PathBuf },
     /// The file system cannot exchange two folders.
     #[error(
         "{}: the file system cannot replace a folder atomically; remove the old output first, or name another folder",
@@ -55,6 +58,7 @@ impl OutputError {
             | Self::IsSource { .. }
             | Self::NoName { .. }
             | Self::NoParent { .. }
+            | Self::NotLocal { .. }
             | Self::NotReplaceable { .. } => ErrorKind::InvalidRequest,
         }
     }

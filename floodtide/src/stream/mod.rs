@@ -17,6 +17,7 @@ pub use awaited::AsyncTensorStream;
 pub(crate) use begin::check_limit;
 pub use writer::WriterSink;
 
+use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::loader::Loader;
@@ -29,15 +30,11 @@ use crate::signals::LoadMode;
 use crate::tensors::Tensor;
 #[cfg(doc)]
 use floodtide_core::Order;
-use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::{FilledBuffer, PumpError, Sink, SinkPump};
 use floodtide_core::{Catalog, MetadataValue, Progress, TensorInfo};
-use floodtide_linux::LocalFile;
 use floodtide_memory::pool::PoolBuffer;
 use running::Running;
-use std::any::Any;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -48,8 +45,7 @@ pub(crate) struct StreamInput<'a> {
     pub(crate) catalog: Arc<Catalog>,
     /// The metadata of the index and the files, each key once.
     pub(crate) metadata: &'a [(String, MetadataValue)],
-    /// Warnings about the files.
-    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) files: &'a OpenFiles,
 }
 
 /// The minimum size of a shared buffer.
@@ -165,11 +161,7 @@ impl TensorStream {
     pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
         let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
         let DecidedLoad { catalog, metadata, files, .. } = &**checkpoint;
-        let local = |file: &Arc<dyn StorageFile>| {
-            (&**file as &dyn Any).downcast_ref::<LocalFile>().map(|file| file.path().to_owned())
-        };
-        let paths = files.iter().filter_map(local).collect();
-        Ok(StreamInput { catalog: Arc::clone(catalog), metadata, paths })
+        Ok(StreamInput { catalog: Arc::clone(catalog), metadata, files })
     }
 
     /// Returns the progress, which is empty before the first call.

@@ -6,7 +6,6 @@ mod sizes;
 pub use sizes::HUGE;
 
 use crate::checkpoint::{Checkpoint, Shape};
-use crate::clock::Link;
 use crate::device::{FileDevice, alignment};
 use crate::draw::{Draw, scramble};
 use crate::faults::{FaultKind, Scripted, Swarm};
@@ -16,6 +15,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use floodtide_core::direct_io_fallback::ProbeWindow;
+use floodtide_core::storage::Link;
 use floodtide_core::{Alignment, Buffers, ByteRange, DirectLimits, Order};
 use sizes::Sizes;
 

@@ -1,10 +1,12 @@
 //! Conversions keep every byte, name, shape and dtype, for every target and memory limit.
 
-use floodtide::convert::{Converted, Converter, Rename, Split};
+use floodtide::convert::{Converted, Converter, OutputError, Rename, Split};
 use floodtide::format::{GGUF, SAFETENSORS, SERVERLESSLLM};
+use floodtide::storage::{LatencyClass, LocalStorage, SystemTimer, Throttle, Throttled};
 use floodtide::{Error, Loader, Selection, StreamOptions};
 use floodtide_core::DType;
 use floodtide_tests::checkpoint::{folder, raw};
+use floodtide_tests::over_storages::{Place, places};
 use floodtide_tests::{command, serverlessllm_reader};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -80,10 +82,28 @@ fn digest(path: &Path) -> String {
     lines.join("\n")
 }
 
+/// Converts local files, and the same files in memory, of which the same must come.
 fn convert(from: &Path, to: &Path, target: floodtide::FormatId, split: Split) -> Result<Converted, Error> {
-    Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(MB as u64)), target)
-        .split(split)
-        .convert(from, to)
+    let of_memory = to.with_extension("of-memory");
+    let [local, memory] = places(from).map(|place| {
+        let to = if place.memory.is_some() { &of_memory } else { to };
+        Converter::new(place.loader.stream_options(StreamOptions::new().memory_limit(MB as u64)), target)
+            .split(split)
+            .convert(&place.path, to)
+    });
+    match (&local, memory) {
+        (Ok(local), Ok(memory)) => {
+            assert_eq!((&memory.files, &memory.copied), (&local.files, &local.copied));
+            for (name, _) in local.files.iter().chain(&local.copied) {
+                let [here, there] = [to, &of_memory].map(|folder| fs::read(folder.join(name)).expect("reads"));
+                assert!(here == there, "{name} differs");
+            }
+            fs::remove_dir_all(&of_memory).expect("removes");
+        }
+        (Err(local), Err(memory)) => assert_eq!(memory.to_string(), local.to_string()),
+        (local, memory) => panic!("{local:?}, but of memory {memory:?}"),
+    }
+    local
 }
 
 fn tensors(dtypes: Vec<DType>) -> impl Strategy<Value = Checkpoint> {
@@ -250,7 +270,7 @@ fn the_models_other_files_come_along_and_nothing_else_does() {
     symlink("tokenizer.json", at("in/added_tokens.json")).expect("links");
     let fifo = at("in/tokenizer_config.json");
     rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("makes");
-    let converted = convert(&at("in"), &at("out"), SERVERLESSLLM, Split::Usual).expect("converts");
+    let converted = Converter::new(Loader::new(), SERVERLESSLLM).convert(at("in"), at("out")).expect("converts");
     let names: Vec<&str> = converted.copied.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["added_tokens.json", "config.json", "generation_config.json", "tokenizer.json", "vocab.txt"]);
     fs::write(at("fresh"), "").expect("writes");
@@ -270,6 +290,31 @@ fn the_models_other_files_come_along_and_nothing_else_does() {
         let warned = converted.warnings.iter().any(|warning| words.iter().all(|word| warning.contains(word)));
         assert!(warned, "{words:?} is not in {:?}", converted.warnings);
     }
+}
+
+#[test]
+fn the_models_other_files_come_from_the_storage_of_the_checkpoint() {
+    let folder = written(&sample());
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("in/config.json"), "{}").expect("writes");
+    fs::write(at("in/tokenizer.json"), vec![b'x'; 3 * MB + 1]).expect("writes");
+    fs::write(at("in/notes.md"), "mine").expect("writes");
+    let place = Place::memory(&at("in"));
+    let throttle = Throttle { latency: 0, bytes_per_second: 0, class: LatencyClass::Local };
+    let slow = Throttled::new(LocalStorage::new(), throttle, SystemTimer::new());
+    let loader = place.loader.storage("slow", slow);
+    let slow = at("in");
+    let slow = format!("slow://{}", slow.to_str().expect("Unicode"));
+    for (from, to) in [(place.path, at("of memory")), (slow.into(), at("of a slow one"))] {
+        let converted = Converter::new(loader.clone(), SAFETENSORS).convert(from, &to).expect("converts");
+        assert_eq!(converted.copied, [("config.json".to_owned(), 2), ("tokenizer.json".to_owned(), 3 * MB as u64 + 1)]);
+        assert_eq!(fs::read(to.join("tokenizer.json")).expect("reads"), vec![b'x'; 3 * MB + 1]);
+        assert_eq!(reference(&to).0, sample());
+    }
+    // It is the source too by another scheme.
+    let slow = format!("slow://{}", at("of memory").to_str().expect("Unicode"));
+    let error = Converter::new(loader, SAFETENSORS).force(true).convert(slow, at("of memory")).expect_err("the source");
+    assert!(matches!(error, Error::Output(OutputError::IsSource { .. })), "{error}");
 }
 
 #[test]

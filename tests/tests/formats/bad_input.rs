@@ -3,7 +3,7 @@
 
 use floodtide_core::format::safetensors::{Header, header_range};
 use floodtide_tests::checkpoint::{cache, folder, raw, small};
-use floodtide_tests::malformed::{assert_refused_by_command, assert_refused_by_core};
+use floodtide_tests::malformed::{assert_refused_alike, assert_refused_by_command, assert_refused_by_core};
 use floodtide_tests::{command, malformed};
 use std::ffi::OsStr;
 use std::fs;
@@ -36,6 +36,16 @@ fn the_command_refuses_each_malformed_file() {
 #[test]
 fn the_command_refuses_each_malformed_sharded_checkpoint() {
     assert_refused_by_command(malformed::safetensors::sharded(), &["inspect", "load"], &[]);
+}
+
+#[test]
+fn each_malformed_checkpoint_is_refused_alike_in_every_storage() {
+    assert_refused_alike(malformed::safetensors::files());
+    assert_refused_alike(malformed::safetensors::sharded());
+    assert_refused_alike(malformed::gguf::files());
+    assert_refused_alike(malformed::gguf::split_models());
+    assert_refused_alike(malformed::serverlessllm::indexes());
+    assert_refused_alike(malformed::serverlessllm::folders());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use floodtide_tests::checkpoint::{cache, folder, small};
 use floodtide_tests::gguf::{Draft, array, described, string};
 use floodtide_tests::layout::drop_cache;
 use floodtide_tests::malformed::{assert_refused_by_command, assert_refused_by_core};
+use floodtide_tests::over_storages::{Place, places};
 use floodtide_tests::sandbox::limit_address_space;
 use floodtide_tests::{command, malformed};
 use proptest::prelude::*;
@@ -61,9 +62,17 @@ fn any_shard_means_all_of_them_and_so_does_their_folder() {
         let shards: Vec<_> = fs::read_dir(folder.path()).expect("lists").map(|e| e.expect("lists").path()).collect();
         assert_eq!(shards.len(), 3);
         for path in shards.iter().map(AsRef::as_ref).chain([folder.path()]) {
-            let tensors = Loader::new().load(path).expect("loads");
-            assert!(tensors.iter().map(|tensor| tensor.name().to_owned()).eq(["t1", "t2"]));
-            assert_eq!(tensors.report().files, 3);
+            // Names in memory are Unicode.
+            let places = if path.to_str().is_some() && prefix == b"model" {
+                places(path).to_vec()
+            } else {
+                vec![Place::local(path)]
+            };
+            for place in places {
+                let tensors = place.loader.load(&place.path).expect("loads");
+                assert!(tensors.iter().map(|tensor| tensor.name().to_owned()).eq(["t1", "t2"]));
+                assert_eq!(tensors.report().files, 3);
+            }
         }
     }
 }
@@ -110,19 +119,21 @@ fn a_ggml_type_is_not_taken_for_a_plain_one() {
         .tensor("quantised", &[256, 2], GgmlType::Q4_K)
         .tensor("plain", &[3], GgmlType::F32)
         .write(folder.path(), "model.gguf");
-    let tensors = Loader::new().load(&path).expect("loads");
-    for (name, ggml) in [("quantised", GgmlType::Q4_K), ("plain", GgmlType::F32)] {
-        let tensor = tensors.get(name).expect("is there");
-        assert_eq!(tensor.dtype(), ElementType::Ggml(ggml));
-        assert_eq!(tensor.dtype().plain(), None);
+    for place in places(&path) {
+        let tensors = place.loader.clone().load(&place.path).expect("loads");
+        for (name, ggml) in [("quantised", GgmlType::Q4_K), ("plain", GgmlType::F32)] {
+            let tensor = tensors.get(name).expect("is there");
+            assert_eq!(tensor.dtype(), ElementType::Ggml(ggml));
+            assert_eq!(tensor.dtype().plain(), None);
+        }
+        let view = |name: &str| tensors.get(name).expect("is there").elements::<f32>().map(<[f32]>::len);
+        assert!(matches!(view("quantised"), Err(ViewError::Quantised { dtype: GgmlType::Q4_K, .. })));
+        assert_eq!(view("plain"), Ok(3), "that it is one of f32 is asked for");
+        assert_eq!(GgmlType::F32.plain(), Some(DType::F32));
+        let info = tensors.catalog().find("quantised").expect("is there");
+        assert_eq!(info.shape, [2, 256]);
+        assert!(info.ggml_shape().eq([256, 2]));
     }
-    let view = |name: &str| tensors.get(name).expect("is there").elements::<f32>().map(<[f32]>::len);
-    assert!(matches!(view("quantised"), Err(ViewError::Quantised { dtype: GgmlType::Q4_K, .. })));
-    assert_eq!(view("plain"), Ok(3), "that it is one of f32 is asked for");
-    assert_eq!(GgmlType::F32.plain(), Some(DType::F32));
-    let info = tensors.catalog().find("quantised").expect("is there");
-    assert_eq!(info.shape, [2, 256]);
-    assert!(info.ggml_shape().eq([256, 2]));
 }
 
 #[test]
@@ -259,18 +270,20 @@ proptest! {
             })
             .collect();
         prop_assert_eq!(expected.len(), tensors.len());
-        for backend in floodtide::backends() {
+for place in places(&path) {
+        for &backend in &place.backends {
             drop_cache(folder.path());
-            let loaded = Loader::new().backend(backend).load(&path).expect("loads");
+            let loaded = place.loader.clone().backend(backend).load(&place.path).expect("loads");
             prop_assert!(loaded.iter().map(|t| (t.name().to_owned(), t.as_bytes().to_vec())).eq(expected.clone()));
             for tensor in loaded.iter().filter(|tensor| !tensor.as_bytes().is_empty()) {
                 prop_assert!((tensor.as_bytes().as_ptr() as u64).is_multiple_of(tensor.dtype().alignment()));
             }
         }
         if !tensors.is_empty() {
-            let loaded = Loader::new().selection(Selection::names(["t0"])).load(&path).expect("loads");
+            let loaded = place.loader.clone().selection(Selection::names(["t0"])).load(&place.path).expect("loads");
             let only = loaded.get("t0").expect("is there");
             prop_assert!(loaded.len() == 1 && only.as_bytes() == expected["t0"]);
         }
+}
     }
 }

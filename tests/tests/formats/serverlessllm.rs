@@ -6,11 +6,12 @@ use floodtide::format::SERVERLESSLLM;
 use floodtide::{Loader, Order, StreamOptions, Tensor};
 use floodtide_core::format::serverlessllm::{TensorIndex, count_partitions, partition_name};
 use floodtide_core::{Selection, ShardRules};
-use floodtide_tests::by_backend::{LOADED, STREAMED, assert_right, load, loader, stream, stream_options};
+use floodtide_tests::by_backend::{assert_right, load, loader, stream, stream_options};
 use floodtide_tests::checkpoint::folder;
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
 use floodtide_tests::malformed::{self, assert_refused_by_command, assert_refused_by_core};
+use floodtide_tests::over_storages::places;
 use floodtide_tests::serverlessllm_writer::{ServerlessLlmData, checkpoints, write};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -66,22 +67,30 @@ fn what_an_independent_script_lays_out_comes_back_by_every_way() {
     for (dialect, limit, partitions) in LAYOUTS {
         let folder = folder();
         let Some(expected) = golden(folder.path(), dialect, limit) else { return };
-        let inspected = Loader::new().inspect(folder.path()).expect("inspects");
-        assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (SERVERLESSLLM, expected.len()));
-        assert_eq!(inspected.catalog.files().len(), partitions, "{dialect} {limit}");
-        let opened = Loader::new().map(folder.path().join("tensor_index.json")).expect("opens");
-        opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit}")));
-        // Hashed once, the others are compared with that.
-        let right = opened.iter().map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().to_vec())).collect();
-        for backend in LOADED {
-            drop_cache(folder.path());
-            assert_right(load(&loader(backend), folder.path()), &right, &format!("{dialect} {limit} {backend:?}"));
-        }
-        for backend in STREAMED {
-            drop_cache(folder.path());
-            let bytes =
-                stream(&loader(backend).stream_options(StreamOptions::new().memory_limit(16 << 20)), folder.path());
-            assert_right(bytes, &right, &format!("stream {dialect} {limit} {backend:?}"));
+        for place in places(folder.path()) {
+            let inspected = place.loader.clone().inspect(&place.path).expect("inspects");
+            assert_eq!((inspected.catalog.format(), inspected.catalog.len()), (SERVERLESSLLM, expected.len()));
+            assert_eq!(inspected.catalog.files().len(), partitions, "{dialect} {limit}");
+            let opened = place.loader.clone().map(place.path.join("tensor_index.json")).expect("opens");
+            opened.iter().for_each(|tensor| assert_golden(&tensor, &expected, &format!("{dialect} {limit}")));
+            // Hashed once, the others are compared with that.
+            let right = opened.iter().map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().to_vec())).collect();
+            for backend in place.loading() {
+                drop_cache(folder.path());
+                assert_right(
+                    load(&place.loader_by(backend), &place.path),
+                    &right,
+                    &format!("{dialect} {limit} {backend:?}"),
+                );
+            }
+            for backend in place.copying() {
+                drop_cache(folder.path());
+                let bytes = stream(
+                    &place.loader_by(backend).stream_options(StreamOptions::new().memory_limit(16 << 20)),
+                    &place.path,
+                );
+                assert_right(bytes, &right, &format!("stream {dialect} {limit} {backend:?}"));
+            }
         }
     }
 }
@@ -181,32 +190,42 @@ fn tied_tensors_share_their_memory() {
         tensora: false,
     };
     let expected = write(folder.path(), &store);
-    let address = |tensor: &Tensor| tensor.as_bytes().as_ptr() as usize;
-    for backend in LOADED {
-        let tensors = loader(backend).load(folder.path()).expect("loads");
-        let at = |name: &str| address(&tensors.get(name).expect("is there"));
-        assert!(at("t0") == at("t0.1") && at("t0") == at("t0.2") && at("t2") == at("t2.1"), "{backend:?}");
-        assert_eq!(tensors.report().bytes, 8 * 30_000 * 4 + 5 * 1001 + 4 * 30 * 8, "each byte counts once");
-        assert_eq!(tensors.report().tensors, expected.len());
-    }
-    for backend in STREAMED {
-        for order in [Order::Completion, Order::File] {
-            let stream =
-                loader(backend).stream_options(stream_options().order(order)).stream(folder.path()).expect("opens");
-            let tensors: Vec<Tensor> = stream.map(|tensor| tensor.expect("streams")).collect();
-            let at = |name: &str| address(tensors.iter().find(|tensor| tensor.name() == name).expect("is there"));
-            assert!(at("t0") == at("t0.1") && at("t2") == at("t2.1"), "{backend:?}");
-            if order == Order::File {
-                let names: Vec<_> = tensors.iter().map(Tensor::name).collect();
-                assert_eq!(names, ["t0", "t0.1", "t0.2", "t1", "t2", "t2.1"]);
+    for place in places(folder.path()) {
+        let address = |tensor: &Tensor| tensor.as_bytes().as_ptr() as usize;
+        for backend in place.loading() {
+            let tensors = place.loader_by(backend).load(&place.path).expect("loads");
+            let at = |name: &str| address(&tensors.get(name).expect("is there"));
+            assert!(at("t0") == at("t0.1") && at("t0") == at("t0.2") && at("t2") == at("t2.1"), "{backend:?}");
+            assert_eq!(tensors.report().bytes, 8 * 30_000 * 4 + 5 * 1001 + 4 * 30 * 8, "each byte counts once");
+            assert_eq!(tensors.report().tensors, expected.len());
+        }
+        for backend in place.copying() {
+            for order in [Order::Completion, Order::File] {
+                let stream = place
+                    .loader_by(backend)
+                    .stream_options(stream_options().order(order))
+                    .stream(&place.path)
+                    .expect("opens");
+                let tensors: Vec<Tensor> = stream.map(|tensor| tensor.expect("streams")).collect();
+                let at = |name: &str| address(tensors.iter().find(|tensor| tensor.name() == name).expect("is there"));
+                assert!(at("t0") == at("t0.1") && at("t2") == at("t2.1"), "{backend:?}");
+                if order == Order::File {
+                    let names: Vec<_> = tensors.iter().map(Tensor::name).collect();
+                    assert_eq!(names, ["t0", "t0.1", "t0.2", "t1", "t2", "t2.1"]);
+                }
             }
         }
+        // Each rank has its part of them once.
+        let shard = place
+            .loader
+            .clone()
+            .selection(Selection::shard(1, 2, ShardRules::rows()))
+            .load(&place.path)
+            .expect("loads");
+        let (first, tied) = (shard.get("t0").expect("is there"), shard.get("t0.1").expect("is there"));
+        assert_eq!((address(&first), first.shape()), (address(&tied), &[4, 30_000][..]));
+        assert!(first.as_bytes() == &expected["t0"][4 * 30_000 * 4..]);
     }
-    // Each rank has its part of them once.
-    let shard = Loader::new().selection(Selection::shard(1, 2, ShardRules::rows())).load(folder.path()).expect("loads");
-    let (first, tied) = (shard.get("t0").expect("is there"), shard.get("t0.1").expect("is there"));
-    assert_eq!((address(&first), first.shape()), (address(&tied), &[4, 30_000][..]));
-    assert!(first.as_bytes() == &expected["t0"][4 * 30_000 * 4..]);
 }
 
 #[test]
@@ -218,23 +237,27 @@ fn a_stream_in_parts_brings_both_names_in_order() {
         tensora: true,
     };
     let expected = write(folder.path(), &store);
-    for order in [Order::Completion, Order::File] {
-        let (mut all, mut names) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
-        let stream = Loader::new()
-            .stream_options(StreamOptions::new().memory_limit(1 << 20).order(order))
-            .stream(folder.path())
-            .expect("opens");
-        let report = stream.for_each_chunk(|tensor, offset, bytes| {
-            let whole = all.entry(tensor.name.to_owned()).or_default();
-            whole.resize(whole.len().max(offset as usize + bytes.len()), 0);
-            whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-            names.push(tensor.name.to_owned());
-        });
-        report.expect("streams");
-        assert!(all == expected);
-        names.dedup();
-        if order == Order::File {
-            assert_eq!(names, ["t0", "t1", "t1.1", "t2"], "the first is over before the second begins");
+    for place in places(folder.path()) {
+        for order in [Order::Completion, Order::File] {
+            let (mut all, mut names) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
+            let stream = place
+                .loader
+                .clone()
+                .stream_options(StreamOptions::new().memory_limit(1 << 20).order(order))
+                .stream(&place.path)
+                .expect("opens");
+            let report = stream.for_each_chunk(|tensor, offset, bytes| {
+                let whole = all.entry(tensor.name.to_owned()).or_default();
+                whole.resize(whole.len().max(offset as usize + bytes.len()), 0);
+                whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+                names.push(tensor.name.to_owned());
+            });
+            report.expect("streams");
+            assert!(all == expected);
+            names.dedup();
+            if order == Order::File {
+                assert_eq!(names, ["t0", "t1", "t1.1", "t2"], "the first is over before the second begins");
+            }
         }
     }
 }
@@ -294,15 +317,17 @@ proptest! {
     fn any_store_comes_back_by_every_backend(store in checkpoints(), cold in any::<bool>()) {
         let folder = folder();
         let expected = write(folder.path(), &store);
-        for backend in LOADED {
+for place in places(folder.path()) {
+        for backend in place.loading() {
             if cold {
                 drop_cache(folder.path());
             }
-            assert_right(load(&loader(backend), folder.path()), &expected, &format!("load by {backend:?}"));
+            assert_right(load(&place.loader_by(backend).stream_options(stream_options()), &place.path), &expected, &format!("load by {backend:?}"));
         }
-        for backend in STREAMED {
-            let bytes = stream(&loader(backend), folder.path());
+        for backend in place.copying() {
+            let bytes = stream(&place.loader_by(backend).stream_options(stream_options()), &place.path);
             assert_right(bytes, &expected, &format!("stream by {backend:?}"));
         }
+}
     }
 }

@@ -1,9 +1,10 @@
 //! All backends agree with the reference library, byte for byte, on generated checkpoints of any
 //! layout.
 
-use floodtide::{Loader, Tensors};
+use floodtide::Tensors;
 use floodtide_core::{Alignment, DType, Selection};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};
+use floodtide_tests::over_storages::places;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,21 +35,23 @@ fn on_files_and_tensors_without_bytes() {
         let json = format!("{{{entries}}}");
         fs::write(&path, [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), data].concat()).expect("writes");
         let expected = reference(folder.path());
-        let loader = Loader::new().tensor_alignment(Alignment::new(64).expect("a power of two"));
-        for backend in floodtide::backends() {
-            let tensors = loader.clone().backend(backend).load(&path).expect("loads");
-            assert_equal(&tensors, &expected, 64, backend.name());
-        }
-        assert_equal(&loader.load(&path).expect("loads"), &expected, 64, "auto");
-        assert_equal(&loader.map(&path).expect("opens"), &expected, 64, "open");
-        for tensor in loader.load(&path).expect("loads").iter() {
-            let elements: u64 = tensor.shape().iter().product();
-            assert_eq!(
-                tensor.as_bytes().len() as u64,
-                elements / tensor.dtype().block_elements() * tensor.dtype().block_bytes(),
-                "{}",
-                tensor.name()
-            );
+        for place in places(&path) {
+            let loader = place.loader.clone().tensor_alignment(Alignment::new(64).expect("a power of two"));
+            for &backend in &place.backends {
+                let tensors = loader.clone().backend(backend).load(&place.path).expect("loads");
+                assert_equal(&tensors, &expected, 64, backend.name());
+            }
+            assert_equal(&loader.load(&place.path).expect("loads"), &expected, 64, "auto");
+            assert_equal(&loader.map(&place.path).expect("opens"), &expected, 64, "open");
+            for tensor in loader.load(&place.path).expect("loads").iter() {
+                let elements: u64 = tensor.shape().iter().product();
+                assert_eq!(
+                    tensor.as_bytes().len() as u64,
+                    elements / tensor.dtype().block_elements() * tensor.dtype().block_bytes(),
+                    "{}",
+                    tensor.name()
+                );
+            }
         }
     }
 }
@@ -62,27 +65,29 @@ proptest! {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         write(folder.path(), &layout);
         let expected = reference(folder.path());
-        let loader = Loader::new()
+for place in places(folder.path()) {
+        let loader = place.loader.clone()
             .tensor_alignment(Alignment::new(alignment).expect("a power of two"))
             .threads(std::num::NonZeroUsize::new(threads).expect("positive"));
-        for backend in floodtide::backends() {
+        for &backend in &place.backends {
             drop_cache(folder.path());
-            let tensors = loader.clone().backend(backend).load(folder.path()).expect("loads");
+            let tensors = loader.clone().backend(backend).load(&place.path).expect("loads");
             assert_equal(&tensors, &expected, alignment, backend.name());
         }
-        assert_equal(&loader.load(folder.path()).expect("loads"), &expected, alignment, "auto, cached");
-        assert_equal(&loader.map(folder.path()).expect("opens"), &expected, alignment, "open");
+        assert_equal(&loader.load(&place.path).expect("loads"), &expected, alignment, "auto, cached");
+        assert_equal(&loader.map(&place.path).expect("opens"), &expected, alignment, "open");
         // A part of it, by a pattern.
         if expected.keys().any(|name| name.ends_with("1")) {
             let part: BTreeMap<_, _> =
                 expected.iter().filter(|(name, _)| name.ends_with('1')).map(|(n, b)| (n.clone(), b.clone())).collect();
             drop_cache(folder.path());
             let loader = loader.selection(Selection::globs(["*1"]).expect("a pattern"));
-            for backend in floodtide::backends() {
-                let tensors = loader.clone().backend(backend).load(folder.path()).expect("loads");
+            for &backend in &place.backends {
+                let tensors = loader.clone().backend(backend).load(&place.path).expect("loads");
                 assert_equal(&tensors, &part, alignment, "a part");
             }
         }
+}
     }
 
     /// Globs match like the globset crate where its rules are the same: without braces, with `*`

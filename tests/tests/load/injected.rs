@@ -1,4 +1,4 @@
-//! The simulator's faults over real reads: io_uring and pread of real files, for loads and streams.
+//! The simulator's faults over real reads: io_uring and pread of local files, and copies from memory, for whole loads and streams.
 
 use floodtide::backend::{PREAD, URING};
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
@@ -10,6 +10,7 @@ use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
 use floodtide_tests::checkpoint::{folder, plain, raw};
 use floodtide_tests::layout::drop_cache;
+use floodtide_tests::over_storages::{Place, places};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -87,9 +88,16 @@ impl LoadTrace for Counts {
     fn populated(&self, _: &Populated) {}
 }
 
-fn loader(backend: Backend, swarm: &Swarm, script: &[Scripted], seed: u64, counts: &Counts) -> Loader {
+/// The ways of reading that have sources of their own.
+fn ways(folder: &Path) -> Vec<(Place, Backend)> {
+    let [local, memory] = places(folder);
+    let copy = memory.blocking();
+    vec![(local.clone(), URING), (local, PREAD), (memory, copy)]
+}
+
+fn loader(place: &Place, backend: Backend, swarm: &Swarm, script: &[Scripted], seed: u64, counts: &Counts) -> Loader {
     let (swarm, script, worker) = (swarm.clone(), script.to_vec(), AtomicU64::new(0));
-    Loader::new().backend(backend).trace(counts.clone()).faults(move || {
+    place.loader_by(Some(backend)).trace(counts.clone()).faults(move || {
         let draw = Draw::new(seed ^ worker.fetch_add(1, Ordering::Relaxed) << 32);
         SimFaults::new(FaultState::new(swarm.clone(), script.clone()), draw)
     })
@@ -99,12 +107,14 @@ fn loader(backend: Backend, swarm: &Swarm, script: &[Scripted], seed: u64, count
 fn what_passes_by_itself_is_made_good() {
     let folder = folder();
     let expected = checkpoint(folder.path());
+    let ways = ways(folder.path());
     for (seed, kind) in KINDS.into_iter().enumerate() {
-        for backend in [URING, PREAD] {
+        for (place, backend) in &ways {
+            let backend = *backend;
             drop_cache(folder.path());
             let counts = Counts::default();
-            let loader = loader(backend, &Swarm::none().with(kind, 600_000), &[], seed as u64, &counts);
-            let tensors = match loader.load(folder.path()) {
+            let loader = loader(place, backend, &Swarm::none().with(kind, 600_000), &[], seed as u64, &counts);
+            let tensors = match loader.load(&place.path) {
                 Ok(tensors) => tensors,
                 Err(Error::BackendUnavailable { why, .. }) => {
                     println!("skipped: no io_uring here ({why})");
@@ -128,7 +138,7 @@ fn what_passes_by_itself_is_made_good() {
             drop_cache(folder.path());
             let stream = loader
                 .stream_options(StreamOptions::new().order(Order::File).memory_limit(2 << 20))
-                .stream(folder.path())
+                .stream(&place.path)
                 .expect("opens");
             let parts = stream.for_each_chunk(|tensor, _, bytes| {
                 streamed.entry(tensor.name.to_owned()).or_insert_with(Vec::new).extend_from_slice(bytes);
@@ -144,9 +154,9 @@ fn what_does_not_pass_is_an_error_that_names_the_place() {
     let folder = folder();
     checkpoint(folder.path());
     let injection = Injection::Answer(Outcome::Failed(Fault::Os(libc::ENXIO)));
-    for backend in [URING, PREAD] {
+    for (place, backend) in ways(folder.path()) {
         let script = [Scripted { file: 1, nth: 1, injection }];
-        let result = loader(backend, &Swarm::none(), &script, 0, &Counts::default()).load(folder.path());
+        let result = loader(&place, backend, &Swarm::none(), &script, 0, &Counts::default()).load(&place.path);
         let error = match result {
             Err(Error::BackendUnavailable { why, .. }) => {
                 println!("skipped: no io_uring here ({why})");

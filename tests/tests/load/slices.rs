@@ -1,12 +1,13 @@
 //! Slices and shards: for any shape, dimension and backend, the bytes equal those that the
 //! reference library slices, and no unneeded bytes are read.
 
-use floodtide::backend::{MMAP, PREAD};
+use floodtide::backend::PREAD;
 use floodtide::{Loader, Order, StreamOptions, Tensor};
 use floodtide_core::{DType, Glob, Partition, Selection, ShardRules};
 use floodtide_tests::checkpoint::{folder, raw};
 use floodtide_tests::command;
 use floodtide_tests::layout::drop_cache;
+use floodtide_tests::over_storages::places;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::slice::TensorIndexer;
@@ -66,36 +67,40 @@ fn assert_equal(found: impl Iterator<Item = Tensor>, expected: &Expected, what: 
     }
 }
 
-/// Loads and streams with every backend and order.
-fn assert_all_ways(loader: &Loader, path: &Path, expected: &Expected) {
-    for backend in floodtide::backends() {
-        drop_cache(path.parent().expect("a folder"));
-        let tensors = loader.clone().backend(backend).load(path).expect("loads");
-        assert_equal(tensors.iter(), expected, backend.name());
-        let bytes: u64 = expected.values().map(|(_, bytes)| bytes.len() as u64).sum();
-        assert_eq!(tensors.report().bytes, bytes, "{backend}");
-        if backend == MMAP {
-            continue;
+/// Loads and streams by every way there is.
+fn assert_all_ways(selection: &Selection, path: &Path, expected: &Expected) {
+    for place in places(path) {
+        let loader = place.loader.clone().selection(selection.clone());
+        for &backend in &place.backends {
+            drop_cache(path.parent().expect("a folder"));
+            let tensors = loader.clone().backend(backend).load(&place.path).expect("loads");
+            assert_equal(tensors.iter(), expected, backend.name());
+            let bytes: u64 = expected.values().map(|(_, bytes)| bytes.len() as u64).sum();
+            assert_eq!(tensors.report().bytes, bytes, "{backend}");
+            if backend.is_mapped() {
+                continue;
+            }
+            let options = StreamOptions::new().buffer_bytes(64 << 10);
+            let stream = |options| loader.clone().backend(backend).stream_options(options).stream(&place.path);
+            let streamed = stream(options.clone().memory_limit(32 << 20).order(Order::File))
+                .expect("opens")
+                .map(|tensor| tensor.expect("comes"));
+            assert_equal(streamed, expected, "a stream");
+            let mut parts = BTreeMap::new();
+            let report =
+                stream(options.memory_limit(1 << 20)).expect("opens").for_each_chunk(|tensor, offset, bytes| {
+                    let (shape, whole) = parts
+                        .entry(tensor.name.to_owned())
+                        .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.byte_len() as usize]));
+                    assert_eq!(shape, tensor.shape);
+                    whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+                });
+            assert_eq!(report.expect("ends").bytes, bytes);
+            assert!(parts == *expected, "{backend}: the parts differ");
         }
-        let options = StreamOptions::new().buffer_bytes(64 << 10);
-        let stream = |options| loader.clone().backend(backend).stream_options(options).stream(path);
-        let streamed = stream(options.clone().memory_limit(32 << 20).order(Order::File))
-            .expect("opens")
-            .map(|tensor| tensor.expect("comes"));
-        assert_equal(streamed, expected, "a stream");
-        let mut parts = BTreeMap::new();
-        let report = stream(options.memory_limit(1 << 20)).expect("opens").for_each_chunk(|tensor, offset, bytes| {
-            let (shape, whole) = parts
-                .entry(tensor.name.to_owned())
-                .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.byte_len() as usize]));
-            assert_eq!(shape, tensor.shape);
-            whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-        });
-        assert_eq!(report.expect("ends").bytes, bytes);
-        assert!(parts == *expected, "{backend}: the parts differ");
+        assert_equal(loader.load(&place.path).expect("loads").iter(), expected, "auto, cached");
+        assert_equal(loader.map(&place.path).expect("opens").iter(), expected, "open");
     }
-    assert_equal(loader.load(path).expect("loads").iter(), expected, "auto, cached");
-    assert_equal(loader.map(path).expect("opens").iter(), expected, "open");
 }
 
 fn shapes() -> impl Strategy<Value = Shapes> {
@@ -137,7 +142,7 @@ proptest! {
             });
         }
         let expected = cut_out(&fs::read(&path).expect("reads"), cut);
-        assert_all_ways(&Loader::new().selection(selection), &path, &expected);
+        assert_all_ways(&selection, &path, &expected);
     }
 
     #[test]
@@ -154,10 +159,11 @@ proptest! {
         let rules = ShardRules::new(rules);
         let file = fs::read(&path).expect("reads");
         let whole = cut_out(&file, |_, _| None);
+for place in places(&path) {
         let mut together: BTreeMap<String, (u64, Vec<Vec<u8>>)> = BTreeMap::new();
         for rank in 0..world {
-            let loader = Loader::new().selection(Selection::shard(rank, world, rules.clone()));
-            for tensor in loader.load(&path).expect("loads").iter() {
+            let loader = place.loader.clone().selection(Selection::shard(rank, world, rules.clone()));
+            for tensor in loader.load(&place.path).expect("loads").iter() {
                 let number: usize = tensor.name()[1..].parse().expect("a number");
                 if !deep(number) {
                     prop_assert!(tensor.as_bytes() == whole[tensor.name()].1, "every rank has it");
@@ -179,6 +185,7 @@ proptest! {
             prop_assert_eq!(rows, shape[dim as usize]);
             prop_assert!(parts.concat() == *bytes, "{} differs", name);
         }
+}
     }
 }
 
@@ -202,7 +209,7 @@ fn large_slices_come_by_direct_reads() {
             selection.and(Selection::slice(name, dim as u32, shape[dim] / share..shape[dim] * 2 / share))
         });
         let expected = cut_out(&fs::read(&path).expect("reads"), cut);
-        assert_all_ways(&Loader::new().selection(selection), &path, &expected);
+        assert_all_ways(&selection, &path, &expected);
     }
 }
 

@@ -8,6 +8,7 @@ use floodtide_core::Error as CoreError;
 use floodtide_tests::by_backend::{MB, STREAMED};
 use floodtide_tests::checkpoint::{folder, numbered, raw};
 use floodtide_tests::layout::{drop_cache, layouts, reference, write};
+use floodtide_tests::over_storages::places;
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -42,15 +43,16 @@ proptest! {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         write(folder.path(), &layout);
         let expected = reference(folder.path());
-        let loader = Loader::new()
+for place in places(folder.path()) {
+        let loader = place.loader.clone()
             .tensor_alignment(Alignment::new(alignment).expect("a power of two"))
             .threads(std::num::NonZeroUsize::new(threads).expect("positive"));
-        for (backend, order) in STREAMED.into_iter().zip(ORDERS.into_iter().cycle()) {
+        for (backend, order) in place.copying().into_iter().zip(ORDERS.into_iter().cycle()) {
             drop_cache(folder.path());
             let loader = backend.map_or(loader.clone(), |backend| loader.clone().backend(backend));
             let open = |limit| {
                 let options = StreamOptions::new().order(order).memory_limit(limit);
-                loader.clone().stream_options(options).stream(folder.path())
+                loader.clone().stream_options(options).stream(&place.path)
             };
             // Whole tensors, if none is larger than the limit.
             let mut seen = 0;
@@ -78,6 +80,7 @@ proptest! {
             prop_assert_eq!(report.bytes, expected.values().map(|bytes| bytes.len() as u64).sum::<u64>());
             prop_assert_eq!(report.memory_limit, Some(limit));
         }
+}
     }
 }
 
@@ -85,67 +88,81 @@ proptest! {
 fn the_orders_are_kept() {
     let folder = folder();
     numbered(folder.path(), &[100_000, 2 * MB, 0, 3 * MB, 70_000, 1]);
-    let names = |loader: Loader, order: Order| -> Vec<String> {
-        let options = StreamOptions::new().memory_limit(4 * MB as u64).order(order);
-        let stream = loader.stream_options(options).stream(folder.path()).expect("opens");
-        stream.map(|tensor| tensor.expect("streams").name().to_owned()).collect()
-    };
-    assert_eq!(names(Loader::new(), Order::File), ["t0", "t1", "t2", "t3", "t4", "t5"]);
-    let listed = ["t5", "t3", "t0", "t2"];
-    let loader = Loader::new().selection(Selection::names(listed));
-    assert_eq!(names(loader.clone(), Order::Selection), listed);
-    assert_eq!(names(loader, Order::File), ["t0", "t2", "t3", "t5"]);
+    for place in places(folder.path()) {
+        let names = |loader: Loader, order: Order| -> Vec<String> {
+            let options = StreamOptions::new().memory_limit(4 * MB as u64).order(order);
+            let stream = loader.stream_options(options).stream(&place.path).expect("opens");
+            stream.map(|tensor| tensor.expect("streams").name().to_owned()).collect()
+        };
+        assert_eq!(names(place.loader.clone(), Order::File), ["t0", "t1", "t2", "t3", "t4", "t5"]);
+        let listed = ["t5", "t3", "t0", "t2"];
+        let loader = place.loader.clone().selection(Selection::names(listed));
+        assert_eq!(names(loader.clone(), Order::Selection), listed);
+        assert_eq!(names(loader, Order::File), ["t0", "t2", "t3", "t5"]);
+    }
 }
 
 #[test]
 fn a_tensor_larger_than_the_limit_is_named_and_comes_in_parts() {
     let folder = folder();
     let path = numbered(folder.path(), &[10, 5 * MB, 10]);
-    let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(2 * MB as u64));
-    let mut stream = loader.stream(&path).expect("opens");
-    let error = stream.next().expect("an error").expect_err("too large");
-    assert!(matches!(&error, Error::Core(CoreError::BufferTooSmall { tensor, .. }) if tensor == "t1"), "{error}");
-    assert!(error.to_string().contains("raise the limit") && error.kind() == ErrorKind::InvalidRequest, "{error}");
-    assert!(stream.next().is_none(), "that was its end");
-    let mut parts = 0;
-    loader
-        .stream(&path)
-        .expect("opens")
-        .for_each_chunk(|tensor, _, _| parts += usize::from(tensor.name == "t1"))
-        .expect("streams");
-    assert!(parts > 10, "{parts}");
+    for place in places(&path) {
+        let loader = place.loader.clone().stream_options(StreamOptions::new().memory_limit(2 * MB as u64));
+        let mut stream = loader.stream(&place.path).expect("opens");
+        let error = stream.next().expect("an error").expect_err("too large");
+        assert!(matches!(&error, Error::Core(CoreError::BufferTooSmall { tensor, .. }) if tensor == "t1"), "{error}");
+        assert!(
+            error.to_string().contains("raise the memory limit") && error.kind() == ErrorKind::InvalidRequest,
+            "{error}"
+        );
+        assert!(stream.next().is_none(), "that was its end");
+        let mut parts = 0;
+        loader
+            .stream(&place.path)
+            .expect("opens")
+            .for_each_chunk(|tensor, _, _| parts += usize::from(tensor.name == "t1"))
+            .expect("streams");
+        assert!(parts > 10, "{parts}");
+    }
 }
 
 #[test]
 fn a_checkpoint_without_a_byte_streams_its_names() {
     let folder = folder();
     let path = numbered(folder.path(), &[0, 0, 0]);
-    let names: Vec<String> = Loader::new()
-        .stream(&path)
-        .expect("opens")
-        .map(|tensor| tensor.map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().len())))
-        .map(|tensor| tensor.expect("streams").0)
-        .collect();
-    assert_eq!(names, ["t0", "t1", "t2"]);
-    let mut seen = 0;
-    let count = |_: floodtide_core::TensorInfo<'_>, offset: u64, bytes: &[u8]| {
-        assert!(offset == 0 && bytes.is_empty());
-        seen += 1;
-    };
-    let report = Loader::new().stream(&path).expect("opens").for_each_chunk(count).expect("streams");
-    assert_eq!((seen, report.tensors, report.bytes), (3, 3, 0));
+    for place in places(&path) {
+        let names: Vec<String> = place
+            .loader
+            .clone()
+            .stream(&place.path)
+            .expect("opens")
+            .map(|tensor| tensor.map(|tensor| (tensor.name().to_owned(), tensor.as_bytes().len())))
+            .map(|tensor| tensor.expect("streams").0)
+            .collect();
+        assert_eq!(names, ["t0", "t1", "t2"]);
+        let mut seen = 0;
+        let count = |_: floodtide_core::TensorInfo<'_>, offset: u64, bytes: &[u8]| {
+            assert!(offset == 0 && bytes.is_empty());
+            seen += 1;
+        };
+        let report = place.loader.clone().stream(&place.path).expect("opens").for_each_chunk(count).expect("streams");
+        assert_eq!((seen, report.tensors, report.bytes), (3, 3, 0));
+    }
 }
 
 #[test]
 fn a_writer_gets_the_tensors_one_after_another() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB, 0, 3 * MB + 5, 100]);
-    let mut sink = WriterSink::new(Vec::new());
-    let loader = Loader::new().stream_options(StreamOptions::new().order(Order::File).memory_limit(2 * MB as u64));
-    loader.stream(&path).expect("opens").send_to(&mut sink).expect("streams");
-    assert_eq!(sink.written(), 4 * MB as u64 + 105);
-    let (whole, written) = (fs::read(&path).expect("reads"), sink.into_inner());
-    assert!(whole.ends_with(&written), "the data section, as it is stored");
+    for place in places(&path) {
+        let mut sink = WriterSink::new(Vec::new());
+        let loader =
+            place.loader.clone().stream_options(StreamOptions::new().order(Order::File).memory_limit(2 * MB as u64));
+        loader.stream(&place.path).expect("opens").send_to(&mut sink).expect("streams");
+        assert_eq!(sink.written(), 4 * MB as u64 + 105);
+        let (whole, written) = (fs::read(&path).expect("reads"), sink.into_inner());
+        assert!(whole.ends_with(&written), "the data section, as it is stored");
+    }
 }
 
 /// Holds three buffers at a time and returns the last one first.
@@ -214,15 +231,17 @@ impl Sink<PoolBuffer> for Slow {
 fn a_sink_gets_everything_and_no_more_at_a_time_than_it_takes() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 40]);
-    let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(8 * MB as u64));
-    let mut sink = Slow::default();
-    loader.stream(&path).expect("opens").send_to(&mut sink).expect("streams");
-    assert_eq!((sink.bytes, sink.held.len(), sink.flushed), (40 * MB, 0, true));
-    assert!((2..=3).contains(&sink.max), "{}", sink.max);
-    let mut sink = Slow { fails_at: Some(5), ..Slow::default() };
-    let error = loader.stream(&path).expect("opens").send_to(&mut sink).expect_err("fails");
-    assert!(matches!(&error, PumpError::Sink(why) if why == "the device is gone"), "{error}");
-    assert!(sink.held.is_empty() && !sink.flushed, "everything has come back by then");
+    for place in places(&path) {
+        let loader = place.loader.clone().stream_options(StreamOptions::new().memory_limit(8 * MB as u64));
+        let mut sink = Slow::default();
+        loader.stream(&place.path).expect("opens").send_to(&mut sink).expect("streams");
+        assert_eq!((sink.bytes, sink.held.len(), sink.flushed), (40 * MB, 0, true));
+        assert!((2..=3).contains(&sink.max), "{}", sink.max);
+        let mut sink = Slow { fails_at: Some(5), ..Slow::default() };
+        let error = loader.stream(&place.path).expect("opens").send_to(&mut sink).expect_err("fails");
+        assert!(matches!(&error, PumpError::Sink(why) if why == "the device is gone"), "{error}");
+        assert!(sink.held.is_empty() && !sink.flushed, "everything has come back by then");
+    }
 }
 
 #[test]
@@ -253,61 +272,68 @@ fn a_file_that_changes_or_is_cut_off_ends_the_stream_with_an_error() {
 fn an_async_stream_delivers_everything_and_can_be_dropped() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 40]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(async {
-        let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(8 * MB as u64));
-        let mut stream = loader.stream_async(&path).await.expect("opens");
-        let mut bytes = 0;
-        while let Some(tensor) = stream.next().await {
-            bytes += tensor.expect("streams").as_bytes().len();
-        }
-        assert_eq!(bytes, 40 * MB);
-        assert_eq!(stream.report().expect("has ended").tensors, 40);
-        // The task holds everything: it waits without blocking others.
-        let mut stream = loader.stream_async(&path).await.expect("opens");
-        let mut held = Vec::new();
-        let all = async {
+    for place in places(&path) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let loader = place.loader.clone().stream_options(StreamOptions::new().memory_limit(8 * MB as u64));
+            let mut stream = loader.stream_async(&place.path).await.expect("opens");
+            let mut bytes = 0;
             while let Some(tensor) = stream.next().await {
-                held.push(tensor.expect("streams"));
+                bytes += tensor.expect("streams").as_bytes().len();
             }
-        };
-        tokio::time::timeout(Duration::from_millis(200), all).await.expect_err("it waits for itself");
-        assert!(held.len() >= 4, "{}", held.len());
-        let error = loader
-            .clone()
-            .stream_options(StreamOptions::new().memory_limit(1 << 20))
-            .stream_async(folder.path().join("none"))
-            .await;
-        assert!(error.is_err());
-    });
+            assert_eq!(bytes, 40 * MB);
+            assert_eq!(stream.report().expect("has ended").tensors, 40);
+            // Holding everything: the task waits, and is not in the way of others.
+            let mut stream = loader.stream_async(&place.path).await.expect("opens");
+            let mut held = Vec::new();
+            let all = async {
+                while let Some(tensor) = stream.next().await {
+                    held.push(tensor.expect("streams"));
+                }
+            };
+            tokio::time::timeout(Duration::from_millis(200), all).await.expect_err("it waits for itself");
+            assert!(held.len() >= 4, "{}", held.len());
+            let error = loader
+                .clone()
+                .stream_options(StreamOptions::new().memory_limit(1 << 20))
+                .stream_async(place.path.join("none"))
+                .await;
+            assert!(error.is_err());
+        });
+    }
 }
 
 #[test]
 fn progress_is_reported_and_ends_at_the_total() {
     let folder = folder();
     let path = numbered(folder.path(), &[MB; 16]);
-    let done = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&done);
-    let loader =
-        Loader::new().stream_options(StreamOptions::new().memory_limit(4 * MB as u64)).on_progress(move |progress| {
-            assert!(progress.bytes_done <= progress.bytes_total);
-            seen.fetch_max(progress.bytes_done as usize, Ordering::Relaxed);
-        });
-    loader.stream(&path).expect("opens").for_each_chunk(|_, _, _| {}).expect("streams");
-    assert_eq!(done.load(Ordering::Relaxed), 16 * MB);
+    for place in places(&path) {
+        let done = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&done);
+        let loader = place.loader.clone().stream_options(StreamOptions::new().memory_limit(4 * MB as u64)).on_progress(
+            move |progress| {
+                assert!(progress.bytes_done <= progress.bytes_total);
+                seen.fetch_max(progress.bytes_done as usize, Ordering::Relaxed);
+            },
+        );
+        loader.stream(&place.path).expect("opens").for_each_chunk(|_, _, _| {}).expect("streams");
+        assert_eq!(done.load(Ordering::Relaxed), 16 * MB);
+    }
 }
 
 #[test]
 fn a_stream_that_was_begun_one_by_one_is_not_taken_in_parts() {
     let folder = folder();
     let path = numbered(folder.path(), &[1000; 20]);
-    let mut stream = Loader::new().stream(&path).expect("opens");
-    stream.next().expect("one").expect("streams");
-    let error = stream.for_each_chunk(|_, _, _| panic!("some would be missing")).expect_err("refused");
-    assert!(matches!(error, Error::StreamBegun) && error.kind() == ErrorKind::InvalidRequest, "{error}");
-    let mut stream = Loader::new().stream(&path).expect("opens");
-    stream.next().expect("one").expect("streams");
-    assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamBegun))));
+    for place in places(&path) {
+        let mut stream = place.loader.clone().stream(&place.path).expect("opens");
+        stream.next().expect("one").expect("streams");
+        let error = stream.for_each_chunk(|_, _, _| panic!("some would be missing")).expect_err("refused");
+        assert!(matches!(error, Error::StreamBegun) && error.kind() == ErrorKind::InvalidRequest, "{error}");
+        let mut stream = place.loader.clone().stream(&place.path).expect("opens");
+        stream.next().expect("one").expect("streams");
+        assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamBegun))));
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! `floodtide diff` compares two checkpoints across shards and formats.
 
-use floodtide::{Change, Loader, StreamOptions, TensorDiff};
+use floodtide::{Change, Diff, Loader, StreamOptions, TensorDiff};
 use floodtide_core::{GgmlType, Selection};
 use floodtide_tests::checkpoint::{folder, raw, reshard, small};
 use floodtide_tests::gguf::Draft;
+use floodtide_tests::over_storages::Place;
 use floodtide_tests::{command, serverlessllm_writer};
 use proptest::prelude::*;
 use std::fs;
@@ -64,6 +65,22 @@ fn write_store(folder: &Path, tensors: &[Tensor]) {
     serverlessllm_writer::write_tensors(folder, &turned);
 }
 
+/// Compares two checkpoints in local files, and the same in memory and in both.
+fn compare(loader: &Loader, a: &Path, b: &Path) -> Diff {
+    let place = Place::memory(a);
+    place.update(b);
+    let loader = loader.clone().storage("mem", place.memory.clone().expect("it is"));
+    let local = loader.diff(a, b).expect("compares");
+    for (a, b) in [(place.at(a), place.at(b)), (a.to_owned(), place.at(b)), (place.at(a), b.to_owned())] {
+        let found = loader.diff(a, b).expect("compares");
+        assert_eq!((found.same, found.bytes), (local.same, local.bytes));
+        // Names in memory begin without a slash.
+        let shown = |diff: &Diff| format!("{:?}", diff.tensors).replace("\"/", "\"");
+        assert_eq!(shown(&found), shown(&local));
+    }
+    local
+}
+
 fn diff(a: &Path, b: &Path, extra: &[&str]) -> command::Run {
     command::run([&["diff", a.to_str().expect("UTF-8"), b.to_str().expect("UTF-8")], extra].concat())
 }
@@ -105,7 +122,7 @@ fn bytes_that_differ_are_counted_and_placed() {
     }
     changed[5].3[2] ^= 1;
     write_store(&other, &changed);
-    let diff_of = Loader::new().diff(&file, &other).expect("compares");
+    let diff_of = compare(&Loader::new(), &file, &other);
     let [large, small] = &diff_of.tensors[..] else { panic!("{:?}", diff_of.tensors) };
     assert_eq!((large.name.as_str(), small.name.as_str(), diff_of.same), ("e.large", "f.small", 4));
     let Change::Content { range, bytes, locations: places } = &large.change else { panic!("{large:?}") };
@@ -139,7 +156,7 @@ fn what_was_added_removed_or_changed_is_named() {
     other[3].2 = vec![1, 9_000_001];
     other.push(tensor("new", F32, &[2], 7));
     write_safetensors(&b, &other);
-    let found = Loader::new().diff(&a, &b).expect("compares");
+    let found = compare(&Loader::new(), &a, &b);
     let changes: Vec<(&str, &Change)> =
         found.tensors.iter().map(|tensor| (tensor.name.as_str(), &tensor.change)).collect();
     let [
@@ -153,7 +170,7 @@ fn what_was_added_removed_or_changed_is_named() {
     };
     assert_eq!(dtypes.map(|dtype| dtype.name()), ["F16", "BF16"]);
     assert_eq!(*shapes, [vec![9_000_001], vec![1, 9_000_001]]);
-    assert_eq!((found.same, Loader::new().diff(&b, &a).expect("compares").same), (3, 3));
+    assert_eq!((found.same, compare(&Loader::new(), &b, &a).same), (3, 3));
     let run = diff(&a, &b, &["--json"]);
     let document: serde_json::Value = serde_json::from_str(&run.stdout).expect("one document");
     assert_eq!((run.code, &document["same"]), (1, &false.into()));
@@ -189,7 +206,7 @@ fn a_plain_tensor_of_gguf_is_the_same_in_safetensors_and_a_quantised_one_is_not(
     ];
     let plain = folder.path().join("plain.safetensors");
     write_safetensors(&plain, &tensors);
-    let found = Loader::new().diff(&gguf, &plain).expect("compares");
+    let found = compare(&Loader::new(), &gguf, &plain);
     assert_eq!(found.same, 2);
     let [TensorDiff { name, change: Change::Kind { dtypes, shapes }, .. }] = &found.tensors[..] else {
         panic!("{:?}", found.tensors)
@@ -206,7 +223,7 @@ fn a_plain_tensor_of_gguf_is_the_same_in_safetensors_and_a_quantised_one_is_not(
     write_safetensors(&plain, &tensors);
     let error = some.load(&plain).expect_err("differs").to_string();
     assert!(error.contains("\"a\"") && error.contains("BLAKE3"), "{error}");
-    assert_eq!(Loader::new().diff(&gguf, &plain).expect("compares").same, 1);
+    assert_eq!(compare(&Loader::new(), &gguf, &plain).same, 1);
 }
 
 #[test]
@@ -215,7 +232,7 @@ fn checkpoints_without_a_common_tensor_are_not_read() {
     let (a, b) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
     write_safetensors(&a, &tensors()[..2]);
     write_safetensors(&b, &tensors()[2..]);
-    let found = Loader::new().diff(&a, &b).expect("compares");
+    let found = compare(&Loader::new(), &a, &b);
     assert_eq!((found.tensors.len(), found.same, found.bytes), (6, 0, 0));
     write_safetensors(&b, &[]);
     write_safetensors(&a, &[]);
@@ -251,7 +268,7 @@ proptest! {
         write_safetensors(&a, &tensors);
         write_store(&b, &tensors);
         let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(limit));
-        prop_assert!(loader.diff(&a, &b).expect("compares").tensors.is_empty());
+        prop_assert!(compare(&loader, &a, &b).tensors.is_empty());
         let victim = victim % tensors.len();
         if tensors[victim].3.is_empty() {
             return Ok(());
@@ -259,7 +276,7 @@ proptest! {
         let at = at % tensors[victim].3.len();
         tensors[victim].3[at] ^= 8;
         write_store(&b, &tensors);
-        let found = loader.diff(&b, &a).expect("compares");
+        let found = compare(&loader, &b, &a);
         prop_assert_eq!(found.tensors.len(), 1);
         prop_assert_eq!(&found.tensors[0].name, &format!("t{victim}"));
         let Change::Content { range, bytes, .. } = &found.tensors[0].change else { panic!("{:?}", found.tensors) };

@@ -8,13 +8,12 @@ use floodtide_core::middleware::Injection;
 use floodtide_core::{Error as CoreError, Selection};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultState, Scripted, SimFaults, Swarm};
-use floodtide_tests::by_backend::{
-    LOADED, MB, STREAMED, TENSORS, checkpoint, load, loader, stream, stream_options, tensor_range,
-};
+use floodtide_tests::by_backend::{MB, TENSORS, checkpoint, load, stream, stream_options, tensor_range};
 use floodtide_tests::checkpoint::{folder, small, sparse};
 use floodtide_tests::command;
 use floodtide_tests::faulty_fs::VICTIM;
 use floodtide_tests::layout::drop_cache;
+use floodtide_tests::over_storages::{Place, places};
 use floodtide_tests::serverlessllm_writer;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -42,6 +41,11 @@ fn assert_mismatch(error: &Error, folder: &Path, tensor: usize, what: &str) {
     assert_eq!(*start..*end, tensor_range(folder, tensor), "{what}");
 }
 
+/// A loader of these tests that reads there.
+fn loader_in(place: &Place, backend: Option<floodtide::Backend>) -> Loader {
+    place.loader_by(backend).stream_options(stream_options())
+}
+
 /// Without a ring where there is none.
 fn is_refused(error: &Error) -> bool {
     let refused = matches!(error, Error::BackendUnavailable { .. });
@@ -55,104 +59,116 @@ fn is_refused(error: &Error) -> bool {
 fn what_is_as_it_was_loads_by_every_backend_warm_and_cold() {
     let folder = folder();
     let expected = checkpoint(folder.path());
-    let manifest = Loader::new().manifest(folder.path()).expect("hashes");
-    for cold in [true, false] {
-        for backend in LOADED {
-            if cold {
-                drop_cache(folder.path());
+    for place in places(folder.path()) {
+        let manifest = place.loader.clone().manifest(&place.path).expect("hashes");
+        for cold in [true, false] {
+            for backend in place.loading() {
+                if cold {
+                    drop_cache(folder.path());
+                }
+                let loader = loader_in(&place, backend).verify(manifest.clone());
+                match load(&loader, &place.path) {
+                    Ok(bytes) => assert!(bytes == expected, "{backend:?}"),
+                    Err(error) => assert!(is_refused(&error), "{backend:?}: {error}"),
+                }
             }
-            let loader = loader(backend).verify(manifest.clone());
-            match load(&loader, folder.path()) {
-                Ok(bytes) => assert!(bytes == expected, "{backend:?}"),
-                Err(error) => assert!(is_refused(&error), "{backend:?}: {error}"),
+            for backend in place.copying() {
+                if cold {
+                    drop_cache(folder.path());
+                }
+                match stream(&loader_in(&place, backend).verify(manifest.clone()), &place.path) {
+                    Ok(bytes) => assert!(bytes == expected, "{backend:?}"),
+                    Err(error) => assert!(is_refused(&error), "{backend:?}: {error}"),
+                }
             }
         }
-        for backend in STREAMED {
-            if cold {
-                drop_cache(folder.path());
-            }
-            match stream(&loader(backend).verify(manifest.clone()), folder.path()) {
-                Ok(bytes) => assert!(bytes == expected, "{backend:?}"),
-                Err(error) => assert!(is_refused(&error), "{backend:?}: {error}"),
-            }
-        }
+        let tensors = place.loader.clone().verify(manifest.clone()).load(&place.path).expect("loads");
+        assert!(tensors.report().verified);
+        assert!(!place.loader.clone().load(&place.path).expect("loads").report().verified);
+        let mapped = place.loader.clone().verify(manifest).map(&place.path).expect("opens");
+        assert!(mapped.report().verified && mapped.get("t3").expect("is there").as_bytes() == expected["t3"]);
     }
-    let tensors = Loader::new().verify(manifest.clone()).load(folder.path()).expect("loads");
-    assert!(tensors.report().verified);
-    assert!(!Loader::new().load(folder.path()).expect("loads").report().verified);
-    let mapped = Loader::new().verify(manifest).map(folder.path()).expect("opens");
-    assert!(mapped.report().verified && mapped.get("t3").expect("is there").as_bytes() == expected["t3"]);
 }
 
 #[test]
 fn a_byte_that_is_another_fails_the_load_by_every_backend() {
     let folder = folder();
     checkpoint(folder.path());
-    let manifest = Loader::new().manifest(folder.path()).expect("hashes");
-    // The first byte of all, one in the middle of a read, one at a read's end, the last.
-    for (tensor, at) in [(0, 0), (3, 777_777), (5, TENSORS[5] - 1), (7, TENSORS[7] - 1)] {
-        let victim = tensor_range(folder.path(), tensor).start + at as u64;
-        flip(&folder.path().join(VICTIM), victim);
-        for cold in [true, false] {
-            for backend in LOADED {
-                if cold {
-                    drop_cache(folder.path());
+    for place in places(folder.path()) {
+        let manifest = place.loader.clone().manifest(&place.path).expect("hashes");
+        // The first byte of all, one in the middle of a read, one at a read's end, the last.
+        for (tensor, at) in [(0, 0), (3, 777_777), (5, TENSORS[5] - 1), (7, TENSORS[7] - 1)] {
+            let victim = tensor_range(folder.path(), tensor).start + at as u64;
+            flip(&folder.path().join(VICTIM), victim);
+            place.update(folder.path());
+            for cold in [true, false] {
+                for backend in place.loading() {
+                    if cold {
+                        drop_cache(folder.path());
+                    }
+                    let error =
+                        load(&loader_in(&place, backend).verify(manifest.clone()), &place.path).expect_err("differs");
+                    if !is_refused(&error) {
+                        assert_mismatch(&error, folder.path(), tensor, &format!("load by {backend:?}"));
+                    }
                 }
-                let error = load(&loader(backend).verify(manifest.clone()), folder.path()).expect_err("differs");
-                if !is_refused(&error) {
-                    assert_mismatch(&error, folder.path(), tensor, &format!("load by {backend:?}"));
+                for backend in place.copying() {
+                    if cold {
+                        drop_cache(folder.path());
+                    }
+                    let error =
+                        stream(&loader_in(&place, backend).verify(manifest.clone()), &place.path).expect_err("differs");
+                    if !is_refused(&error) {
+                        assert_mismatch(&error, folder.path(), tensor, &format!("stream by {backend:?}"));
+                    }
                 }
             }
-            for backend in STREAMED {
-                if cold {
-                    drop_cache(folder.path());
-                }
-                let error = stream(&loader(backend).verify(manifest.clone()), folder.path()).expect_err("differs");
-                if !is_refused(&error) {
-                    assert_mismatch(&error, folder.path(), tensor, &format!("stream by {backend:?}"));
-                }
-            }
+            let error = place.loader.clone().verify(manifest.clone()).map(&place.path).expect_err("differs");
+            assert_mismatch(&error, folder.path(), tensor, "mapped");
+            flip(&folder.path().join(VICTIM), victim);
+            place.update(folder.path());
         }
-        let error = Loader::new().verify(manifest.clone()).map(folder.path()).expect_err("differs");
-        assert_mismatch(&error, folder.path(), tensor, "mapped");
-        flip(&folder.path().join(VICTIM), victim);
+        assert!(place.loader.clone().verify(manifest).load(&place.path).is_ok(), "all is as it was");
     }
-    assert!(Loader::new().verify(manifest).load(folder.path()).is_ok(), "all is as it was");
 }
 
 #[test]
 fn no_tensor_that_differs_is_handed_out_whole() {
     let folder = folder();
     let expected = checkpoint(folder.path());
-    let manifest = Loader::new().manifest(folder.path()).expect("hashes");
-    flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 4).end - 1);
-    for order in [Order::Completion, Order::File, Order::Selection] {
-        for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
-            let loader = loader(None)
-                .stream_options(stream_options().order(order).buffer_bytes(buffer))
-                .verify(manifest.clone());
-            let mut stream = loader.stream(folder.path()).expect("opens");
-            let mut failed = false;
-            for tensor in stream.by_ref() {
-                match tensor {
-                    Ok(tensor) => assert!(tensor.as_bytes() == expected[tensor.name()], "{}", tensor.name()),
-                    Err(error) => {
-                        assert_mismatch(&error, folder.path(), 4, &format!("{order:?}, {buffer}"));
-                        failed = true;
+    for place in places(folder.path()) {
+        let manifest = place.loader.clone().manifest(&place.path).expect("hashes");
+        flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 4).end - 1);
+        place.update(folder.path());
+        for order in [Order::Completion, Order::File, Order::Selection] {
+            for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
+                let loader = loader_in(&place, None)
+                    .stream_options(stream_options().order(order).buffer_bytes(buffer))
+                    .verify(manifest.clone());
+                let mut stream = loader.stream(&place.path).expect("opens");
+                let mut failed = false;
+                for tensor in stream.by_ref() {
+                    match tensor {
+                        Ok(tensor) => assert!(tensor.as_bytes() == expected[tensor.name()], "{}", tensor.name()),
+                        Err(error) => {
+                            assert_mismatch(&error, folder.path(), 4, &format!("{order:?}, {buffer}"));
+                            failed = true;
+                        }
                     }
                 }
+                assert!(failed && stream.report().is_none());
             }
-            assert!(failed && stream.report().is_none());
+            flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 4).end - 1);
         }
+        // In parts, what comes before the last one cannot be known; the end tells.
+        let parts = loader_in(&place, None)
+            .stream_options(stream_options().buffer_bytes(64 << 10))
+            .verify(manifest)
+            .stream(&place.path)
+            .expect("opens");
+        let error = parts.for_each_chunk(|_, _, _| ()).expect_err("differs");
+        assert_mismatch(&error, folder.path(), 4, "parts");
     }
-    // With parts, only the end of the stream shows whether the earlier parts were right.
-    let parts = loader(None)
-        .stream_options(stream_options().buffer_bytes(64 << 10))
-        .verify(manifest)
-        .stream(folder.path())
-        .expect("opens");
-    let error = parts.for_each_chunk(|_, _, _| ()).expect_err("differs");
-    assert_mismatch(&error, folder.path(), 4, "parts");
 }
 
 #[test]
@@ -232,23 +248,30 @@ fn a_manifest_of_something_else_is_refused() {
     let folder = folder();
     let path = folder.path().join("model.safetensors");
     small(&path);
-    let manifest = Loader::new().manifest(&path).expect("hashes");
-    let without = |name: &str| {
-        let tensors = manifest.tensors().iter().filter(|tensor| tensor.name != name).cloned().collect();
-        Manifest::new(tensors, vec![]).expect("valid")
-    };
-    let missing = Loader::new().verify(without("scale")).load(&path).expect_err("is not there");
-    assert!(matches!(&missing, Error::Core(CoreError::NotInManifest { tensor }) if tensor == "scale"), "{missing}");
-    // Tensors that are not loaded may be missing.
-    let others = Loader::new().selection(Selection::names(["layer.bias"])).verify(without("scale"));
-    assert_eq!(others.load(&path).expect("loads").len(), 1);
-    let mut tensors = manifest.tensors().to_vec();
-    tensors
-        .iter_mut()
-        .filter(|tensor| tensor.name == "scale")
-        .for_each(|tensor| tensor.dtype = floodtide::DType::I64.into());
-    let other = Loader::new().verify(Manifest::new(tensors, vec![]).expect("valid")).load(&path).expect_err("differs");
-    assert!(other.to_string().contains("\"scale\" has dtype F64") && other.to_string().contains("I64"), "{other}");
+    for place in places(&path) {
+        let manifest = place.loader.clone().manifest(&place.path).expect("hashes");
+        let without = |name: &str| {
+            let tensors = manifest.tensors().iter().filter(|tensor| tensor.name != name).cloned().collect();
+            Manifest::new(tensors, vec![]).expect("valid")
+        };
+        let missing = place.loader.clone().verify(without("scale")).load(&place.path).expect_err("is not there");
+        assert!(matches!(&missing, Error::Core(CoreError::NotInManifest { tensor }) if tensor == "scale"), "{missing}");
+        // What is not loaded need not be there.
+        let others = place.loader.clone().selection(Selection::names(["layer.bias"])).verify(without("scale"));
+        assert_eq!(others.load(&place.path).expect("loads").len(), 1);
+        let mut tensors = manifest.tensors().to_vec();
+        tensors
+            .iter_mut()
+            .filter(|tensor| tensor.name == "scale")
+            .for_each(|tensor| tensor.dtype = floodtide::DType::I64.into());
+        let other = place
+            .loader
+            .clone()
+            .verify(Manifest::new(tensors, vec![]).expect("valid"))
+            .load(&place.path)
+            .expect_err("differs");
+        assert!(other.to_string().contains("\"scale\" has dtype F64") && other.to_string().contains("I64"), "{other}");
+    }
 }
 
 #[test]

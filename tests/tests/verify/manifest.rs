@@ -6,6 +6,7 @@ use floodtide::{Loader, Manifest, Mismatch, StreamOptions, read_manifest};
 use floodtide_core::checksum::Checksum;
 use floodtide_tests::checkpoint::{folder, plain, raw, reshard, small};
 use floodtide_tests::command::{self, Run};
+use floodtide_tests::over_storages::places;
 use floodtide_tests::serverlessllm_writer;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
@@ -93,10 +94,14 @@ fn a_manifest_has_the_checksums_that_plain_hashing_gives() {
     checkpoint(folder.path());
     let manifest = Loader::new().manifest(folder.path()).expect("hashes");
     assert_is_of(&manifest, folder.path(), &["model-0.safetensors", "model-1.safetensors"]);
-    // With any backend and any memory limit, the manifest is the same, byte for byte.
-    for backend in floodtide::backends() {
-        let loader = Loader::new().backend(backend).stream_options(StreamOptions::new().memory_limit(1 << 20));
-        assert_eq!(loader.manifest(folder.path()).expect("hashes"), manifest, "{backend}");
+    // By whatever backend, in however little memory, it is the same, byte for byte.
+    for place in places(folder.path()) {
+        for backend in place.loading() {
+            let loader = place.loader_by(backend).stream_options(StreamOptions::new().memory_limit(1 << 20));
+            assert_eq!(loader.manifest(&place.path).expect("hashes"), manifest, "{backend:?}");
+            let report = loader.compare_with(&place.path, &manifest).expect("valid");
+            assert!(report.mismatches.is_empty(), "{backend:?}");
+        }
     }
     for extra in [&[][..], &["--memory-limit", "1MiB"]] {
         assert_eq!(manifest_of(folder.path(), extra).assert_ok(), manifest.to_string());
@@ -117,11 +122,14 @@ fn an_index_is_one_of_the_files() {
     reshard(&single.join("model.safetensors"), &shards, 2);
     let names =
         ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"];
-    assert_is_of(&Loader::new().manifest(&shards).expect("hashes"), &shards, &names);
+    for place in places(&shards) {
+        assert_is_of(&place.loader.manifest(&place.path).expect("hashes"), &shards, &names);
+    }
     let store = folder.path().join("store");
     fs::create_dir(&store).expect("makes");
     serverlessllm_writer::write_tensors(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
-    let manifest = Loader::new().manifest(&store).expect("hashes");
+    let [manifest, of_memory] = places(&store).map(|place| place.loader.manifest(&place.path).expect("hashes"));
+    assert_eq!(manifest, of_memory);
     let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["tensor.data_0", "tensor_index.json"]);
     // Padding belongs to the file, not to the tensor.
@@ -264,7 +272,9 @@ fn a_header_that_says_the_same_in_other_words_is_another_file() {
     let end = bytes.iter().position(|&byte| byte == b' ').expect("padding");
     bytes[brace..=end].rotate_right(1);
     fs::write(&path, bytes).expect("writes");
-    let report = Loader::new().compare_with(folder.path(), &manifest).expect("valid");
+    let [report, of_memory] =
+        places(folder.path()).map(|place| place.loader.compare_with(&place.path, &manifest).expect("valid"));
+    assert_eq!(report.mismatches, of_memory.mismatches);
     let [Mismatch::FileContent { file, tensors: false, .. }] = &report.mismatches[..] else {
         panic!("{:?}", report.mismatches)
     };
@@ -281,7 +291,9 @@ fn what_is_missing_and_what_is_new_is_named() {
         r#"{"0.0":{"dtype":"I8","shape":[3],"data_offsets":[0,3]},"n":{"dtype":"U8","shape":[],"data_offsets":[3,4]}}"#;
     fs::write(folder.path().join("model-0.safetensors"), raw(other, &[1; 4])).expect("writes");
     fs::rename(folder.path().join("model-1.safetensors"), folder.path().join("renamed.safetensors")).expect("renames");
-    let report = Loader::new().compare_with(folder.path(), &manifest).expect("valid");
+    let [report, of_memory] =
+        places(folder.path()).map(|place| place.loader.compare_with(&place.path, &manifest).expect("valid"));
+    assert_eq!(report.mismatches, of_memory.mismatches);
     let kinds: Vec<(&str, String)> = report
         .mismatches
         .iter()
