@@ -213,7 +213,7 @@ mod tests {
         for (name, expected) in [
             ("other", "without a checkpoint"),
             ("deep", "with subfolders"),
-            ("file", "found a file"),
+            ("file", "file"),
             ("link", "symbolic link"),
             ("dangling", "symbolic link"),
         ] {

@@ -364,7 +364,7 @@ mod tests {
         assert!(find(&folder.path().join("missing"), BLOCK_BYTES).contains("missing"));
         let shared = Path::new("/dev/shm");
         if File::open(shared).is_ok_and(|folder| is_memory(&folder)) {
-            assert!(find(shared, BLOCK_BYTES).contains("tmpfs is memory"), "{}", find(shared, BLOCK_BYTES));
+            assert!(find(shared, BLOCK_BYTES).contains("tmpfs is in memory"), "{}", find(shared, BLOCK_BYTES));
         }
     }
 }
