@@ -4,7 +4,9 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use floodtide_core::{Access, Buffers, Catalog, Chunk, Error, MemoryLimit, Order, Plan, PlanOptions, Planner, TensorSlice};
+use floodtide_core::{
+    Access, Buffers, Catalog, Chunk, Error, MemoryLimit, Order, Plan, PlanOptions, Planner, TensorSlice,
+};
 use floodtide_fuzz::checkpoint::{Lengths, catalog, cut, selection};
 use floodtide_fuzz::{options, promises};
 use libfuzzer_sys::{Corpus, fuzz_target};

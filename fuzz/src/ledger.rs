@@ -1,9 +1,9 @@
 //! A reference of the engine's state, which must hold after every step.
 
 use crate::device::Device;
-use floodtide_core::{RouteId, 
+use floodtide_core::{
     Catalog, Disposition, Engine, Error, Event, ExtentId, Fault, FileId, Outcome, Plan, ReadId, ReadOp, Readiness,
-    TensorId, TensorInfo,
+    RouteId, TensorId, TensorInfo,
 };
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -54,7 +54,8 @@ fn distinct_bytes(catalog: &Catalog, plan: &Plan) -> u64 {
 /// This holds if they are listed, arrive in parts and in order, or have blocks that no common cut
 /// suits, or if another slice is selected between them.
 fn may_read_again(catalog: &Catalog, options: &PlanOptions, selected: &[TensorSlice]) -> bool {
-    let in_order = |buffers: Buffers| buffers.order == Order::Selection || (buffers.split && buffers.order == Order::File);
+    let in_order =
+        |buffers: Buffers| buffers.order == Order::Selection || (buffers.split && buffers.order == Order::File);
     let odd = |slice: &TensorSlice| !catalog.tensor(slice.tensor()).dtype.block_bytes().is_power_of_two();
     matches!(options.access, Access::Stream(buffers) if in_order(buffers))
         || selected.iter().any(odd)
@@ -173,7 +174,8 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
             let placement = &plan.placements()[index];
             let tensor = plan.tensor(catalog, index);
             if let Some(strided) = plan.strided(index) {
-                let (start, end) = (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
+                let (start, end) =
+                    (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
                 let Location::Arena(place) = placement.location else { panic!("pieces are in no mapping") };
                 assert_eq!(plan.dest_range(chunk).start as u64, place as u64 + strided.before(start), "at its place");
                 covered[index] += strided.before(end) - strided.before(start);
@@ -222,7 +224,10 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
 fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &Plan) {
     assert!(plan.is_streamed() && plan.arena_bytes() == 0 && plan.mapped().is_empty());
     for chunk in plan.chunks() {
-        assert!(plan.dest_range(chunk).end <= plan.extents()[chunk.extent.index()].buffer_bytes, "a slot past its buffer");
+        assert!(
+            plan.dest_range(chunk).end <= plan.extents()[chunk.extent.index()].buffer_bytes,
+            "a slot past its buffer"
+        );
     }
     let in_order = plan.chunks().windows(2).all(|pair| pair[0].extent <= pair[1].extent);
     assert!(in_order, "buffers are filled one after another");
