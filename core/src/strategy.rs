@@ -218,6 +218,7 @@ const MAX_WORKERS: usize = 8;
 /// 1 GiB of reads of 2 MiB: what 50 GB/s and 20 ms ask for.
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
+
 /// Whether so little is selected that it is read through the page cache without threads, whatever
 /// the system allows: nothing but the files' lengths and `selected_bytes` need be measured then.
 #[must_use]

@@ -4,7 +4,7 @@ use super::*;
 use crate::format::{SAFETENSORS, safetensors::Header};
 use crate::plan::{Access, Buffers, Order, PlanOptions, Planner};
 use crate::source::Fault;
-use crate::units::{Alignment, DirectLimits, ExtentId, FileId};
+use crate::units::{Alignment, DirectLimits, ExtentId, FileId, TensorId};
 use crate::{CatalogBuilder, Selection};
 use alloc::format;
 use alloc::string::ToString;

@@ -7,7 +7,10 @@ mod ties;
 
 use super::*;
 use crate::CatalogBuilder;
+use crate::error::Error;
 use crate::format::{SAFETENSORS, safetensors::Header};
+use crate::tensor_slice::TensorSlice;
+use crate::units::DirectLimits;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;

@@ -233,7 +233,6 @@ impl fmt::Debug for Tensor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::Loader;
     use std::path::PathBuf;
 

@@ -4,7 +4,7 @@
 
 use super::graph::Graph;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Returns the contents of a file; `None` when there is no such file.
 pub(super) type Read<'r> = &'r dyn Fn(&Path) -> Option<String>;
@@ -27,7 +27,7 @@ pub(super) fn modules(src: &Path, read: Read<'_>) -> Graph {
 
 /// Adds the names of the crate's root that a module and those inside it use. `module` is its path without `.rs`,
 /// and `depth` is how many modules below the root it is.
-fn collect(module: &PathBuf, depth: usize, read: Read<'_>, names: &mut BTreeSet<String>) {
+fn collect(module: &Path, depth: usize, read: Read<'_>, names: &mut BTreeSet<String>) {
     let source = read(&module.with_extension("rs")).or_else(|| read(&module.join("mod.rs"))).unwrap_or_default();
     let tokens = compiled(tokens(&source));
     names.extend(from_root(&tokens, depth).map(str::to_owned));
