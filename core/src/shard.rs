@@ -51,12 +51,7 @@ impl ShardRules {
     /// mistyped, and would leave whole what it was to cut.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = (Glob, Partition)>) -> Self {
-        Self {
-            rules: rules
-                .into_iter()
-                .map(|(glob, partition)| Rule { glob, partition: partition, optional: false })
-                .collect(),
-        }
+        Self { rules: rules.into_iter().map(|(glob, partition)| Rule { glob, partition, optional: false }).collect() }
     }
 
     /// The same rules, of which some may match nothing: a set for models that do not all have the same tensors.

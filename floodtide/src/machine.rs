@@ -32,7 +32,7 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
         Err(Error::Storage(error @ StorageError::Failed { .. })) => (Vec::new(), vec![error]),
         Err(_) => (Vec::new(), Vec::new()),
     };
-    Ok(doctor::examine(path, files, refused)?)
+    Ok(doctor::examine(path, &files, refused)?)
 }
 
 /// Measures the device under a folder in about `budget`; `told` is called with what is being done.

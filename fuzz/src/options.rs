@@ -20,6 +20,7 @@ pub fn options(u: &mut Unstructured<'_>, catalog: &Catalog) -> Result<PlanOption
         // An arena starts at a huge page, so that no tensor can be aligned to more.
         tensor_alignment: alignment(u, 21)?,
         chunk_bytes: magnitude(u)?,
+        file_chunk_bytes: Vec::new(),
         max_merge_gap: magnitude(u)?,
         max_read_gap: PlanOptions::default().max_read_gap,
         max_gather_reads: u.int_in_range(0..=200)?,

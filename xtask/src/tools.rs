@@ -59,6 +59,18 @@ pub(crate) fn cargo_with_cfg(cfg: &str) -> std::result::Result<Command, String> 
     Ok(command)
 }
 
+/// `cargo test` with optimisation. Every optimised build selects the whole workspace: cargo unites
+/// the features of the packages that it builds together, and would otherwise build the same crates
+/// once per selection.
+pub(crate) const RELEASE_TEST: [&str; 4] = ["test", "--release", "--workspace", "--all-features"];
+
+/// Builds the command and the simulator. Returns the folder that holds them.
+pub(crate) fn build_programs(profile: &str) -> std::result::Result<PathBuf, String> {
+    let programs = ["--bin", "floodtide", "--bin", "floodtide-sim"];
+    run(cargo().args(["build", "--workspace", "--all-features", "--profile", profile]).args(programs))?;
+    Ok(target().join(if profile == "dev" { "debug" } else { profile }))
+}
+
 /// Returns what `cargo metadata` prints.
 pub(crate) fn metadata(flags: &[&str]) -> std::result::Result<Value, String> {
     let output = cargo().args(["metadata", "--format-version", "1", "--locked"]).args(flags).output();

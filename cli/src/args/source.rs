@@ -127,7 +127,7 @@ impl FromStr for ShardRuleArg {
                 dim.parse().map_err(|_| "expected the number of a dimension, or \"whole\", after the \"=\"")?,
             ),
         };
-        Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, partition: partition })
+        Ok(Self { glob: Glob::new(glob).map_err(|error| error.to_string())?, partition })
     }
 }
 

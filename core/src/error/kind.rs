@@ -135,7 +135,7 @@ mod tests {
     fn what_is_wrong_with_a_checkpoint_is_not_the_requests_fault() {
         let json = HeaderError::FileTooShort { file_len: 3 };
         for (error, kind) in [
-            (Error::format(&text(), json), ErrorKind::InvalidCheckpoint),
+            (Error::format(text(), json), ErrorKind::InvalidCheckpoint),
             (Error::DuplicateTensor { tensor: text(), first: text(), second: text() }, ErrorKind::InvalidCheckpoint),
             (
                 Error::Manifest { file: text(), source: ManifestError::Version { found: 2 } },

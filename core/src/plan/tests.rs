@@ -6,11 +6,8 @@ mod slices;
 mod ties;
 
 use super::*;
-use crate::CatalogBuilder;
-use crate::error::Error;
 use crate::format::{SAFETENSORS, safetensors::Header};
-use crate::tensor_slice::TensorSlice;
-use crate::units::DirectLimits;
+use crate::{CatalogBuilder, DirectLimits, Error, TensorSlice};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -235,7 +232,7 @@ proptest! {
 }
 
 fn streamed(buffer_bytes: u64, limit: u64, split: bool, order: Order) -> Access {
-    Access::Stream(Buffers { buffer_bytes: buffer_bytes, limit, split, order })
+    Access::Stream(Buffers { buffer_bytes, limit, split, order })
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_whole_buffer_knows_what_it_holds() {
     assert_eq!(last.placed_parts().map(|part| part.placement).collect::<Vec<usize>>(), [2, 3, 4]);
     let bytes: Vec<_> = last.parts().map(|part| (part.offset, part.bytes)).collect();
     assert_eq!(bytes, [(0, 0..50), (0, 0..0), (0, 50..57)]);
-    assert_eq!(format!("{last:?}"), "Staged { extent: ExtentId(2), .. }", "and not what is in its memory");
+    assert_eq!(format!("{last:?}"), "FilledBuffer { extent: ExtentId(2), .. }", "and not what is in its memory");
     assert!(Arc::ptr_eq(last.catalog(), &catalog) && Arc::ptr_eq(last.plan(), &plan));
     assert_eq!((last.extent(), *last.buffer(), last.into_buffer()), (ExtentId(2), 7, 7));
 }

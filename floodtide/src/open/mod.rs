@@ -71,7 +71,7 @@ pub(crate) fn open(
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn open_files(named: Vec<(&Arc<LoadStorage>, String)>) -> Result<OpenedHeaders, Error> {
+pub(crate) fn open_files(named: &[(&Arc<LoadStorage>, String)]) -> Result<OpenedHeaders, Error> {
     let sources: Vec<Source<'_>> = named.iter().map(|(storage, name)| Source { storage: &***storage, name }).collect();
     let read = read_headers(FORMATS, &sources, None, None, None)?;
     let mut files = OpenFiles::default();

@@ -91,7 +91,7 @@ impl Settings {
             }
             Input::Files(paths) => {
                 let named = paths.iter().map(|path| self.storages.resolve(path));
-                open::open_files(named.collect::<Result<Vec<_>, _>>()?)
+                open::open_files(&named.collect::<Result<Vec<_>, _>>()?)
             }
         }
     }

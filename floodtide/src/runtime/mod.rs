@@ -8,6 +8,8 @@
 //! This file has the shared state; `workers` starts and runs workers, `tuning` carries out what is learned meanwhile, `report` says
 //! how it went.
 
+#[cfg(all(test, loom))]
+mod interleavings;
 mod report;
 mod tuning;
 mod workers;
@@ -161,9 +163,10 @@ impl<P: Provider> LoadTask<P> {
 
     /// Tells workers that wait for memory to ask the provider again.
     pub(crate) fn memory_returned(&self) {
-        self.memory_available.store(true, Ordering::Relaxed);
-        // Under the lock, so that a worker is either before its look at the flag or asleep.
+        // Under the lock, so that a worker is either before its look at the flag or asleep, and one that sees the flag sees
+        // the memory too.
         let _engine = self.engine.lock();
+        self.memory_available.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
 

@@ -46,7 +46,7 @@ impl TensorStream {
             return Err(Error::TensorAlignment { bytes: required_alignment, max: pool.alignment() as u64 });
         }
         let buffer_bytes = options.buffer_bytes.unwrap_or_else(|| coalesced_bytes(limit));
-        let buffers = Buffers { buffer_bytes: buffer_bytes, limit, split, order: options.order };
+        let buffers = Buffers { buffer_bytes, limit, split, order: options.order };
         let plan_options = checkpoint.options(Access::Stream(buffers), settings);
         let listed = match options.order {
             Order::Selection => Some(settings.selection.resolve_in_order(&checkpoint.catalog)?),

@@ -102,7 +102,7 @@ impl std::fmt::Debug for TensorStream {
 enum State {
     /// The headers are read.
     Opened(Box<DecidedLoad>),
-    Running(Running),
+    Running(Box<Running>),
     /// It could not be started.
     Failed,
 }
@@ -245,7 +245,7 @@ impl TensorStream {
                 let PlannedLoad { catalog, plan, .. } = running.planned();
                 self.queue.extend(Tensor::empty(catalog, plan));
             }
-            self.state = State::Running(running);
+            self.state = State::Running(Box::new(running));
         }
         match &mut self.state {
             State::Running(running) => Ok(running),

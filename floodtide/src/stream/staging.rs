@@ -99,7 +99,7 @@ impl Staging {
         };
         Self {
             pool,
-            pool_is_external: pool_is_external,
+            pool_is_external,
             plan: Arc::clone(plan),
             scratch: ScratchPool::new(plan),
             coalesced_bytes: sizes.filter(|&bytes| bytes as u64 <= buffer_bytes).max().unwrap_or(0),

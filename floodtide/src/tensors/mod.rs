@@ -54,7 +54,7 @@ impl Tensors {
             placed[placement.tensor.index()] = Some(index as u32);
         }
         let by_name = catalog.tensors_by_name().filter_map(|tensor| placed[tensor.id.index()]).collect();
-        Self { inner: Arc::new(Inner { catalog, plan, by_name, memory: memory, report }) }
+        Self { inner: Arc::new(Inner { catalog, plan, by_name, memory, report }) }
     }
 
     /// The number of tensors.

@@ -13,7 +13,7 @@ use floodtide_core::pool::{CLASS_COUNT, SizeClass, Tier};
 use std::sync::Arc;
 
 /// The most blocks of one class that a thread keeps.
-pub const DEPTH: usize = 16;
+pub(crate) const DEPTH: usize = 16;
 
 /// The free blocks of one class, the last one to be taken first. Above `len` every place is empty.
 #[derive(Debug)]

@@ -86,7 +86,7 @@ impl Finding {
 ///
 /// # Errors
 /// When the path cannot be looked at.
-pub fn examine(path: &Path, files: Vec<PathBuf>, refused: Vec<StorageError>) -> Result<Vec<Finding>, StorageError> {
+pub fn examine(path: &Path, files: &[PathBuf], refused: Vec<StorageError>) -> Result<Vec<Finding>, StorageError> {
     let subject = Subject::open(path, files, refused)?;
     let mut findings = vec![
         kernel::version(),
@@ -114,12 +114,12 @@ mod tests {
     #[test]
     fn everything_is_found_and_what_is_not_good_has_a_meaning() {
         let folder = tempfile::tempdir().expect("a folder");
-        let findings = examine(folder.path(), Vec::new(), Vec::new()).expect("can be looked at");
+        let findings = examine(folder.path(), &[], Vec::new()).expect("can be looked at");
         assert_eq!(findings.len(), 12);
         for finding in &findings {
             assert!(!finding.found.is_empty() && finding.meaning.ends_with(|c: char| c != '.'), "{finding:?}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0, "nothing is left behind");
-        assert!(examine(&folder.path().join("missing"), Vec::new(), Vec::new()).is_err());
+        assert!(examine(&folder.path().join("missing"), &[], Vec::new()).is_err());
     }
 }

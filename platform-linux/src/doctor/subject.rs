@@ -29,7 +29,7 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn open(
         path: &Path,
-        discovered: Vec<PathBuf>,
+        discovered: &[PathBuf],
         mut refused: Vec<StorageError>,
     ) -> Result<Self, StorageError> {
         let failed = |action| failed(path, action);

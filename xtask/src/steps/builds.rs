@@ -10,7 +10,7 @@ const BARE_METAL: &str = "thumbv7em-none-eabihf";
 pub(super) fn no_std(_: Mode) -> Result {
     let build = |extra: &[&str]| {
         let manifest = ["build", "--quiet", "--manifest-path", "tests/no-std/Cargo.toml", "--target-dir"];
-        run(cargo().args(manifest).arg(target().join("no-std")).args(extra))
+        run(cargo().args(manifest).arg(target()).args(extra))
     };
     build(&[])?;
     if has_target(BARE_METAL) {

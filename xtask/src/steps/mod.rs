@@ -17,7 +17,7 @@ pub(crate) const STEPS: &[Step] = &[
     quick("fmt", "the code is formatted", lints::fmt),
     quick("typos", "no word is misspelled", lints::typos),
     quick("structure", "dependencies between crates and modules point one way", |_| structure::check()),
-    quick("deny", "licences, advisories, duplicates and sources of the dependencies", lints::deny),
+    full("deny", "licences, advisories, duplicates and sources of the dependencies", lints::deny),
     quick("clippy", "no lint warns", lints::clippy),
     full("doc", "the documentation builds without a warning", lints::doc),
     full("msrv", "the published crates build with the declared rust-version", msrv::check),

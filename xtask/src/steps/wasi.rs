@@ -2,7 +2,7 @@
 //! ones.
 
 use crate::step::Mode;
-use crate::tools::{Outcome, Result, cargo, has_target, run, target, works};
+use crate::tools::{Outcome, Result, build_programs, cargo, has_target, run, target, works};
 use std::process::{Command, Stdio};
 
 const TARGET: &str = "wasm32-wasip1";
@@ -27,18 +27,17 @@ pub(super) fn check(_: Mode) -> Result {
     if !has_target(TARGET) {
         return Ok(Outcome::Skipped(format!("it needs the target {TARGET} (rustup target add {TARGET})")));
     }
-    let build = ["build", "--release", "--package", "floodtide-sim"];
-    run(cargo().args(build).args(["--target", TARGET]))?;
-    run(cargo().args(build))?;
-    let program = target().join(TARGET).join("release/floodtide-sim.wasm");
+    run(cargo().args(["build", "--release", "--package", "floodtide-sim", "--target", TARGET]))?;
+    let native = build_programs("release")?.join("floodtide-sim");
+    let wasm = target().join(TARGET).join("release/floodtide-sim.wasm");
     for arguments in [&["--seeds", SEEDS, "--digest"][..], &["--seeds", SEEDS, "--digest", "--verify"]] {
-        let wasi = digest(Command::new("node").args(["--no-warnings", "-e", RUNNER]).arg(&program).args(arguments))?;
-        let native = digest(Command::new(target().join("release/floodtide-sim")).args(arguments))?;
+        let there = digest(Command::new("node").args(["--no-warnings", "-e", RUNNER]).arg(&wasm).args(arguments))?;
+        let here = digest(Command::new(&native).args(arguments))?;
         let seeds = arguments.join(" ");
-        if wasi != native {
-            return Err(format!("{seeds} has the digest {wasi} on WASI, {native} on this machine"));
+        if there != here {
+            return Err(format!("{seeds} has the digest {there} on WASI, {here} on this machine"));
         }
-        println!("{seeds} has the digest {native} on both");
+        println!("{seeds} has the digest {here} on both");
     }
     Ok(Outcome::Passed)
 }

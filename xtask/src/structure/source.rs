@@ -12,7 +12,7 @@ pub(super) type Read<'r> = &'r dyn Fn(&Path) -> Option<String>;
 /// Returns the graph of a crate's top modules. `src` is the folder of its root file.
 pub(super) fn modules(src: &Path, read: Read<'_>) -> Graph {
     let root = ["lib.rs", "main.rs"].iter().find_map(|name| read(&src.join(name))).unwrap_or_default();
-    let root = compiled(tokens(&root));
+    let root = compiled(&tokens(&root));
     let tops = declared(&root);
     let exports = exports(&root, &tops);
     let mut graph = Graph::default();
@@ -29,7 +29,7 @@ pub(super) fn modules(src: &Path, read: Read<'_>) -> Graph {
 /// and `depth` is how many modules below the root it is.
 fn collect(module: &Path, depth: usize, read: Read<'_>, names: &mut BTreeSet<String>) {
     let source = read(&module.with_extension("rs")).or_else(|| read(&module.join("mod.rs"))).unwrap_or_default();
-    let tokens = compiled(tokens(&source));
+    let tokens = compiled(&tokens(&source));
     names.extend(from_root(&tokens, depth).map(str::to_owned));
     for inner in declared(&tokens) {
         collect(&module.join(inner), depth + 1, read, names);
@@ -88,9 +88,9 @@ fn from_root<'s>(tokens: &[&'s str], depth: usize) -> impl Iterator<Item = &'s s
 }
 
 /// Leaves out what is there for tests or documentation alone: an attribute `cfg` that names one of them, and its item.
-fn compiled(tokens: Vec<&str>) -> Vec<&str> {
+fn compiled<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     let mut kept = Vec::new();
-    let mut rest = &tokens[..];
+    let mut rest = tokens;
     while let Some(token) = rest.first() {
         let end = rest.iter().position(|&token| token == "]").unwrap_or(rest.len());
         let attribute = &rest[..end];

@@ -246,8 +246,10 @@ fn buffers_come_back_while_the_stream_or_the_flush_is_waited_for() {
     assert_eq!(rig.poll(), Poll::Ready(Ok(())));
 }
 
+type Failure = (fn(&mut Rig), PumpError<Why, Why>);
+
 /// Each call that can fail: how, and the failure.
-const FAILURES: [(fn(&mut Rig), PumpError<Why, Why>); 5] = [
+const FAILURES: [Failure; 5] = [
     (|rig| rig.source.end = Some(Err("read")), PumpError::Stream("read")),
     (|rig| rig.sink.refuses = Some("poll_ready"), PumpError::Sink("poll_ready")),
     (
