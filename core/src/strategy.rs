@@ -225,6 +225,7 @@ const MAX_WORKERS: usize = 8;
 /// The maximum number of reads in flight: 1 GiB in reads of 2 MiB, enough for 50 GB/s at 20 ms.
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
+
 /// Whether so little is selected that it is read through the page cache without threads, whatever
 /// the system allows: nothing but the files' lengths and `selected_bytes` need be measured then.
 #[must_use]
