@@ -228,7 +228,7 @@ mod tests {
         let error = shard(rules("*.wieght").or(ShardRules::rows())).expect_err("mistyped");
         assert_eq!(error, Error::UnmatchedShardRule { glob: "*.wieght".to_string() });
         let message = error.to_string();
-        assert!(["\"*.wieght\"", "mend the pattern"].iter().all(|word| message.contains(word)), "{message}");
+        assert!(["\"*.wieght\"", "correct the pattern"].iter().all(|word| message.contains(word)), "{message}");
         assert_eq!(shard(rules("*.wieght").optional()), Ok(alloc::vec![None, None]));
         let part = Selection::names(["a.weight"]).sharded(0, 2, rules("b.*").or(ShardRules::rows()));
         assert_eq!(slices(&catalog, &part), Ok(alloc::vec![Some((0, 0, 2))]), "what it matches need not be selected");
