@@ -62,7 +62,7 @@ impl Region {
     /// Allocates at least one byte.
     #[cfg(miri)]
     pub fn map(bytes: usize, alignment: Alignment) -> io::Result<Self> {
-        let alignment = (alignment.bytes() as usize).max(4096);
+        let alignment = (alignment.as_u64() as usize).max(4096);
         let layout = std::alloc::Layout::from_size_align(bytes.max(1), alignment).map_err(|_| no_memory())?;
         // SAFETY: the layout has at least one byte.
         let base = unsafe { std::alloc::alloc_zeroed(layout) };
