@@ -87,7 +87,7 @@ impl fmt::Display for Mismatch {
             ),
             Self::TensorKind { tensor, dtype, shape, manifest_dtype, manifest_shape } => write!(
                 f,
-                "tensor \"{}\": {dtype} {shape:?}, expected {manifest_dtype} {manifest_shape:?}",
+                "tensor \"{}\": expected {manifest_dtype} {manifest_shape:?}, found {dtype} {shape:?}",
                 Quoted(tensor)
             ),
             Self::TensorMissing { tensor } => {
