@@ -8,6 +8,7 @@ use crate::backend::{Backend, ReadStyle};
 use crate::file_version::FileVersion;
 use crate::source::{Buffer, Completion, Fault, Outcome, ReadOp, ReadSource, Rejected, SourceError};
 use crate::sync::Mutex;
+use crate::units::Alignment;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -28,6 +29,9 @@ pub const VIEW: Backend = Backend::new("view", ReadStyle::Mapped, "views of the 
 type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A storage of files in memory. Clones share the files.
+///
+/// A view of a file needs its bytes at a page-aligned address, as a mapping has them. Others are
+/// copied for each view.
 ///
 /// ```
 /// use floodtide_core::storage::MemoryStorage;
@@ -200,7 +204,7 @@ impl StorageFile for MemoryFile {
     }
 
     fn view(&self) -> Result<Option<Box<dyn FileView>>, StorageError> {
-        Ok(Some(Box::new(MemoryView(Arc::clone(&self.bytes)))))
+        Ok(Some(Box::new(MemoryView(aligned(&self.bytes)))))
     }
 }
 
@@ -209,6 +213,31 @@ fn slice(bytes: &Bytes, offset: u64, len: usize) -> Option<&[u8]> {
     let bytes = (**bytes).as_ref();
     let rest = bytes.get(usize::try_from(offset).ok()?..)?;
     Some(&rest[..len.min(rest.len())])
+}
+
+/// Returns the bytes at a page-aligned address, copied unless they are at one.
+fn aligned(bytes: &Bytes) -> Bytes {
+    let content = (**bytes).as_ref();
+    let page = Alignment::PAGE.as_u64() as usize;
+    if content.as_ptr().align_offset(page) == 0 {
+        return Arc::clone(bytes);
+    }
+    let mut memory = vec![0; content.len() + page];
+    let start = memory.as_ptr().align_offset(page).min(page);
+    let range = start..start + content.len();
+    memory[range.clone()].copy_from_slice(content);
+    Arc::new(Aligned { memory, range })
+}
+
+struct Aligned {
+    memory: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[self.range.clone()]
+    }
 }
 
 struct MemoryView(Bytes);
@@ -262,5 +291,21 @@ impl<B: Buffer> ReadSource for CopySource<B> {
     fn wait(&mut self, completed: &mut dyn FnMut(Completion<B>)) -> Result<(), SourceError> {
         self.done.take().into_iter().for_each(completed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_is_page_aligned_wherever_the_bytes_are() {
+        for start in [0, 1, 64, 4095] {
+            let bytes: Bytes =
+                Arc::new(Aligned { memory: (0..=255).cycle().take(20_000).collect(), range: start..10_000 });
+            let view = MemoryView(aligned(&bytes));
+            assert_eq!(view.as_bytes().as_ptr().align_offset(4096), 0, "{start}");
+            assert_eq!(view.as_bytes(), (*bytes).as_ref(), "{start}");
+        }
     }
 }

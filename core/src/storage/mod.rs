@@ -189,7 +189,7 @@ pub trait StorageFile: Any + fmt::Debug + Send + Sync {
 
 /// A view of a file's bytes.
 pub trait FileView: fmt::Debug + Send + Sync {
-    /// Returns all bytes of the file.
+    /// Returns all bytes of the file, which start at a page-aligned address.
     fn as_bytes(&self) -> &[u8];
 
     /// Brings a range into memory, so that access does not wait for a device.

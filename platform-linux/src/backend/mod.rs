@@ -1,5 +1,5 @@
-//! Backends for local files, one file each. To add one, write its file with a [`Registration`], and
-//! add its line to [`Registry::ALL`].
+//! Backends for local files, one file each. To add one, write its file with a `Registration`, and
+//! add its line to `Registry::ALL`.
 
 mod mmap;
 mod pread;

@@ -56,13 +56,13 @@ pub fn files() -> Vec<Case> {
             "data not from the start",
             r#"{"t":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#,
             6,
-            &["\"t\"", "offset 2", "expected 0", "hole", "write the file again"],
+            &["\"t\"", "offset 2", "expected 0", "belong to no tensor", "write the file again"],
         ),
         header(
             "a hole",
             r#"{"s":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"t":{"dtype":"U8","shape":[2],"data_offsets":[3,5]}}"#,
             5,
-            &["\"t\"", "offset 3", "expected 2", "hole"],
+            &["\"t\"", "offset 3", "expected 2", "belong to no tensor"],
         ),
         header(
             "an overlap",

@@ -181,7 +181,7 @@ pub fn folders() -> Vec<Case> {
                 fs::write(folder.join("tensor_index.json"), ONE).expect("writes");
                 folder.join("tensor.data_0")
             }),
-            words: vec!["tensor.data_0", "a partition of a ServerlessLLM checkpoint", "tensor_index.json"],
+            words: vec!["tensor.data_0", "one partition of a ServerlessLLM checkpoint", "tensor_index.json"],
         },
         Case::folder(
             "a ServerlessLLM checkpoint and shards in one folder",

@@ -204,7 +204,7 @@ fn a_disk_that_is_too_small_is_refused_and_one_that_fills_up_is_left_empty() {
     // There is room, but no more files can be created.
     let disk = SmallDisk::with("size=64m,nr_inodes=4").expect("as the other");
     let run = source.convert(&disk.path().join("out"), &["--partitions", "3"]);
-    run.assert_error(1, &["tensor.data_2", "cannot make the file", "No space left"]);
+    run.assert_error(1, &["tensor.data_2", "cannot create the file", "No space left"]);
     assert!(entries(disk.path()).is_empty());
 }
 
@@ -230,7 +230,7 @@ fn places_that_will_not_do_are_refused() {
         ("file", &[], &["--force"]),
         ("link", &[], &["--force"]),
         ("other", &["--force"], &["without a checkpoint"]),
-        ("file", &["--force"], &["no folder"]),
+        ("file", &["--force"], &["found a file"]),
         ("link", &["--force"], &["symbolic link"]),
         ("in", &["--force"], &["would replace the checkpoint"]),
         ("in", &[], &["would replace the checkpoint"]),

@@ -177,7 +177,7 @@ fn a_claimed_header_takes_no_memory_that_is_not_in_the_file() {
     fs::File::options().write(true).open(&path).expect("opens").set_len(len).expect("grows");
     for backend in ["auto", "uring", "pread", "mmap", "tokio"] {
         let run = command::run(["load".as_ref(), path.as_os_str(), "--backend".as_ref(), backend.as_ref()]);
-        run.assert_error(1, &["1.0 TiB", "only", "--select", "--stream"]);
+        run.assert_error(1, &["1.0 TiB", "available", "--select", "--stream"]);
     }
 }
 

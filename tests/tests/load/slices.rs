@@ -283,7 +283,7 @@ fn what_cannot_be_cut_is_a_bad_request_that_says_why() {
     llama(&path);
     let path = path.to_str().expect("UTF-8");
     for (arguments, words) in [
-        (&["--shard", "4/4"][..], "no rank 4 among 4"),
+        (&["--shard", "4/4"][..], "no rank 4 of 4"),
         (&["--shard", "1"], "RANK/WORLD"),
         (&["--partition", "rows"], "--shard"),
         (&["--shard", "0/2", "--partition-rule", "*"], "GLOB=DIM"),

@@ -80,7 +80,7 @@ fn a_checkpoint_larger_than_a_control_group_allows_is_refused_before_the_first_r
     };
     for backend in BACKENDS {
         let run = load_in(|program| group.confine(program), &path, &["--backend", backend]);
-        run.assert_error(1, &["512.0 MiB", "only", "cgroup", "--select"]);
+        run.assert_error(1, &["512.0 MiB", "available", "cgroup", "--select"]);
     }
     let small = sparse(folder.path(), 64 << 20);
     load_in(|program| group.confine(program), &small, &[]).assert_ok();
@@ -91,9 +91,9 @@ fn a_checkpoint_larger_than_the_address_space_is_refused() {
     let folder = folder();
     let path = sparse(folder.path(), 1 << 30);
     let run = load_in(|program| limit_address_space(program, 1 << 30), &path, &[]);
-    run.assert_error(1, &["1.0 GiB", "only", "ulimit -v"]);
+    run.assert_error(1, &["1.0 GiB", "available", "ulimit -v"]);
     let run = load_in(|program| limit_data(program, 1 << 30), &path, &[]);
-    run.assert_error(1, &["1.0 GiB", "only", "ulimit -d"]);
+    run.assert_error(1, &["1.0 GiB", "available", "ulimit -d"]);
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn where_no_thread_can_be_started_a_load_does_without_and_a_stream_says_so() {
         }
         for backend in STREAMED {
             let error = error_of(stream(&loader(backend), &path), "no thread reads").to_string();
-            assert!(error.contains("no thread") && error.contains("ulimit -u"), "{backend:?}: {error}");
+            assert!(error.contains("start a thread") && error.contains("ulimit -u"), "{backend:?}: {error}");
         }
     });
     by_every_backend(&path, || {}, |bytes, _, what| assert_right(bytes, &expected, what));
@@ -257,7 +257,7 @@ fn is_in_a_control_group(folder: &Path) {
     let large = folder.join("large.safetensors");
     let refused = |result: Result<(), Error>, what: &str| {
         let message = result.err().unwrap_or_else(|| panic!("{what}: no error")).to_string();
-        assert!(message.contains("cgroup") && message.contains("only"), "{what}: {message}");
+        assert!(message.contains("cgroup") && message.contains("available"), "{what}: {message}");
     };
     for backend in LOADED {
         refused(loader(backend).load(&large).map(|_| ()), &format!("load by {backend:?}"));
@@ -300,6 +300,6 @@ fn a_control_group_that_is_too_small_is_an_error_for_loads_and_for_streams() {
         group.confine(&mut program);
         command::finish(&mut program)
     };
-    run(&["--memory-limit", "1GiB"]).assert_error(1, &["only", "cgroup"]);
+    run(&["--memory-limit", "1GiB"]).assert_error(1, &["available", "cgroup"]);
     assert_eq!(run(&[]).json()["bytes"], whole);
 }

@@ -98,7 +98,7 @@ fn the_same_tensors_are_the_same_in_other_shards_and_in_another_format() {
         for b in all {
             for limit in [&[][..], &["--memory-limit", "2MiB"]] {
                 let run = diff(a, b, limit);
-                assert!(run.assert_ok().contains("6 the same"), "{run:#?}");
+                assert!(run.assert_ok().contains("6 same"), "{run:#?}");
             }
             let document = diff(a, b, &["--json"]).json();
             assert_eq!((&document["same"], &document["same_tensors"]), (&true.into(), &6.into()));
@@ -139,7 +139,7 @@ fn bytes_that_differ_are_counted_and_placed() {
     let run = diff(&file, &other, &[]);
     assert_eq!((run.code, run.stderr.as_str()), (1, ""), "{run:#?}");
     for words in
-        ["content  e.large: 3 bytes differ within 5..8999991", "content  f.small", "4 the same", "2 with other content"]
+        ["content  e.large: 3 bytes differ within 5..8999991", "content  f.small", "4 same", "2 with different content"]
     {
         assert!(run.stdout.contains(words), "\"{words}\" is not in {run:#?}");
     }
