@@ -387,6 +387,7 @@ fn output_errors() -> Vec<OutputError> {
         OutputError::IsSource { path: path() },
         OutputError::NoName { path: "..".into() },
         OutputError::NoParent { path: "missing".into() },
+        OutputError::NotLocal { path: path() },
         OutputError::NotReplaceable { path: path(), found: "a symbolic link" },
         OutputError::NoExchange { path: path() },
         OutputError::NoRoom { path: path(), needed: 2 << 30, available: 1 << 30 },

@@ -249,7 +249,7 @@ impl Ledger {
     }
 
     fn in_flight_bytes(&self) -> u64 {
-        self.in_flight.iter().map(|op| self.plan.chunks()[op.chunk.index()].slot.len() as u64).sum()
+        self.in_flight.iter().map(|op| self.plan.chunks()[op.chunk.index()].buffer_range.len() as u64).sum()
     }
 
     fn check(&self) {

@@ -200,6 +200,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no resource limits")]
     fn this_machine_has_memory() {
         assert!(memory_limit().available > 0);
     }

@@ -112,7 +112,7 @@ mod pool {
             Ok(Block { mark: loom::cell::UnsafeCell::new(0), live: Arc::clone(&self.live) })
         }
 
-        fn bytes(&self, _: &Block) -> usize {
+        fn byte_len(&self, _: &Block) -> usize {
             KB
         }
     }

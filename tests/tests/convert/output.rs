@@ -242,7 +242,7 @@ fn places_that_will_not_do_are_refused() {
     assert_eq!(entries(source.folder.path()), ["file", "in", "link", "other"]);
     source.convert(&at("in/out"), &[]).assert_ok();
     source.assert_stored(&at("in/out"));
-    source.convert(&at("in"), &["--force"]).assert_error(2, &["lies there"]);
+    source.convert(&at("in"), &["--force"]).assert_error(2, &["would replace the checkpoint"]);
 }
 
 #[test]
