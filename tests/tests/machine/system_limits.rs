@@ -173,7 +173,7 @@ fn where_no_thread_can_be_started_a_load_does_without_and_a_stream_says_so() {
         command::finish(&mut program)
     };
     assert_eq!(run(&[]).json()["tensors"], TENSORS.len());
-    run(&["--stream"]).assert_error(1, &["no thread", "ulimit -u"]);
+    run(&["--stream"]).assert_error(1, &["cannot start a thread", "ulimit -u"]);
 }
 
 #[test]
