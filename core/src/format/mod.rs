@@ -1,4 +1,4 @@
-//! The checkpoint formats: from untrusted bytes to a [`Catalog`](crate::Catalog).
+//! The checkpoint formats: from untrusted bytes to a [`Catalog`].
 //!
 //! A format is one file here that implements [`Format`], and one line in [`FORMATS`]. Everything
 //! else uses the registry:

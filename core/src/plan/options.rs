@@ -22,7 +22,7 @@ pub enum Access {
         /// Whether the mapped bytes will be made resident, so that they count as memory.
         resident: bool,
     },
-    /// As copies in buffers that each hold a part: every [`Extent`] has its own buffer.
+    /// As copies in buffers that each hold a part: every [`Extent`](super::Extent) has its own buffer.
     Stream(Buffers),
 }
 
@@ -41,7 +41,7 @@ pub struct MemoryLimit {
     pub limit: String,
 }
 
-/// The options of a [`Planner`].
+/// The options of a [`Planner`](super::Planner).
 #[derive(Debug, Clone)]
 pub struct PlanOptions {
     /// How to provide tensors.
