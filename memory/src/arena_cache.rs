@@ -266,7 +266,7 @@ mod tests {
         }
         drop(small);
         drop(cache.take(2 * MIB).expect("is there"));
-        let large = cache.take(5 * MIB).expect("is mapped anew");
+        let large = cache.take(5 * MIB).expect("is mapped again");
         assert_eq!((large.reused(), large.byte_len(), cache.byte_len()), (0, 6 * MIB, 0));
         assert_eq!(read(&large, 0), 0);
     }

@@ -338,7 +338,7 @@ mod tests {
         let whole = [0, 0, 1, 1, 1, 1, 1, 1, 0, 0];
         assert_eq!(seen[0].1, [0, 0, 1, 1, 1, 1, 1, 0, 0, 0]);
         assert_eq!((seen[1].1[2], &seen[1].1[3..]), (0, &whole[3..]));
-        assert_eq!(seen[2].1, whole, "it did not bring so many");
+        assert_eq!(seen[2].1, whole, "it returned fewer bytes");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What a load takes from a measurement of its device: the size of its reads, how many are in
-//! flight, and whether cold files are read past the page cache.
+//! flight, and whether cold files are read by direct I/O.
 //!
 //! A pure use of [`Profile`](super::Profile), which a platform measures and keeps; without one
 //! nothing here does anything. Around [`decide`](super::decide): [`reconsider`] before it,

@@ -74,7 +74,7 @@ fn what_is_gathered_has_fewer_reads_in_flight() {
     };
     assert_eq!([bounds(2, 4, 512, false), bounds(2, 4, 512, true)], [(8, 512), (8, 32)]);
     assert_eq!(bounds(8, 16, 512, true), (32, 32), "a profile may ask for more to begin with");
-    assert_eq!(bounds(40, 1, 40, true), (40, 40), "whoever asks for so many workers gets them");
+    assert_eq!(bounds(40, 1, 40, true), (40, 40), "a requested number of workers is used");
     assert_eq!(bounds(0, 1, 0, true), (1, 1));
 }
 
