@@ -16,7 +16,7 @@ pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, land, next_r
 
 use crate::catalog::Catalog;
 use crate::error::Error;
-use crate::plan::{Chunk, Method, Plan};
+use crate::plan::{Method, Plan};
 use crate::seeded_bug::seeded_bug;
 use crate::source::{Outcome, ReadId, ReadOp};
 use crate::units::{ChunkId, ExtentId, RouteId};
@@ -29,6 +29,7 @@ use recovery::Attempts;
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     chunk: ChunkId,
+    route: RouteId,
     /// The number of the chunk's bytes that have arrived, which is where the current read starts.
     ///
     /// It decreases when a direct read is re-aligned, because the new read may overwrite those
@@ -73,8 +74,6 @@ pub struct Engine {
     admitted: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    in_flight: usize,
-    in_flight_bytes: u64,
     /// Whether direct reads were disabled, by file.
     direct_disabled: Vec<bool>,
     /// The number of missing bytes, by placement.
@@ -143,15 +142,13 @@ impl Engine {
             routes,
             slots: Vec::new(),
             free: Vec::new(),
-            in_flight: 0,
-            in_flight_bytes: 0,
             missing,
             events,
             progress,
             retry_stats: RetryStats::default(),
             failure: None,
         };
-        (0..engine.routes.len()).for_each(|route| engine.skip_other_routes(route));
+        (0..engine.routes.len()).for_each(|route| engine.skip_other_routes(RouteId(route as u32)));
         engine
     }
 
@@ -210,11 +207,10 @@ impl Engine {
         let bytes = chunk.buffer_range.len() as u64;
         let direct = chunk.method == Method::Direct && !state.buffered && !self.direct_disabled[chunk.file.index()];
         let len = if direct { chunk.buffer_range.len() } else { chunk.payload_len };
-        let read = InFlight { chunk: id, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
+        let read = InFlight { chunk: id, route, filled: 0, furthest: 0, len, direct, attempts: Attempts::default() };
         state.next_chunk += 1;
         state.in_flight_bytes += bytes;
-        self.in_flight_bytes += bytes;
-        self.skip_other_routes(route.index());
+        self.skip_other_routes(route);
         let read_id = self.alloc_slot(read);
         Some(self.op(read_id, &read))
     }
@@ -245,10 +241,13 @@ impl Engine {
     }
 
     /// Advances a route to its next chunk.
-    fn skip_other_routes(&mut self, route: usize) {
+    fn skip_other_routes(&mut self, route: RouteId) {
+        if self.routes.len() == 1 {
+            return;
+        }
         let chunks = self.plan.chunks();
-        let next = &mut self.routes[route].next_chunk;
-        while chunks.get(*next as usize).is_some_and(|chunk| self.route_of[chunk.file.index()].index() != route) {
+        let next = &mut self.routes[route.index()].next_chunk;
+        while chunks.get(*next as usize).is_some_and(|chunk| self.route_of[chunk.file.index()] != route) {
             *next += 1;
         }
     }
@@ -275,16 +274,14 @@ impl Engine {
             return Disposition::Abandoned;
         };
         self.free_slot(id);
-        let chunk = &self.plan.chunks()[read.chunk.index()];
-        let bytes = chunk.buffer_range.len() as u64;
-        let route = self.route_of[chunk.file.index()].index();
+        let bytes = self.plan.chunks()[read.chunk.index()].buffer_range.len() as u64;
         if self.failure.is_some() {
-            self.return_bytes(route, bytes);
+            self.return_bytes(read.route, bytes);
             return Disposition::Abandoned;
         }
         match self.classify(&mut read, outcome) {
             Ok(true) => {
-                self.return_bytes(route, if seeded_bug!(BudgetLeaked) { 0 } else { bytes });
+                self.return_bytes(read.route, if seeded_bug!(BudgetLeaked) { 0 } else { bytes });
                 self.land(read.chunk);
                 Disposition::Landed(read.chunk)
             }
@@ -293,16 +290,15 @@ impl Engine {
                 Disposition::Resubmit(self.op(id, &read))
             }
             Err(error) => {
-                self.return_bytes(route, bytes);
+                self.return_bytes(read.route, bytes);
                 self.fail(error);
                 Disposition::Abandoned
             }
         }
     }
 
-    fn return_bytes(&mut self, route: usize, bytes: u64) {
-        self.in_flight_bytes -= bytes;
-        self.routes[route].in_flight_bytes -= bytes;
+    fn return_bytes(&mut self, route: RouteId, bytes: u64) {
+        self.routes[route.index()].in_flight_bytes -= bytes;
     }
 
     /// Returns the next event, in order.
@@ -337,7 +333,7 @@ impl Engine {
     /// Returns true if the load is over: no read to issue and none in flight.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.in_flight == 0 && self.is_exhausted()
+        self.in_flight() == 0 && self.is_exhausted()
     }
 
     /// Returns the result of a finished load.
@@ -371,18 +367,17 @@ impl Engine {
     /// Returns the number of bytes of the chunks in flight.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+        self.routes.iter().map(|route| route.in_flight_bytes).sum()
     }
 
     /// Returns the number of reads in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.routes.iter().map(|route| route.in_flight).sum()
     }
 
     fn alloc_slot(&mut self, read: InFlight) -> ReadId {
-        self.in_flight += 1;
-        self.route_state(&read).in_flight += 1;
+        self.routes[read.route.index()].in_flight += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             (self.slots.len() - 1) as u32
@@ -398,14 +393,8 @@ impl Engine {
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.slot);
         if let Some(read) = read {
-            self.in_flight -= 1;
-            self.route_state(&read).in_flight -= 1;
+            self.routes[read.route.index()].in_flight -= 1;
         }
-    }
-
-    fn route_state(&mut self, read: &InFlight) -> &mut RouteState {
-        let file = self.plan.chunks()[read.chunk.index()].file;
-        &mut self.routes[self.route_of[file.index()].index()]
     }
 
     fn op(&self, id: ReadId, read: &InFlight) -> ReadOp {
@@ -424,8 +413,8 @@ impl Engine {
 
     /// Subtracts the bytes of a complete chunk from what its tensors miss.
     fn land(&mut self, id: ChunkId) {
-        let plan = Arc::clone(&self.plan);
-        let chunk: &Chunk = &plan.chunks()[id.index()];
+        let plan = &*self.plan;
+        let chunk = &plan.chunks()[id.index()];
         self.progress.bytes_done += chunk.payload_len as u64;
         // Bytes that alignment added before the extent may belong to the same tensor. Another
         // extent counts those.
