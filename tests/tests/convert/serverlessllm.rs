@@ -1,9 +1,10 @@
 //! Conversions of ServerlessLLM checkpoints of any layout, in both dialects, with tied tensors.
 
+use floodtide::StreamOptions;
 use floodtide::convert::{Converter, Split};
 use floodtide::format::{SAFETENSORS, SERVERLESSLLM};
-use floodtide::{Loader, StreamOptions};
 use floodtide_tests::checkpoint::folder;
+use floodtide_tests::over_storages::Place;
 use floodtide_tests::serverlessllm_reader;
 use floodtide_tests::serverlessllm_writer::{checkpoints, write};
 use proptest::prelude::*;
@@ -19,14 +20,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_name_keeps_its_bytes_and_ties_stay_ties_where_they_can(store in checkpoints(), files in 1_u32..3) {
+    fn every_name_keeps_its_bytes_and_ties_stay_ties_where_they_can(
+        store in checkpoints(),
+        files in 1_u32..3,
+        in_memory in any::<bool>(),
+    ) {
         let folder = folder();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("in")).expect("makes");
         let all = write(&at("in"), &store);
-        let to = |target| Converter::new(Loader::new().stream_options(StreamOptions::new().memory_limit(LIMIT)), target);
+        let place = if in_memory { Place::memory(&at("in")) } else { Place::local(&at("in")) };
+        let loader = place.loader.clone().stream_options(StreamOptions::new().memory_limit(LIMIT));
+        let to = |target| Converter::new(loader.clone(), target);
 
-        let converted = to(SAFETENSORS).convert(at("in"), at("files")).expect("converts");
+        let converted = to(SAFETENSORS).convert(&place.path, at("files")).expect("converts");
         let file = fs::read(at("files/model.safetensors")).expect("one file");
         let found: BTreeMap<String, Vec<u8>> = SafeTensors::deserialize(&file)
             .expect("valid")
@@ -40,7 +47,7 @@ proptest! {
 
         let filled = store.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
         let split = if filled >= 2 { Split::Files(NonZeroU32::new(files).expect("some")) } else { Split::Usual };
-        let converted = to(SERVERLESSLLM).split(split).convert(at("in"), at("store")).expect("converts");
+        let converted = to(SERVERLESSLLM).split(split).convert(&place.path, at("store")).expect("converts");
         let found = serverlessllm_reader::read(&at("store"));
         prop_assert!(found.iter().map(|(name, tensor)| (name.clone(), tensor.bytes.clone())).eq(all.clone()));
         let mut records: Vec<u64> =

@@ -9,6 +9,7 @@ use floodtide_core::middleware::{Faults, Injection};
 use floodtide_core::strategy::Strategy;
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
 use floodtide_tests::checkpoint::{folder, raw, small, sparse};
+use floodtide_tests::over_storages::places;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -109,66 +110,76 @@ fn the_cached_part_of_a_slice_is_gathered_from_the_cache() {
 fn a_loader_uses_its_memory_again() {
     let folder = folder();
     let path = large(folder.path(), 16);
-    let loader = Loader::new();
-    let first = loader.load(&path).expect("loads");
-    assert!(!first.report().reason().contains("earlier load"), "{}", first.report().reason());
-    let address = first.get("t").expect("is there").as_bytes().as_ptr();
-    drop(first);
-    assert!(loader.arena_cache_len() >= 16 << 20);
-    // A clone shares it.
-    let second = loader.clone().load(&path).expect("loads");
-    assert_eq!(second.get("t").expect("is there").as_bytes().as_ptr(), address);
-    assert!(second.report().reason().contains("earlier load"), "{}", second.report().reason());
-    assert_loaded(&second);
-    assert_eq!(loader.arena_cache_len(), 0, "it is in use");
-    let third = loader.load(&path).expect("loads beside it");
-    assert_loaded(&second);
-    assert_loaded(&third);
-    drop((second, third));
-    loader.clear_arena_cache();
-    assert_eq!(loader.arena_cache_len(), 0);
+    for place in places(&path) {
+        let loader = place.loader_by(Some(place.blocking()));
+        let first = loader.load(&place.path).expect("loads");
+        assert!(!first.report().reason().contains("earlier load"), "{}", first.report().reason());
+        let address = first.get("t").expect("is there").as_bytes().as_ptr();
+        drop(first);
+        assert!(loader.arena_cache_len() >= 16 << 20);
+        // A clone shares it.
+        let second = loader.clone().load(&place.path).expect("loads");
+        assert_eq!(second.get("t").expect("is there").as_bytes().as_ptr(), address);
+        assert!(second.report().reason().contains("earlier load"), "{}", second.report().reason());
+        assert_loaded(&second);
+        assert_eq!(loader.arena_cache_len(), 0, "it is in use");
+        let third = loader.load(&place.path).expect("loads beside it");
+        assert_loaded(&second);
+        assert_loaded(&third);
+        drop((second, third));
+        loader.clear_arena_cache();
+        assert_eq!(loader.arena_cache_len(), 0);
+    }
 }
 
 #[test]
 fn what_an_earlier_load_left_is_not_in_the_tensors_of_the_next() {
     let folder = folder();
-    let path = large(folder.path(), 8);
-    let loader = Loader::new();
-    drop(loader.load(&path).expect("loads"));
     let zeros = vec![0_u8; 7 * MIB];
     let json = format!(r#"{{"z":{{"dtype":"U8","shape":[{}],"data_offsets":[0,{0}]}}}}"#, zeros.len());
-    fs::write(&path, raw(&json, &zeros)).expect("writes");
-    let tensors = loader.load(&path).expect("loads");
-    assert!(tensors.report().reason().contains("earlier load"), "{}", tensors.report().reason());
-    assert!(tensors.get("z").expect("is there").as_bytes() == zeros);
+    let path = large(folder.path(), 8);
+    for place in places(&path) {
+        large(folder.path(), 8);
+        let loader = place.loader_by(Some(place.blocking()));
+        drop(loader.load(&place.path).expect("loads"));
+        fs::write(&path, raw(&json, &zeros)).expect("writes");
+        place.update(&path);
+        let tensors = loader.load(&place.path).expect("loads");
+        assert!(tensors.report().reason().contains("earlier load"), "{}", tensors.report().reason());
+        assert!(tensors.get("z").expect("is there").as_bytes() == zeros);
+    }
 }
 
 #[test]
 fn memory_is_kept_as_far_as_it_may_be() {
     let folder = folder();
     let path = large(folder.path(), 16);
-    let loader = Loader::new().arena_cache_limit(8 << 20);
-    drop(loader.load(&path).expect("loads"));
-    assert_eq!(loader.arena_cache_len(), 0);
-    let locked = Loader::new().mlock(true);
-    drop(locked.load(&path).expect("loads"));
-    assert_eq!(locked.arena_cache_len(), 0, "locked memory is given back");
+    for place in places(&path) {
+        let loader = place.loader_by(Some(place.blocking())).arena_cache_limit(8 << 20);
+        drop(loader.load(&place.path).expect("loads"));
+        assert_eq!(loader.arena_cache_len(), 0);
+        let locked = place.loader_by(Some(place.blocking())).mlock(true);
+        drop(locked.load(&place.path).expect("loads"));
+        assert_eq!(locked.arena_cache_len(), 0, "locked memory is given back");
+    }
 }
 
 #[test]
 fn an_option_of_a_clone_does_not_change_the_original() {
     let folder = folder();
     let path = large(folder.path(), 16);
-    let loader = Loader::new();
-    drop(loader.load(&path).expect("loads"));
-    let kept = loader.arena_cache_len();
-    assert!(kept >= 16 << 20);
-    let clone = loader.clone().arena_cache_limit(0);
-    assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
-    drop(clone.load(&path).expect("loads"));
-    assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
-    drop(loader.load(&path).expect("loads"));
-    assert_eq!(loader.arena_cache_len(), kept, "it still keeps what it kept");
+    for place in places(&path) {
+        let loader = place.loader_by(Some(place.blocking()));
+        drop(loader.load(&place.path).expect("loads"));
+        let kept = loader.arena_cache_len();
+        assert!(kept >= 16 << 20);
+        let clone = loader.clone().arena_cache_limit(0);
+        assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
+        drop(clone.load(&place.path).expect("loads"));
+        assert_eq!((clone.arena_cache_len(), loader.arena_cache_len()), (0, kept));
+        drop(loader.load(&place.path).expect("loads"));
+        assert_eq!(loader.arena_cache_len(), kept, "it still keeps what it kept");
+    }
 }
 
 #[test]
