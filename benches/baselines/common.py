@@ -67,5 +67,5 @@ def touch_once():
 
 
 def arguments():
-    """The way, and the files."""
+    """The method, and the files."""
     return sys.argv[1], sys.argv[2:]

@@ -11,8 +11,13 @@ use crate::tools::root;
 use std::fs;
 use std::process::Command;
 
-const HEAD: &str = "# Results\n\nMeasured by `cargo xtask bench`. Each section comes from one run. Compare ratios within a section, not \
-                    figures of different runs.\n";
+const HEAD: &str = "# Results
+
+`cargo xtask bench` measures these results and rewrites one section per run. Compare figures within
+a section only: machines and conditions differ between runs.
+
+[docs/benchmarking.md](../docs/benchmarking.md) says how to repeat the measurements.
+";
 
 /// Describes the machine in one line: date, CPUs, kernel.
 pub(crate) fn machine() -> String {
@@ -29,8 +34,12 @@ pub(crate) fn machine() -> String {
     )
 }
 
-/// Replaces the section with the same heading, or adds one at the end.
+/// Replaces the section with the same heading, or adds one at the end. Paragraphs are wrapped.
 pub(crate) fn write_section(heading: &str, section: &str) -> Result<(), String> {
+    let is_prose = |line: &&str| !line.starts_with(['#', '|', '!', '-']);
+    let width = textwrap::Options::new(100).word_splitter(textwrap::WordSplitter::NoHyphenation);
+    let wrap = |line| if is_prose(&line) { textwrap::fill(line, &width) } else { line.to_owned() };
+    let section = section.lines().map(wrap).collect::<Vec<_>>().join("\n") + "\n";
     let path = root().join("benches/RESULTS.md");
     let old = fs::read_to_string(&path).unwrap_or_else(|_| HEAD.to_owned());
     let new = match old.find(heading) {

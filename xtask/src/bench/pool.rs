@@ -25,8 +25,9 @@ pub(crate) fn run_bench() -> Result<(), String> {
     }
     let printed = String::from_utf8_lossy(&output.stdout);
     let mut section = format!(
-        "## Buffer pool\n\n`cargo xtask bench pool`, {}.\n\nTime of one *get and drop*, median of 20 samples; lower is better. In the last table: of ten in the whole life \
-         of a thread. A dash: the pool does not support several threads.\n",
+        "## Buffer pool\n\n`cargo xtask bench pool`, {}.\n\nTime of one *get and drop*, median of 20 samples; lower is better. In the table of short-lived threads it is the \
+         time of a thread that starts, makes ten of them and ends. Pools that cannot be shared between threads are missing from the tables with several \
+         threads.\n",
         machine()
     );
     let mut names = groups(&criterion);
@@ -35,7 +36,7 @@ pub(crate) fn run_bench() -> Result<(), String> {
     for group in names {
         table(&mut section, &criterion, &group)?;
     }
-    section += "\n### Hit rates\n\nThe share of gets that needed no allocation, for the pools that count it.\n\n| case | pool | hits |\n|---|---|---|\n";
+    section += "\n### Hit rates\n\nShare of requests that were served without allocating, for the pools that count it.\n\n| case | pool | hits |\n|---|---|---|\n";
     for line in printed.lines().filter_map(|line| line.strip_prefix("hit rate | ")) {
         let _ = writeln!(section, "| {line} |");
     }

@@ -11,7 +11,7 @@ use std::process::Command;
 const ROUNDS: usize = 7;
 
 /// The loads to compare: a name and the arguments of `floodtide load`.
-const WAYS: [(&str, &[&str]); 4] = [
+const LOADS: [(&str, &[&str]); 4] = [
     ("owned load", &[]),
     ("stream, 64 MiB", &["--stream", "--memory-limit", "64MiB"]),
     ("stream, 256 MiB", &["--stream", "--memory-limit", "256MiB"]),
@@ -28,13 +28,13 @@ struct Sample {
 pub(crate) fn run_bench() -> Result<(), String> {
     run(cargo().args(["build", "--release", "--package", "floodtide-cli"]))?;
     let mut section = format!(
-        "## Streaming\n\n`cargo xtask bench stream`, {}.\n\nA checkpoint with the layout of Qwen3-1.7B (3.2 GiB, 4 shards), loaded whole and \
-         streamed by `floodtide load`. Medians of {ROUNDS} interleaved rounds (least to most). The ratio is the median of the rounds' ratios to the owned load.\n",
+        "## Streaming\n\n`cargo xtask bench stream`, {}.\n\n`floodtide load` loads and streams a checkpoint of Qwen3-1.7B's layout (3.2 GiB, 4 shards). \
+         Figures are medians of {ROUNDS} interleaved rounds, with the slowest and the fastest. The ratio is the median of the ratios within each round.\n",
         machine()
     );
     if reclaims_memory() {
-        section += "\nThis virtual machine returns free memory to its host (free page reporting), so fresh memory is slow. A load that keeps \
-                    everything pays for all of its bytes, a stream for its buffers.\n";
+        section += "\nThis virtual machine returns freed memory to its host (free page reporting), so fresh memory is slow. An owned load pays \
+                    for all of its bytes, a stream only for its buffers.\n";
     }
     match Disk::zram(5 << 30) {
         Ok(disk) => measure_on(&disk, &mut section)?,
@@ -51,18 +51,18 @@ fn measure_on(disk: &Disk, section: &mut String) -> Result<(), String> {
         if !cold {
             warm_cache(&folder)?;
         }
-        let mut samples: [Vec<Sample>; WAYS.len()] = Default::default();
+        let mut samples: [Vec<Sample>; LOADS.len()] = Default::default();
         // The first round warms up and does not count.
         for round in 0..=ROUNDS {
-            for i in 0..WAYS.len() {
+            for i in 0..LOADS.len() {
                 // Each load follows each other load equally often.
-                let way = (i + round) % WAYS.len();
+                let at = (i + round) % LOADS.len();
                 if cold {
                     drop_cache(&folder)?;
                 }
-                let sample = load(&folder, WAYS[way].1)?;
+                let sample = load(&folder, LOADS[at].1)?;
                 if round > 0 {
-                    samples[way].push(sample);
+                    samples[at].push(sample);
                 }
             }
         }
@@ -72,7 +72,7 @@ fn measure_on(disk: &Disk, section: &mut String) -> Result<(), String> {
             "\n### {}, {state} page cache\n\n| | GiB/s | to owned | peak memory |\n|---|---:|---:|---:|",
             disk.name()
         );
-        for ((name, _), own) in WAYS.iter().zip(&samples) {
+        for ((name, _), own) in LOADS.iter().zip(&samples) {
             let rates = sorted(own.iter().map(|sample| sample.gib_per_second));
             let ratios =
                 sorted(own.iter().zip(&samples[0]).map(|(own, owned)| own.gib_per_second / owned.gib_per_second));

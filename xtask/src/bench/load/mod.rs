@@ -246,7 +246,7 @@ impl Run<'_> {
         })?;
         self.time(Case {
             id: FIRST.to_owned(),
-            title: "Opened, warm page cache: the time to the first tensor, 4 MiB".to_owned(),
+            title: "Mapped, warm page cache: time to the first tensor, 4 MiB".to_owned(),
             folder: &folder,
             warm_up: &warm_up,
             state: State::Warm,

@@ -11,7 +11,7 @@ pub(super) const HEADING: &str = "## Loading";
 
 /// Explains the rows without a loader.
 const HALF_NOTE: &str =
-    "\nThe two rows without a loader are the best case of direct reads alone and of buffered reads alone.\n";
+    "\nThe two rows of threads read without a loader. They show the best that one method alone can do.\n";
 
 /// The tables that have a figure.
 const FIGURES: [&str; 3] = [COLD_ZRAM, WARM, COLD_DISK];
@@ -20,20 +20,21 @@ pub(super) fn section(results: &Results) -> String {
     let quick =
         if results.quick { "A quick run of about 100 MiB: it shows only that the bench works.\n\n" } else { "" };
     let mut text = format!(
-        "{HEADING}\n\n`cargo xtask bench load`, {}.\n\n{quick}Each loader loads a checkpoint with the layout of Qwen3-1.7B (3.2 GiB, 4 shards) in a process of its own, and touches one byte of each \
-         page of every tensor. The clock runs from the call, after imports, to the last byte touched. Medians of {} interleaved rounds (least to most), in an order that changes \
-         each round, after one warm-up load of a smaller checkpoint. CPU is the user and system time of all threads of the process. Memory is the peak of the process minus what it had before the \
-         load.\n\nCold: the files' pages are dropped just before the load and checked to be gone. Nothing else is dropped, so no library's code is read again. ",
+        "{HEADING}\n\n`cargo xtask bench load`, {}.\n\n{quick}Each loader loads a checkpoint of Qwen3-1.7B's layout (3.2 GiB, 4 shards) in its own process and touches one \
+         byte of each page of every tensor. The time runs from the call, after imports, to the last byte touched. Figures are medians of {} interleaved rounds, with the slowest and the \
+         fastest. Each round has another order. Every loader first loads a smaller checkpoint once, which is not counted. CPU is the user and system time of all threads. Memory is what the \
+         load added to the process at its peak.\n\n*Cold*: the files' pages are dropped just before the load and checked to be gone. Nothing else is dropped, so no library reads its own \
+         code in the middle of a run. ",
         results.machine, results.rounds
     );
-    text += "Before each load a program holds memory of twice the checkpoint's size, in huge pages, and frees it just before the clock starts";
+    text += "Before each run a program takes memory of twice the checkpoint's size in huge pages and frees it just before the clock starts";
     text += if results.reclaims_memory {
-        ". It holds the memory for three seconds: this virtual machine returns free memory to its host after a while and takes it back slowly, so otherwise each loader would pay for how \
-         long the one before it took.\n"
+        ", after holding it for three seconds. Without that, each loader would pay for the one before it, because this virtual machine returns free memory to its host after a while and gets \
+         it back slowly.\n"
     } else {
         ".\n"
     };
-    text += "\nPeers are called as their documentation shows it (`benches/baselines`). Versions: ";
+    text += "\nOther loaders are called as their documentation shows (`benches/baselines`). Versions: ";
     let versions: Vec<_> = results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let _ = writeln!(text, "{}.", versions.join(", "));
     if !results.again.is_empty() {
@@ -44,8 +45,8 @@ pub(super) fn section(results: &Results) -> String {
     let judged = targets.iter().filter(|target| target.met().is_some()).count();
     let _ = write!(
         text,
-        "\n### Targets\n\n{met} of {judged} are met. *Owned* tensors are copies of the program's own; *mapped* ones are views of the page cache. fio reads directly, into huge pages \
-         that it reuses, with the two settings that were fastest of 56.\n\n| | target | measured | |\n|---|---:|---:|---|\n"
+        "\n### Targets\n\n{met} of {judged} are met. *Owned* tensors are copies in memory of their own; *mapped* tensors are views of the page cache. fio makes direct reads into huge \
+         pages that it reuses, with the two fastest of 56 settings.\n\n| | target | measured | |\n|---|---:|---:|---|\n"
     );
     for target in targets {
         let _ = match target.measured {

@@ -210,7 +210,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_round_has_every_way_once_and_neighbours_change() {
+    fn every_round_has_every_subject_once_and_neighbours_change() {
         for count in [1, 2, 6, 17, 19] {
             let mut pairs = BTreeSet::new();
             for round in 0..6 {

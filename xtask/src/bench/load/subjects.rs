@@ -43,44 +43,44 @@ pub(super) const LOADS: &[Subject] = &[
         "st-mapped",
         "safetensors (mapped)",
         Role::BaselineMapped,
-        Program::Python("safetensors_ways.py", "mapped"),
+        Program::Python("safetensors_loads.py", "mapped"),
     ),
-    subject("st-owned", "safetensors, copied", Role::BaselineOwned, Program::Python("safetensors_ways.py", "owned")),
+    subject("st-owned", "safetensors, copied", Role::BaselineOwned, Program::Python("safetensors_loads.py", "owned")),
     subject(
         "st-pread",
         "safetensors pre-release, pread",
         Role::BaselineOwned,
-        Program::Next("safetensors_ways.py", "pread"),
+        Program::Next("safetensors_loads.py", "pread"),
     ),
     subject(
         "runai-uring",
         "Run:ai, io_uring_direct",
         Role::BaselineOwned,
-        Program::Python("runai_ways.py", "io_uring_direct"),
+        Program::Python("runai_loads.py", "io_uring_direct"),
     ),
     subject(
         "runai-libaio",
         "Run:ai, libaio_direct",
         Role::BaselineOwned,
-        Program::Python("runai_ways.py", "libaio_direct"),
+        Program::Python("runai_loads.py", "libaio_direct"),
     ),
     subject(
         "runai-sync",
         "Run:ai, sync_buffered",
         Role::BaselineOwned,
-        Program::Python("runai_ways.py", "sync_buffered"),
+        Program::Python("runai_loads.py", "sync_buffered"),
     ),
     subject(
         "fast-open",
         "fastsafetensors, fastsafe_open",
         Role::BaselineOwned,
-        Program::Python("fastsafetensors_ways.py", "open"),
+        Program::Python("fastsafetensors_loads.py", "open"),
     ),
     subject(
         "fast-parallel",
         "fastsafetensors, ParallelLoader",
         Role::BaselineOwned,
-        Program::Python("fastsafetensors_ways.py", "parallel"),
+        Program::Python("fastsafetensors_loads.py", "parallel"),
     ),
 ];
 
@@ -108,7 +108,7 @@ pub(super) const FIRSTS: &[Subject] = &[
         "st-mapped",
         "safetensors, safe_open of that shard",
         Role::BaselineMapped,
-        Program::Python("safetensors_ways.py", "first"),
+        Program::Python("safetensors_loads.py", "first"),
     ),
 ];
 

@@ -13,17 +13,17 @@ from safetensors import safe_open
 
 from common import arguments, run
 
-way, files = arguments()
+method, files = arguments()
 
 
 def load():
-    options = {"backend": "pread"} if way == "pread" else {}
+    options = {"backend": "pread"} if method == "pread" else {}
     tensors = []
     for path in files:
         with safe_open(path, framework="pt", device="cpu", **options) as file:
             for name in file.keys():
                 tensor = file.get_tensor(name)
-                tensors.append(tensor.clone() if way == "owned" else tensor)
+                tensors.append(tensor.clone() if method == "owned" else tensor)
     return tensors
 
 
@@ -32,4 +32,4 @@ def first():
         return [file.get_tensor(os.environ["FIRST_TENSOR"])]
 
 
-run(first if way == "first" else load)
+run(first if method == "first" else load)

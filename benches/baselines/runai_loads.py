@@ -7,8 +7,8 @@ import os
 
 from common import arguments, run
 
-way, files = arguments()
-os.environ["RUNAI_STREAMER_FS_STRATEGY"] = way
+method, files = arguments()
+os.environ["RUNAI_STREAMER_FS_STRATEGY"] = method
 os.environ.setdefault("RUNAI_STREAMER_LOG_LEVEL", "ERROR")
 
 from runai_model_streamer import SafetensorsStreamer  # noqa: E402

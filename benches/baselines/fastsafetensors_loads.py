@@ -8,7 +8,7 @@ from fastsafetensors import ParallelLoader, fastsafe_open
 
 from common import arguments, run
 
-way, files = arguments()
+method, files = arguments()
 
 
 def load_open():
@@ -24,4 +24,4 @@ def load_parallel():
         loader.close()
 
 
-run(load_open if way == "open" else load_parallel)
+run(load_open if method == "open" else load_parallel)
