@@ -1,7 +1,6 @@
 //! Notes that help to read the results of a bench.
 
 use super::rounds::{Results, Row};
-use super::show::chosen;
 use super::subject::Subject;
 use floodtide::backend::MMAP;
 
@@ -17,7 +16,7 @@ fn is_view(row: &Row<Subject>) -> bool {
     match (row.what, &row.result) {
         (Subject::By(backend), result) if backend.is_mapped() => result.is_ok(),
         (Subject::PlainMmap, result) => result.is_ok(),
-        (Subject::Auto, Ok(timing)) => chosen(timing).is_some_and(|(backend, _)| backend == MMAP.name()),
+        (Subject::Auto, Ok(timing)) => timing.chosen().is_some_and(|(backend, _)| backend == MMAP.name()),
         _ => false,
     }
 }

@@ -39,6 +39,12 @@ pub(super) struct Timing {
 }
 
 impl Timing {
+    /// Returns the backend of the last run and the reason.
+    pub(super) fn chosen(&self) -> Option<(&str, &str)> {
+        let last = self.runs.last()?;
+        Some((last.backend.as_deref()?, &last.reason))
+    }
+
     fn sorted(&self, of: impl Fn(&Measured) -> f64) -> Vec<f64> {
         let mut values: Vec<f64> = self.runs.iter().map(of).collect();
         values.sort_by(f64::total_cmp);

@@ -61,16 +61,10 @@ pub(super) fn table(out: &mut impl Write, results: &Results) -> io::Result<()> {
         writeln!(out, "roofline: {}, discarded; the fastest run", pattern.describe())?;
     }
     let auto = results.subjects.iter().find(|row| row.what == Subject::Auto).and_then(|row| row.result.as_ref().ok());
-    if let Some((backend, reason)) = auto.and_then(chosen) {
+    if let Some((backend, reason)) = auto.and_then(Timing::chosen) {
         writeln!(out, "auto chose {backend}: {reason}")?;
     }
     notes::of(results).iter().try_for_each(|note| writeln!(out, "note: {note}"))
-}
-
-/// Returns the backend of the last run and the reason.
-pub(super) fn chosen(timing: &Timing) -> Option<(&str, &str)> {
-    let last = timing.runs.last()?;
-    Some((last.backend.as_deref()?, &last.reason))
 }
 
 pub(super) fn document(results: &Results) -> Value {
@@ -83,7 +77,7 @@ pub(super) fn document(results: &Results) -> Value {
                 let mut subject = numbers(row.what.name(), timing, checkpoint.bytes);
                 let rate = timing.rates(checkpoint.bytes)[1];
                 subject["of_roofline"] = json!(results.limit().filter(|limit| *limit > 0.0).map(|limit| rate / limit));
-                if let Some((backend, reason)) = chosen(timing) {
+                if let Some((backend, reason)) = timing.chosen() {
                     subject["backend"] = json!(backend);
                     subject["reason"] = json!(reason);
                 }

@@ -8,6 +8,9 @@ use super::Plan;
 use crate::units::ExtentId;
 use core::ops::Range;
 
+/// The minimum size of a stream's buffer that tensors share.
+const MIN_BUFFER_BYTES: u64 = 64 << 10;
+
 /// How a streamed checkpoint is divided into buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buffers {
@@ -20,6 +23,13 @@ pub struct Buffers {
     pub split: bool,
     /// The order of delivery.
     pub order: Order,
+}
+
+impl Buffers {
+    /// Returns the maximum size of a buffer that tensors share.
+    pub(super) fn max_shared_bytes(&self) -> u64 {
+        self.buffer_bytes.max(MIN_BUFFER_BYTES)
+    }
 }
 
 /// The order in which a streamed checkpoint's tensors are delivered.

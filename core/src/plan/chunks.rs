@@ -1,44 +1,14 @@
 //! Divides runs into reads, and orders the reads so that all files progress together.
 
 use super::extents::filled;
-use super::{Access, Buffers, Chunk, Extent, Method, Placement, PlanOptions, gather};
+use super::{Chunk, Extent, Method, Placement, PlanOptions, gather};
 use crate::seeded_bug::seeded_bug;
 use crate::units::{Alignment, ByteRange, ExtentId};
 use alloc::vec::Vec;
 
-/// The range of read sizes in bytes. Shorter reads show their fixed cost, longer ones would exceed
-/// the kernel's limit of 2^31 − 4096.
-const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
-
-/// The maximum size of all gather reads in flight of an owned load, in addition to its arena.
-const MAX_GATHER_BYTES: u64 = 128 << 20;
-
-/// Rounds a requested read size up to a power of two within the range.
-pub(super) fn chunk_bytes(asked: u64) -> u64 {
-    asked.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two()
-}
-
 /// The minimum size of a cached range that is read from the cache. Smaller ones are read along by
 /// direct reads.
 const CACHED_PART: u64 = 64 << 10;
-
-/// Returns the maximum size of a gather read.
-///
-/// Gather buffers use memory on top of a stream's limit or of the `needed` bytes of a load.
-/// Together they should be small beside that and fit in the remaining memory.
-pub(super) fn max_gather_read(options: &PlanOptions, needed: u64) -> u64 {
-    let reads = options.max_gather_reads.max(1);
-    let together = match options.access {
-        Access::Stream(Buffers { limit, .. }) => limit,
-        _ => {
-            let left = options.memory.as_ref().map_or(u64::MAX, |memory| memory.available.saturating_sub(needed));
-            left.min(MAX_GATHER_BYTES)
-        }
-    };
-    // A power of two that does not exceed each read's share.
-    let max = chunk_bytes((together / reads).checked_ilog2().map_or(0, |log| 1 << log));
-    max.min(options.shortest_chunk())
-}
 
 /// Divides every extent at multiples of the chunk size in the arena.
 ///
@@ -141,12 +111,6 @@ fn cached_part(cached: &[ByteRange], offset: u64, end: u64, alignment: Alignment
         }
     }
     (end, false)
-}
-
-/// Returns true if one of the ascending ranges contains all bytes from `start` to `end`.
-pub(super) fn covers(ranges: &[ByteRange], start: u64, end: u64) -> bool {
-    let after = ranges.partition_point(|range| range.start() <= start);
-    after.checked_sub(1).is_some_and(|at| ranges[at].end() >= end)
 }
 
 /// Returns the lane of a chunk. Buffered and direct reads of a file are two lanes, so that the

@@ -20,7 +20,6 @@
 //!
 //! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
 
-use super::chunks::covers;
 use super::{Chunk, Extent, Method, ReadMode};
 use crate::seeded_bug::seeded_bug;
 use crate::strided_range::StridedRange;
@@ -130,4 +129,10 @@ pub(super) fn cut(
         });
         at = to;
     }
+}
+
+/// Returns true if one of the ascending ranges contains all bytes from `start` to `end`.
+fn covers(ranges: &[ByteRange], start: u64, end: u64) -> bool {
+    let after = ranges.partition_point(|range| range.start() <= start);
+    after.checked_sub(1).is_some_and(|at| ranges[at].end() >= end)
 }

@@ -39,7 +39,7 @@ use core::ops::Range;
 pub enum Method {
     /// By direct I/O (`O_DIRECT`).
     Direct,
-    /// The rate of buffered reads.
+    /// Through the page cache.
     Buffered,
 }
 

@@ -1,6 +1,6 @@
 //! What a planner is told.
 
-use super::{Buffers, chunks};
+use super::Buffers;
 use crate::catalog::TensorInfo;
 use crate::units::{Alignment, ByteRange, DirectLimits, FileId};
 use alloc::string::String;
@@ -8,6 +8,13 @@ use alloc::vec::Vec;
 
 /// The maximum number of gather reads in flight, unless there are more workers.
 pub(crate) const MAX_GATHER_READS: usize = 32;
+
+/// The range of read sizes in bytes. Shorter reads show their fixed cost, longer ones would exceed
+/// the kernel's limit of 2^31 − 4096.
+const CHUNK_RANGE: (u64, u64) = (64 << 10, 1 << 30);
+
+/// The maximum size of all gather reads in flight of an owned load, in addition to its arena.
+const MAX_GATHER_BYTES: u64 = 128 << 20;
 
 /// How a load provides tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,11 +106,34 @@ impl Default for PlanOptions {
 impl PlanOptions {
     /// Returns the size of a file's reads, a power of two.
     pub(super) fn chunk_bytes_of(&self, file: FileId) -> u64 {
-        chunks::chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
+        chunk_bytes(self.file_chunk_bytes.get(file.index()).copied().unwrap_or(self.chunk_bytes))
     }
 
     /// Returns the size of the shortest reads of any file.
     pub(super) fn shortest_chunk(&self) -> u64 {
-        chunks::chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
+        chunk_bytes(self.file_chunk_bytes.iter().copied().min().unwrap_or(self.chunk_bytes))
     }
+
+    /// Returns the maximum size of a gather read.
+    ///
+    /// Gather buffers use memory on top of a stream's limit or of the `needed` bytes of a load.
+    /// Together they should be small beside that and fit in the remaining memory.
+    pub(super) fn max_gather_read(&self, needed: u64) -> u64 {
+        let reads = self.max_gather_reads.max(1);
+        let together = match self.access {
+            Access::Stream(Buffers { limit, .. }) => limit,
+            _ => {
+                let left = self.memory.as_ref().map_or(u64::MAX, |memory| memory.available.saturating_sub(needed));
+                left.min(MAX_GATHER_BYTES)
+            }
+        };
+        // A power of two that does not exceed each read's share.
+        let max = chunk_bytes((together / reads).checked_ilog2().map_or(0, |log| 1 << log));
+        max.min(self.shortest_chunk())
+    }
+}
+
+/// Rounds a requested read size up to a power of two within the range.
+fn chunk_bytes(asked: u64) -> u64 {
+    asked.clamp(CHUNK_RANGE.0, CHUNK_RANGE.1).next_power_of_two()
 }

@@ -72,7 +72,7 @@ impl Planner {
             return Err(Error::NotEnoughMemory { file, needed, available, limit });
         }
         // Reads are numbered in 32 bits. Each extent may add one to what its bytes need.
-        let gathered = chunks::max_gather_read(&self.options, needed);
+        let gathered = self.options.max_gather_read(needed);
         let reads = laid_out.arena_bytes / self.options.shortest_chunk()
             + laid_out.strided_span / gathered
             + laid_out.extents.len() as u64;

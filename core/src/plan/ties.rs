@@ -8,7 +8,6 @@
 //!   first may be gone by then.
 //! - They arrive in parts and in order, because the first must end before the second starts.
 
-use super::extents::buffer_bytes;
 use super::{Access, Buffers, Order, PlanOptions};
 use crate::catalog::Catalog;
 use crate::tensor_slice::TensorSlice;
@@ -35,7 +34,7 @@ fn comes_in_parts(catalog: &Catalog, slice: &TensorSlice, options: &PlanOptions)
     match options.access {
         // Alignment adds less than half of a buffer.
         Access::Stream(buffers @ Buffers { split: true, order: Order::File | Order::Selection, .. }) => {
-            slice.byte_len(&catalog.tensor(slice.tensor())) > buffer_bytes(&buffers) / 2
+            slice.byte_len(&catalog.tensor(slice.tensor())) > buffers.max_shared_bytes() / 2
         }
         _ => false,
     }

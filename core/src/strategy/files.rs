@@ -1,7 +1,7 @@
 //! Explains how each group of files is read.
 
 use super::FileSignals;
-use super::route::Group;
+use super::group::Group;
 use crate::storage::LatencyClass;
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -5,7 +5,7 @@
 //! nothing here does anything. Around [`decide`](super::decide): [`reconsider`] before it,
 //! [`adjust`] after it.
 
-use super::route::Group;
+use super::group::Group;
 use super::{Consumer, Decision, FileSignals, MAX_WORKERS, Route};
 use crate::backend::ReadStyle;
 use crate::units::HumanBytes;

@@ -1,38 +1,15 @@
 //! Decides the route of one device: backend, read size, depth and workers.
 
-use super::{
-    Backend, Consumer, Decision, Device, FileSignals, MAX_IN_FLIGHT, MAX_THREADS, MAX_WORKERS, Route, Signals, files,
-    is_small, profile,
-};
+use super::group::Group;
+use super::{Backend, Consumer, Decision, MAX_IN_FLIGHT, MAX_THREADS, MAX_WORKERS, Route, files, is_small, profile};
 use crate::backend::ReadStyle;
 use crate::storage::LatencyClass;
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// The signals of one device and of its files.
-#[derive(Debug, Clone)]
-pub(super) struct Group<'a> {
-    pub(super) files: Vec<FileSignals>,
-    pub(super) device: &'a Device,
-    pub(super) signals: &'a Signals,
-    pub(super) direct_refused: Option<String>,
-}
-
-impl<'a> Group<'a> {
-    pub(super) fn new(signals: &'a Signals, device: &'a Device, files: &[usize]) -> Self {
-        let files = files.iter().map(|&file| signals.files[file].clone()).collect();
-        Self { files, device, signals, direct_refused: signals.direct_refused.clone() }
-    }
-
-    /// Rules out direct reads for all files, with a reason.
-    pub(super) fn refuse_direct(&mut self, why: String) {
-        self.files.iter_mut().for_each(|file| file.direct = false);
-        self.direct_refused = Some(why);
-    }
-
+impl Group<'_> {
     /// Returns the route, the decision for direct reads by file, and the reasons.
     pub(super) fn decide(mut self) -> (Route, Vec<bool>, Vec<Decision>) {
         let (signals, requested) = (self.signals, self.device.requested);

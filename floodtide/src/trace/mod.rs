@@ -4,6 +4,8 @@
 //! each of its workers a [`ReadTrace`], which core's [`Traced`](floodtide_core::middleware::Traced)
 //! calls. [`TraceFile`] writes all events to a file for Perfetto. Without a trace, the load reads
 //! no clock and calls nothing.
+//!
+//! `file` and `reads` use each other: a file makes the trace of each worker, whose reads it writes.
 
 mod event;
 mod file;

@@ -17,6 +17,9 @@
 //! blocks forever. Create pools in the child, not before the fork. As with the allocator, a signal
 //! handler must not borrow or drop a buffer.
 //!
+//! `block`, `inner` and `local` use each other: a free block goes to the magazine of its thread or
+//! to the pool, and a thread that ends returns its magazine to the pool.
+//!
 //! # Example
 //!
 //! ```

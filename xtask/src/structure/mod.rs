@@ -1,13 +1,14 @@
 //! The structure of the workspace: which crates, and which top modules of each, use which.
 //!
 //! Dependencies point one way: [`check`] fails on a cycle and on a dependency against the order of the crates. Modules
-//! inside one folder may use each other; its `mod.rs` says so.
+//! below the top may use each other if the documentation of the module that holds them says so: "`a` and `b` use each other".
 
 mod graph;
 mod source;
 
 use crate::tools::{Outcome, Result, root};
 use graph::Graph;
+use source::Folder;
 use std::fs;
 use std::path::Path;
 
@@ -20,8 +21,8 @@ const SIMULATOR: &str = "floodtide-sim";
 pub(crate) fn print() -> std::result::Result<(), String> {
     let (crates, modules) = read()?;
     print!("crates\n{crates}");
-    for (folder, graph) in modules {
-        print!("\n{folder}\n{graph}");
+    for (name, folder) in modules.iter().filter(|(_, folder)| folder.path.is_empty()) {
+        print!("\n{name}\n{}", folder.graph);
     }
     Ok(())
 }
@@ -30,15 +31,24 @@ pub(crate) fn print() -> std::result::Result<(), String> {
 pub(crate) fn check() -> Result {
     let (crates, modules) = read()?;
     let mut wrong = against_order(&crates);
-    for (place, graph) in [("the workspace".to_owned(), crates)].into_iter().chain(modules) {
-        let cycles = graph.cycles();
-        wrong.extend(cycles.iter().map(|cycle| format!("{place}: {} use each other in a cycle", cycle.join(", "))));
+    let in_a_cycle = |place: &str, cycle: &[&str]| format!("{place}: {} use each other in a cycle", cycle.join(", "));
+    wrong.extend(crates.cycles().iter().map(|cycle| in_a_cycle("the workspace", cycle)));
+    for (name, folder) in &modules {
+        let place = [std::slice::from_ref(name), &folder.path].concat().join("/");
+        let cycles = folder.graph.cycles();
+        wrong.extend(cycles.iter().filter(|cycle| !is_named(cycle, folder)).map(|cycle| in_a_cycle(&place, cycle)));
     }
     if wrong.is_empty() { Ok(Outcome::Passed) } else { Err(wrong.join("; ")) }
 }
 
-/// Returns the graph of the crates, and by folder the graph of each crate's modules.
-fn read() -> std::result::Result<(Graph, Vec<(String, Graph)>), String> {
+/// Returns true if a cycle lies below the top, and the documentation there names it.
+fn is_named(cycle: &[&str], folder: &Folder) -> bool {
+    let names = |module: &&str| folder.docs.contains(&format!("`{module}`"));
+    !folder.path.is_empty() && folder.docs.contains("use each other") && cycle.iter().all(names)
+}
+
+/// Returns the graph of the crates, and the modules of each with the crate's folder.
+fn read() -> std::result::Result<(Graph, Vec<(String, Folder)>), String> {
     let root = root();
     let manifest = |folder: &str| {
         let path = root.join(folder).join("Cargo.toml");
@@ -52,8 +62,8 @@ fn read() -> std::result::Result<(Graph, Vec<(String, Graph)>), String> {
     for folder in members {
         let (name, dependencies) = dependencies(&manifest(folder)?);
         crates.0.insert(name, dependencies.into_iter().collect());
-        let graph = source::modules(&root.join(folder).join("src"), &|path: &Path| fs::read_to_string(path).ok());
-        modules.push((folder.to_owned(), graph));
+        let folders = source::folders(&root.join(folder).join("src"), &|path: &Path| fs::read_to_string(path).ok());
+        modules.extend(folders.into_iter().map(|inner| (folder.to_owned(), inner)));
     }
     let names: Vec<String> = crates.0.keys().cloned().collect();
     crates.0.values_mut().for_each(|used| used.retain(|name| names.contains(name)));
@@ -99,6 +109,20 @@ mod tests {
         let manifest = "[package]\nname = \"a\"\n[dependencies]\nb.workspace = true\nc = { path = \"c\" }\n\
                         [target.'cfg(unix)'.dependencies]\nd = \"1\"\n[dev-dependencies]\ne = \"1\"\n";
         assert_eq!(dependencies(manifest), ("a".to_owned(), ["b", "c", "d"].map(str::to_owned).to_vec()));
+    }
+
+    #[test]
+    fn a_cycle_must_be_named_and_below_the_top() {
+        let folder = |path: &[&str], docs: &str| Folder {
+            path: path.iter().map(|&name| name.to_owned()).collect(),
+            docs: docs.to_owned(),
+            graph: Graph::default(),
+        };
+        let docs = "`a` and [`b`] use each other.";
+        assert!(is_named(&["a", "b"], &folder(&["plan"], docs)));
+        assert!(!is_named(&["a", "c"], &folder(&["plan"], docs)));
+        assert!(!is_named(&["a", "b"], &folder(&["plan"], "`a`, then `b`.")));
+        assert!(!is_named(&["a", "b"], &folder(&[], docs)));
     }
 
     #[test]

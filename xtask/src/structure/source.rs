@@ -1,4 +1,4 @@
-//! Reads which top modules of a crate use which, from its sources.
+//! Reads which modules of a crate use which, from its sources.
 //!
 //! Comments, literals and what is compiled for tests or documentation alone are no uses.
 
@@ -9,30 +9,62 @@ use std::path::Path;
 /// Returns the contents of a file; `None` when there is no such file.
 pub(super) type Read<'r> = &'r dyn Fn(&Path) -> Option<String>;
 
-/// Returns the graph of a crate's top modules. `src` is the folder of its root file.
-pub(super) fn modules(src: &Path, read: Read<'_>) -> Graph {
-    let root = ["lib.rs", "main.rs"].iter().find_map(|name| read(&src.join(name))).unwrap_or_default();
-    let root = compiled(&tokens(&root));
-    let tops = declared(&root);
-    let exports = exports(&root, &tops);
-    let mut graph = Graph::default();
-    for top in &tops {
-        let mut names = BTreeSet::new();
-        collect(&src.join(top), 1, read, &mut names);
-        let used = names.iter().filter_map(|name| tops.get(name).or_else(|| exports.get(name)));
-        graph.0.insert(top.clone(), used.filter(|&used| used != top).cloned().collect());
-    }
-    graph
+/// The modules inside a module or a crate.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// The path of the module, empty for the root.
+    pub(super) path: Vec<String>,
+    /// The documentation of the module.
+    pub(super) docs: String,
+    /// Which of the modules inside use which.
+    pub(super) graph: Graph,
 }
 
-/// Adds the names of the crate's root that a module and those inside it use. `module` is its path without `.rs`,
-/// and `depth` is how many modules below the root it is.
-fn collect(module: &Path, depth: usize, read: Read<'_>, names: &mut BTreeSet<String>) {
-    let source = read(&module.with_extension("rs")).or_else(|| read(&module.join("mod.rs"))).unwrap_or_default();
+/// Returns the root of a crate and each module that has modules inside. `src` is the folder of the root file.
+pub(super) fn folders(src: &Path, read: Read<'_>) -> Vec<Folder> {
+    let root = ["lib.rs", "main.rs"].iter().find_map(|name| read(&src.join(name))).unwrap_or_default();
+    let mut folders = Vec::new();
+    add_folders(&root, src, &[], read, &mut folders);
+    folders
+}
+
+/// Adds the module at `path` and those inside, if it has any. `inside` is the folder of their files.
+fn add_folders(source: &str, inside: &Path, path: &[String], read: Read<'_>, folders: &mut Vec<Folder>) {
+    let tokens = compiled(&tokens(source));
+    let modules = declared(&tokens);
+    if modules.is_empty() {
+        return;
+    }
+    let exports = exports(&tokens, &modules);
+    let mut graph = Graph::default();
+    for module in &modules {
+        let mut names = BTreeSet::new();
+        collect(&inside.join(module), path, 1, read, &mut names);
+        let used = names.iter().filter_map(|name| modules.get(name).or_else(|| exports.get(name)));
+        graph.0.insert(module.clone(), used.filter(|&used| used != module).cloned().collect());
+    }
+    let docs = source.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    folders.push(Folder { path: path.to_vec(), docs, graph });
+    for module in modules {
+        let file = inside.join(&module);
+        let path = [path, &[module]].concat();
+        add_folders(&source_of(&file, read), &file, &path, read, folders);
+    }
+}
+
+/// Returns the source of a module. `module` is its path without `.rs`.
+fn source_of(module: &Path, read: Read<'_>) -> String {
+    read(&module.with_extension("rs")).or_else(|| read(&module.join("mod.rs"))).unwrap_or_default()
+}
+
+/// Adds the names of the module at `path` that a module inside it and those further inside use. `depth` is how many modules
+/// below `path` it is.
+fn collect(module: &Path, path: &[String], depth: usize, read: Read<'_>, names: &mut BTreeSet<String>) {
+    let source = source_of(module, read);
     let tokens = compiled(&tokens(&source));
-    names.extend(from_root(&tokens, depth).map(str::to_owned));
+    names.extend(names_in(path, &tokens, depth).into_iter().map(str::to_owned));
     for inner in declared(&tokens) {
-        collect(&module.join(inner), depth + 1, read, names);
+        collect(&module.join(inner), path, depth + 1, read, names);
     }
 }
 
@@ -42,26 +74,28 @@ fn declared(tokens: &[&str]) -> BTreeSet<String> {
     declarations.map(|three| three[1].to_owned()).collect()
 }
 
-/// Returns the names that the root takes from its modules, each with its module.
-fn exports(root: &[&str], tops: &BTreeSet<String>) -> BTreeMap<String, String> {
+/// Returns the names that a module takes from those inside, each with its module.
+fn exports(tokens: &[&str], modules: &BTreeSet<String>) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
-    for statement in root.split(|&token| token == ";") {
+    for statement in tokens.split(|&token| token == ";") {
         let Some(at) = statement.iter().position(|&token| token == "use") else { continue };
         let mut names = statement[at + 1..].iter().filter(|token| token.starts_with(is_word));
-        if let Some(module) = names.find(|&&name| name != "crate").filter(|&&name| tops.contains(name)) {
+        if let Some(module) = names.find(|&&name| name != "crate").filter(|&&name| modules.contains(name)) {
             exports.extend(names.map(|&name| (name.to_owned(), (*module).to_owned())));
         }
     }
     exports
 }
 
-/// Returns the names that follow `crate::`, or as many `super::` as lead to the root.
-fn from_root<'s>(tokens: &[&'s str], depth: usize) -> impl Iterator<Item = &'s str> {
+/// Returns the names that follow the path of a module, or as many `super::` as lead to it.
+fn names_in<'s>(path: &'s [String], tokens: &[&'s str], depth: usize) -> Vec<&'s str> {
     let mut names = Vec::new();
     let up = ["super", ":", ":"].repeat(depth);
+    let down: Vec<&str> =
+        ["crate"].into_iter().chain(path.iter().map(String::as_str)).flat_map(|name| [name, ":", ":"]).collect();
     for at in 0..tokens.len() {
         let rest = &tokens[at..];
-        let path = match rest.strip_prefix(&["crate", ":", ":"]) {
+        let path = match rest.strip_prefix(&down[..]) {
             Some(path) => path,
             None if at > 0 && tokens[at - 1] == ":" => continue,
             None => match rest.strip_prefix(&up[..]) {
@@ -84,7 +118,7 @@ fn from_root<'s>(tokens: &[&'s str], depth: usize) -> impl Iterator<Item = &'s s
             }
         }
     }
-    names.into_iter()
+    names
 }
 
 /// Leaves out what is there for tests or documentation alone: an attribute `cfg` that names one of them, and its item.
@@ -192,7 +226,7 @@ mod tests {
             let file = files.iter().find(|(name, _)| Path::new(name) == path);
             file.map(|(_, source)| (*source).to_owned())
         };
-        modules(Path::new("src"), &read).to_string()
+        folders(Path::new("src"), &read).iter().map(|folder| folder.graph.to_string()).collect()
     }
 
     #[test]
@@ -204,7 +238,19 @@ mod tests {
             ("src/b.rs", "use crate::{a::{A, Bee}, c};"),
             ("src/c.rs", "fn f() -> crate::Hornet { super::f() }"),
         ]);
-        assert_eq!(graph, "a → b, c\nb → a, c\nc → b\n");
+        assert_eq!(graph, "a → b, c\nb → a, c\nc → b\ninner\n");
+    }
+
+    #[test]
+    fn modules_inside_a_module_are_read_as_well() {
+        let graph = graph_of(&[
+            ("src/lib.rs", "mod a;"),
+            ("src/a.rs", "mod b;\nmod c;\nmod d;\npub use d::Dee;"),
+            ("src/a/b.rs", "use super::{c::C, Dee};"),
+            ("src/a/c.rs", "use crate::a::d;"),
+            ("src/a/d.rs", "use crate::b;"),
+        ]);
+        assert_eq!(graph, "a\nb → c, d\nc → d\nd\n");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The errors of the GGUF parser, one variant per rule, so that a test can name the rule that it
 //! violates.
 
-use super::value::ValueType;
+use super::value_type::ValueType;
 use super::{MAX_ALIGNMENT, MAX_DIMS, MAX_HEADER_BYTES, MAX_KEY_BYTES, MAX_NAME_BYTES};
 use crate::element::GgmlType;
 use crate::escape::Quoted;

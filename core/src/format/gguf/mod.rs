@@ -24,12 +24,14 @@ mod metadata;
 mod split;
 mod tensor;
 mod value;
+mod value_type;
 
 pub use error::{GgufError, HeaderPosition};
 pub use format::{GGUF, Gguf};
 pub use split::{ShardName, Split, SplitError, check_split};
 pub use tensor::Entry;
-pub use value::{Array, Value, ValueType};
+pub use value::{Array, Value};
+pub use value_type::ValueType;
 
 use crate::catalog::CatalogBuilder;
 use crate::error::Error;

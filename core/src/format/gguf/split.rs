@@ -5,7 +5,8 @@
 //! agree. The first file may hold metadata only.
 
 use super::Header;
-use super::value::{Value, ValueType};
+use super::value::Value;
+use super::value_type::ValueType;
 use alloc::format;
 use alloc::string::String;
 use thiserror::Error;

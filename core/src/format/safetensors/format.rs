@@ -1,7 +1,7 @@
 //! Safetensors as a [`Format`]: single files, several files, and shards listed by an index.
 
 use super::layout::SafetensorsWriter;
-use super::{Header, MAX_HEADER_BYTES, header_range};
+use super::{Header, INDEX_NAME, MAX_HEADER_BYTES, SAFETENSORS, header_range};
 use crate::catalog::CatalogBuilder;
 use crate::convert::Writer;
 use crate::error::Error;
@@ -18,12 +18,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-
-/// One or more safetensors files, with or without an index.
-pub const SAFETENSORS: FormatId = FormatId::new("safetensors", "safetensors");
-
-/// The usual name of the index.
-pub(super) const INDEX_NAME: &str = "model.safetensors.index.json";
 
 /// The size of the first read in bytes. Most headers are shorter, so one read fetches all of it.
 const FIRST_READ: u64 = 16 << 10;

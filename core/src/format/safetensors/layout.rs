@@ -1,8 +1,8 @@
 //! Writes safetensors files, named and indexed as Hugging Face does (`huggingface_hub`,
 //! `split_state_dict_into_shards_factory`).
 
-use super::format::{INDEX_NAME, SAFETENSORS};
 use super::write::{JsonText, METADATA_KEY, NewTensor, lay_out as lay_out_file};
+use super::{INDEX_NAME, SAFETENSORS};
 use crate::convert::{ConvertError, Destination, Item, Layout, OutputFile, Split, Writer};
 use crate::dtype::DType;
 use crate::format_id::FormatId;

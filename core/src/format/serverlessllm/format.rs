@@ -1,7 +1,7 @@
 //! ServerlessLLM checkpoints as a [`Format`]: an index and the partitions beside it.
 
 use super::layout::ServerlessLlmWriter;
-use super::{INDEX_NAME, TensorIndex, count_partitions, is_partition_name, partition_name};
+use super::{INDEX_NAME, SERVERLESSLLM, TensorIndex, count_partitions, is_partition_name, partition_name};
 use crate::catalog::CatalogBuilder;
 use crate::convert::Writer;
 use crate::error::Error;
@@ -14,9 +14,6 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-
-/// A ServerlessLLM checkpoint: an index and the partitions beside it.
-pub const SERVERLESSLLM: FormatId = FormatId::new("serverlessllm", "ServerlessLLM");
 
 /// The registered format of [`SERVERLESSLLM`].
 #[derive(Debug)]

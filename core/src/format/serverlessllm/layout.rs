@@ -1,8 +1,7 @@
 //! Writes ServerlessLLM checkpoints.
 
-use super::format::SERVERLESSLLM;
 use super::write::{NewIndex, PARTITION_BYTES, Record, Records};
-use super::{Dialect, INDEX_NAME, partition_name};
+use super::{Dialect, INDEX_NAME, SERVERLESSLLM, partition_name};
 use crate::convert::{ConvertError, Destination, Item, Layout, OutputFile, Split, Writer, evenly};
 use crate::dtype::DType;
 use crate::format_id::FormatId;

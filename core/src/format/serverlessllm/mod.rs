@@ -25,23 +25,37 @@ mod partitions;
 pub mod write;
 
 pub use error::ServerlessLlmError;
-pub use format::{SERVERLESSLLM, ServerlessLlm};
-pub use partitions::{count_partitions, is_partition_name, partition_name};
+pub use format::ServerlessLlm;
+pub use partitions::{count_partitions, is_partition_name};
 
 use crate::catalog::CatalogBuilder;
 use crate::dtype::DType;
 use crate::error::Error;
+use crate::format_id::FormatId;
 use crate::names::sorted_by_name;
 use crate::units::{ByteRange, FileId};
 use alloc::borrow::{Cow, ToOwned};
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use json::RawRecord;
 
+/// A ServerlessLLM checkpoint: an index and the partitions beside it.
+pub const SERVERLESSLLM: FormatId = FormatId::new("serverlessllm", "ServerlessLLM");
+
 /// The usual name of the index.
 pub const INDEX_NAME: &str = "tensor_index.json";
+
+/// The prefix of all partition names.
+const PARTITION_PREFIX: &str = "tensor.data_";
+
+/// Returns the name of a partition.
+#[must_use]
+pub fn partition_name(number: u32) -> String {
+    format!("{PARTITION_PREFIX}{number}")
+}
 
 /// The dialect of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

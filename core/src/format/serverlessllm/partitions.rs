@@ -1,19 +1,8 @@
 //! The partitions of a ServerlessLLM checkpoint: files beside its index, numbered from 0.
 
-use super::ServerlessLlmError;
+use super::{PARTITION_PREFIX, ServerlessLlmError, partition_name};
 use alloc::borrow::ToOwned;
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
-
-/// The prefix of all partition names.
-const PREFIX: &str = "tensor.data_";
-
-/// Returns the name of a partition.
-#[must_use]
-pub fn partition_name(number: u32) -> String {
-    format!("{PREFIX}{number}")
-}
 
 /// Returns true for the name of a partition and for names that resemble one.
 #[must_use]
@@ -47,13 +36,14 @@ pub fn count_partitions<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<
 
 /// Returns the part after the prefix if it consists of digits.
 fn digits(name: &str) -> Option<&str> {
-    let digits = name.strip_prefix(PREFIX)?;
+    let digits = name.strip_prefix(PARTITION_PREFIX)?;
     (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::String;
     use alloc::string::ToString;
 
     #[test]

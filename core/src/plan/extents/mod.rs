@@ -5,9 +5,7 @@ mod strided;
 
 pub(super) use cut::filled;
 
-use super::{
-    Access, Buffers, Extent, Location, Method, Placement, PlanOptions, ReadMode, Slices, tensor_alignment, ties,
-};
+use super::{Access, Extent, Location, Method, Placement, PlanOptions, ReadMode, Slices, tensor_alignment, ties};
 use crate::catalog::{Catalog, TensorInfo};
 use crate::error::Error;
 use crate::strided_range::StridedRange;
@@ -17,9 +15,6 @@ use alloc::vec::Vec;
 
 /// The minimum length of a direct run in alignments. Its two edges are then under 2 % of it.
 const MIN_DIRECT_ALIGNMENTS: u64 = 128;
-/// The minimum size of a stream's buffer that tensors share.
-const MIN_BUFFER_BYTES: u64 = 64 << 10;
-
 pub(super) struct LaidOut {
     pub(super) placements: Vec<Placement>,
     pub(super) extents: Vec<Extent>,
@@ -226,7 +221,7 @@ impl Layout<'_> {
     /// Returns the maximum size of a stream's buffer that tensors share.
     fn buffer_bytes(&self) -> Option<u64> {
         match self.options.access {
-            Access::Stream(buffers) => Some(buffer_bytes(&buffers)),
+            Access::Stream(buffers) => Some(buffers.max_shared_bytes()),
             _ => None,
         }
     }
@@ -280,11 +275,6 @@ impl Layout<'_> {
         });
         Ok(())
     }
-}
-
-/// Returns the maximum size of a stream's buffer that tensors share.
-pub(super) fn buffer_bytes(buffers: &Buffers) -> u64 {
-    buffers.buffer_bytes.max(MIN_BUFFER_BYTES)
 }
 
 /// The location of a run in memory.

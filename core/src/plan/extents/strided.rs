@@ -1,9 +1,8 @@
 //! Places slices that lie in the file in blocks.
 
 use super::cut::max_plan_entries;
-use super::{Layout, Run, buffer_bytes, filled, in_memory, is_worth_it};
+use super::{Layout, Run, filled, in_memory, is_worth_it};
 use crate::error::Error;
-use crate::plan::chunks::max_gather_read;
 use crate::plan::{Access, Extent, Location, Method, ReadMode};
 use crate::strided_range::StridedRange;
 use crate::units::{Alignment, DirectLimits};
@@ -30,14 +29,14 @@ impl Layout<'_> {
         let bytes = strided.byte_len();
         let part = match self.options.access {
             Access::Stream(buffers) => {
-                let buffer_bytes = buffer_bytes(&buffers);
+                let buffer_bytes = buffers.max_shared_bytes();
                 if bytes > buffer_bytes && !buffers.split && bytes > buffers.limit {
                     let tensor = self.catalog.tensor(self.out.placements[sliced.start].tensor).name.to_owned();
                     return Err(Error::BufferTooSmall { tensor, needed: bytes, limit: buffers.limit });
                 }
                 let (whole, _) = self.min(sliced.clone());
                 let part = if buffers.split && bytes > buffer_bytes { buffer_bytes / whole * whole } else { bytes };
-                let reads = if by_block { strided.count() } else { span / max_gather_read(self.options, 0) };
+                let reads = if by_block { strided.count() } else { span / self.options.max_gather_read(0) };
                 self.plan_entries = self.plan_entries.saturating_add(reads);
                 self.count(bytes, if part < bytes { bytes / part + 1 } else { 1 })?;
                 part

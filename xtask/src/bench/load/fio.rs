@@ -1,7 +1,7 @@
 //! The roofline: fio's direct reads of the same files, with the settings that are fastest here.
 
+use super::preparation::{State, check_interrupted, preparation};
 use super::results::{Sample, spread};
-use super::rounds::{State, check_interrupted, preparation};
 use crate::tools::{run, works};
 use serde_json::Value;
 use std::fmt;

@@ -3,32 +3,17 @@
 use super::baselines::Baselines;
 use super::fio::{self, Setting};
 use super::memory_balloon::MemoryBalloon;
+use super::preparation::{State, check_interrupted, preparation};
 use super::results::{Role, Row, Sample, Table};
-use super::subjects::{Subject, program};
+use super::subjects::Subject;
 use crate::tools::run;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// Set by Ctrl-C: no further load starts, and mounts are released as usual.
-pub(super) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-pub(super) fn check_interrupted() -> Result<(), String> {
-    if INTERRUPTED.load(Ordering::Relaxed) { Err("interrupted".to_owned()) } else { Ok(()) }
-}
 
 /// How often a failed preparation of the files is repeated.
 const PREPARATIONS: usize = 4;
-
-/// The state of the files when a load begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    Cold,
-    Warm,
-    Half,
-}
 
 /// One table to measure.
 pub(super) struct Case<'a> {
@@ -60,19 +45,6 @@ pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, String> {
     shards.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
     shards.sort();
     Ok(shards)
-}
-
-/// Returns the command that brings files into a state and frees the memory balloon: see
-/// `benches/src/bin/subjects/prepare.rs`.
-pub(super) fn preparation(files: &[PathBuf], state: State, balloon: Option<&MemoryBalloon>) -> Vec<String> {
-    let state = match state {
-        State::Cold => "cold",
-        State::Warm => "warm",
-        State::Half => "half",
-    };
-    let balloon = balloon.map_or("-".to_owned(), |balloon| balloon.id().to_string());
-    let fixed = [program().to_string_lossy().into_owned(), "prepare".to_owned(), state.to_owned(), balloon];
-    fixed.into_iter().chain(files.iter().map(|path| path.to_string_lossy().into_owned())).collect()
 }
 
 /// Times the loads of a case after a warm-up round. A peer that fails is skipped, with a line in

@@ -7,6 +7,7 @@
 mod decision;
 mod demand;
 mod files;
+mod group;
 mod profile;
 mod route;
 
@@ -22,7 +23,7 @@ use crate::units::{ByteRange, FileId};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use route::Group;
+use group::Group;
 
 /// The signals of one file.
 #[derive(Debug, Clone, PartialEq)]

@@ -17,15 +17,22 @@ mod layout;
 pub mod write;
 
 pub use error::HeaderError;
-pub use format::{SAFETENSORS, Safetensors};
+pub use format::Safetensors;
 
 use crate::catalog::CatalogBuilder;
 use crate::dtype::DType;
 use crate::error::Error;
+use crate::format_id::FormatId;
 use crate::units::{ByteRange, FileId};
 use alloc::borrow::{Cow, ToOwned};
 use alloc::vec::Vec;
 use core::ops::Range;
+
+/// One or more safetensors files, with or without an index.
+pub const SAFETENSORS: FormatId = FormatId::new("safetensors", "safetensors");
+
+/// The usual name of the index.
+const INDEX_NAME: &str = "model.safetensors.index.json";
 
 /// The maximum size of a header in bytes, as in the reference.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
