@@ -125,10 +125,9 @@ fn workers(route: &Route) -> String {
 fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String)> {
     let (plan, strategy) = (&planned.plan, &planned.strategy);
     let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
-    let backends: Vec<&str> = strategy.routes.iter().map(|route| route.backend.name()).collect();
     let workers: Vec<String> = strategy.routes.iter().map(workers).collect();
     let chunk_bytes = strategy.routes.iter().map(|route| route.chunk_bytes).max().unwrap_or(0);
-    let mut facts = output::backend_facts(&backends.join(", "), &strategy.decisions);
+    let mut facts = output::backend_facts(&strategy.decisions, &planned.routes());
     facts.extend([
         ("workers", workers.join("; ")),
         (
@@ -223,7 +222,7 @@ fn document(planned: &Planned) -> Value {
         "format": planned.catalog.format().name(),
         "backend": route.backend.name(),
         "reason": strategy.reason(),
-        "decisions": output::decisions(&strategy.decisions),
+        "decisions": output::decisions(&strategy.decisions, &planned.routes()),
         "routes": strategy.routes.len(),
         "workers": route.workers,
         "depth": route.depth,
@@ -243,7 +242,7 @@ fn document(planned: &Planned) -> Value {
         "memory_limit": planned.memory.limit,
         "file_system": planned.signals.devices.first().map(|device| &device.signals.file_system),
         "files": files,
-        "warnings": planned.warnings,
+        "warnings": output::texts(&planned.warnings),
     })
 }
 

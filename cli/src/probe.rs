@@ -24,10 +24,9 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<(), Failure> {
             output::complain("probe", what);
         }
     };
-    let measured = floodtide::measure(&args.folder, Duration::from_secs_f64(args.seconds), told);
-    let roofline = measured.map_err(|error| Failure::Failed(error.to_string()))?;
+    let roofline = floodtide::measure(&args.folder, Duration::from_secs_f64(args.seconds), told)?;
     let stored = if args.store { store(&roofline) } else { Stored::NotAsked };
-    output::warn(&roofline.notes);
+    roofline.notes.iter().for_each(|note| output::complain("warning", note));
     if args.json {
         output::print_json(&document(args, &roofline, &stored))?;
     } else {

@@ -4,7 +4,7 @@
 
 use super::{LoadTask, Provider};
 use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision, ProbeWindow};
-use floodtide_core::strategy::Route;
+use floodtide_core::strategy::{Decision, Route};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{Engine, EngineHandle, HumanBytes, Plan, RouteId};
 use floodtide_linux::probe;
@@ -92,7 +92,7 @@ impl<P: Provider> LoadTask<P> {
                 rate(expected),
                 rate(compared.buffered)
             );
-            self.note("fallback", why);
+            self.note(Decision::new("fallback", why).of_route(id));
         }
         tracing::debug!(?decision, "changed the read method");
         if let Some(trace) = self.planned.phases.trace() {

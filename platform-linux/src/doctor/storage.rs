@@ -147,6 +147,8 @@ pub(super) fn profile(subject: &Subject) -> Finding {
             Finding::new(NAME, Status::Good, found, "loads from this device take sizes and number of reads from it")
         }
         Ok(None) => Finding::new(NAME, Status::Good, format!("none is stored for {device}"), none),
-        Err(warning) => Finding::new(NAME, Status::Limited, warning, none).remedy("measure the device again"),
+        Err(warning) => {
+            Finding::new(NAME, Status::Limited, warning.to_string(), none).remedy("measure the device again")
+        }
     }
 }

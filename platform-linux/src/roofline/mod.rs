@@ -17,7 +17,7 @@ use crate::probe::profile::{MemoryRates, StoredProfile};
 use crate::probe::{FUSE, cpus, file_system, memory_limit, uring_refusal};
 use bytes::Bytes;
 use floodtide_core::strategy::BestReads;
-use floodtide_core::{Escaped, HumanBytes};
+use floodtide_core::{ErrorKind, Escaped, HumanBytes};
 use reads::Scratch;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,21 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// Returns the kind of this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Folder { source, .. } | Self::Write { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                _ => ErrorKind::Io,
+            },
+            Self::NotAFolder { .. } | Self::MemoryFileSystem { .. } => ErrorKind::InvalidRequest,
+            Self::NoSpace { .. } => ErrorKind::Io,
+            Self::NoMemory { .. } => ErrorKind::OutOfMemory,
+        }
+    }
+
     fn folder(path: &Path, source: io::Error) -> Self {
         Self::Folder { path: path.to_owned(), source }
     }
