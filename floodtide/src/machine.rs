@@ -38,14 +38,15 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
     Ok(doctor::examine(path, &files, refused)?)
 }
 
-/// Measures the device that a folder is on, in about `budget`. Calls `told` with each step.
+/// Measures the device that a folder is on, in about `budget`. Calls `on_step` with a description of
+/// each step.
 ///
 /// # Errors
 /// If the folder is not a folder on a device, there is no file to read and none can be written, or
 /// the system grants no memory.
-pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<Roofline, Error> {
+pub fn measure(folder: &Path, budget: Duration, on_step: impl Fn(&str)) -> Result<Roofline, Error> {
     let folder = &*local(folder)?;
-    Ok(roofline::measure(folder, files_of(folder).ok(), budget, told)?)
+    Ok(roofline::measure(folder, files_of(folder).ok(), budget, on_step)?)
 }
 
 /// Returns the local path of a path or URI.

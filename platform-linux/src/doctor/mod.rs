@@ -23,11 +23,11 @@ use subject::Subject;
 /// Whether a load has what it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// The load has it.
+    /// It is available.
     Good,
-    /// The load has a part of it, or a replacement.
+    /// A part of it is available, or a replacement.
     Limited,
-    /// The load does without it.
+    /// It is not available.
     Missing,
 }
 
@@ -114,9 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_found_and_what_is_not_good_has_a_meaning() {
+    fn every_check_has_a_finding_with_a_meaning() {
         let folder = tempfile::tempdir().expect("a folder");
-        let findings = examine(folder.path(), &[], Vec::new()).expect("can be looked at");
+        let findings = examine(folder.path(), &[], Vec::new()).expect("examines");
         assert_eq!(findings.len(), 12);
         for finding in &findings {
             assert!(!finding.found.is_empty() && finding.meaning.ends_with(|c: char| c != '.'), "{finding:?}");
