@@ -249,6 +249,28 @@ fn document(planned: &Planned) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide::Backend;
+
+    #[test]
+    fn workers_are_named_by_how_they_read() {
+        let of = |style, workers, depth| workers_of(Backend::new("any", style, ""), workers, depth);
+        assert_eq!(of(ReadStyle::Queue, 2, 4), "2 rings, 4 reads in flight each");
+        assert_eq!(of(ReadStyle::Tasks, 1, 6), "a runtime, 6 reads in flight");
+        assert_eq!(of(ReadStyle::Blocking, 1, 1), "1 thread");
+        assert_eq!(of(ReadStyle::Blocking, 0, 1), "the calling thread");
+    }
+
+    fn workers_of(backend: Backend, count: usize, depth: usize) -> String {
+        workers(&Route {
+            backend,
+            chunk_bytes: 1 << 20,
+            depth,
+            max_in_flight: depth,
+            profiled_direct_rate: None,
+            dont_cache: false,
+            workers: count,
+        })
+    }
 
     #[test]
     fn a_share_is_100_percent_only_if_every_page_is_cached() {
