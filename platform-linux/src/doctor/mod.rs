@@ -2,10 +2,9 @@
 //! means, what it costs, how to fix it.
 //!
 //! Each check is a function of a file here and a line in [`examine`]. A check tries the feature,
-//! because settings do not show what a sandbox forbids. A cost is a figure of
-//! `benches/RESULTS.md` or of a record in `docs/decisions`, or measured on the spot; otherwise it is
-//! absent. Nothing is changed,
-//! except that a folder without a suitable file gets an unnamed one during the check.
+//! because settings do not show what a sandbox forbids. A cost is a figure of `benches/RESULTS.md`
+//! or of a record in `docs/decisions`, or measured on the spot; otherwise it is absent. Nothing is
+//! changed, except that a folder without a suitable file gets an unnamed one during the check.
 
 mod access;
 mod kernel;
