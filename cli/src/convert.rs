@@ -74,10 +74,10 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
             "gib_per_second": rate,
             "backend": read.backend.name(),
             "reason": read.reason(),
-            "decisions": output::decisions(&read.decisions),
+            "decisions": output::decisions(&read.decisions, &read.routes),
             "memory_limit": read.memory_limit,
             "peak_rss_bytes": peak,
-            "warnings": warnings,
+            "warnings": output::texts(warnings),
         }));
     }
     let done = format!(
@@ -95,7 +95,7 @@ fn report_on(args: &ConvertArgs, converted: &Converted) -> Result<(), Failure> {
         facts.push(("copied", names.join(", ")));
     }
     facts.push(("time", format!("{}, {rate:.2} GiB/s", output::duration(*elapsed))));
-    facts.extend(output::backend_facts(read.backend.name(), &read.decisions));
+    facts.extend(output::backend_facts(&read.decisions, &read.routes));
     facts.push(("peak memory", output::bytes(peak)));
     let mut out = output::stdout();
     write!(out, "{}", Facts(facts))?;

@@ -93,7 +93,7 @@ fn document(args: &DiffArgs, diff: &Diff) -> Value {
         "differences": diff.tensors.iter().map(row).collect::<Vec<_>>(),
         "bytes": diff.bytes,
         "seconds": diff.elapsed.as_secs_f64(),
-        "warnings": diff.warnings,
+        "warnings": output::texts(&diff.warnings),
     })
 }
 

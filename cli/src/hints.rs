@@ -4,10 +4,10 @@ use crate::args::Args;
 use clap::CommandFactory;
 use floodtide::convert::WriteError;
 use floodtide::convert::{ConvertError, OutputError};
-use floodtide::core::Error as CoreError;
 use floodtide::core::manifest::ManifestError;
+use floodtide::core::{Error as CoreError, Warning as CoreWarning};
 use floodtide::doctor::Finding;
-use floodtide::{Error, ErrorKind};
+use floodtide::{Error, ErrorKind, Warning};
 
 /// A flag and what it does about a failure; without a flag, a command that helps.
 type Remedy = (Option<&'static str>, &'static str);
@@ -15,6 +15,7 @@ type Remedy = (Option<&'static str>, &'static str);
 const SELECT: Remedy = (Some("select"), "--select GLOB selects fewer tensors");
 const STREAM: Remedy = (Some("stream"), "--stream passes the tensors through a few buffers");
 const MEMORY_LIMIT: Remedy = (Some("memory-limit"), "--memory-limit SIZE sets the limit for all buffers");
+const BACKEND: Remedy = (Some("backend"), "--backend auto chooses one that is available");
 const NAMES: Remedy = (None, "`floodtide inspect` lists the names of the tensors");
 const MANIFEST: Remedy = (None, "`floodtide manifest` writes a manifest");
 
@@ -48,13 +49,14 @@ fn remedies(error: &Error) -> &'static [Remedy] {
             CoreError::Convert(ConvertError::File { source: WriteError::HeaderTooLarge { .. }, .. }) => {
                 &[SELECT, (Some("shard-size"), "--shard-size SIZE writes more files")]
             }
+            CoreError::BackendUnavailable { .. } => &[BACKEND],
             CoreError::BufferTooSmall { .. } | CoreError::TooManyBuffers { .. } => &[MEMORY_LIMIT],
             error if error.kind() == ErrorKind::OutOfMemory => &[SELECT, STREAM, MEMORY_LIMIT],
             _ => &[],
         },
         Error::Output(OutputError::Exists { .. }) => &[(Some("force"), "--force replaces a checkpoint")],
         Error::Output(OutputError::NoRoom { .. }) => &[SELECT],
-        Error::BackendUnavailable { .. } => &[(Some("backend"), "--backend auto chooses one that is available")],
+        Error::StreamMapped { .. } => &[BACKEND],
         error if error.kind() == ErrorKind::OutOfMemory => &[SELECT, STREAM, MEMORY_LIMIT],
         Error::StreamLimit { .. } | Error::StreamBuffer { .. } | Error::StreamStalled { .. } => &[MEMORY_LIMIT],
         _ => &[],
@@ -62,16 +64,16 @@ fn remedies(error: &Error) -> &'static [Remedy] {
 }
 
 /// Returns the hint that follows a warning, if the command has a flag for it.
-pub(crate) fn of_warning(warning: &str) -> Option<&'static str> {
-    [
-        (
-            "divides nothing",
-            "--partition-rule GLOB=DIM partitions matching tensors; --partition rows partitions every tensor",
-        ),
-        ("the profile is ignored", "`floodtide probe --store` measures the device again"),
-    ]
-    .into_iter()
-    .find_map(|(words, hint)| warning.contains(words).then_some(hint))
+pub(crate) fn of_warning(warning: &Warning) -> Option<&'static str> {
+    match warning {
+        Warning::Core(CoreWarning::NothingSharded { .. }) => {
+            Some("--partition-rule GLOB=DIM partitions matching tensors; --partition rows partitions every tensor")
+        }
+        Warning::Core(CoreWarning::ProfileIgnored { .. }) => {
+            Some("`floodtide probe --store` measures the device again")
+        }
+        _ => None,
+    }
 }
 
 /// Returns the remedy of a finding, with the command's own flags.
@@ -108,13 +110,24 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_has_the_hint_of_its_kind() {
+        let sharded = CoreWarning::NothingSharded { rank: 0, world: 2, tensors: 1, first: String::new() };
+        assert!(of_warning(&sharded.into()).is_some_and(|hint| hint.contains("--partition-rule")));
+        let ignored = CoreWarning::ProfileIgnored { path: String::new(), why: String::new() };
+        assert!(of_warning(&ignored.into()).is_some_and(|hint| hint.contains("probe --store")));
+        // The words of a hint's warning, in another.
+        let words = "divides nothing, the profile is ignored".to_owned();
+        assert_eq!(of_warning(&Warning::NotLocked { why: words }), None);
+    }
+
+    #[test]
     fn every_flag_in_a_hint_is_a_flag_of_a_command() {
         let args = Args::command();
         let errors = [
             Error::Output(OutputError::Exists { path: "out".into() }),
             Error::Output(OutputError::NoRoom { path: "out".into(), needed: 2, available: 1 }),
             Error::StreamLimit { limit: 1, min: 2 },
-            Error::BackendUnavailable { backend: floodtide::backend::URING, why: String::new() },
+            Error::StreamMapped { backend: floodtide::backend::MMAP },
             Error::Core(CoreError::Convert(ConvertError::File {
                 file: String::new(),
                 source: WriteError::HeaderTooLarge { needed: 1, limit: 1 },

@@ -2,7 +2,6 @@
 
 use crate::args::{LoadArgs, Source};
 use crate::output::{self, Facts, Failure};
-use floodtide::backend::MMAP;
 use floodtide::core::HumanBytes;
 use floodtide::trace::TraceFile;
 use floodtide::{Error, Loader, Report, StreamOptions, Tensors, read_manifest};
@@ -42,19 +41,14 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
     if let Some(limit) = args.memory_limit {
         options = options.memory_limit(limit.as_u64());
     }
-    let report = watched(loader.stream_options(options), "streaming", args.json, |loader| {
+    Ok(watched(loader.stream_options(options), "streaming", args.json, |loader| {
         let mut seen = 0_u8;
         let report = loader.stream(&args.source.path)?.for_each_chunk(|_, _, bytes| {
             seen = bytes.iter().step_by(4096).fold(seen, |seen, byte| seen ^ byte);
         });
         std::hint::black_box(seen);
         report
-    });
-    report.map_err(|error| match error {
-        // The request is at fault: no machine could serve such a stream.
-        Error::BackendUnavailable { backend, .. } if backend == MMAP => Failure::BadRequest(error.to_string()),
-        error => error.into(),
-    })
+    })?)
 }
 
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
@@ -135,11 +129,11 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
             "gib_per_second": rate,
             "backend": report.backend.name(),
             "reason": report.reason(),
-            "decisions": output::decisions(&report.decisions),
+            "decisions": output::decisions(&report.decisions, &report.routes),
             "peak_rss_bytes": peak,
             "locked_bytes": report.locked_bytes,
             "verified": report.verified,
-            "warnings": report.warnings,
+            "warnings": output::texts(&report.warnings),
         });
         if let Some(limit) = report.memory_limit {
             document["stream"] = json!({ "memory_limit": limit, "order": args.order.name() });
@@ -158,7 +152,7 @@ fn report_on(args: &LoadArgs, report: &Report) -> Result<(), Failure> {
         facts.push(("read", output::bytes(report.read_bytes)));
     }
     facts.push(("time", format!("{}, {rate:.2} GiB/s", output::duration(report.elapsed))));
-    facts.extend(output::backend_facts(report.backend.name(), &report.decisions));
+    facts.extend(output::backend_facts(&report.decisions, &report.routes));
     facts.push(("peak memory", output::bytes(peak)));
     if let Some(limit) = report.memory_limit {
         facts.push(("buffers", format!("up to {} in total, order {}", HumanBytes(limit), args.order.name())));

@@ -2,8 +2,8 @@
 
 use crate::hints;
 use floodtide::core::strategy::Decision;
-use floodtide::core::{HumanBytes, Progress};
-use floodtide::{Error, ErrorKind};
+use floodtide::core::{Escaped, HumanBytes, Progress};
+use floodtide::{Error, ErrorKind, RouteReport, Warning};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -50,7 +50,7 @@ impl Failure {
                 if let Some(hint) = hints::of_error(command, error) {
                     complain("hint", &hint);
                 }
-                if error.kind() == ErrorKind::InvalidRequest { 2 } else { 1 }
+                if is_usage(error) { 2 } else { 1 }
             }
             Self::BadRequest(message) => {
                 complain("error", message);
@@ -84,6 +84,11 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Returns whether an error is the fault of the command line. No other code decides that.
+pub(crate) fn is_usage(error: &Error) -> bool {
+    error.kind() == ErrorKind::InvalidRequest
+}
+
 /// Returns the result of a comparison, also if the reader closed stdout (`floodtide diff A B |
 /// head`).
 pub(crate) fn judge(shown: Result<(), Failure>, same: bool) -> Result<(), Failure> {
@@ -106,25 +111,55 @@ pub(crate) fn print_json(document: &impl serde::Serialize) -> Result<(), Failure
     Ok(out.flush()?)
 }
 
-/// Returns the rows of a document's `decisions`.
-pub(crate) fn decisions(decisions: &[Decision]) -> Vec<Value> {
-    decisions.iter().map(|Decision { what, why, .. }| json!({"what": what, "why": why})).collect()
+/// Returns the files that a decision concerns, if it does not concern all.
+fn scope<'a>(decision: &Decision, routes: &'a [RouteReport]) -> Option<&'a [String]> {
+    let route = decision.route.filter(|_| routes.len() > 1)?;
+    Some(&routes.get(route.index())?.files)
 }
 
-/// Returns the lines about the backend: its name, then the decisions of the load, one per line.
-pub(crate) fn backend_facts(backends: &str, decisions: &[Decision]) -> Vec<(&'static str, String)> {
-    let mut facts = vec![("backend", backends.to_owned())];
-    facts.extend(decisions.iter().map(|decision| ("", format!("  {decision}"))));
+/// Returns the rows of a document's `decisions`. With several routes, a row lists its files.
+pub(crate) fn decisions(decisions: &[Decision], routes: &[RouteReport]) -> Vec<Value> {
+    let row = |decision: &Decision| {
+        let mut row = json!({"what": decision.what, "why": decision.why});
+        if let Some(files) = scope(decision, routes) {
+            row["files"] = json!(files);
+        }
+        row
+    };
+    decisions.iter().map(row).collect()
+}
+
+/// Returns the lines about the backends: their names, then the decisions of the load, one per line.
+/// With several routes, a line names its files.
+pub(crate) fn backend_facts(decisions: &[Decision], routes: &[RouteReport]) -> Vec<(&'static str, String)> {
+    let backends: Vec<&str> = routes.iter().map(|route| route.backend.name()).collect();
+    let mut facts = vec![("backend", backends.join(", "))];
+    facts.extend(decisions.iter().map(|decision| {
+        let Decision { what, why, .. } = decision;
+        let line = match scope(decision, routes) {
+            None | Some([]) => format!("  {what}: {why}"),
+            Some([file]) => format!("  {what} ({}): {why}", Escaped(file)),
+            Some([first, others @ ..]) => {
+                format!("  {what} ({} and {}): {why}", Escaped(first), count(others.len(), "other file"))
+            }
+        };
+        ("", line)
+    }));
     facts
 }
 
-pub(crate) fn warn(warnings: &[String]) {
+pub(crate) fn warn(warnings: &[Warning]) {
     for warning in warnings {
-        complain("warning", warning);
+        complain("warning", &warning.to_string());
         if let Some(hint) = hints::of_warning(warning) {
             complain("hint", hint);
         }
     }
+}
+
+/// Returns the texts of warnings, for a JSON document.
+pub(crate) fn texts(warnings: &[Warning]) -> Vec<String> {
+    warnings.iter().map(ToString::to_string).collect()
 }
 
 /// Prints a line to stderr. If stderr is full or closed, the line is lost, but the exit code still
@@ -210,6 +245,37 @@ pub(crate) fn bytes(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide::backend::{PREAD, URING};
+    use floodtide::core::RouteId;
+
+    #[test]
+    fn a_decision_names_its_files_if_there_are_several_routes() {
+        let files = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let of = |backend, names: &[&str]| RouteReport::new(backend, files(names));
+        let routes = [of(URING, &["a", "b\u{1b}", "c"]), of(PREAD, &["d"]), of(PREAD, &[])];
+        let made = vec![
+            Decision::new("reads", "direct").of_route(RouteId(0)),
+            Decision::new("reads", "buffered").of_route(RouteId(1)),
+            Decision::new("memory", "reused"),
+        ];
+        let lines = |routes: &[RouteReport]| -> Vec<String> {
+            backend_facts(&made, routes).into_iter().map(|(_, line)| line).collect()
+        };
+        assert_eq!(
+            lines(&routes),
+            [
+                "uring, pread, pread",
+                "  reads (a and 2 other files): direct",
+                "  reads (d): buffered",
+                "  memory: reused"
+            ]
+        );
+        assert_eq!(lines(&routes[..1]), ["uring", "  reads: direct", "  reads: buffered", "  memory: reused"]);
+        let rows = decisions(&made, &routes);
+        assert_eq!(rows[0], json!({"what": "reads", "why": "direct", "files": ["a", "b\u{1b}", "c"]}));
+        assert_eq!(rows[2], json!({"what": "memory", "why": "reused"}));
+        assert_eq!(decisions(&made, &routes[..1])[0], json!({"what": "reads", "why": "direct"}));
+    }
 
     #[test]
     fn times_have_three_digits_and_the_unit_that_fits() {

@@ -4,7 +4,7 @@ use crate::args::PlanArgs;
 use crate::output::{self, Facts, Failure};
 use floodtide::Planned;
 use floodtide::core::strategy::{FileSignals, Route, is_small};
-use floodtide::core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan};
+use floodtide::core::{ByteRange, Chunk, Escaped, HumanBytes, Method, Plan, ReadStyle};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -70,7 +70,7 @@ fn cached_bytes(file: &FileSignals, chunk: &Chunk) -> u64 {
     file.cached.iter().map(within).sum()
 }
 
-/// Describes how many bytes come from where.
+/// Divides the bytes into those read directly, copied from the page cache, and read through it.
 fn origins(files: &[FilePlan<'_>]) -> String {
     let sum = |of: fn(&FilePlan<'_>) -> u64| files.iter().map(of).sum::<u64>();
     let origins = [
@@ -78,12 +78,12 @@ fn origins(files: &[FilePlan<'_>]) -> String {
         (sum(|file| file.copied_bytes), "copied from the page cache"),
         (sum(|file| file.buffered_bytes - file.copied_bytes), "read through the page cache"),
     ];
-    let there = origins.iter().filter(|(bytes, _)| *bytes > 0);
-    let told: Vec<String> = there.map(|(bytes, how)| format!("{} {how}", HumanBytes(*bytes))).collect();
-    if told.is_empty() { "none".to_owned() } else { told.join(", ") }
+    let used = origins.iter().filter(|(bytes, _)| *bytes > 0);
+    let shown: Vec<String> = used.map(|(bytes, how)| format!("{} {how}", HumanBytes(*bytes))).collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }
 
-/// Returns the share of a file in the page cache; 100 % only if every page is there.
+/// Returns the share of a file in the page cache. It is 100 % only if every page is cached.
 fn cached_share(file: &FileSignals, small: bool) -> String {
     match file.resident {
         // In a huge file, one missing page does not show in the share.
@@ -98,7 +98,7 @@ fn sliced_tensors(plan: &Plan) -> usize {
     (0..plan.placements().len()).filter(|&placement| plan.slice(placement).is_some()).count()
 }
 
-fn max_gather_reads(plan: &Plan) -> usize {
+fn gathered_reads(plan: &Plan) -> usize {
     plan.chunks().iter().filter(|chunk| chunk.gathered).count()
 }
 
@@ -112,23 +112,22 @@ fn sliced(plan: &Plan) -> String {
 
 /// Describes the workers of one device.
 fn workers(route: &Route) -> String {
-    match route.workers {
-        0 => "the calling thread".to_owned(),
-        n if route.queues() => {
-            format!("{}, {} in flight each", output::count(n, "ring"), output::count(route.depth, "read"))
-        }
-        n => output::count(n, "thread"),
+    let reads = output::count(route.depth, "read");
+    match (route.workers, route.backend.style()) {
+        (0, _) => "the calling thread".to_owned(),
+        (n, ReadStyle::Queue) => format!("{}, {reads} in flight each", output::count(n, "ring")),
+        (_, ReadStyle::Tasks) => format!("a runtime, {reads} in flight"),
+        (n, ReadStyle::Blocking | ReadStyle::Mapped) => output::count(n, "thread"),
     }
 }
 
-/// Returns what holds for the whole load.
+/// Returns the facts about the whole load.
 fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String)> {
     let (plan, strategy) = (&planned.plan, &planned.strategy);
     let mapped: u64 = plan.mapped().iter().map(|(_, range)| range.len()).sum();
-    let backends: Vec<&str> = strategy.routes.iter().map(|route| route.backend.name()).collect();
     let workers: Vec<String> = strategy.routes.iter().map(workers).collect();
     let chunk_bytes = strategy.routes.iter().map(|route| route.chunk_bytes).max().unwrap_or(0);
-    let mut facts = output::backend_facts(&backends.join(", "), &strategy.decisions);
+    let mut facts = output::backend_facts(&strategy.decisions, &planned.routes());
     facts.extend([
         ("workers", workers.join("; ")),
         (
@@ -155,7 +154,7 @@ fn facts(planned: &Planned, files: &[FilePlan<'_>]) -> Vec<(&'static str, String
                 plan.chunks().len(),
                 HumanBytes(chunk_bytes),
                 output::bytes(plan.read_bytes()),
-                match max_gather_reads(plan) {
+                match gathered_reads(plan) {
                     0 => String::new(),
                     n => format!("; {n} of them are gathered into slices"),
                 }
@@ -195,7 +194,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), Failure> {
         writeln!(out, "{size:>10}  {cached:>9}  {direct:>8}  {buffered:>8}  {mapped:>10}  {}", Escaped(file.path))?;
     }
     if small {
-        writeln!(out, "\nnot checked: querying the page cache takes longer than reading less than 4 MiB")?;
+        writeln!(out, "\nnot checked: for less than 4 MiB, a query of the page cache takes longer than the reads")?;
     }
     Ok(out.flush()?)
 }
@@ -223,19 +222,19 @@ fn document(planned: &Planned) -> Value {
         "format": planned.catalog.format().name(),
         "backend": route.backend.name(),
         "reason": strategy.reason(),
-        "decisions": output::decisions(&strategy.decisions),
+        "decisions": output::decisions(&strategy.decisions, &planned.routes()),
         "routes": strategy.routes.len(),
         "workers": route.workers,
         "depth": route.depth,
         "chunk_bytes": route.chunk_bytes,
-        "most_in_flight": route.max_in_flight,
-        "uncached": route.dont_cache,
+        "max_in_flight": route.max_in_flight,
+        "dont_cache": route.dont_cache,
         "huge_pages": strategy.huge_pages,
         "tensors": plan.placements().len(),
         "selected_bytes": plan.selected_bytes(),
         "sliced_tensors": sliced_tensors(plan),
         "read_bytes": plan.read_bytes(),
-        "gathered_reads": max_gather_reads(plan),
+        "gathered_reads": gathered_reads(plan),
         "reads": plan.chunks().len(),
         "extents": plan.extents().len(),
         "arena_bytes": plan.arena_bytes(),
@@ -243,16 +242,38 @@ fn document(planned: &Planned) -> Value {
         "memory_limit": planned.memory.limit,
         "file_system": planned.signals.devices.first().map(|device| &device.signals.file_system),
         "files": files,
-        "warnings": planned.warnings,
+        "warnings": output::texts(&planned.warnings),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide::Backend;
 
     #[test]
-    fn a_share_is_everything_only_if_it_is_all_there() {
+    fn workers_are_named_by_how_they_read() {
+        let of = |style, workers, depth| workers_of(Backend::new("any", style, ""), workers, depth);
+        assert_eq!(of(ReadStyle::Queue, 2, 4), "2 rings, 4 reads in flight each");
+        assert_eq!(of(ReadStyle::Tasks, 1, 6), "a runtime, 6 reads in flight");
+        assert_eq!(of(ReadStyle::Blocking, 1, 1), "1 thread");
+        assert_eq!(of(ReadStyle::Blocking, 0, 1), "the calling thread");
+    }
+
+    fn workers_of(backend: Backend, count: usize, depth: usize) -> String {
+        workers(&Route {
+            backend,
+            chunk_bytes: 1 << 20,
+            depth,
+            max_in_flight: depth,
+            profiled_direct_rate: None,
+            dont_cache: false,
+            workers: count,
+        })
+    }
+
+    #[test]
+    fn a_share_is_100_percent_only_if_every_page_is_cached() {
         let file = |resident, cached: &[ByteRange]| FileSignals {
             bytes: 1 << 20,
             resident,

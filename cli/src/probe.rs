@@ -13,21 +13,20 @@ use std::time::Duration;
 
 /// The outcome of `--store`.
 enum Stored {
-    NotAsked,
+    NotRequested,
     At(PathBuf),
     Refused(String),
 }
 
 pub(crate) fn run(args: &ProbeArgs) -> Result<(), Failure> {
-    let told = |what: &str| {
+    let on_step = |step: &str| {
         if !args.json {
-            output::complain("probe", what);
+            output::complain("probe", step);
         }
     };
-    let measured = floodtide::measure(&args.folder, Duration::from_secs_f64(args.seconds), told);
-    let roofline = measured.map_err(|error| Failure::Failed(error.to_string()))?;
-    let stored = if args.store { store(&roofline) } else { Stored::NotAsked };
-    output::warn(&roofline.notes);
+    let roofline = floodtide::measure(&args.folder, Duration::from_secs_f64(args.seconds), on_step)?;
+    let stored = if args.store { store(&roofline) } else { Stored::NotRequested };
+    roofline.notes.iter().for_each(|note| output::complain("warning", note));
     if args.json {
         output::print_json(&document(args, &roofline, &stored))?;
     } else {
@@ -91,8 +90,8 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
         ("fresh memory, small pages", small),
     ];
     if let Some(spread) = roofline.spread() {
-        let words = "of their median between the slowest and the fastest sample";
-        facts.push(("spread", format!("half of the combinations vary by up to {:.0} % {words}", spread * 100.0)));
+        let of = "of the median between the slowest and the fastest sample";
+        facts.push(("spread", format!("up to {:.0} % {of}, for half of the combinations", spread * 100.0)));
     }
     facts.push((
         "profile",
@@ -100,7 +99,7 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
             Stored::At(path) => {
                 format!("stored in {}; loads from this device use it", Escaped(&path.to_string_lossy()))
             }
-            Stored::NotAsked => "not stored (--store keeps it for later loads; loads are fast without one)".to_owned(),
+            Stored::NotRequested => "not stored (--store keeps it for later loads; a profile is optional)".to_owned(),
             Stored::Refused(_) => "not stored".to_owned(),
         },
     ));
@@ -114,8 +113,8 @@ fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<(
         return writeln!(out, "\n{title}: not supported, {}", Escaped(why));
     }
     let cell = |chunk, depth| {
-        let here = |cell: &&Cell| cell.way == way && cell.chunk_bytes == chunk && cell.in_flight == depth;
-        roofline.cells.iter().find(here)
+        let is_it = |cell: &&Cell| cell.way == way && cell.chunk_bytes == chunk && cell.in_flight == depth;
+        roofline.cells.iter().find(is_it)
     };
     writeln!(out, "\n{title}: GiB/s by read size (down) and reads in flight (across)")?;
     writeln!(out, "{:>8}{}", "", DEPTHS.map(|depth| format!("{depth:>8}")).concat())?;
@@ -130,12 +129,12 @@ fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<(
         Some(Cell { chunk_bytes, in_flight, rate: measured, .. }) => {
             writeln!(out, "best: {}, {in_flight} in flight: {}", HumanBytes(*chunk_bytes), rate(measured))
         }
-        None => writeln!(out, "nothing was measured in the available time; try a larger --seconds"),
+        None => writeln!(out, "nothing was measured in the available time; use a larger --seconds"),
     }
 }
 
 fn document(args: &ProbeArgs, roofline: &Roofline, stored: &Stored) -> Value {
-    let figures = |rate: &Rate| json!({"median": rate.median.round(), "least": rate.min.round(), "most": rate.max.round(), "samples": rate.samples});
+    let figures = |rate: &Rate| json!({"median": rate.median.round(), "min": rate.min.round(), "max": rate.max.round(), "samples": rate.samples});
     let engine = |way: Way| if way.ring { "uring" } else { "threads" };
     let cell = |cell: &Cell| {
         json!({
@@ -156,7 +155,7 @@ fn document(args: &ProbeArgs, roofline: &Roofline, stored: &Stored) -> Value {
     let (path, store_error) = match stored {
         Stored::At(path) => (Some(path.to_string_lossy()), None),
         Stored::Refused(why) => (None, Some(why)),
-        Stored::NotAsked => (None, None),
+        Stored::NotRequested => (None, None),
     };
     json!({
         "path": args.folder.to_string_lossy(),

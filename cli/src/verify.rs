@@ -16,7 +16,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     }
     let inspected = match loader.check_structure(&args.path) {
         Ok(inspected) => inspected,
-        Err(errors) => return broken(args, &errors),
+        Err(errors) => return broken(args, errors),
     };
     output::warn(&inspected.warnings);
     let report = match manifest {
@@ -36,14 +36,17 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
 }
 
 /// Reports an invalid structure; the content is not compared then.
-fn broken(args: &VerifyArgs, errors: &[Error]) -> Result<(), Failure> {
+fn broken(args: &VerifyArgs, mut errors: Vec<Error>) -> Result<(), Failure> {
+    if let Some(usage) = errors.iter().position(output::is_usage) {
+        return Err(errors.swap_remove(usage).into());
+    }
     if args.json {
         let rows: Vec<Value> = errors.iter().map(|error| json!(error.to_string())).collect();
         let path = args.path.to_string_lossy();
         let shown = output::print_json(&json!({"path": path, "valid": false, "errors": rows, "same": Value::Null}));
-        return output::judge(shown, false).inspect_err(|_| complain(errors));
+        return output::judge(shown, false).inspect_err(|_| complain(&errors));
     }
-    complain(errors);
+    complain(&errors);
     Err(Failure::Differs)
 }
 
@@ -92,7 +95,7 @@ fn document(args: &VerifyArgs, inspected: &Inspected, report: Option<&VerifyRepo
         "format": catalog.format().name(),
         "tensors": catalog.len(),
         "files": catalog.files().len(),
-        "warnings": inspected.warnings,
+        "warnings": output::texts(&inspected.warnings),
         "same": report.map(VerifyReport::is_same),
     });
     if let Some(report) = report {

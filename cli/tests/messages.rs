@@ -13,17 +13,18 @@ use floodtide::core::format::{GGUF, SAFETENSORS, SERVERLESSLLM};
 use floodtide::core::manifest::ManifestError;
 use floodtide::core::storage::{DeviceSignals, FailureKind, LatencyClass, StorageError};
 use floodtide::core::strategy::{BestReads, Consumer, Device, FileSignals, Profile, Signals, decide};
-use floodtide::core::{ByteRange, Error as CoreError, Fault, Glob};
+use floodtide::core::{ByteRange, Error as CoreError, Fault, Glob, Warning as CoreWarning};
 use floodtide::pool::PoolError;
 use floodtide::roofline::ProbeError;
 use floodtide::sink::PumpError;
-use floodtide::{Checksum, DType, Error, GgmlType, Loader, Mismatch, ViewError, backend};
+use floodtide::{Checksum, DType, Error, GgmlType, Loader, Mismatch, ViewError, Warning, backend};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Display, Write};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 /// An error that never reaches a user and has no message.
 const INTERNAL: &str = "TakeError";
@@ -31,7 +32,7 @@ const INTERNAL: &str = "TakeError";
 /// The messages by enum, and the enums that they were made of.
 struct Messages {
     text: String,
-    /// Every error enum of the libraries with its variants, as the sources declare them.
+    /// Every enum of errors or warnings of the libraries with its variants, as the sources declare them.
     declared: Vec<(String, BTreeSet<String>)>,
     shown: BTreeSet<String>,
 }
@@ -64,12 +65,12 @@ impl Messages {
 
     fn finish(self) -> String {
         let declared: BTreeSet<String> = self.declared.into_iter().map(|(name, _)| name).collect();
-        assert_eq!(self.shown, declared, "an error enum is not in the snapshot");
+        assert_eq!(self.shown, declared, "an enum of errors or warnings is not in the snapshot");
         self.text
     }
 }
 
-/// Collects the public error enums below a folder, with the names of their variants.
+/// Collects the public enums of errors and warnings below a folder, with the names of their variants.
 fn collect_enums(library: &str, folder: &Path, enums: &mut Vec<(String, BTreeSet<String>)>) {
     for entry in std::fs::read_dir(folder).expect("lists") {
         let path = entry.expect("lists").path();
@@ -81,8 +82,8 @@ fn collect_enums(library: &str, folder: &Path, enums: &mut Vec<(String, BTreeSet
         for declaration in source.split("\npub enum ").skip(1) {
             let (head, body) = declaration.split_once(" {\n").expect("a body");
             let name = head.split('<').next().unwrap_or(head);
-            let is_error = name.ends_with("Error") || ["Fault", "Mismatch"].contains(&name);
-            if !is_error || name == INTERNAL {
+            let has_messages = name.ends_with("Error") || ["Fault", "Mismatch", "Warning"].contains(&name);
+            if !has_messages || name == INTERNAL {
                 continue;
             }
             let body = body.split("\n}").next().unwrap_or_default();
@@ -179,6 +180,7 @@ fn core_errors() -> Vec<CoreError> {
             found: checksum(1),
         },
         CoreError::Manifest { file: text("manifest.json"), source: ManifestError::Version { found: 9 } },
+        CoreError::BackendUnavailable { backend: backend::PREAD, why: text("memory is read by copy, view") },
         CoreError::Cancelled,
         CoreError::Platform { message: text("a thread of the load panicked: no message") },
         CoreError::Contract { what: "a tensor was not hashed although all files were" },
@@ -433,7 +435,7 @@ fn mismatches() -> Vec<Mismatch> {
 fn errors() -> Vec<Error> {
     let name = || text("model");
     let shard = || text("model-00002-of-00002.safetensors");
-    let (pread, source) = (backend::PREAD, refused());
+    let source = refused();
     let index = "tensor_index.json";
     vec![
         CoreError::Read {
@@ -444,6 +446,7 @@ fn errors() -> Vec<Error> {
         }
         .into(),
         OutputError::Exists { path: path() }.into(),
+        ProbeError::NotAFolder { path: path() }.into(),
         Error::Io { path: "load.json".into(), action: "write the trace", source },
         StorageError::IsFolder { name: name() }.into(),
         Error::UnknownScheme { uri: text("s3://bucket/model"), known: text("file://") },
@@ -457,31 +460,59 @@ fn errors() -> Vec<Error> {
         Error::MissingShard { index: text("model.safetensors.index.json"), shard: shard() },
         Error::MissingSplit { name: name(), shard: text("model-00002-of-00003.gguf"), count: 3 },
         Error::SeveralModels { name: name(), format: GGUF, names: text("a.gguf, b.gguf") },
-        Error::BackendUnavailable { backend: pread, why: text("memory is read by copy, view") },
         Error::Allocation { bytes: 1 << 30, source: no_memory() },
         Error::NotATrace { path: "model.safetensors".into() },
         Error::UnlistableName { path: "a\\b.safetensors".into(), why: "contains a backslash" },
         Error::TensorAlignment { bytes: 8192, max: 4096 },
         Error::StreamLimit { limit: 1000, min: 1 << 20 },
         Error::StreamBuffer { bytes: 1000, min: 64 << 10, limit: 1 << 20 },
+        Error::StreamMapped { backend: backend::MMAP },
         Error::StreamBegun,
         Error::StreamStalled { held: 1 << 20, limit: 1 << 20 },
     ]
 }
 
-#[test]
-fn every_message_is_reviewed() {
+fn core_warnings() -> Vec<CoreWarning> {
+    let keys = || vec![text("tokenizer.ggml.tokens"), text("tokenizer.ggml.scores")];
+    vec![
+        CoreWarning::TotalSize { index: text("model.safetensors.index.json"), claimed: 8192, found: 4096 },
+        CoreWarning::NothingSharded { rank: 1, world: 4, tensors: 2, first: text("layer.weight") },
+        CoreWarning::ProfileIgnored { path: text("259-0.json"), why: text("it is of another device") },
+        CoreWarning::MetadataLost { target: SAFETENSORS, what: "arrays in its metadata", keys: keys(), more: 0 },
+        CoreWarning::MetadataLost { target: SERVERLESSLLM, what: "metadata", keys: keys(), more: 15 },
+    ]
+}
+
+fn warnings() -> Vec<Warning> {
+    let not_copied = |error| Warning::NotCopied { source: Arc::new(error) };
+    let source = || Arc::new(refused());
+    vec![
+        core_warnings().remove(0).into(),
+        Warning::NotLocked { why: no_memory().to_string() },
+        Warning::BuffersNotLocked { bytes: 4096 },
+        not_copied(StorageError::LinkOutside { name: text("config.json"), target: text("/etc/passwd") }),
+        not_copied(StorageError::NotAFile { name: text("config.json"), found: "a FIFO" }),
+        not_copied(storage_errors().remove(0)),
+        Warning::LeftoverNotRemoved { path: path(), source: source() },
+        Warning::OldOutputNotRemoved { path: path(), source: source() },
+    ]
+}
+
+/// Returns every message of the libraries.
+fn every_message() -> String {
     let too_large = WriteError::HeaderTooLarge { needed: 200_000_000, limit: 100_000_000 };
     let empty = RenameError::Empty { from: text(""), to: text("b") };
     let mut messages = Messages::new();
     messages.add("floodtide Error", errors());
     messages.add("floodtide Mismatch", mismatches());
+    messages.add("floodtide Warning", warnings());
     messages.add("floodtide OutputError", output_errors());
     messages.add("floodtide ViewError", view_errors());
     messages.add("platform-linux ProbeError", probe_errors());
     messages.add("memory PoolError", pool_errors());
     messages.add("core Error", core_errors());
     messages.add("core Fault", faults());
+    messages.add("core Warning", core_warnings());
     messages.add("core StorageError", storage_errors());
     messages.add("core HeaderError", header_errors());
     messages.add("core IndexError", index_errors());
@@ -493,7 +524,21 @@ fn every_message_is_reviewed() {
     messages.add("core WriteError", [too_large, WriteError::FileTooLarge]);
     messages.add("core RenameError", [empty, RenameError::Stars { from: text("a*"), to: text("b") }]);
     messages.add("core PumpError", [PumpError::Stream(Error::StreamBegun), PumpError::Sink("the device is gone")]);
-    insta::assert_snapshot!("errors", messages.finish());
+    messages.finish()
+}
+
+#[test]
+fn every_message_is_reviewed() {
+    insta::assert_snapshot!("errors", every_message());
+}
+
+/// The command adds hints about its flags; the libraries have none.
+#[test]
+fn no_message_of_a_library_names_a_flag() {
+    for text in [every_message(), every_reason()] {
+        let flag = text.lines().find(|line| line.contains("--"));
+        assert_eq!(flag, None);
+    }
 }
 
 fn help(arguments: &[&str]) -> String {
@@ -567,12 +612,14 @@ fn profiled(direct: u64) -> Signals {
     for_device(|device| device.signals.profile = Some(profile.clone()))
 }
 
-#[test]
-fn every_reason_of_a_strategy_is_reviewed() {
+/// Returns the decisions of many strategies.
+fn every_reason() -> String {
     let small = || Signals { selected_bytes: 1000, ..for_files(|file| file.selected_bytes = 500) };
     let half = ByteRange::new(0, 1 << 29).expect("ascends");
     let mut mixed = cold();
     mixed.files[0].resident = Some(1.0);
+    let mut unknown = cold();
+    unknown.files[0].resident = None;
     let mut two_devices = cold();
     two_devices.devices.push(two_devices.devices[0].clone());
     two_devices.devices[1].signals.latency = LatencyClass::Network;
@@ -598,9 +645,15 @@ fn every_reason_of_a_strategy_is_reviewed() {
         ("partly cached files", for_files(|file| (file.resident, file.cached) = (Some(0.5), vec![half]))),
         ("scattered cached pages", for_files(|file| file.resident = Some(0.2))),
         ("unknown residency", for_files(|file| file.resident = None)),
+        ("unknown residency of one of two files", unknown),
         ("nothing selected", Signals { selected_bytes: 8 << 20, ..for_files(|file| file.selected_bytes = 0) }),
         ("small", small()),
         ("small, streamed", Signals { consumer: Consumer::Stream, ..small() }),
+        ("small, in memory", {
+            let mut small = small();
+            small.devices[0].signals.latency = LatencyClass::Memory;
+            small
+        }),
         ("in memory", for_device(|device| device.signals.latency = LatencyClass::Memory)),
         ("network", for_device(|device| device.signals.latency = LatencyClass::Network)),
         ("two devices", two_devices),
@@ -616,8 +669,15 @@ fn every_reason_of_a_strategy_is_reviewed() {
         });
         let _ = writeln!(text, "{name}\n  {}", routes.collect::<Vec<_>>().join("\n  "));
         for decision in &strategy.decisions {
-            let _ = writeln!(text, "    {decision}");
+            let route = decision.route.filter(|_| strategy.routes.len() > 1);
+            let route = route.map_or_else(String::new, |route| format!("route {}, ", route.index()));
+            let _ = writeln!(text, "    {route}{decision}");
         }
     }
-    insta::assert_snapshot!("strategy", text);
+    text
+}
+
+#[test]
+fn every_reason_of_a_strategy_is_reviewed() {
+    insta::assert_snapshot!("strategy", every_reason());
 }

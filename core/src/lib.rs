@@ -55,6 +55,7 @@ mod strided_range;
 mod tensor_slice;
 mod units;
 mod verify;
+mod warning;
 mod write_only;
 
 pub use backend::{Backend, ReadStyle};
@@ -82,4 +83,5 @@ pub use strided_range::StridedRange;
 pub use tensor_slice::{Slice, TensorSlice};
 pub use units::{Alignment, ByteRange, ChunkId, DirectLimits, ExtentId, FileId, HumanBytes, RouteId, TensorId};
 pub use verify::{ContentHashes, Verification};
+pub use warning::Warning;
 pub use write_only::WriteOnly;

@@ -2,14 +2,13 @@
 
 use crate::catalog::Catalog;
 use crate::error::Error;
-use crate::escape::Quoted;
 use crate::glob::Glob;
 use crate::shard::ShardRules;
 use crate::tensor_slice::{Slice, TensorSlice};
+use crate::warning::Warning;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -165,7 +164,7 @@ impl Selection {
     /// Returns a warning if the selection is valid but probably a mistake: ranks that all get every
     /// tensor whole.
     #[must_use]
-    pub fn warning(&self, catalog: &Catalog) -> Option<String> {
+    pub fn warning(&self, catalog: &Catalog) -> Option<Warning> {
         match self {
             Self::Several(several) => several.iter().find_map(|selection| selection.warning(catalog)),
             Self::Shard { of, rank, world, rules } if *world > 1 => {
@@ -174,15 +173,12 @@ impl Selection {
                     return None;
                 }
                 let first = catalog.tensor(shared.first()?.tensor()).name;
-                let those = match shared.len() {
-                    1 => "the selected tensor".to_owned(),
-                    n => format!("all {n} selected tensors"),
-                };
-                Some(format!(
-                    "the shard {rank}/{world} divides nothing: each rank gets {those} whole, because no rule matches any (\"{}\" is the first); \
-                     add rules with `ShardRules::new`, or divide all by rows with `ShardRules::rows`",
-                    Quoted(first)
-                ))
+                Some(Warning::NothingSharded {
+                    rank: *rank,
+                    world: *world,
+                    tensors: shared.len(),
+                    first: first.to_owned(),
+                })
             }
             _ => None,
         }

@@ -9,6 +9,7 @@
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::stream::TensorStream;
+use crate::warning::Warning;
 use floodtide_core::stream::FilledBuffer;
 use floodtide_core::{Catalog, ElementType, Error as CoreError, Order, Selection, TensorInfo};
 use floodtide_memory::pool::PoolBuffer;
@@ -36,7 +37,7 @@ pub struct Diff {
     /// The number of bytes of each checkpoint that were compared.
     pub bytes: u64,
     /// Warnings about valid checkpoints.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// The time of the comparison.
     pub elapsed: Duration,
 }

@@ -35,6 +35,7 @@ mod system_timer;
 mod tensors;
 mod uri;
 mod views;
+mod warning;
 
 pub use checksums::{Mismatch, VerifyReport, read_manifest};
 pub use diff::{ByteLocation, Change, Diff, TensorDiff};
@@ -55,11 +56,12 @@ pub use load::Load;
 pub use loader::{Inspected, Loader};
 pub use machine::{examine, measure};
 pub use prepare::{Planned, StreamOptions};
-pub use report::Report;
+pub use report::{Report, RouteReport};
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
 pub use stream::TensorStream;
 pub use tensors::{Element, Tensor, Tensors, ViewError};
+pub use warning::Warning;
 
 /// The storages that hold the files of checkpoints, see [`Loader::storage`].
 pub mod storage {

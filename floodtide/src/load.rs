@@ -6,6 +6,7 @@ use crate::small_file::SmallFile;
 use crate::tensors::{LoadedMemory, Tensors};
 use crate::trace::{Phase, Populated};
 use crate::views::{PopulateError, Views};
+use crate::warning::Warning;
 use floodtide_core::strategy::Decision;
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
@@ -178,7 +179,7 @@ impl OwnedLoadTask {
     }
 
     /// Freezes the arena of a complete load, and locks it if requested.
-    fn settle(&self) -> Result<(Option<FrozenArena>, Vec<String>, u64), Error> {
+    fn settle(&self) -> Result<(Option<FrozenArena>, Vec<Warning>, u64), Error> {
         let load = &self.provider;
         let arena = match load.arena.as_ref().map(Arena::freeze) {
             Some(None) => {
@@ -190,13 +191,11 @@ impl OwnedLoadTask {
         let (mut warnings, mut locked) = (Vec::new(), 0);
         if load.mlock {
             let arena_bytes = arena.as_ref().map_or(&[][..], |arena| arena.as_bytes());
-            if let Err(error) = lock_memory(arena_bytes, &mut locked)
+            if let Err(why) = lock_memory(arena_bytes, &mut locked)
                 .map_err(|error| error.to_string())
                 .and_then(|()| load.views.lock(&mut locked))
             {
-                warnings.push(format!(
-                    "some tensors are not locked in memory: {error}; raise the limit of locked memory (ulimit -l)"
-                ));
+                warnings.push(Warning::NotLocked { why });
             }
         }
         Ok((arena, warnings, locked))

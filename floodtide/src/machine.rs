@@ -3,10 +3,11 @@
 
 use crate::discover::discover;
 use crate::error::Error;
+use crate::uri::Storages;
 use floodtide_core::storage::StorageError;
 use floodtide_linux::LocalStorage;
 use floodtide_linux::doctor::{self, Finding};
-use floodtide_linux::roofline::{self, ProbeError, Roofline};
+use floodtide_linux::roofline::{self, Roofline};
 use floodtide_linux::storage::names;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use std::time::Duration;
 /// # Ok::<(), floodtide::Error>(())
 /// ```
 pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
+    let path = &*local(path)?;
     let (files, refused) = match files_of(path) {
         Ok(files) => (files, Vec::new()),
         Err(Error::Storage(error @ StorageError::Failed { .. })) => (Vec::new(), vec![error]),
@@ -36,12 +38,21 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
     Ok(doctor::examine(path, &files, refused)?)
 }
 
-/// Measures the device that a folder is on, in about `budget`. Calls `told` with each step.
+/// Measures the device that a folder is on, in about `budget`. Calls `on_step` with a description of
+/// each step.
 ///
 /// # Errors
-/// If there is no file to read and none can be written, or the system grants no memory.
-pub fn measure(folder: &Path, budget: Duration, told: impl Fn(&str)) -> Result<Roofline, ProbeError> {
-    roofline::measure(folder, files_of(folder).ok(), budget, told)
+/// If the folder is not a folder on a device, there is no file to read and none can be written, or
+/// the system grants no memory.
+pub fn measure(folder: &Path, budget: Duration, on_step: impl Fn(&str)) -> Result<Roofline, Error> {
+    let folder = &*local(folder)?;
+    Ok(roofline::measure(folder, files_of(folder).ok(), budget, on_step)?)
+}
+
+/// Returns the local path of a path or URI.
+fn local(path: &Path) -> Result<PathBuf, Error> {
+    // Without a storage of the user's, every scheme but that of local files is an error.
+    Ok(Storages::default().local_path(path)?.unwrap_or_else(|| path.to_owned()))
 }
 
 /// Returns the local files of a checkpoint.

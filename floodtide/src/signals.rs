@@ -3,9 +3,10 @@
 
 use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
+use crate::warning::Warning;
 use floodtide_core::storage::{DeviceSignals, Residency, StorageFile};
 use floodtide_core::strategy::{Consumer, Demand, Device, FileSignals, Signals, is_small};
-use floodtide_core::{Access, Alignment, Backend, Catalog, ReadStyle, TensorSlice};
+use floodtide_core::{Access, Alignment, Backend, Catalog, Error as CoreError, ReadStyle, TensorSlice};
 use floodtide_linux::probe;
 
 /// The purpose of opening a checkpoint.
@@ -26,8 +27,6 @@ pub(crate) struct ProbeRequest {
     pub(crate) alignment: Alignment,
     /// Why io_uring must not be used, for tests.
     pub(crate) uring_refused: Option<String>,
-    /// Whether the files' bytes have been read already, so that nothing depends on their source.
-    pub(crate) already_read: bool,
     /// Whether the stored profile of a device may be used.
     pub(crate) use_device_profile: bool,
 }
@@ -43,7 +42,7 @@ impl ProbeRequest {
         files: &OpenFiles,
         catalog: &Catalog,
         selected: &[TensorSlice],
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Result<(Signals, bool), Error> {
         let lazy = matches!(self.mode, LoadMode::Whole { access: Access::Map { resident: false }, .. });
         let demand = Demand::new(catalog, selected, self.alignment);
@@ -109,7 +108,7 @@ impl ProbeRequest {
         number: usize,
         file: &dyn StorageFile,
         little: bool,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Warning>,
     ) -> Result<Device, Error> {
         let storage = files.storage(number);
         let backends = storage.backends();
@@ -117,11 +116,13 @@ impl ProbeRequest {
         // Any mapping backend of the storage will do.
         let requested = match self.backend {
             Some(backend) if backends.contains(&backend) => Some(backend),
-            Some(backend) if maps && backend.is_mapped() => backends.iter().copied().find(|b| b.is_mapped()),
             Some(backend) => {
-                let names: Vec<&str> = backends.iter().map(|backend| backend.name()).collect();
-                let why = format!("{} is read by {}", storage.name(), names.join(", "));
-                return Err(Error::BackendUnavailable { backend, why });
+                let mapped = backends.iter().copied().find(|b| maps && backend.is_mapped() && b.is_mapped());
+                Some(mapped.ok_or_else(|| {
+                    let names: Vec<&str> = backends.iter().map(|backend| backend.name()).collect();
+                    let why = format!("{} is read by {}", storage.name(), names.join(", "));
+                    CoreError::BackendUnavailable { backend, why }
+                })?)
             }
             None => None,
         };
@@ -131,9 +132,8 @@ impl ProbeRequest {
             None if little => Vec::new(),
             None => backends.clone(),
         };
-        let mut signals =
-            if self.already_read { DeviceSignals::default() } else { storage.device_signals(file, &asked) };
-        warnings.append(&mut signals.warnings);
+        let mut signals = storage.device_signals(file, &asked);
+        warnings.extend(signals.warnings.drain(..).map(Warning::from));
         if !self.use_device_profile {
             signals.profile = None;
         }
@@ -144,7 +144,7 @@ impl ProbeRequest {
         if let Some(backend) = requested
             && let Some((_, why)) = signals.refused.iter().find(|(refused, _)| *refused == backend)
         {
-            return Err(Error::BackendUnavailable { backend, why: why.clone() });
+            return Err(CoreError::BackendUnavailable { backend, why: why.clone() }.into());
         }
         Ok(Device { signals, backends, requested })
     }

@@ -52,7 +52,7 @@ pub(crate) fn compare(folder: &Path, json: bool) -> Result<(), Failure> {
 }
 
 fn print(results: &Results, json: bool) -> Result<(), Failure> {
-    output::warn(&results.warnings());
+    results.warnings().iter().for_each(|warning| output::complain("warning", warning));
     if json {
         return output::print_json(&show::document(results));
     }

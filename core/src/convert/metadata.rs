@@ -1,11 +1,10 @@
 //! Converts the metadata that is true of the output and that the target can store.
 
 use super::Writer;
-use crate::escape::Quoted;
 use crate::format_id::FormatId;
 use crate::metadata::MetadataValue;
-use alloc::borrow::Cow;
-use alloc::format;
+use crate::warning::Warning;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -13,6 +12,8 @@ use alloc::vec::Vec;
 const COUNTED: [&str; 2] = ["total_size", "total_parameters"];
 /// The key that names the framework of a safetensors file. Readers expect it.
 const FORMAT: &str = "format";
+/// The maximum number of keys in a warning.
+const MAX_SHOWN: usize = 10;
 
 /// The pairs to keep, and the keys of arrays, which only GGUF can store.
 pub(super) struct Kept<'a> {
@@ -47,7 +48,7 @@ impl<'a> Kept<'a> {
     }
 
     /// Returns a note on the keys that the output lacks.
-    pub(super) fn lost(&self, writer: &dyn Writer) -> Option<String> {
+    pub(super) fn lost(&self, writer: &dyn Writer) -> Option<Warning> {
         let lost: Vec<&str> = if writer.holds_metadata() {
             self.arrays.clone()
         } else {
@@ -58,15 +59,13 @@ impl<'a> Kept<'a> {
         if lost.is_empty() {
             return None;
         }
-        const SHOWN: usize = 10;
-        let shown: Vec<String> = lost.iter().take(SHOWN).map(|key| format!("\"{}\"", Quoted(key))).collect();
-        let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
         let what = if writer.holds_metadata() { "arrays in its metadata" } else { "metadata" };
-        Some(format!(
-            "{} cannot store {what}, so these keys are not in the output: {}{more}",
-            writer.format().title(),
-            shown.join(", ")
-        ))
+        Some(Warning::MetadataLost {
+            target: writer.format(),
+            what,
+            keys: lost.iter().take(MAX_SHOWN).map(|key| (*key).to_owned()).collect(),
+            more: lost.len().saturating_sub(MAX_SHOWN),
+        })
     }
 }
 
@@ -90,6 +89,7 @@ mod tests {
     use crate::metadata::MetadataList;
     use crate::units::ByteRange;
     use alloc::boxed::Box;
+    use alloc::format;
     use alloc::vec;
 
     fn list() -> MetadataValue {
@@ -104,7 +104,8 @@ mod tests {
         (
             pairs.join(" "),
             [SAFETENSORS, SERVERLESSLLM]
-                .map(|target| kept.lost(find(target).and_then(Format::writer).expect("written"))),
+                .map(|target| kept.lost(find(target).and_then(Format::writer).expect("written")))
+                .map(|warning| warning.map(|warning| warning.to_string())),
         )
     }
 

@@ -30,6 +30,7 @@ use crate::metadata::MetadataValue;
 use crate::names::sorted_by_name;
 use crate::tensor_slice::TensorSlice;
 use crate::units::TensorId;
+use crate::warning::Warning;
 use alloc::borrow::{Cow, ToOwned};
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -91,7 +92,7 @@ pub struct Layout {
     destinations: Vec<Option<Destination>>,
     tensors: usize,
     tensor_bytes: u64,
-    notes: Vec<String>,
+    warnings: Vec<Warning>,
 }
 
 impl Layout {
@@ -118,10 +119,10 @@ impl Layout {
             destinations: vec![None; catalog.len()],
             tensors: items.len(),
             tensor_bytes: 0,
-            notes: Vec::new(),
+            warnings: Vec::new(),
         };
         writer.lay_out(&mut layout, &items, &metadata.pairs(), options.split)?;
-        layout.notes.extend(metadata.lost(writer));
+        layout.warnings.extend(metadata.lost(writer));
         Ok(layout)
     }
 
@@ -156,10 +157,10 @@ impl Layout {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
     }
 
-    /// Returns notes for the user about a valid conversion.
+    /// Returns warnings for the user about a valid conversion.
     #[must_use]
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Sets the destination of a tensor. Returns `None` if the sizes of all tensors exceed 64 bits.

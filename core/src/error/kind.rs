@@ -66,6 +66,7 @@ impl Error {
             | Self::TooManyBuffers { .. }
             | Self::SliceUnverifiable { .. } => ErrorKind::InvalidRequest,
             Self::NotEnoughMemory { .. } | Self::AddressSpace { .. } => ErrorKind::OutOfMemory,
+            Self::BackendUnavailable { .. } => ErrorKind::BackendUnavailable,
             Self::Truncated { .. } => ErrorKind::Changed,
             Self::Read { .. } | Self::Platform { .. } => ErrorKind::Io,
             Self::Convert(error) => error.kind(),
@@ -170,6 +171,7 @@ mod tests {
                 },
                 ErrorKind::ChecksumMismatch,
             ),
+            (Error::BackendUnavailable { backend: crate::storage::COPY, why: text() }, ErrorKind::BackendUnavailable),
             (Error::Cancelled, ErrorKind::Cancelled),
             (Error::Contract { what: "x" }, ErrorKind::Internal),
         ] {

@@ -6,6 +6,7 @@ pub(crate) mod manifest;
 
 pub use kind::ErrorKind;
 
+use crate::backend::Backend;
 use crate::checksum::Checksum;
 use crate::dtype::DType;
 use crate::element::{ElementType, GgmlType};
@@ -177,6 +178,10 @@ pub enum Error {
     /// A manifest violates its format.
     #[error("{}: {source}", Escaped(file))]
     Manifest { file: String, source: ManifestError },
+    /// The requested backend is not available, or the backend of a load was refused and no other may
+    /// replace it.
+    #[error("the backend {backend} is not available: {why}; choose another, or let floodtide choose")]
+    BackendUnavailable { backend: Backend, why: String },
     /// The caller cancelled the load.
     #[error("the load was cancelled")]
     Cancelled,

@@ -34,6 +34,7 @@ use crate::catalog::{Catalog, CatalogBuilder};
 use crate::convert::Writer;
 use crate::error::Error;
 use crate::format_id::FormatId;
+use crate::warning::Warning;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -307,7 +308,7 @@ pub struct Headers {
     /// The metadata of the index.
     pub index_metadata: Vec<(String, String)>,
     /// Warnings for the user about a valid checkpoint.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 /// Returns how much to read first of a file of `len` bytes if most headers have at most `max`

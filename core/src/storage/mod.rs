@@ -23,6 +23,7 @@ use crate::file_version::FileVersion;
 use crate::profile::Profile;
 use crate::source::{Buffer, ReadSource};
 use crate::units::{ByteRange, DirectLimits};
+use crate::warning::Warning;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -242,5 +243,5 @@ pub struct DeviceSignals {
     /// The measured profile of the device, if there is one.
     pub profile: Option<Profile>,
     /// Warnings for the user, for example of a profile that cannot be used.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }

@@ -4,7 +4,7 @@
 //! as on a link. A [`Timer`] supplies the time, so that a simulator can use its own.
 
 use super::{
-    BoxedSource, DeviceSignals, Entry, FileView, LatencyClass, Opened, Residency, SourceOptions, Storage, StorageError,
+    BoxedSource, DeviceSignals, Entry, LatencyClass, Opened, Residency, SourceOptions, Storage, StorageError,
     StorageFile,
 };
 use crate::backend::Backend;
@@ -70,7 +70,10 @@ impl Link {
     }
 }
 
-/// Another storage, of which every request takes time. Views of its files are not slowed down.
+/// Another storage, of which every request takes time.
+///
+/// It offers neither views nor the backends that map files, because touching a view is no request
+/// that could be slowed down.
 #[derive(Debug, Clone)]
 pub struct Throttled<S, T> {
     inner: S,
@@ -112,7 +115,7 @@ impl<B: Buffer, S: Storage<B>, T: Timer> Storage<B> for Throttled<S, T> {
     }
 
     fn backends(&self) -> Vec<Backend> {
-        self.inner.backends()
+        self.inner.backends().into_iter().filter(|backend| !backend.is_mapped()).collect()
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Entry>, StorageError> {
@@ -191,10 +194,6 @@ impl<T: Timer> StorageFile for ThrottledFile<T> {
 
     fn residency(&self) -> Residency {
         self.inner.residency()
-    }
-
-    fn view(&self) -> Result<Option<Box<dyn FileView>>, StorageError> {
-        self.inner.view()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A decision of a load and its reason.
 
+use crate::units::RouteId;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -19,16 +20,27 @@ pub struct Decision {
     pub what: &'static str,
     /// The outcome and the reason.
     pub why: String,
+    /// The route that it concerns, an index into [`Strategy::routes`](super::Strategy::routes), or
+    /// `None` for the whole load.
+    pub route: Option<RouteId>,
 }
 
 impl Decision {
-    /// Creates a decision about `what`.
+    /// Creates a decision about `what`, for the whole load.
     #[must_use]
     pub fn new(what: &'static str, why: impl Into<String>) -> Self {
-        Self { what, why: why.into() }
+        Self { what, why: why.into(), route: None }
     }
 
-    /// Joins the reasons of several decisions into one text.
+    /// Sets the route that the decision concerns.
+    #[must_use]
+    pub fn of_route(mut self, route: RouteId) -> Self {
+        self.route = Some(route);
+        self
+    }
+
+    /// Joins the reasons of several decisions into one text. A reason that several routes share is
+    /// in it once.
     ///
     /// ```
     /// use floodtide_core::strategy::Decision;
@@ -38,7 +50,12 @@ impl Decision {
     /// ```
     #[must_use]
     pub fn join(decisions: &[Self]) -> String {
-        let reasons: Vec<&str> = decisions.iter().map(|decision| &*decision.why).collect();
+        let mut reasons: Vec<&str> = Vec::with_capacity(decisions.len());
+        for decision in decisions {
+            if !reasons.contains(&&*decision.why) {
+                reasons.push(&decision.why);
+            }
+        }
         reasons.join("; ")
     }
 }

@@ -53,6 +53,15 @@ pub(super) fn explain(signals: &Group<'_>, direct: &[bool]) -> String {
             };
             format!("{those} partly in the page cache: that part is copied, the rest is read by direct I/O")
         }
+        (d, _, _) if d == files && unknown == files => {
+            return say(
+                "the system does not report what is cached of the file, so the reads use direct I/O",
+                "the system does not report what is cached of the files, so the reads use direct I/O",
+            );
+        }
+        (d, _, _) if d == files && unknown > 0 => {
+            "no file is known to be in the page cache, so the reads use direct I/O".to_string()
+        }
         (d, _, _) if d == files && scattered > 0 => say(
             "only small parts of the file are in the page cache, so the reads use direct I/O",
             "only small parts of the files are in the page cache, so the reads use direct I/O",

@@ -1,6 +1,7 @@
 //! The files of one device.
 
 use super::{Device, FileSignals, Signals};
+use crate::storage::LatencyClass;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -15,7 +16,11 @@ pub(super) struct Group<'a> {
 
 impl<'a> Group<'a> {
     pub(super) fn new(signals: &'a Signals, device: &'a Device, files: &[usize]) -> Self {
-        let files = files.iter().map(|&file| signals.files[file].clone()).collect();
+        let mut files: Vec<FileSignals> = files.iter().map(|&file| signals.files[file].clone()).collect();
+        if device.signals.latency == LatencyClass::Memory {
+            // Bytes in memory are copied from there, whatever the storage below supports.
+            files.iter_mut().for_each(|file| file.direct = false);
+        }
         Self { files, device, signals, direct_refused: signals.direct_refused.clone() }
     }
 

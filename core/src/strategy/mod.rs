@@ -19,7 +19,7 @@ pub use demand::{Demand, FileDemand};
 use crate::backend::ReadStyle;
 use crate::plan::MAX_GATHER_READS;
 use crate::storage::DeviceSignals;
-use crate::units::{ByteRange, FileId};
+use crate::units::{ByteRange, FileId, RouteId};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -254,12 +254,9 @@ pub fn decide(signals: &Signals) -> Strategy {
             strategy.direct[file] = direct;
         }
         strategy.huge_pages |= !route.backend.is_mapped() && signals.selected_bytes >= HUGE_PAGES_FROM;
+        let id = RouteId(strategy.routes.len() as u32);
         strategy.routes.push(route);
-        for decision in decisions {
-            if !strategy.decisions.contains(&decision) {
-                strategy.decisions.push(decision);
-            }
-        }
+        strategy.decisions.extend(decisions.into_iter().map(|decision| decision.of_route(id)));
     }
     strategy
 }

@@ -29,7 +29,10 @@ impl Group<'_> {
             None => self.choose(small, any_direct, &mut decisions),
         };
         if backend.is_mapped() {
-            let why = "the files are mapped, so tensors share the page cache";
+            let why = match self.device.signals.latency {
+                LatencyClass::Memory => "the tensors are views of the bytes in memory",
+                _ => "the files are mapped, so tensors share the page cache",
+            };
             decisions.push(Decision::new("reads", why));
         } else if !small {
             decisions.push(Decision::new("reads", files::explain(&self, &direct)));
@@ -62,13 +65,16 @@ impl Group<'_> {
             // The storage has no other style.
             return *self.device.backends.first().expect("a storage has a backend");
         };
+        let in_memory = self.device.signals.latency == LatencyClass::Memory;
         let why = if small {
-            match self.signals.consumer {
-                Consumer::Whole => {
-                    "the load is small, so the calling thread reads it through the page cache".to_owned()
-                }
-                Consumer::Stream => "the load is small, so one thread reads it through the page cache".to_owned(),
-            }
+            let thread = match self.signals.consumer {
+                Consumer::Whole => "the calling thread",
+                Consumer::Stream => "one thread",
+            };
+            let through = if in_memory { "" } else { " through the page cache" };
+            format!("the load is small, so {thread} reads it{through}")
+        } else if in_memory {
+            "processors copy the bytes, so threads share them".to_owned()
         } else if !any_direct {
             "buffered reads are copies by processors, so threads share them".to_owned()
         } else {

@@ -170,10 +170,25 @@ fn files_on_different_devices_have_routes_of_their_own() {
     assert_eq!((disk.backend, disk.chunk_bytes, disk.workers), (URING, 2 << 20, 2));
     assert_eq!((server.backend, server.chunk_bytes, server.workers), (PREAD, 4 << 20, 16));
     assert_eq!(strategy.route(FileId(2)), server);
-    let reason = strategy.reason();
-    assert!(
-        reason.contains("a ring keeps direct reads") && reason.contains("NFS does not support direct reads"),
-        "{reason}"
+    let decided: Vec<_> = strategy.decisions.iter().map(|decision| (decision.route, decision.what)).collect();
+    let [of_disk, of_server] = [Some(RouteId(0)), Some(RouteId(1))];
+    assert_eq!(decided, [(of_disk, "backend"), (of_disk, "reads"), (of_server, "backend"), (of_server, "reads")]);
+    assert!(strategy.decisions[0].why.contains("a ring keeps direct reads"), "{}", strategy.decisions[0]);
+    assert!(strategy.decisions[3].why.contains("NFS does not support direct reads"), "{}", strategy.decisions[3]);
+}
+
+#[test]
+fn equal_decisions_of_two_devices_are_listed_for_each_and_joined_once() {
+    let mut signals = signals(Some(0.0), true);
+    signals.devices.push(device());
+    signals.files[1].device = 1;
+    let strategy = super::decide(&signals);
+    let routes: Vec<_> = strategy.decisions.iter().map(|decision| decision.route.map(RouteId::index)).collect();
+    assert_eq!(routes, [Some(0), Some(0), Some(1), Some(1)]);
+    assert_eq!(
+        strategy.reason(),
+        "a ring keeps direct reads in flight from few threads; \
+         the file is not in the page cache, so the reads use direct I/O"
     );
 }
 
@@ -183,7 +198,17 @@ fn bytes_in_memory_are_copied_and_no_page_cache_is_spoken_of() {
     signals.devices[0].signals.latency = LatencyClass::Memory;
     let decided = decide(&signals, None);
     assert_eq!((decided.backend, decided.dont_cache), (PREAD, false));
-    assert!(decided.reason.ends_with("the bytes are in memory and are copied from there"), "{}", decided.reason);
+    let copied = "processors copy the bytes, so threads share them; the bytes are in memory and are copied from there";
+    assert_eq!(decided.reason, copied);
+    // Also if a device with direct reads and a ring is declared to be as fast as memory.
+    signals.files.iter_mut().for_each(|file| (file.direct, file.resident) = (true, None));
+    let decided = decide(&signals, None);
+    assert_eq!((decided.backend, decided.direct, &*decided.reason), (PREAD, vec![false, false], copied));
+    assert_eq!(decide(&signals, Some(URING)).direct, [false, false]);
+    let mapped = decide(&signals, Some(MMAP)).reason;
+    assert_eq!(mapped, "mmap was requested; the tensors are views of the bytes in memory");
+    signals.selected_bytes = 1000;
+    assert_eq!(decide(&signals, None).reason, "the load is small, so the calling thread reads it");
 }
 
 #[test]
@@ -304,7 +329,25 @@ fn memory_that_takes_no_direct_reads_is_said_to_be_the_cause() {
 fn unknown_residency_is_taken_as_cold_and_said() {
     let strategy = decide(&signals(None, true), None);
     assert_eq!(strategy.direct, vec![true, true]);
-    assert!(strategy.reason.contains("does not report"), "{}", strategy.reason);
+    let reason = |signals: &Signals, words: &str| {
+        let reason = decide(signals, None).reason;
+        assert!(reason.ends_with(words), "{reason}");
+    };
+    let mut signals = signals(None, true);
+    reason(
+        &signals,
+        "few threads; the system does not report what is cached of the files, so the reads use direct I/O",
+    );
+    for share in [0.0, 0.2] {
+        signals.files[1].resident = Some(share);
+        reason(
+            &signals,
+            "few threads; no file is known to be in the page cache, so the reads use direct I/O; \
+             the system does not report what is cached of 1 file",
+        );
+    }
+    signals.files[1].selected_bytes = 0;
+    reason(&signals, "few threads; the system does not report what is cached of the file, so the reads use direct I/O");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::loader::Loader;
 use crate::prepare::Input;
 use crate::stream::TensorStream;
+use crate::warning::Warning;
 use floodtide_core::checksum::Checksum;
 use floodtide_core::manifest::{MAX_BYTES, Manifest, ManifestError, ManifestFile, ManifestTensor, Sha256};
 use floodtide_core::{Catalog, ContentHashes, Error as CoreError};
@@ -39,7 +40,7 @@ struct Sums {
     /// By tensor; empty if only the files were hashed.
     tensors: Vec<Checksum>,
     files: Vec<FileSum>,
-    warnings: Vec<String>,
+    warnings: Vec<Warning>,
     elapsed: Duration,
 }
 

@@ -1,6 +1,7 @@
 //! The result of comparing a checkpoint with a manifest.
 
 use super::{FileSum, Sums, file_name};
+use crate::warning::Warning;
 use floodtide_core::checksum::Checksum;
 use floodtide_core::manifest::{Manifest, Sha256};
 use floodtide_core::{Catalog, ElementType, Escaped, FileId, HumanBytes, Quoted};
@@ -22,7 +23,7 @@ pub struct VerifyReport {
     /// The bytes of these files.
     pub bytes: u64,
     /// Warnings about a valid checkpoint.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// The time of the comparison.
     pub elapsed: Duration,
 }

@@ -3,9 +3,9 @@
 use crate::checkpoint_files::LoadStorage;
 use crate::discover::names::join;
 use crate::error::Error;
-use floodtide_core::Quoted;
+use crate::warning::Warning;
 use floodtide_core::convert::{Layout, is_companion};
-use floodtide_core::storage::{Opened, StorageError, StorageFile};
+use floodtide_core::storage::{Opened, StorageFile};
 use floodtide_linux::storage::names;
 use std::fs::File;
 use std::io::Write;
@@ -19,12 +19,14 @@ const BLOCK: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Companions {
     files: Vec<(String, Arc<dyn StorageFile>)>,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
 }
 
 impl Companions {
-    /// Finds and opens those in the folder of a checkpoint. What cannot be opened is left out with a warning, as the tensors do without; so is a
-    /// link out of the folder, as the checkpoint may be somebody else's.
+    /// Finds and opens the companions in the folder of a checkpoint.
+    ///
+    /// A file that cannot be opened is left out with a warning, because the tensors do not need it.
+    /// So is a link to a target outside the folder, because the checkpoint may be untrusted.
     pub(super) fn find(storage: &LoadStorage, folder: &str, layout: &Layout) -> Result<Self, Error> {
         let mut found = Self::default();
         for entry in storage.list(folder)? {
@@ -36,19 +38,9 @@ impl Companions {
             let file = join(folder, &name);
             match storage.check_link(folder, &file).and_then(|()| storage.open(&file)) {
                 Ok(Opened::File(file)) => found.files.push((name, file)),
-                // A folder of that name is none of the model's files.
+                // The model's files are not folders.
                 Ok(Opened::Folder) => {}
-                Err(StorageError::LinkOutside { name, target }) => found.warnings.push(format!(
-                    "{} is not copied: it is a link out of its folder, to {}; if you trust it, copy it yourself",
-                    Quoted(&name),
-                    Quoted(&target)
-                )),
-                Err(StorageError::NotAFile { name, found: what }) => found.warnings.push(format!(
-                    "{} is not copied: expected a file, found {what}; restore the file and convert again, or copy it \
-                     yourself",
-                    Quoted(&name)
-                )),
-                Err(error) => found.warnings.push(format!("a file of the model is not copied: {error}")),
+                Err(error) => found.warnings.push(Warning::NotCopied { source: Arc::new(error) }),
             }
         }
         Ok(found)

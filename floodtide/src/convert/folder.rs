@@ -9,13 +9,14 @@
 
 use super::output_path::OutputPath;
 use crate::error::{Error, OutputError};
-use floodtide_core::Escaped;
+use crate::warning::Warning;
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags, flock, renameat, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The prefix of the folder names, before 16 hexadecimal digits.
 const PREFIX: &str = ".floodtide-convert-";
@@ -164,7 +165,7 @@ fn lock(path: &Path) -> Locked {
 
 /// Removes the folders that killed conversions have left in `parent`. Warns about those that it
 /// cannot remove.
-pub(super) fn sweep(parent: &Path) -> Vec<String> {
+pub(super) fn sweep(parent: &Path) -> Vec<Warning> {
     let mut warnings = Vec::new();
     // A folder that cannot be listed cannot be written to either, which fails later with its own
     // error.
@@ -178,9 +179,7 @@ pub(super) fn sweep(parent: &Path) -> Vec<String> {
             Ok(()) => tracing::info!(path = %path.display(), "removed the leftovers of a killed conversion"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                let path = path.to_string_lossy();
-                warnings
-                    .push(format!("{}: cannot remove the leftovers of a killed conversion: {error}", Escaped(&path)));
+                warnings.push(Warning::LeftoverNotRemoved { path, source: Arc::new(error) });
             }
         }
     }

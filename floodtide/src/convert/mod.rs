@@ -25,13 +25,14 @@ use crate::error::Error;
 use crate::loader::Loader;
 use crate::report::Report;
 use crate::stream::TensorStream;
+use crate::warning::Warning;
 use companions::Companions;
 use files::Files;
 use floodtide_core::convert::{Layout, Options, Writer};
 use floodtide_core::format::find;
 use floodtide_core::storage::StorageFile;
 use floodtide_core::stream::PumpError;
-use floodtide_core::{Error as CoreError, Escaped, FileId, FormatId, MetadataValue, Order};
+use floodtide_core::{Error as CoreError, FileId, FormatId, MetadataValue, Order};
 use floodtide_linux::LocalFile;
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use folder::Folder;
@@ -104,7 +105,7 @@ pub struct Converted {
     /// The report of reading the source.
     pub read: Report,
     /// Warnings about a complete output.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Converter {
@@ -202,7 +203,8 @@ impl Converter {
         }
         let old = folder.become_output()?;
         warnings.extend(old.as_deref().and_then(remove_old));
-        warnings.extend(read.warnings.iter().chain(layout.notes()).chain(&companions.warnings).cloned());
+        let of_layout = layout.warnings().iter().cloned().map(Warning::from);
+        warnings.extend(read.warnings.iter().cloned().chain(of_layout).chain(companions.warnings.iter().cloned()));
         Ok(Converted {
             from: catalog.format(),
             to: self.format,
@@ -278,12 +280,11 @@ fn metadata_of_a_copy(source: FormatId, metadata: &[(String, MetadataValue)]) ->
 }
 
 /// Removes the replaced output. Returns a warning if that fails.
-fn remove_old(old: &Path) -> Option<String> {
+fn remove_old(old: &Path) -> Option<Warning> {
     match std::fs::remove_dir_all(old) {
         // Another conversion may have removed it as a leftover.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            let old = Escaped(&old.to_string_lossy()).to_string();
-            Some(format!("{old}: cannot remove the replaced output: {error}"))
+            Some(Warning::OldOutputNotRemoved { path: old.to_owned(), source: Arc::new(error) })
         }
         _ => None,
     }

@@ -8,6 +8,7 @@ use floodtide_core::format::FORMATS;
 use floodtide_core::storage::StorageError;
 use floodtide_core::strategy::Backend;
 use floodtide_core::{Error as CoreError, ErrorKind, Escaped, Fault, FormatId, Quoted};
+use floodtide_linux::roofline::ProbeError;
 use floodtide_linux::storage::hint;
 use std::io;
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ pub enum Error {
     /// A conversion cannot write to its output path.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// A device cannot be measured.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// A system call on a path failed.
     #[error("{}: cannot {action}: {source}{}", Shown(path), hint(source))]
     Io { path: PathBuf, action: &'static str, source: io::Error },
@@ -106,9 +110,6 @@ pub enum Error {
         Quoted(names)
     )]
     SeveralModels { name: String, format: FormatId, names: String },
-    /// The requested backend is not available.
-    #[error("the backend {backend} is not available: {why}; choose another, or let floodtide choose")]
-    BackendUnavailable { backend: Backend, why: String },
     /// The system granted no memory.
     #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
     Allocation { bytes: u64, source: io::Error },
@@ -136,6 +137,9 @@ pub enum Error {
     /// The requested size of shared buffers is out of range.
     #[error("buffers of {bytes} bytes do not fit this stream; expected {min} to {limit} bytes, the memory limit")]
     StreamBuffer { bytes: u64, min: u64, limit: u64 },
+    /// A stream cannot use a backend that maps files.
+    #[error("a stream copies into buffers, and the backend {backend} maps files; choose another, or load whole")]
+    StreamMapped { backend: Backend },
     /// The stream has returned whole tensors already and cannot be taken in parts.
     #[error("this stream has returned whole tensors already; open another stream to take it in parts")]
     StreamBegun,
@@ -153,6 +157,7 @@ impl Error {
             Self::Core(error) => error.kind(),
             Self::Storage(error) => error.kind(),
             Self::Output(error) => error.kind(),
+            Self::Probe(error) => error.kind(),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
                 io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
@@ -166,7 +171,6 @@ impl Error {
             | Self::IndexTooLarge { .. }
             | Self::SeveralModels { .. } => ErrorKind::InvalidCheckpoint,
             Self::Pickle { .. } | Self::UnlistableName { .. } => ErrorKind::Unsupported,
-            Self::BackendUnavailable { .. } => ErrorKind::BackendUnavailable,
             Self::Allocation { .. } => ErrorKind::OutOfMemory,
             Self::UnknownScheme { .. }
             | Self::InvalidUri { .. }
@@ -174,6 +178,7 @@ impl Error {
             | Self::TensorAlignment { .. }
             | Self::StreamLimit { .. }
             | Self::StreamBuffer { .. }
+            | Self::StreamMapped { .. }
             | Self::StreamBegun => ErrorKind::InvalidRequest,
             Self::StreamStalled { .. } => ErrorKind::Stalled,
         }
@@ -259,6 +264,7 @@ mod tests {
         let path = || PathBuf::from("model");
         let io = |kind: io::ErrorKind| Error::Io { path: path(), action: "open the file", source: kind.into() };
         let names = || "a, b".to_owned();
+        let probe_folder = |kind: io::ErrorKind| ProbeError::Folder { path: path(), source: kind.into() }.into();
         for (error, kind) in [
             (io(io::ErrorKind::NotFound), ErrorKind::NotFound),
             (io(io::ErrorKind::PermissionDenied), ErrorKind::PermissionDenied),
@@ -268,6 +274,16 @@ mod tests {
             (Error::Core(CoreError::Convert(ConvertError::Slice { tensor: names() })), ErrorKind::InvalidRequest),
             (Error::Core(CoreError::Cancelled), ErrorKind::Cancelled),
             (OutputError::Exists { path: path() }.into(), ErrorKind::InvalidRequest),
+            (probe_folder(io::ErrorKind::NotFound), ErrorKind::NotFound),
+            (probe_folder(io::ErrorKind::PermissionDenied), ErrorKind::PermissionDenied),
+            (probe_folder(io::ErrorKind::Other), ErrorKind::Io),
+            (ProbeError::NotAFolder { path: path() }.into(), ErrorKind::InvalidRequest),
+            (ProbeError::MemoryFileSystem { path: path(), file_system: names() }.into(), ErrorKind::InvalidRequest),
+            (ProbeError::NoSpace { path: path(), needed: 2, free: 1 }.into(), ErrorKind::Io),
+            (
+                ProbeError::NoMemory { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }.into(),
+                ErrorKind::OutOfMemory,
+            ),
             (OutputError::IsSource { path: path() }.into(), ErrorKind::InvalidRequest),
             (OutputError::NoName { path: path() }.into(), ErrorKind::InvalidRequest),
             (OutputError::NoParent { path: path() }.into(), ErrorKind::InvalidRequest),
@@ -286,7 +302,7 @@ mod tests {
             (Error::MissingShard { index: names(), shard: names() }, ErrorKind::NotFound),
             (Error::MissingSplit { name: names(), shard: names(), count: 2 }, ErrorKind::NotFound),
             (Error::SeveralModels { name: names(), format: GGUF, names: names() }, ErrorKind::InvalidCheckpoint),
-            (Error::BackendUnavailable { backend: MMAP, why: names() }, ErrorKind::BackendUnavailable),
+            (Error::StreamMapped { backend: MMAP }, ErrorKind::InvalidRequest),
             (Error::Allocation { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
             (Error::NotATrace { path: path() }, ErrorKind::InvalidRequest),
             (Error::UnlistableName { path: path(), why: "has a line break" }, ErrorKind::Unsupported),

@@ -9,6 +9,7 @@ mod testing;
 use crate::error::Error;
 use crate::prepare::{BufferMemory, Settings, StreamOptions};
 use crate::stream;
+use crate::warning::Warning;
 use floodtide_core::{Catalog, MetadataValue, Order, Selection};
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ pub struct Inspected {
     /// The metadata of the index and the files, each key once.
     pub metadata: Vec<(String, MetadataValue)>,
     /// Warnings about a valid checkpoint.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Loader {

@@ -10,6 +10,7 @@ use crate::discover::names::last_part;
 use crate::discover::{CheckpointFiles, FileBytes, Formats, Index, ProbedFile, open_file};
 use crate::error::Error;
 use crate::small_file::SmallFile;
+use crate::warning::Warning;
 use floodtide_core::format::{Claim, FORMATS, FileKind, FileStart, HeaderParser, HeaderState, Headers, find};
 use floodtide_core::storage::{FailureKind, StorageError, StorageFile};
 use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, MetadataValue};
@@ -34,7 +35,7 @@ pub(crate) struct OpenedHeaders {
     pub(crate) catalog: Catalog,
     /// The metadata of the index and the files, each key once.
     pub(crate) metadata: Vec<(String, MetadataValue)>,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
     /// The index and its storage.
     index: Option<(Arc<LoadStorage>, String)>,
 }
@@ -154,6 +155,7 @@ fn read_headers(
     let Headers { catalog, index_metadata, warnings } = parser.finish(catalog)?;
     let of_files = catalog.metadata().map(|(file, key, value)| (file.index(), key, value));
     let metadata = metadata::merge(&index_metadata, of_files);
+    let warnings = warnings.into_iter().map(Warning::from).collect();
     let headers = OpenedHeaders { files: OpenFiles::default(), small_file, catalog, metadata, warnings, index: None };
     Ok(ReadFiles { files, headers })
 }

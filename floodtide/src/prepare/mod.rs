@@ -9,9 +9,11 @@ pub(crate) use stream_options::BufferMemory;
 pub use stream_options::StreamOptions;
 
 use crate::error::Error;
+use crate::report::RouteReport;
 use crate::runtime::{MakeFaults, ProgressCallback};
 use crate::trace::Traces;
 use crate::uri::Storages;
+use crate::warning::Warning;
 use floodtide_core::manifest::Manifest;
 use floodtide_core::strategy::{Backend, Signals, Strategy};
 use floodtide_core::{Access, Alignment, Catalog, MemoryLimit, Plan, Selection, Verification};
@@ -74,7 +76,15 @@ pub struct Planned {
     /// The memory available to a load.
     pub memory: MemoryLimit,
     /// Warnings about a valid checkpoint.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
+}
+
+impl Planned {
+    /// Returns the routes, as the [`Report`](crate::Report) of the load would list them.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteReport> {
+        RouteReport::all(&self.strategy, self.catalog.files().iter().map(|file| &*file.path))
+    }
 }
 
 impl Settings {

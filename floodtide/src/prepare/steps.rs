@@ -11,6 +11,7 @@ use crate::runtime::PlannedLoad;
 use crate::signals::{LoadMode, ProbeRequest};
 use crate::small_file::SmallFile;
 use crate::trace::{Phase, Phases};
+use crate::warning::Warning;
 use floodtide_core::strategy::{Signals, Strategy, decide};
 use floodtide_core::{
     Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, TensorSlice,
@@ -33,7 +34,7 @@ pub(crate) struct DecidedLoad {
     pub(crate) memory: MemoryLimit,
     /// The metadata of the index and the files, each key once.
     pub(crate) metadata: Vec<(String, MetadataValue)>,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
     pub(crate) phases: Phases,
 }
 
@@ -135,13 +136,12 @@ impl Settings {
         let OpenedHeaders { files, small_file, catalog, metadata, mut warnings, .. } = opened;
         phases.enter(Some(Phase::Plan));
         let selected = self.selection.resolve(&catalog)?;
-        warnings.extend(self.selection.warning(&catalog));
+        warnings.extend(self.selection.warning(&catalog).map(Warning::from));
         let request = ProbeRequest {
             mode,
             backend: self.backend,
             alignment: self.min_alignment(),
             uring_refused: self.uring_refused.clone(),
-            already_read: small_file.is_some(),
             use_device_profile: !self.ignore_device_profile,
         };
         let (mut signals, is_small) = request.measure(&files, &catalog, &selected, &mut warnings)?;

@@ -20,6 +20,7 @@ mod workers;
 use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
 use crate::trace::{Phase, Phases};
+use crate::warning::Warning;
 use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{
@@ -74,7 +75,7 @@ pub(crate) struct PlannedLoad {
     /// Whether the caller chose the backend, so that no other may replace it.
     pub(crate) strict: bool,
     pub(crate) files: OpenFiles,
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Warning>,
     /// The checks of completed tensors, if the load is verified.
     pub(crate) verification: Option<Verification>,
     pub(crate) on_progress: Option<ProgressCallback>,
@@ -204,8 +205,7 @@ impl<P: Provider> LoadTask<P> {
     }
 
     /// Records a decision taken during the load, once.
-    pub(crate) fn note(&self, what: &'static str, why: String) {
-        let decision = Decision::new(what, why);
+    pub(crate) fn note(&self, decision: Decision) {
         let mut decisions = self.decisions.lock();
         if !decisions.contains(&decision) {
             decisions.push(decision);

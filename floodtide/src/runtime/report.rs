@@ -1,12 +1,14 @@
 //! The report of a load.
 
 use super::{LoadTask, Provider};
-use crate::report::Report;
-use floodtide_core::{EngineHandle, Escaped, Event, FileId};
+use crate::report::{Report, RouteReport};
+use crate::warning::Warning;
+use floodtide_core::strategy::Decision;
+use floodtide_core::{EngineHandle, Escaped, Event, FileId, RouteId};
 
 impl<P: Provider> LoadTask<P> {
     /// Returns the report of a finished load.
-    pub(crate) fn report(&self, more_warnings: Vec<String>, locked_bytes: u64) -> Report {
+    pub(crate) fn report(&self, more_warnings: Vec<Warning>, locked_bytes: u64) -> Report {
         let planned = &self.planned;
         let refused: Vec<FileId> = self.with(|engine| {
             let events = std::iter::from_fn(|| engine.poll_event());
@@ -14,7 +16,9 @@ impl<P: Provider> LoadTask<P> {
         });
         for file in refused {
             let name = Escaped(planned.files.get(file).name());
-            self.note("fallback", format!("{name} refused direct reads, so it was read through the page cache"));
+            let why = format!("{name} refused direct reads, so it was read through the page cache");
+            let route = planned.strategy.route_of[file.index()] as u32;
+            self.note(Decision::new("fallback", why).of_route(RouteId(route)));
         }
         let decisions = planned.strategy.decisions.iter().chain(&*self.decisions.lock()).cloned().collect();
         let mapped: u64 = planned.plan.mapped().iter().map(|(_, range)| range.len()).sum();
@@ -26,6 +30,7 @@ impl<P: Provider> LoadTask<P> {
             read_bytes: planned.plan.read_bytes() + mapped,
             elapsed: planned.started.elapsed(),
             backend: planned.strategy.main_route().backend,
+            routes: RouteReport::all(&planned.strategy, planned.files.iter().map(|file| file.name())),
             decisions,
             warnings: planned.warnings.iter().cloned().chain(more_warnings).collect(),
             locked_bytes,

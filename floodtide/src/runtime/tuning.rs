@@ -4,7 +4,7 @@
 
 use super::{LoadTask, Provider};
 use floodtide_core::direct_io_fallback::{DirectIoFallback, FallbackDecision, ProbeWindow};
-use floodtide_core::strategy::Route;
+use floodtide_core::strategy::{Decision, Route};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{Engine, EngineHandle, HumanBytes, Plan, RouteId};
 use floodtide_linux::probe;
@@ -18,7 +18,7 @@ fn gathers(plan: &Plan) -> bool {
     plan.chunks().iter().any(|chunk| chunk.gathered)
 }
 
-/// The state of the decisions while a load runs.
+/// The tuner and the fallback of one route.
 #[derive(Debug)]
 pub(super) struct Tuning {
     tuner: Tuner,
@@ -26,7 +26,7 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
-    /// Starts with the values of the strategy.
+    /// Creates them with the strategy's values.
     pub(super) fn new(route: &Route, plan: &Plan) -> Self {
         let (start, max) = route.in_flight(gathers(plan));
         let min = if max > start { route.workers.max(1).min(probe::cpus()) } else { start };
@@ -34,7 +34,7 @@ impl Tuning {
         Self { tuner, fallback: DirectIoFallback::new(route.profiled_direct_rate, ProbeWindow::default()) }
     }
 
-    /// Sets an engine's initial number of reads in flight.
+    /// Sets the engine's initial number of reads in flight.
     pub(super) fn begin(&self, id: RouteId, route: &Route, engine: &mut Engine) {
         let window = self.window();
         let share = window.div_ceil(as_reads(route.workers.max(1)));
@@ -46,23 +46,23 @@ impl Tuning {
     }
 }
 
-/// Returns the bytes that `reads` reads may have in flight. A direct read is longer than its chunk
-/// by less than the alignment, so one page for each is more than enough.
+/// Returns the limit of bytes in flight for a number of reads. A direct read is longer than its
+/// chunk by less than the alignment, so one page for each suffices.
 fn window_bytes(route: &Route, reads: u32) -> u64 {
     u64::from(reads).saturating_mul(route.chunk_bytes.saturating_add(4096))
 }
 
 impl<P: Provider> LoadTask<P> {
-    /// Reports completed bytes of a route to the tuner, and applies its decision.
+    /// Reports completed bytes of a route to the tuner and the fallback, and applies their decisions.
     pub(super) fn tune(&self, id: RouteId, bytes: u64) {
         let now = u64::try_from(self.planned.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let (route, state) = (&self.planned.strategy.routes[id.index()], &self.routes[id.index()]);
-        // Locked until the engine has the answer, so that two answers do not change order.
+        // Locked until the engine has the decision, so that two decisions keep their order.
         let mut tuning = state.tuning.lock();
         if !tuning.fallback.is_over() {
             let in_flight = self.with(|engine| engine.in_flight_bytes());
             if let Some(decision) = tuning.fallback.landed(now, bytes, in_flight) {
-                self.follow(id, decision);
+                self.apply(id, decision);
             }
         }
         let Some(window) = tuning.tuner.landed(now, bytes) else { return };
@@ -79,9 +79,10 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    fn follow(&self, id: RouteId, decision: FallbackDecision) {
+    /// Applies a decision about direct reads, and records it if it is final.
+    fn apply(&self, id: RouteId, decision: FallbackDecision) {
         let rate = HumanBytes;
-        let expected = self.planned.strategy.routes[id.index()].profiled_direct_rate.unwrap_or(0);
+        let profiled = self.planned.strategy.routes[id.index()].profiled_direct_rate.unwrap_or(0);
         let buffered = !matches!(decision, FallbackDecision::Back(_));
         self.with(|engine| engine.set_buffered(id, buffered));
         if let FallbackDecision::Keep(compared) | FallbackDecision::Back(compared) = decision {
@@ -89,10 +90,10 @@ impl<P: Provider> LoadTask<P> {
             let why = format!(
                 "direct reads reached {}/s, and the profile has {}/s; reads through the page cache reached {}/s, {then}",
                 rate(compared.direct),
-                rate(expected),
+                rate(profiled),
                 rate(compared.buffered)
             );
-            self.note("fallback", why);
+            self.note(Decision::new("fallback", why).of_route(id));
         }
         tracing::debug!(?decision, "changed the read method");
         if let Some(trace) = self.planned.phases.trace() {

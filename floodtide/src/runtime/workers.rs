@@ -4,7 +4,7 @@ use super::{LoadTask, MakeFaults, Provider};
 use crate::trace::{ReadTrace, Reads};
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::storage::{BoxedSource, SourceOptions};
-use floodtide_core::strategy::Route;
+use floodtide_core::strategy::{Decision, Route};
 use floodtide_core::{EngineHandle, Error as CoreError, ReadStyle, Readiness, RouteId, Worker};
 use floodtide_memory::ChunkBuffer;
 use floodtide_memory::sync::Ordering;
@@ -76,7 +76,7 @@ impl<P: Provider> LoadTask<P> {
     }
 
     pub(crate) fn note_thread_shortage(&self, error: &io::Error) {
-        self.note("threads", format!("the system granted no more threads ({error})"));
+        self.note(Decision::new("threads", format!("the system granted no more threads ({error})")));
     }
 
     /// Runs all the work on the calling thread.
@@ -123,19 +123,17 @@ impl<P: Provider> LoadTask<P> {
             let refused = options.backend;
             match planned.files.fallback(file).filter(|&fallback| !planned.strict && fallback != refused) {
                 Some(fallback) => {
-                    self.note(
-                        "fallback",
-                        format!("a worker reads by {fallback}, because {refused} was refused ({why})"),
-                    );
+                    let why = format!("a worker reads by {fallback}, because {refused} was refused ({why})");
+                    self.note(Decision::new("fallback", why).of_route(id));
                     options.backend = fallback;
                     planned.files.source(file, options)
                 }
-                None => Err(format!("the backend {refused} is not available: {why}")),
+                None => Err(why),
             }
         });
         match source {
             Ok(source) => self.work_with(source, id, options.backend.style()),
-            Err(message) => self.fail(CoreError::Platform { message }),
+            Err(why) => self.fail(CoreError::BackendUnavailable { backend: options.backend, why }),
         }
     }
 

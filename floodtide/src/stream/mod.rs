@@ -113,8 +113,7 @@ enum State {
 impl TensorStream {
     pub(crate) fn open(settings: &Settings, input: &Input<'_>) -> Result<Self, Error> {
         if let Some(backend) = settings.backend.filter(|backend| backend.is_mapped()) {
-            let why = "a stream copies into buffers, which a mapping does not have".to_owned();
-            return Err(Error::BackendUnavailable { backend, why });
+            return Err(Error::StreamMapped { backend });
         }
         let started = Instant::now();
         let options = &settings.stream;

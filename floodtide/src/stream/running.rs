@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::report::Report;
 use crate::runtime::{LoadTask, PlannedLoad, TICK};
 use crate::trace::Phase;
+use crate::warning::Warning;
 use floodtide_core::stream::{FilledBuffer, FilledBufferStream};
 use floodtide_core::{Buffers, EngineHandle, Error as CoreError, Progress};
 use floodtide_memory::pool::{Pool, PoolBuffer};
@@ -172,11 +173,7 @@ impl Running {
         let pool = self.task.provider.pool();
         let (stats, unlocked) = (pool.stats(), pool.unlocked_bytes());
         let locked = if self.memory.locked { (stats.lent + stats.retained).saturating_sub(unlocked) } else { 0 };
-        let warning = (unlocked > 0).then(|| {
-            format!(
-                "{unlocked} bytes of buffers are not locked in memory; raise the limit of locked memory (ulimit -l)"
-            )
-        });
+        let warning = (unlocked > 0).then_some(Warning::BuffersNotLocked { bytes: unlocked as u64 });
         if self.memory.owned {
             // Only the report is needed from here on.
             pool.trim();

@@ -32,7 +32,7 @@ pub(super) fn memory(subject: &Subject) -> Finding {
     let words: Vec<String> =
         limits.iter().take(4).map(|limit| format!("{} ({})", HumanBytes(limit.available), limit.limit)).collect();
     let found = format!(
-        "{} can be had, {}",
+        "{} available, {}",
         words[0],
         match &words[1..] {
             [] => "with no lower limit from a control group or ulimit".to_owned(),
@@ -75,27 +75,30 @@ pub(super) fn locked_memory() -> Finding {
         Ok(Some(bytes)) => format!("a limit of {}", HumanBytes(*bytes)),
         Err(error) => format!("the system does not report the limit ({error})"),
     };
-    let meaning = "a load that is locked in memory (mlock) stays there whole";
+    let meaning = "mlock locks whole loads in memory";
     if may_lock_anything() {
         return Finding::new(NAME, Status::Good, format!("{words}, which does not apply to this user"), meaning);
     }
     let remedy = "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, docker run --ulimit memlock=-1";
-    let without = "only for loads that are locked";
+    let cost = "nothing, except for loads that request mlock";
     match (lock_a_page(), limit) {
         (Ok(()), Ok(None)) => Finding::new(NAME, Status::Good, words, meaning),
         (Ok(()), _) => Finding::new(
             NAME,
             Status::Limited,
             words,
-            "loads up to this size are locked on request; larger ones warn that they are not; streams are locked up to it",
+            "mlock locks loads up to this size, and as much of a stream's buffers; a larger load gets a warning",
         )
-        .cost(without)
+        .cost(cost)
         .remedy(remedy),
-        (Err(error), _) => {
-            Finding::new(NAME, Status::Missing, format!("{words}; {error}"), "a request to lock a load locks nothing and warns")
-                .cost(without)
-                .remedy(remedy)
-        }
+        (Err(error), _) => Finding::new(
+            NAME,
+            Status::Missing,
+            format!("{words}; {error}"),
+            "mlock locks nothing, and the load gets a warning",
+        )
+        .cost(cost)
+        .remedy(remedy),
     }
 }
 
@@ -119,9 +122,9 @@ pub(super) fn open_files(subject: &Subject) -> Finding {
         Ok(limits) => limits,
         Err(error) => {
             let found = format!("the system does not report the limit ({error})");
-            let meaning = "the command cannot raise it either; each shard takes two descriptors";
+            let meaning = "the command cannot raise it; each shard takes two descriptors";
             return Finding::new(NAME, Status::Limited, found, meaning)
-                .remedy("a filter of system calls that allows prlimit64 (systemd's set @resources)");
+                .remedy("allow prlimit64 in the filter of system calls (systemd: SystemCallFilter=@resources)");
         }
     };
     let Some(limit) = limits.maximum else {

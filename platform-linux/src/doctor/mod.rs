@@ -2,9 +2,9 @@
 //! means, what it costs, how to fix it.
 //!
 //! Each check is a function of a file here and a line in [`examine`]. A check tries the feature,
-//! because settings do not show what a sandbox forbids. A cost is a figure of this project
-//! (`benches/RESULTS.md`) or measured on the spot, otherwise it is absent. Nothing is changed,
-//! except that a folder without a suitable file gets an unnamed one during the check.
+//! because settings do not show what a sandbox forbids. A cost is a figure of `benches/RESULTS.md`
+//! or of a record in `docs/decisions`, or measured on the spot; otherwise it is absent. Nothing is
+//! changed, except that a folder without a suitable file gets an unnamed one during the check.
 
 mod access;
 mod kernel;
@@ -23,11 +23,11 @@ use subject::Subject;
 /// Whether a load has what it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// The load has it.
+    /// It is available.
     Good,
-    /// The load has a part of it, or a replacement.
+    /// A part of it is available, or a replacement.
     Limited,
-    /// The load does without it.
+    /// It is not available.
     Missing,
 }
 
@@ -114,9 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_found_and_what_is_not_good_has_a_meaning() {
+    fn every_check_has_a_finding_with_a_meaning() {
         let folder = tempfile::tempdir().expect("a folder");
-        let findings = examine(folder.path(), &[], Vec::new()).expect("can be looked at");
+        let findings = examine(folder.path(), &[], Vec::new()).expect("examines");
         assert_eq!(findings.len(), 12);
         for finding in &findings {
             assert!(!finding.found.is_empty() && finding.meaning.ends_with(|c: char| c != '.'), "{finding:?}");

@@ -17,7 +17,7 @@ const LOOK: usize = 8 << 20;
 
 pub(super) fn huge_pages() -> Finding {
     let text = fs::read_to_string(MODE).unwrap_or_default();
-    let mode = chosen(&text).unwrap_or("not there");
+    let mode = chosen(&text).unwrap_or("absent");
     let looked = affordable(LOOK).ok_or_else(|| "not tried: there is too little memory".to_owned());
     let (bytes, got) = match looked.and_then(|bytes| Ok((bytes as u64, huge_bytes(bytes)?))) {
         Ok(looked) => looked,
@@ -28,28 +28,28 @@ pub(super) fn huge_pages() -> Finding {
     };
     let found = format!("mode {mode}; {} of {} came in huge pages", HumanBytes(got), HumanBytes(bytes));
     if got > 0 {
-        let meaning = "an arena's memory comes in pages of 2 MiB, so few faults interrupt the reads";
+        let meaning = "memory for tensors comes in pages of 2 MiB, so few page faults interrupt the reads";
         return with_cost(Finding::new(NAME, Status::Good, found, meaning));
     }
     let remedy = match mode {
         "never" => "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled, as root",
-        "not there" => "a kernel with transparent huge pages",
+        "absent" => "use a kernel with transparent huge pages",
         _ => {
-            "free memory may be in too small pieces: echo 1 > /proc/sys/vm/compact_memory, as root; or they are off for this \
-              process alone (PR_SET_THP_DISABLE)"
+            "free memory may be fragmented: echo 1 > /proc/sys/vm/compact_memory, as root; or huge pages are off for \
+             this process (PR_SET_THP_DISABLE)"
         }
     };
-    let meaning = "an arena's memory comes in small pages, each with its own page fault";
+    let meaning = "memory for tensors comes in small pages, each with its own page fault";
     Finding::new(NAME, Status::Missing, found, meaning)
-        .cost("with small pages two thirds of a load's time are page faults (ARCHITECTURE)")
+        .cost("with small pages, page faults take two thirds of the time of a load (docs/decisions/0017)")
         .remedy(remedy)
 }
 
-/// Adds a cost that is measured now.
+/// Adds a cost that is measured now, unless small pages are as fast.
 fn with_cost(finding: Finding) -> Finding {
     let rate = |huge| fault(huge, affordable(SAMPLE)?, 3, cpus()).ok().flatten();
     match (rate(true), rate(false)) {
-        (Some(huge), Some(small)) => {
+        (Some(huge), Some(small)) if huge.median > small.median => {
             let gib = |rate: f64| rate / f64::from(1 << 30);
             let (huge, small) = (gib(huge.median), gib(small.median));
             finding.cost(format!(
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mapping_that_holds_the_address_tells() {
+    fn the_mapping_that_contains_the_address_counts() {
         let smaps = "1000-2000 rw-p 0 00:00 0 \nSize: 4 kB\nAnonHugePages:         0 kB\n\
                      ff0000-fff000 rw-p 0 00:00 0 [heap]\nAnonHugePages:      2048 kB\n";
         assert_eq!(anon_huge_bytes(smaps, 0x1800), Some(0));

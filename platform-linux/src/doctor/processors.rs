@@ -16,12 +16,11 @@ pub(super) fn cpus() -> Finding {
     if usable < allowed {
         found += &format!("; the control group's quota allows {usable}");
     }
-    let meaning =
-        "a load has a ring for each, or two threads, up to 8 processors; they fault memory in and copy what is cached";
+    let meaning = "a load uses one ring or two threads per processor, for up to 8; they also fault in memory and copy cached bytes";
     if usable >= online {
         return Finding::new(NAME, Status::Good, found, meaning);
     }
-    let remedy = "taskset, or cpu.max of the control group (docker run --cpus)";
+    let remedy = "allow more by taskset, or by cpu.max of the control group (docker run --cpus)";
     Finding::new(NAME, Status::Limited, found, meaning).remedy(remedy)
 }
 

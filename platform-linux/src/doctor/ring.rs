@@ -10,11 +10,11 @@ use std::io;
 
 /// From the section "Loading" of `benches/RESULTS.md`, pread and uring; a cold page cache, the
 /// larger model.
-const COST: &str = "threads wait for the reads instead: as fast from a virtual disk (1.6 GiB/s), 4.1 instead of 4.7 GiB/s from zram (benches/RESULTS.md)";
+const COST: &str = "threads are as fast from a virtual disk (1.6 GiB/s), and reach 4.1 instead of 4.7 GiB/s from zram (benches/RESULTS.md)";
 
 pub(super) fn io_uring(subject: &Subject) -> Finding {
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    let sysctl = sysctl.map_or_else(|_| "not there".to_owned(), |text| text.trim().to_owned());
+    let sysctl = sysctl.map_or_else(|_| "absent".to_owned(), |text| text.trim().to_owned());
     let setting = format!("kernel.io_uring_disabled: {sysctl}");
     if let Some(why) = uring_refusal() {
         return Finding::new("io_uring", Status::Missing, format!("{why}; {setting}"), "threads read instead")
@@ -41,7 +41,7 @@ pub(super) fn io_uring(subject: &Subject) -> Finding {
             format!("works, without SINGLE_ISSUER and DEFER_TASKRUN ({error}); {setting}"),
             "completions interrupt the threads that submit reads",
         )
-        .remedy("Linux 6.1 has both"),
+        .remedy("upgrade the kernel; 6.1 has both"),
     }
 }
 
@@ -50,14 +50,14 @@ fn remedy(why: &str, sysctl: &str) -> &'static str {
         ("1", _) => "sysctl kernel.io_uring_disabled=0, or join the group of kernel.io_uring_group",
         ("2", _) => "sysctl kernel.io_uring_disabled=0",
         (_, why) if why.contains("EPERM") => {
-            "a seccomp filter refuses it: run with a profile that allows io_uring_setup, io_uring_enter and \
+            "a seccomp filter refuses it: use a profile that allows io_uring_setup, io_uring_enter and \
              io_uring_register (docker run --security-opt seccomp=PROFILE.json)"
         }
         (_, why) if why.contains("ENOMEM") => "raise the limit of locked memory (ulimit -l)",
         (_, why) if why.contains("ENOSYS") => {
-            "a kernel that has io_uring (5.6 or newer), or a sandbox that does not hide it (gVisor does)"
+            "use a kernel with io_uring (5.6 or newer), and a sandbox that does not hide it (gVisor does)"
         }
-        _ => "a kernel that has io_uring (5.6 or newer)",
+        _ => "use a kernel with io_uring (5.6 or newer)",
     }
 }
 

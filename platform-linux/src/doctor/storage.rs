@@ -31,12 +31,12 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
             format!("{found}, on another machine"),
             "it answers slowly and in parallel, so many reads are in flight, and files are mapped only on request",
         )
-        .remedy("a copy on a local disk, where the checkpoint is loaded more than once"),
+        .remedy("copy a checkpoint that is loaded more than once to a local disk"),
         "overlayfs" => Finding::new(
             NAME,
             Status::Good,
             found,
-            "reads go to the layer below that holds the file, so that layer's features count",
+            "reads go to the layer that holds the file, so the features of that layer count",
         ),
         _ => Finding::new(NAME, Status::Good, format!("{found}, local"), "reads go to a device of this machine"),
     }
@@ -51,7 +51,7 @@ pub(super) fn direct_reads(subject: &Subject) -> Finding {
     let file = match &subject.file {
         Ok(file) => file,
         Err(why) => {
-            let meaning = "whether direct reads work is found out when a checkpoint is loaded";
+            let meaning = "a load finds out whether direct reads work";
             return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
         }
     };
@@ -75,15 +75,15 @@ pub(super) fn direct_reads(subject: &Subject) -> Finding {
 /// Reads once by direct I/O. An open file and a reported alignment prove nothing.
 fn try_direct(file: &LocalFile) -> Result<String, String> {
     let Some(limits) = file.direct_limits() else {
-        return Err("the file system names no alignment for them, or refuses to open the file".to_owned());
+        return Err("the file system reports no alignment for them, or refuses to open the file for them".to_owned());
     };
     let (offset, memory) = (limits.offset.as_u64(), limits.memory.as_u64());
     let words = format!("offsets aligned to {offset} bytes, memory to {memory}");
     let bytes = offset.max(4096) as usize;
-    let mut buffer = MmapMut::map_anon(bytes).map_err(|error| format!("no memory to try them ({error})"))?;
+    let mut buffer = MmapMut::map_anon(bytes).map_err(|error| format!("not tried: no memory ({error})"))?;
     match file.descriptor(true).read_at(&mut buffer, 0) {
         Ok(_) => Ok(format!("supported, with {words}")),
-        Err(error) => Err(format!("refused although the file opens for them ({error}); the system says {words}")),
+        Err(error) => Err(format!("refused ({error}), although the file opens for them; the system reports {words}")),
     }
 }
 
@@ -92,20 +92,20 @@ pub(super) fn page_cache(subject: &Subject) -> Finding {
     let file = match &subject.file {
         Ok(file) => file.buffered(),
         Err(why) => {
-            let meaning = "whether the system reports cached ranges is found out when a checkpoint is loaded";
+            let meaning = "a load finds out whether the system reports cached ranges";
             return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
         }
     };
     let ways = residency::ways(file);
     let started = Instant::now();
     let share = residency::resident_share(file);
-    let took = format!("asking took {:.0} µs", started.elapsed().as_secs_f64() * 1e6);
+    let took = format!("the query took {:.0} µs", started.elapsed().as_secs_f64() * 1e6);
     let state = |works: bool| if works { "works" } else { "refused" };
     let cachestat = ways.cachestat.map_or_else(|errno| format!("refused ({})", errno_name(errno)), |()| "works".into());
     let found = format!("cachestat {cachestat}, mincore {}, RWF_NOWAIT {}", state(ways.mincore), state(ways.nowait));
     let remedy = match ways.cachestat {
-        Err(libc::ENOSYS) => "Linux 6.5 has cachestat; where the kernel is newer, a sandbox hides it",
-        _ => "own the files or get write permission: the system reports cached ranges to nobody else",
+        Err(libc::ENOSYS) => "upgrade the kernel; 6.5 has cachestat. If the kernel is newer, a sandbox hides it",
+        _ => "own the files or have write permission; the system reports cached ranges to no other user",
     };
     match (ways.cachestat, share) {
         (Ok(()), Some(_)) => {
@@ -132,10 +132,10 @@ fn errno_name(errno: i32) -> String {
 
 pub(super) fn profile(subject: &Subject) -> Finding {
     const NAME: &str = "device profile";
-    let none = "loads start from sizes that reach the devices they were tried on; a profile is not needed to be fast";
+    let none = "loads start with default sizes and adapt; a profile is optional";
     let device = match Device::of(subject.on_it()) {
         Ok(device) => device,
-        Err(error) => return Finding::new(NAME, Status::Good, format!("none can be kept: {error}"), none),
+        Err(error) => return Finding::new(NAME, Status::Good, format!("none can be stored: {error}"), none),
     };
     match stored::find(&device) {
         Ok(Some(profile)) => {
@@ -144,9 +144,16 @@ pub(super) fn profile(subject: &Subject) -> Finding {
             let best = profile.reads.iter().map(|reads| reads.bytes_per_second).max().unwrap_or(0);
             let best = floodtide_core::HumanBytes(best);
             let found = format!("of {device}, measured {days} days ago, {best}/s at best");
-            Finding::new(NAME, Status::Good, found, "loads from this device take sizes and number of reads from it")
+            Finding::new(
+                NAME,
+                Status::Good,
+                found,
+                "loads from this device start with its read size and its number of reads in flight",
+            )
         }
         Ok(None) => Finding::new(NAME, Status::Good, format!("none is stored for {device}"), none),
-        Err(warning) => Finding::new(NAME, Status::Limited, warning, none).remedy("measure the device again"),
+        Err(warning) => {
+            Finding::new(NAME, Status::Limited, warning.to_string(), none).remedy("measure the device again")
+        }
     }
 }

@@ -33,7 +33,7 @@ impl Subject {
         mut refused: Vec<StorageError>,
     ) -> Result<Self, StorageError> {
         let failed = |action| failed(path, action);
-        let metadata = fs::metadata(path).map_err(failed("look at the path"))?;
+        let metadata = fs::metadata(path).map_err(failed("examine the path"))?;
         refused.extend(discovered.iter().filter_map(|file| LocalFile::open(file).err()));
         let bytes = discovered.iter().filter_map(|file| Some(fs::metadata(file).ok()?.len())).sum();
         let checkpoint = (!discovered.is_empty()).then_some((discovered.len(), bytes));
@@ -45,11 +45,11 @@ impl Subject {
             match LocalFile::open(path) {
                 Ok(opened) => {
                     let subject = Self::new(opened.buffered().try_clone(), Ok(opened), checkpoint, None);
-                    return subject.map(|subject| Self { refused, ..subject }).map_err(failed("look at the file"));
+                    return subject.map(|subject| Self { refused, ..subject }).map_err(failed("examine the file"));
                 }
-                // The folder shows what can be said without the file.
+                // Other checks examine the folder instead.
                 Err(error) if refused.is_empty() => return Err(error),
-                Err(_) => folder = fs::canonicalize(path).map_err(failed("look at the path"))?,
+                Err(_) => folder = fs::canonicalize(path).map_err(failed("examine the path"))?,
             }
             folder.pop();
         }
@@ -61,9 +61,8 @@ impl Subject {
             None => match temporary(path) {
                 Ok((file, opened)) => (Ok(opened), Some(file)),
                 Err(error) => {
-                    let why =
-                        if refused.is_empty() { "there is no file to try on" } else { "its files cannot be read" };
-                    (Err(format!("{why}, and none can be made to try on ({error})")), None)
+                    let why = if refused.is_empty() { "there is no file to read" } else { "its files cannot be read" };
+                    (Err(format!("{why}, and no temporary file can be created ({error})")), None)
                 }
             },
         };

@@ -24,8 +24,8 @@
 //! device is ignored with a warning.
 
 use super::device::Device;
-use floodtide_core::Escaped;
 use floodtide_core::strategy::{BestReads, Profile};
+use floodtide_core::{Escaped, Warning};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
@@ -168,24 +168,22 @@ fn folder_from(cache: Option<OsString>, home: Option<OsString>) -> Option<PathBu
 /// # Errors
 /// Returns a warning if the stored profile is unusable. A missing profile or an inaccessible folder
 /// is not an error.
-pub fn find(device: &Device) -> Result<Option<StoredProfile>, String> {
+pub fn find(device: &Device) -> Result<Option<StoredProfile>, Warning> {
     match folder() {
         Some(folder) => find_in(&folder, device),
         None => Ok(None),
     }
 }
 
-fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, String> {
+fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, Warning> {
     let path = folder.join(device.file_name());
     // This never waits for the writer of a FIFO.
     let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(&path) {
         Ok(file) => file,
         Err(_) => return Ok(None),
     };
-    let ignored = |why: &str| {
-        let path = path.to_string_lossy().into_owned();
-        format!("{}: the profile is ignored: {why}; measure the device again", Escaped(&path))
-    };
+    let ignored =
+        |why: &str| Warning::ProfileIgnored { path: path.to_string_lossy().into_owned(), why: why.to_owned() };
     let mut json = Vec::new();
     match file.take(MAX_BYTES + 1).read_to_end(&mut json) {
         Ok(_) if json.len() as u64 > MAX_BYTES => return Err(ignored("it is longer than any profile")),
@@ -313,12 +311,15 @@ mod tests {
         ] {
             assert_ne!(text, good);
             fs::write(&path, &text).expect("writes");
-            let warning = find_in(folder.path(), &profile.device).expect_err(words);
-            assert!(warning.contains(words) && warning.contains("is ignored"), "{warning}");
+            let Err(Warning::ProfileIgnored { why, .. }) = find_in(folder.path(), &profile.device) else {
+                panic!("{words}");
+            };
+            assert!(why.contains(words), "{why}");
         }
         fs::remove_file(&path).expect("removes");
         fs::create_dir(&path).expect("makes");
-        assert!(find_in(folder.path(), &profile.device).expect_err("a folder").contains("cannot be read"));
+        let warning = find_in(folder.path(), &profile.device).expect_err("a folder").to_string();
+        assert!(warning.contains("the profile is ignored: it cannot be read"), "{warning}");
     }
 
     #[test]

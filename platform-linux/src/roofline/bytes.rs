@@ -50,7 +50,7 @@ impl Bytes {
         checkpoint: Option<Vec<PathBuf>>,
         target_bytes: u64,
         patience: Duration,
-        told: &dyn Fn(&str),
+        on_step: &dyn Fn(&str),
     ) -> Result<Self, ProbeError> {
         let metadata = std::fs::metadata(folder).map_err(|source| ProbeError::folder(folder, source))?;
         if !metadata.is_dir() {
@@ -65,7 +65,7 @@ impl Bytes {
             let origin = format!("existing files of {}", HumanBytes(total(&cold)));
             return Ok(Self::new(cold, origin, None, None));
         }
-        match write(&home, target_bytes, patience, told) {
+        match write(&home, target_bytes, patience, on_step) {
             Ok((file, bytes)) => {
                 let opened = reopen(&file).map_err(|source| ProbeError::folder(folder, source))?;
                 let origin = format!("a temporary file of {}, removed afterwards", HumanBytes(bytes));
@@ -82,9 +82,8 @@ impl Bytes {
                     ProbeError::Write { source, .. } => source.to_string(),
                     _ => "there is no room for one".to_owned(),
                 };
-                let why = format!(
-                    "the measurement does not drop cached files of others, and it could not write its own: {cause}"
-                );
+                let why =
+                    format!("a measurement drops only the pages of its own file, and none could be written: {cause}");
                 Ok(Self::new(cold.into_iter().chain(cached).collect(), origin, Some(why), None))
             }
             Err(error) => Err(error),
@@ -118,7 +117,7 @@ impl Bytes {
         self.files.iter().all(|file| file.direct_limits().is_some())
     }
 
-    /// Begins a run of reads at a block that none has touched since the last time round.
+    /// Starts a run of reads at the block that was read least recently.
     pub(super) fn begin(&self) {
         let next = self.next.load(Ordering::Relaxed).next_multiple_of(BLOCK_BYTES);
         self.next.store(next, Ordering::Relaxed);
@@ -220,7 +219,12 @@ fn is_dense(file: &LocalFile) -> bool {
 
 /// Writes an unnamed file of incompressible bytes. It disappears with this process, however that
 /// ends.
-fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&str)) -> Result<(File, u64), ProbeError> {
+fn write(
+    folder: &Path,
+    target_bytes: u64,
+    patience: Duration,
+    on_step: &dyn Fn(&str),
+) -> Result<(File, u64), ProbeError> {
     let failed = |source| ProbeError::Write { path: folder.to_owned(), source };
     let disk = rustix::fs::statvfs(folder).map_err(|errno| failed(errno.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -230,9 +234,9 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     // The file is unnamed from the start (O_TMPFILE), or unlinked at once where that is
     // unsupported.
     let mut file = tempfile::tempfile_in(folder).map_err(failed)?;
-    told(&format!(
-        "there are no large files here that are out of the page cache: writing up to {} to a temporary file, which has no name \
-         and is gone when this ends, however it does",
+    on_step(&format!(
+        "there are too few uncached files here: writing up to {} to an unnamed temporary file, which disappears when \
+         the measurement ends",
         HumanBytes(target_bytes)
     ));
     let started = Instant::now();

@@ -17,7 +17,7 @@ use crate::probe::profile::{MemoryRates, StoredProfile};
 use crate::probe::{FUSE, cpus, file_system, memory_limit, uring_refusal};
 use bytes::Bytes;
 use floodtide_core::strategy::BestReads;
-use floodtide_core::{Escaped, HumanBytes};
+use floodtide_core::{ErrorKind, Escaped, HumanBytes};
 use reads::Scratch;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,6 +62,21 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// Returns the kind of this error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Folder { source, .. } | Self::Write { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                _ => ErrorKind::Io,
+            },
+            Self::NotAFolder { .. } | Self::MemoryFileSystem { .. } => ErrorKind::InvalidRequest,
+            Self::NoSpace { .. } => ErrorKind::Io,
+            Self::NoMemory { .. } => ErrorKind::OutOfMemory,
+        }
+    }
+
     fn folder(path: &Path, source: io::Error) -> Self {
         Self::Folder { path: path.to_owned(), source }
     }
@@ -201,7 +216,8 @@ fn best_reads(cell: &Cell) -> BestReads {
 }
 
 /// Measures the device of a folder's files in about `budget`, or up to twice that if writing a
-/// temporary file is slow. Progress is passed to `told`.
+/// temporary file is slow. Calls `on_step` with a description of each
+/// step.
 ///
 /// # Errors
 /// Fails if there is nothing to read and nothing can be written, or the system has no memory.
@@ -209,10 +225,10 @@ pub fn measure(
     folder: &Path,
     checkpoint: Option<Vec<PathBuf>>,
     budget: Duration,
-    told: impl Fn(&str),
+    on_step: impl Fn(&str),
 ) -> Result<Roofline, ProbeError> {
     let started = Instant::now();
-    let bytes = Bytes::find(folder, checkpoint, bytes::TARGET_BYTES, budget / 4, &told)?;
+    let bytes = Bytes::find(folder, checkpoint, bytes::TARGET_BYTES, budget / 4, &on_step)?;
     let read = bytes.files[0].buffered();
     let memory = usize::try_from(MAX_IN_FLIGHT_BYTES.min(memory_limit().available / 4)).unwrap_or(usize::MAX);
     let memory = memory.max(MIN_IN_FLIGHT_BYTES);
@@ -234,15 +250,14 @@ pub fn measure(
     };
     // Memory gets the rest of the time.
     let reading = (budget.mul_f64(0.9).saturating_sub(started.elapsed())).max(budget.mul_f64(0.4));
-    told(&format!("reading for {:.1} s: {}", reading.as_secs_f64(), roofline.origin));
+    on_step(&format!("reading for {:.1} s: {}", reading.as_secs_f64(), roofline.origin));
     bytes.drop_cache();
     if let Some(share) = bytes.resident().filter(|&share| share > 0.05 && bytes.buffered_refused.is_none()) {
-        let note =
-            "% of a file stayed in the page cache although it was to be dropped: buffered reads are not all cold";
+        let note = "% of a file stayed in the page cache although it was dropped: not all buffered reads are cold";
         roofline.notes.push(format!("{:.0} {note}", share * 100.0));
     }
     rounds::read(&mut roofline, &bytes, &mut scratch, reading);
-    told("copying and touching memory");
+    on_step("copying and touching memory");
     let copy = memory::copy(&bytes, &mut scratch, cpus);
     bytes.drop_cache();
     roofline.copy = copy.inspect_err(|why| roofline.notes.push(format!("copies were not measured: {why}"))).ok();
@@ -253,8 +268,7 @@ pub fn measure(
         Err(error) => roofline.notes.push(format!("page faults were not measured: {error}")),
     }
     if let Some(spread) = roofline.spread().filter(|&spread| spread > MAX_QUIET_SPREAD) {
-        let note =
-            "of their median apart: something else uses the device or the processors; measure again when it does not";
+        let note = "of their median apart: another program uses the device or the processors; measure again without it";
         roofline.notes.push(format!("samples of the same combination lie {:.0} % {note}", spread * 100.0));
     }
     roofline.elapsed = started.elapsed();

@@ -49,7 +49,7 @@ fn text<'a>(check: &'a Value, key: &str) -> &'a str {
 }
 
 #[test]
-fn every_check_is_told_in_json_and_for_people() {
+fn every_check_is_in_the_json_and_in_the_text() {
     let folder = folder();
     small(&folder.path().join("model.safetensors"));
     let document = examine(folder.path(), |_| {});
@@ -108,7 +108,7 @@ fn limits_of_locked_memory_and_open_files_are_found() {
 }
 
 #[test]
-fn limits_that_may_not_be_asked_for_are_not_made_up() {
+fn limits_that_cannot_be_queried_are_reported_as_unknown() {
     let folder = folder();
     let document = examine(folder.path(), forbid_resource_limits);
     for name in ["locked memory", "open files"] {
@@ -140,7 +140,7 @@ fn fewer_processors_than_there_are_is_limited() {
 }
 
 #[test]
-fn memory_in_a_file_system_takes_no_direct_reads_and_loses_nothing() {
+fn a_file_system_in_memory_needs_no_direct_reads() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return println!("skipped: there is no /dev/shm") };
     small(&folder.path().join("model.safetensors"));
     let document = examine(folder.path(), |_| {});
@@ -152,7 +152,7 @@ fn memory_in_a_file_system_takes_no_direct_reads_and_loses_nothing() {
 }
 
 #[test]
-fn a_checkpoint_that_does_not_fit_is_told_with_what_is_tightest() {
+fn a_checkpoint_that_does_not_fit_is_reported_with_the_tightest_limit() {
     let folder = folder();
     let bytes = 512_u64 << 20;
     let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
@@ -176,7 +176,7 @@ fn a_checkpoint_that_does_not_fit_is_told_with_what_is_tightest() {
 }
 
 #[test]
-fn an_examination_bears_a_small_control_group() {
+fn an_examination_works_in_a_small_control_group() {
     let folder = folder();
     for bytes in [12_u64 << 20, 32 << 20] {
         let group = match MemoryGroup::new(bytes) {
@@ -189,7 +189,7 @@ fn an_examination_bears_a_small_control_group() {
 }
 
 #[test]
-fn a_checkpoint_of_which_a_file_cannot_be_opened_is_not_good() {
+fn a_file_that_cannot_be_opened_is_a_finding() {
     let folder = folder();
     small(&folder.path().join("model-1.safetensors"));
     // As in a Hugging Face cache with an incomplete download.
@@ -202,11 +202,11 @@ fn a_checkpoint_of_which_a_file_cannot_be_opened_is_not_good() {
 }
 
 #[test]
-fn only_a_path_that_cannot_be_looked_at_is_an_error() {
+fn only_a_path_that_cannot_be_examined_is_an_error() {
     let folder = folder();
     let missing = folder.path().join("evil\n\u{1b}[31mname");
     let run = command::run(["doctor".as_ref(), missing.as_os_str()]);
-    run.assert_error(1, &[r"evil\n\u{1b}[31mname", "look at the path"]);
+    run.assert_error(1, &[r"evil\n\u{1b}[31mname", "examine the path"]);
     command::run(["doctor", "/dev/null"]).assert_error(1, &["/dev/null", "a character device"]);
     let file = folder.path().join("notes.txt");
     fs::write(&file, "no checkpoint").expect("writes");
@@ -240,7 +240,7 @@ fn files_that_cannot_be_read_are_the_first_finding() {
     let mut program = Command::new(command::path());
     as_nobody(program.arg("--version").stdout(Stdio::null()));
     let (starts, seen) = (program.status().is_ok_and(|status| status.success()), examine(folder.path(), &["doctor"]));
-    if !starts || seen.stderr.contains("cannot look at the path") {
+    if !starts || seen.stderr.contains("cannot examine the path") {
         return println!("skipped: another user cannot come here");
     }
     for (path, more) in [(folder.path(), "nor can 1 of its other files"), (&path, "")] {
@@ -258,7 +258,7 @@ fn files_that_cannot_be_read_are_the_first_finding() {
 }
 
 #[test]
-fn a_profile_that_cannot_be_used_is_told_and_its_path_is_not_trusted() {
+fn an_unusable_profile_is_reported_with_its_path_escaped() {
     let folder = folder();
     let cache = folder.path().join(std::ffi::OsStr::from_bytes(b"\x1b[31mcache"));
     let run = |arguments: &[&str]| {
@@ -269,7 +269,7 @@ fn a_profile_that_cannot_be_used_is_told_and_its_path_is_not_trusted() {
     let document = run(&["doctor", "--json"]).json();
     let found = text(check(&document, "device profile"), "found");
     if !found.contains("none is stored for") {
-        return println!("skipped: no profile can be kept of this device");
+        return println!("skipped: no profile of this device can be stored");
     }
     let stored = run(&["probe", "--seconds", "1", "--store", "--json"]);
     if stored.stderr.contains("there is no room for one") {

@@ -57,7 +57,7 @@ fn a_measurement_has_every_way_and_leaves_nothing_behind() {
     }
     for cell in cells {
         let rate = &cell["bytes_per_second"];
-        let [min, median, max] = ["least", "median", "most"].map(|key| rate[key].as_f64().expect("a number"));
+        let [min, median, max] = ["min", "median", "max"].map(|key| rate[key].as_f64().expect("a number"));
         assert!(min > 0.0 && min <= median && median <= max, "{cell}");
     }
     assert!(document["memory"]["copy_to_huge_pages"]["median"].as_f64().expect("a number") > 0.0);
@@ -220,7 +220,8 @@ fn what_cannot_be_measured_is_an_error() {
         .assert_error(1, &[r"missing\u{1b}", "cannot open the folder"]);
     let file = folder.path().join("file");
     fs::write(&file, "text").expect("writes");
-    command::run(["probe".as_ref(), file.as_os_str()]).assert_error(1, &["expected a folder"]);
+    // The argument is at fault.
+    command::run(["probe".as_ref(), file.as_os_str()]).assert_error(2, &["expected a folder"]);
     for seconds in ["0", "601", "x"] {
         assert_eq!(command::run(["probe", "/", "--seconds", seconds]).code, 2);
     }

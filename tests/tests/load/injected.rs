@@ -116,7 +116,7 @@ fn what_passes_by_itself_is_made_good() {
             let loader = loader(place, backend, &Swarm::none().with(kind, 600_000), &[], seed as u64, &counts);
             let tensors = match loader.load(&place.path) {
                 Ok(tensors) => tensors,
-                Err(Error::BackendUnavailable { why, .. }) => {
+                Err(Error::Core(CoreError::BackendUnavailable { why, .. })) => {
                     println!("skipped: no io_uring here ({why})");
                     continue;
                 }
@@ -158,7 +158,7 @@ fn what_does_not_pass_is_an_error_that_names_the_place() {
         let script = [Scripted { file: 1, nth: 1, injection }];
         let result = loader(&place, backend, &Swarm::none(), &script, 0, &Counts::default()).load(&place.path);
         let error = match result {
-            Err(Error::BackendUnavailable { why, .. }) => {
+            Err(Error::Core(CoreError::BackendUnavailable { why, .. })) => {
                 println!("skipped: no io_uring here ({why})");
                 continue;
             }

@@ -12,6 +12,7 @@ mod backends_agree;
 mod injected;
 mod lifecycle;
 mod mixed;
+mod refused;
 mod simulated;
 mod slices;
 mod stream_memory;

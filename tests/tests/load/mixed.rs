@@ -3,8 +3,8 @@
 use floodtide::pool::Pool;
 use floodtide::storage::{MemoryStorage, StorageError};
 use floodtide::{Error, Loader, Order, StreamOptions};
-use floodtide_core::ReadOp;
 use floodtide_core::middleware::{Faults, Injection};
+use floodtide_core::{ReadOp, RouteId};
 use floodtide_tests::by_backend::{Bytes, MB, assert_right, drain};
 use floodtide_tests::checkpoint::{folder, plain, raw};
 use std::collections::BTreeMap;
@@ -90,11 +90,52 @@ fn files_of_several_storages_are_one_checkpoint() {
     let tensors = mixed.loader.load_files(&mixed.paths).expect("loads");
     let report = tensors.report();
     assert_eq!((report.files, report.tensors), (mixed.paths.len(), mixed.expected.len()));
-    // What is decided of one storage is beside what is decided of the others; the disk's depends on what it has cached.
-    let decided = |what: &str, why: &str| report.decisions.iter().any(|d| d.what == what && d.why.contains(why));
-    assert!(decided("backend", "") && report.reason().contains("the bytes are in memory"), "{}", report.reason());
-    let of_memory = report.decisions.iter().position(|decision| decision.why.contains("the bytes are in memory"));
-    assert!(of_memory.is_some_and(|at| at > 0), "the local file's come first: {}", report.reason());
+}
+
+#[test]
+fn a_decision_names_the_files_that_it_concerns() {
+    let mixed = Mixed::new();
+    // A stream has no decisions about the memory of the tensors.
+    let mut stream = mixed.loader.stream_files(&mixed.paths).expect("opens");
+    assert!(stream.by_ref().all(|tensor| tensor.is_ok()));
+    for report in
+        [stream.report().expect("it has ended"), mixed.loader.load_files(&mixed.paths).expect("loads").report()]
+    {
+        let decided = |what: &str, file: &str| {
+            let mut of_file = report.decisions.iter().filter(|decision| {
+                let route = decision.route.map(|route| &report.routes[route.index()]);
+                decision.what == what && route.is_some_and(|route| route.files == [file])
+            });
+            let decision = of_file.next().unwrap_or_else(|| panic!("no {what} of {file}: {:?}", report.decisions));
+            assert!(of_file.next().is_none(), "{:?}", report.decisions);
+            decision.why.clone()
+        };
+        let local = mixed.local.to_str().expect("Unicode");
+        assert_eq!(report.routes.len(), mixed.paths.len());
+        assert_eq!(decided("reads", "model/b.safetensors"), "the bytes are in memory and are copied from there");
+        assert!(!decided("reads", local).contains("the bytes are in memory"));
+        assert_eq!(decided("backend", "model/b.safetensors"), "processors copy the bytes, so threads share them");
+        decided("backend", local);
+        let of_load = report.decisions.iter().filter(|decision| decision.route.is_none());
+        let about_memory = ["memory", "huge pages", "NUMA", "threads"];
+        assert!(of_load.clone().all(|decision| about_memory.contains(&decision.what)), "{:?}", report.decisions);
+        let shared = report.reason().matches("are in memory and are copied").count();
+        assert_eq!(shared, 1, "{}", report.reason());
+    }
+}
+
+#[test]
+fn equal_decisions_of_two_storages_are_two_decisions() {
+    let (first, second) = (MemoryStorage::new(), MemoryStorage::new());
+    first.insert("a.safetensors", file(&tensors("a")));
+    second.insert("b.safetensors", file(&tensors("b")));
+    let loader = Loader::new().storage("first", first).storage("second", second);
+    let tensors = loader.load_files(["first://a.safetensors", "second://b.safetensors"]).expect("loads");
+    let report = tensors.report();
+    let routes: Vec<_> = report.decisions.iter().filter(|d| d.what == "backend").map(|d| d.route).collect();
+    assert_eq!(routes, [Some(RouteId(0)), Some(RouteId(1))], "{:?}", report.decisions);
+    let files: Vec<_> = report.routes.iter().map(|route| &route.files[..]).collect();
+    assert_eq!(files, [["a.safetensors".to_owned()], ["b.safetensors".to_owned()]]);
 }
 
 #[test]

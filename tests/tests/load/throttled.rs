@@ -1,10 +1,10 @@
 //! Slow storages: the right bytes, no sooner than the latency and the bandwidth allow, around any storage and around each other.
 
 use floodtide::storage::{
-    LatencyClass, LoadBuffer, LocalStorage, MemoryStorage, Storage, SystemTimer, Throttle, Throttled,
+    LatencyClass, LoadBuffer, LocalStorage, MemoryStorage, Opened, Storage, SystemTimer, Throttle, Throttled,
 };
 use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
-use floodtide::{Backend, Loader, StreamOptions};
+use floodtide::{Backend, ErrorKind, Loader, StreamOptions};
 use floodtide_core::middleware::Tracer;
 use floodtide_core::strategy::Strategy;
 use floodtide_core::{Fault, Outcome, ReadId, ReadOp};
@@ -145,6 +145,29 @@ fn reads_of_a_slow_storage_are_traced_and_their_faults_made_good() {
         let chunks = slow.plan(uri(&path)).expect("plans").plan.chunks().len();
         // Of each load and stream; what came short was read on.
         assert!(counts.0.load(Ordering::Relaxed) > 2 * backends.len() * chunks.min(5), "{counts:?}", counts = counts.0);
+    }
+}
+
+#[test]
+fn a_slow_storage_has_no_views_that_would_not_be_slow() {
+    let folder = folder();
+    let path = numbered(folder.path(), &[2 * MB; 5]);
+    let throttle = network(20 * MILLISECOND, 0);
+    let local = Throttled::new(LocalStorage::new(), throttle, SystemTimer::new());
+    let memory = Throttled::new(in_memory(&path), throttle, SystemTimer::new());
+    assert_no_views(local, &path, Place::local(&path).mapped());
+    assert_no_views(memory, &path, Place::memory(&path).mapped());
+}
+
+fn assert_no_views(storage: impl Storage<LoadBuffer> + Clone + 'static, path: &Path, mapped: Backend) {
+    let Opened::File(file) = storage.open(path.to_str().expect("Unicode")).expect("opens") else { panic!("a file") };
+    assert!(file.view().expect("views").is_none());
+    let slow = loader(storage);
+    let loaded = slow.clone().backend(mapped).load(uri(path));
+    for result in [slow.map(uri(path)), loaded] {
+        let error = result.map(|_| ()).expect_err("nothing to map");
+        assert_eq!(error.kind(), ErrorKind::BackendUnavailable, "{error}");
+        assert!(error.to_string().contains("is read by"), "{error}");
     }
 }
 

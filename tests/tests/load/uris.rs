@@ -137,14 +137,25 @@ fn the_command_takes_uris() {
     let folder = folder();
     let path = odd(folder.path());
     let inner = uri(path.parent().expect("a folder"));
-    for verb in ["load", "plan", "inspect", "digest", "verify"] {
+    for verb in ["load", "plan", "inspect", "digest", "verify", "doctor"] {
         command::run([verb, &inner]).assert_ok();
-        command::run([verb, "s3://bucket/model"])
-            .assert_error(if verb == "verify" { 1 } else { 2 }, &["s3://bucket/model", "file://"]);
-        command::run([verb, "file://elsewhere/model"])
-            .assert_error(if verb == "verify" { 1 } else { 2 }, &["file://elsewhere/model", "file:///ABSOLUTE/PATH"]);
     }
     command::run(["diff", &inner, &inner]).assert_ok();
     let out = folder.path().join("out");
     command::run(["convert", &inner, out.to_str().expect("Unicode"), "--to", "safetensors"]).assert_ok();
+}
+
+#[test]
+fn a_uri_that_cannot_be_resolved_is_an_error_of_the_command_line() {
+    let unknown = ("s3://bucket/model", "file://");
+    let malformed = ("file://elsewhere/model", "file:///ABSOLUTE/PATH");
+    for (uri, expected) in [unknown, malformed] {
+        let to = ["out", "--to", "safetensors"];
+        for verb in ["load", "plan", "inspect", "digest", "verify", "manifest", "doctor", "probe", "bench"] {
+            command::run([verb, uri]).assert_error(2, &[uri, expected]);
+        }
+        command::run(["verify", "--json", uri]).assert_error(2, &[uri, expected]);
+        command::run(["diff", uri, uri]).assert_error(2, &[uri, expected]);
+        command::run(["convert", uri].into_iter().chain(to)).assert_error(2, &[uri, expected]);
+    }
 }

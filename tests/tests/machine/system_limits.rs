@@ -69,14 +69,14 @@ fn locks_little(folder: &Path) {
             (0, 1, total),
             "{backend:?}: {report:?}"
         );
-        assert!(report.warnings[0].contains("ulimit -l"), "{report:?}");
+        assert!(report.warnings[0].to_string().contains("ulimit -l"), "{report:?}");
     }
     for &backend in STREAMED.iter().filter(usable) {
         let mut stream = loader(backend).mlock(true).stream(&path).expect("opens");
         assert_eq!(stream.by_ref().map(|tensor| tensor.expect("streams").as_bytes().len() as u64).sum::<u64>(), total);
         let report = stream.report().expect("has ended");
         assert!(report.locked_bytes <= MB as u64 && report.warnings.len() == 1, "{backend:?}: {report:?}");
-        assert!(report.warnings[0].contains("ulimit -l"), "{report:?}");
+        assert!(report.warnings[0].to_string().contains("ulimit -l"), "{report:?}");
     }
 }
 

@@ -48,7 +48,7 @@ fn loader_in(place: &Place, backend: Option<floodtide::Backend>) -> Loader {
 
 /// Without a ring where there is none.
 fn is_refused(error: &Error) -> bool {
-    let refused = matches!(error, Error::BackendUnavailable { .. });
+    let refused = matches!(error, Error::Core(CoreError::BackendUnavailable { .. }));
     if refused {
         println!("skipped: {error}");
     }

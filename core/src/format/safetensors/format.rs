@@ -5,7 +5,6 @@ use super::{Header, INDEX_NAME, MAX_HEADER_BYTES, SAFETENSORS, header_range};
 use crate::catalog::CatalogBuilder;
 use crate::convert::Writer;
 use crate::error::Error;
-use crate::escape::Escaped;
 use crate::format::file_kind::is_space;
 use crate::format::shard_index::ShardIndex;
 use crate::format::{
@@ -13,9 +12,9 @@ use crate::format::{
     ParsedIndex, extension, first_read,
 };
 use crate::format_id::FormatId;
+use crate::warning::Warning;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -114,11 +113,7 @@ impl HeaderParser for Parser {
             index.check(&catalog).map_err(|source| Error::format(name, source))?;
             let total = catalog.tensor_bytes();
             if let Some(claimed) = index.total_size().filter(|&claimed| claimed != total) {
-                warnings.push(format!(
-                    "{}: the index gives a total_size of {claimed} bytes, but the tensors have {total}; \
-                     writers count differently, and every shard is complete",
-                    Escaped(name)
-                ));
+                warnings.push(Warning::TotalSize { index: name.clone(), claimed, found: total });
             }
             index_metadata = index.metadata().to_vec();
         }
