@@ -5,6 +5,7 @@ pub mod by_backend;
 pub mod cases;
 pub mod checkpoint;
 pub mod command;
+pub mod counts;
 pub mod faulty_fs;
 pub mod gguf;
 pub mod layout;

@@ -3,19 +3,17 @@
 
 use floodtide::backend::PREAD;
 use floodtide::probe::resident_share;
-use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Loader, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
-use floodtide_core::strategy::Strategy;
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
 use floodtide_tests::checkpoint::{folder, raw, small, sparse};
+use floodtide_tests::counts::Counts;
 use floodtide_tests::over_storages::places;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 
@@ -219,9 +217,8 @@ fn a_small_checkpoint_of_crooked_offsets_is_aligned() {
     }
 }
 
-/// Counts a load's workers; its reads take a while.
-#[derive(Clone, Default)]
-struct SlowDevice(Arc<AtomicUsize>);
+/// Reads that take a while.
+struct SlowDevice;
 
 impl Faults for SlowDevice {
     fn inject(&mut self, _: &ReadOp) -> Injection {
@@ -230,38 +227,18 @@ impl Faults for SlowDevice {
     }
 }
 
-impl Trace for SlowDevice {
-    fn load(&self) -> Arc<dyn LoadTrace> {
-        Arc::new(self.clone())
-    }
-}
-
-impl LoadTrace for SlowDevice {
-    fn decided(&self, _: &[&str], _: &Strategy) {}
-
-    fn phase(&self, _: Phase, _: Instant, _: Instant) {}
-
-    fn worker(&self, _: Reads) -> Box<dyn ReadTrace> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Box::new(())
-    }
-
-    fn populated(&self, _: &Populated) {}
-}
-
 #[test]
 fn a_device_that_answers_slowly_gets_more_threads() {
     let folder = folder();
     // Holes are read at once, so that a read takes the injected time only.
     let path = sparse(folder.path(), 512 << 20);
     let workers = |loader: Loader| {
-        let device = SlowDevice::default();
-        let slow = device.clone();
-        let loader = loader.backend(PREAD).trace(device.clone()).faults(move || slow.clone());
+        let counts = Counts::default();
+        let loader = loader.backend(PREAD).trace(counts.clone()).faults(|| SlowDevice);
         let started = loader.plan(&path).expect("plans").strategy.main_route().workers;
         let tensors = loader.load(&path).expect("loads");
         assert!(tensors.get("t").is_some_and(|tensor| tensor.as_bytes().iter().all(|&byte| byte == 0)));
-        (started, device.0.load(Ordering::Relaxed))
+        (started, counts.workers.load(Ordering::Relaxed) as usize)
     };
     let (started, ended) = workers(Loader::new());
     assert!(ended > started, "{started} threads at first, {ended} in all");

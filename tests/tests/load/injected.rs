@@ -1,22 +1,19 @@
 //! The simulator's faults over real reads: io_uring and pread of local files, and copies from memory, for whole loads and streams.
 
 use floodtide::backend::{PREAD, URING};
-use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Backend, Error, Loader, Order, StreamOptions};
-use floodtide_core::middleware::{Injection, Tracer};
-use floodtide_core::strategy::Strategy;
-use floodtide_core::{Error as CoreError, Fault, Outcome, ReadId, ReadOp};
+use floodtide_core::middleware::Injection;
+use floodtide_core::{Error as CoreError, Fault, Outcome};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, Scripted, SimFaults, Swarm};
 use floodtide_tests::checkpoint::{folder, plain, raw};
+use floodtide_tests::counts::Counts;
 use floodtide_tests::layout::drop_cache;
 use floodtide_tests::over_storages::{Place, places};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 const KINDS: [FaultKind; 9] = [
     FaultKind::ShortRead,
@@ -44,48 +41,6 @@ fn checkpoint(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         all.extend(tensors);
     }
     all
-}
-
-/// Counts the events that it receives.
-#[derive(Clone, Default)]
-struct Counts {
-    submitted: Arc<AtomicU64>,
-    completed: Arc<AtomicU64>,
-    failed: Arc<AtomicU64>,
-    rejected: Arc<AtomicU64>,
-}
-
-impl Tracer for Counts {
-    fn submitted(&mut self, _: &ReadOp) {
-        self.submitted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn rejected(&mut self, _: &ReadOp, _: Fault) {
-        self.rejected.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn completed(&mut self, _: ReadId, outcome: Outcome) {
-        self.completed.fetch_add(1, Ordering::Relaxed);
-        self.failed.fetch_add(u64::from(matches!(outcome, Outcome::Failed(_))), Ordering::Relaxed);
-    }
-}
-
-impl Trace for Counts {
-    fn load(&self) -> Arc<dyn LoadTrace> {
-        Arc::new(self.clone())
-    }
-}
-
-impl LoadTrace for Counts {
-    fn decided(&self, _: &[&str], _: &Strategy) {}
-
-    fn phase(&self, _: Phase, _: Instant, _: Instant) {}
-
-    fn worker(&self, _: Reads) -> Box<dyn ReadTrace> {
-        Box::new(self.clone())
-    }
-
-    fn populated(&self, _: &Populated) {}
 }
 
 /// The ways of reading that have sources of their own.

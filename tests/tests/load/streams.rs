@@ -43,44 +43,44 @@ proptest! {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         write(folder.path(), &layout);
         let expected = reference(folder.path());
-for place in places(folder.path()) {
-        let loader = place.loader.clone()
-            .tensor_alignment(Alignment::new(alignment).expect("a power of two"))
-            .threads(std::num::NonZeroUsize::new(threads).expect("positive"));
-        for (backend, order) in place.copying().into_iter().zip(ORDERS.into_iter().cycle()) {
-            drop_cache(folder.path());
-            let loader = backend.map_or(loader.clone(), |backend| loader.clone().backend(backend));
-            let open = |limit| {
-                let options = StreamOptions::new().order(order).memory_limit(limit);
-                loader.clone().stream_options(options).stream(&place.path)
-            };
-            // Whole tensors, if none is larger than the limit.
-            let mut seen = 0;
-            let mut stream = open(16 << 20).expect("opens");
-            for tensor in &mut stream {
-                assert_tensor(&tensor.expect("streams"), &expected, alignment);
-                seen += 1;
+        for place in places(folder.path()) {
+            let loader = place.loader.clone()
+                .tensor_alignment(Alignment::new(alignment).expect("a power of two"))
+                .threads(std::num::NonZeroUsize::new(threads).expect("positive"));
+            for (backend, order) in place.copying().into_iter().zip(ORDERS.into_iter().cycle()) {
+                drop_cache(folder.path());
+                let loader = backend.map_or(loader.clone(), |backend| loader.clone().backend(backend));
+                let open = |limit| {
+                    let options = StreamOptions::new().order(order).memory_limit(limit);
+                    loader.clone().stream_options(options).stream(&place.path)
+                };
+                // Whole tensors, if none is larger than the limit.
+                let mut seen = 0;
+                let mut stream = open(16 << 20).expect("opens");
+                for tensor in &mut stream {
+                    assert_tensor(&tensor.expect("streams"), &expected, alignment);
+                    seen += 1;
+                }
+                prop_assert_eq!(seen, expected.len());
+                prop_assert_eq!(stream.report().expect("has ended").tensors, seen);
+                // Parts, under any limit.
+                let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+                let report = open(limit).expect("opens")
+                    .for_each_chunk(|tensor, offset, bytes| {
+                        let whole = parts.entry(tensor.name.to_owned()).or_default();
+                        if order != Order::Completion {
+                            assert_eq!(whole.len() as u64, offset, "parts ascend");
+                        }
+                        whole.resize(whole.len().max(offset as usize + bytes.len()), 0);
+                        whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+                        assert_eq!(bytes.len() as u64 % tensor.dtype.block_bytes(), 0, "whole elements");
+                    })
+                    .expect("streams");
+                prop_assert!(parts == expected);
+                prop_assert_eq!(report.bytes, expected.values().map(|bytes| bytes.len() as u64).sum::<u64>());
+                prop_assert_eq!(report.memory_limit, Some(limit));
             }
-            prop_assert_eq!(seen, expected.len());
-            prop_assert_eq!(stream.report().expect("has ended").tensors, seen);
-            // Parts, under any limit.
-            let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-            let report = open(limit).expect("opens")
-                .for_each_chunk(|tensor, offset, bytes| {
-                    let whole = parts.entry(tensor.name.to_owned()).or_default();
-                    if order != Order::Completion {
-                        assert_eq!(whole.len() as u64, offset, "parts ascend");
-                    }
-                    whole.resize(whole.len().max(offset as usize + bytes.len()), 0);
-                    whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-                    assert_eq!(bytes.len() as u64 % tensor.dtype.block_bytes(), 0, "whole elements");
-                })
-                .expect("streams");
-            prop_assert!(parts == expected);
-            prop_assert_eq!(report.bytes, expected.values().map(|bytes| bytes.len() as u64).sum::<u64>());
-            prop_assert_eq!(report.memory_limit, Some(limit));
         }
-}
     }
 }
 

@@ -3,20 +3,16 @@
 use floodtide::storage::{
     LatencyClass, LoadBuffer, LocalStorage, MemoryStorage, Opened, Storage, SystemTimer, Throttle, Throttled,
 };
-use floodtide::trace::{LoadTrace, Phase, Populated, ReadTrace, Reads, Trace};
 use floodtide::{Backend, ErrorKind, Loader, StreamOptions};
-use floodtide_core::middleware::Tracer;
-use floodtide_core::strategy::Strategy;
-use floodtide_core::{Fault, Outcome, ReadId, ReadOp};
 use floodtide_sim::Draw;
 use floodtide_sim::faults::{FaultKind, FaultState, SimFaults, Swarm};
 use floodtide_tests::by_backend::{MB, assert_right, load, stream};
 use floodtide_tests::checkpoint::{folder, numbered};
+use floodtide_tests::counts::Counts;
 use floodtide_tests::layout::reference;
 use floodtide_tests::over_storages::Place;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const MILLISECOND: u64 = 1_000_000;
@@ -96,38 +92,6 @@ fn a_slow_storage_around_a_slow_one_takes_the_time_of_both() {
     assert_slow(&loader(memory), &path, &Place::memory(&path).copying(), least);
 }
 
-/// Counts reads.
-#[derive(Clone, Default)]
-struct Counts(Arc<AtomicUsize>);
-
-impl Tracer for Counts {
-    fn submitted(&mut self, _: &ReadOp) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn rejected(&mut self, _: &ReadOp, _: Fault) {}
-
-    fn completed(&mut self, _: ReadId, _: Outcome) {}
-}
-
-impl Trace for Counts {
-    fn load(&self) -> Arc<dyn LoadTrace> {
-        Arc::new(self.clone())
-    }
-}
-
-impl LoadTrace for Counts {
-    fn decided(&self, _: &[&str], _: &Strategy) {}
-
-    fn phase(&self, _: Phase, _: Instant, _: Instant) {}
-
-    fn worker(&self, _: Reads) -> Box<dyn ReadTrace> {
-        Box::new(self.clone())
-    }
-
-    fn populated(&self, _: &Populated) {}
-}
-
 #[test]
 fn reads_of_a_slow_storage_are_traced_and_their_faults_made_good() {
     let folder = folder();
@@ -144,7 +108,7 @@ fn reads_of_a_slow_storage_are_traced_and_their_faults_made_good() {
         assert_slow(&slow, &path, &backends, Duration::from_millis(2));
         let chunks = slow.plan(uri(&path)).expect("plans").plan.chunks().len();
         // Of each load and stream; what came short was read on.
-        assert!(counts.0.load(Ordering::Relaxed) > 2 * backends.len() * chunks.min(5), "{counts:?}", counts = counts.0);
+        assert!(counts.submitted.load(Ordering::Relaxed) > (2 * backends.len() * chunks.min(5)) as u64, "{counts:?}");
     }
 }
 
