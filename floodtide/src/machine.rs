@@ -38,8 +38,8 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
     Ok(doctor::examine(path, &files, refused)?)
 }
 
-/// Measures the device that a folder is on, in about `budget`. Calls `on_step` with a description of
-/// each step.
+/// Measures the device that a folder is on, in about `budget`. Calls `on_step` with a description
+/// of each step.
 ///
 /// # Errors
 /// If the folder is not a folder on a device, there is no file to read and none can be written, or

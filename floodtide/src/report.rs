@@ -33,7 +33,8 @@ pub struct Report {
     pub read_bytes: u64,
     /// The time from the call to the last byte, headers included.
     pub elapsed: Duration,
-    /// The backend that read. If there are several routes, this is the one that read the most files.
+    /// The backend that read. If there are several routes, this is the one that read the most
+    /// files.
     pub backend: Backend,
     /// The routes: one for each device or storage that holds files of the checkpoint.
     pub routes: Vec<RouteReport>,

@@ -15,3 +15,14 @@ pub mod roles;
 pub mod sandbox;
 pub mod serverlessllm_reader;
 pub mod serverlessllm_writer;
+
+/// Compiles the examples of the guide.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/convert.md")]
+    struct Convert;
+    #[doc = include_str!("../../docs/library.md")]
+    struct Library;
+    #[doc = include_str!("../../docs/tensor-parallel.md")]
+    struct TensorParallel;
+}

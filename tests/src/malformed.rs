@@ -56,7 +56,8 @@ pub fn assert_refused_by_core(cases: Vec<Case>, parse: impl Fn(&Path) -> Result<
     }
 }
 
-/// Fails unless the library refuses each case in memory as it refuses it in local files, whether it is loaded or streamed.
+/// Fails unless the library refuses each case in memory as it refuses it in local files, whether it
+/// is loaded or streamed.
 ///
 /// # Panics
 /// That is how it fails.
@@ -82,7 +83,8 @@ pub fn assert_refused_alike(cases: Vec<Case>) {
     }
 }
 
-/// Fails unless each of the command's verbs refuses each case with its words and these, which all share.
+/// Fails unless each of the command's verbs refuses each case with its words and these, which all
+/// share.
 ///
 /// # Panics
 /// If a case is accepted or a word is missing.

@@ -25,7 +25,8 @@ impl Place {
         Self { loader: Loader::new(), path: path.to_owned(), backends: backends(), memory: None }
     }
 
-    /// Copies of the files at `path` and below it, and of those beside it when it is a file, in memory under the same names.
+    /// Copies of the files at `path` and below it, and of those beside it when it is a file, in
+    /// memory under the same names.
     pub fn memory(path: &Path) -> Self {
         let memory = MemoryStorage::new();
         copy(if path.is_dir() { path } else { path.parent().expect("a folder") }, &memory);

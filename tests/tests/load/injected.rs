@@ -1,4 +1,5 @@
-//! The simulator's faults over real reads: io_uring and pread of local files, and copies from memory, for whole loads and streams.
+//! The simulator's faults over real reads: io_uring and pread of local files, and copies from
+//! memory, for whole loads and streams.
 
 use floodtide::backend::{PREAD, URING};
 use floodtide::{Backend, Error, Loader, Order, StreamOptions};

@@ -144,7 +144,8 @@ fn a_progress_function_that_panics_ends_what_it_watched() {
         let loader = loader.on_progress(|progress| assert!(progress.bytes_total == 0, "seen"));
         let panicked = |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
         assert!(panicked(&|| drop(loader.load(&place.path))));
-        // The load is given up, and so is its memory, which goes back to the loader when the last thread has ended.
+        // The load is given up, and so is its memory, which goes back to the loader when the last
+        // thread has ended.
         let waited = std::time::Instant::now();
         while loader.arena_cache_len() == 0 {
             assert!(waited.elapsed() < Duration::from_secs(20), "something holds the load");

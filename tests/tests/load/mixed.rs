@@ -26,7 +26,8 @@ fn file(tensors: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     raw(&json, &data)
 }
 
-/// A checkpoint of a local file and one in memory, and another on a memory file system where there is one.
+/// A checkpoint of a local file and one in memory, and another on a memory file system where there
+/// is one.
 struct Mixed {
     loader: Loader,
     memory: MemoryStorage,

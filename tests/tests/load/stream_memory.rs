@@ -68,7 +68,8 @@ fn what_is_lent_and_in_flight_never_passes_the_limit() {
                 drop_cache(folder.path());
                 let mut held = Vec::new();
                 for tensor in loader.stream(&place.path).expect("opens") {
-                    // Two are held at a time where there is room for more, so that what is held counts too.
+                    // Two are held at a time where there is room for more, so that what is held
+                    // counts too.
                     held.push(tensor.expect("streams"));
                     if held.len() > usize::from(limit > 8 * MB) {
                         held.remove(0);

@@ -1,4 +1,5 @@
-//! Slow storages: the right bytes, no sooner than the latency and the bandwidth allow, around any storage and around each other.
+//! Slow storages: the right bytes, no sooner than the latency and the bandwidth allow, around any
+//! storage and around each other.
 
 use floodtide::storage::{
     LatencyClass, LoadBuffer, LocalStorage, MemoryStorage, Opened, Storage, SystemTimer, Throttle, Throttled,

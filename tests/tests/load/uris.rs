@@ -1,4 +1,5 @@
-//! URIs wherever a path is taken: of local files, of a storage with a scheme of its own, and of none.
+//! URIs wherever a path is taken: of local files, of a storage with a scheme of its own, and of
+//! none.
 
 use floodtide::convert::{Converter, OutputError};
 use floodtide::format::SAFETENSORS;
@@ -46,7 +47,8 @@ fn uri(path: &Path) -> String {
     format!("file://{}", path.as_os_str().as_bytes().iter().map(escaped).collect::<String>())
 }
 
-/// A file whose name is not Unicode, in a folder of a name with a space, an accent and a percent sign.
+/// A file whose name is not Unicode, in a folder of a name with a space, an accent and a percent
+/// sign.
 fn odd(folder: &Path) -> PathBuf {
     let inner = folder.join("a b%41é");
     fs::create_dir(&inner).expect("makes");

@@ -1,7 +1,8 @@
 //! The structure of the workspace: which crates, and which top modules of each, use which.
 //!
-//! Dependencies point one way: [`check`] fails on a cycle and on a dependency against the order of the crates. Modules
-//! below the top may use each other if the documentation of the module that holds them says so: "`a` and `b` use each other".
+//! Dependencies point one way: [`check`] fails on a cycle and on a dependency against the order of
+//! the crates. Modules below the top may use each other if the documentation of the module that
+//! holds them says so: "`a` and `b` use each other".
 
 mod graph;
 mod source;
@@ -14,6 +15,8 @@ use std::path::Path;
 
 /// Each crate depends at most on those before it.
 const LAYERS: [&str; 5] = ["floodtide-core", "floodtide-memory", "floodtide-linux", "floodtide", "floodtide-cli"];
+/// The folders of the crates whose top modules `ARCHITECTURE.md` lists.
+const LIBRARIES: [&str; 5] = ["core", "memory", "platform-linux", "platform-sim", "floodtide"];
 /// Depends on core alone, and only crates outside the layers depend on it.
 const SIMULATOR: &str = "floodtide-sim";
 
@@ -27,7 +30,8 @@ pub(crate) fn print() -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Fails on a cycle, and on a dependency against the order of the crates.
+/// Fails on a cycle, on a dependency against the order of the crates, and on a top module of a
+/// library that `ARCHITECTURE.md` does not list.
 pub(crate) fn check() -> Result {
     let (crates, modules) = read()?;
     let mut wrong = against_order(&crates);
@@ -37,6 +41,15 @@ pub(crate) fn check() -> Result {
         let place = [std::slice::from_ref(name), &folder.path].concat().join("/");
         let cycles = folder.graph.cycles();
         wrong.extend(cycles.iter().filter(|cycle| !is_named(cycle, folder)).map(|cycle| in_a_cycle(&place, cycle)));
+    }
+    let page =
+        fs::read_to_string(root().join("ARCHITECTURE.md")).map_err(|error| format!("ARCHITECTURE.md: {error}"))?;
+    let libraries =
+        modules.iter().filter(|(name, folder)| folder.path.is_empty() && LIBRARIES.contains(&name.as_str()));
+    let listed = |module: &str| page.contains(&format!("`{module}`"));
+    for (name, folder) in libraries {
+        let missing = folder.graph.0.keys().filter(|module| !listed(module));
+        wrong.extend(missing.map(|module| format!("ARCHITECTURE.md does not list `{module}` of {name}")));
     }
     if wrong.is_empty() { Ok(Outcome::Passed) } else { Err(wrong.join("; ")) }
 }

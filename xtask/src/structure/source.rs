@@ -20,7 +20,8 @@ pub(super) struct Folder {
     pub(super) graph: Graph,
 }
 
-/// Returns the root of a crate and each module that has modules inside. `src` is the folder of the root file.
+/// Returns the root of a crate and each module that has modules inside. `src` is the folder of the
+/// root file.
 pub(super) fn folders(src: &Path, read: Read<'_>) -> Vec<Folder> {
     let root = ["lib.rs", "main.rs"].iter().find_map(|name| read(&src.join(name))).unwrap_or_default();
     let mut folders = Vec::new();
@@ -28,7 +29,8 @@ pub(super) fn folders(src: &Path, read: Read<'_>) -> Vec<Folder> {
     folders
 }
 
-/// Adds the module at `path` and those inside, if it has any. `inside` is the folder of their files.
+/// Adds the module at `path` and those inside, if it has any. `inside` is the folder of their
+/// files.
 fn add_folders(source: &str, inside: &Path, path: &[String], read: Read<'_>, folders: &mut Vec<Folder>) {
     let tokens = compiled(&tokens(source));
     let modules = declared(&tokens);
@@ -57,8 +59,8 @@ fn source_of(module: &Path, read: Read<'_>) -> String {
     read(&module.with_extension("rs")).or_else(|| read(&module.join("mod.rs"))).unwrap_or_default()
 }
 
-/// Adds the names of the module at `path` that a module inside it and those further inside use. `depth` is how many modules
-/// below `path` it is.
+/// Adds the names of the module at `path` that a module inside it and those further inside use.
+/// `depth` is how many modules below `path` it is.
 fn collect(module: &Path, path: &[String], depth: usize, read: Read<'_>, names: &mut BTreeSet<String>) {
     let source = source_of(module, read);
     let tokens = compiled(&tokens(&source));
@@ -121,7 +123,8 @@ fn names_in<'s>(path: &'s [String], tokens: &[&'s str], depth: usize) -> Vec<&'s
     names
 }
 
-/// Leaves out what is there for tests or documentation alone: an attribute `cfg` that names one of them, and its item.
+/// Leaves out what is there for tests or documentation alone: an attribute `cfg` that names one of
+/// them, and its item.
 fn compiled<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     let mut kept = Vec::new();
     let mut rest = tokens;
@@ -143,7 +146,8 @@ fn compiled<'a>(tokens: &[&'a str]) -> Vec<&'a str> {
     kept
 }
 
-/// Returns how many tokens there are up to the end of an item: its semicolon, or the brace that closes it.
+/// Returns how many tokens there are up to the end of an item: its semicolon, or the brace that
+/// closes it.
 fn item_len(tokens: &[&str]) -> usize {
     let mut open = 0_usize;
     for (at, token) in tokens.iter().enumerate() {

@@ -1,8 +1,9 @@
 //! The head-to-head: the loader, its baselines and plain reads, on one machine, in one run.
 //!
-//! `subjects` lists what is compared, and `rounds` times it, with a `balloon` of memory. `fio` measures
-//! the roofline, and `baselines` installs the other loaders. `results` holds the samples, `targets`
-//! compares them with the targets, and `report` writes the section, with the figures of `plot`.
+//! `subjects` lists what is compared, and `rounds` times it, with a `balloon` of memory. `fio`
+//! measures the roofline, and `baselines` installs the other loaders. `results` holds the samples,
+//! `targets` compares them with the targets, and `report` writes the section, with the figures of
+//! `plot`.
 
 mod baselines;
 mod fio;

@@ -25,8 +25,8 @@ pub(super) struct Case<'a> {
     pub(super) state: State,
     /// Whether the loads take memory for the tensors.
     pub(super) takes_memory: bool,
-    /// How long the memory balloon is held, so that no free memory is left to return to the host when the
-    /// clock starts.
+    /// How long the memory balloon is held, so that no free memory is left to return to the host
+    /// when the clock starts.
     pub(super) quiet: Duration,
     pub(super) subjects: Vec<&'a Subject>,
     /// The settings of fio to time in the same rounds.
