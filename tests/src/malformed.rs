@@ -83,18 +83,18 @@ pub fn assert_refused_alike(cases: Vec<Case>) {
     }
 }
 
-/// Fails unless each of the command's verbs refuses each case with its words and these, which all
-/// share.
+/// Fails unless each of the command's verbs refuses each case with this exit code, its words and
+/// these, which all share.
 ///
 /// # Panics
 /// If a case is accepted or a word is missing.
-pub fn assert_refused_by_command(cases: Vec<Case>, verbs: &[&str], shared: &[&str]) {
+pub fn assert_refused_by_command(code: i32, cases: Vec<Case>, verbs: &[&str], shared: &[&str]) {
     for case in cases {
         let folder = folder();
         let path = (case.write)(folder.path());
         println!("{}", case.rule);
         for verb in verbs {
-            command::run([verb.as_ref(), path.as_os_str()]).assert_error(1, &[&case.words, shared].concat());
+            command::run([verb.as_ref(), path.as_os_str()]).assert_error(code, &[&case.words, shared].concat());
         }
     }
 }

@@ -165,14 +165,14 @@ impl Error {
                 _ => ErrorKind::Io,
             },
             Self::NoCheckpoint { .. } | Self::MissingShard { .. } | Self::MissingSplit { .. } => ErrorKind::NotFound,
-            Self::SeveralFormats { .. }
-            | Self::Partition { .. }
-            | Self::SeveralIndexes { .. }
-            | Self::IndexTooLarge { .. }
-            | Self::SeveralModels { .. } => ErrorKind::InvalidCheckpoint,
+            Self::IndexTooLarge { .. } => ErrorKind::InvalidCheckpoint,
             Self::Pickle { .. } | Self::UnlistableName { .. } => ErrorKind::Unsupported,
             Self::Allocation { .. } => ErrorKind::OutOfMemory,
-            Self::UnknownScheme { .. }
+            Self::SeveralFormats { .. }
+            | Self::SeveralIndexes { .. }
+            | Self::SeveralModels { .. }
+            | Self::Partition { .. }
+            | Self::UnknownScheme { .. }
             | Self::InvalidUri { .. }
             | Self::NotATrace { .. }
             | Self::TensorAlignment { .. }
@@ -294,14 +294,14 @@ mod tests {
             (Error::UnknownScheme { uri: names(), known: names() }, ErrorKind::InvalidRequest),
             (Error::InvalidUri { uri: names() }, ErrorKind::InvalidRequest),
             (Error::NoCheckpoint { name: names() }, ErrorKind::NotFound),
-            (Error::SeveralFormats { name: names(), names: names() }, ErrorKind::InvalidCheckpoint),
-            (Error::Partition { name: names(), format: GGUF, index: "index" }, ErrorKind::InvalidCheckpoint),
+            (Error::SeveralFormats { name: names(), names: names() }, ErrorKind::InvalidRequest),
+            (Error::Partition { name: names(), format: GGUF, index: "index" }, ErrorKind::InvalidRequest),
             (Error::Pickle { name: names() }, ErrorKind::Unsupported),
-            (Error::SeveralIndexes { name: names(), names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::SeveralIndexes { name: names(), names: names() }, ErrorKind::InvalidRequest),
             (Error::IndexTooLarge { name: names(), len: 1 << 40 }, ErrorKind::InvalidCheckpoint),
             (Error::MissingShard { index: names(), shard: names() }, ErrorKind::NotFound),
             (Error::MissingSplit { name: names(), shard: names(), count: 2 }, ErrorKind::NotFound),
-            (Error::SeveralModels { name: names(), format: GGUF, names: names() }, ErrorKind::InvalidCheckpoint),
+            (Error::SeveralModels { name: names(), format: GGUF, names: names() }, ErrorKind::InvalidRequest),
             (Error::StreamMapped { backend: MMAP }, ErrorKind::InvalidRequest),
             (Error::Allocation { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
             (Error::NotATrace { path: path() }, ErrorKind::InvalidRequest),

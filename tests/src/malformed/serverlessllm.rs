@@ -174,6 +174,12 @@ pub fn folders() -> Vec<Case> {
             }),
             words: vec!["tensor.data_0", "a directory"],
         },
+    ]
+}
+
+/// Paths that do not name one checkpoint.
+pub fn ambiguous() -> Vec<Case> {
+    vec![
         Case {
             rule: "a partition by itself",
             write: Box::new(|folder| {

@@ -27,6 +27,7 @@ fn core_refuses_each_malformed_file_by_its_rule() {
 #[test]
 fn the_command_refuses_each_malformed_file() {
     assert_refused_by_command(
+        1,
         malformed::safetensors::files(),
         &["inspect", "load", "plan", "digest"],
         &[malformed::safetensors::NAME],
@@ -35,7 +36,7 @@ fn the_command_refuses_each_malformed_file() {
 
 #[test]
 fn the_command_refuses_each_malformed_sharded_checkpoint() {
-    assert_refused_by_command(malformed::safetensors::sharded(), &["inspect", "load"], &[]);
+    assert_refused_by_command(1, malformed::safetensors::sharded(), &["inspect", "load"], &[]);
 }
 
 #[test]
@@ -44,8 +45,10 @@ fn each_malformed_checkpoint_is_refused_alike_in_every_storage() {
     assert_refused_alike(malformed::safetensors::sharded());
     assert_refused_alike(malformed::gguf::files());
     assert_refused_alike(malformed::gguf::split_models());
+    assert_refused_alike(malformed::gguf::ambiguous());
     assert_refused_alike(malformed::serverlessllm::indexes());
     assert_refused_alike(malformed::serverlessllm::folders());
+    assert_refused_alike(malformed::serverlessllm::ambiguous());
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn names_from_files_neither_act_on_the_terminal_nor_fill_it() {
         fs::write(folder.path().join(name), "{}").expect("writes");
     }
     let run = command::run(["load".as_ref(), folder.path().as_os_str()]);
-    run.assert_error(1, &["several indexes", r"a\u{1b}[2J.safetensors.index.json"]);
+    run.assert_error(2, &["several indexes", r"a\u{1b}[2J.safetensors.index.json"]);
     // Names of 1 MiB, of a tensor and of a shard.
     let inner = folder.path().join("inner");
     fs::create_dir(&inner).expect("makes");
@@ -227,7 +230,7 @@ fn a_component_of_a_pipeline_in_a_cache_is_a_checkpoint() {
     let plain = write("");
     command::run(["load".as_ref(), component.as_os_str()]).assert_ok();
     let half = write(".fp16");
-    command::run(["load".as_ref(), component.as_os_str()]).assert_error(1, &["several indexes", "index.fp16.json"]);
+    command::run(["load".as_ref(), component.as_os_str()]).assert_error(2, &["several indexes", "index.fp16.json"]);
     for index in [&plain, &half] {
         let run = command::run(["load".as_ref(), index.as_os_str()]);
         run.assert_ok();

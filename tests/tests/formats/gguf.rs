@@ -31,6 +31,7 @@ fn core_refuses_each_malformed_file_by_its_rule() {
 #[test]
 fn the_command_refuses_each_malformed_file() {
     assert_refused_by_command(
+        1,
         malformed::gguf::files(),
         &["inspect", "load", "plan", "digest"],
         &[malformed::gguf::NAME],
@@ -39,7 +40,8 @@ fn the_command_refuses_each_malformed_file() {
 
 #[test]
 fn the_command_refuses_each_malformed_split_model() {
-    assert_refused_by_command(malformed::gguf::split_models(), &["inspect", "load"], &[]);
+    assert_refused_by_command(1, malformed::gguf::split_models(), &["inspect", "load"], &[]);
+    assert_refused_by_command(2, malformed::gguf::ambiguous(), &["inspect", "load"], &[]);
 }
 
 /// Writes three shards, the first without a tensor.

@@ -303,11 +303,13 @@ fn core_refuses_each_malformed_index_by_its_rule() {
 #[test]
 fn the_command_refuses_each_malformed_store() {
     assert_refused_by_command(
+        1,
         malformed::serverlessllm::indexes(),
         &["inspect", "load", "plan", "digest"],
         &["tensor_index.json"],
     );
-    assert_refused_by_command(malformed::serverlessllm::folders(), &["inspect", "load"], &[]);
+    assert_refused_by_command(1, malformed::serverlessllm::folders(), &["inspect", "load"], &[]);
+    assert_refused_by_command(2, malformed::serverlessllm::ambiguous(), &["inspect", "load"], &[]);
 }
 
 proptest! {
