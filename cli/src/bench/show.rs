@@ -83,7 +83,7 @@ pub(super) fn document(results: &Results) -> Value {
                 }
                 subject
             }
-            Err(why) => json!({"way": row.what.name(), "error": why}),
+            Err(why) => json!({"name": row.what.name(), "error": why}),
         })
         .collect();
     let roofline = results.best().map(|(pattern, timing)| {
@@ -113,7 +113,7 @@ pub(super) fn document(results: &Results) -> Value {
             "gives_memory_back": machine.gives_memory_back,
         },
         "roofline": roofline,
-        "ways": subjects,
+        "subjects": subjects,
         "warnings": results.warnings(),
     })
 }
@@ -121,13 +121,13 @@ pub(super) fn document(results: &Results) -> Value {
 fn numbers(name: &str, timing: &Timing, bytes: u64) -> Value {
     let ([min, seconds, max], [slowest, rate, fastest]) = (timing.seconds(), timing.rates(bytes));
     json!({
-        "way": name,
+        "name": name,
         "seconds": seconds,
-        "seconds_least": min,
-        "seconds_most": max,
+        "min_seconds": min,
+        "max_seconds": max,
         "gib_per_second": rate,
-        "gib_per_second_least": slowest,
-        "gib_per_second_most": fastest,
+        "min_gib_per_second": slowest,
+        "max_gib_per_second": fastest,
         "cpu_seconds": timing.cpu_seconds(),
         "peak_rss_bytes": timing.peak_rss_bytes(),
     })

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-const WAYS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
+const SUBJECTS: [&str; 7] = ["uring", "pread", "mmap", "tokio", "auto", "std::fs::read", "plain mmap"];
 
 /// Writes two shards into a folder whose name must be escaped in every output.
 fn shards(folder: &Path) -> PathBuf {
@@ -41,18 +41,21 @@ fn every_way_is_measured_cold_and_warm_and_all_agree() {
         let json = run.json();
         assert_eq!((&json["agree"], &json["runs"], &json["files"]), (&true.into(), &2.into(), &2.into()), "{json}");
         assert_eq!(json["cold"], more.contains(&"--cold"));
-        let ways = json["ways"].as_array().expect("an array");
-        assert_eq!(ways.iter().map(|way| way["way"].as_str().expect("a name")).collect::<Vec<_>>(), WAYS);
-        let measured = ways.iter().filter(|way| way.get("error").is_none());
-        for way in measured.clone().chain([&json["roofline"]]) {
-            let seconds = ["seconds_least", "seconds", "seconds_most"].map(|key| number(way, key));
-            assert!(seconds.is_sorted() && seconds[0] > 0.0, "{way}");
-            let rates = ["gib_per_second_least", "gib_per_second", "gib_per_second_most"].map(|key| number(way, key));
-            assert!(rates.is_sorted(), "{way}");
-            assert!(number(way, "cpu_seconds") >= 0.0 && number(way, "peak_rss_bytes") > 1e6, "{way}");
+        let subjects = json["subjects"].as_array().expect("an array");
+        assert_eq!(
+            subjects.iter().map(|subject| subject["name"].as_str().expect("a name")).collect::<Vec<_>>(),
+            SUBJECTS
+        );
+        let measured = subjects.iter().filter(|subject| subject.get("error").is_none());
+        for subject in measured.clone().chain([&json["roofline"]]) {
+            let seconds = ["min_seconds", "seconds", "max_seconds"].map(|key| number(subject, key));
+            assert!(seconds.is_sorted() && seconds[0] > 0.0, "{subject}");
+            let rates = ["min_gib_per_second", "gib_per_second", "max_gib_per_second"].map(|key| number(subject, key));
+            assert!(rates.is_sorted(), "{subject}");
+            assert!(number(subject, "cpu_seconds") >= 0.0 && number(subject, "peak_rss_bytes") > 1e6, "{subject}");
         }
-        assert!(measured.clone().count() >= WAYS.len() - 1, "all but io_uring are everywhere: {json}");
-        assert!(measured.clone().all(|way| number(way, "of_roofline") > 0.0));
+        assert!(measured.clone().count() >= SUBJECTS.len() - 1, "all but io_uring are everywhere: {json}");
+        assert!(measured.clone().all(|subject| number(subject, "of_roofline") > 0.0));
         let machine = ["cpu", "kernel", "file_system"].map(|key| json["machine"][key].as_str().expect("a string"));
         assert!(machine.iter().all(|words| !words.is_empty()), "{json}");
         // Pages that stay in the page cache are reported.
@@ -68,7 +71,8 @@ fn results_for_people_and_the_figure_show_names_escaped() {
     let figure = folder.path().join("figure.svg");
     let run = bench(&path, &["--cold", "--runs", "1", "--plot", figure.to_str().expect("UTF-8")]);
     let text = run.assert_ok();
-    for word in WAYS.into_iter().chain(["roofline", "min to max", "CPU time", "peak memory", "agree", "auto chose"]) {
+    for word in SUBJECTS.into_iter().chain(["roofline", "min to max", "CPU time", "peak memory", "agree", "auto chose"])
+    {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let svg = fs::read_to_string(&figure).expect("is drawn");
@@ -87,7 +91,7 @@ fn backends_are_chosen_and_plain_ways_stay() {
     small(&path);
     let json = bench(&path, &["--backends", "auto,pread", "--runs", "1", "--json"]).json();
     let names: Vec<&str> =
-        json["ways"].as_array().expect("an array").iter().filter_map(|way| way["way"].as_str()).collect();
+        json["subjects"].as_array().expect("an array").iter().filter_map(|subject| subject["name"].as_str()).collect();
     assert_eq!(names, ["pread", "auto", "std::fs::read", "plain mmap"]);
 }
 
@@ -173,9 +177,9 @@ fn ways_that_need_no_memory_are_measured_where_it_is_short_and_names_that_are_no
     program.args(["bench", "--runs", "1", "--json", "--backends", "pread"]).arg(&path);
     group.confine(&mut program);
     let json = command::finish(&mut program).json();
-    let ways = json["ways"].as_array().expect("an array");
+    let subjects = json["subjects"].as_array().expect("an array");
     let [pread, mapped] =
-        ["pread", "plain mmap"].map(|name| ways.iter().find(|way| way["way"] == name).expect("is there"));
+        ["pread", "plain mmap"].map(|name| subjects.iter().find(|subject| subject["name"] == name).expect("is there"));
     assert!(pread["error"].as_str().is_some_and(|why| why.contains("512.0 MiB")), "{json}");
     assert!(number(mapped, "seconds") > 0.0 && number(&json, "bytes") == f64::from(512 << 20), "{json}");
     let odd = folder.path().join(std::ffi::OsStr::from_bytes(b"m\xff.safetensors"));

@@ -259,6 +259,6 @@ fn the_demo_compares_every_way_and_cleans_up() {
     let mut demo = Command::new(command::path());
     demo.args(["demo", "--scale", "0.02", "--json"]).env("TMPDIR", &scratch);
     let json = command::finish(&mut demo).json();
-    assert_eq!(json["ways"].as_array().map(Vec::len), Some(7));
+    assert_eq!(json["subjects"].as_array().map(Vec::len), Some(7));
     assert_eq!(fs::read_dir(&scratch).expect("lists").count(), 0, "the demo removes what it wrote");
 }
