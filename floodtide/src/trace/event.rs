@@ -157,7 +157,7 @@ impl<W: Write> Writer<W> {
                 Ok(())
             }
             What::Fallback { at, about } => {
-                self.open(load, "turned", "load", "i", PHASES, at)?;
+                self.open(load, "direct I/O fallback", "load", "i", PHASES, at)?;
                 write!(self.out, r#","s":"p","args":{about}}}"#)
             }
             What::Over => {
