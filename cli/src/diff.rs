@@ -26,7 +26,7 @@ fn compare(args: &DiffArgs) -> Result<(), Failure> {
     let diff = watched(loader, "comparing", args.json, |loader| loader.diff(&args.first, &args.second))?;
     output::warn(&diff.warnings);
     let shown = if args.json { output::print_json(&document(args, &diff)) } else { show(&diff) };
-    output::judge(shown, diff.tensors.is_empty())
+    output::exit_for(shown, diff.tensors.is_empty())
 }
 
 /// Formats one difference as a line.

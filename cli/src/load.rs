@@ -1,6 +1,6 @@
 //! `floodtide load`: the main job, and how it went.
 
-use crate::args::{LoadArgs, Source};
+use crate::args::{CheckpointArgs, LoadArgs};
 use crate::output::{self, Facts, Failure};
 use floodtide::core::HumanBytes;
 use floodtide::trace::TraceFile;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Loads with a progress bar, unless `--json` is given.
-pub(crate) fn with_progress(loader: Loader, source: &Source, json: bool) -> Result<Tensors, Failure> {
+pub(crate) fn with_progress(loader: Loader, source: &CheckpointArgs, json: bool) -> Result<Tensors, Failure> {
     Ok(watched(loader, "loading", json, |loader| loader.load(&source.path))?)
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn is_usage(error: &Error) -> bool {
 
 /// Returns the result of a comparison, also if the reader closed stdout (`floodtide diff A B |
 /// head`).
-pub(crate) fn judge(shown: Result<(), Failure>, same: bool) -> Result<(), Failure> {
+pub(crate) fn exit_for(shown: Result<(), Failure>, same: bool) -> Result<(), Failure> {
     match shown {
         Ok(()) | Err(Failure::PipeClosed) if !same => Err(Failure::Differs),
         shown => shown,

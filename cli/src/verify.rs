@@ -32,7 +32,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     } else {
         show(&inspected, report.as_ref())
     };
-    output::judge(shown, report.is_none_or(|report| report.is_same()))
+    output::exit_for(shown, report.is_none_or(|report| report.is_same()))
 }
 
 /// Reports an invalid structure; the content is not compared then.
@@ -44,7 +44,7 @@ fn broken(args: &VerifyArgs, mut errors: Vec<Error>) -> Result<(), Failure> {
         let rows: Vec<Value> = errors.iter().map(|error| json!(error.to_string())).collect();
         let path = args.path.to_string_lossy();
         let shown = output::print_json(&json!({"path": path, "valid": false, "errors": rows, "same": Value::Null}));
-        return output::judge(shown, false).inspect_err(|_| complain(&errors));
+        return output::exit_for(shown, false).inspect_err(|_| complain(&errors));
     }
     complain(&errors);
     Err(Failure::Differs)

@@ -32,7 +32,7 @@ pub(crate) struct ProbeRequest {
 }
 
 impl ProbeRequest {
-    /// Measures. The second value is true if so little is copied that neither files nor memory need
+    /// Measures. The second value is true if so is_small is copied that neither files nor memory need
     /// to be examined.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl ProbeRequest {
         let lazy = matches!(self.mode, LoadMode::Whole { access: Access::Map { resident: false }, .. });
         let demand = Demand::new(catalog, selected, self.alignment);
         let copied = if lazy { demand.copied_bytes } else { demand.selected_bytes };
-        let little = is_small(copied, self.backend.filter(|_| !lazy));
+        let is_small = is_small(copied, self.backend.filter(|_| !lazy));
         let mut signals = Signals {
             files: Vec::with_capacity(files.len()),
             devices: Vec::new(),
@@ -60,7 +60,7 @@ impl ProbeRequest {
             direct_refused: None,
             populate_page_cache: false,
             memory: u64::MAX,
-            cpus: if little { 1 } else { probe::cpus() },
+            cpus: if is_small { 1 } else { probe::cpus() },
         };
         let mut devices = Vec::new();
         for (number, (file, demand)) in files.iter().zip(&demand.files).enumerate() {
@@ -68,13 +68,13 @@ impl ProbeRequest {
             let device = devices.iter().position(|known| *known == key).map_or_else(
                 || {
                     devices.push(key);
-                    signals.devices.push(self.device(files, number, &**file, little, warnings)?);
+                    signals.devices.push(self.device(files, number, &**file, is_small, warnings)?);
                     Ok::<_, Error>(devices.len() - 1)
                 },
                 Ok,
             )?;
             let (mut residency, mut direct) = (Residency::default(), false);
-            if !little {
+            if !is_small {
                 direct = file.direct_limits().is_some();
                 residency = file.residency();
             }
@@ -99,7 +99,7 @@ impl ProbeRequest {
         if let LoadMode::Stream { memory_alignment: Some(alignment) } = self.mode {
             keep_to_memory(&mut signals, files, alignment as u64);
         }
-        Ok((signals, little))
+        Ok((signals, is_small))
     }
 
     fn device(
@@ -107,7 +107,7 @@ impl ProbeRequest {
         files: &OpenFiles,
         number: usize,
         file: &dyn StorageFile,
-        little: bool,
+        is_small: bool,
         warnings: &mut Vec<Warning>,
     ) -> Result<Device, Error> {
         let storage = files.storage(number);
@@ -126,13 +126,13 @@ impl ProbeRequest {
             }
             None => None,
         };
-        let asked = match requested {
-            Some(_) if little => Vec::new(),
+        let candidates = match requested {
+            Some(_) if is_small => Vec::new(),
             Some(backend) => vec![backend],
-            None if little => Vec::new(),
+            None if is_small => Vec::new(),
             None => backends.clone(),
         };
-        let mut signals = storage.device_signals(file, &asked);
+        let mut signals = storage.device_signals(file, &candidates);
         warnings.extend(signals.warnings.drain(..).map(Warning::from));
         if !self.use_device_profile {
             signals.profile = None;

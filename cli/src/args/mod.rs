@@ -9,7 +9,7 @@ mod numbers;
 mod source;
 
 pub(crate) use convert::ConvertArgs;
-pub(crate) use source::{BackendArg, Source};
+pub(crate) use source::{BackendArg, CheckpointArgs};
 
 use bytesize::ByteSize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -86,7 +86,7 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LoadArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: CheckpointArgs,
     /// Lock the tensors (or the buffers of --stream) in memory; if the system refuses, warn
     #[arg(long)]
     pub(crate) mlock: bool,
@@ -155,7 +155,7 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: CheckpointArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -164,7 +164,7 @@ pub(crate) struct PlanArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct DigestArgs {
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: CheckpointArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

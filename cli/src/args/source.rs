@@ -50,7 +50,7 @@ pub(super) fn checkpoint_help() -> String {
 
 /// A checkpoint and how it is read
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Source {
+pub(crate) struct CheckpointArgs {
     #[arg(help = checkpoint_help())]
     pub(crate) path: PathBuf,
     /// How to read
@@ -130,7 +130,7 @@ impl FromStr for PartitionRuleArg {
     }
 }
 
-impl Source {
+impl CheckpointArgs {
     /// Returns a loader with these options.
     pub(crate) fn loader(&self) -> Result<Loader, CoreError> {
         let mut loader = Loader::new().populate_page_cache(self.populate_page_cache);

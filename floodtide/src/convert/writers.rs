@@ -37,7 +37,7 @@ pub(super) struct Writers<'s> {
     held: usize,
     completed: Arc<Mutex<Completed>>,
     work: Work<'s>,
-    told: Instant,
+    reported: Instant,
 }
 
 /// The state that the threads share.
@@ -93,7 +93,7 @@ impl<'s> Writers<'s> {
             }
         }
         // One more buffer, so that a thread that has finished finds the next.
-        Ok(Self { jobs, depth: threads + 1, held: 0, completed, work, told: Instant::now() })
+        Ok(Self { jobs, depth: threads + 1, held: 0, completed, work, reported: Instant::now() })
     }
 }
 
@@ -119,8 +119,8 @@ impl Sink<PoolBuffer> for Writers<'_> {
     }
 
     fn poll_completed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<PoolBuffer, Error>>> {
-        if self.told.elapsed() >= TICK {
-            self.told = Instant::now();
+        if self.reported.elapsed() >= TICK {
+            self.reported = Instant::now();
             self.work.report();
         }
         if self.held == 0 {
