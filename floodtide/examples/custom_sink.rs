@@ -5,12 +5,11 @@
 //!
 //! The device of this example is a thread that copies to memory of its own. For a real device,
 //! `start` queues the copies and an event after them, and the thread that waits for the events
-//! wakes the sink. Its pool registers the buffers (`Loader::stream_pool`).
+//! wakes the sink. Its pool registers the buffers (`StreamOptions::pool`).
 
 use floodtide::pool::PoolBuffer;
 use floodtide::sink::{FilledBuffer, Sink};
-use floodtide::{Loader, StreamOptions};
-use floodtide_core::{HumanBytes, TensorId};
+use floodtide::{HumanBytes, Loader, StreamOptions, TensorId};
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::io;

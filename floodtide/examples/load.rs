@@ -2,8 +2,7 @@
 //!
 //! `cargo run --release -p floodtide --example load -- model.safetensors`
 
-use floodtide::Loader;
-use floodtide_core::{DType, Escaped, HumanBytes};
+use floodtide::{DType, Escaped, HumanBytes, Loader};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("give a safetensors file, its index or its folder")?;

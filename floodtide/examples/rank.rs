@@ -3,8 +3,7 @@
 //!
 //! `cargo run --release -p floodtide --example rank -- MODEL RANK WORLD`, once for each rank
 
-use floodtide::core::HumanBytes;
-use floodtide::{Loader, Selection, ShardRules};
+use floodtide::{HumanBytes, Loader, Selection, ShardRules};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

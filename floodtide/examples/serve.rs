@@ -6,8 +6,7 @@
 //!
 //! Without a second path the first one is loaded again.
 
-use floodtide::{Loader, Tensors};
-use floodtide_core::HumanBytes;
+use floodtide::{HumanBytes, Loader, Tensors};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // No other swap follows: return the memory to the system.
     loader.clear_arena_cache();
-    println!("trimmed; {} are kept, serving {} tensors", HumanBytes(loader.arena_cache_len()), serving.len());
+    println!("cleared; {} are kept, serving {} tensors", HumanBytes(loader.arena_cache_len()), serving.len());
     Ok(())
 }
 

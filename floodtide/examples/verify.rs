@@ -2,8 +2,7 @@
 //!
 //! `cargo run --release -p floodtide --example verify -- MODEL`
 
-use floodtide::core::{Escaped, HumanBytes};
-use floodtide::{ErrorKind, Loader, read_manifest};
+use floodtide::{ErrorKind, Escaped, HumanBytes, Loader, read_manifest};
 use std::fs;
 use std::path::PathBuf;
 
