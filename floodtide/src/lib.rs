@@ -24,6 +24,7 @@ mod error;
 mod load;
 mod loader;
 mod machine;
+mod opaque;
 mod open;
 mod prepare;
 mod report;
@@ -46,11 +47,12 @@ pub use floodtide_core::format;
 pub use floodtide_core::manifest::Manifest;
 pub use floodtide_core::strategy::{Backend, Decision};
 pub use floodtide_core::{
-    Alignment, Catalog, DType, ElementType, ErrorKind, Escaped, FormatId, GgmlType, Glob, Location, MemoryLimit,
-    MetadataList, MetadataValue, Order, Partition, Plan, Progress, Selection, ShardRules, TensorInfo,
+    Alignment, Catalog, DType, ElementType, ErrorKind, Escaped, FormatId, GgmlType, Glob, HumanBytes, Location,
+    MemoryLimit, MetadataList, MetadataValue, Order, Partition, Plan, Progress, Selection, ShardRules, TensorId,
+    TensorInfo,
 };
 pub use floodtide_linux::backend::{self, all as backends};
-pub use floodtide_linux::{LocalStorage, doctor, probe, raise_open_file_limit, report_file_size_limit, roofline};
+pub use floodtide_linux::{LocalStorage, doctor, ignore_file_size_signal, probe, raise_open_file_limit, roofline};
 pub use floodtide_memory::pool;
 pub use load::Load;
 pub use loader::{Inspected, Loader};
@@ -60,7 +62,7 @@ pub use report::{Report, RouteReport};
 #[cfg(feature = "tokio")]
 pub use stream::AsyncTensorStream;
 pub use stream::TensorStream;
-pub use tensors::{Element, Tensor, Tensors, ViewError};
+pub use tensors::{Element, Tensor, Tensors, TensorsIter, ViewError};
 pub use warning::Warning;
 
 /// The storages that hold the files of checkpoints, see [`Loader::storage`].

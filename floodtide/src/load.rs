@@ -120,7 +120,7 @@ impl OwnedLoadTask {
 
     pub(crate) fn report_progress(&self) {
         if let Some(callback) = &self.planned.on_progress {
-            callback.call(self.whole_progress());
+            (callback.0)(self.whole_progress());
         }
     }
 

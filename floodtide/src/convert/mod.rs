@@ -23,6 +23,7 @@ pub use writers::Written;
 use crate::discover::names::folder_of;
 use crate::error::Error;
 use crate::loader::Loader;
+use crate::opaque::Opaque;
 use crate::report::Report;
 use crate::stream::TensorStream;
 use crate::warning::Warning;
@@ -38,7 +39,6 @@ use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use folder::Folder;
 use output_path::OutputPath;
 use std::any::Any;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,17 +70,8 @@ pub struct Converter {
     split: Split,
     renames: Vec<Rename>,
     force: bool,
-    on_progress: Option<Callback>,
+    on_progress: Option<Opaque<dyn Fn(Written) + Send + Sync>>,
     cancelled: Arc<AtomicBool>,
-}
-
-#[derive(Clone)]
-struct Callback(Arc<dyn Fn(Written) + Send + Sync>);
-
-impl fmt::Debug for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Callback")
-    }
 }
 
 /// The result of a conversion.
@@ -109,7 +100,7 @@ pub struct Converted {
 }
 
 impl Converter {
-    /// Returns a converter to `to`, which reads with `loader`.
+    /// Returns a converter that writes `format` and reads with `loader`.
     #[must_use]
     pub fn new(loader: Loader, format: FormatId) -> Self {
         Self {
@@ -149,7 +140,7 @@ impl Converter {
     /// written. They are not synced yet then.
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Written) + Send + Sync + 'static) -> Self {
-        self.on_progress = Some(Callback(Arc::new(callback)));
+        self.on_progress = Some(Opaque(Arc::new(callback)));
         self
     }
 
@@ -253,7 +244,7 @@ impl Converter {
         let _span =
             tracing::debug_span!("write", bytes = layout.tensor_bytes(), files = layout.files().len()).entered();
         let written = AtomicU64::new(0);
-        let on_progress = self.on_progress.as_ref().map(|Callback(callback)| &**callback);
+        let on_progress = self.on_progress.as_ref().map(|Opaque(callback)| &**callback);
         let work = Work { files, layout, written: &written, cancelled: &self.cancelled, on_progress };
         let read = std::thread::scope(|scope| {
             let mut writers = Writers::start(scope, work).map_err(|source| CoreError::Platform {

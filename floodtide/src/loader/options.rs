@@ -1,9 +1,9 @@
 //! The options of a loader. Each call sets one option, and the last call counts.
 
 use super::Loader;
+use crate::opaque::Opaque;
 use crate::prepare::StreamOptions;
-use crate::runtime::ProgressCallback;
-use crate::trace::{Trace, Traces};
+use crate::trace::Trace;
 use floodtide_core::manifest::Manifest;
 use floodtide_core::storage::Storage;
 use floodtide_core::strategy::Backend;
@@ -112,7 +112,7 @@ impl Loader {
     /// A [`TraceFile`](crate::trace::TraceFile) writes them to a file for Perfetto.
     #[must_use]
     pub fn trace(mut self, trace: impl Trace) -> Self {
-        self.settings.trace = Some(Traces(Arc::new(trace)));
+        self.settings.trace = Some(Opaque(Arc::new(trace)));
         self
     }
 
@@ -166,6 +166,8 @@ impl Loader {
     /// Calls `callback` about 20 times a second from the thread that waits for the load, and once
     /// at its end.
     ///
+    /// A panic of `callback` cancels the load or stream and continues in the caller.
+    ///
     /// ```
     /// use floodtide::Loader;
     ///
@@ -175,7 +177,7 @@ impl Loader {
     /// ```
     #[must_use]
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.settings.on_progress = Some(ProgressCallback(Arc::new(callback)));
+        self.settings.on_progress = Some(Opaque(Arc::new(callback)));
         self
     }
 }

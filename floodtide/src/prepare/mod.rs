@@ -11,7 +11,7 @@ pub use stream_options::StreamOptions;
 use crate::error::Error;
 use crate::report::RouteReport;
 use crate::runtime::{MakeFaults, ProgressCallback};
-use crate::trace::Traces;
+use crate::trace::SharedTrace;
 use crate::uri::Storages;
 use crate::warning::Warning;
 use floodtide_core::manifest::Manifest;
@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     pub(crate) manifest: Option<Arc<Manifest>>,
     pub(crate) on_progress: Option<ProgressCallback>,
     pub(crate) stream: StreamOptions,
-    pub(crate) trace: Option<Traces>,
+    pub(crate) trace: Option<SharedTrace>,
     pub(crate) faults: Option<MakeFaults>,
     pub(crate) arena_cache: Arc<ArenaCache>,
     pub(crate) storages: Storages,

@@ -19,6 +19,7 @@ mod workers;
 
 use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
+use crate::opaque::Opaque;
 use crate::trace::{Phase, Phases};
 use crate::warning::Warning;
 use floodtide_core::middleware::Faults;
@@ -39,20 +40,7 @@ use tuning::Tuning;
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// The caller's progress callback.
-#[derive(Clone)]
-pub(crate) struct ProgressCallback(pub(crate) Arc<dyn Fn(Progress) + Send + Sync>);
-
-impl ProgressCallback {
-    pub(crate) fn call(&self, progress: Progress) {
-        (self.0)(progress);
-    }
-}
-
-impl fmt::Debug for ProgressCallback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ProgressCallback")
-    }
-}
+pub(crate) type ProgressCallback = Opaque<dyn Fn(Progress) + Send + Sync>;
 
 /// The faults that tests inject into every worker's source. Each worker makes its own, on its own
 /// thread.

@@ -112,7 +112,7 @@ impl Running {
         if let Some(callback) = &self.task.planned.on_progress
             && self.last_progress.elapsed() >= TICK
         {
-            callback.call(self.task.progress());
+            (callback.0)(self.task.progress());
             self.last_progress = Instant::now();
         }
     }
@@ -181,7 +181,7 @@ impl Running {
         let report = self.task.report(warning.into_iter().collect(), locked as u64);
         self.report = Some(Report { memory_limit: Some(stats.limit as u64), ..report });
         if let Some(callback) = &self.task.planned.on_progress {
-            callback.call(self.task.progress());
+            (callback.0)(self.task.progress());
         }
         Poll::Ready(None)
     }

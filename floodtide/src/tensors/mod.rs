@@ -79,8 +79,8 @@ impl Tensors {
     }
 
     /// Returns the tensors, sorted by the bytes of their names.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Tensor> + '_ {
-        self.inner.by_name.iter().map(|&index| Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.inner)), index })
+    pub fn iter(&self) -> TensorsIter<'_> {
+        TensorsIter { tensors: self, indices: self.inner.by_name.iter() }
     }
 
     /// Returns the report of the load.
@@ -97,6 +97,37 @@ impl Tensors {
 }
 
 /// Formats the count and the report. [`Tensors::iter`] lists the tensors.
+impl<'a> IntoIterator for &'a Tensors {
+    type Item = Tensor;
+    type IntoIter = TensorsIter<'a>;
+
+    fn into_iter(self) -> TensorsIter<'a> {
+        self.iter()
+    }
+}
+
+/// An iterator over [`Tensors`], as returned by [`Tensors::iter`].
+#[derive(Debug, Clone)]
+pub struct TensorsIter<'a> {
+    tensors: &'a Tensors,
+    indices: std::slice::Iter<'a, u32>,
+}
+
+impl Iterator for TensorsIter<'_> {
+    type Item = Tensor;
+
+    fn next(&mut self) -> Option<Tensor> {
+        let &index = self.indices.next()?;
+        Some(Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.tensors.inner)), index })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.indices.size_hint()
+    }
+}
+
+impl ExactSizeIterator for TensorsIter<'_> {}
+
 impl fmt::Debug for Tensors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { files, tensors, bytes, backend, .. } = self.report();

@@ -13,6 +13,7 @@ mod reads;
 
 pub use file::TraceFile;
 
+use crate::opaque::Opaque;
 use floodtide_core::FileId;
 use floodtide_core::direct_io_fallback::FallbackDecision;
 use floodtide_core::middleware::Tracer;
@@ -123,14 +124,7 @@ pub struct Populated {
 }
 
 /// The trace of a loader.
-#[derive(Clone)]
-pub(crate) struct Traces(pub(crate) Arc<dyn Trace>);
-
-impl fmt::Debug for Traces {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Traces")
-    }
-}
+pub(crate) type SharedTrace = Opaque<dyn Trace>;
 
 /// Reports the phases of a load to its trace, if it has one. The last phase ends on drop.
 #[derive(Default)]
@@ -140,7 +134,7 @@ pub(crate) struct Phases {
 }
 
 impl Phases {
-    pub(crate) fn new(traces: Option<&Traces>) -> Self {
+    pub(crate) fn new(traces: Option<&SharedTrace>) -> Self {
         Self { trace: traces.map(|traces| traces.0.load()), now: Mutex::default() }
     }
 
