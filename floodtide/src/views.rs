@@ -76,8 +76,8 @@ impl Views {
         }
     }
 
-    /// Makes the ranges resident with up to `threads` threads, and passes each to `check`. Calls
-    /// `done` with the bytes of each, and stops early if `cancelled` returns true.
+    /// Makes the ranges resident with up to `threads` threads, and passes each to `check`. Adds the
+    /// bytes of each range to `done`, and stops early when `cancelled` returns true.
     pub(crate) fn populate(
         &self,
         threads: usize,

@@ -24,8 +24,9 @@ impl Loader {
     /// `path` is a file, an index, a folder of shards, a Hugging Face cache snapshot, or the URI of
     /// one of these. All shards load together.
     ///
-    /// The tensors are owned copies. With the backend `mmap` they are views of the page cache, all
-    /// resident. To borrow the page cache without reading it first, use [`map`](Self::map).
+    /// The tensors are owned copies. With the backend [`MMAP`] they are views of the page cache, all
+    /// resident; then the files must not be changed or truncated while any tensor is held, also not
+    /// by another process, as with [`map`](Self::map), which returns before the files are read.
     ///
     /// # Errors
     /// If the checkpoint cannot be found, breaks a rule of its format, does not fit in memory,
@@ -86,8 +87,11 @@ impl Loader {
     ///
     /// Tensors whose offset in the file does not satisfy their alignment are read now, into memory.
     ///
-    /// The files must not be changed or truncated while any tensor is held: as with every mapping,
-    /// touching a page beyond the end of a file kills the process (SIGBUS).
+    /// The files must not be changed or truncated while any tensor is held, also not by another
+    /// process: a change shows in the tensors, and touching a page beyond the end of a file kills the
+    /// process (SIGBUS).
+    ///
+    /// Always maps, whatever [`backend`](Self::backend) is set.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -112,7 +116,7 @@ impl Loader {
     /// // In parts, so that the limit may be smaller than a tensor.
     /// let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(64 << 20));
     /// let mut bytes = 0;
-    /// loader.stream("/models/qwen3")?.for_each_chunk(|_, _, part| bytes += part.len())?;
+    /// loader.stream("/models/qwen3")?.for_each_part(|_, _, part| bytes += part.len())?;
     /// println!("{bytes} bytes");
     /// # Ok::<(), floodtide::Error>(())
     /// ```
@@ -130,10 +134,13 @@ impl Loader {
 
     /// Streams a checkpoint as an async `Stream`, which any executor can poll.
     ///
-    /// Must be called from within a tokio runtime, whose blocking threads read the headers.
+    /// The blocking threads of the tokio runtime read the headers.
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
+    ///
+    /// # Panics
+    /// Panics if it is polled outside a tokio runtime.
     ///
     /// ```no_run
     /// use floodtide::Loader;
@@ -160,6 +167,9 @@ impl Loader {
     ///
     /// # Errors
     /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    /// Panics if it is polled outside a tokio runtime.
     ///
     /// ```no_run
     /// use floodtide::Loader;
