@@ -43,7 +43,7 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
     }
     Ok(watched(loader.stream_options(options), "streaming", args.json, |loader| {
         let mut seen = 0_u8;
-        let report = loader.stream(&args.source.path)?.for_each_chunk(|_, _, bytes| {
+        let report = loader.stream(&args.source.path)?.for_each_part(|_, _, bytes| {
             seen = bytes.iter().step_by(4096).fold(seen, |seen, byte| seen ^ byte);
         });
         std::hint::black_box(seen);

@@ -165,7 +165,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn run(mut self, loader: &Loader, first: &Path, second: &Path) -> Result<Self, Error> {
-        let loader = loader.passing(LIMIT, 2, PART)?.ordered(Order::Selection);
+        let loader = loader.for_whole_stream(LIMIT, 2, PART)?.ordered(Order::Selection);
         let loader = loader.selection(Selection::names(self.names));
         let (mut a, mut b) = (Side::open(&loader, first)?, Side::open(&loader, second)?);
         loop {

@@ -114,7 +114,7 @@ pub enum Error {
     /// A tensor does not fit in the buffers of a stream.
     #[error(
         "tensor \"{}\" needs a buffer of {} ({needed} bytes), but the stream's memory limit is {}; raise the limit to at least \
-         that, or take the tensors in parts (`for_each_chunk`, `send_to`)",
+         that, or take the tensors in parts (`for_each_part`, `send_to`)",
         Quoted(tensor), HumanBytes(*needed), HumanBytes(*limit)
     )]
     BufferTooSmall { tensor: String, needed: u64, limit: u64 },

@@ -247,7 +247,7 @@ fn a_tensor_that_no_buffer_holds_is_named_or_cut() {
     let error = plan(8 << 20, false).expect_err("too small");
     let Error::BufferTooSmall { tensor, needed, limit } = &error else { panic!("{error}") };
     assert_eq!((tensor.as_str(), *limit), ("f0.t1", 8 << 20));
-    assert!(error.to_string().contains("for_each_chunk"), "{error}");
+    assert!(error.to_string().contains("for_each_part"), "{error}");
     assert_eq!(plan(*needed, false).expect("what the message asks for").extents().len(), 3);
     assert!(plan(8 << 20, true).expect("in parts").extents().len() >= 9);
 }

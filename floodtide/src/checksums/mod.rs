@@ -84,7 +84,7 @@ impl Use {
 impl Sums {
     fn of(loader: &Loader, path: &Path, purpose: Use) -> Result<Self, Error> {
         let started = Instant::now();
-        let loader = loader.passing(LIMIT, 1, PART)?;
+        let loader = loader.for_whole_stream(LIMIT, 1, PART)?;
         let (catalog, checkpoint) = loader.settings.open_whole_files(&Input::Path(path))?;
         purpose.check_names(&checkpoint.files)?;
         let with_tensors = purpose != Use::Files;

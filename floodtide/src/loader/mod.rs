@@ -58,7 +58,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::StreamLimit`] if the limit is too small for them.
-    pub(crate) fn passing(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
+    pub(crate) fn for_whole_stream(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
         let limit = match self.settings.stream.memory {
             Some(BufferMemory::Limit(limit)) => limit,
             _ => limit,

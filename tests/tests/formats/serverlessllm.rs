@@ -246,7 +246,7 @@ fn a_stream_in_parts_brings_both_names_in_order() {
                 .stream_options(StreamOptions::new().memory_limit(1 << 20).order(order))
                 .stream(&place.path)
                 .expect("opens");
-            let report = stream.for_each_chunk(|tensor, offset, bytes| {
+            let report = stream.for_each_part(|tensor, offset, bytes| {
                 let whole = all.entry(tensor.name.to_owned()).or_default();
                 whole.resize(whole.len().max(offset as usize + bytes.len()), 0);
                 whole[offset as usize..][..bytes.len()].copy_from_slice(bytes);

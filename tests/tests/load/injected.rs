@@ -96,7 +96,7 @@ fn what_passes_by_itself_is_made_good() {
                 .stream_options(StreamOptions::new().order(Order::File).memory_limit(2 << 20))
                 .stream(&place.path)
                 .expect("opens");
-            let parts = stream.for_each_chunk(|tensor, _, bytes| {
+            let parts = stream.for_each_part(|tensor, _, bytes| {
                 streamed.entry(tensor.name.to_owned()).or_insert_with(Vec::new).extend_from_slice(bytes);
             });
             parts.unwrap_or_else(|error| panic!("{kind:?}, {backend}: {error}"));

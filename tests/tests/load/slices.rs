@@ -88,7 +88,7 @@ fn assert_all_ways(selection: &Selection, path: &Path, expected: &Expected) {
             assert_equal(streamed, expected, "a stream");
             let mut parts = BTreeMap::new();
             let report =
-                stream(options.memory_limit(1 << 20)).expect("opens").for_each_chunk(|tensor, offset, bytes| {
+                stream(options.memory_limit(1 << 20)).expect("opens").for_each_part(|tensor, offset, bytes| {
                     let (shape, whole) = parts
                         .entry(tensor.name.to_owned())
                         .or_insert_with(|| (tensor.shape.to_vec(), vec![0; tensor.byte_len() as usize]));

@@ -76,7 +76,7 @@ fn what_is_lent_and_in_flight_never_passes_the_limit() {
                     }
                 }
                 drop(held);
-                loader.stream(&place.path).expect("opens").for_each_chunk(|_, _, _| {}).expect("streams");
+                loader.stream(&place.path).expect("opens").for_each_part(|_, _, _| {}).expect("streams");
                 let peak = memory.peak.load(Ordering::SeqCst);
                 assert!(peak <= limit && peak > limit / 2, "{backend:?}: {peak} of {limit}");
                 assert_eq!(pool.stats().lent, 0);
@@ -261,7 +261,7 @@ fn others_that_hold_a_shared_pool_are_waited_for() {
             std::thread::sleep(Duration::from_millis(400));
             drop(held);
         });
-        let report = stream.for_each_chunk(|_, _, _| {}).expect("in the end");
+        let report = stream.for_each_part(|_, _, _| {}).expect("in the end");
         assert_eq!(report.bytes, 8 * MB as u64);
         holder.join().expect("no panic");
     }
@@ -278,7 +278,7 @@ fn buffers_are_of_the_size_that_was_asked_for() {
         loader
             .stream(&place.path)
             .expect("opens")
-            .for_each_chunk(|_, _, bytes| max = max.max(bytes.len()))
+            .for_each_part(|_, _, bytes| max = max.max(bytes.len()))
             .expect("streams");
         assert!((MB / 2..=MB).contains(&max), "{max}");
         for wrong in [1000, 5 * MB as u64] {

@@ -66,7 +66,7 @@ proptest! {
                 // Parts, under any limit.
                 let mut parts: BTreeMap<String, Vec<u8>> = BTreeMap::new();
                 let report = open(limit).expect("opens")
-                    .for_each_chunk(|tensor, offset, bytes| {
+                    .for_each_part(|tensor, offset, bytes| {
                         let whole = parts.entry(tensor.name.to_owned()).or_default();
                         if order != Order::Completion {
                             assert_eq!(whole.len() as u64, offset, "parts ascend");
@@ -117,7 +117,7 @@ fn a_tensor_larger_than_the_limit_is_named_and_comes_in_parts() {
         loader
             .stream(&place.path)
             .expect("opens")
-            .for_each_chunk(|tensor, _, _| parts += usize::from(tensor.name == "t1"))
+            .for_each_part(|tensor, _, _| parts += usize::from(tensor.name == "t1"))
             .expect("streams");
         assert!(parts > 10, "{parts}");
     }
@@ -142,7 +142,7 @@ fn a_checkpoint_without_a_byte_streams_its_names() {
             assert!(offset == 0 && bytes.is_empty());
             seen += 1;
         };
-        let report = place.loader.clone().stream(&place.path).expect("opens").for_each_chunk(count).expect("streams");
+        let report = place.loader.clone().stream(&place.path).expect("opens").for_each_part(count).expect("streams");
         assert_eq!((seen, report.tensors, report.bytes), (3, 3, 0));
     }
 }
@@ -313,7 +313,7 @@ fn progress_is_reported_and_ends_at_the_total() {
                 seen.fetch_max(progress.bytes_done as usize, Ordering::Relaxed);
             },
         );
-        loader.stream(&place.path).expect("opens").for_each_chunk(|_, _, _| {}).expect("streams");
+        loader.stream(&place.path).expect("opens").for_each_part(|_, _, _| {}).expect("streams");
         assert_eq!(done.load(Ordering::Relaxed), 16 * MB);
     }
 }
@@ -325,11 +325,11 @@ fn a_stream_that_was_begun_one_by_one_is_not_taken_in_parts() {
     for place in places(&path) {
         let mut stream = place.loader.clone().stream(&place.path).expect("opens");
         stream.next().expect("one").expect("streams");
-        let error = stream.for_each_chunk(|_, _, _| panic!("some would be missing")).expect_err("refused");
-        assert!(matches!(error, Error::StreamBegun) && error.kind() == ErrorKind::InvalidRequest, "{error}");
+        let error = stream.for_each_part(|_, _, _| panic!("some would be missing")).expect_err("refused");
+        assert!(matches!(error, Error::StreamStarted) && error.kind() == ErrorKind::InvalidRequest, "{error}");
         let mut stream = place.loader.clone().stream(&place.path).expect("opens");
         stream.next().expect("one").expect("streams");
-        assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamBegun))));
+        assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamStarted))));
     }
 }
 
@@ -350,7 +350,7 @@ fn packed_tensors_stream_in_parts_wherever_they_begin() {
         let mut seen = vec![0; bytes];
         let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(MB as u64));
         let stream = loader.stream(&path).expect("opens");
-        let parts = stream.for_each_chunk(|_, offset, part| {
+        let parts = stream.for_each_part(|_, offset, part| {
             assert_eq!((offset % 3, part.len() % 3), (0, 0), "whole elements");
             seen[offset as usize..][..part.len()].copy_from_slice(part);
         });

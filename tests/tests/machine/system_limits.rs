@@ -266,11 +266,11 @@ fn is_in_a_control_group(folder: &Path) {
         let limited = loader(backend).stream_options(StreamOptions::new().memory_limit(1 << 30));
         let first = limited.stream(&large).expect("opens").next().expect("an error").map(|_| ());
         refused(first, &format!("stream by {backend:?}"));
-        let parts = limited.stream(&large).expect("opens").for_each_chunk(|_, _, _| {}).map(|_| ());
+        let parts = limited.stream(&large).expect("opens").for_each_part(|_, _, _| {}).map(|_| ());
         refused(parts, &format!("stream in parts by {backend:?}"));
         let mut seen = 0;
         let loader = loader(backend).stream_options(StreamOptions::new().memory_limit(64 << 20));
-        loader.stream(&large).expect("opens").for_each_chunk(|_, _, bytes| seen += bytes.len()).expect("streams");
+        loader.stream(&large).expect("opens").for_each_part(|_, _, bytes| seen += bytes.len()).expect("streams");
         assert_eq!(seen, 512 << 20, "{backend:?}");
     }
     let expected = reference(&folder.join("small"));

@@ -165,7 +165,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
             .verify(manifest)
             .stream(&place.path)
             .expect("opens");
-        let error = parts.for_each_chunk(|_, _, _| ()).expect_err("differs");
+        let error = parts.for_each_part(|_, _, _| ()).expect_err("differs");
         assert_mismatch(&error, folder.path(), 4, "parts");
         flip(&folder.path().join(VICTIM), tensor_range(folder.path(), 4).end - 1);
     }
@@ -227,7 +227,7 @@ fn what_cannot_be_verified_is_refused_before_the_first_read() {
     let started = Instant::now();
     let error = |loader: Loader| {
         let loaded = loader.load(&path).expect_err("refused");
-        let streamed = loader.stream(&path).expect("opens").for_each_chunk(|_, _, _| ()).expect_err("refused");
+        let streamed = loader.stream(&path).expect("opens").for_each_part(|_, _, _| ()).expect_err("refused");
         assert_eq!(loaded.to_string(), streamed.to_string());
         let Error::Core(error) = loaded else { panic!("{loaded}") };
         error
