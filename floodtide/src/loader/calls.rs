@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::load::Canceller;
 use crate::load::{Load, run_here};
 use crate::open::{self, OpenedHeaders};
-use crate::prepare::{Input, Planned, Settings};
+use crate::prepare::{DecidedLoad, Input, Planned, Settings};
 #[cfg(feature = "tokio")]
 use crate::stream::AsyncTensorStream;
 use crate::stream::TensorStream;
@@ -250,8 +250,9 @@ impl Loader {
     /// ```
     pub fn plan(&self, path: impl AsRef<Path>) -> Result<Planned, Error> {
         let settings = &self.settings;
-        let (planned, ..) = settings.decide(&Input::Path(path.as_ref()), settings.access(true), false)?;
-        Ok(Planned { memory: memory_limit(), ..planned })
+        let (decided, plan) = settings.decide(&Input::Path(path.as_ref()), settings.access(true), false)?;
+        let DecidedLoad { catalog, strategy, signals, warnings, .. } = decided;
+        Ok(Planned { catalog, plan, strategy, signals, memory: memory_limit(), warnings })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The steps of every call, in order: find and open the files, read the headers, measure, decide
 //! how to read, plan, and return a planned load.
 
-use super::{Input, Planned, Settings};
+use super::{Input, Settings};
 use crate::checkpoint_files::OpenFiles;
 use crate::discover::discover;
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::trace::{Phase, Phases};
 use crate::warning::Warning;
 use floodtide_core::strategy::{Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, TensorSlice,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, Plan, PlanOptions, Planner, TensorSlice,
 };
 use floodtide_linux::probe;
 use std::sync::Arc;
@@ -61,21 +61,44 @@ impl DecidedLoad {
             ..PlanOptions::default()
         }
     }
+
+    /// Returns the load with its plan. Fails if a manifest does not fit the plan.
+    pub(crate) fn into_planned(
+        self,
+        settings: &Settings,
+        plan: Arc<Plan>,
+        started: Instant,
+    ) -> Result<PlannedLoad, Error> {
+        let Self { files, catalog, strategy, warnings, phases, .. } = self;
+        Ok(PlannedLoad {
+            started,
+            verification: settings.verification(&catalog, &plan)?,
+            catalog,
+            plan,
+            strategy,
+            strict: settings.backend.is_some(),
+            files,
+            warnings,
+            on_progress: settings.on_progress.clone(),
+            faults: settings.faults.clone(),
+            phases,
+        })
+    }
 }
 
 impl Settings {
+    /// Decides how to load, and plans the reads.
     pub(crate) fn decide(
         &self,
         input: &Input<'_>,
         access: Access,
         waits: bool,
-    ) -> Result<(Planned, OpenFiles, Option<SmallFile>, Phases), Error> {
+    ) -> Result<(DecidedLoad, Arc<Plan>), Error> {
         let opened = self.open_checkpoint(input, LoadMode::Whole { access, waits })?;
         // The tensors of a small file stay at their offsets, as in a mapping.
         let access = if opened.small_file.is_some() { Access::Map { resident: false } } else { access };
         let plan = Arc::new(Planner::new(opened.options(access, self)).plan(&opened.catalog, &opened.selected)?);
-        let DecidedLoad { files, small_file, catalog, strategy, signals, memory, warnings, phases, .. } = opened;
-        Ok((Planned { catalog, plan, strategy, signals, memory, warnings }, files, small_file, phases))
+        Ok((opened, plan))
     }
 
     /// Finds the files of an input, opens them, and reads their headers. `small_files` provides
@@ -166,22 +189,9 @@ impl Settings {
 
     pub(crate) fn prepare(&self, input: &Input<'_>, access: Access, waits: bool) -> Result<Arc<OwnedLoadTask>, Error> {
         let started = Instant::now();
-        let (Planned { catalog, plan, strategy, warnings, .. }, files, small_file, phases) =
-            self.decide(input, access, waits)?;
-        let verification = self.verification(&catalog, &plan)?;
-        let planned = PlannedLoad {
-            started,
-            catalog,
-            plan,
-            strategy,
-            strict: self.backend.is_some(),
-            files,
-            warnings,
-            verification,
-            on_progress: self.on_progress.clone(),
-            faults: self.faults.clone(),
-            phases,
-        };
+        let (mut decided, plan) = self.decide(input, access, waits)?;
+        let small_file = decided.small_file.take();
+        let planned = decided.into_planned(self, plan, started)?;
         OwnedLoadTask::load(
             planned,
             &self.arena_cache,

@@ -4,7 +4,6 @@ use super::TensorStream;
 use super::running::{OwnMemory, Running};
 use crate::error::Error;
 use crate::prepare::{BufferMemory, DecidedLoad};
-use crate::runtime::PlannedLoad;
 use crate::trace::Phase;
 use floodtide_core::pool::SizeClass;
 use floodtide_core::{Access, Alignment, Buffers, Order, Planner, TensorSlice, tensor_alignment};
@@ -55,21 +54,7 @@ impl TensorStream {
         };
         let selected = listed.as_ref().unwrap_or(&checkpoint.selected);
         let plan = Arc::new(Planner::new(plan_options).plan(&checkpoint.catalog, selected)?);
-        let verification = settings.verification(&checkpoint.catalog, &plan)?;
-        let DecidedLoad { files, catalog, strategy, warnings, phases, .. } = checkpoint;
-        let planned = PlannedLoad {
-            started: self.started,
-            catalog,
-            plan,
-            strategy,
-            strict: settings.backend.is_some(),
-            files,
-            warnings,
-            verification,
-            on_progress: settings.on_progress.clone(),
-            faults: settings.faults.clone(),
-            phases,
-        };
+        let planned = checkpoint.into_planned(settings, plan, self.started)?;
         let owned = !matches!(options.memory, Some(BufferMemory::Pool(_)));
         let memory = OwnMemory { owned, locked: owned && settings.mlock };
         Running::start(planned, buffers, pool, memory, options.stall_timeout.unwrap_or(STALL_TIMEOUT))
