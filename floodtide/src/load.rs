@@ -83,7 +83,7 @@ impl OwnedLoadTask {
             let bytes = plan.arena_bytes();
             let memory = if mlock { ArenaCache::allocate_uncached(bytes) } else { arena_cache.take(bytes) };
             let arena = memory.and_then(|memory| Arena::new(memory, bytes, slots));
-            let arena = arena.map_err(|source| Error::Allocation { bytes: bytes as u64, source })?;
+            let arena = arena.map_err(|cause| Error::Allocation { bytes: bytes as u64, cause })?;
             let huge_pages = planned.strategy.huge_pages;
             let decisions = &mut planned.strategy.decisions;
             let mut decided = |what, why: String| decisions.push(Decision::new(what, why));

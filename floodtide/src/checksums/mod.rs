@@ -200,13 +200,13 @@ impl Loader {
     /// use floodtide::{Loader, read_manifest};
     ///
     /// let manifest = read_manifest("/models/qwen3.manifest.json")?;
-    /// let report = Loader::new().compare_with("/models/qwen3", &manifest)?;
+    /// let report = Loader::new().verify("/models/qwen3", &manifest)?;
     /// for mismatch in &report.mismatches {
     ///     println!("{mismatch}");
     /// }
     /// # Ok::<(), floodtide::Error>(())
     /// ```
-    pub fn compare_with(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<VerifyReport, Error> {
+    pub fn verify(&self, path: impl AsRef<Path>, manifest: &Manifest) -> Result<VerifyReport, Error> {
         Ok(VerifyReport::of(Sums::of(self, path.as_ref(), Use::Comparison)?, manifest))
     }
 }
@@ -225,7 +225,7 @@ fn invalid(path: &Path, source: ManifestError) -> Error {
 /// If the manifest cannot be read, or breaks a rule of `docs/manifest.md`.
 pub fn read_manifest(path: impl AsRef<Path>) -> Result<Manifest, Error> {
     let path = path.as_ref();
-    let io = |source| Error::Io { path: path.to_owned(), action: "read the manifest", source };
+    let io = |cause| Error::Io { path: path.to_owned(), action: "read the manifest", cause };
     let file = File::open(path).map_err(io)?;
     let mut json = Vec::new();
     // A longer manifest is refused without being read to its end.

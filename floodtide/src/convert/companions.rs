@@ -60,7 +60,7 @@ impl Companions {
     pub(super) fn copy_to(&self, folder: &Path) -> Result<(), Error> {
         for (name, file) in &self.files {
             let path = folder.join(name);
-            let failed = |source| Error::Io { path: path.clone(), action: "write the copy", source };
+            let failed = |cause| Error::Io { path: path.clone(), action: "write the copy", cause };
             let mut copy = File::create_new(&path).map_err(failed)?;
             let (mut block, mut offset) = (vec![0; BLOCK], 0);
             while offset < file.len() {

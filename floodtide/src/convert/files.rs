@@ -122,8 +122,8 @@ impl<'a> Files<'a> {
         self.folder.join(&file.name)
     }
 
-    fn failed(&self, file: &OutputFile, action: &'static str, source: io::Error) -> Error {
-        Error::Io { path: self.path(file), action, source }
+    fn failed(&self, file: &OutputFile, action: &'static str, cause: io::Error) -> Error {
+        Error::Io { path: self.path(file), action, cause }
     }
 }
 

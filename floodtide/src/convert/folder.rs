@@ -39,7 +39,7 @@ impl<'a> Folder<'a> {
     /// Creates and locks a folder beside the output path.
     pub(super) fn make(output: &'a OutputPath) -> Result<Self, Error> {
         let failed =
-            |source| Error::Io { path: output.parent.clone(), action: "create a folder for the output in it", source };
+            |cause| Error::Io { path: output.parent.clone(), action: "create a folder for the output in it", cause };
         for _ in 0..ATTEMPTS {
             let path = output.parent.join(format!("{PREFIX}{:016x}", fastrand::u64(..)));
             match fs::create_dir(&path) {
@@ -107,7 +107,7 @@ impl<'a> Folder<'a> {
         match error {
             Errno::EXIST | Errno::NOTEMPTY => OutputError::Exists { path }.into(),
             Errno::INVAL | Errno::NOSYS if replaces => OutputError::NoExchange { path }.into(),
-            error => Error::Io { path, action: "rename the finished output", source: error.into() },
+            error => Error::Io { path, action: "rename the finished output", cause: error.into() },
         }
     }
 }
@@ -127,8 +127,8 @@ fn sync_folder(file: &File, path: &Path) -> Result<(), Error> {
     match rustix::fs::fsync(file) {
         Ok(()) | Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
         Err(error) => {
-            let (path, source) = (path.to_owned(), error.into());
-            Err(Error::Io { path, action: "sync the folder", source })
+            let (path, cause) = (path.to_owned(), error.into());
+            Err(Error::Io { path, action: "sync the folder", cause })
         }
     }
 }

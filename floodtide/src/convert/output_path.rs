@@ -36,7 +36,7 @@ impl OutputPath {
         };
         let io = |path: &Path, action| {
             let path = path.to_owned();
-            move |source: io::Error| Error::Io { path, action, source }
+            move |cause: io::Error| Error::Io { path, action, cause }
         };
         let parent = match fs::canonicalize(given) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -59,7 +59,7 @@ impl OutputPath {
     /// Returns whether the output exists and is replaced.
     pub(super) fn replaces(&self) -> Result<bool, Error> {
         let path = || self.path.clone();
-        let io = |action| move |source: io::Error| Error::Io { path: path(), action, source };
+        let io = |action| move |cause: io::Error| Error::Io { path: path(), action, cause };
         let resolved = self.resolved();
         match fs::symlink_metadata(&resolved) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

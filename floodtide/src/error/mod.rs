@@ -16,6 +16,8 @@ use thiserror::Error;
 
 /// Why a checkpoint could not be found, opened or loaded.
 ///
+/// The message includes the cause, so `source` returns none.
+///
 /// ```
 /// use floodtide::{ErrorKind, Loader};
 ///
@@ -29,7 +31,7 @@ use thiserror::Error;
 pub enum Error {
     /// The checkpoint, the selection or the memory does not allow it.
     #[error("{}{}", .0, fault_in_words(.0))]
-    Core(#[from] floodtide_core::Error),
+    Core(CoreError),
     /// A conversion cannot write to its output path.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -37,8 +39,8 @@ pub enum Error {
     #[error(transparent)]
     Probe(#[from] ProbeError),
     /// A system call on a path failed.
-    #[error("{}: cannot {action}: {source}{}", Shown(path), hint(source))]
-    Io { path: PathBuf, action: &'static str, source: io::Error },
+    #[error("{}: cannot {action}: {cause}{}", Shown(path), hint(cause))]
+    Io { path: PathBuf, action: &'static str, cause: io::Error },
     /// A file of a storage cannot be listed, opened, examined, read or viewed, or it changed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -111,8 +113,8 @@ pub enum Error {
     )]
     SeveralModels { name: String, format: FormatId, names: String },
     /// The system granted no memory.
-    #[error("cannot map {} of memory: {source}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
-    Allocation { bytes: u64, source: io::Error },
+    #[error("cannot map {} of memory: {cause}; free memory, raise the limit (ulimit -v), or select fewer tensors", floodtide_core::HumanBytes(*bytes))]
+    Allocation { bytes: u64, cause: io::Error },
     /// The trace would overwrite another file.
     #[error(
         "{}: the file exists and is not a trace, so it is not overwritten; name another file, or remove this one",
@@ -158,7 +160,7 @@ impl Error {
             Self::Storage(error) => error.kind(),
             Self::Output(error) => error.kind(),
             Self::Probe(error) => error.kind(),
-            Self::Io { source, .. } => match source.kind() {
+            Self::Io { cause, .. } => match cause.kind() {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
                 io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
                 io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
@@ -182,6 +184,12 @@ impl Error {
             | Self::StreamStarted => ErrorKind::InvalidRequest,
             Self::StreamStalled { .. } => ErrorKind::Stalled,
         }
+    }
+}
+
+impl From<CoreError> for Error {
+    fn from(error: CoreError) -> Self {
+        Self::Core(error)
     }
 }
 
@@ -262,7 +270,7 @@ mod tests {
     #[test]
     fn every_error_has_the_kind_that_a_caller_would_branch_on() {
         let path = || PathBuf::from("model");
-        let io = |kind: io::ErrorKind| Error::Io { path: path(), action: "open the file", source: kind.into() };
+        let io = |kind: io::ErrorKind| Error::Io { path: path(), action: "open the file", cause: kind.into() };
         let names = || "a, b".to_owned();
         let probe_folder = |kind: io::ErrorKind| ProbeError::Folder { path: path(), source: kind.into() }.into();
         for (error, kind) in [
@@ -303,7 +311,7 @@ mod tests {
             (Error::MissingSplit { name: names(), shard: names(), count: 2 }, ErrorKind::NotFound),
             (Error::SeveralModels { name: names(), format: GGUF, names: names() }, ErrorKind::InvalidRequest),
             (Error::StreamMapped { backend: MMAP }, ErrorKind::InvalidRequest),
-            (Error::Allocation { bytes: 1, source: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
+            (Error::Allocation { bytes: 1, cause: io::ErrorKind::OutOfMemory.into() }, ErrorKind::OutOfMemory),
             (Error::NotATrace { path: path() }, ErrorKind::InvalidRequest),
             (Error::UnlistableName { path: path(), why: "has a line break" }, ErrorKind::Unsupported),
             (Error::TensorAlignment { bytes: 2, max: 1 }, ErrorKind::InvalidRequest),

@@ -62,7 +62,7 @@ impl TraceFile {
     /// If the file cannot be written, or exists and is not a trace: it might be a checkpoint.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
-        let failed = |source| Error::Io { path: path.clone(), action: "write the trace", source };
+        let failed = |cause| Error::Io { path: path.clone(), action: "write the trace", cause };
         if !may_be_replaced(&path).map_err(failed)? {
             return Err(Error::NotATrace { path });
         }
@@ -80,7 +80,7 @@ impl TraceFile {
     /// # Errors
     /// If the file could not be written completely.
     pub fn finish(&self) -> Result<(), Error> {
-        self.0.finish().map_err(|source| Error::Io { path: self.0.path.clone(), action: "write the trace", source })
+        self.0.finish().map_err(|cause| Error::Io { path: self.0.path.clone(), action: "write the trace", cause })
     }
 }
 
