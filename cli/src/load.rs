@@ -54,7 +54,7 @@ fn stream(loader: Loader, args: &LoadArgs) -> Result<Report, Failure> {
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
     let mut loader = args.source.loader()?.mlock(args.mlock);
     if let Some(manifest) = &args.verify {
-        loader = loader.verify(read_manifest(manifest)?);
+        loader = loader.verify_with(read_manifest(manifest)?);
     }
     let trace = args.trace.as_ref().map(TraceFile::create).transpose()?;
     if let Some(trace) = &trace {

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
         Some(manifest) => {
             let files = output::count(inspected.catalog.files().len(), "file");
             let what = format!("verifying {files} in parallel: SHA-256 of files, BLAKE3 of tensors");
-            Some(watched(loader, what, args.json, |loader| loader.compare_with(&args.path, &manifest))?)
+            Some(watched(loader, what, args.json, |loader| loader.verify(&args.path, &manifest))?)
         }
     };
     let shown = if args.json {

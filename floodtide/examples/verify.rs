@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manifest = read_manifest(&file)?;
 
     // The service checks each tensor as its bytes arrive. A tensor that differs is never returned.
-    match loader.clone().verify(manifest.clone()).load(&model) {
+    match loader.clone().verify_with(manifest.clone()).load(&model) {
         Ok(tensors) => {
             let report = tensors.report();
             println!("{} tensors, {} verified in {:.1?}", report.tensors, HumanBytes(report.bytes), report.elapsed);
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(error) if error.kind() == ErrorKind::ChecksumMismatch => {
             println!("{error}");
             // A load stops at the first difference. This lists all of them.
-            for mismatch in loader.compare_with(&model, &manifest)?.mismatches {
+            for mismatch in loader.verify(&model, &manifest)?.mismatches {
                 println!("{mismatch}");
             }
         }

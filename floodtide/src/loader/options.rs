@@ -143,14 +143,14 @@ impl Loader {
     /// use floodtide::{ErrorKind, Loader, read_manifest};
     ///
     /// let manifest = read_manifest("/models/qwen3.manifest.json")?;
-    /// let result = Loader::new().verify(manifest).load("/models/qwen3");
+    /// let result = Loader::new().verify_with(manifest).load("/models/qwen3");
     /// if result.is_err_and(|error| error.kind() == ErrorKind::ChecksumMismatch) {
     ///     println!("the model differs from the published one");
     /// }
     /// # Ok::<(), floodtide::Error>(())
     /// ```
     #[must_use]
-    pub fn verify(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
+    pub fn verify_with(mut self, manifest: impl Into<Arc<Manifest>>) -> Self {
         self.settings.manifest = Some(manifest.into());
         self
     }

@@ -62,7 +62,7 @@ const MIN_BUFFER: u64 = 64 << 10;
 /// Tensors that are adjacent in a file share a buffer. A buffer returns to the pool when all of its
 /// tensors are dropped. Until then it counts against the limit.
 ///
-/// If the loader [verifies](Loader::verify), a whole tensor is checked before it is returned. A
+/// If the loader [verifies](Loader::verify_with), a whole tensor is checked before it is returned. A
 /// part is returned before the other parts arrive, so its tensor is verified only when the stream
 /// ends without an error.
 ///

@@ -28,7 +28,7 @@ const CALLS: [Call; 11] = [
     }),
     ("manifest", |loader, path| {
         let manifest = loader.manifest(path)?;
-        assert!(loader.compare_with(path, &manifest)?.mismatches.is_empty());
+        assert!(loader.verify(path, &manifest)?.mismatches.is_empty());
         Ok(manifest.tensors().len())
     }),
     ("diff", |loader, path| Ok(loader.diff(path, path)?.same)),

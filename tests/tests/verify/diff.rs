@@ -216,8 +216,8 @@ fn a_plain_tensor_of_gguf_is_the_same_in_safetensors_and_a_quantised_one_is_not(
     // So it is for a manifest.
     let manifest = Loader::new().manifest(&gguf).expect("hashes");
     assert_eq!(floodtide::Manifest::parse(manifest.to_string().as_bytes()).as_ref(), Ok(&manifest));
-    Loader::new().verify(manifest.clone()).load(&gguf).expect("is what it is");
-    let some = Loader::new().selection(Selection::names(["a", "b"])).verify(manifest);
+    Loader::new().verify_with(manifest.clone()).load(&gguf).expect("is what it is");
+    let some = Loader::new().selection(Selection::names(["a", "b"])).verify_with(manifest);
     some.load(&plain).expect("has the same elements");
     tensors[0].3[77] ^= 1;
     write_safetensors(&plain, &tensors);

@@ -66,7 +66,7 @@ fn what_is_as_it_was_loads_by_every_backend_warm_and_cold() {
                 if cold {
                     drop_cache(folder.path());
                 }
-                let loader = loader_in(&place, backend).verify(manifest.clone());
+                let loader = loader_in(&place, backend).verify_with(manifest.clone());
                 match load(&loader, &place.path) {
                     Ok(bytes) => assert!(bytes == expected, "{backend:?}"),
                     Err(error) => assert!(is_refused(&error), "{backend:?}: {error}"),
@@ -76,16 +76,16 @@ fn what_is_as_it_was_loads_by_every_backend_warm_and_cold() {
                 if cold {
                     drop_cache(folder.path());
                 }
-                match stream(&loader_in(&place, backend).verify(manifest.clone()), &place.path) {
+                match stream(&loader_in(&place, backend).verify_with(manifest.clone()), &place.path) {
                     Ok(bytes) => assert!(bytes == expected, "{backend:?}"),
                     Err(error) => assert!(is_refused(&error), "{backend:?}: {error}"),
                 }
             }
         }
-        let tensors = place.loader.clone().verify(manifest.clone()).load(&place.path).expect("loads");
+        let tensors = place.loader.clone().verify_with(manifest.clone()).load(&place.path).expect("loads");
         assert!(tensors.report().verified);
         assert!(!place.loader.clone().load(&place.path).expect("loads").report().verified);
-        let mapped = place.loader.clone().verify(manifest).map(&place.path).expect("opens");
+        let mapped = place.loader.clone().verify_with(manifest).map(&place.path).expect("opens");
         assert!(mapped.report().verified && mapped.get("t3").expect("is there").as_bytes() == expected["t3"]);
     }
 }
@@ -106,8 +106,8 @@ fn a_byte_that_is_another_fails_the_load_by_every_backend() {
                     if cold {
                         drop_cache(folder.path());
                     }
-                    let error =
-                        load(&loader_in(&place, backend).verify(manifest.clone()), &place.path).expect_err("differs");
+                    let error = load(&loader_in(&place, backend).verify_with(manifest.clone()), &place.path)
+                        .expect_err("differs");
                     if !is_refused(&error) {
                         assert_mismatch(&error, folder.path(), tensor, &format!("load by {backend:?}"));
                     }
@@ -116,19 +116,19 @@ fn a_byte_that_is_another_fails_the_load_by_every_backend() {
                     if cold {
                         drop_cache(folder.path());
                     }
-                    let error =
-                        stream(&loader_in(&place, backend).verify(manifest.clone()), &place.path).expect_err("differs");
+                    let error = stream(&loader_in(&place, backend).verify_with(manifest.clone()), &place.path)
+                        .expect_err("differs");
                     if !is_refused(&error) {
                         assert_mismatch(&error, folder.path(), tensor, &format!("stream by {backend:?}"));
                     }
                 }
             }
-            let error = place.loader.clone().verify(manifest.clone()).map(&place.path).expect_err("differs");
+            let error = place.loader.clone().verify_with(manifest.clone()).map(&place.path).expect_err("differs");
             assert_mismatch(&error, folder.path(), tensor, "mapped");
             flip(&folder.path().join(VICTIM), victim);
             place.update(folder.path());
         }
-        assert!(place.loader.clone().verify(manifest).load(&place.path).is_ok(), "all is as it was");
+        assert!(place.loader.clone().verify_with(manifest).load(&place.path).is_ok(), "all is as it was");
     }
 }
 
@@ -144,7 +144,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
             for buffer in [64 << 10, 2 * MB as u64, 4 * MB as u64] {
                 let loader = loader_in(&place, None)
                     .stream_options(stream_options().order(order).buffer_bytes(buffer))
-                    .verify(manifest.clone());
+                    .verify_with(manifest.clone());
                 let mut stream = loader.stream(&place.path).expect("opens");
                 let mut failed = false;
                 for tensor in stream.by_ref() {
@@ -162,7 +162,7 @@ fn no_tensor_that_differs_is_handed_out_whole() {
         // In parts, what comes before the last one cannot be known; the end tells.
         let parts = loader_in(&place, None)
             .stream_options(stream_options().buffer_bytes(64 << 10))
-            .verify(manifest)
+            .verify_with(manifest)
             .stream(&place.path)
             .expect("opens");
         let error = parts.for_each_part(|_, _, _| ()).expect_err("differs");
@@ -177,13 +177,13 @@ fn a_small_file_is_verified_where_it_lies() {
     let path = folder.path().join("model.safetensors");
     small(&path);
     let manifest = Loader::new().manifest(&path).expect("hashes");
-    let tensors = Loader::new().verify(manifest.clone()).load(&path).expect("loads");
+    let tensors = Loader::new().verify_with(manifest.clone()).load(&path).expect("loads");
     assert!(tensors.report().verified && tensors.len() == 5);
     let scale = tensors.catalog().find("scale").expect("is there").range;
     drop(tensors);
     flip(&path, scale.end() - 1);
     for loader in [Loader::new(), Loader::new().backend(PREAD), Loader::new().backend(MMAP)] {
-        let error = loader.verify(manifest.clone()).load(&path).expect_err("differs");
+        let error = loader.verify_with(manifest.clone()).load(&path).expect_err("differs");
         let Error::Core(CoreError::Mismatch { tensor, start, end, .. }) = &error else { panic!("{error}") };
         assert_eq!((tensor.as_str(), *start, *end), ("scale", scale.start(), scale.end()));
     }
@@ -200,7 +200,7 @@ fn reads_that_bring_wrong_bytes_are_found_by_real_workers() {
             let script = vec![Scripted { file: 0, nth, injection: Injection::Corrupt(100_000) }];
             let faults = move || SimFaults::new(FaultState::new(Swarm::none(), script.clone()), Draw::new(1));
             let threads = std::num::NonZeroUsize::MIN;
-            let loader = Loader::new().backend(backend).threads(threads).verify(manifest.clone()).faults(faults);
+            let loader = Loader::new().backend(backend).threads(threads).verify_with(manifest.clone()).faults(faults);
             let error = loader.load(folder.path()).expect_err("is wrong");
             if !is_refused(&error) {
                 assert!(matches!(error, Error::Core(CoreError::Mismatch { .. })), "{backend}: {error}");
@@ -233,11 +233,13 @@ fn what_cannot_be_verified_is_refused_before_the_first_read() {
         error
     };
     let slice = || Loader::new().selection(Selection::slice("t", 0, 0..1000));
-    assert!(matches!(error(slice().verify(zeros.clone())), CoreError::SliceUnverifiable { tensor } if tensor == "t"));
+    assert!(
+        matches!(error(slice().verify_with(zeros.clone())), CoreError::SliceUnverifiable { tensor } if tensor == "t")
+    );
     let shard = Selection::shard(0, 1 << 20, floodtide::ShardRules::rows());
-    let sharded = Loader::new().selection(shard).verify(zeros);
+    let sharded = Loader::new().selection(shard).verify_with(zeros);
     assert!(matches!(error(sharded), CoreError::SliceUnverifiable { .. }));
-    let some = slice().verify(nothing);
+    let some = slice().verify_with(nothing);
     let missing = error(some.selection(Selection::slice("t", 0, 0..1)));
     assert!(matches!(missing, CoreError::SliceUnverifiable { .. } | CoreError::NotInManifest { .. }));
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
@@ -254,10 +256,10 @@ fn a_manifest_of_something_else_is_refused() {
             let tensors = manifest.tensors().iter().filter(|tensor| tensor.name != name).cloned().collect();
             Manifest::new(tensors, vec![]).expect("valid")
         };
-        let missing = place.loader.clone().verify(without("scale")).load(&place.path).expect_err("is not there");
+        let missing = place.loader.clone().verify_with(without("scale")).load(&place.path).expect_err("is not there");
         assert!(matches!(&missing, Error::Core(CoreError::NotInManifest { tensor }) if tensor == "scale"), "{missing}");
         // What is not loaded need not be there.
-        let others = place.loader.clone().selection(Selection::names(["layer.bias"])).verify(without("scale"));
+        let others = place.loader.clone().selection(Selection::names(["layer.bias"])).verify_with(without("scale"));
         assert_eq!(others.load(&place.path).expect("loads").len(), 1);
         let mut tensors = manifest.tensors().to_vec();
         tensors
@@ -267,7 +269,7 @@ fn a_manifest_of_something_else_is_refused() {
         let other = place
             .loader
             .clone()
-            .verify(Manifest::new(tensors, vec![]).expect("valid"))
+            .verify_with(Manifest::new(tensors, vec![]).expect("valid"))
             .load(&place.path)
             .expect_err("differs");
         assert!(other.to_string().contains("\"scale\" has dtype F64") && other.to_string().contains("I64"), "{other}");
@@ -293,11 +295,11 @@ fn tied_tensors_are_verified_each_by_its_name() {
     assert_eq!(manifest.tensor("embed").map(|t| t.blake3), manifest.tensor("head").map(|t| t.blake3));
     let tries = [Loader::new(), Loader::new().backend(MMAP), Loader::new().backend(PREAD)];
     for loader in tries.clone() {
-        assert_eq!(loader.verify(manifest.clone()).load(folder.path()).expect("loads").len(), 3);
+        assert_eq!(loader.verify_with(manifest.clone()).load(folder.path()).expect("loads").len(), 3);
     }
     flip(&folder.path().join("tensor.data_0"), 2_000_000);
     for loader in tries {
-        let error = loader.verify(manifest.clone()).load(folder.path()).expect_err("differs");
+        let error = loader.verify_with(manifest.clone()).load(folder.path()).expect_err("differs");
         let Error::Core(CoreError::Mismatch { tensor, .. }) = &error else { panic!("{error}") };
         assert!(["head", "embed"].contains(&tensor.as_str()), "{error}");
     }
@@ -337,7 +339,7 @@ mod asynchronous {
         let expected = checkpoint(folder.path());
         let manifest = Loader::new().manifest(folder.path()).expect("hashes");
         let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("starts");
-        let load = || runtime.block_on(Loader::new().verify(manifest.clone()).load_async(folder.path()));
+        let load = || runtime.block_on(Loader::new().verify_with(manifest.clone()).load_async(folder.path()));
         let tensors = load().expect("loads");
         assert!(tensors.report().verified);
         assert!(tensors.iter().all(|tensor| tensor.as_bytes() == expected[tensor.name()]));

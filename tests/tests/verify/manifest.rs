@@ -99,7 +99,7 @@ fn a_manifest_has_the_checksums_that_plain_hashing_gives() {
         for backend in place.loading() {
             let loader = place.loader_by(backend).stream_options(StreamOptions::new().memory_limit(1 << 20));
             assert_eq!(loader.manifest(&place.path).expect("hashes"), manifest, "{backend:?}");
-            let report = loader.compare_with(&place.path, &manifest).expect("valid");
+            let report = loader.verify(&place.path, &manifest).expect("valid");
             assert!(report.mismatches.is_empty(), "{backend:?}");
         }
     }
@@ -273,7 +273,7 @@ fn a_header_that_says_the_same_in_other_words_is_another_file() {
     bytes[brace..=end].rotate_right(1);
     fs::write(&path, bytes).expect("writes");
     let [report, of_memory] =
-        places(folder.path()).map(|place| place.loader.compare_with(&place.path, &manifest).expect("valid"));
+        places(folder.path()).map(|place| place.loader.verify(&place.path, &manifest).expect("valid"));
     assert_eq!(report.mismatches, of_memory.mismatches);
     let [Mismatch::FileContent { file, tensors: false, .. }] = &report.mismatches[..] else {
         panic!("{:?}", report.mismatches)
@@ -292,7 +292,7 @@ fn what_is_missing_and_what_is_new_is_named() {
     fs::write(folder.path().join("model-0.safetensors"), raw(other, &[1; 4])).expect("writes");
     fs::rename(folder.path().join("model-1.safetensors"), folder.path().join("renamed.safetensors")).expect("renames");
     let [report, of_memory] =
-        places(folder.path()).map(|place| place.loader.compare_with(&place.path, &manifest).expect("valid"));
+        places(folder.path()).map(|place| place.loader.verify(&place.path, &manifest).expect("valid"));
     assert_eq!(report.mismatches, of_memory.mismatches);
     let kinds: Vec<(&str, String)> = report
         .mismatches
