@@ -84,7 +84,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Returns whether an error is the fault of the command line. No other code decides that.
+/// Returns true if an error is the fault of the command line. No other code decides that.
 pub(crate) fn is_usage(error: &Error) -> bool {
     error.kind() == ErrorKind::InvalidRequest
 }

@@ -97,7 +97,7 @@ impl Loader {
     /// MiB.
     ///
     /// # Errors
-    /// As [`load`](Self::load), for either checkpoint.
+    /// Returns the errors of [`load`](Self::load), for either checkpoint.
     ///
     /// ```no_run
     /// use floodtide::{Change, Loader};

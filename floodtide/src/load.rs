@@ -228,7 +228,7 @@ impl Load {
         self.task.as_ref().map_or_else(Progress::default, |task| task.whole_progress())
     }
 
-    /// Returns whether every worker is done, so that [`wait`](Self::wait) returns at once.
+    /// Returns true if every worker is done, so that [`wait`](Self::wait) returns at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(|task| !task.is_active())
@@ -243,7 +243,7 @@ impl Load {
     /// Waits for the end of the load and reports progress meanwhile.
     ///
     /// # Errors
-    /// If the load has failed.
+    /// Returns an error if the load has failed.
     ///
     /// # Panics
     /// If the progress callback panics. The load is cancelled then.

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Examines this machine and a path: a checkpoint, or any file or folder on its device.
 ///
 /// # Errors
-/// If the path cannot be examined.
+/// Returns an error if the path cannot be examined.
 ///
 /// ```no_run
 /// use floodtide::doctor::Status;
@@ -42,8 +42,8 @@ pub fn examine(path: &Path) -> Result<Vec<Finding>, Error> {
 /// of each step.
 ///
 /// # Errors
-/// If the folder is not a folder on a device, there is no file to read and none can be written, or
-/// the system grants no memory.
+/// Returns an error if the folder is not a folder on a device, there is no file to read and none
+/// can be written, or the system grants no memory.
 pub fn measure(folder: &Path, budget: Duration, on_step: impl Fn(&str)) -> Result<Roofline, Error> {
     let folder = &*local(folder)?;
     Ok(roofline::measure(folder, files_of(folder).ok(), budget, on_step)?)

@@ -32,11 +32,11 @@ pub(crate) struct ProbeRequest {
 }
 
 impl ProbeRequest {
-    /// Measures. The second value is true if so is_small is copied that neither files nor memory need
-    /// to be examined.
+    /// Measures. The second value is true if so little is copied that neither files nor memory
+    /// need to be examined.
     ///
     /// # Errors
-    /// If the requested backend cannot read a storage.
+    /// Returns an error if the requested backend cannot read a storage.
     pub(crate) fn measure(
         &self,
         files: &OpenFiles,

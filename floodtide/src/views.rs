@@ -59,7 +59,7 @@ impl Views {
         Ok(all)
     }
 
-    /// Returns whether the file was read whole by one call.
+    /// Returns true if the file was read whole by one call.
     pub(crate) fn is_small_file(&self) -> bool {
         self.small_file.is_some()
     }

@@ -66,7 +66,7 @@ pub fn stream(loader: &Loader, path: &Path) -> Bytes {
 /// Consumes the rest of a stream.
 ///
 /// # Errors
-/// The error that ended the stream.
+/// Returns the error that ended the stream.
 ///
 /// # Panics
 /// If the stream continues after an error.

@@ -73,7 +73,7 @@ impl FaultyFs {
     /// after the `module_path!()` of it.
     ///
     /// # Errors
-    /// If this process may not mount, or the kernel does not support FUSE.
+    /// Returns an error if this process may not mount, or the kernel does not support FUSE.
     pub fn mount(files: &Path, (module, server): (&str, &str), faults: Faults) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let (ours, theirs) = UnixStream::pair()?;

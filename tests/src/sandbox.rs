@@ -151,7 +151,7 @@ impl MemoryGroup {
     /// Creates a control group, or returns why it cannot.
     ///
     /// # Errors
-    /// If this machine has no writable memory hierarchy, of either version.
+    /// Returns an error if this machine has no writable memory hierarchy, of either version.
     pub fn new(bytes: u64) -> io::Result<Self> {
         let (parent, limit) = if Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
             (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
@@ -195,7 +195,7 @@ impl SmallDisk {
     /// Mounts one, or returns why it cannot.
     ///
     /// # Errors
-    /// If this process may not mount.
+    /// Returns an error if this process may not mount.
     pub fn new(bytes: u64) -> io::Result<Self> {
         Self::with(&format!("size={bytes}"))
     }
@@ -203,7 +203,7 @@ impl SmallDisk {
     /// Mounts one with these options of tmpfs, or returns why it cannot.
     ///
     /// # Errors
-    /// If this process may not mount.
+    /// Returns an error if this process may not mount.
     pub fn with(options: &str) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let size = std::ffi::CString::new(options)?;

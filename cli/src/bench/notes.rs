@@ -11,7 +11,7 @@ pub(super) fn of(results: &Results) -> Vec<String> {
     views(results).into_iter().chain(above_the_roofline(results)).chain(memory).collect()
 }
 
-/// Returns whether a load ran and its tensors are pages of the page cache.
+/// Returns true if a load ran and its tensors are pages of the page cache.
 fn is_view(row: &Row<Subject>) -> bool {
     match (row.what, &row.result) {
         (Subject::By(backend), result) if backend.is_mapped() => result.is_ok(),

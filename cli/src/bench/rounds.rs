@@ -209,7 +209,7 @@ pub(super) fn measure(options: &Options) -> Result<Results, Failure> {
     Ok(results)
 }
 
-/// Returns whether a path is valid UTF-8. A catalog's path always is, with replacement characters
+/// Returns true if a path is valid UTF-8. A catalog's path always is, with replacement characters
 /// for the rest, so that no such file exists.
 fn is_text(path: &Path) -> bool {
     path.to_str().is_some_and(|text| !text.contains(char::REPLACEMENT_CHARACTER) || path.exists())

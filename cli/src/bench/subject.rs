@@ -44,7 +44,7 @@ impl Subject {
         }
     }
 
-    /// Returns whether this is floodtide and not a baseline.
+    /// Returns true if this is floodtide and not a baseline.
     pub(super) fn is_ours(self) -> bool {
         matches!(self, Self::By(_) | Self::Auto)
     }

@@ -158,8 +158,8 @@ impl Loader {
     /// as fast as one thread's SHA-256, about 2 GB/s with the processor's SHA instructions.
     ///
     /// # Errors
-    /// As [`load`](Self::load). Returns [`Error::UnlistableName`] if a file's name is not UTF-8 or
-    /// contains a backslash.
+    /// Returns the errors of [`load`](Self::load). Returns [`Error::UnlistableName`] if a file's
+    /// name is not UTF-8 or contains a backslash.
     ///
     /// ```no_run
     /// use floodtide::Loader;
@@ -181,7 +181,8 @@ impl Loader {
     /// it.
     ///
     /// # Errors
-    /// As [`load`](Self::load). Returns [`Error::UnlistableName`] if a file's name is not UTF-8.
+    /// Returns the errors of [`load`](Self::load). Returns [`Error::UnlistableName`] if a file's
+    /// name is not UTF-8.
     pub fn file_checksums(&self, path: impl AsRef<Path>) -> Result<Vec<ManifestFile>, Error> {
         let mut files = files(Sums::of(self, path.as_ref(), Use::Files)?);
         files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -194,7 +195,8 @@ impl Loader {
     /// its format is an error.
     ///
     /// # Errors
-    /// As [`load`](Self::load). A difference is not an error: the [`VerifyReport`] lists it.
+    /// Returns the errors of [`load`](Self::load). A difference is not an error: the
+    /// [`VerifyReport`] lists it.
     ///
     /// ```no_run
     /// use floodtide::{Loader, read_manifest};
@@ -222,7 +224,7 @@ fn invalid(path: &Path, source: ManifestError) -> Error {
 /// Reads a manifest from a file, a FIFO, or anything else that can be read to its end.
 ///
 /// # Errors
-/// If the manifest cannot be read, or breaks a rule of `docs/manifest.md`.
+/// Returns an error if the manifest cannot be read, or breaks a rule of `docs/manifest.md`.
 pub fn read_manifest(path: impl AsRef<Path>) -> Result<Manifest, Error> {
     let path = path.as_ref();
     let io = |cause| Error::Io { path: path.to_owned(), action: "read the manifest", cause };

@@ -128,7 +128,7 @@ impl VerifyReport {
         Self { catalog, mismatches, files: files.len(), bytes, warnings, elapsed }
     }
 
-    /// Returns whether the checkpoint matches the manifest.
+    /// Returns true if the checkpoint matches the manifest.
     #[must_use]
     pub fn is_same(&self) -> bool {
         self.mismatches.is_empty()

@@ -192,7 +192,7 @@ fn is_ours(name: &str) -> bool {
     })
 }
 
-/// Returns whether the path is a folder of the current user: in /tmp, other users may choose any
+/// Returns true if the path is a folder of the current user: in /tmp, other users may choose any
 /// name.
 fn is_own_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())

@@ -157,9 +157,9 @@ impl Converter {
     /// Conversion is atomic: `to` appears only after every file is synced.
     ///
     /// # Errors
-    /// If the checkpoint cannot be found, breaks a rule of its format, changes, or cannot be read;
-    /// if the target format cannot express it; if `to` exists, the disk is full, or a write fails.
-    /// An error leaves nothing behind.
+    /// Returns an error if the checkpoint cannot be found, breaks a rule of its format, changes, or
+    /// cannot be read; if the target format cannot express it; if `to` exists, the disk is full, or
+    /// a write fails. An error leaves nothing behind.
     pub fn convert(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Converted, Error> {
         let started = Instant::now();
         let (from, to) = (from.as_ref(), to.as_ref());

@@ -56,7 +56,7 @@ impl OutputPath {
         Ok(output)
     }
 
-    /// Returns whether the output exists and is replaced.
+    /// Returns true if the output exists and is replaced.
     pub(super) fn replaces(&self) -> Result<bool, Error> {
         let path = || self.path.clone();
         let io = |action| move |cause: io::Error| Error::Io { path: path(), action, cause };
@@ -78,7 +78,7 @@ impl OutputPath {
     }
 }
 
-/// Returns whether a file, or a link to it, is in a folder.
+/// Returns true if a file, or a link to it, is in a folder.
 fn lies_in(file: &Path, folder: &Path) -> bool {
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let by_name =
@@ -92,7 +92,7 @@ fn lies_in(file: &Path, folder: &Path) -> bool {
     [fs::canonicalize(file), fs::canonicalize(by_name)].into_iter().flatten().any(is_below)
 }
 
-/// Returns whether the folder is a mount point, which cannot be renamed. Before Linux 5.8, detects
+/// Returns true if the folder is a mount point, which cannot be renamed. Before Linux 5.8, detects
 /// only mounts of another device.
 fn is_mounted_on(path: &Path, there: &fs::Metadata) -> bool {
     let told = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);

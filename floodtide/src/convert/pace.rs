@@ -48,7 +48,7 @@ impl Pace {
     /// writeback.
     ///
     /// # Errors
-    /// If the disk did not accept written bytes.
+    /// Returns an error if the disk did not accept written bytes.
     pub(super) fn wrote(&self, number: u32, file: &Arc<File>, range: Range<u64>) -> io::Result<()> {
         let bytes = range.end - range.start;
         let whole = {
@@ -79,7 +79,7 @@ impl Pace {
     /// Waits for all ranges and closes the files.
     ///
     /// # Errors
-    /// If the disk did not accept written bytes.
+    /// Returns an error if the disk did not accept written bytes.
     pub(super) fn settle(&self) -> io::Result<()> {
         let ranges = {
             let mut under_way = self.under_way.lock();

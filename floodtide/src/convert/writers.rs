@@ -76,7 +76,7 @@ impl<'s> Writers<'s> {
     /// Starts the threads, which end when this is dropped.
     ///
     /// # Errors
-    /// If the system grants no thread at all.
+    /// Returns an error if the system grants no thread at all.
     pub(super) fn start<'e>(scope: &'s Scope<'s, 'e>, work: Work<'s>) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));

@@ -61,7 +61,8 @@ pub(crate) struct Index {
 /// whole, if it is the only one.
 ///
 /// # Errors
-/// If there is no checkpoint, more than one, or one with a missing file; if the storage fails.
+/// Returns an error if there is no checkpoint, more than one, or one with a missing file, or if the
+/// storage fails.
 pub(crate) fn discover(
     storage: &LoadStorage,
     name: &str,

@@ -24,13 +24,14 @@ impl Loader {
     /// `path` is a file, an index, a folder of shards, a Hugging Face cache snapshot, or the URI of
     /// one of these. All shards load together.
     ///
-    /// The tensors are owned copies. With the backend [`MMAP`] they are views of the page cache, all
-    /// resident; then the files must not be changed or truncated while any tensor is held, also not
-    /// by another process, as with [`map`](Self::map), which returns before the files are read.
+    /// The tensors are owned copies. With the backend [`MMAP`] they are views of the page cache,
+    /// all resident; then the files must not be changed or truncated while any tensor is held, also
+    /// not by another process, as with [`map`](Self::map), which returns before the files are read.
     ///
     /// # Errors
-    /// If the checkpoint cannot be found, breaks a rule of its format, does not fit in memory,
-    /// changes while it is read, or cannot be read. A partial load is never returned.
+    /// Returns an error if the checkpoint cannot be found, breaks a rule of its format, does not
+    /// fit in memory, changes while it is read, or cannot be read. A partial load is never
+    /// returned.
     ///
     /// ```no_run
     /// use floodtide::{ErrorKind, Loader, backend};
@@ -52,8 +53,8 @@ impl Loader {
     /// in different storages.
     ///
     /// # Errors
-    /// As [`load`](Self::load), and if the list is empty, or two files hold a tensor of the same
-    /// name.
+    /// Returns the errors of [`load`](Self::load), and an error if the list is empty, or two files
+    /// hold a tensor of the same name.
     pub fn load_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<Tensors, Error> {
         self.load_input(&Input::Files(&owned(paths)))
     }
@@ -67,7 +68,7 @@ impl Loader {
     /// it.
     ///
     /// # Errors
-    /// As [`load`](Self::load), for the headers and the plan.
+    /// Returns the errors of [`load`](Self::load), for the headers and the plan.
     ///
     /// ```no_run
     /// use floodtide::Loader;
@@ -88,13 +89,13 @@ impl Loader {
     /// Tensors whose offset in the file does not satisfy their alignment are read now, into memory.
     ///
     /// The files must not be changed or truncated while any tensor is held, also not by another
-    /// process: a change shows in the tensors, and touching a page beyond the end of a file kills the
-    /// process (SIGBUS).
+    /// process: a change shows in the tensors, and touching a page beyond the end of a file kills
+    /// the process (SIGBUS).
     ///
     /// Always maps, whatever [`backend`](Self::backend) is set.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Returns the errors of [`load`](Self::load).
     pub fn map(&self, path: impl AsRef<Path>) -> Result<Tensors, Error> {
         let mapped = Settings { backend: Some(MMAP), ..self.settings.clone() };
         run_here(mapped.prepare(&Input::Path(path.as_ref()), Access::Map { resident: false }, true)?)
@@ -107,8 +108,8 @@ impl Loader {
     /// the stream.
     ///
     /// # Errors
-    /// As [`load`](Self::load), for the headers. Returns [`Error::StreamLimit`] if the memory limit
-    /// is too small for a stream.
+    /// Returns the errors of [`load`](Self::load), for the headers. Returns [`Error::StreamLimit`]
+    /// if the memory limit is too small for a stream.
     ///
     /// ```no_run
     /// use floodtide::{Loader, StreamOptions};
@@ -127,7 +128,7 @@ impl Loader {
     /// Streams files as one checkpoint, as [`load_files`](Self::load_files) loads them.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream) and [`load_files`](Self::load_files).
+    /// Returns the errors of [`stream`](Self::stream) and [`load_files`](Self::load_files).
     pub fn stream_files<P: AsRef<Path>>(&self, paths: impl IntoIterator<Item = P>) -> Result<TensorStream, Error> {
         TensorStream::open(&self.settings, &Input::Files(&owned(paths)))
     }
@@ -137,7 +138,7 @@ impl Loader {
     /// The blocking threads of the tokio runtime read the headers.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream).
+    /// Returns the errors of [`stream`](Self::stream).
     ///
     /// # Panics
     /// Panics if it is polled outside a tokio runtime.
@@ -166,7 +167,7 @@ impl Loader {
     /// The reads run on separate threads. Dropping the future cancels the load.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Returns the errors of [`load`](Self::load).
     ///
     /// # Panics
     /// Panics if it is polled outside a tokio runtime.
@@ -197,7 +198,7 @@ impl Loader {
     /// Reads only the headers of a checkpoint.
     ///
     /// # Errors
-    /// If the checkpoint cannot be found or breaks a rule of its format.
+    /// Returns an error if the checkpoint cannot be found or breaks a rule of its format.
     ///
     /// ```no_run
     /// use floodtide::Loader;
@@ -218,7 +219,7 @@ impl Loader {
     /// only the first.
     ///
     /// # Errors
-    /// All errors, at least one.
+    /// Returns all errors, at least one.
     pub fn check_structure(&self, path: impl AsRef<Path>) -> Result<Inspected, Vec<Error>> {
         let path = path.as_ref();
         self.inspect(path).map_err(|first| {
@@ -238,7 +239,7 @@ impl Loader {
     /// no tensors.
     ///
     /// # Errors
-    /// As [`load`](Self::load), for the headers and the plan.
+    /// Returns the errors of [`load`](Self::load), for the headers and the plan.
     ///
     /// ```no_run
     /// use floodtide::Loader;

@@ -57,7 +57,7 @@ impl Loader {
     /// sets another limit.
     ///
     /// # Errors
-    /// [`Error::StreamLimit`] if the limit is too small for them.
+    /// Returns [`Error::StreamLimit`] if the limit is too small for them.
     pub(crate) fn for_whole_stream(&self, limit: u64, streams: u64, part: u64) -> Result<Self, Error> {
         let limit = match self.settings.stream.memory {
             Some(BufferMemory::Limit(limit)) => limit,

@@ -55,7 +55,8 @@ impl OpenedHeaders {
 /// file whole.
 ///
 /// # Errors
-/// If a file cannot be opened or breaks a rule of its format, or if files contradict each other.
+/// Returns an error if a file cannot be opened or breaks a rule of its format, or if files
+/// contradict each other.
 pub(crate) fn open(
     storage: &Arc<LoadStorage>,
     found: CheckpointFiles,
@@ -73,7 +74,7 @@ pub(crate) fn open(
 /// Opens files, which may be in several storages, as one checkpoint without an index.
 ///
 /// # Errors
-/// As [`open`].
+/// Returns the errors of [`open`].
 pub(crate) fn open_files(named: &[(&Arc<LoadStorage>, String)]) -> Result<OpenedHeaders, Error> {
     let sources: Vec<Source<'_>> = named.iter().map(|(storage, name)| Source { storage: &***storage, name }).collect();
     let read = read_headers(FORMATS, &sources, None, None, None)?;

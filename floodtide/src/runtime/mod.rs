@@ -164,7 +164,7 @@ impl<P: Provider> LoadTask<P> {
         self.changed.notify_all();
     }
 
-    /// Returns whether no read is in flight and the next one waits for memory.
+    /// Returns true if no read is in flight and the next one waits for memory.
     pub(crate) fn is_starved(&self) -> bool {
         let routes = self.routes.len() as u32;
         self.with(|engine| {
@@ -187,7 +187,7 @@ impl<P: Provider> LoadTask<P> {
         }
     }
 
-    /// Returns whether a worker is still running.
+    /// Returns true if a worker is still running.
     pub(crate) fn is_active(&self) -> bool {
         *self.active.lock() > 0
     }

@@ -25,7 +25,8 @@ impl<P: Provider> LoadTask<P> {
     /// Starts the workers on their own threads.
     ///
     /// # Errors
-    /// If the system grants a route no thread at all. Fewer threads than planned share the work.
+    /// Returns an error if the system grants a route no thread at all. Fewer threads than planned
+    /// share the work.
     pub(crate) fn start(self: &Arc<Self>) -> io::Result<()> {
         for (id, route) in self.routes() {
             for worker in 0..self.workers(route) {

@@ -62,8 +62,8 @@ const MIN_BUFFER: u64 = 64 << 10;
 /// Tensors that are adjacent in a file share a buffer. A buffer returns to the pool when all of its
 /// tensors are dropped. Until then it counts against the limit.
 ///
-/// If the loader [verifies](Loader::verify_with), a whole tensor is checked before it is returned. A
-/// part is returned before the other parts arrive, so its tensor is verified only when the stream
+/// If the loader [verifies](Loader::verify_with), a whole tensor is checked before it is returned.
+/// A part is returned before the other parts arrive, so its tensor is verified only when the stream
 /// ends without an error.
 ///
 /// An error ends the stream, except [`Error::StreamStalled`], after which the next call resumes it.
@@ -189,8 +189,8 @@ impl TensorStream {
     /// any order. Empty tensors are included.
     ///
     /// # Errors
-    /// If the stream fails; then some bytes have not been delivered. Returns [`Error::StreamStarted`]
-    /// if the stream has returned whole tensors already.
+    /// Returns an error if the stream fails; then some bytes have not been delivered. Returns
+    /// [`Error::StreamStarted`] if the stream has returned whole tensors already.
     pub fn for_each_part(mut self, mut consume: impl FnMut(TensorInfo<'_>, u64, &[u8])) -> Result<Report, Error> {
         let running = self.start_in_parts()?;
         let PlannedLoad { catalog, plan, .. } = running.planned();

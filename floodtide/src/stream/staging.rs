@@ -169,7 +169,7 @@ impl Staging {
         if bytes <= self.coalesced_bytes { self.coalesced_bytes } else { bytes }
     }
 
-    /// Returns whether `bytes` more bytes may be read ahead of the consumer. In a shared pool, a
+    /// Returns true if `bytes` more bytes may be read ahead of the consumer. In a shared pool, a
     /// stream reads ahead only into its share, so that streams whose consumers take turns do not
     /// starve each other.
     fn may_read_ahead(&self, state: &State, bytes: usize) -> bool {

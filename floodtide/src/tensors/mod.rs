@@ -64,7 +64,7 @@ impl Tensors {
         self.inner.by_name.len()
     }
 
-    /// Returns whether there are no tensors.
+    /// Returns true if there are no tensors.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inner.by_name.is_empty()
@@ -243,9 +243,9 @@ impl Tensor {
     /// which cannot be viewed as elements.
     ///
     /// # Errors
-    /// If `T` does not match the dtype, the dtype is quantised, or the machine is big-endian; or if
-    /// the memory is not aligned for `T` because its provider has violated the alignment that it
-    /// states.
+    /// Returns an error if `T` does not match the dtype, the dtype is quantised, or the machine is
+    /// big-endian; or if the memory is not aligned for `T` because its provider has violated the
+    /// alignment that it states.
     ///
     /// ```no_run
     /// use floodtide::{DType, Loader};

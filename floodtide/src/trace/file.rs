@@ -59,7 +59,8 @@ impl TraceFile {
     /// Creates the file, or truncates an earlier trace.
     ///
     /// # Errors
-    /// If the file cannot be written, or exists and is not a trace: it might be a checkpoint.
+    /// Returns an error if the file cannot be written, or exists and is not a trace: it might be a
+    /// checkpoint.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
         let failed = |cause| Error::Io { path: path.clone(), action: "write the trace", cause };
@@ -78,7 +79,7 @@ impl TraceFile {
     /// Completes the file. Later events are dropped.
     ///
     /// # Errors
-    /// If the file could not be written completely.
+    /// Returns an error if the file could not be written completely.
     pub fn finish(&self) -> Result<(), Error> {
         self.0.finish().map_err(|cause| Error::Io { path: self.0.path.clone(), action: "write the trace", cause })
     }
@@ -103,7 +104,7 @@ impl Drop for Inner {
     }
 }
 
-/// Returns whether the path is free, a character device or pipe, an empty file, or a trace of an
+/// Returns true if the path is free, a character device or pipe, an empty file, or a trace of an
 /// earlier run. A block device is excluded, because it may hold a file system.
 fn may_be_replaced(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {

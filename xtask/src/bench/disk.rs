@@ -19,7 +19,8 @@ impl Disk {
     /// Makes a zram device with an ext4 file system.
     ///
     /// # Errors
-    /// Fails without root, without the kernel's zram, or without memory for the contents.
+    /// Returns an error without root, without the kernel's zram, or without memory for the
+    /// contents.
     pub(super) fn zram(bytes: u64) -> Result<Self, String> {
         if !works(Command::new("sh").args(["-c", "[ $(id -u) = 0 ]"])) {
             return Err("it needs root".to_owned());

@@ -268,7 +268,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Returns whether the options select one of these tables.
+    /// Returns true if the options select one of these tables.
     fn wants_any(&self, ids: &[&str]) -> bool {
         let again = &self.options.again;
         again.is_empty() || ids.iter().any(|id| again.iter().any(|wanted| wanted == id))

@@ -121,7 +121,7 @@ pub(super) fn program() -> PathBuf {
 }
 
 impl Subject {
-    /// Returns whether it needs only the bench's own program.
+    /// Returns true if it needs only the bench's own program.
     pub(super) fn is_ours(&self) -> bool {
         matches!(self.program, Program::Rust(..))
     }
