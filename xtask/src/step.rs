@@ -1,4 +1,4 @@
-//! What a check is. The checks are in `steps`; `suite` runs them.
+//! A check of the project. The checks are in `steps`; `suite` runs them.
 
 use crate::tools::Result;
 
