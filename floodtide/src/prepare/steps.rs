@@ -105,8 +105,7 @@ impl Settings {
         }
         let _span = tracing::debug_span!("plan", %input).entered();
         // A requested backend is used even for a small file, and a trace must see every read.
-        let watched = self.trace.is_some() || self.faults.is_some();
-        let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
+        let as_usual = self.trace.is_some() || self.backend.is_some() || self.threads.is_some() || self.mlock;
         let waits = matches!(mode, LoadMode::Whole { waits: true, .. });
         let small_files = (waits && !as_usual).then_some(&self.arena_cache);
         let phases = Phases::new(self.trace.as_ref());
@@ -141,7 +140,6 @@ impl Settings {
             mode,
             backend: self.backend,
             alignment: self.min_alignment(),
-            uring_refused: self.uring_refused.clone(),
             use_device_profile: !self.ignore_device_profile,
         };
         let (mut signals, is_small) = request.measure(&files, &catalog, &selected, &mut warnings)?;
@@ -179,7 +177,6 @@ impl Settings {
             warnings,
             verification,
             on_progress: self.on_progress.clone(),
-            faults: self.faults.clone(),
             phases,
         };
         OwnedLoadTask::load(

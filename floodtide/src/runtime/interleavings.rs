@@ -84,7 +84,6 @@ fn task((catalog, plan): &(Arc<Catalog>, Arc<Plan>)) -> Arc<LoadTask<Memory>> {
         warnings: Vec::new(),
         verification: None,
         on_progress: None,
-        faults: None,
         phases: Phases::new(None),
     };
     LoadTask::new(planned, |_| Memory { is_there: AtomicBool::new(false) })

@@ -21,7 +21,6 @@ use crate::checkpoint_files::OpenFiles;
 use crate::error::Error;
 use crate::trace::{Phase, Phases};
 use crate::warning::Warning;
-use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{
     BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error as CoreError, ExtentId, Plan, Progress, Readiness,
@@ -54,17 +53,6 @@ impl fmt::Debug for ProgressCallback {
     }
 }
 
-/// The faults that tests inject into every worker's source. Each worker makes its own, on its own
-/// thread.
-#[derive(Clone)]
-pub(crate) struct MakeFaults(pub(crate) Arc<dyn Fn() -> Box<dyn Faults> + Send + Sync>);
-
-impl fmt::Debug for MakeFaults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MakeFaults")
-    }
-}
-
 /// A planned load, before the first read.
 #[derive(Debug)]
 pub(crate) struct PlannedLoad {
@@ -79,7 +67,6 @@ pub(crate) struct PlannedLoad {
     /// The checks of completed tensors, if the load is verified.
     pub(crate) verification: Option<Verification>,
     pub(crate) on_progress: Option<ProgressCallback>,
-    pub(crate) faults: Option<MakeFaults>,
     pub(crate) phases: Phases,
 }
 

@@ -1,8 +1,8 @@
 //! The workers of a load: threads that each connect the engine with a source of reads.
 
-use super::{LoadTask, MakeFaults, Provider};
+use super::{LoadTask, Provider};
 use crate::trace::{ReadTrace, Reads};
-use floodtide_core::middleware::{Faulty, Traced};
+use floodtide_core::middleware::Traced;
 use floodtide_core::storage::{BoxedSource, SourceOptions};
 use floodtide_core::strategy::{Decision, Route};
 use floodtide_core::{EngineHandle, Error as CoreError, ReadStyle, Readiness, RouteId, Worker};
@@ -142,13 +142,9 @@ impl<P: Provider> LoadTask<P> {
             ReadStyle::Queue | ReadStyle::Tasks => Reads::Queued,
             ReadStyle::Blocking | ReadStyle::Mapped => Reads::Calls,
         };
-        match (&self.planned.faults, self.read_trace(reads)) {
-            (None, None) => Worker::new(source, route).run(self, self),
-            (None, Some(trace)) => Worker::new(Traced::new(source, trace), route).run(self, self),
-            (Some(MakeFaults(make)), trace) => {
-                let trace = trace.unwrap_or_else(|| Box::new(()));
-                Worker::new(Traced::new(Faulty::new(source, make()), trace), route).run(self, self);
-            }
+        match self.read_trace(reads) {
+            None => Worker::new(source, route).run(self, self),
+            Some(trace) => Worker::new(Traced::new(source, trace), route).run(self, self),
         }
     }
 

@@ -67,7 +67,6 @@ impl TensorStream {
             warnings,
             verification,
             on_progress: settings.on_progress.clone(),
-            faults: settings.faults.clone(),
             phases,
         };
         let owned = !matches!(options.memory, Some(BufferMemory::Pool(_)));
