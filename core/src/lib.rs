@@ -13,6 +13,7 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "the tests' numbers are small"))]
 
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -80,6 +81,8 @@ pub use shard::{Partition, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 pub use strided_range::StridedRange;
 pub use tensor_slice::{Slice, TensorSlice};
-pub use units::{Alignment, ByteRange, ChunkId, DirectLimits, ExtentId, FileId, HumanBytes, RouteId, TensorId};
+pub use units::{
+    Alignment, ByteRange, ChunkId, DirectLimits, ExtentId, FileId, HumanBytes, RouteId, TensorId, to_usize,
+};
 pub use verify::{ContentHashes, Verification};
 pub use write_only::WriteOnly;

@@ -18,7 +18,7 @@ pub use demand::{Demand, FileDemand};
 use crate::backend::ReadStyle;
 use crate::plan::MAX_GATHER_READS;
 use crate::storage::DeviceSignals;
-use crate::units::{ByteRange, FileId};
+use crate::units::{ByteRange, FileId, RouteId};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -171,8 +171,8 @@ impl Route {
 pub struct Strategy {
     /// The routes, one per device, at least one.
     pub routes: Vec<Route>,
-    /// The index of the route, by file.
-    pub route_of: Vec<usize>,
+    /// The route, by file.
+    pub route_of: Vec<RouteId>,
     /// Whether reads are direct, by file.
     pub direct: Vec<bool>,
     /// Whether to request huge pages for the tensors' memory.
@@ -185,7 +185,7 @@ impl Strategy {
     /// Returns the route of a file.
     #[must_use]
     pub fn route(&self, file: FileId) -> &Route {
-        &self.routes[self.route_of[file.index()]]
+        &self.routes[self.route_of[file.index()].index()]
     }
 
     /// Returns the route that reads the most files.
@@ -194,7 +194,7 @@ impl Strategy {
     /// Panics if there is no route.
     #[must_use]
     pub fn main_route(&self) -> &Route {
-        let files = |route: usize| self.route_of.iter().filter(|&&of| of == route).count();
+        let files = |route: usize| self.route_of.iter().filter(|of| of.index() == route).count();
         // Of equals, take the first.
         let main = (0..self.routes.len()).rev().max_by_key(|&route| files(route));
         &self.routes[main.expect("a strategy has a route")]
@@ -241,7 +241,7 @@ pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool
 pub fn decide(signals: &Signals) -> Strategy {
     let mut strategy = Strategy {
         routes: Vec::with_capacity(signals.devices.len()),
-        route_of: signals.files.iter().map(|file| file.device).collect(),
+        route_of: signals.files.iter().map(|file| RouteId::from_index(file.device)).collect(),
         direct: vec![false; signals.files.len()],
         huge_pages: false,
         decisions: Vec::new(),

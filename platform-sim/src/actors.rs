@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 use floodtide_core::pool::Turn;
 use floodtide_core::stream::{FilledBuffer, FilledBufferStream, PumpError, SinkPump};
-use floodtide_core::{EngineHandle, Error};
+use floodtide_core::{EngineHandle, Error, to_usize};
 
 /// The consumer of a stream.
 pub(crate) struct ConsumerActor<'w> {
@@ -205,7 +205,7 @@ impl<'w> Competitor<'w> {
                 self.rounds -= 1;
                 self.world.faults.borrow_mut().counts.count(FaultKind::PoolExhausted);
                 let limit = pool.limit() as u64;
-                let bytes = self.draw.magnitude(1..=limit) as usize;
+                let bytes = to_usize(self.draw.magnitude(1..=limit));
                 self.ask(&pool, Turn::new(), bytes, Arc::default(), soon);
             }
             Borrowing::WorkerState { mut turn, bytes, woken, until } => {

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use floodtide_core::stream::FilledBuffer;
-use floodtide_core::{Error, Location, Order};
+use floodtide_core::{Error, Location, Order, to_usize};
 
 impl World {
     /// Checks the rules that hold at any time.
@@ -74,7 +74,7 @@ impl World {
             }
             // An empty tensor may be anywhere.
             let place = if bytes == 0 { 0 } else { place };
-            self.compare(index, 0, &arena[place..place + bytes as usize])?;
+            self.compare(index, 0, &arena[place..place + to_usize(bytes)])?;
         }
         Ok(())
     }

@@ -22,7 +22,8 @@ use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
 use floodtide_core::{
-    Chunk, EngineHandle, Error, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker, WorkerState,
+    Chunk, EngineHandle, Error, FileId, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker,
+    WorkerState,
 };
 
 /// The maximum number of turns of a run that ends.
@@ -251,7 +252,7 @@ fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
     for (number, file) in case.checkpoint.files.iter().enumerate() {
         if faults.strikes(FaultKind::PermanentIo, draw) && file.byte_len() > 0 {
             let start = somewhere(case, number, draw);
-            faults.break_at(number as u32, start, start + draw.magnitude(1..=100_000));
+            faults.break_at(FileId::from_index(number).0, start, start + draw.magnitude(1..=100_000));
         }
         for kind in [FaultKind::Truncated, FaultKind::Replaced, FaultKind::Written] {
             // These occur once per load, not per read, so they are more frequent.

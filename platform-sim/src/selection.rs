@@ -24,17 +24,17 @@ pub enum KnownSelection {
     /// enumerate.
     Rows {
         /// The rank, from 0.
-        rank: u64,
+        rank: u32,
         /// The number of ranks.
-        world: u64,
+        world: u32,
     },
     /// The share of a rank, where only tensors with this ending are divided, by their second
     /// dimension.
     Columns {
         /// The rank, from 0.
-        rank: u64,
+        rank: u32,
         /// The number of ranks.
-        world: u64,
+        world: u32,
         /// The ending of the names, without glob characters.
         ending: &'static str,
     },
@@ -51,14 +51,14 @@ impl KnownSelection {
             Self::Slices(slices) => {
                 slices.iter().fold(Selection::names::<&str>([]), |selection, (name, cut)| match cut {
                     None => selection.and(Selection::names([name])),
-                    Some(cut) => selection.and(Selection::slice(name.clone(), cut.dim as u32, cut.start..cut.end)),
+                    Some(cut) => selection.and(Selection::slice(name.clone(), cut.dim, cut.start..cut.end)),
                 })
             }
-            Self::Rows { rank, world } => Selection::shard(*rank as u32, *world as u32, ShardRules::rows()),
+            Self::Rows { rank, world } => Selection::shard(*rank, *world, ShardRules::rows()),
             Self::Columns { rank, world, ending } => {
                 let rules = ShardRules::new(Glob::new(&format!("*{ending}")).map(|glob| (glob, Partition::Shard(1))))
                     .optional();
-                Selection::shard(*rank as u32, *world as u32, rules)
+                Selection::shard(*rank, *world, rules)
             }
         }
     }
@@ -116,8 +116,8 @@ pub(crate) fn slices<'t>(draw: &mut Draw, tensors: impl IntoIterator<Item = &'t 
 
 /// Draws the share of one rank.
 pub(crate) fn shard(draw: &mut Draw, checkpoint: &Checkpoint) -> KnownSelection {
-    let world = draw.number(1..=6);
-    let rank = draw.number(0..=world - 1);
+    let world = draw.small_number(1..=6);
+    let rank = draw.small_number(0..=world - 1);
     let columns = draw.coin()
         && (checkpoint.tensors.iter().all(|tensor| !tensor.name.ends_with("weight") || tensor.shape.len() != 1)
             || draw.chance(20_000));

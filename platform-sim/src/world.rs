@@ -29,7 +29,7 @@ use floodtide_core::stream::{FilledBuffer, FilledBufferStream, FillingBuffers, R
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
-    Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly,
+    Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly, to_usize,
 };
 
 /// The stream's number in the queue of the pool. The competitors have the others.
@@ -133,8 +133,7 @@ impl World {
             Job::Load => WorldMemory::Whole(RefCell::new(vec![0; plan.arena_bytes()])),
             Job::Stream { buffers, .. } => {
                 let heap = Heap::new(Rc::clone(&faults), Draw::new(case.seed ^ 1));
-                // The limit of a case fits in any target's memory.
-                let pool = Rc::new(Pool::new(heap, (), buffers.limit as usize));
+                let pool = Rc::new(Pool::new(heap, (), to_usize(buffers.limit)));
                 WorldMemory::Stream(Box::new(Staging {
                     pool,
                     order: buffers.order,
@@ -150,23 +149,21 @@ impl World {
                 }))
             }
         };
+        let [workers, depth] = [case.workers, case.depth].map(|n| u32::try_from(n).expect("a case has few"));
         Ok(Self {
             storage,
             faults,
             history,
             verification,
             engine: RefCell::new(Engine::new(Arc::clone(&catalog), Arc::clone(&plan), case.in_flight_limit)),
-            tuner: case.max_in_flight.map(|max| {
-                let (workers, depth) = (case.workers as u32, case.depth as u32);
-                RefCell::new(Tuner::new(workers * depth, workers, max))
-            }),
+            tuner: case.max_in_flight.map(|max| RefCell::new(Tuner::new(workers * depth, workers, max))),
             retuned: Cell::new(0),
             fallback: RefCell::new(DirectIoFallback::new(
                 case.profiled_direct_rate.map(|(expected, _)| expected),
                 case.profiled_direct_rate.map(|(_, window)| window).unwrap_or_default(),
             )),
             fallbacks: Cell::new(0),
-            workers: case.workers as u32,
+            workers,
             in_flight_limit: case.in_flight_limit,
             catalog,
             plan,
@@ -211,11 +208,11 @@ impl World {
         let Some(cut) = self.cuts.get(&known.name) else { return file.original(known.start + offset, out) };
         let mut slices = self.slices.borrow_mut();
         let slice = slices.entry(placement).or_insert_with(|| {
-            let mut whole = vec![0; known.bytes as usize];
+            let mut whole = vec![0; to_usize(known.bytes)];
             file.original(known.start, &mut whole);
             cut.out_of(known, &whole).into()
         });
-        out.copy_from_slice(&slice[offset as usize..][..out.len()]);
+        out.copy_from_slice(&slice[to_usize(offset)..][..out.len()]);
     }
 
     pub(crate) fn staging(&self) -> Option<&Staging> {
@@ -413,7 +410,7 @@ fn manifest(checkpoint: &Checkpoint, storage: &SimStorage, catalog: &Catalog, pl
         let known = checkpoint.find(tensor.name)?;
         // A huge tensor is never read entirely.
         let len = if known.bytes < HUGE { known.bytes } else { 0 };
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = vec![0; to_usize(len)];
         storage.files[known.file].original(known.start, &mut bytes);
         let (name, dtype, shape) = (known.name.clone(), known.dtype.into(), known.shape.clone());
         Some(ManifestTensor { name, dtype, shape, bytes: known.bytes, blake3: Checksum::of(&bytes) })

@@ -385,7 +385,9 @@ impl Engine {
         self.route_state(&read).in_flight += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
+            #[expect(clippy::cast_possible_truncation, reason = "each slot reads another of at most 2^32 chunks")]
+            let slot = (self.slots.len() - 1) as u32;
+            slot
         });
         let entry = &mut self.slots[slot as usize];
         entry.read = Some(read);

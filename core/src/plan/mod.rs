@@ -155,7 +155,7 @@ impl Slices {
         }
         self.list.push(Sliced { slice, strided, dims: start..self.dims.len() });
         // There are no more slices than tensors, which are numbered in 32 bits.
-        NonZeroU32::new(self.list.len() as u32)
+        u32::try_from(self.list.len()).ok().and_then(NonZeroU32::new)
     }
 
     fn get(&self, placement: &Placement) -> Option<&Sliced> {

@@ -164,7 +164,7 @@ fn files_on_different_devices_have_routes_of_their_own() {
     signals.devices.push(slow);
     signals.files.push(FileSignals { device: 1, direct: false, ..signals.files[0].clone() });
     let strategy = super::decide(&signals);
-    assert_eq!(strategy.route_of, [0, 0, 1]);
+    assert_eq!(strategy.route_of, [0, 0, 1].map(RouteId));
     assert_eq!(strategy.direct, [true, true, false]);
     let [disk, server] = &strategy.routes[..] else { panic!("two routes") };
     assert_eq!((disk.backend, disk.chunk_bytes, disk.workers), (URING, 2 << 20, 2));

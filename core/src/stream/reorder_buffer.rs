@@ -14,7 +14,7 @@ pub struct ReorderBuffer<B> {
     early: BTreeMap<ExtentId, B>,
     in_order: bool,
     /// The number of extents that have had their turn.
-    released: usize,
+    released: u32,
     total: usize,
 }
 
@@ -31,8 +31,8 @@ impl<B> ReorderBuffer<B> {
         let before = self.released;
         if self.in_order {
             self.early.insert(extent, buffer);
-            while let Some(buffer) = self.early.remove(&ExtentId(self.released as u32)) {
-                self.ready.push_back((ExtentId(self.released as u32), buffer));
+            while let Some(buffer) = self.early.remove(&ExtentId(self.released)) {
+                self.ready.push_back((ExtentId(self.released), buffer));
                 self.released += 1;
             }
         } else {
@@ -56,7 +56,7 @@ impl<B> ReorderBuffer<B> {
     /// Returns true if every extent has been taken.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.ready.is_empty() && self.released == self.total
+        self.ready.is_empty() && self.released as usize == self.total
     }
 
     /// Removes all buffers, to be dropped.

@@ -2,7 +2,7 @@
 
 use crate::checksum::{Checksum, TreeHash, hash_part};
 use crate::sync::Mutex;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, to_usize};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -26,8 +26,7 @@ impl Hashes {
         if start >= end {
             return None;
         }
-        // Both are within the given bytes.
-        let bytes = &bytes[(start - offset) as usize..(end - offset) as usize];
+        let bytes = &bytes[to_usize(start - offset)..to_usize(end - offset)];
         if whole.len() == bytes.len() as u64 {
             return Some(Checksum::of(bytes));
         }

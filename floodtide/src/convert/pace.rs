@@ -120,6 +120,7 @@ impl UnsyncedRange {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+    use floodtide_core::to_usize;
     use std::os::unix::fs::FileExt;
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
         let pace = Pace::default();
         let ranges = |pace: &Pace| pace.under_way.lock().ranges.iter().map(|p| p.range.clone()).collect::<Vec<_>>();
         for (start, end) in [(0, 10), (10, 30), (40, 50)] {
-            file.write_all_at(&vec![1; (end - start) as usize], start).expect("writes");
+            file.write_all_at(&vec![1; to_usize(end - start)], start).expect("writes");
             pace.wrote(0, &file, start..end).expect("syncs");
         }
         assert_eq!(ranges(&pace), [0..30, 40..50]);

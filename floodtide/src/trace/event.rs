@@ -37,7 +37,7 @@ pub(super) enum What {
     Track {
         track: u32,
         name: String,
-        order: u32,
+        order: u64,
     },
     Phase {
         phase: Phase,
@@ -195,7 +195,7 @@ impl<W: Write> Writer<W> {
         self.files.get(&load).and_then(|names| names.get(file)).map_or_else(|| format!("\"{file}\""), String::clone)
     }
 
-    fn track(&mut self, load: u32, track: u32, name: &str, order: u32) -> io::Result<()> {
+    fn track(&mut self, load: u32, track: u32, name: &str, order: u64) -> io::Result<()> {
         self.metadata(load, track, "thread_name", &json!({"name": name}))?;
         self.metadata(load, track, "thread_sort_index", &json!({"sort_index": order}))
     }

@@ -299,9 +299,9 @@ fn threads_that_borrow_and_wait_all_end_and_lose_nothing() {
                         }
                         _ => {
                             let mut buffer = pool.get(bytes).expect("waits");
-                            buffer.extend_from_slice(&[seed as u8; 16]);
+                            buffer.extend_from_slice(&[seed.to_le_bytes()[0]; 16]);
                             thread::yield_now();
-                            assert_eq!(&buffer[..], [seed as u8; 16], "nobody else writes to it");
+                            assert_eq!(&buffer[..], [seed.to_le_bytes()[0]; 16], "nobody else writes to it");
                         }
                     }
                     let stats = pool.stats();

@@ -7,6 +7,7 @@ use crate::file::LocalFile;
 use crate::probe::device::Device;
 use crate::probe::{FUSE, is_memory, profile as stored, residency};
 use floodtide_core::storage::StorageFile;
+use floodtide_core::to_usize;
 use memmap2::MmapMut;
 use std::os::unix::fs::FileExt;
 use std::time::{Instant, SystemTime};
@@ -79,7 +80,7 @@ fn try_direct(file: &LocalFile) -> Result<String, String> {
     };
     let (offset, memory) = (limits.offset.as_u64(), limits.memory.as_u64());
     let words = format!("offsets aligned to {offset} bytes, memory to {memory}");
-    let bytes = offset.max(4096) as usize;
+    let bytes = to_usize(offset.max(4096));
     let mut buffer = MmapMut::map_anon(bytes).map_err(|error| format!("no memory to try them ({error})"))?;
     match file.descriptor(true).read_at(&mut buffer, 0) {
         Ok(_) => Ok(format!("supported, with {words}")),

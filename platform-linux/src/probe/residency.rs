@@ -1,7 +1,7 @@
 //! Reports how much of a file is in the page cache, without changing it.
 
-use floodtide_core::ByteRange;
 use floodtide_core::storage::Residency;
+use floodtide_core::{ByteRange, to_usize};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsRawFd;
@@ -147,8 +147,8 @@ fn mapped(file: &File, bytes: u64) -> Option<Residency> {
     }
     let cached = pages.iter().filter(|&&page| page & 1 == 1).count();
     let whole = |start: u64, len: u64| {
-        let first = (start / page) as usize;
-        pages[first..first + pages_of(len) as usize].iter().all(|page| page & 1 == 1)
+        let first = to_usize(start / page);
+        pages[first..first + to_usize(pages_of(len))].iter().all(|page| page & 1 == 1)
     };
     let ranges = if cached > 0 && cached < pages.len() { windows(bytes, whole) } else { Vec::new() };
     Some(Residency { share: Some(cached as f32 / pages.len() as f32), ranges })

@@ -102,7 +102,7 @@ impl Bytes {
             let _ = file.direct_limits();
         });
         let pieces = files.iter().enumerate().flat_map(|(index, file)| {
-            (0..file.len() / BLOCK_BYTES).map(move |piece| (FileId(index as u32), piece * BLOCK_BYTES))
+            (0..file.len() / BLOCK_BYTES).map(move |piece| (FileId::from_index(index), piece * BLOCK_BYTES))
         });
         let pieces = pieces.collect();
         Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
@@ -240,7 +240,7 @@ fn write(folder: &Path, target_bytes: u64, patience: Duration, told: &dyn Fn(&st
     let mut buffer = vec![0; WRITE];
     let mut written = 0;
     while written < target_bytes && (written < MIN_BYTES.min(target_bytes) || started.elapsed() < patience) {
-        for _ in 0..BLOCK_BYTES as usize / WRITE {
+        for _ in 0..BLOCK_BYTES / WRITE as u64 {
             random.fill(&mut buffer);
             file.write_all(&buffer).map_err(failed)?;
         }
@@ -269,6 +269,7 @@ fn reopen(file: &File) -> std::io::Result<LocalFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide_core::to_usize;
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -305,7 +306,7 @@ mod tests {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
         let path = folder.path().join("model.safetensors");
         let mut file = File::create(&path).expect("creates");
-        file.write_all(&vec![1; 4 * BLOCK_BYTES as usize]).expect("writes");
+        file.write_all(&vec![1; to_usize(4 * BLOCK_BYTES)]).expect("writes");
         file.sync_all().expect("syncs");
         let find =
             || Bytes::find(folder.path(), None, 4 * BLOCK_BYTES, Duration::from_secs(5), &|_| {}).expect("bytes");
@@ -322,7 +323,7 @@ mod tests {
         if let Ok(file) = tempfile::NamedTempFile::new_in(shared)
             && is_memory(file.as_file())
         {
-            file.as_file().write_all(&vec![1; 8 * BLOCK_BYTES as usize]).expect("writes");
+            file.as_file().write_all(&vec![1; to_usize(8 * BLOCK_BYTES)]).expect("writes");
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
             let Existing { cold, cached, .. } =
                 existing(folder.path(), None, &File::open(folder.path()).expect("opens"));

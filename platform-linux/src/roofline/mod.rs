@@ -108,6 +108,12 @@ impl Rate {
         Some(Self { median, min, max, samples: rates.len() })
     }
 
+    /// Returns the median, rounded down to a whole number.
+    #[expect(clippy::cast_possible_truncation, reason = "a fraction of a byte does not matter")]
+    fn whole_median(self) -> u64 {
+        self.median as u64
+    }
+
     /// Returns the range of the samples as a fraction of the median.
     #[must_use]
     pub fn spread(&self) -> f64 {
@@ -188,7 +194,7 @@ impl Roofline {
         }
         let rates = || {
             let [copy, fault_huge, fault_small] =
-                [self.copy?, self.fault_huge?, self.fault_small?].map(|r| r.median as u64);
+                [self.copy?, self.fault_huge?, self.fault_small?].map(Rate::whole_median);
             Some(MemoryRates { copy, fault_huge, fault_small })
         };
         Ok(StoredProfile { device, measured_at: self.measured_at, reads, memory: rates() })
@@ -197,7 +203,7 @@ impl Roofline {
 
 fn best_reads(cell: &Cell) -> BestReads {
     let &Cell { way: Way { ring, direct }, chunk_bytes, in_flight, rate } = cell;
-    BestReads { ring, direct, chunk_bytes, in_flight, bytes_per_second: (rate.median as u64).max(1) }
+    BestReads { ring, direct, chunk_bytes, in_flight, bytes_per_second: rate.whole_median().max(1) }
 }
 
 /// Measures the device of a folder's files in about `budget`, or up to twice that if writing a

@@ -3,7 +3,7 @@
 use super::Way;
 use super::bytes::Bytes;
 use crate::backend::{PreadSource, UringSource};
-use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource};
+use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource, to_usize};
 use floodtide_memory::Region;
 use floodtide_memory::sync::{Barrier, Mutex, RwLock};
 use floodtide_memory::{BufferSlice, SplitBuffer, StableMemory};
@@ -72,7 +72,7 @@ impl Run {
     /// Makes the run, and returns its rate in bytes per second.
     pub(super) fn rate(&self, bytes: &Bytes, scratch: &mut Scratch) -> Result<f64, String> {
         let threads = if self.way.ring { self.rings.clamp(1, self.in_flight) } else { self.in_flight };
-        let split = scratch.split(self.in_flight, self.chunk_bytes as usize).map_err(|error| error.to_string())?;
+        let split = scratch.split(self.in_flight, to_usize(self.chunk_bytes)).map_err(|error| error.to_string())?;
         let result = self.work(threads, bytes, &split);
         scratch.region = split.into_memory();
         let (read, elapsed) = result?;
@@ -132,7 +132,7 @@ impl Run {
                 }
                 let Some(buffer) = free.pop() else { break };
                 let (file, offset) = bytes.next(self.chunk_bytes);
-                let len = self.chunk_bytes as usize;
+                let len = to_usize(self.chunk_bytes);
                 let id = ReadId::numbered(number);
                 let (direct, attempt) = (self.way.direct, 0);
                 let op = ReadOp { id, chunk: ChunkId(0), file, offset, at: 0, len, direct, attempt };

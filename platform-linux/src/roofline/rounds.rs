@@ -102,7 +102,8 @@ fn take_finalists(entries: &mut Vec<Entry>) -> Vec<Entry> {
 impl Reader<'_> {
     fn rounds(&mut self, entries: &mut [Entry], end: Instant) {
         let left = end.saturating_duration_since(Instant::now());
-        let time = (left / (ROUNDS * entries.len().max(1) as u32)).clamp(*RUN.start(), *RUN.end());
+        let time =
+            (left / ROUNDS / u32::try_from(entries.len().max(1)).unwrap_or(u32::MAX)).clamp(*RUN.start(), *RUN.end());
         entries.iter_mut().for_each(|entry| entry.run.time = time);
         let mut random = fastrand::Rng::new();
         loop {

@@ -105,8 +105,9 @@ impl Totals {
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each digest is scrambled with its seed, so that swapping two changes the sum.
+        let rotation = (seed % (1 << 32) % 63) as u32;
         self.digest =
-            self.digest.wrapping_add(report.history.digest().rotate_left(seed as u32 % 63).wrapping_mul(2 * seed + 1));
+            self.digest.wrapping_add(report.history.digest().rotate_left(rotation).wrapping_mul(2 * seed + 1));
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
