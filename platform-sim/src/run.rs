@@ -222,7 +222,7 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
         // Without a ring a thread makes one read at a time.
         let max = case.max_in_flight.map_or(0, |max| (max as usize).div_ceil(case.workers));
         let depth = if refused { 1 } else { case.depth.max(max) };
-        let source = SimSource::new(alloc::rc::Rc::clone(&world.storage), depth, draw.fork());
+        let source = SimSource::new(Rc::clone(&world.storage), depth, draw.fork());
         let faulty = Faulty::new(source, SimFaults::new(Rc::clone(&world.faults), draw.fork()));
         let watch =
             Watch { worker: number as u64, storage: Rc::clone(&world.storage), history: Rc::clone(&world.history) };
@@ -287,7 +287,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     let mut workers = workers(case, world, draw);
     let mut consumer = ConsumerActor::new(world, &case.job, alignment, draw.fork());
     let competitors = if consumer.is_some() { case.competitors.count } else { 0 };
-    let mut competitors: Vec<Competitor> = (1..=competitors)
+    let mut competitors: Vec<Competitor<'_>> = (1..=competitors)
         .map(|who| Competitor::new(world, who, case.competitors.rounds, case.competitors.time, draw.fork()))
         .collect();
     let mut turns = 0_u64;

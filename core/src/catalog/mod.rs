@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_is_appended_is_as_if_it_had_been_added() {
-        let add = |builder: &mut CatalogBuilder, files: core::ops::Range<u64>| {
+        let add = |builder: &mut CatalogBuilder, files: Range<u64>| {
             for number in files {
                 let file = builder.add_file(&format!("file {number}"), 100 + number).expect("few");
                 for tensor in 0..number % 4 {

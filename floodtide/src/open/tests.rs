@@ -105,7 +105,7 @@ impl Format for Toy {
         start.starts_with(b"TOY")
     }
     fn parser(&self) -> Option<Box<dyn HeaderParser>> {
-        Some(Box::new(Toy))
+        Some(Box::new(Self))
     }
 }
 

@@ -50,7 +50,7 @@ fn offsets_of_the_original_go_over_all_partitions() {
     index.add_tensors_to(&mut builder).expect("adds");
     let catalog = builder.finish().expect("unique names");
     let tied = catalog.find("tied").expect("is there");
-    assert_eq!((tied.range, tied.file), (catalog.tensor(crate::TensorId(0)).range, crate::FileId(0)));
+    assert_eq!((tied.range, tied.file), (catalog.tensor(crate::TensorId(0)).range, FileId(0)));
     assert_eq!(tied.dtype, DType::I8);
     assert_eq!(catalog.file(catalog.find("scalar").expect("is there").file).path, "p1");
 }
