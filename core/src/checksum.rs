@@ -1,8 +1,8 @@
 //! Computes the BLAKE3 hash of bytes that arrive in parts, in any order and from any thread.
 //!
 //! BLAKE3 hashes leaves of 1 KiB and combines the results in pairs up to one root. So the worker
-//! that reads a part of a tensor can hash it in parallel to the others. [`hash_part`] returns a
-//! [`HashedPart`]: the tree nodes that are entirely in the part, and the bytes of the incomplete
+//! that reads a part of a tensor can hash it in parallel to the others. [`hash_range`] returns a
+//! [`HashedRange`]: the tree nodes that are entirely in the part, and the bytes of the incomplete
 //! leaves at its two ends. [`TreeHash::add`] combines the parts of a tensor. It stores only nodes
 //! of 32 bytes that wait for a neighbour, and incomplete leaves. Its size grows with the gaps
 //! between the parts, not with the tensor.
@@ -103,7 +103,7 @@ type NodeIndex = (u32, u64);
 
 /// A hashed part of an input.
 #[derive(Debug)]
-pub struct HashedPart<'a> {
+pub struct HashedRange<'a> {
     bytes: u64,
     /// The hash of the input, if the part is the whole.
     whole: Option<Checksum>,
@@ -114,10 +114,10 @@ pub struct HashedPart<'a> {
 
 /// Hashes the bytes at `offset` of an input of `total` bytes. Threads can call this in parallel.
 #[must_use]
-pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
+pub fn hash_range(total: u64, offset: u64, bytes: &[u8]) -> HashedRange<'_> {
     let len = bytes.len() as u64;
     let end = offset.saturating_add(len);
-    let mut part = HashedPart { bytes: len, whole: None, nodes: Vec::new(), ends: [None, None] };
+    let mut part = HashedRange { bytes: len, whole: None, nodes: Vec::new(), ends: [None, None] };
     if len == total {
         part.whole = Some(Checksum::of(bytes));
         return part;
@@ -187,7 +187,7 @@ impl TreeHash {
     }
 
     /// Adds a part of the input. Returns the hash with the last one.
-    pub fn add(&mut self, part: &HashedPart<'_>) -> Option<Checksum> {
+    pub fn add(&mut self, part: &HashedRange<'_>) -> Option<Checksum> {
         self.come = self.come.saturating_add(part.bytes);
         self.root = self.root.or(part.whole);
         for &(node, cv) in &part.nodes {

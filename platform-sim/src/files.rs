@@ -97,11 +97,11 @@ impl SimFile {
         let word = |at: u64| scramble(key ^ (at / 8)).to_le_bytes();
         let (mut at, mut out) = (offset + given as u64, &mut out[given..]);
         // The rest of a word that starts earlier, then words, then the start of the last one.
-        let lead = to_usize((at.wrapping_neg() % 8).min(out.len() as u64));
-        let (first, rest) = out.split_at_mut(lead);
+        let first_len = to_usize((at.wrapping_neg() % 8).min(out.len() as u64));
+        let (first, rest) = out.split_at_mut(first_len);
         let from = to_usize(at % 8);
-        first.copy_from_slice(&word(at)[from..from + lead]);
-        (at, out) = (at + lead as u64, rest);
+        first.copy_from_slice(&word(at)[from..from + first_len]);
+        (at, out) = (at + first_len as u64, rest);
         let mut words = out.chunks_exact_mut(8);
         for bytes in &mut words {
             bytes.copy_from_slice(&word(at));

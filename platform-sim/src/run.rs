@@ -106,7 +106,7 @@ impl WorkerActor {
             // returned.
             Some(WorkerState::AwaitingCapacity) => match world.engine.borrow().readiness(RouteId(0)) {
                 Readiness::Full => false,
-                Readiness::NeedsBuffer(_) => world.staging().is_some_and(|staging| staging.came_back.is_up()),
+                Readiness::NeedsBuffer(_) => world.stream_buffers().is_some_and(|stream| stream.came_back.is_up()),
                 Readiness::Ready | Readiness::Exhausted => true,
             },
             Some(WorkerState::Done) => false,
@@ -117,8 +117,8 @@ impl WorkerActor {
         if self.waits == Some(WorkerState::AwaitingCompletion) {
             self.worker.collect(world, world).expect("a simulated device always goes on");
         }
-        if let Some(staging) = world.staging().filter(|_| self.waits == Some(WorkerState::AwaitingCapacity)) {
-            staging.came_back.take();
+        if let Some(stream) = world.stream_buffers().filter(|_| self.waits == Some(WorkerState::AwaitingCapacity)) {
+            stream.came_back.take();
         }
         self.waits = Some(self.worker.fill(world, world));
     }
@@ -351,7 +351,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     report.retry_stats = engine.retry_stats();
     report.bytes = engine.progress().bytes_done;
     report.gathered = world.gathered.get();
-    report.pool = world.staging().map(|staging| staging.pool.stats(0, 0)).unwrap_or_default();
+    report.pool = world.stream_buffers().map(|stream| stream.pool.stats(0, 0)).unwrap_or_default();
     let many = |bytes: u64| bytes >= 16 * case.chunk_bytes;
     let delivered = world.delivered.borrow();
     report.sizes = SizeCounts {
@@ -406,7 +406,7 @@ fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64)
     world.with(|engine| engine.result())?;
     world.verification.as_ref().map_or(Ok(()), Verification::finish)?;
     world.check_versions()?;
-    let whole = world.check_arena(alignment).and_then(|()| match world.staging() {
+    let whole = world.check_arena(alignment).and_then(|()| match world.stream_buffers() {
         Some(_) => world.check_delivered(),
         None => Ok(()),
     });
@@ -431,9 +431,9 @@ fn left_over(case: &Case, world: &World) -> Vec<String> {
     if flight.peak() > case.in_flight_limit.max(largest) {
         violations.push(format!("{} bytes were in flight, over the limit of {}", flight.peak(), case.in_flight_limit));
     }
-    if let Some(staging) = world.staging() {
-        let stats = staging.pool.stats(0, 0);
-        if stats.lent > 0 || staging.pool.has_waiters() {
+    if let Some(stream) = world.stream_buffers() {
+        let stats = stream.pool.stats(0, 0);
+        if stats.lent > 0 || stream.pool.has_waiters() {
             violations.push(format!("{} bytes of the pool are lent after the end", stats.lent));
         }
     }

@@ -58,7 +58,7 @@ impl BufferProvider for Task {
     }
 }
 
-/// The nanoseconds that so many workers take to load a tensor of [`CHUNKS`] MiB.
+/// Returns the nanoseconds that `workers` workers take to load a tensor of [`CHUNKS`] MiB.
 fn elapsed<S: Storage<SimChunk>>(storage: &S, clock: &Clock, workers: usize) -> u64 {
     let Opened::File(file) = storage.open("model.safetensors").expect("opens") else { panic!("a folder") };
     let mut start = vec![0; 8];

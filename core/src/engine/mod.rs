@@ -12,7 +12,7 @@ mod recovery;
 mod worker;
 
 pub use events::{Disposition, Event, Progress, Readiness, RetryStats};
-pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, land, next_read};
+pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, complete_chunk, next_read};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -286,7 +286,7 @@ impl Engine {
             Ok(true) => {
                 self.return_bytes(route, if seeded_bug!(BudgetLeaked) { 0 } else { bytes });
                 self.land(read.chunk);
-                Disposition::Landed(read.chunk)
+                Disposition::Complete(read.chunk)
             }
             Ok(false) => {
                 let id = self.alloc_slot(read);

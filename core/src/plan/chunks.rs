@@ -120,8 +120,7 @@ fn cut_one(
     }
 }
 
-/// Returns the length of the bytes before the wanted ones, which only the alignment of a direct read
-/// adds.
+/// Returns the length of what alignment adds before the selected bytes.
 #[expect(clippy::cast_possible_truncation, reason = "the prefix is shorter than an alignment of direct reads")]
 pub(super) fn prefix_len(bytes: u64) -> u32 {
     bytes as u32

@@ -104,7 +104,7 @@ fn cached_files_and_files_without_direct_reads_are_copied_by_threads() {
 }
 
 #[test]
-fn little_is_read_on_the_calling_thread() {
+fn a_small_load_is_read_on_the_calling_thread() {
     let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
     let strategy = decide(&little, None);
     assert_eq!((strategy.workers, strategy.direct), (0, vec![false, false]));
@@ -194,7 +194,7 @@ fn what_is_asked_for_is_taken_and_said() {
 }
 
 #[test]
-fn little_is_less_than_what_threads_are_worth() {
+fn a_small_load_is_smaller_than_what_threads_are_worth() {
     let workers = |selected_bytes, requested_backend| {
         decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, requested_backend).workers
     };

@@ -78,7 +78,7 @@ impl<M> FillingBuffers<M> {
     }
 
     /// Records the arrival of a chunk. Returns the memory if it was the last chunk of its extent.
-    pub fn land(&mut self, chunk: ChunkId) -> Option<(ExtentId, M)> {
+    pub fn complete(&mut self, chunk: ChunkId) -> Option<(ExtentId, M)> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
         let filling = self.open.get_mut(&extent)?;
         filling.missing -= 1;

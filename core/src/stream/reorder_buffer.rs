@@ -27,7 +27,7 @@ impl<B> ReorderBuffer<B> {
     }
 
     /// Adds a filled buffer. Returns true if more can be [taken](Self::take) than before.
-    pub fn land(&mut self, extent: ExtentId, buffer: B) -> bool {
+    pub fn insert(&mut self, extent: ExtentId, buffer: B) -> bool {
         let before = self.released;
         if self.in_order {
             self.early.insert(extent, buffer);
@@ -74,7 +74,7 @@ mod tests {
         let mut reorder = ReorderBuffer::new(order, 4);
         let mut taken = Vec::new();
         for extent in [2, 0, 3, 1] {
-            let fresh = reorder.land(ExtentId(extent), extent * 10);
+            let fresh = reorder.insert(ExtentId(extent), extent * 10);
             let before = taken.len();
             assert!(!reorder.is_done());
             assert_eq!(reorder.has_ready(), fresh);

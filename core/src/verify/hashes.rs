@@ -1,6 +1,6 @@
 //! Hashes tensors whose bytes arrive in ranges of their files.
 
-use crate::checksum::{Checksum, TreeHash, hash_part};
+use crate::checksum::{Checksum, TreeHash, hash_range};
 use crate::sync::Mutex;
 use crate::units::{ByteRange, to_usize};
 use alloc::boxed::Box;
@@ -31,7 +31,7 @@ impl Hashes {
             return Some(Checksum::of(bytes));
         }
         // Hash without the lock, which is held only to combine the results.
-        let part = hash_part(whole.len(), start - whole.start(), bytes);
+        let part = hash_range(whole.len(), start - whole.start(), bytes);
         hash.with(|hash| {
             let found = hash.get_or_insert_with(|| Box::new(TreeHash::new(whole.len()))).add(&part);
             if found.is_some() {

@@ -124,7 +124,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn small_pieces_that_follow_one_another_are_one_and_the_budget_is_kept() {
+    fn adjacent_ranges_are_merged_and_the_budget_is_kept() {
         let file = Arc::new(tempfile::tempfile().expect("a file"));
         let pace = Pace::default();
         let ranges = |pace: &Pace| pace.under_way.lock().ranges.iter().map(|p| p.range.clone()).collect::<Vec<_>>();

@@ -27,7 +27,7 @@ use floodtide_core::{
     RouteId, Verification,
 };
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
-use floodtide_memory::{ChunkBuffer, Landed};
+use floodtide_memory::{ChunkBuffer, FilledBytes};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -284,7 +284,7 @@ impl<P: Provider> BufferProvider for LoadTask<P> {
             (chunk.file, chunk.payload_len)
         };
         if let Some(verification) = &self.planned.verification {
-            verification.chunk_landed(chunk, buffer.landed(payload_len))?;
+            verification.add_chunk(chunk, buffer.filled(payload_len))?;
         }
         self.provider.complete(chunk, buffer)?;
         let route = self.planned.strategy.route_of[file.index()];

@@ -142,13 +142,13 @@ impl<W: Write> Writer<W> {
                 write!(self.out, r#""bytes":{bytes},"outcome":"{outcome}"}}}}"#)
             }
             What::Counters { at, bytes, in_flight } => {
-                self.open(load, "bytes landed", "load", "C", 0, at)?;
+                self.open(load, "bytes loaded", "load", "C", 0, at)?;
                 write!(self.out, r#","args":{{"bytes":{bytes}}}}}"#)?;
                 self.open(load, "reads in flight", "load", "C", 0, at)?;
                 write!(self.out, r#","args":{{"reads":{in_flight}}}}}"#)
             }
             What::Tuned { at, reads, bytes_per_second } => {
-                self.open(load, "reads wanted in flight", "load", "C", 0, at)?;
+                self.open(load, "target reads in flight", "load", "C", 0, at)?;
                 write!(self.out, r#","args":{{"reads":{reads}}}}}"#)?;
                 if let Some(rate) = bytes_per_second {
                     self.open(load, "bytes per second, measured", "load", "C", 0, at)?;

@@ -351,7 +351,7 @@ fn mapped_memory_is_aligned_and_zero_and_may_be_locked() {
 }
 
 #[test]
-fn memory_that_was_only_lent_in_pieces_is_zeroed_too() {
+fn memory_that_was_only_lent_in_slices_is_zeroed_too() {
     use crate::split_buffer::SplitBuffer;
     use floodtide_core::Buffer;
     let pool = pool(100 * KB);

@@ -32,7 +32,7 @@ pub(super) fn memory(subject: &Subject) -> Finding {
     let words: Vec<String> =
         limits.iter().take(4).map(|limit| format!("{} ({})", HumanBytes(limit.available), limit.limit)).collect();
     let found = format!(
-        "{} can be had, {}",
+        "{} available, {}",
         words[0],
         match &words[1..] {
             [] => "with no lower limit from a control group or ulimit".to_owned(),

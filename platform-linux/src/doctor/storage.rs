@@ -30,7 +30,7 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
             NAME,
             Status::Limited,
             format!("{found}, on another machine"),
-            "it answers slowly and in parallel, so many reads are in flight, and files are mapped only on request",
+            "it answers slowly and in parallel: many reads are in flight, and files are mapped only on request",
         )
         .remedy("a copy on a local disk, where the checkpoint is loaded more than once"),
         "overlayfs" => Finding::new(
@@ -97,18 +97,20 @@ pub(super) fn page_cache(subject: &Subject) -> Finding {
             return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
         }
     };
-    let ways = residency::ways(file);
+    let methods = residency::methods(file);
     let started = Instant::now();
     let share = residency::resident_share(file);
     let took = format!("asking took {:.0} µs", started.elapsed().as_secs_f64() * 1e6);
     let state = |works: bool| if works { "works" } else { "refused" };
-    let cachestat = ways.cachestat.map_or_else(|errno| format!("refused ({})", errno_name(errno)), |()| "works".into());
-    let found = format!("cachestat {cachestat}, mincore {}, RWF_NOWAIT {}", state(ways.mincore), state(ways.nowait));
-    let remedy = match ways.cachestat {
+    let cachestat =
+        methods.cachestat.map_or_else(|errno| format!("refused ({})", errno_name(errno)), |()| "works".into());
+    let found =
+        format!("cachestat {cachestat}, mincore {}, RWF_NOWAIT {}", state(methods.mincore), state(methods.nowait));
+    let remedy = match methods.cachestat {
         Err(libc::ENOSYS) => "Linux 6.5 has cachestat; where the kernel is newer, a sandbox hides it",
         _ => "own the files or get write permission: the system reports cached ranges to nobody else",
     };
-    match (ways.cachestat, share) {
+    match (methods.cachestat, share) {
         (Ok(()), Some(_)) => {
             Finding::new(NAME, Status::Good, found, "cached ranges are copied, and the rest is read by direct I/O").cost(took)
         }

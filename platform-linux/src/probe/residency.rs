@@ -80,7 +80,7 @@ fn look(file: &File, ranges_too: bool) -> Residency {
 }
 
 /// Which methods work for a file.
-pub(crate) struct Ways {
+pub(crate) struct ResidencyMethods {
     /// The result of `cachestat`, or the error number.
     pub(crate) cachestat: Result<(), i32>,
     /// False for files of others, which `mincore` reports as resident.
@@ -88,12 +88,16 @@ pub(crate) struct Ways {
     pub(crate) nowait: bool,
 }
 
-pub(crate) fn ways(file: &File) -> Ways {
+pub(crate) fn methods(file: &File) -> ResidencyMethods {
     let bytes = file.metadata().map_or(0, |metadata| metadata.len()).max(1);
     let own = file.metadata().is_ok_and(|metadata| owns(&metadata));
     // Map only as much of a large file as shows that it works.
     let mincore = own && mapped(file, bytes.min(1 << 20)).is_some();
-    Ways { cachestat: cached_pages(file, 0, 0).map(|_| ()), mincore, nowait: sampled_share(file, bytes).is_some() }
+    ResidencyMethods {
+        cachestat: cached_pages(file, 0, 0).map(|_| ()),
+        mincore,
+        nowait: sampled_share(file, bytes).is_some(),
+    }
 }
 
 fn pages_of(bytes: u64) -> u64 {

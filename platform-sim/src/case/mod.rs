@@ -235,10 +235,10 @@ impl Case {
     #[must_use]
     pub fn with_few_reads_apart(mut self) -> Self {
         const MANY: u64 = 300;
-        /// The maximum gap for so many blocks.
+        /// The maximum gap for this number of blocks.
         const WIDE: u64 = 400_000;
         let tensors = self.checkpoint.tensors.iter();
-        let blocks = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.block_count(tensor)));
+        let blocks = tensors.filter_map(|tensor| Some(self.selection.slice(tensor)?.block_count(tensor)));
         if blocks.fold(0, u64::saturating_add) > MANY {
             self.max_read_gap = self.max_read_gap.max(WIDE);
         }

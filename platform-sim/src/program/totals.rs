@@ -47,7 +47,7 @@ const PATHS: [&str; 28] = [
     "slice refused",
     "wrong bytes found",
     "slice not verified",
-    "store index refused",
+    "ServerlessLLM index refused",
     "tied tensor",
 ];
 
@@ -137,7 +137,7 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "runs         {}, of which {} succeeded", self.runs, self.succeeded)?;
-        writeln!(f, "reads        {} of {} bytes that landed", self.reads, self.bytes)?;
+        writeln!(f, "reads        {} of {} bytes that arrived", self.reads, self.bytes)?;
         writeln!(f, "events       {} in {} s of virtual time", self.events, self.virtual_seconds)?;
         writeln!(f, "faults")?;
         for &kind in FaultKind::ALL {

@@ -67,7 +67,7 @@ fn offsets_of_tensora_are_in_a_partition() {
 }
 
 #[test]
-fn a_store_may_be_empty_but_not_without_a_partition() {
+fn a_checkpoint_may_be_empty_but_not_without_a_partition() {
     let index = parse("{}", &[0]).expect("valid");
     assert!(index.tensors().is_empty() && index.dialect().is_none());
     assert_eq!(parse("{}", &[]).map(drop), Err(ServerlessLlmError::NoPartition));

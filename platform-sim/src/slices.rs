@@ -11,7 +11,7 @@ pub const MAX_COUNTED_BYTES: u64 = 8 << 20;
 
 /// The indices `start..end` of a dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownCut {
+pub struct KnownSlice {
     /// The dimension.
     pub dim: u32,
     /// The first index.
@@ -20,7 +20,7 @@ pub struct KnownCut {
     pub end: u64,
 }
 
-impl KnownCut {
+impl KnownSlice {
     fn dim(&self) -> usize {
         self.dim as usize
     }
@@ -76,7 +76,7 @@ impl KnownCut {
 }
 
 /// Draws a slice of a tensor, or none.
-pub(crate) fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
+pub(crate) fn draw_slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownSlice> {
     if tensor.shape.is_empty() || tensor.bytes > MAX_COUNTED_BYTES || draw.chance(300_000) {
         return None;
     }
@@ -84,19 +84,19 @@ pub(crate) fn slice(draw: &mut Draw, tensor: &KnownTensor) -> Option<KnownCut> {
     let size = tensor.shape[dim];
     let dim = u32::try_from(dim).expect("a tensor has few dimensions");
     let (a, b) = (draw.number(0..=size), draw.number(0..=size));
-    let cut = KnownCut { dim, start: a.min(b), end: a.max(b) };
-    if cut.is_possible(tensor) || draw.chance(20_000) {
-        return Some(cut);
+    let slice = KnownSlice { dim, start: a.min(b), end: a.max(b) };
+    if slice.is_possible(tensor) || draw.chance(20_000) {
+        return Some(slice);
     }
-    Some(KnownCut { start: 0, end: size, ..cut })
+    Some(KnownSlice { start: 0, end: size, ..slice })
 }
 
 /// Returns the share of a rank in a dimension: consecutive indices, as many for each rank as for
 /// the first.
-pub(crate) fn dealt_out(tensor: &KnownTensor, dim: u32, rank: u32, world: u32) -> KnownCut {
+pub(crate) fn rank_slice(tensor: &KnownTensor, dim: u32, rank: u32, world: u32) -> KnownSlice {
     let size = tensor.shape.get(dim as usize).copied().unwrap_or(0);
     let each = (0..size).step_by(world as usize).count() as u64;
     let mine = (0..size).filter(|index| index / each == u64::from(rank));
     let start = mine.clone().next().unwrap_or(size);
-    KnownCut { dim, start, end: start + mine.count() as u64 }
+    KnownSlice { dim, start, end: start + mine.count() as u64 }
 }
