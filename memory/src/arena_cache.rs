@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(large.start().as_ptr().align_offset(2 * MIB), 0);
         write(&large, 6 * MIB - 1, 9);
         drop(large);
-        assert_eq!(cache.byte_len(), 6 << 20, "as one piece");
+        assert_eq!(cache.byte_len(), 6 << 20, "as one region");
     }
 
     /// Sealed memory on Linux 6.10 and later fails in the same way as memory that was moved once on

@@ -175,6 +175,6 @@ mod tests {
         assert!(buffer.into_memory().is_none());
         assert!(pool.stats().lent > 0);
         drop(slice);
-        assert_eq!(pool.stats().lent, 0, "it went back with the last piece");
+        assert_eq!(pool.stats().lent, 0, "it went back with the last slice");
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn huge_pages() -> Finding {
         "never" => "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled, as root",
         "not there" => "a kernel with transparent huge pages",
         _ => {
-            "free memory may be in too small pieces: echo 1 > /proc/sys/vm/compact_memory, as root; or they are off for this \
+            "free memory may be too fragmented: echo 1 > /proc/sys/vm/compact_memory, as root; or they are off for this \
               process alone (PR_SET_THP_DISABLE)"
         }
     };

@@ -36,7 +36,7 @@ pub(super) struct Bytes {
     /// Why buffered reads of cold files cannot be measured, if they cannot.
     pub(super) buffered_refused: Option<String>,
     /// The files' blocks.
-    pieces: Vec<(FileId, u64)>,
+    blocks: Vec<(FileId, u64)>,
     next: AtomicU64,
     /// The unnamed temporary file, kept open.
     _temporary: Option<File>,
@@ -101,16 +101,16 @@ impl Bytes {
             // This opens the file for direct reads.
             let _ = file.direct_limits();
         });
-        let pieces = files.iter().enumerate().flat_map(|(index, file)| {
-            (0..file.len() / BLOCK_BYTES).map(move |piece| (FileId::from_index(index), piece * BLOCK_BYTES))
+        let blocks = files.iter().enumerate().flat_map(|(index, file)| {
+            (0..file.len() / BLOCK_BYTES).map(move |block| (FileId::from_index(index), block * BLOCK_BYTES))
         });
-        let pieces = pieces.collect();
-        Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
+        let blocks = blocks.collect();
+        Self { files, origin, buffered_refused, blocks, next: AtomicU64::new(0), _temporary: temporary }
     }
 
     /// Returns the total number of bytes.
     pub(super) fn total(&self) -> u64 {
-        self.pieces.len() as u64 * BLOCK_BYTES
+        self.blocks.len() as u64 * BLOCK_BYTES
     }
 
     /// Returns true if all files support direct reads.
@@ -128,7 +128,7 @@ impl Bytes {
     /// [`BLOCK_BYTES`].
     pub(super) fn next(&self, bytes: u64) -> (FileId, u64) {
         let at = self.next.fetch_add(bytes, Ordering::Relaxed);
-        let (file, start) = self.pieces[(at / BLOCK_BYTES) as usize % self.pieces.len()];
+        let (file, start) = self.blocks[(at / BLOCK_BYTES) as usize % self.blocks.len()];
         (file, start + at % BLOCK_BYTES)
     }
 

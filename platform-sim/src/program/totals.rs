@@ -40,10 +40,10 @@ const PATHS: [&str; 28] = [
     "buffer too small",
     "too many buffers",
     "reads in flight tuned",
-    "another way taken",
+    "fallback to buffered reads",
     "cached part copied",
-    "pieces gathered",
-    "cached pieces gathered",
+    "chunks gathered",
+    "cached chunks gathered",
     "slice refused",
     "wrong bytes found",
     "slice not verified",
@@ -54,7 +54,7 @@ const PATHS: [&str; 28] = [
 /// Paths that only verified loads take, and paths that they never take, because slices are not
 /// verified.
 const VERIFIED: [&str; 2] = ["wrong bytes found", "slice not verified"];
-const UNVERIFIED: [&str; 2] = ["pieces gathered", "cached pieces gathered"];
+const UNVERIFIED: [&str; 2] = ["chunks gathered", "cached chunks gathered"];
 
 /// Returns true if a run ended with an error of this parser.
 fn breaks_rule_of<E: core::error::Error + 'static>(report: &Report) -> bool {

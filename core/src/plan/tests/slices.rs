@@ -180,7 +180,7 @@ fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
     assert_eq!(
         ways(&plan(0)),
         [(Method::Buffered, false), (Method::Direct, true)],
-        "a cached piece needs no gathering"
+        "a cached block needs no gathering"
     );
 }
 
