@@ -3,6 +3,7 @@
 use super::*;
 use floodtide_core::format::{GGUF, SERVERLESSLLM};
 use floodtide_core::storage::MemoryStorage;
+use floodtide_core::to_usize;
 
 /// The start of a valid safetensors file.
 const SAFETENSORS: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
@@ -95,7 +96,7 @@ fn an_index_stands_for_the_files_that_it_lists() {
 
 #[test]
 fn an_index_that_is_too_large_is_not_read() {
-    let mut file = vec![0; MAX_INDEX_BYTES as usize + 1];
+    let mut file = vec![0; to_usize(MAX_INDEX_BYTES + 1)];
     file[0] = b'{';
     let storage = MemoryStorage::new();
     storage.insert("m/index.json", file);

@@ -14,7 +14,7 @@ use crate::trace::{Phase, Phases};
 use crate::warning::Warning;
 use floodtide_core::strategy::{Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, TensorSlice,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, PlanOptions, Planner, RouteId, TensorSlice,
 };
 use floodtide_linux::probe;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl DecidedLoad {
     /// Returns the options of the plan.
     pub(crate) fn options(&self, access: Access, settings: &Settings) -> PlanOptions {
         let strategy = &self.strategy;
-        let of_file = |file: &usize| strategy.routes[*file].chunk_bytes;
+        let of_file = |route: &RouteId| strategy.routes[route.index()].chunk_bytes;
         let gathered = strategy.routes.iter().map(|route| route.in_flight(true).1 as u64).sum();
         PlanOptions {
             access,
@@ -194,6 +194,7 @@ impl Settings {
 mod tests {
     use super::*;
     use floodtide_core::strategy::Consumer;
+    use floodtide_core::to_usize;
     use floodtide_memory::ArenaCache;
 
     #[test]
@@ -208,7 +209,7 @@ mod tests {
         const KEPT: u64 = 1 << 40;
         let settings = Settings { arena_cache: Arc::new(ArenaCache::with_limit(u64::MAX)), ..Settings::default() };
         // Mapped, but never touched.
-        drop(settings.arena_cache.take(KEPT as usize).expect("maps"));
+        drop(settings.arena_cache.take(to_usize(KEPT)).expect("maps"));
         assert_eq!(settings.arena_cache.byte_len(), KEPT);
         let available = |mode, consumer| {
             let opened = settings.open_checkpoint(&Input::Path(&path), mode).expect("opens");

@@ -69,7 +69,7 @@ fn task((catalog, plan): &(Arc<Catalog>, Arc<Plan>)) -> Arc<LoadTask<Memory>> {
     };
     let strategy = Strategy {
         routes: vec![route],
-        route_of: vec![0],
+        route_of: vec![ROUTE],
         direct: vec![false],
         huge_pages: false,
         decisions: Vec::new(),

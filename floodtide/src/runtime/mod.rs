@@ -27,7 +27,7 @@ use floodtide_core::{
     RouteId, Verification,
 };
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
-use floodtide_memory::{ChunkBuffer, Landed};
+use floodtide_memory::{ChunkBuffer, FilledBytes};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -113,12 +113,12 @@ impl<P: Provider> LoadTask<P> {
             trace.decided(&files, strategy);
         }
         planned.phases.enter(Some(Phase::Load));
-        let route_of = strategy.route_of.iter().map(|&route| RouteId(route as u32)).collect();
-        let mut engine = Engine::with_routes(Arc::clone(&planned.catalog), Arc::clone(plan), route_of, 0);
+        let mut engine =
+            Engine::with_routes(Arc::clone(&planned.catalog), Arc::clone(plan), strategy.route_of.clone(), 0);
         let mut window = 0;
         let routes = strategy.routes.iter().enumerate().map(|(number, route)| {
             let tuning = Tuning::new(route, plan);
-            tuning.begin(RouteId(number as u32), route, &mut engine);
+            tuning.begin(RouteId::from_index(number), route, &mut engine);
             window += tuning.window();
             RouteTask {
                 tuning: Mutex::new(tuning),
@@ -165,10 +165,9 @@ impl<P: Provider> LoadTask<P> {
 
     /// Returns whether no read is in flight and the next one waits for memory.
     pub(crate) fn is_starved(&self) -> bool {
-        let routes = self.routes.len() as u32;
         self.with(|engine| {
-            let starved = |route| matches!(engine.readiness(RouteId(route)), Readiness::NeedsBuffer(_));
-            engine.in_flight() == 0 && (0..routes).any(starved)
+            let starved = |route| matches!(engine.readiness(RouteId::from_index(route)), Readiness::NeedsBuffer(_));
+            engine.in_flight() == 0 && (0..self.routes.len()).any(starved)
         })
     }
 
@@ -272,10 +271,10 @@ impl<P: Provider> BufferProvider for LoadTask<P> {
             (chunk.file, chunk.payload_len)
         };
         if let Some(verification) = &self.planned.verification {
-            verification.chunk_landed(chunk, buffer.landed(payload_len))?;
+            verification.add_chunk(chunk, buffer.filled(payload_len))?;
         }
         self.provider.complete(chunk, buffer)?;
-        let route = RouteId(self.planned.strategy.route_of[file.index()] as u32);
+        let route = self.planned.strategy.route_of[file.index()];
         self.tune(route, payload_len as u64);
         self.call_in_threads(route);
         Ok(())

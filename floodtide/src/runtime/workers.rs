@@ -19,7 +19,7 @@ impl<P: Provider> LoadTask<P> {
     }
 
     fn routes(&self) -> impl Iterator<Item = (RouteId, &Route)> {
-        self.planned.strategy.routes.iter().enumerate().map(|(number, route)| (RouteId(number as u32), route))
+        self.planned.strategy.routes.iter().enumerate().map(|(number, route)| (RouteId::from_index(number), route))
     }
 
     /// Starts the workers on their own threads.
@@ -116,7 +116,7 @@ impl<P: Provider> LoadTask<P> {
     fn work(self: &Arc<Self>, id: RouteId) {
         let planned = &self.planned;
         let route = &planned.strategy.routes[id.index()];
-        let Some(file) = planned.strategy.route_of.iter().position(|&route| route == id.index()) else { return };
+        let Some(file) = planned.strategy.route_of.iter().position(|&route| route == id) else { return };
         let mut options =
             SourceOptions { backend: route.backend, capacity: route.source_capacity(), dont_cache: route.dont_cache };
         let source = planned.files.source(file, options).or_else(|why| {

@@ -130,7 +130,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
         "{reason}"
     );
     let traced = fs::read_to_string(trace).expect("reads");
-    assert!(traced.contains(r#""name":"turned""#) && traced.contains(r#""name":"reads wanted in flight""#), "{reason}");
+    assert!(traced.contains(r#""name":"turned""#) && traced.contains(r#""name":"target reads in flight""#), "{reason}");
     leave_the_cache(&path);
     let ring = run(cache.path(), &["load", "--json", "--backend", "uring"], &path);
     assert!(!ring.stdout.contains("direct reads brought"), "the ring was asked for: {ring:?}");

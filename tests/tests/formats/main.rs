@@ -5,6 +5,8 @@
 //! The properties of GGUF and ServerlessLLM checkpoints, and all malformed checkpoints of `floodtide_tests::malformed`, run over local files and over
 //! the same files in memory (see `floodtide_tests::over_storages`). The command reads local files.
 
+#![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small, or only fill bytes")]
+
 mod bad_input;
 mod gguf;
 mod golden_gguf;
