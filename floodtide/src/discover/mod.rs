@@ -191,7 +191,7 @@ impl Search<'_> {
         let folder = folder_of(name);
         let by_name =
             || self.formats.iter().find(|format| matches!(format.claim(last_part(name)), Some(Claim::Index { .. })));
-        let format = index_format(self.formats, &json).or_else(|| by_name().copied());
+        let format = by_name().copied().or_else(|| index_format(self.formats, &json));
         let mut with_index = format.into_iter().chain(self.formats.iter().copied()).filter_map(|format| format.index());
         let Some(format) = with_index.next() else { return Err(Error::NoCheckpoint { name: name.to_owned() }) };
         let mut listing = Vec::new();

@@ -47,6 +47,13 @@ fn a_file_is_recognised_by_its_content() {
 }
 
 #[test]
+fn a_damaged_index_is_read_as_what_its_name_says() {
+    let name = "m/model.safetensors.index.json";
+    let error = error(&[(name, br#"{"metadata":{},"weight_map":[]}"#)], name).to_string();
+    assert!(error.contains("weight_map") || error.contains("map"), "{error}");
+}
+
+#[test]
 fn a_folder_is_searched_by_names_then_by_contents() {
     let all =
         storage(&[("m/b.safetensors", b""), ("m/a.safetensors", b""), ("m/README", SAFETENSORS), ("m/p.bin", PICKLE)]);
