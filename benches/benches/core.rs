@@ -8,6 +8,7 @@ use floodtide_core::format::gguf::{Parsed, parse};
 use floodtide_core::format::{SAFETENSORS, safetensors::Header};
 use floodtide_core::{
     Alignment, Catalog, CatalogBuilder, DirectLimits, Engine, Outcome, Plan, PlanOptions, Planner, RouteId, Selection,
+    to_usize,
 };
 use safetensors::SafeTensors;
 use std::hint::black_box;
@@ -69,8 +70,8 @@ fn gguf_header() -> (Vec<u8>, u64) {
     let mut header = b"GGUF\x03\0\0\0".to_vec();
     header.extend([TENSORS, 4].iter().flat_map(|count| count.to_le_bytes()));
     header.extend(array("tokenizer.ggml.tokens", 8, &texts(&|i| format!("▁token{i:x}"))));
-    header.extend(array("tokenizer.ggml.scores", 6, &[0; 4 * TOKENS as usize]));
-    header.extend(array("tokenizer.ggml.token_type", 5, &[0; 4 * TOKENS as usize]));
+    header.extend(array("tokenizer.ggml.scores", 6, &[0; to_usize(4 * TOKENS)]));
+    header.extend(array("tokenizer.ggml.token_type", 5, &[0; to_usize(4 * TOKENS)]));
     header.extend(array("tokenizer.ggml.merges", 8, &texts(&|i| format!("▁token{i:x} ▁token{:x}", i + 1))));
     for tensor in 0..TENSORS {
         header.extend(string(&format!("blk.{}.ffn_down_exps.{tensor}.weight", tensor / 9)));
@@ -93,7 +94,7 @@ fn gguf(c: &mut Criterion) {
         b.iter(|| {
             let mut read = 64 << 10;
             while let Parsed::Needs(needed) = parse(black_box(&header[..read]), file_len).expect("valid") {
-                read = (needed as usize).max(2 * read).min(header.len());
+                read = to_usize(needed).max(2 * read).min(header.len());
             }
         });
     });

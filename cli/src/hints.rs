@@ -57,6 +57,7 @@ fn remedies(error: &Error) -> &'static [Remedy] {
         Error::Output(OutputError::Exists { .. }) => &[(Some("force"), "--force replaces a checkpoint")],
         Error::Output(OutputError::NoRoom { .. }) => &[SELECT],
         Error::StreamMapped { .. } => &[BACKEND],
+        Error::UnknownScheme { .. } => &[(None, "the command reads local files alone")],
         error if error.kind() == ErrorKind::OutOfMemory => &[SELECT, STREAM, MEMORY_LIMIT],
         Error::StreamLimit { .. } | Error::StreamBuffer { .. } | Error::StreamStalled { .. } => &[MEMORY_LIMIT],
         _ => &[],

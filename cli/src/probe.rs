@@ -5,7 +5,7 @@ use crate::args::ProbeArgs;
 use crate::output::{self, Facts, Failure};
 use floodtide::core::{Escaped, HumanBytes};
 use floodtide::probe::profile;
-use floodtide::roofline::{CHUNKS, Cell, DEPTHS, Rate, Roofline, Way};
+use floodtide::roofline::{CHUNKS, Cell, DEPTHS, Rate, ReadMethod, Roofline};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -55,8 +55,8 @@ fn rate(rate: &Rate) -> String {
     format!("{:.2} GiB/s ({:.2} – {:.2})", gib(rate.median), gib(rate.min), gib(rate.max))
 }
 
-fn title(way: Way) -> &'static str {
-    match (way.ring, way.direct) {
+fn title(method: ReadMethod) -> &'static str {
+    match (method.ring, method.direct) {
         (true, true) => "io_uring, direct",
         (false, true) => "threads, direct",
         (true, false) => "io_uring, buffered, cold page cache",
@@ -75,8 +75,8 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
     };
     let took = output::duration(roofline.elapsed);
     write!(out, "{}", Facts(vec![("device", device), ("read", roofline.origin.clone()), ("took", took)]))?;
-    for way in Way::ALL {
-        show_way(out, roofline, way)?;
+    for method in ReadMethod::ALL {
+        show_method(out, roofline, method)?;
     }
     writeln!(out)?;
     let memory = |measured: &Option<Rate>| measured.as_ref().map_or_else(|| "not measured".to_owned(), rate);
@@ -107,14 +107,14 @@ fn show(out: &mut impl Write, roofline: &Roofline, stored: &Stored) -> io::Resul
     out.flush()
 }
 
-fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<()> {
-    let title = title(way);
-    if let Some((_, why)) = roofline.refused.iter().find(|(refused, _)| *refused == way) {
+fn show_method(out: &mut impl Write, roofline: &Roofline, method: ReadMethod) -> io::Result<()> {
+    let title = title(method);
+    if let Some((_, why)) = roofline.refused.iter().find(|(refused, _)| *refused == method) {
         return writeln!(out, "\n{title}: not supported, {}", Escaped(why));
     }
     let cell = |chunk, depth| {
-        let is_it = |cell: &&Cell| cell.way == way && cell.chunk_bytes == chunk && cell.in_flight == depth;
-        roofline.cells.iter().find(is_it)
+        let here = |cell: &&Cell| cell.method == method && cell.chunk_bytes == chunk && cell.in_flight == depth;
+        roofline.cells.iter().find(here)
     };
     writeln!(out, "\n{title}: GiB/s by read size (down) and reads in flight (across)")?;
     writeln!(out, "{:>8}{}", "", DEPTHS.map(|depth| format!("{depth:>8}")).concat())?;
@@ -125,7 +125,7 @@ fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<(
         };
         writeln!(out, "{:>8}{}", size(chunk), DEPTHS.map(figure).concat())?;
     }
-    match roofline.best(way) {
+    match roofline.best(method) {
         Some(Cell { chunk_bytes, in_flight, rate: measured, .. }) => {
             writeln!(out, "best: {}, {in_flight} in flight: {}", HumanBytes(*chunk_bytes), rate(measured))
         }
@@ -135,17 +135,18 @@ fn show_way(out: &mut impl Write, roofline: &Roofline, way: Way) -> io::Result<(
 
 fn document(args: &ProbeArgs, roofline: &Roofline, stored: &Stored) -> Value {
     let figures = |rate: &Rate| json!({"median": rate.median.round(), "min": rate.min.round(), "max": rate.max.round(), "samples": rate.samples});
-    let engine = |way: Way| if way.ring { "uring" } else { "threads" };
+    let engine = |method: ReadMethod| if method.ring { "uring" } else { "threads" };
     let cell = |cell: &Cell| {
         json!({
-            "engine": engine(cell.way),
-            "direct": cell.way.direct,
+            "engine": engine(cell.method),
+            "direct": cell.method.direct,
             "chunk_bytes": cell.chunk_bytes,
             "in_flight": cell.in_flight,
             "bytes_per_second": figures(&cell.rate),
         })
     };
-    let refused = |(way, why): &(Way, String)| json!({"engine": engine(*way), "direct": way.direct, "why": why});
+    let refused =
+        |(method, why): &(ReadMethod, String)| json!({"engine": engine(*method), "direct": method.direct, "why": why});
     let memory = |rate: &Option<Rate>| rate.as_ref().map(figures);
     let device = roofline
         .device
@@ -165,7 +166,7 @@ fn document(args: &ProbeArgs, roofline: &Roofline, stored: &Stored) -> Value {
         "seconds": roofline.elapsed.as_secs_f64(),
         "measured_at": roofline.measured_at,
         "cells": roofline.cells.iter().map(cell).collect::<Vec<_>>(),
-        "best": Way::ALL.into_iter().filter_map(|way| roofline.best(way)).map(cell).collect::<Vec<_>>(),
+        "best": ReadMethod::ALL.into_iter().filter_map(|method| roofline.best(method)).map(cell).collect::<Vec<_>>(),
         "refused": roofline.refused.iter().map(refused).collect::<Vec<_>>(),
         "spread": roofline.spread(),
         "memory": {

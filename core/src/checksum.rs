@@ -1,14 +1,15 @@
 //! Computes the BLAKE3 hash of bytes that arrive in parts, in any order and from any thread.
 //!
 //! BLAKE3 hashes leaves of 1 KiB and combines the results in pairs up to one root. So the worker
-//! that reads a part of a tensor can hash it in parallel to the others. [`hash_part`] returns a
-//! [`HashedPart`]: the tree nodes that are entirely in the part, and the bytes of the incomplete
+//! that reads a part of a tensor can hash it in parallel to the others. [`hash_range`] returns a
+//! [`HashedRange`]: the tree nodes that are entirely in the part, and the bytes of the incomplete
 //! leaves at its two ends. [`TreeHash::add`] combines the parts of a tensor. It stores only nodes
 //! of 32 bytes that wait for a neighbour, and incomplete leaves. Its size grows with the gaps
 //! between the parts, not with the tensor.
 //!
 //! The result equals `blake3::hash` of all bytes in order. A property test checks this.
 
+use crate::units::to_usize;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -17,7 +18,8 @@ use core::fmt;
 use core::str::FromStr;
 
 /// The size of a leaf in bytes.
-const LEAF: u64 = blake3::CHUNK_LEN as u64;
+const LEAF_BYTES: usize = blake3::CHUNK_LEN;
+const LEAF: u64 = LEAF_BYTES as u64;
 
 /// A BLAKE3 hash.
 ///
@@ -101,7 +103,7 @@ type NodeIndex = (u32, u64);
 
 /// A hashed part of an input.
 #[derive(Debug)]
-pub struct HashedPart<'a> {
+pub struct HashedRange<'a> {
     bytes: u64,
     /// The hash of the input, if the part is the whole.
     whole: Option<Checksum>,
@@ -112,10 +114,10 @@ pub struct HashedPart<'a> {
 
 /// Hashes the bytes at `offset` of an input of `total` bytes. Threads can call this in parallel.
 #[must_use]
-pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
+pub fn hash_range(total: u64, offset: u64, bytes: &[u8]) -> HashedRange<'_> {
     let len = bytes.len() as u64;
     let end = offset.saturating_add(len);
-    let mut part = HashedPart { bytes: len, whole: None, nodes: Vec::new(), ends: [None, None] };
+    let mut part = HashedRange { bytes: len, whole: None, nodes: Vec::new(), ends: [None, None] };
     if len == total {
         part.whole = Some(Checksum::of(bytes));
         return part;
@@ -126,15 +128,14 @@ pub fn hash_part(total: u64, offset: u64, bytes: &[u8]) -> HashedPart<'_> {
     let first = offset.div_ceil(LEAF);
     // The last leaf of the input is complete, however short it is.
     let last = if end == total { end.div_ceil(LEAF) } else { end / LEAF };
-    // Both are within the part, whose length is a usize.
-    let within = |leaf: u64| ((leaf * LEAF).min(end) - offset) as usize;
+    let within = |leaf: u64| to_usize((leaf * LEAF).min(end) - offset);
     if last < first {
-        part.ends[0] = Some((offset / LEAF, (offset % LEAF) as usize, bytes));
+        part.ends[0] = Some((offset / LEAF, to_usize(offset % LEAF), bytes));
         return part;
     }
     let (head, tail) = (within(first), within(last));
     if head > 0 {
-        part.ends[0] = Some((offset / LEAF, (offset % LEAF) as usize, &bytes[..head]));
+        part.ends[0] = Some((offset / LEAF, to_usize(offset % LEAF), &bytes[..head]));
     }
     if tail < bytes.len() {
         part.ends[1] = Some((last, 0, &bytes[tail..]));
@@ -167,7 +168,7 @@ pub struct TreeHash {
     /// Nodes that wait for their neighbour.
     waiting: BTreeMap<NodeIndex, ChainingValue>,
     /// Incomplete leaves, and how many of their bytes have arrived.
-    unfinished: BTreeMap<u64, (usize, Box<[u8; LEAF as usize]>)>,
+    unfinished: BTreeMap<u64, (usize, Box<[u8; LEAF_BYTES]>)>,
     root: Option<Checksum>,
 }
 
@@ -186,7 +187,7 @@ impl TreeHash {
     }
 
     /// Adds a part of the input. Returns the hash with the last one.
-    pub fn add(&mut self, part: &HashedPart<'_>) -> Option<Checksum> {
+    pub fn add(&mut self, part: &HashedRange<'_>) -> Option<Checksum> {
         self.come = self.come.saturating_add(part.bytes);
         self.root = self.root.or(part.whole);
         for &(node, cv) in &part.nodes {
@@ -206,8 +207,8 @@ impl TreeHash {
 
     /// Adds bytes of a leaf that spans several parts.
     fn fill(&mut self, leaf: u64, at: usize, bytes: &[u8]) {
-        let len = (self.total - leaf * LEAF).min(LEAF) as usize;
-        let (come, buffer) = self.unfinished.entry(leaf).or_insert_with(|| (0, Box::new([0; LEAF as usize])));
+        let len = to_usize((self.total - leaf * LEAF).min(LEAF));
+        let (come, buffer) = self.unfinished.entry(leaf).or_insert_with(|| (0, Box::new([0; LEAF_BYTES])));
         buffer[at..at + bytes.len()].copy_from_slice(bytes);
         *come += bytes.len();
         if *come < len {

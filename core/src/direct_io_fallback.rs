@@ -108,7 +108,7 @@ impl DirectIoFallback {
 
     /// Records a read of `bytes` bytes that completed at `now`, in nanoseconds, with at most
     /// `in_flight` bytes in flight.
-    pub fn landed(&mut self, now: u64, bytes: u64, in_flight: u64) -> Option<FallbackDecision> {
+    pub fn on_completion(&mut self, now: u64, bytes: u64, in_flight: u64) -> Option<FallbackDecision> {
         match &mut self.phase {
             Phase::Watching { bytes: sum, since, slow } => {
                 *sum = sum.saturating_add(bytes);
@@ -178,7 +178,7 @@ mod tests {
             let rate = if through && under_way == 0 { buffered } else { direct(landed) };
             under_way = under_way.saturating_sub(2 * MIB);
             now += 2 * 1_000_000_000 / rate;
-            if let Some(decision) = fallback.landed(now, 2 * MIB, IN_FLIGHT) {
+            if let Some(decision) = fallback.on_completion(now, 2 * MIB, IN_FLIGHT) {
                 (through, under_way) = (!matches!(decision, FallbackDecision::Back(_)), IN_FLIGHT);
                 decisions.push((landed + 2, decision));
             }
@@ -233,7 +233,7 @@ mod tests {
             let (mut now, mut decisions) = (0, Vec::new());
             for (time, bytes, in_flight) in landed {
                 now += time;
-                decisions.extend(fallback.landed(now, bytes, in_flight));
+                decisions.extend(fallback.on_completion(now, bytes, in_flight));
             }
             let as_ordered =
                 matches!(decisions[..], [] | [FallbackDecision::Try] | [FallbackDecision::Try, FallbackDecision::Keep(_)] | [FallbackDecision::Try, FallbackDecision::Back(_)]);

@@ -3,7 +3,7 @@
 //! A load flows one way. The bytes of the headers go through a parser of [`format`] into a
 //! [`Catalog`]; a [`Selection`] says which of its tensors are selected; the [`Planner`] turns both
 //! into a [`Plan`], in which every read and the final place of every byte is fixed; the [`Engine`]
-//! hands the reads out and takes their outcomes back, until every tensor has landed or the load has
+//! hands the reads out and takes their outcomes back, until every tensor is complete or the load has
 //! failed. A platform crate implements [`ReadSource`] and runs a [`Worker`] for each of its threads
 //! or rings; the [`strategy`] says how many, with requests of which size, and why. A [`stream`]
 //! passes a checkpoint through a few buffers, whose memory a [`pool`] lends under a limit.
@@ -13,6 +13,7 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "the tests' numbers are small"))]
 
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -64,7 +65,7 @@ pub use dtype::DType;
 pub use element::{ElementType, GgmlType};
 pub use engine::{
     BufferProvider, Disposition, Engine, EngineHandle, Event, Progress, Readiness, RetryStats, Worker, WorkerState,
-    land, next_read,
+    complete_chunk, next_read,
 };
 pub use error::{Error, ErrorKind, FormatError};
 pub use escape::{Escaped, Quoted};
@@ -81,7 +82,9 @@ pub use shard::{Partition, ShardRules};
 pub use source::{Buffer, Completion, Fault, Outcome, ReadId, ReadOp, ReadSource, Rejected, SourceError};
 pub use strided_range::StridedRange;
 pub use tensor_slice::{Slice, TensorSlice};
-pub use units::{Alignment, ByteRange, ChunkId, DirectLimits, ExtentId, FileId, HumanBytes, RouteId, TensorId};
+pub use units::{
+    Alignment, ByteRange, ChunkId, DirectLimits, ExtentId, FileId, HumanBytes, RouteId, TensorId, to_usize,
+};
 pub use verify::{ContentHashes, Verification};
 pub use warning::Warning;
 pub use write_only::WriteOnly;

@@ -46,11 +46,11 @@ pub enum Selection {
     /// A slice of the tensor with this name.
     Slice(String, Slice),
     /// The union of these selections.
-    Several(Vec<Selection>),
+    Several(Vec<Self>),
     /// The share of one rank in a selection.
     Shard {
         /// The selection to share.
-        of: Box<Selection>,
+        of: Box<Self>,
         /// The rank, from 0.
         rank: u32,
         /// The number of ranks.

@@ -71,6 +71,7 @@ impl ReadId {
     /// Returns the id with this [number](Self::number), for reads outside an engine, such as a
     /// measurement.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "each half of the number is taken")]
     pub const fn numbered(number: u64) -> Self {
         Self { slot: number as u32, generation: (number >> 32) as u32 }
     }

@@ -98,7 +98,7 @@ impl Tuner {
 
     /// Records a read of `bytes` bytes that completed at `now`, in nanoseconds. Returns the new
     /// number of reads if it changes.
-    pub fn landed(&mut self, now: u64, bytes: u64) -> Option<u32> {
+    pub fn on_completion(&mut self, now: u64, bytes: u64) -> Option<u32> {
         if self.min == self.max {
             return None;
         }
@@ -254,7 +254,7 @@ mod tests {
             if landed == chunks - chunks / 10 {
                 last_tenth = now;
             }
-            windows.extend(tuner.landed(now, CHUNK));
+            windows.extend(tuner.on_completion(now, CHUNK));
         }
         (windows, now - last_tenth)
     }
@@ -328,7 +328,7 @@ mod tests {
             let mut now = 0;
             for (time, bytes) in landed {
                 now += time;
-                let (before, answer) = (tuner.window(), tuner.landed(now, bytes));
+                let (before, answer) = (tuner.window(), tuner.on_completion(now, bytes));
                 prop_assert_eq!(answer, (tuner.window() != before).then_some(tuner.window()));
                 prop_assert!(bounds.contains(&tuner.window()));
             }

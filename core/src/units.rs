@@ -4,6 +4,26 @@
 //! described on a 32-bit target, and the planner rejects what does not fit in memory there.
 
 use core::fmt;
+use core::ops::Range;
+
+/// Converts the length or the offset of bytes in memory to `usize`.
+///
+/// On 64-bit targets every `u64` fits, and this compiles to nothing.
+///
+/// ```
+/// assert_eq!(floodtide_core::to_usize(4096), 4096);
+/// ```
+///
+/// # Panics
+/// Panics if `bytes` exceeds the address space, which no length in memory does.
+#[inline]
+#[must_use]
+pub const fn to_usize(bytes: u64) -> usize {
+    assert!(bytes <= usize::MAX as u64, "the bytes are in memory, so their length fits in usize");
+    #[expect(clippy::cast_possible_truncation, reason = "it fits, as asserted above")]
+    let bytes = bytes as usize;
+    bytes
+}
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -12,6 +32,19 @@ macro_rules! id {
         pub struct $name(pub u32);
 
         impl $name {
+            /// Creates the identifier of the entry at `index` of its table.
+            ///
+            /// # Panics
+            /// Panics if `index` exceeds 32 bits. No table is that long.
+            #[inline]
+            #[must_use]
+            pub const fn from_index(index: usize) -> Self {
+                assert!(index <= u32::MAX as usize, "a table has at most 2^32 entries");
+                #[expect(clippy::cast_possible_truncation, reason = "it fits, as asserted above")]
+                let index = index as u32;
+                Self(index)
+            }
+
             /// Returns the identifier as an index into its table.
             #[must_use]
             pub fn index(self) -> usize {
@@ -74,6 +107,16 @@ impl Alignment {
         self.0
     }
 
+    /// Returns the alignment in bytes, as an address or a length in memory has it.
+    ///
+    /// # Panics
+    /// Panics if it exceeds the address space.
+    #[inline]
+    #[must_use]
+    pub const fn as_usize(self) -> usize {
+        to_usize(self.0)
+    }
+
     /// Returns the greatest multiple that is at most `offset`.
     #[must_use]
     pub const fn down(self, offset: u64) -> u64 {
@@ -108,7 +151,7 @@ impl fmt::Display for Alignment {
 /// use floodtide_core::ByteRange;
 ///
 /// let range = ByteRange::new(80, 104).expect("ascending");
-/// assert_eq!((range.len(), range.is_empty()), (24, false));
+/// assert_eq!((range.len(), range.is_empty(), range.indices()), (24, false, 80..104));
 /// assert!(ByteRange::new(104, 80).is_none());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,6 +186,16 @@ impl ByteRange {
     #[must_use]
     pub const fn len(self) -> u64 {
         self.end - self.start
+    }
+
+    /// Returns the range as indices into the bytes of the file, read from its start.
+    ///
+    /// # Panics
+    /// Panics if it ends beyond the address space.
+    #[inline]
+    #[must_use]
+    pub const fn indices(self) -> Range<usize> {
+        to_usize(self.start)..to_usize(self.end)
     }
 
     /// Returns true if the range is empty.

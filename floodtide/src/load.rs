@@ -154,7 +154,7 @@ impl OwnedLoadTask {
         let trace = self.planned.phases.trace().map(|trace| move |step: &Populated| trace.populated(step));
         let verification = self.planned.verification.as_ref();
         let check = |file, start, bytes: &[u8]| match verification {
-            Some(verification) => verification.mapped_landed(file, start, bytes),
+            Some(verification) => verification.add_mapped(file, start, bytes),
             None => Ok(()),
         };
         match self.provider.views.populate(

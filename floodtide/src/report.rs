@@ -85,7 +85,7 @@ impl RouteReport {
     pub(crate) fn all<'a>(strategy: &Strategy, names: impl Iterator<Item = &'a str>) -> Vec<Self> {
         let mut routes: Vec<Self> = strategy.routes.iter().map(|route| Self::new(route.backend, Vec::new())).collect();
         for (name, &route) in names.zip(&strategy.route_of) {
-            routes[route].files.push(name.to_owned());
+            routes[route.index()].files.push(name.to_owned());
         }
         routes
     }

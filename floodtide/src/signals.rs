@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::warning::Warning;
 use floodtide_core::storage::{DeviceSignals, Residency, StorageFile};
 use floodtide_core::strategy::{Consumer, Demand, Device, FileSignals, Signals, is_small};
-use floodtide_core::{Access, Alignment, Backend, Catalog, Error as CoreError, ReadStyle, TensorSlice};
+use floodtide_core::{Access, Alignment, Backend, Catalog, Error as CoreError, TensorSlice};
 use floodtide_linux::probe;
 
 /// The purpose of opening a checkpoint.
@@ -25,8 +25,6 @@ pub(crate) struct ProbeRequest {
     pub(crate) backend: Option<Backend>,
     /// The minimum alignment of tensors.
     pub(crate) alignment: Alignment,
-    /// Why io_uring must not be used, for tests.
-    pub(crate) uring_refused: Option<String>,
     /// Whether the stored profile of a device may be used.
     pub(crate) use_device_profile: bool,
 }
@@ -136,10 +134,6 @@ impl ProbeRequest {
         warnings.extend(signals.warnings.drain(..).map(Warning::from));
         if !self.use_device_profile {
             signals.profile = None;
-        }
-        if let Some(why) = &self.uring_refused {
-            let queues = backends.iter().filter(|backend| backend.style() == ReadStyle::Queue);
-            signals.refused.extend(queues.map(|&backend| (backend, why.clone())));
         }
         if let Some(backend) = requested
             && let Some((_, why)) = signals.refused.iter().find(|(refused, _)| *refused == backend)

@@ -3,6 +3,7 @@
 
 use floodtide_core::storage::StorageFile;
 use floodtide_core::strategy::HUGE_PAGES_FROM;
+use floodtide_core::to_usize;
 use floodtide_memory::{ArenaCache, ArenaMemory};
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ impl SmallFile {
         if file.len() > MAX_BYTES {
             return None;
         }
-        let len = file.len() as usize;
+        let len = to_usize(file.len());
         let mut memory = arena_cache.take(len).ok()?;
         if file.len() >= HUGE_PAGES_FROM {
             // Without huge pages the read only takes longer.

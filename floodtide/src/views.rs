@@ -8,6 +8,7 @@ use floodtide_core::storage::{FileView, StorageError};
 use floodtide_core::{ByteRange, Error as CoreError, FileId};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::io;
+use std::ops::Range;
 use std::time::Instant;
 
 /// The bytes that one call makes resident: small enough for progress and for sharing among threads,
@@ -20,15 +21,14 @@ pub(crate) struct Views {
     views: Vec<Option<Box<dyn FileView>>>,
     /// The only file, read whole, which replaces all views.
     small_file: Option<SmallFile>,
-    ranges: Vec<(usize, usize, usize)>,
+    ranges: Vec<(FileId, Range<usize>)>,
 }
 
 impl Views {
     /// Returns views of the bytes of the only file. [`populate`](Self::populate) checks `ranges` of
     /// it.
     pub(crate) fn of_small_file(file: SmallFile, ranges: &[(FileId, ByteRange)]) -> Self {
-        // The range is inside the file, so both ends fit in usize.
-        let ranges = ranges.iter().map(|(id, range)| (id.index(), range.start() as usize, range.end() as usize));
+        let ranges = ranges.iter().map(|(id, range)| (*id, range.indices()));
         Self { small_file: Some(file), ranges: ranges.collect(), ..Self::default() }
     }
 
@@ -53,8 +53,7 @@ impl Views {
                 let source = io::Error::from(io::ErrorKind::UnexpectedEof).into();
                 return Err(StorageError::Memory { bytes: file.len(), source }.into());
             }
-            // The range is inside the view, so both ends fit in usize.
-            all.ranges.push((id.index(), range.start() as usize, range.end() as usize));
+            all.ranges.push((*id, range.indices()));
         }
         Ok(all)
     }
@@ -86,35 +85,37 @@ impl Views {
         trace: Option<&(dyn Fn(&Populated) + Sync)>,
         check: &(impl Fn(FileId, u64, &[u8]) -> Result<(), CoreError> + Sync),
     ) -> Result<(), PopulateError> {
-        let steps: Vec<(usize, usize, usize)> = self
+        let steps: Vec<(FileId, Range<usize>)> = self
             .ranges
             .iter()
-            .flat_map(|&(file, start, end)| (start..end).step_by(STEP).map(move |at| (file, at, (at + STEP).min(end))))
+            .flat_map(|&(file, Range { start, end })| {
+                (start..end).step_by(STEP).map(move |at| (file, at..(at + STEP).min(end)))
+            })
             .collect();
         let (next, next_thread) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let failed = AtomicBool::new(false);
-        let bring = |thread, file: usize, start, end| {
-            let id = FileId(file as u32);
-            if let Some(Some(view)) = self.views.get(file) {
+        let bring = |thread, file: FileId, bytes: &Range<usize>| {
+            let start = bytes.start as u64;
+            if let Some(Some(view)) = self.views.get(file.index()) {
                 let began = trace.map(|trace| (trace, Instant::now()));
-                let made = view.make_resident(start..end);
+                let made = view.make_resident(bytes.clone());
                 if let Some((trace, began)) = began {
-                    let range = start as u64..end as u64;
+                    let range = start..bytes.end as u64;
                     let done = made.is_ok();
-                    trace(&Populated { thread, file: id, range, began, ended: Instant::now(), done });
+                    trace(&Populated { thread, file, range, began, ended: Instant::now(), done });
                 }
-                made.map_err(|why| PopulateError::Refused(id, why))?;
+                made.map_err(|why| PopulateError::Refused(file, why))?;
             }
-            check(id, start as u64, &self.as_bytes(id)[start..end]).map_err(PopulateError::Check)
+            check(file, start, &self.as_bytes(file)[bytes.clone()]).map_err(PopulateError::Check)
         };
         let work = || -> Result<(), PopulateError> {
             let thread = next_thread.fetch_add(1, Ordering::Relaxed);
-            while let Some(&(file, start, end)) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some((file, bytes)) = steps.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if cancelled() || failed.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                bring(thread, file, start, end).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-                done.fetch_add((end - start) as u64, Ordering::Relaxed);
+                bring(thread, *file, bytes).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+                done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             }
             Ok(())
         };
@@ -132,10 +133,10 @@ impl Views {
 
     /// Locks the ranges in memory, and adds them to the locked bytes.
     pub(crate) fn lock(&self, locked: &mut u64) -> Result<(), String> {
-        for &(file, start, end) in &self.ranges {
-            if let Some(Some(view)) = self.views.get(file) {
-                view.lock(start..end)?;
-                *locked += (end - start) as u64;
+        for (file, bytes) in &self.ranges {
+            if let Some(Some(view)) = self.views.get(file.index()) {
+                view.lock(bytes.clone())?;
+                *locked += bytes.len() as u64;
             }
         }
         Ok(())

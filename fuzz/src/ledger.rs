@@ -196,7 +196,7 @@ impl Ledger {
         self.past.push(op.id);
         let disposition = self.engine.complete(op.id, outcome);
         match disposition {
-            Disposition::Landed(id) => {
+            Disposition::Complete(id) => {
                 assert!(id == op.chunk && self.failure.is_none());
                 assert!(self.landed.insert(id.0), "each chunk once");
                 let chunk = &self.plan.chunks()[id.index()];

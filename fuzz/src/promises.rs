@@ -92,7 +92,7 @@ fn strided_chunk(plan: &Plan, chunk: &Chunk, extent: &Extent, strided: StridedRa
     let (from, to) = (strided.before(start), strided.before(end));
     assert_eq!(from, filled.unwrap_or(strided.before(extent.range.start())), "without a gap and without reading twice");
     assert!(from < to && strided.offset_of(from) == start && strided.offset_of(to - 1) + 1 == end);
-    assert!(extent.read_mode != ReadMode::PerBlock || to <= strided.end_of_block(from), "each piece for itself");
+    assert!(extent.read_mode != ReadMode::PerBlock || to <= strided.end_of_block(from), "each block by itself");
     let dest_range = plan.dest_range(chunk);
     let place = extent.buffer_offset as u64 + (from - strided.before(extent.range.start()));
     assert_eq!((dest_range.start as u64, dest_range.len() as u64), (place, to - from), "to its place");
@@ -176,7 +176,7 @@ fn whole(catalog: &Catalog, options: &PlanOptions, plan: &Plan) {
             if let Some(strided) = plan.strided(index) {
                 let (start, end) =
                     (chunk.offset + u64::from(chunk.align_prefix), chunk.offset + chunk.payload_len as u64);
-                let Location::Arena(place) = placement.location else { panic!("pieces are in no mapping") };
+                let Location::Arena(place) = placement.location else { panic!("blocks are in no mapping") };
                 assert_eq!(plan.dest_range(chunk).start as u64, place as u64 + strided.before(start), "at its place");
                 covered[index] += strided.before(end) - strided.before(start);
                 continue;

@@ -5,7 +5,7 @@ use crate::limits;
 use crate::region::Region;
 use crate::stable::StableMemory;
 use crate::sync::{Mutex, MutexGuard};
-use floodtide_core::Alignment;
+use floodtide_core::{Alignment, to_usize};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
@@ -68,7 +68,7 @@ impl ArenaCache {
     /// Fails if the system refuses the mapping.
     pub fn take(self: &Arc<Self>, bytes: usize) -> io::Result<ArenaMemory> {
         let fits = |region: &Region| {
-            (bytes..=bytes.saturating_mul(2).max(MIN_CACHE_BYTES as usize)).contains(&region.byte_len())
+            (bytes..=bytes.saturating_mul(2).max(to_usize(MIN_CACHE_BYTES))).contains(&region.byte_len())
         };
         let kept = {
             let mut kept = self.lock();
@@ -92,8 +92,7 @@ impl ArenaCache {
             Some(region) if reused == bytes => (region, reused),
             kept => {
                 // The last huge page is complete too.
-                let mapped =
-                    bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.as_u64() as usize).unwrap_or(usize::MAX);
+                let mapped = bytes.checked_next_multiple_of(Alignment::HUGE_PAGE.as_usize()).unwrap_or(usize::MAX);
                 let map = || Region::map(mapped, Alignment::HUGE_PAGE);
                 let grown = match kept {
                     Some(smaller) => map().and_then(|region| region.adopt(smaller)),
@@ -249,7 +248,7 @@ mod tests {
         assert_eq!(large.start().as_ptr().align_offset(2 * MIB), 0);
         write(&large, 6 * MIB - 1, 9);
         drop(large);
-        assert_eq!(cache.byte_len(), 6 << 20, "as one piece");
+        assert_eq!(cache.byte_len(), 6 << 20, "as one region");
     }
 
     /// Sealed memory on Linux 6.10 and later fails in the same way as memory that was moved once on

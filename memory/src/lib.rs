@@ -38,7 +38,7 @@ pub use numa::node_of_caller;
 pub use region::{Region, lock_memory};
 pub use scratch::{ChunkBuffer, ScratchPool};
 pub use split_buffer::{BufferSlice, SplitBuffer};
-pub use stable::{Landed, StableBuffer, StableMemory};
+pub use stable::{FilledBytes, StableBuffer, StableMemory};
 
 /// Compiles the example of the crate's README.
 #[cfg(doctest)]

@@ -186,7 +186,7 @@ mod tests {
     #[cfg(not(miri))]
     #[test]
     fn limits_are_those_that_the_kernel_lists() {
-        let list = std::fs::read_to_string("/proc/self/limits").expect("is there");
+        let list = fs::read_to_string("/proc/self/limits").expect("is there");
         for (name, resource) in [
             ("Max open files", Resource::Nofile),
             ("Max address space", Resource::As),

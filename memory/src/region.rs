@@ -34,7 +34,7 @@ impl Region {
         use rustix::mm::{MapFlags, ProtFlags};
 
         let page = rustix::param::page_size();
-        let alignment = (alignment.as_u64() as usize).max(page);
+        let alignment = alignment.as_usize().max(page);
         let bytes = bytes.max(1).checked_next_multiple_of(page).ok_or_else(no_memory)?;
         // The kernel aligns to a page. A stricter alignment is cut out of a longer mapping.
         let mapped = bytes.checked_add(alignment - page).ok_or_else(no_memory)?;
@@ -196,12 +196,13 @@ pub fn lock_memory(bytes: &[u8], locked: &mut u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide_core::to_usize;
 
     #[test]
     fn a_region_is_aligned_and_zeroed() {
         for alignment in [1, 4096, 1 << 16, 2 << 20] {
             let region = Region::map(10_000, Alignment::new(alignment).expect("a power of two")).expect("maps");
-            assert_eq!(region.start().as_ptr().align_offset(alignment as usize), 0);
+            assert_eq!(region.start().as_ptr().align_offset(to_usize(alignment)), 0);
             // SAFETY: the region has this many bytes, and nothing else touches them.
             let bytes = unsafe { std::slice::from_raw_parts(region.start().as_ptr(), 10_000) };
             assert!(bytes.iter().all(|&byte| byte == 0));

@@ -5,7 +5,7 @@
 
 use crate::region::Region;
 use crate::split_buffer::BufferSlice;
-use crate::stable::{Landed, StableBuffer, StableMemory as _};
+use crate::stable::{FilledBytes, StableBuffer, StableMemory as _};
 use crate::sync::Mutex;
 use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
 use std::sync::Arc;
@@ -31,11 +31,11 @@ impl ScratchPool {
 
     /// Returns the buffer to read a chunk into. `slice` is its final memory.
     pub fn buffer(&self, plan: &Plan, chunk: &Chunk, slice: BufferSlice) -> Result<ChunkBuffer, CoreError> {
-        let apart = match plan.gather(chunk) {
+        let scratch = match plan.gather(chunk) {
             None => None,
             Some(gather) => Some((self.take(chunk.buffer_range.len())?, gather)),
         };
-        Ok(ChunkBuffer { apart, slice })
+        Ok(ChunkBuffer { scratch, slice })
     }
 
     fn take(&self, len: usize) -> Result<Scratch, CoreError> {
@@ -89,15 +89,16 @@ impl Drop for Scratch {
 /// The buffer that a chunk is read into, owned until the read completes.
 #[derive(Debug)]
 pub struct ChunkBuffer {
-    apart: Option<(Scratch, Gather)>,
+    /// The separate buffer, if the chunk is gathered.
+    scratch: Option<(Scratch, Gather)>,
     slice: BufferSlice,
 }
 
 impl ChunkBuffer {
     /// Gathers the complete chunk into its final memory, and returns both buffers.
     pub fn settle(self) {
-        let Self { apart, mut slice } = self;
-        if let Some((mut scratch, gather)) = apart {
+        let Self { scratch, mut slice } = self;
+        if let Some((mut scratch, gather)) = scratch {
             gather.copy(scratch.as_mut_bytes(), &mut slice.memory());
         }
     }
@@ -105,18 +106,18 @@ impl ChunkBuffer {
 
 impl Buffer for ChunkBuffer {
     fn memory(&mut self) -> WriteOnly<'_> {
-        match &mut self.apart {
+        match &mut self.scratch {
             Some((scratch, _)) => WriteOnly::new(scratch.as_mut_bytes()),
             None => self.slice.memory(),
         }
     }
 }
 
-impl Landed for ChunkBuffer {
-    fn landed(&self, bytes: usize) -> &[u8] {
-        match &self.apart {
-            Some((scratch, _)) => &scratch.as_bytes()[..scratch.len.min(bytes)],
-            None => self.slice.landed(bytes),
+impl FilledBytes for ChunkBuffer {
+    fn filled(&self, len: usize) -> &[u8] {
+        match &self.scratch {
+            Some((scratch, _)) => &scratch.as_bytes()[..scratch.len.min(len)],
+            None => self.slice.filled(len),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`SlotLedger`] tracks the slices. The memory is an arena's or a pool buffer's.
 
 use crate::slot_ledger::SlotLedger;
-use crate::stable::{Landed, StableBuffer, StableMemory};
+use crate::stable::{FilledBytes, StableBuffer, StableMemory};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;
@@ -97,7 +97,7 @@ pub struct BufferSlice {
 
 // SAFETY: the bytes are this slice's alone, and `StableMemory` lets any thread write to them.
 unsafe impl Send for BufferSlice {}
-// SAFETY: shared access only reads bytes that nothing writes to meanwhile: see `Landed`.
+// SAFETY: shared access only reads bytes that nothing writes to meanwhile: see `FilledBytes`.
 unsafe impl Sync for BufferSlice {}
 
 impl Buffer for BufferSlice {
@@ -110,12 +110,11 @@ impl Buffer for BufferSlice {
     }
 }
 
-impl Landed for BufferSlice {
-    fn landed(&self, bytes: usize) -> &[u8] {
-        // SAFETY: the bytes are initialised by `StableMemory`. Only this slice has the slot, and
-        // whoever writes to it borrows it mutably or owns it, as a source does until its read is
-        // done.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(bytes)) }
+impl FilledBytes for BufferSlice {
+    fn filled(&self, len: usize) -> &[u8] {
+        // SAFETY: the bytes are initialised by `StableMemory`. Only this slice has the slot. A writer
+        // borrows the slice mutably or owns it, as a source does until its read is done.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(len)) }
     }
 }
 
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pools_buffer_comes_back_when_its_pieces_are_gone() {
+    fn a_pools_buffer_comes_back_when_its_slices_are_gone() {
         let pool = Pool::builder().limit(100_000).build();
         let buffer = SplitBuffer::new(pool.get(10_000).expect("fits"), vec![0..5000, 5000..10_000]).expect("disjoint");
         let workers: Vec<_> = (0..2_u8)
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_is_out_keeps_the_memory() {
+    fn a_slice_that_is_out_keeps_the_memory() {
         let pool = Pool::builder().limit(100_000).build();
         let buffer =
             SplitBuffer::new(pool.get(10_000).expect("fits"), vec![0..10_000, 10_000..10_000]).expect("disjoint");
@@ -176,6 +175,6 @@ mod tests {
         assert!(buffer.into_memory().is_none());
         assert!(pool.stats().lent > 0);
         drop(slice);
-        assert_eq!(pool.stats().lent, 0, "it went back with the last piece");
+        assert_eq!(pool.stats().lent, 0, "it went back with the last slice");
     }
 }

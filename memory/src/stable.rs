@@ -1,5 +1,5 @@
-//! Memory that stays where it is: what may be cut into pieces, written to by the kernel, and read
-//! once it has landed.
+//! Memory that does not move: it can be split into slices, the kernel can write to it, and it can be
+//! read once it is filled.
 
 use floodtide_core::Buffer;
 use std::fmt;
@@ -26,9 +26,9 @@ pub unsafe trait StableMemory: fmt::Debug + Send + Sync + 'static {
 pub unsafe trait StableBuffer: Buffer {}
 
 /// The memory of a chunk, which can be read once the chunk is complete.
-pub trait Landed: Buffer {
-    /// Returns at most the first `bytes` bytes.
+pub trait FilledBytes: Buffer {
+    /// Returns at most the first `len` bytes.
     ///
     /// Only bytes that were read into it may be requested. The others may be another borrower's.
-    fn landed(&self, bytes: usize) -> &[u8];
+    fn filled(&self, len: usize) -> &[u8];
 }

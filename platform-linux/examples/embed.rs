@@ -11,7 +11,7 @@ use floodtide_core::format::{FORMATS, FileKind, FileStart, HeaderState};
 use floodtide_core::storage::{SourceOptions, Storage, StorageFile};
 use floodtide_core::{
     BufferProvider, CatalogBuilder, ChunkId, Engine, EngineHandle, Error, ExtentId, Location, Plan, PlanOptions,
-    Planner, RouteId, Selection, Worker,
+    Planner, RouteId, Selection, Worker, to_usize,
 };
 use floodtide_linux::backend::{PREAD, URING};
 use floodtide_linux::{LocalFile, LocalStorage};
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
 
     // Parse the header into a catalog of one file. The parser returns how much of the file it
     // needs.
-    let mut start = vec![0; file.len().min(16 << 10) as usize];
+    let mut start = vec![0; to_usize(file.len().min(16 << 10))];
     file.read_at(0, &mut start)?;
     let FileKind::Checkpoint(format) = FileKind::sniff(FORMATS, &start) else { return Err("not a checkpoint".into()) };
     let parser = format.parser().ok_or("the file needs its index")?;
@@ -76,7 +76,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
         let read = FileStart { name: file.name(), len: file.len(), bytes: &start };
         match parser.parse(read, &mut builder)? {
             HeaderState::Complete => break,
-            HeaderState::Needs(len) => start.resize(len as usize, 0),
+            HeaderState::Needs(len) => start.resize(to_usize(len), 0),
         }
         file.read_at(0, &mut start)?;
     }
@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let arena = slices.arena.freeze().ok_or("a chunk is not returned")?;
     for (index, placement) in plan.placements().iter().enumerate() {
         if let Location::Arena(start) = placement.location {
-            let bytes = &arena.as_bytes()[start..start + plan.byte_len(index) as usize];
+            let bytes = &arena.as_bytes()[start..start + to_usize(plan.byte_len(index))];
             println!("{}: {} bytes", catalog.tensor(placement.tensor).name, bytes.len());
         }
     }

@@ -13,13 +13,13 @@ use alloc::sync::Arc;
 use core::task::{Context, Poll, Waker};
 use floodtide_core::pool::Turn;
 use floodtide_core::stream::{FilledBuffer, FilledBufferStream, PumpError, SinkPump};
-use floodtide_core::{EngineHandle, Error};
+use floodtide_core::{EngineHandle, Error, to_usize};
 
 /// The consumer of a stream.
 pub(crate) struct ConsumerActor<'w> {
     world: &'w World,
     alignment: u64,
-    way: Way<'w>,
+    kind: ConsumerKind<'w>,
     /// Whether it was woken.
     woken: Arc<Flag>,
     /// How the stream ended for it.
@@ -29,7 +29,7 @@ pub(crate) struct ConsumerActor<'w> {
 /// Called with each buffer that a device gets.
 type Watching<'w> = Box<dyn FnMut(&FilledBuffer<SimBuffer>) + 'w>;
 
-enum Way<'w> {
+enum ConsumerKind<'w> {
     Holds {
         max: usize,
         time: u64,
@@ -47,11 +47,11 @@ enum Way<'w> {
 impl<'w> ConsumerActor<'w> {
     pub(crate) fn new(world: &'w World, job: &Job, alignment: u64, draw: Draw) -> Option<Self> {
         let Job::Stream { consumer, .. } = job else { return None };
-        let way = match consumer.clone() {
+        let kind = match consumer.clone() {
             Consumer::Holds { buffers, time, stops } => {
-                Way::Holds { max: buffers, time, stops, draw, held: VecDeque::new(), taken: 0 }
+                ConsumerKind::Holds { max: buffers, time, stops, draw, held: VecDeque::new(), taken: 0 }
             }
-            Consumer::Device { link, depth } => Way::Device {
+            Consumer::Device { link, depth } => ConsumerKind::Device {
                 pump: SinkPump::new(),
                 sink: DeviceSink::new(
                     world.storage.clock.clone(),
@@ -63,18 +63,18 @@ impl<'w> ConsumerActor<'w> {
         };
         let woken = Arc::new(Flag::default());
         woken.raise();
-        Some(Self { world, alignment, way, woken, end: None })
+        Some(Self { world, alignment, kind, woken, end: None })
     }
 
     /// Returns true if it can act now.
     pub(crate) fn can_act(&self) -> bool {
         let now = self.world.now();
-        match &self.way {
-            Way::Holds { max, held, .. } => {
+        match &self.kind {
+            ConsumerKind::Holds { max, held, .. } => {
                 let due = held.front().is_some_and(|(until, _)| *until <= now);
                 due || (self.end.is_none() && self.woken.is_up() && held.len() <= *max)
             }
-            Way::Device { sink, .. } => {
+            ConsumerKind::Device { sink, .. } => {
                 self.end.is_none() && (self.woken.is_up() || sink.next_due().is_some_and(|due| due <= now))
             }
         }
@@ -82,24 +82,24 @@ impl<'w> ConsumerActor<'w> {
 
     /// Returns the time at which it can act by itself.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        match &self.way {
-            Way::Holds { held, .. } => held.front().map(|(until, _)| *until),
-            Way::Device { sink, .. } => sink.next_due(),
+        match &self.kind {
+            ConsumerKind::Holds { held, .. } => held.front().map(|(until, _)| *until),
+            ConsumerKind::Device { sink, .. } => sink.next_due(),
         }
     }
 
     /// Returns true if it has nothing left to do.
     pub(crate) fn is_done(&self) -> bool {
-        let holds = matches!(&self.way, Way::Holds { held, .. } if !held.is_empty());
+        let holds = matches!(&self.kind, ConsumerKind::Holds { held, .. } if !held.is_empty());
         self.end.is_some() && !holds
     }
 
     pub(crate) fn act(&mut self) {
-        let Self { world, alignment, way, woken, end } = self;
+        let Self { world, alignment, kind, woken, end } = self;
         let waker = Waker::from(Arc::clone(woken));
         let context = &mut Context::from_waker(&waker);
-        match way {
-            Way::Holds { max, time, stops, draw, held, taken } => {
+        match kind {
+            ConsumerKind::Holds { max, time, stops, draw, held, taken } => {
                 if held.front().is_some_and(|(until, _)| *until <= world.now()) {
                     held.pop_front();
                     return;
@@ -132,7 +132,7 @@ impl<'w> ConsumerActor<'w> {
                     }
                 }
             }
-            Way::Device { pump, sink } => {
+            ConsumerKind::Device { pump, sink } => {
                 if sink.next_due().is_some_and(|due| due <= world.now()) {
                     sink.wake();
                 }
@@ -169,7 +169,7 @@ pub(crate) struct Competitor<'w> {
 
 enum Borrowing {
     Idle { until: u64 },
-    WorkerState { turn: Turn, bytes: usize, woken: Arc<Flag>, until: u64 },
+    Waiting { turn: Turn, bytes: usize, woken: Arc<Flag>, until: u64 },
     Has { block: Option<Block>, until: u64 },
     Done,
 }
@@ -182,15 +182,13 @@ impl<'w> Competitor<'w> {
 
     pub(crate) fn next_due(&self) -> Option<u64> {
         match self.state {
-            Borrowing::Idle { until } | Borrowing::WorkerState { until, .. } | Borrowing::Has { until, .. } => {
-                Some(until)
-            }
+            Borrowing::Idle { until } | Borrowing::Waiting { until, .. } | Borrowing::Has { until, .. } => Some(until),
             Borrowing::Done => None,
         }
     }
 
     pub(crate) fn can_act(&self) -> bool {
-        let woken = matches!(&self.state, Borrowing::WorkerState { woken, .. } if woken.is_up());
+        let woken = matches!(&self.state, Borrowing::Waiting { woken, .. } if woken.is_up());
         woken || self.next_due().is_some_and(|due| due <= self.world.now())
     }
 
@@ -198,17 +196,17 @@ impl<'w> Competitor<'w> {
         let now = self.world.now();
         // Wait longer and longer, so that attempts do not dominate a run with slow reads.
         let soon = now + self.draw.number(1..=self.time.max(1) << self.looks.min(20));
-        let Some(staging) = self.world.staging() else { return };
-        let pool = Rc::clone(&staging.pool);
+        let Some(stream) = self.world.stream_buffers() else { return };
+        let pool = Rc::clone(&stream.pool);
         match core::mem::replace(&mut self.state, Borrowing::Done) {
             Borrowing::Idle { .. } if self.rounds > 0 => {
                 self.rounds -= 1;
                 self.world.faults.borrow_mut().counts.count(FaultKind::PoolExhausted);
                 let limit = pool.limit() as u64;
-                let bytes = self.draw.magnitude(1..=limit) as usize;
+                let bytes = to_usize(self.draw.magnitude(1..=limit));
                 self.ask(&pool, Turn::new(), bytes, Arc::default(), soon);
             }
-            Borrowing::WorkerState { mut turn, bytes, woken, until } => {
+            Borrowing::Waiting { mut turn, bytes, woken, until } => {
                 let gives_up = self.world.faults.borrow_mut().strikes(FaultKind::WaiterCancelled, &mut self.draw);
                 if until <= now && gives_up {
                     self.world.note("waiter gives up", &[self.who as u64]);
@@ -239,7 +237,7 @@ impl<'w> Competitor<'w> {
         self.state = match answer {
             Poll::Pending => {
                 self.looks += 1;
-                Borrowing::WorkerState { turn, bytes, woken, until }
+                Borrowing::Waiting { turn, bytes, woken, until }
             }
             Poll::Ready(Ok(block)) => {
                 self.world.note("borrows", &[self.who as u64, bytes as u64]);
@@ -254,13 +252,13 @@ impl<'w> Competitor<'w> {
 
     /// Ends it in any state.
     pub(crate) fn end(&mut self) {
-        let Some(staging) = self.world.staging() else { return };
+        let Some(stream) = self.world.stream_buffers() else { return };
         match core::mem::replace(&mut self.state, Borrowing::Done) {
-            Borrowing::WorkerState { mut turn, .. } => {
+            Borrowing::Waiting { mut turn, .. } => {
                 self.world.book_turn(self.who, true, false, false);
-                staging.pool.cancel(&mut turn);
+                stream.pool.cancel(&mut turn);
             }
-            Borrowing::Has { block: Some(block), .. } => staging.pool.give(block, 0),
+            Borrowing::Has { block: Some(block), .. } => stream.pool.give(block, 0),
             _ => {}
         }
     }

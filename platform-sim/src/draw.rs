@@ -1,6 +1,7 @@
 //! Random draws from a seed, identical on every platform.
 
 use core::ops::RangeInclusive;
+use floodtide_core::to_usize;
 
 /// A stream of draws. Draws from a fork do not affect the original.
 #[derive(Debug, Clone)]
@@ -24,10 +25,21 @@ impl Draw {
         self.0.u64(range)
     }
 
+    /// Draws a small number in the range.
+    pub fn small_number(&mut self, range: RangeInclusive<u32>) -> u32 {
+        let (low, high) = (u64::from(*range.start()), u64::from(*range.end()));
+        u32::try_from(self.number(low..=high)).expect("it is in the range")
+    }
+
+    /// Draws a byte.
+    pub fn byte(&mut self) -> u8 {
+        u8::try_from(self.number(0..=255)).expect("it is in the range")
+    }
+
     /// Draws an index below `len`, which is not 0.
     pub fn index(&mut self, len: usize) -> usize {
         // A usize would depend on the machine's width.
-        self.0.u64(0..len as u64) as usize
+        to_usize(self.0.u64(0..len as u64))
     }
 
     /// Draws true with this probability in millionths.

@@ -6,7 +6,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use floodtide_core::middleware::{Faults, Injection};
-use floodtide_core::{Alignment, Fault, Outcome, ReadOp};
+use floodtide_core::{Alignment, Fault, Outcome, ReadOp, to_usize};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
@@ -273,7 +273,7 @@ impl SimFaults {
             _ => self.draw.number(0..=len),
         };
         // Zero is a separate kind.
-        bytes.clamp(1, len) as usize
+        to_usize(bytes.clamp(1, len))
     }
 }
 

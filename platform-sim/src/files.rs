@@ -4,7 +4,7 @@ use crate::draw::scramble;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use floodtide_core::FileVersion;
+use floodtide_core::{FileVersion, to_usize};
 
 /// A change of a file during a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl SimFile {
 
     /// Reads into `out` at `offset`. Returns the number of bytes read.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> usize {
-        let there = self.bytes.get().saturating_sub(offset).min(out.len() as u64) as usize;
+        let there = to_usize(self.bytes.get().saturating_sub(offset).min(out.len() as u64));
         self.fill(self.generation.get(), offset, &mut out[..there]);
         there
     }
@@ -88,20 +88,20 @@ impl SimFile {
     }
 
     fn fill(&self, generation: u64, offset: u64, out: &mut [u8]) {
-        let given = (self.head.len() as u64).saturating_sub(offset).min(out.len() as u64) as usize;
+        let given = to_usize((self.head.len() as u64).saturating_sub(offset).min(out.len() as u64));
         if given > 0 {
-            let start = offset as usize;
+            let start = to_usize(offset);
             out[..given].copy_from_slice(&self.head[start..start + given]);
         }
         let key = scramble(self.seed ^ generation.wrapping_mul(0xd6e8_feb8_6659_fd93));
         let word = |at: u64| scramble(key ^ (at / 8)).to_le_bytes();
         let (mut at, mut out) = (offset + given as u64, &mut out[given..]);
         // The rest of a word that starts earlier, then words, then the start of the last one.
-        let lead = (at.wrapping_neg() % 8).min(out.len() as u64) as usize;
-        let (first, rest) = out.split_at_mut(lead);
-        let from = (at % 8) as usize;
-        first.copy_from_slice(&word(at)[from..from + lead]);
-        (at, out) = (at + lead as u64, rest);
+        let first_len = to_usize((at.wrapping_neg() % 8).min(out.len() as u64));
+        let (first, rest) = out.split_at_mut(first_len);
+        let from = to_usize(at % 8);
+        first.copy_from_slice(&word(at)[from..from + first_len]);
+        (at, out) = (at + first_len as u64, rest);
         let mut words = out.chunks_exact_mut(8);
         for bytes in &mut words {
             bytes.copy_from_slice(&word(at));

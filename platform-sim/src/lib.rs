@@ -16,10 +16,10 @@ extern crate alloc;
 
 pub mod case;
 pub mod checkpoint;
-pub mod cuts;
 pub mod faults;
 pub mod selection;
 pub mod shard;
+pub mod slices;
 
 mod actors;
 mod clock;

@@ -95,19 +95,19 @@ fn catalog(storage: &SimStorage, damage: Option<Draw>) -> Result<Catalog, Error>
         if let Some((_, draw)) = victim.as_mut().filter(|(at, _)| *at == number) {
             for _ in 0..draw.number(1..=4) {
                 let at = draw.index(head.len());
-                head[at] = draw.number(0..=255) as u8;
+                head[at] = draw.byte();
             }
         }
         let invalid = |source| Error::format(&*file.path, source);
         let range = header_range(&head, file.byte_len()).map_err(invalid)?;
-        let (start, end) = (range.start() as usize, range.end() as usize);
-        if end > head.len() {
+        let json = range.indices();
+        if json.end > head.len() {
             // A damaged length that is still within the file: the header is what the file has
             // there.
-            head.resize(end, 0);
+            head.resize(json.end, 0);
             file.read(0, &mut head);
         }
-        let header = Header::parse(&head[start..end], file.byte_len()).map_err(invalid)?;
+        let header = Header::parse(&head[json], file.byte_len()).map_err(invalid)?;
         header.add_to(&mut builder, &file.path, file.byte_len())?;
     }
     builder.finish()
@@ -119,7 +119,7 @@ fn serverlessllm(case: &Case, storage: &SimStorage, damage: Option<Draw>) -> Res
     if let Some(mut draw) = damage {
         for _ in 0..draw.number(1..=4) {
             let at = draw.index(json.len());
-            json[at] = draw.number(0..=255) as u8;
+            json[at] = draw.byte();
         }
     }
     let lengths: Vec<u64> = storage.files.iter().map(crate::files::SimFile::byte_len).collect();

@@ -144,13 +144,13 @@ fn plan_entries(case: &Case, split: bool, buffer_bytes: u64, edges: u64) -> (u64
         min = min.saturating_add(if in_parts { bytes / buffer_bytes } else { 0 } + bytes / read);
     }
     for tensor in case.checkpoint.tensors.iter().filter(|tensor| case.selection.takes(tensor)) {
-        let cut = case.selection.cut(tensor);
+        let slice = case.selection.slice(tensor);
         let bytes = case.selection.byte_len(tensor);
         // One more of each for the start and the end of a tensor, and for the gap before it.
         let parts = if split { bytes / (buffer_bytes / 8 * 7) } else { 0 };
         max = max.saturating_add(parts + bytes / read + 4);
         // What blocks are gathered from is read as well, or each block by itself.
-        max = max.saturating_add(cut.map_or(0, |cut| tensor.bytes / read + cut.block_count(tensor)));
+        max = max.saturating_add(slice.map_or(0, |slice| tensor.bytes / read + slice.block_count(tensor)));
     }
     (min, max)
 }

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use floodtide_core::stream::FilledBuffer;
-use floodtide_core::{Error, Location, Order};
+use floodtide_core::{Error, Location, Order, to_usize};
 
 impl World {
     /// Checks the rules that hold at any time.
@@ -18,9 +18,9 @@ impl World {
         for rule in self.storage.broken_rules.borrow_mut().drain(..) {
             self.violated(rule);
         }
-        if let Some(staging) = self.staging() {
-            let stats = staging.pool.stats(0, 0);
-            let live = staging.pool.provider().live();
+        if let Some(stream) = self.stream_buffers() {
+            let stats = stream.pool.stats(0, 0);
+            let live = stream.pool.provider().live();
             if stats.lent + stats.retained > stats.limit || live > stats.limit as u64 {
                 self.violated(format!("the pool has {live} bytes over its limit of {}", stats.limit));
             }
@@ -74,14 +74,14 @@ impl World {
             }
             // An empty tensor may be anywhere.
             let place = if bytes == 0 { 0 } else { place };
-            self.compare(index, 0, &arena[place..place + bytes as usize])?;
+            self.compare(index, 0, &arena[place..place + to_usize(bytes)])?;
         }
         Ok(())
     }
 
     /// Checks a buffer that the consumer receives.
     pub(crate) fn receive(&self, filled: &FilledBuffer<SimBuffer>, alignment: u64) {
-        let Some(staging) = self.staging() else { return };
+        let Some(stream) = self.stream_buffers() else { return };
         self.note("delivered", &[u64::from(filled.extent().0)]);
         if filled.buffer().is_in_flight(&self.storage.flight.borrow()) {
             self.violated("a buffer was delivered while a read into it was in flight");
@@ -98,11 +98,11 @@ impl World {
                 self.violated(format!("a part's address is not aligned to {required}"));
             }
             delivered.parts_of_tensors += u64::from(!bytes.is_empty() && !whole);
-            delivered.own_buffers += u64::from(whole && bytes.len() as u64 > staging.buffer_bytes);
-            if !staging.split && !whole {
+            delivered.own_buffers += u64::from(whole && bytes.len() as u64 > stream.buffer_bytes);
+            if !stream.split && !whole {
                 self.violated("a tensor came in parts although it should be whole");
             }
-            if staging.order != Order::Completion && part.placement < delivered.last {
+            if stream.order != Order::Completion && part.placement < delivered.last {
                 self.violated("tensors came in another order than was asked for");
             }
             delivered.last = part.placement;

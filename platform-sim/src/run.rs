@@ -22,7 +22,8 @@ use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
 use floodtide_core::{
-    Chunk, EngineHandle, Error, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker, WorkerState,
+    Chunk, EngineHandle, Error, FileId, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker,
+    WorkerState,
 };
 
 /// The maximum number of turns of a run that ends.
@@ -105,7 +106,7 @@ impl WorkerActor {
             // returned.
             Some(WorkerState::AwaitingCapacity) => match world.engine.borrow().readiness(RouteId(0)) {
                 Readiness::Full => false,
-                Readiness::NeedsBuffer(_) => world.staging().is_some_and(|staging| staging.came_back.is_up()),
+                Readiness::NeedsBuffer(_) => world.stream_buffers().is_some_and(|stream| stream.came_back.is_up()),
                 Readiness::Ready | Readiness::Exhausted => true,
             },
             Some(WorkerState::Done) => false,
@@ -116,8 +117,8 @@ impl WorkerActor {
         if self.waits == Some(WorkerState::AwaitingCompletion) {
             self.worker.collect(world, world).expect("a simulated device always goes on");
         }
-        if let Some(staging) = world.staging().filter(|_| self.waits == Some(WorkerState::AwaitingCapacity)) {
-            staging.came_back.take();
+        if let Some(stream) = world.stream_buffers().filter(|_| self.waits == Some(WorkerState::AwaitingCapacity)) {
+            stream.came_back.take();
         }
         self.waits = Some(self.worker.fill(world, world));
     }
@@ -221,7 +222,7 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
         // Without a ring a thread makes one read at a time.
         let max = case.max_in_flight.map_or(0, |max| (max as usize).div_ceil(case.workers));
         let depth = if refused { 1 } else { case.depth.max(max) };
-        let source = SimSource::new(alloc::rc::Rc::clone(&world.storage), depth, draw.fork());
+        let source = SimSource::new(Rc::clone(&world.storage), depth, draw.fork());
         let faulty = Faulty::new(source, SimFaults::new(Rc::clone(&world.faults), draw.fork()));
         let watch =
             Watch { worker: number as u64, storage: Rc::clone(&world.storage), history: Rc::clone(&world.history) };
@@ -251,7 +252,7 @@ fn events(case: &Case, world: &World, draw: &mut Draw) -> Vec<(u64, Event)> {
     for (number, file) in case.checkpoint.files.iter().enumerate() {
         if faults.strikes(FaultKind::PermanentIo, draw) && file.byte_len() > 0 {
             let start = somewhere(case, number, draw);
-            faults.break_at(number as u32, start, start + draw.magnitude(1..=100_000));
+            faults.break_at(FileId::from_index(number).0, start, start + draw.magnitude(1..=100_000));
         }
         for kind in [FaultKind::Truncated, FaultKind::Replaced, FaultKind::Written] {
             // These occur once per load, not per read, so they are more frequent.
@@ -286,7 +287,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     let mut workers = workers(case, world, draw);
     let mut consumer = ConsumerActor::new(world, &case.job, alignment, draw.fork());
     let competitors = if consumer.is_some() { case.competitors.count } else { 0 };
-    let mut competitors: Vec<Competitor> = (1..=competitors)
+    let mut competitors: Vec<Competitor<'_>> = (1..=competitors)
         .map(|who| Competitor::new(world, who, case.competitors.rounds, case.competitors.time, draw.fork()))
         .collect();
     let mut turns = 0_u64;
@@ -350,7 +351,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
     report.retry_stats = engine.retry_stats();
     report.bytes = engine.progress().bytes_done;
     report.gathered = world.gathered.get();
-    report.pool = world.staging().map(|staging| staging.pool.stats(0, 0)).unwrap_or_default();
+    report.pool = world.stream_buffers().map(|stream| stream.pool.stats(0, 0)).unwrap_or_default();
     let many = |bytes: u64| bytes >= 16 * case.chunk_bytes;
     let delivered = world.delivered.borrow();
     report.sizes = SizeCounts {
@@ -405,7 +406,7 @@ fn conclude(world: &World, consumer: Option<&ConsumerActor<'_>>, alignment: u64)
     world.with(|engine| engine.result())?;
     world.verification.as_ref().map_or(Ok(()), Verification::finish)?;
     world.check_versions()?;
-    let whole = world.check_arena(alignment).and_then(|()| match world.staging() {
+    let whole = world.check_arena(alignment).and_then(|()| match world.stream_buffers() {
         Some(_) => world.check_delivered(),
         None => Ok(()),
     });
@@ -430,9 +431,9 @@ fn left_over(case: &Case, world: &World) -> Vec<String> {
     if flight.peak() > case.in_flight_limit.max(largest) {
         violations.push(format!("{} bytes were in flight, over the limit of {}", flight.peak(), case.in_flight_limit));
     }
-    if let Some(staging) = world.staging() {
-        let stats = staging.pool.stats(0, 0);
-        if stats.lent > 0 || staging.pool.has_waiters() {
+    if let Some(stream) = world.stream_buffers() {
+        let stats = stream.pool.stats(0, 0);
+        if stats.lent > 0 || stream.pool.has_waiters() {
             violations.push(format!("{} bytes of the pool are lent after the end", stats.lent));
         }
     }

@@ -40,7 +40,7 @@ pub fn elements(dtype: DType, bytes: u64) -> u64 {
 /// Returns the length of a shape in bytes.
 pub(crate) fn bytes_of(dtype: DType, shape: &[u64]) -> u64 {
     let bits = shape.iter().fold(u128::from(dtype.bits()), |bits, &size| bits * u128::from(size));
-    (bits / 8) as u64
+    u64::try_from(bits / 8).expect("a tensor has fewer bytes")
 }
 
 /// The spaces after a header, which determine where the data starts.

@@ -2,10 +2,10 @@
 
 use crate::case::{Case, Consumer, Job, MICROSECOND, MILLISECOND};
 use crate::checkpoint::{Checkpoint, Shape};
-use crate::cuts::KnownCut;
 use crate::faults::{FaultKind, FaultState, Scripted, Swarm};
 use crate::selection::KnownSelection;
 use crate::shard::{NewTensor, Shard};
+use crate::slices::KnownSlice;
 use crate::verdict::judge;
 use crate::{Draw, HUGE, Link, Report, run};
 use alloc::format;
@@ -128,7 +128,7 @@ fn a_slice_is_not_verified() {
     let name = checkpoint.tensors[0].name.clone();
     let whole = checkpoint.tensors[0].shape[0];
     for (end, refused) in [(whole - 1, true), (whole, false)] {
-        let selection = KnownSelection::Slices(vec![(name.clone(), Some(KnownCut { dim: 0, start: 0, end }))]);
+        let selection = KnownSelection::Slices(vec![(name.clone(), Some(KnownSlice { dim: 0, start: 0, end }))]);
         let checkpoint = Checkpoint::uniform(1, 2, 8192);
         let report = run(&Case { selection, verify: true, ..Case::new(checkpoint, Job::Load) }, false);
         assert_holds(0, &report);

@@ -13,7 +13,7 @@ use floodtide_core::storage::{
 };
 use floodtide_core::{
     BufferProvider, CatalogBuilder, ChunkId, Engine, EngineHandle, Error, ExtentId, Plan, PlanOptions, Planner,
-    RouteId, Selection, Worker, WorkerState,
+    RouteId, Selection, Worker, WorkerState, to_usize,
 };
 
 const MIB: usize = 1 << 20;
@@ -58,13 +58,13 @@ impl BufferProvider for Task {
     }
 }
 
-/// The nanoseconds that so many workers take to load a tensor of [`CHUNKS`] MiB.
+/// Returns the nanoseconds that `workers` workers take to load a tensor of [`CHUNKS`] MiB.
 fn elapsed<S: Storage<SimChunk>>(storage: &S, clock: &Clock, workers: usize) -> u64 {
     let Opened::File(file) = storage.open("model.safetensors").expect("opens") else { panic!("a folder") };
     let mut start = vec![0; 8];
     file.read_at(0, &mut start).expect("reads");
     let header = header_range(&start, file.len()).expect("valid");
-    let mut json = vec![0; header.len() as usize];
+    let mut json = vec![0; to_usize(header.len())];
     file.read_at(header.start(), &mut json).expect("reads");
     let mut catalog = CatalogBuilder::new(SAFETENSORS);
     let header = Header::parse(&json, file.len()).expect("valid");
@@ -102,7 +102,7 @@ fn elapsed<S: Storage<SimChunk>>(storage: &S, clock: &Clock, workers: usize) -> 
         clock.advance_to_alarm();
     }
     task.with(|engine| engine.result()).expect("loads");
-    assert!(task.memory.borrow().iter().enumerate().all(|(i, &byte)| byte == (i / 255) as u8));
+    assert!(task.memory.borrow().iter().enumerate().all(|(i, &byte)| byte == (i / 255).to_le_bytes()[0]));
     clock.now() - began
 }
 
@@ -111,7 +111,7 @@ fn memory() -> MemoryStorage {
     let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
     let mut file = (json.len() as u64).to_le_bytes().to_vec();
     file.extend_from_slice(json.as_bytes());
-    file.extend((0..bytes).map(|i| (i / 255) as u8));
+    file.extend((0..bytes).map(|i| (i / 255).to_le_bytes()[0]));
     let storage = MemoryStorage::new();
     storage.insert("model.safetensors", file);
     storage

@@ -3,12 +3,12 @@
 
 use crate::case::{Case, HUGE, Job};
 use crate::checkpoint::{Checkpoint, KnownTensor};
-use crate::cuts::KnownCut;
 use crate::device::{SimChunk, SimStorage};
 use crate::draw::Draw;
 use crate::faults::FaultState;
 use crate::history::History;
 use crate::memory::{ARENA, Flag, Heap, Pool, SCRATCH, SimBuffer};
+use crate::slices::KnownSlice;
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,7 +29,7 @@ use floodtide_core::stream::{FilledBuffer, FilledBufferStream, FillingBuffers, R
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
     BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
-    Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly,
+    Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly, to_usize,
 };
 
 /// The stream's number in the queue of the pool. The competitors have the others.
@@ -46,7 +46,7 @@ pub(crate) struct World {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) verification: Option<Verification>,
     /// By name: the slices that are selected of tensors.
-    cuts: BTreeMap<String, KnownCut>,
+    known_slices: BTreeMap<String, KnownSlice>,
     /// The bytes of slices that were computed for comparisons, by placement.
     slices: RefCell<BTreeMap<usize, Rc<[u8]>>>,
     pub(crate) memory: WorldMemory,
@@ -76,11 +76,11 @@ pub(crate) struct World {
 /// The memory of the tensors.
 pub(crate) enum WorldMemory {
     Whole(RefCell<Vec<u8>>),
-    Stream(Box<Staging>),
+    Stream(Box<StreamBuffers>),
 }
 
 /// A stream's buffers.
-pub(crate) struct Staging {
+pub(crate) struct StreamBuffers {
     pub(crate) pool: Rc<Pool>,
     pub(crate) order: Order,
     pub(crate) split: bool,
@@ -133,9 +133,8 @@ impl World {
             Job::Load => WorldMemory::Whole(RefCell::new(vec![0; plan.arena_bytes()])),
             Job::Stream { buffers, .. } => {
                 let heap = Heap::new(Rc::clone(&faults), Draw::new(case.seed ^ 1));
-                // The limit of a case fits in any target's memory.
-                let pool = Rc::new(Pool::new(heap, (), buffers.limit as usize));
-                WorldMemory::Stream(Box::new(Staging {
+                let pool = Rc::new(Pool::new(heap, (), to_usize(buffers.limit)));
+                WorldMemory::Stream(Box::new(StreamBuffers {
                     pool,
                     order: buffers.order,
                     split: buffers.split,
@@ -150,28 +149,26 @@ impl World {
                 }))
             }
         };
+        let [workers, depth] = [case.workers, case.depth].map(|n| u32::try_from(n).expect("a case has few"));
         Ok(Self {
             storage,
             faults,
             history,
             verification,
             engine: RefCell::new(Engine::new(Arc::clone(&catalog), Arc::clone(&plan), case.in_flight_limit)),
-            tuner: case.max_in_flight.map(|max| {
-                let (workers, depth) = (case.workers as u32, case.depth as u32);
-                RefCell::new(Tuner::new(workers * depth, workers, max))
-            }),
+            tuner: case.max_in_flight.map(|max| RefCell::new(Tuner::new(workers * depth, workers, max))),
             retuned: Cell::new(0),
             fallback: RefCell::new(DirectIoFallback::new(
                 case.profiled_direct_rate.map(|(expected, _)| expected),
                 case.profiled_direct_rate.map(|(_, window)| window).unwrap_or_default(),
             )),
             fallbacks: Cell::new(0),
-            workers: case.workers as u32,
+            workers,
             in_flight_limit: case.in_flight_limit,
             catalog,
             plan,
             checkpoint: case.checkpoint.clone(),
-            cuts: case.selection.cuts(&case.checkpoint),
+            known_slices: case.selection.slices_by_name(&case.checkpoint),
             slices: RefCell::default(),
             scratch: Cell::new(SCRATCH),
             gathered: Cell::new(0),
@@ -199,7 +196,7 @@ impl World {
     /// How a tensor was written, and the shape and the bytes of what is selected of it.
     pub(crate) fn known(&self, placement: usize) -> Option<(&KnownTensor, Vec<u64>, u64)> {
         let known = self.checkpoint.find(self.catalog.tensor(self.plan.placements()[placement].tensor).name)?;
-        let shape = self.cuts.get(&known.name).map_or_else(|| known.shape.clone(), |cut| cut.shape(known));
+        let shape = self.known_slices.get(&known.name).map_or_else(|| known.shape.clone(), |slice| slice.shape(known));
         let bytes = crate::shard::bytes_of(known.dtype, &shape);
         Some((known, shape, bytes))
     }
@@ -208,20 +205,22 @@ impl World {
     /// first.
     pub(crate) fn original(&self, placement: usize, known: &KnownTensor, offset: u64, out: &mut [u8]) {
         let file = &self.storage.files[known.file];
-        let Some(cut) = self.cuts.get(&known.name) else { return file.original(known.start + offset, out) };
+        let Some(known_slice) = self.known_slices.get(&known.name) else {
+            return file.original(known.start + offset, out);
+        };
         let mut slices = self.slices.borrow_mut();
         let slice = slices.entry(placement).or_insert_with(|| {
-            let mut whole = vec![0; known.bytes as usize];
+            let mut whole = vec![0; to_usize(known.bytes)];
             file.original(known.start, &mut whole);
-            cut.out_of(known, &whole).into()
+            known_slice.out_of(known, &whole).into()
         });
-        out.copy_from_slice(&slice[offset as usize..][..out.len()]);
+        out.copy_from_slice(&slice[to_usize(offset)..][..out.len()]);
     }
 
-    pub(crate) fn staging(&self) -> Option<&Staging> {
+    pub(crate) fn stream_buffers(&self) -> Option<&StreamBuffers> {
         match &self.memory {
             WorldMemory::Whole(_) => None,
-            WorldMemory::Stream(staging) => Some(staging),
+            WorldMemory::Stream(stream) => Some(stream),
         }
     }
 
@@ -229,14 +228,14 @@ impl World {
     fn tune(&self, chunk: ChunkId) {
         let chunk = &self.plan.chunks()[chunk.index()];
         let in_flight = self.engine.borrow().in_flight_bytes();
-        if let Some(turn) = self.fallback.borrow_mut().landed(self.now(), chunk.payload_len as u64, in_flight) {
+        if let Some(turn) = self.fallback.borrow_mut().on_completion(self.now(), chunk.payload_len as u64, in_flight) {
             let buffered = !matches!(turn, FallbackDecision::Back(_));
             self.note("through the page cache", &[buffered.into()]);
             self.fallbacks.set(self.fallbacks.get() + 1);
             self.engine.borrow_mut().set_buffered(RouteId(0), buffered);
         }
         let Some(tuner) = &self.tuner else { return };
-        if let Some(window) = tuner.borrow_mut().landed(self.now(), chunk.payload_len as u64) {
+        if let Some(window) = tuner.borrow_mut().on_completion(self.now(), chunk.payload_len as u64) {
             self.note("in flight", &[window.into()]);
             self.retuned.set(self.retuned.get() + 1);
             let longest = self.plan.chunks().iter().map(|chunk| chunk.buffer_range.len()).max().unwrap_or(0) as u64;
@@ -257,26 +256,26 @@ impl World {
     }
 
     fn wake_consumer(&self) {
-        if let Some(waker) = self.staging().and_then(|staging| staging.consumer.borrow_mut().take()) {
+        if let Some(waker) = self.stream_buffers().and_then(|stream| stream.consumer.borrow_mut().take()) {
             waker.wake();
         }
     }
 
     /// Ends the consumer.
     pub(crate) fn close(&self) {
-        let Some(staging) = self.staging() else { return };
-        staging.closed.set(true);
-        staging.pool.cancel(&mut staging.turn.borrow_mut());
-        staging.queue.borrow_mut().retain(|&who| who != STREAM);
+        let Some(stream) = self.stream_buffers() else { return };
+        stream.closed.set(true);
+        stream.pool.cancel(&mut stream.turn.borrow_mut());
+        stream.queue.borrow_mut().retain(|&who| who != STREAM);
         // Dropped buffers may wake others, who may look here.
-        let (filling, reorder) = (FillingBuffers::new(Arc::clone(&self.plan)), ReorderBuffer::new(staging.order, 0));
-        drop((staging.filling.replace(filling), staging.reorder.replace(reorder)));
+        let (filling, reorder) = (FillingBuffers::new(Arc::clone(&self.plan)), ReorderBuffer::new(stream.order, 0));
+        drop((stream.filling.replace(filling), stream.reorder.replace(reorder)));
     }
 
     /// Updates the queue of the pool, and checks that nobody is overtaken.
     pub(crate) fn book_turn(&self, who: usize, waited: bool, waits: bool, served: bool) {
-        let Some(staging) = self.staging() else { return };
-        let mut queue = staging.queue.borrow_mut();
+        let Some(stream) = self.stream_buffers() else { return };
+        let mut queue = stream.queue.borrow_mut();
         if served && waited && queue.front() != Some(&who) {
             self.violated("one who waits for memory was overtaken");
         }
@@ -310,28 +309,28 @@ impl BufferProvider for World {
     type Buffer = SimChunk;
 
     fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
-        let Some(staging) = self.staging() else { return Ok(true) };
-        match staging.filling.borrow().next() {
-            _ if staging.closed.get() => return Ok(false),
+        let Some(stream) = self.stream_buffers() else { return Ok(true) };
+        match stream.filling.borrow().next() {
+            _ if stream.closed.get() => return Ok(false),
             Some(next) if extent < next => return Ok(true),
             None => return Ok(true),
             _ => {}
         }
         let bytes = self.plan.extents()[extent.index()].buffer_bytes;
-        let waker = Waker::from(Arc::clone(&staging.came_back));
-        let waited = staging.turn.borrow().is_waiting();
-        let answer = staging.pool.poll_take(bytes, 0, &mut staging.turn.borrow_mut(), &waker);
-        let waits = staging.turn.borrow().is_waiting();
+        let waker = Waker::from(Arc::clone(&stream.came_back));
+        let waited = stream.turn.borrow().is_waiting();
+        let answer = stream.pool.poll_take(bytes, 0, &mut stream.turn.borrow_mut(), &waker);
+        let waits = stream.turn.borrow().is_waiting();
         self.book_turn(STREAM, waited, waits, matches!(answer, Poll::Ready(Ok(_))));
         match answer {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(block)) => {
                 self.note("buffer", &[u64::from(extent.0)]);
-                let buffer = SimBuffer::new(block, Rc::clone(&staging.pool));
+                let buffer = SimBuffer::new(block, Rc::clone(&stream.pool));
                 if buffer.is_in_flight(&self.storage.flight.borrow()) {
                     self.violated("a buffer was lent while a read into it was in flight");
                 }
-                staging.filling.borrow_mut().open(buffer);
+                stream.filling.borrow_mut().open(buffer);
                 Ok(true)
             }
             Poll::Ready(Err(TakeError::Provider(()))) => {
@@ -349,9 +348,9 @@ impl BufferProvider for World {
             self.violated("a chunk's memory was taken twice");
         }
         let planned = &self.plan.chunks()[chunk.index()];
-        let base = match self.staging() {
+        let base = match self.stream_buffers() {
             None => Some(ARENA),
-            Some(staging) => staging.filling.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
+            Some(stream) => stream.filling.borrow().find(chunk).map(|(buffer, _)| buffer.address()),
         };
         let base = base.ok_or(Error::Contract { what: "a chunk was taken before its extent had a buffer" })?;
         if planned.gathered {
@@ -373,7 +372,7 @@ impl BufferProvider for World {
         }
         self.tune(chunk);
         if let Some(verification) = &self.verification {
-            verification.chunk_landed(chunk, &buffer.bytes)?;
+            verification.add_chunk(chunk, &buffer.bytes)?;
         }
         let planned = &self.plan.chunks()[chunk.index()];
         let gather = self.plan.gather(planned);
@@ -384,15 +383,15 @@ impl BufferProvider for World {
         };
         match &self.memory {
             WorldMemory::Whole(arena) => settle(&mut arena.borrow_mut()),
-            WorldMemory::Stream(staging) => {
-                let mut filling = staging.filling.borrow_mut();
+            WorldMemory::Stream(stream) => {
+                let mut filling = stream.filling.borrow_mut();
                 if let Some(memory) = filling.find_mut(chunk) {
                     settle(memory.as_mut_bytes());
                 }
-                let whole = filling.land(chunk);
+                let whole = filling.complete(chunk);
                 drop(filling);
                 if let Some((extent, memory)) = whole
-                    && staging.reorder.borrow_mut().land(extent, memory)
+                    && stream.reorder.borrow_mut().insert(extent, memory)
                 {
                     self.wake_consumer();
                 }
@@ -413,7 +412,7 @@ fn manifest(checkpoint: &Checkpoint, storage: &SimStorage, catalog: &Catalog, pl
         let known = checkpoint.find(tensor.name)?;
         // A huge tensor is never read entirely.
         let len = if known.bytes < HUGE { known.bytes } else { 0 };
-        let mut bytes = vec![0; len as usize];
+        let mut bytes = vec![0; to_usize(len)];
         storage.files[known.file].original(known.start, &mut bytes);
         let (name, dtype, shape) = (known.name.clone(), known.dtype.into(), known.shape.clone());
         Some(ManifestTensor { name, dtype, shape, bytes: known.bytes, blake3: Checksum::of(&bytes) })
@@ -430,11 +429,11 @@ impl FilledBufferStream<SimBuffer> for WorldStream<'_> {
 
     fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FilledBuffer<SimBuffer>, Error>>> {
         let world = self.0;
-        let Some(staging) = world.staging() else { return Poll::Ready(None) };
+        let Some(stream) = world.stream_buffers() else { return Poll::Ready(None) };
         if world.with(|engine| engine.has_failed()) {
             return Poll::Ready(world.with(|engine| engine.result()).err().map(Err));
         }
-        let mut reorder = staging.reorder.borrow_mut();
+        let mut reorder = stream.reorder.borrow_mut();
         match reorder.take() {
             Some((extent, buffer)) => {
                 let (catalog, plan) = (Arc::clone(&world.catalog), Arc::clone(&world.plan));
@@ -442,7 +441,7 @@ impl FilledBufferStream<SimBuffer> for WorldStream<'_> {
             }
             None if reorder.is_done() => Poll::Ready(None),
             None => {
-                *staging.consumer.borrow_mut() = Some(context.waker().clone());
+                *stream.consumer.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending
             }
         }

@@ -1,4 +1,4 @@
-"""Lays out a ServerlessLLM store as its writers do, from a description of the format alone.
+"""Lays out a ServerlessLLM checkpoint as its writers do, from a description of the format alone.
 
     python3 serverlessllm.py FOLDER original|tensora LIMIT
 

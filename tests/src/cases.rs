@@ -4,10 +4,10 @@
 use floodtide_core::{Alignment, Buffers, DType, Order};
 use floodtide_sim::case::{Consumer, Job};
 use floodtide_sim::checkpoint::Checkpoint;
-use floodtide_sim::cuts::{KnownCut, MAX_COUNTED_BYTES};
 use floodtide_sim::faults::{FaultKind, Swarm};
 use floodtide_sim::selection::KnownSelection;
 use floodtide_sim::shard::{NewTensor, Padding, Shard, elements};
+use floodtide_sim::slices::{KnownSlice, MAX_COUNTED_BYTES};
 use floodtide_sim::{Case, run};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -112,7 +112,7 @@ impl CaseData {
                 let name = format!("{file}.{i}");
                 let made = tensor.made(name);
                 if tensor.selected {
-                    selected.push((made.name.clone(), tensor.cut(&made)));
+                    selected.push((made.name.clone(), tensor.slice(&made)));
                 }
                 made
             });
@@ -159,11 +159,11 @@ impl TensorData {
         NewTensor { name, dtype: self.dtype, bytes, shape: vec![bytes / row, elements(self.dtype, row)], tied: false }
     }
 
-    fn cut(&self, made: &NewTensor) -> Option<KnownCut> {
+    fn slice(&self, made: &NewTensor) -> Option<KnownSlice> {
         let (a, b) = self.part.filter(|_| made.shape.len() == 2 && made.bytes <= MAX_COUNTED_BYTES)?;
         let (a, b) = (a % (self.columns + 1), b % (self.columns + 1));
         let group = elements(self.dtype, self.dtype.whole_bytes());
-        Some(KnownCut { dim: 1, start: a.min(b) * group, end: a.max(b) * group })
+        Some(KnownSlice { dim: 1, start: a.min(b) * group, end: a.max(b) * group })
     }
 }
 

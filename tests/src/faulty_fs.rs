@@ -62,6 +62,7 @@ enum Order {
 }
 
 /// The mounted file system, unmounted on drop.
+#[derive(Debug)]
 pub struct FaultyFs {
     folder: tempfile::TempDir,
     control: Mutex<BufReader<UnixStream>>,

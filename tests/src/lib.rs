@@ -1,6 +1,8 @@
 //! Helpers of the suites: run the command, write checkpoints, and make one malformed file for each
 //! rule.
 
+#![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small, or only fill bytes")]
+
 pub mod by_backend;
 pub mod cases;
 pub mod checkpoint;

@@ -8,6 +8,7 @@ pub mod serverlessllm;
 use crate::checkpoint::folder;
 use crate::command;
 use crate::over_storages::{Place, places};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,12 @@ pub struct Case {
     pub write: Box<dyn Fn(&Path) -> PathBuf>,
     /// The words of the error.
     pub words: Vec<&'static str>,
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("rule", &self.rule).field("words", &self.words).finish_non_exhaustive()
+    }
 }
 
 impl Case {

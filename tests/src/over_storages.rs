@@ -1,8 +1,9 @@
 //! Runs a test over every storage that holds the same files.
 
-use floodtide::storage::{LoadBuffer, MemoryStorage, Storage};
+use floodtide::storage::{BoxedSource, Layered, LoadBuffer, LocalStorage, MemoryStorage, Storage};
 use floodtide::{Backend, Loader, backends};
 use floodtide_core::ReadStyle;
+use floodtide_core::middleware::{Faults, Faulty};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +61,15 @@ impl Place {
         backend.map_or_else(|| self.loader.clone(), |backend| self.loader.clone().backend(backend))
     }
 
+    /// The same place, with faults. Each worker makes its own.
+    pub fn with_faults<F: Faults + 'static>(mut self, make: impl Fn() -> F + Send + Sync + 'static) -> Self {
+        self.loader = match &self.memory {
+            Some(memory) => self.loader.storage("mem", Layered::new(memory.clone(), faulty(make))),
+            None => self.loader.storage("file", Layered::new(LocalStorage::new(), faulty(make))),
+        };
+        self
+    }
+
     /// What leads to another of the test's files or folders here.
     pub fn at(&self, path: &Path) -> PathBuf {
         if self.memory.is_some() { uri(path) } else { path.to_owned() }
@@ -76,6 +86,13 @@ impl Place {
     pub fn name(&self) -> &'static str {
         if self.memory.is_some() { "memory" } else { "local files" }
     }
+}
+
+/// A layer that injects faults. Each worker makes its own.
+pub fn faulty<F: Faults + 'static>(
+    make: impl Fn() -> F + Send + Sync,
+) -> impl Fn(BoxedSource<LoadBuffer>) -> BoxedSource<LoadBuffer> + Send + Sync {
+    move |source| Box::new(Faulty::new(source, make()))
 }
 
 /// The files at `path`, in each storage.

@@ -143,6 +143,7 @@ pub fn limit_processors(command: &mut Command) {
 }
 
 /// A control group with a memory limit, removed on drop.
+#[derive(Debug)]
 pub struct MemoryGroup {
     folder: PathBuf,
 }
@@ -187,6 +188,7 @@ impl Drop for MemoryGroup {
 }
 
 /// A file system in memory with a size limit, unmounted on drop.
+#[derive(Debug)]
 pub struct SmallDisk {
     folder: tempfile::TempDir,
 }

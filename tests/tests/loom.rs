@@ -39,7 +39,7 @@ impl Guarded {
 }
 
 #[test]
-fn a_piece_is_lent_to_one_of_two_workers() {
+fn a_slice_is_acquired_by_one_of_two_workers() {
     loom::model(|| {
         let guarded = Guarded::new();
         let other = Arc::clone(&guarded);

@@ -23,7 +23,7 @@ pub(crate) const RUNS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
 /// Loads LLM checkpoints at the speed of the hardware
 #[derive(Debug, Parser)]
-#[command(name = "floodtide", version, arg_required_else_help = true)]
+#[command(name = "floodtide", version, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -68,7 +68,7 @@ pub(crate) enum Command {
     /// Exits with 0 if no tensor differs, with 1 if any does, and with 2 if the comparison could
     /// not be made.
     Diff(DiffArgs),
-    /// Measure a device by read size and reads in flight; --store keeps the result for later loads
+    /// Measure how fast a device reads; --store keeps the result for later loads
     ///
     /// The result is one small JSON file per device in $XDG_CACHE_HOME/floodtide, or in
     /// ~/.cache/floodtide. The command prints its path. To load without the profile, remove the

@@ -9,7 +9,7 @@ use crate::output::{self, Failure};
 use floodtide::Loader;
 use floodtide::core::HumanBytes;
 use floodtide::format::SAFETENSORS;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,8 +108,8 @@ fn measure(subject: Subject, path: &Path, request: &Request) -> Result<Measured,
 
 /// Returns the CPU time of this process, on all processors.
 fn cpu_time() -> Duration {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(tv_sec.unsigned_abs(), tv_nsec.unsigned_abs() as u32)
+    // The clock never reports a negative time.
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 /// Computes the checksums of the bytes that plain reads returned.
@@ -135,7 +135,7 @@ fn checksums(loaded: &Loaded, path: &Path) -> Result<Checksums, String> {
     }
     for tensor in catalog.tensors() {
         let bytes = files.get(tensor.file.index());
-        let bytes = bytes.and_then(|file| file.get(tensor.range.start() as usize..tensor.range.end() as usize));
+        let bytes = bytes.and_then(|file| file.get(tensor.range.indices()));
         let bytes = bytes.ok_or_else(|| "a file has changed since the bench began".to_owned())?;
         checksums.insert(tensor.name.to_owned(), checksum(bytes));
     }

@@ -2,6 +2,7 @@
 //! the bytes, each into one buffer that it reuses. No loader can be faster, because none has less
 //! to do.
 
+use floodtide::core::to_usize;
 use floodtide::pool::{MappedMemory, Pool, PoolBuffer};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -86,8 +87,8 @@ impl Reader {
             while let Some(&(file, mut at, end)) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 while at < end {
                     // Rounded up past the end of the file, where a direct read stops by itself.
-                    let wanted = ((end - at) as usize).next_multiple_of(alignment);
-                    match files[file].read_at(&mut memory[..wanted], at)? {
+                    let len = to_usize(end - at).next_multiple_of(alignment);
+                    match files[file].read_at(&mut memory[..len], at)? {
                         0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                         bytes => at += bytes as u64,
                     }

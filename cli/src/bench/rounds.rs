@@ -290,12 +290,13 @@ fn compare(expected: &mut Option<(Subject, Checksums)>, subject: Subject, found:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn timing(seconds: &[f64]) -> Timing {
         let run = |&seconds: &f64| Measured {
             seconds,
             cpu_seconds: 2.0 * seconds,
-            peak_rss_bytes: seconds as u64,
+            peak_rss_bytes: Duration::from_secs_f64(seconds).as_secs(),
             backend: None,
             reason: String::new(),
             checksums: None,

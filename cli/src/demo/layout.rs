@@ -21,6 +21,7 @@ impl Spec {
 
 /// Returns the tensors, with layers and vocabulary scaled down.
 pub(crate) fn gpt2(scale: f64) -> Vec<Spec> {
+    #[expect(clippy::cast_possible_truncation, reason = "rounded first, and the scale is at most 1")]
     let scaled = |n: usize| ((n as f64 * scale).round() as usize).max(1);
     let mut specs = Vec::new();
     let mut add = |name: String, shape: &[usize]| specs.push(Spec { name, shape: shape.to_vec() });

@@ -45,6 +45,9 @@ fn folder(args: &DemoArgs, specs: &[Spec]) -> Result<(PathBuf, Option<tempfile::
         })?;
         return Ok((folder.path().to_owned(), Some(folder)));
     };
+    if keep.to_string_lossy().contains("://") {
+        return Err(Failure::BadRequest(format!("{}: --keep needs a path, not a URI", keep.display())));
+    }
     let failed = |error| Failure::Failed(format!("{}: cannot use the folder: {error}", keep.display()));
     let exists = keep.try_exists().map_err(failed)?;
     if exists && fs::read_dir(keep).map_err(failed)?.next().is_some() {

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_read_a_new_file_may_read_all_of_the_checkpoint() {
+    fn every_file_of_the_checkpoint_has_the_mode_of_a_new_file() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("a folder");
         let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode();

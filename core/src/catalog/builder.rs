@@ -98,7 +98,7 @@ impl CatalogBuilder {
             (catalog.dims, catalog.metadata) = (dims, metadata);
             return Ok(());
         }
-        let (file, name, dim) = (catalog.files.len() as u32, catalog.names.len(), catalog.dims.len());
+        let (file, name, dim) = (FileId::from_index(catalog.files.len()).0, catalog.names.len(), catalog.dims.len());
         catalog.records.extend(records.into_iter().map(|record| Record {
             name: record.name.start + name..record.name.end + name,
             dims: record.dims.start + dim..record.dims.end + dim,
@@ -178,8 +178,8 @@ impl CatalogBuilder {
             }
         }
         catalog.by_name = by_name;
-        let mut pairs = (0..).zip(1..catalog.records.len() as u32);
-        catalog.has_ties = pairs.any(|(a, b)| catalog.are_tied(TensorId(a), TensorId(b)));
+        let ids = || (0..catalog.records.len()).map(TensorId::from_index);
+        catalog.has_ties = ids().zip(ids().skip(1)).any(|(a, b)| catalog.are_tied(a, b));
         Ok(catalog)
     }
 }

@@ -80,7 +80,7 @@ struct Record {
 ///
 /// let len = file.len() as u64;
 /// let header = header_range(&file, len).expect("a safetensors file");
-/// let header = &file[header.start() as usize..header.end() as usize];
+/// let header = &file[header.indices()];
 /// let header = Header::parse(header, len).expect("a valid header");
 /// let mut builder = CatalogBuilder::new(SAFETENSORS);
 /// header.add_to(&mut builder, "model.safetensors", len)?;
@@ -154,7 +154,7 @@ impl Catalog {
 
     /// Returns the tensors in the order of file and offset.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorInfo<'_>> {
-        (0..self.records.len()).map(|i| self.tensor(TensorId(i as u32)))
+        (0..self.records.len()).map(|i| self.tensor(TensorId::from_index(i)))
     }
 
     /// Returns the tensors sorted by the bytes of their names.
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_is_appended_is_as_if_it_had_been_added() {
-        let add = |builder: &mut CatalogBuilder, files: core::ops::Range<u64>| {
+        let add = |builder: &mut CatalogBuilder, files: Range<u64>| {
             for number in files {
                 let file = builder.add_file(&format!("file {number}"), 100 + number).expect("few");
                 for tensor in 0..number % 4 {

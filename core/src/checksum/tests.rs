@@ -19,7 +19,7 @@ fn in_parts(input: &[u8], cuts: &[usize], keys: &[u32]) -> (TreeHash, Option<Che
     let mut hash = TreeHash::new(input.len() as u64);
     let mut last = None;
     for (done, &(_, start, end)) in parts.iter().enumerate() {
-        last = hash.add(&hash_part(input.len() as u64, start as u64, &input[start..end]));
+        last = hash.add(&hash_range(input.len() as u64, start as u64, &input[start..end]));
         let rest = parts[done + 1..].iter().any(|(_, start, end)| start < end);
         assert_eq!(last.is_some(), !rest, "it is whole with the last byte, not before");
     }
@@ -61,7 +61,7 @@ fn parts_in_their_order_are_kept_as_few_nodes() {
     let input = vec![7; 4 << 20];
     let mut hash = TreeHash::new(input.len() as u64);
     for (i, part) in input.chunks(100_000).enumerate() {
-        hash.add(&hash_part(input.len() as u64, i as u64 * 100_000, part));
+        hash.add(&hash_range(input.len() as u64, i as u64 * 100_000, part));
         // One for each level of the tree, and a leaf in two parts.
         assert!(hash.waiting.len() <= 12 && hash.unfinished.len() <= 1, "{}", hash.waiting.len());
     }
@@ -85,7 +85,7 @@ fn an_input_beyond_32_bits_has_the_nodes_of_its_place() {
     let part = vec![0; 64 << 20];
     let mut reference = blake3::Hasher::new();
     // Only the last part, because hashing all 80 takes as long as their bytes.
-    let far = hash_part(total, total - part.len() as u64, &part);
+    let far = hash_range(total, total - part.len() as u64, &part);
     assert_eq!(far.nodes.len(), 1);
     let place = far.nodes[0].0;
     assert_eq!(place, (16, 79));

@@ -57,9 +57,11 @@ fn by_limit(sizes: &[u64], limit: u64) -> Vec<Range<usize>> {
 pub(crate) fn evenly(sizes: &[u64], parts: NonZeroU32) -> Result<Vec<Range<usize>>, ConvertError> {
     let mut filled = sizes.iter().filter(|&&size| size > 0).count();
     let count = parts.get() as usize;
-    if filled < count && count > 1 {
-        // There are fewer than `parts`, which is a `u32`.
-        return Err(ConvertError::TooFewTensors { files: parts.get(), tensors: filled as u32 });
+    if let Ok(tensors) = u32::try_from(filled)
+        && tensors < parts.get()
+        && count > 1
+    {
+        return Err(ConvertError::TooFewTensors { files: parts.get(), tensors });
     }
     let mut left: u128 = sizes.iter().map(|&size| u128::from(size)).sum();
     let mut cut = Vec::new();

@@ -10,7 +10,7 @@ use crate::units::{ChunkId, ExtentId, TensorId};
 #[non_exhaustive]
 pub enum Event {
     /// Every byte of this tensor has arrived. A strided slice must still be gathered from its
-    /// [landed](Disposition::Landed) chunks.
+    /// [complete](Disposition::Complete) chunks.
     TensorReady(TensorId),
     /// Direct reads of this file were refused. Its remaining reads are buffered.
     DirectRefused(crate::units::FileId),
@@ -21,7 +21,7 @@ pub enum Event {
 #[must_use]
 pub enum Disposition {
     /// The chunk is complete. Its buffer goes back to its owner.
-    Landed(ChunkId),
+    Complete(ChunkId),
     /// The buffer goes into this read.
     Resubmit(ReadOp),
     /// The load is over. The buffer is no longer needed.

@@ -12,7 +12,7 @@ mod recovery;
 mod worker;
 
 pub use events::{Disposition, Event, Progress, Readiness, RetryStats};
-pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, land, next_read};
+pub use worker::{BufferProvider, EngineHandle, Worker, WorkerState, complete_chunk, next_read};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
@@ -148,7 +148,7 @@ impl Engine {
             retry_stats: RetryStats::default(),
             failure: None,
         };
-        (0..engine.routes.len()).for_each(|route| engine.skip_other_routes(RouteId(route as u32)));
+        (0..engine.routes.len()).for_each(|route| engine.skip_other_routes(RouteId::from_index(route)));
         engine
     }
 
@@ -283,7 +283,7 @@ impl Engine {
             Ok(true) => {
                 self.return_bytes(read.route, if seeded_bug!(BudgetLeaked) { 0 } else { bytes });
                 self.land(read.chunk);
-                Disposition::Landed(read.chunk)
+                Disposition::Complete(read.chunk)
             }
             Ok(false) => {
                 let id = self.alloc_slot(read);
@@ -380,7 +380,9 @@ impl Engine {
         self.routes[read.route.index()].in_flight += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
+            #[expect(clippy::cast_possible_truncation, reason = "each slot reads another of at most 2^32 chunks")]
+            let slot = (self.slots.len() - 1) as u32;
+            slot
         });
         let entry = &mut self.slots[slot as usize];
         entry.read = Some(read);

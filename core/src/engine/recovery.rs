@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::plan::{Location, Method, Placement};
 use crate::seeded_bug::seeded_bug;
 use crate::source::{Fault, Outcome};
+use crate::units::to_usize;
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::ops::Range;
@@ -67,8 +68,8 @@ impl Engine {
             read.attempts = Attempts::default();
         }
         let aligned = match chunk.alignment.up(reached as u64) {
-            Some(up) if seeded_bug!(WrongRealign) => up as usize,
-            _ => chunk.alignment.down(reached as u64) as usize,
+            Some(up) if seeded_bug!(WrongRealign) => to_usize(up),
+            _ => to_usize(chunk.alignment.down(reached as u64)),
         };
         // A direct read resumes at the last aligned byte. If it makes no progress from there, it
         // has met the end of the file or an offset that the device rejects. A buffered read accepts

@@ -79,7 +79,7 @@ fn run(engine: &mut Engine, device: &mut Device<'_>, mut choose: impl FnMut(&Rea
         };
         next = match engine.complete(op.id, outcome) {
             Disposition::Resubmit(op) => Some(op),
-            Disposition::Landed(_) | Disposition::Abandoned => engine.next_read(RouteId(0)),
+            Disposition::Complete(_) | Disposition::Abandoned => engine.next_read(RouteId(0)),
         };
     }
     assert!(engine.is_finished());
@@ -207,7 +207,7 @@ fn faults_that_pass_are_retried_and_those_that_do_not_end_the_load() {
 fn contract_breaks_fail_the_load_and_never_panic() {
     let (mut engine, _) = load(1000, 100, false);
     let op = engine.next_read(RouteId(0)).expect("a read");
-    assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+    assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Complete(_)));
     assert_eq!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Abandoned);
     assert!(matches!(engine.result(), Err(Error::Contract { .. })), "a completion that comes twice");
 
@@ -303,7 +303,7 @@ fn a_realigned_read_that_stops_earlier_than_the_one_before_loses_nothing() {
 }
 
 #[test]
-fn reads_change_their_way_in_the_middle_and_back() {
+fn reads_become_buffered_in_the_middle_and_direct_again() {
     let (mut engine, _) = load(300_000, 1000, true);
     let begun = engine.next_read(RouteId(0)).expect("a read");
     engine.set_buffered(RouteId(0), true);
@@ -312,10 +312,10 @@ fn reads_change_their_way_in_the_middle_and_back() {
     let past = engine.next_read(RouteId(0)).expect("a read");
     assert_eq!([begun.direct, through.direct, past.direct], [true, false, true]);
     for op in [begun, through, past] {
-        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Complete(_)));
     }
     while let Some(op) = engine.next_read(RouteId(0)) {
-        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Complete(_)));
     }
     engine.result().expect("every tensor is in");
 }
@@ -376,7 +376,7 @@ fn a_stream_whose_buffers_overlap_in_the_file_books_each_byte_once() {
         engine.admit(ExtentId(index as u32));
     }
     while let Some(op) = engine.next_read(RouteId(0)) {
-        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Complete(_)));
     }
     engine.result().expect("every tensor is in");
 }

@@ -89,8 +89,8 @@ pub fn next_read<H: EngineHandle, P: BufferProvider>(
     }
 }
 
-/// Gives a whole chunk to its provider; what it finds wrong ends the load.
-pub fn land<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
+/// Gives a complete chunk to its provider. An error of the provider ends the load.
+pub fn complete_chunk<H: EngineHandle, P: BufferProvider>(engine: &H, buffers: &P, chunk: ChunkId, buffer: P::Buffer) {
     if let Err(error) = buffers.complete(chunk, buffer) {
         engine.with(|e| e.fail(error));
     }
@@ -191,7 +191,7 @@ impl<S: ReadSource> Worker<S> {
         while let Some((chunk, buffer)) = self.whole.pop() {
             self.submit_all(engine, buffers);
             self.source.flush();
-            land(engine, buffers, chunk, buffer);
+            complete_chunk(engine, buffers, chunk, buffer);
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl<S: ReadSource> Worker<S> {
             let Err(rejected) = self.source.submit(op, buffer) else { return };
             match engine.with(|e| e.complete(op.id, Outcome::Failed(rejected.fault))) {
                 Disposition::Resubmit(next) => (op, buffer) = (next, rejected.buffer),
-                Disposition::Landed(chunk) => return land(engine, buffers, chunk, rejected.buffer),
+                Disposition::Complete(chunk) => return complete_chunk(engine, buffers, chunk, rejected.buffer),
                 Disposition::Abandoned => return,
             }
         }
@@ -225,8 +225,8 @@ impl<S: ReadSource> Worker<S> {
             let _ = engine.with(|e| e.complete(completion.id, completion.outcome));
         }
         match engine.with(|e| e.complete(completion.id, completion.outcome)) {
-            Disposition::Landed(chunk) if buffers.completion_is_slow() => self.whole.push((chunk, completion.buffer)),
-            Disposition::Landed(chunk) => land(engine, buffers, chunk, completion.buffer),
+            Disposition::Complete(chunk) if buffers.completion_is_slow() => self.whole.push((chunk, completion.buffer)),
+            Disposition::Complete(chunk) => complete_chunk(engine, buffers, chunk, completion.buffer),
             Disposition::Resubmit(op) => self.submit(engine, buffers, op, completion.buffer),
             Disposition::Abandoned => {}
         }

@@ -66,7 +66,7 @@ pub struct ShardIndex {
     /// All names, concatenated, so that 100,000 of them are one allocation.
     names: String,
     /// The entries by name, each with an index into `shards`.
-    map: Vec<(Range<usize>, u32)>,
+    map: Vec<(Range<usize>, usize)>,
     total_size: Option<u64>,
     metadata: Vec<(String, String)>,
 }
@@ -86,21 +86,21 @@ impl ShardIndex {
         }
         let mut shards = listed.clone();
         shards.sort_unstable();
-        let number = |shard| shards.binary_search(shard).unwrap_or_default() as u32;
-        let sorted: Vec<u32> = listed.iter().map(number).collect();
+        let number = |shard| shards.binary_search(shard).unwrap_or_default();
+        let sorted: Vec<usize> = listed.iter().map(number).collect();
         let order = sorted_by_name(entries.iter().map(|(name, _)| &names[name.clone()]));
         let by_order = |number| {
             let (name, shard) = &entries[number as usize];
-            (name.clone(), sorted[*shard as usize])
+            (name.clone(), sorted[*shard])
         };
-        let map: Vec<(Range<usize>, u32)> = order.into_iter().map(by_order).collect();
-        let name = |entry: &(Range<usize>, u32)| &names[entry.0.clone()];
+        let map: Vec<(Range<usize>, usize)> = order.into_iter().map(by_order).collect();
+        let name = |entry: &(Range<usize>, usize)| &names[entry.0.clone()];
         if let Some(pair) = map.windows(2).find(|pair| name(&pair[0]) == name(&pair[1])) {
             return Err(IndexError::DuplicateName { name: name(&pair[0]).to_owned() });
         }
         let plain: Vec<bool> = shards.iter().map(|shard| is_plain_name(shard)).collect();
-        if let Some(entry) = map.iter().find(|(_, shard)| !plain[*shard as usize]) {
-            let shard = shards[entry.1 as usize].clone();
+        if let Some(entry) = map.iter().find(|(_, shard)| !plain[*shard]) {
+            let shard = shards[entry.1].clone();
             return Err(IndexError::NotPlainName { name: name(entry).to_owned(), shard });
         }
         let fields = raw.metadata.unwrap_or_default();
@@ -133,7 +133,7 @@ impl ShardIndex {
 
     /// Returns the entries (tensor, index into [`shards`](Self::shards)), sorted by name.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
-        self.map.iter().map(|(name, shard)| (&self.names[name.clone()], *shard as usize))
+        self.map.iter().map(|(name, shard)| (&self.names[name.clone()], *shard))
     }
 
     /// Checks that the files of a catalog match the index. They are the [`shards`](Self::shards),
@@ -170,7 +170,7 @@ impl ShardIndex {
     #[must_use]
     pub fn shard_of(&self, tensor: &str) -> Option<usize> {
         let found = self.map.binary_search_by(|(name, _)| self.names[name.clone()].cmp(tensor));
-        found.ok().map(|at| self.map[at].1 as usize)
+        found.ok().map(|at| self.map[at].1)
     }
 }
 
@@ -179,8 +179,7 @@ impl ShardIndex {
 fn whole_number(value: &serde_json::Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let number = value.as_f64()?;
-        // The cast truncates and saturates, so it changes every number that is not an integer in
-        // range.
+        #[expect(clippy::cast_possible_truncation, reason = "a number that this changes is refused below")]
         let whole = number as u64;
         (whole as f64 == number && whole != u64::MAX).then_some(whole)
     })
@@ -201,7 +200,7 @@ struct RawIndex {
 /// The map with every entry, so that duplicates are detected, and the unique shards by number.
 struct WeightMap {
     names: String,
-    entries: Vec<(Range<usize>, u32)>,
+    entries: Vec<(Range<usize>, usize)>,
     shards: Vec<String>,
 }
 
@@ -215,14 +214,14 @@ impl<'de> Deserialize<'de> for WeightMap {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
                 let (mut names, mut entries, mut shards) = (String::new(), Vec::new(), Vec::<String>::new());
-                let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
-                let mut last = 0_u32;
+                let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+                let mut last = 0;
                 while let Some((Text(name), Text(shard))) = map.next_entry()? {
                     // Usually it equals the shard of the previous entry.
-                    if shards.get(last as usize).is_none_or(|known| *known != shard) {
+                    if shards.get(last).is_none_or(|known| *known != shard) {
                         last = *numbers.entry(shard.clone().into_owned()).or_insert_with(|| {
                             shards.push(shard.into_owned());
-                            (shards.len() - 1) as u32
+                            shards.len() - 1
                         });
                     }
                     let start = names.len();

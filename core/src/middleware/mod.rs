@@ -1,7 +1,8 @@
 //! Sources that wrap another source behind the same trait.
 //!
 //! They compose with any device, simulated or real. [`Faulty`] injects faults, [`Traced`] reports
-//! what happens. Backends know nothing of them.
+//! what happens. Backends know nothing of them. [`Layered`](crate::storage::Layered) puts them around
+//! the sources of a storage.
 
 mod faulty;
 mod traced;

@@ -5,7 +5,7 @@
 //! than a buffer may be and the consumer accepts parts, each extent holds a part of it.
 
 use super::Plan;
-use crate::units::ExtentId;
+use crate::units::{ExtentId, to_usize};
 use core::ops::Range;
 
 /// The minimum size of a stream's buffer that tensors share.
@@ -71,7 +71,7 @@ impl Plan {
             }
             if let Some(strided) = extent.strided {
                 let start = strided.before(extent.range.start());
-                let len = (strided.before(extent.range.end()) - start) as usize;
+                let len = to_usize(strided.before(extent.range.end()) - start);
                 return Some(PlacedPart {
                     placement,
                     offset: start,
@@ -80,9 +80,8 @@ impl Plan {
             }
             let start = tensor.start().max(extent.range.start());
             let end = tensor.end().min(extent.range.end());
-            // A buffer's length is a usize, so the cast is exact.
-            let at = extent.buffer_offset + start.checked_sub(extent.range.start())? as usize;
-            let len = end.checked_sub(start).filter(|&len| len > 0)? as usize;
+            let at = extent.buffer_offset + to_usize(start.checked_sub(extent.range.start())?);
+            let len = to_usize(end.checked_sub(start).filter(|&len| len > 0)?);
             Some(PlacedPart { placement, offset: start - tensor.start(), bytes: at..at + len })
         })
     }

@@ -3,7 +3,7 @@
 use super::extents::filled;
 use super::{Chunk, Extent, Method, Placement, PlanOptions, gather};
 use crate::seeded_bug::seeded_bug;
-use crate::units::{Alignment, ByteRange, ExtentId};
+use crate::units::{Alignment, ByteRange, ExtentId, to_usize};
 use alloc::vec::Vec;
 
 /// The minimum size of a cached range that is read from the cache. Smaller ones are read along by
@@ -21,7 +21,7 @@ pub(super) fn cut(extents: &[Extent], placements: &[Placement], options: &PlanOp
     for (index, extent) in extents.iter().enumerate() {
         let cached = options.cached.get(extent.file.index()).map_or(&[][..], Vec::as_slice);
         let size = if extent.strided.is_some() { gathered } else { options.chunk_bytes_of(extent.file) };
-        cut_one(extent, ExtentId(index as u32), placements, size as usize, cached, &mut chunks);
+        cut_one(extent, ExtentId::from_index(index), placements, to_usize(size), cached, &mut chunks);
     }
     chunks
 }
@@ -39,12 +39,12 @@ fn cut_one(
         let sliced = filled(placements, extent.tensors.clone());
         return gather::cut(extent, id, strided, &sliced, size as u64, cached, chunks);
     }
-    let size = size.max(extent.alignment.as_u64() as usize);
-    let align_prefix = (extent.range.start() - extent.alignment.down(extent.range.start())) as usize;
+    let size = size.max(extent.alignment.as_usize());
+    let align_prefix = to_usize(extent.range.start() - extent.alignment.down(extent.range.start()));
     let tail = extent.alignment.up(extent.range.end()).unwrap_or(u64::MAX) - extent.range.end();
     let slot_start = extent.buffer_offset - align_prefix;
-    let payload_end = extent.buffer_offset + extent.range.len() as usize;
-    let slot_end = payload_end + tail as usize;
+    let payload_end = extent.buffer_offset + to_usize(extent.range.len());
+    let slot_end = payload_end + to_usize(tail);
     let mut at = slot_start;
     let mut first = extent.tensors.start;
     while at < payload_end {
@@ -60,7 +60,7 @@ fn cut_one(
         if direct {
             let (part, is_cached) = cached_part(cached, offset, offset + payload_len as u64, extent.alignment);
             if part < offset + payload_len as u64 {
-                payload_len = (part - offset) as usize;
+                payload_len = to_usize(part - offset);
                 end = at + payload_len;
             }
             direct = !is_cached;
@@ -81,14 +81,19 @@ fn cut_one(
             payload_len,
             buffer_range: at..if direct { end } else { at + payload_len },
             gathered: false,
-            // Shorter than one alignment.
-            align_prefix: extent.range.start().saturating_sub(offset) as u32,
+            align_prefix: prefix_len(extent.range.start().saturating_sub(offset)),
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment: if direct { extent.alignment } else { Alignment::ONE },
             tensors: first..first + past,
         });
         at = end;
     }
+}
+
+/// Returns the length of what alignment adds before the selected bytes.
+#[expect(clippy::cast_possible_truncation, reason = "the prefix is shorter than an alignment of direct reads")]
+pub(super) fn prefix_len(bytes: u64) -> u32 {
+    bytes as u32
 }
 
 /// Returns where a read at `offset` must end, at most `end`, because a cached range starts or ends

@@ -20,10 +20,11 @@
 //!
 //! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
 
+use super::chunks::prefix_len;
 use super::{Chunk, Extent, Method, ReadMode};
 use crate::seeded_bug::seeded_bug;
 use crate::strided_range::StridedRange;
-use crate::units::{Alignment, ByteRange, ExtentId};
+use crate::units::{Alignment, ByteRange, ExtentId, to_usize};
 use crate::write_only::WriteOnly;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -45,9 +46,8 @@ impl Gather {
     pub(super) fn new(chunk: &Chunk, extent: &Extent, strided: StridedRange) -> Self {
         let from = strided.before(chunk.offset + u64::from(chunk.align_prefix));
         let to = strided.before(chunk.offset + chunk.payload_len as u64);
-        // Bytes after the extent's start are in memory, so their offset fits in usize.
-        let start = extent.buffer_offset + (from - strided.before(extent.range.start())) as usize;
-        Self { strided, offset: chunk.offset, from, to, dest_range: start..start + (to - from) as usize }
+        let start = extent.buffer_offset + to_usize(from - strided.before(extent.range.start()));
+        Self { strided, offset: chunk.offset, from, to, dest_range: start..start + to_usize(to - from) }
     }
 
     /// Returns the destination: the range of the arena, or of the extent's buffer, that this chunk
@@ -64,10 +64,9 @@ impl Gather {
         core::iter::from_fn(move || {
             (at < self.to).then(|| {
                 let end = self.strided.end_of_block(at).min(self.to);
-                // Both are within the buffer, whose length is a usize.
-                let source = (self.strided.offset_of(at) - self.offset) as usize;
-                let target = (at - self.from) as usize;
-                let len = (end - at) as usize;
+                let source = to_usize(self.strided.offset_of(at) - self.offset);
+                let target = to_usize(at - self.from);
+                let len = to_usize(end - at);
                 at = end;
                 (source..source + len, target)
             })
@@ -111,9 +110,9 @@ pub(super) fn cut(
         let range = strided.file_range(at, to);
         let direct = extent.method == Method::Direct && !covers(cached, aligned, range.end());
         let (offset, alignment) = if direct { (aligned, extent.alignment) } else { (start, Alignment::ONE) };
-        let payload_len = (range.end() - offset) as usize;
-        let len = alignment.up(range.end()).map_or(payload_len, |up| (up - offset) as usize);
-        let place = extent.buffer_offset + (at - first) as usize;
+        let payload_len = to_usize(range.end() - offset);
+        let len = alignment.up(range.end()).map_or(payload_len, |up| to_usize(up - offset));
+        let place = extent.buffer_offset + to_usize(at - first);
         let in_place = !direct && range.len() == to - at;
         chunks.push(Chunk {
             extent: id,
@@ -121,7 +120,7 @@ pub(super) fn cut(
             offset,
             payload_len,
             buffer_range: if in_place { place..place + payload_len } else { 0..len },
-            align_prefix: (start - offset) as u32,
+            align_prefix: prefix_len(start - offset),
             gathered: !in_place,
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment,

@@ -57,7 +57,7 @@ pub enum ReadMode {
 pub struct Extent {
     /// The file.
     pub file: FileId,
-    /// From the first tensor's first byte to the last one's last, as far as they are selected.
+    /// From the first selected byte of the first tensor to the last selected byte of the last one.
     pub range: ByteRange,
     /// The blocks of a strided slice: all of them, even if the slice is divided into several
     /// extents.
@@ -119,10 +119,10 @@ pub enum Location {
 /// A selected tensor and its location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    /// Returns the tensor.
+    /// The tensor.
     pub tensor: TensorId,
-    /// Its bytes in the file, as far as they are selected: of a strided slice, from the first to
-    /// the last.
+    /// The range of its selected bytes in the file. For a strided slice, from the first byte to the
+    /// last.
     pub range: ByteRange,
     /// The location.
     pub location: Location,
@@ -155,7 +155,7 @@ impl Slices {
         }
         self.list.push(Sliced { slice, strided, dims: start..self.dims.len() });
         // There are no more slices than tensors, which are numbered in 32 bits.
-        NonZeroU32::new(self.list.len() as u32)
+        u32::try_from(self.list.len()).ok().and_then(NonZeroU32::new)
     }
 
     fn get(&self, placement: &Placement) -> Option<&Sliced> {
@@ -215,10 +215,11 @@ impl Plan {
         self.arena_bytes
     }
 
-    /// The selected slice of a placement, by its number; `None` for all of a tensor.
+    /// Returns the selected slice of a placement, by its index, or `None` if the whole tensor is
+    /// selected.
     ///
     /// # Panics
-    /// When there is no such placement; so do the next three.
+    /// Panics if there is no such placement. The next three methods do too.
     #[must_use]
     pub fn slice(&self, placement: usize) -> Option<Slice> {
         self.slices.get(&self.placements[placement]).map(|sliced| sliced.slice)
@@ -236,8 +237,8 @@ impl Plan {
         self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
-    /// The tensor of a placement as far as it is selected: of a slice, its shape and its part of
-    /// the file. `catalog` is that of the plan.
+    /// Returns the tensor of a placement. For a slice, the shape and the range are the slice's.
+    /// `catalog` must be the plan's.
     #[must_use]
     pub fn tensor<'a>(&'a self, catalog: &'a Catalog, placement: usize) -> TensorInfo<'a> {
         let placement = &self.placements[placement];
@@ -261,8 +262,8 @@ impl Plan {
         }
     }
 
-    /// How the bytes of a chunk come together that is read to a scratch buffer; `None` for one that
-    /// is read to where its bytes stay.
+    /// Returns how to copy a chunk that is read into a scratch buffer, or `None` if it is read to
+    /// its final address.
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;

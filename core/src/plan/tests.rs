@@ -79,7 +79,7 @@ fn a_file_with_data_at_an_odd_offset_is_shifted_as_one_run() {
 }
 
 #[test]
-fn only_the_tensor_that_would_be_misaligned_goes_another_way() {
+fn only_the_tensor_that_would_be_misaligned_is_read_buffered() {
     // An odd U8 tensor between two F32 ones misaligns the second.
     let catalog = catalog(&[(vec![4 << 20, 1001, 8 << 20], 0)]);
     let options = PlanOptions { direct: vec![limits(512)], ..PlanOptions::default() };

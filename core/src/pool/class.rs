@@ -47,8 +47,11 @@ impl SizeClass {
     #[inline]
     fn index_below(bytes: usize) -> u8 {
         let shift = usize::BITS - 1 - bytes.leading_zeros();
-        let step = (bytes >> (shift - STEP_BITS)) as u32 & (STEPS - 1);
-        (((shift - MIN_SHIFT) << STEP_BITS) + step) as u8
+        let step = (bytes >> (shift - STEP_BITS)) & (STEPS as usize - 1);
+        let index = ((shift - MIN_SHIFT) << STEP_BITS) as usize + step;
+        #[expect(clippy::cast_possible_truncation, reason = "an index is below `COUNT`, which fits in a byte")]
+        let index = index as u8;
+        index
     }
 
     /// Returns the minimum size of a buffer of this class in bytes.
@@ -68,7 +71,7 @@ impl SizeClass {
 
     /// Returns all classes, ascending.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
-        (0..COUNT as u8).map(Self)
+        (0..=Self::index_below(MAX_BYTES)).map(Self)
     }
 }
 

@@ -164,7 +164,7 @@ mod tests {
         SizeClass::holding(bytes).expect("in range")
     }
 
-    fn shelf_is_last_in_first_out_within_a_class<S: FreeList<u32>>() {
+    fn free_list_is_last_in_first_out_within_a_class<S: FreeList<u32>>() {
         let mut free_list = S::default();
         for (bytes, block) in [(1024, 1), (4096, 2), (1024, 3), (4096, 4)] {
             free_list.put(class(bytes), block).expect("room for four");
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn both_kinds_keep_their_order() {
-        shelf_is_last_in_first_out_within_a_class::<Stacks<u32>>();
-        shelf_is_last_in_first_out_within_a_class::<Slots<u32, 4>>();
+        free_list_is_last_in_first_out_within_a_class::<Stacks<u32>>();
+        free_list_is_last_in_first_out_within_a_class::<Slots<u32, 4>>();
         queue_keeps_its_order::<VecDeque<u32>>();
         queue_keeps_its_order::<heapless::Deque<u32, 4>>();
     }

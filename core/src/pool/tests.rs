@@ -127,7 +127,7 @@ fn retained_blocks_of_other_classes_make_room() {
 }
 
 #[test]
-fn memory_that_the_system_lacks_is_taken_from_the_shelves() {
+fn memory_that_the_system_lacks_is_taken_from_the_free_lists() {
     let depot = depot::<Growing>(100 * KB);
     let (small, other) = (depot.try_take(KB, 0).expect("fits"), depot.try_take(2 * KB, 0).expect("fits"));
     depot.give(small, 1);

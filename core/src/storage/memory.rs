@@ -218,7 +218,7 @@ fn slice(bytes: &Bytes, offset: u64, len: usize) -> Option<&[u8]> {
 /// Returns the bytes at a page-aligned address, copied unless they are at one.
 fn aligned(bytes: &Bytes) -> Bytes {
     let content = (**bytes).as_ref();
-    let page = Alignment::PAGE.as_u64() as usize;
+    let page = Alignment::PAGE.as_usize();
     if content.as_ptr().align_offset(page) == 0 {
         return Arc::clone(bytes);
     }

@@ -8,13 +8,15 @@
 //! Unicode encodes them.
 //!
 //! [`MemoryStorage`] holds files in memory. [`Throttled`] wraps any storage and limits it to the
-//! speed of a device or a network.
+//! speed of a device or a network. [`Layered`] wraps the sources of any storage.
 
 mod error;
+mod layered;
 mod memory;
 mod throttled;
 
 pub use error::{FailureKind, StorageError};
+pub use layered::Layered;
 pub use memory::{COPY, MemoryStorage, VIEW};
 pub use throttled::{Link, Throttle, Throttled, Timer};
 

@@ -172,8 +172,8 @@ impl Route {
 pub struct Strategy {
     /// The routes, one per device, at least one.
     pub routes: Vec<Route>,
-    /// The index of the route, by file.
-    pub route_of: Vec<usize>,
+    /// The route, by file.
+    pub route_of: Vec<RouteId>,
     /// Whether reads are direct, by file.
     pub direct: Vec<bool>,
     /// Whether to request huge pages for the tensors' memory.
@@ -186,7 +186,7 @@ impl Strategy {
     /// Returns the route of a file.
     #[must_use]
     pub fn route(&self, file: FileId) -> &Route {
-        &self.routes[self.route_of[file.index()]]
+        &self.routes[self.route_of[file.index()].index()]
     }
 
     /// Returns the route that reads the most files.
@@ -195,7 +195,7 @@ impl Strategy {
     /// Panics if there is no route.
     #[must_use]
     pub fn main_route(&self) -> &Route {
-        let files = |route: usize| self.route_of.iter().filter(|&&of| of == route).count();
+        let files = |route: usize| self.route_of.iter().filter(|of| of.index() == route).count();
         // Of equals, take the first.
         let main = (0..self.routes.len()).rev().max_by_key(|&route| files(route));
         &self.routes[main.expect("a strategy has a route")]
@@ -242,7 +242,7 @@ pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool
 pub fn decide(signals: &Signals) -> Strategy {
     let mut strategy = Strategy {
         routes: Vec::with_capacity(signals.devices.len()),
-        route_of: signals.files.iter().map(|file| file.device).collect(),
+        route_of: signals.files.iter().map(|file| RouteId::from_index(file.device)).collect(),
         direct: vec![false; signals.files.len()],
         huge_pages: false,
         decisions: Vec::new(),
@@ -254,7 +254,7 @@ pub fn decide(signals: &Signals) -> Strategy {
             strategy.direct[file] = direct;
         }
         strategy.huge_pages |= !route.backend.is_mapped() && signals.selected_bytes >= HUGE_PAGES_FROM;
-        let id = RouteId(strategy.routes.len() as u32);
+        let id = RouteId::from_index(strategy.routes.len());
         strategy.routes.push(route);
         strategy.decisions.extend(decisions.into_iter().map(|decision| decision.of_route(id)));
     }

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn cached_files_little_bytes_and_mappings_are_not_the_devices_business() {
+    fn cached_files_small_loads_and_mappings_ignore_the_profile() {
         let best = vec![reads(true, true, 16, 64, 1000), reads(false, false, 16, 64, 3000)];
         let without = |signals: &Signals| {
             let mut signals = signals.clone();

@@ -104,7 +104,7 @@ fn cached_files_and_files_without_direct_reads_are_copied_by_threads() {
 }
 
 #[test]
-fn little_is_read_on_the_calling_thread() {
+fn a_small_load_is_read_on_the_calling_thread() {
     let little = Signals { selected_bytes: 1000, ..signals(Some(0.0), true) };
     let strategy = decide(&little, None);
     assert_eq!((strategy.workers, strategy.direct), (0, vec![false, false]));
@@ -164,7 +164,7 @@ fn files_on_different_devices_have_routes_of_their_own() {
     signals.devices.push(slow);
     signals.files.push(FileSignals { device: 1, direct: false, ..signals.files[0].clone() });
     let strategy = super::decide(&signals);
-    assert_eq!(strategy.route_of, [0, 0, 1]);
+    assert_eq!(strategy.route_of, [0, 0, 1].map(RouteId));
     assert_eq!(strategy.direct, [true, true, false]);
     let [disk, server] = &strategy.routes[..] else { panic!("two routes") };
     assert_eq!((disk.backend, disk.chunk_bytes, disk.workers), (URING, 2 << 20, 2));
@@ -219,7 +219,7 @@ fn what_is_asked_for_is_taken_and_said() {
 }
 
 #[test]
-fn little_is_less_than_what_threads_are_worth() {
+fn a_small_load_is_smaller_than_what_threads_are_worth() {
     let workers = |selected_bytes, requested_backend| {
         decide(&Signals { selected_bytes, ..signals(Some(1.0), true) }, requested_backend).workers
     };

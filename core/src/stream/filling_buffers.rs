@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 struct FillingBuffer<M> {
     memory: M,
     /// The number of chunks that have not arrived.
-    missing: u32,
+    missing: usize,
 }
 
 /// The buffers of a stream that are being filled. `M` is the memory of an extent while its chunks
@@ -33,10 +33,10 @@ impl<M> FillingBuffers<M> {
         let mut first_chunks = Vec::with_capacity(plan.extents().len() + 1);
         for (index, chunk) in plan.chunks().iter().enumerate() {
             if first_chunks.len() == chunk.extent.index() {
-                first_chunks.push(index as u32);
+                first_chunks.push(ChunkId::from_index(index).0);
             }
         }
-        first_chunks.push(plan.chunks().len() as u32);
+        first_chunks.push(ChunkId::from_index(plan.chunks().len()).0);
         Self { plan, first_chunks, opened: 0, open: BTreeMap::new() }
     }
 
@@ -58,7 +58,7 @@ impl<M> FillingBuffers<M> {
     /// Opens the [next](Self::next) extent with this memory.
     pub fn open(&mut self, memory: M) {
         let extent = ExtentId(self.opened);
-        let missing = self.chunks(extent).len() as u32;
+        let missing = self.chunks(extent).len();
         self.opened += 1;
         self.open.insert(extent, FillingBuffer { memory, missing });
     }
@@ -78,11 +78,11 @@ impl<M> FillingBuffers<M> {
     }
 
     /// Records the arrival of a chunk. Returns the memory if it was the last chunk of its extent.
-    pub fn land(&mut self, chunk: ChunkId) -> Option<(ExtentId, M)> {
+    pub fn complete(&mut self, chunk: ChunkId) -> Option<(ExtentId, M)> {
         let extent = self.plan.chunks().get(chunk.index())?.extent;
         let filling = self.open.get_mut(&extent)?;
         filling.missing -= 1;
-        if filling.missing > u32::from(seeded_bug!(BufferReusedInFlight)) {
+        if filling.missing > usize::from(seeded_bug!(BufferReusedInFlight)) {
             return None;
         }
         self.open.remove(&extent).map(|filling| (extent, filling.memory))

@@ -14,7 +14,7 @@ pub struct ReorderBuffer<B> {
     early: BTreeMap<ExtentId, B>,
     in_order: bool,
     /// The number of extents that have had their turn.
-    released: usize,
+    released: u32,
     total: usize,
 }
 
@@ -27,12 +27,12 @@ impl<B> ReorderBuffer<B> {
     }
 
     /// Adds a filled buffer. Returns true if more can be [taken](Self::take) than before.
-    pub fn land(&mut self, extent: ExtentId, buffer: B) -> bool {
+    pub fn insert(&mut self, extent: ExtentId, buffer: B) -> bool {
         let before = self.released;
         if self.in_order {
             self.early.insert(extent, buffer);
-            while let Some(buffer) = self.early.remove(&ExtentId(self.released as u32)) {
-                self.ready.push_back((ExtentId(self.released as u32), buffer));
+            while let Some(buffer) = self.early.remove(&ExtentId(self.released)) {
+                self.ready.push_back((ExtentId(self.released), buffer));
                 self.released += 1;
             }
         } else {
@@ -56,7 +56,7 @@ impl<B> ReorderBuffer<B> {
     /// Returns true if every extent has been taken.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.ready.is_empty() && self.released == self.total
+        self.ready.is_empty() && self.released as usize == self.total
     }
 
     /// Removes all buffers, to be dropped.
@@ -74,7 +74,7 @@ mod tests {
         let mut reorder = ReorderBuffer::new(order, 4);
         let mut taken = Vec::new();
         for extent in [2, 0, 3, 1] {
-            let fresh = reorder.land(ExtentId(extent), extent * 10);
+            let fresh = reorder.insert(ExtentId(extent), extent * 10);
             let before = taken.len();
             assert!(!reorder.is_done());
             assert_eq!(reorder.has_ready(), fresh);

@@ -63,7 +63,7 @@ proptest! {
             prop_assert_eq!(filling.find_mut(chunk).copied(), Some(extent.0));
             let left = missing.get_mut(&extent).expect("an extent of the plan");
             *left -= 1;
-            prop_assert_eq!(filling.land(chunk), (*left == 0).then_some((extent, extent.0)));
+            prop_assert_eq!(filling.complete(chunk), (*left == 0).then_some((extent, extent.0)));
         }
         prop_assert!(missing.values().all(|&left| left == 0));
     }

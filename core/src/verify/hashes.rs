@@ -1,8 +1,8 @@
 //! Hashes tensors whose bytes arrive in ranges of their files.
 
-use crate::checksum::{Checksum, TreeHash, hash_part};
+use crate::checksum::{Checksum, TreeHash, hash_range};
 use crate::sync::Mutex;
-use crate::units::ByteRange;
+use crate::units::{ByteRange, to_usize};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -26,13 +26,12 @@ impl Hashes {
         if start >= end {
             return None;
         }
-        // Both are within the given bytes.
-        let bytes = &bytes[(start - offset) as usize..(end - offset) as usize];
+        let bytes = &bytes[to_usize(start - offset)..to_usize(end - offset)];
         if whole.len() == bytes.len() as u64 {
             return Some(Checksum::of(bytes));
         }
         // Hash without the lock, which is held only to combine the results.
-        let part = hash_part(whole.len(), start - whole.start(), bytes);
+        let part = hash_range(whole.len(), start - whole.start(), bytes);
         hash.with(|hash| {
             let found = hash.get_or_insert_with(|| Box::new(TreeHash::new(whole.len()))).add(&part);
             if found.is_some() {

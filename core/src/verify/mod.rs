@@ -81,7 +81,7 @@ impl Verification {
     /// # Errors
     /// Returns [`Error::Mismatch`] if the chunk completes a tensor that does not match the
     /// manifest.
-    pub fn chunk_landed(&self, id: ChunkId, bytes: &[u8]) -> Result<(), Error> {
+    pub fn add_chunk(&self, id: ChunkId, bytes: &[u8]) -> Result<(), Error> {
         let chunk = &self.plan.chunks()[id.index()];
         // Bytes that alignment added before the extent were verified with another chunk.
         let range =
@@ -89,20 +89,19 @@ impl Verification {
         let range = range.unwrap_or(ByteRange::EMPTY);
         for placement in chunk.tensors.clone() {
             if self.plan.placements()[placement].location != Location::Mapped {
-                self.landed(placement, range, chunk.offset, bytes)?;
+                self.add(placement, range, chunk.offset, bytes)?;
             }
         }
         Ok(())
     }
 
-    /// Checks bytes of a mapped file, from its byte `start` on. All that is selected of the file is
-    /// to be given once.
+    /// Checks bytes of a mapped file, which begin at `start`. Every selected byte must be added once.
     ///
     /// # Errors
-    /// As [`chunk_landed`](Self::chunk_landed).
-    pub fn mapped_landed(&self, file: FileId, start: u64, bytes: &[u8]) -> Result<(), Error> {
+    /// As [`add_chunk`](Self::add_chunk).
+    pub fn add_mapped(&self, file: FileId, start: u64, bytes: &[u8]) -> Result<(), Error> {
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64)).unwrap_or(ByteRange::EMPTY);
-        self.mapped.of(file, range).try_for_each(|placement| self.landed(placement, range, start, bytes))
+        self.mapped.of(file, range).try_for_each(|placement| self.add(placement, range, start, bytes))
     }
 
     /// Checks that every tensor was verified.
@@ -117,7 +116,7 @@ impl Verification {
     }
 
     /// Adds the part of a placement in `range` of its file. `bytes` start at `offset` of the file.
-    fn landed(&self, placement: usize, range: ByteRange, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn add(&self, placement: usize, range: ByteRange, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         if let Some(found) = self.hashes.add(placement, range, offset, bytes) {
             let tensor = self.catalog.tensor(self.plan.placements()[placement].tensor);
             if !seeded_bug!(MismatchIgnored) {

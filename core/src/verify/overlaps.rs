@@ -51,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_has_bytes_there_is_found_also_where_tensors_lie_over_one_another(
+        fn every_tensor_at_a_range_is_found_even_if_tensors_overlap(
             tensors in proptest::collection::vec((0_u32..3, 0_u64..60, 0_u64..40), 0..12),
             (file, start, len) in (0_u32..3, 0_u64..80, 1_u64..30),
         ) {

@@ -72,14 +72,14 @@ impl Files {
         let mut order: Vec<u32> = (0..plan.chunks().len() as u32).collect();
         order.sort_by_key(|&chunk| u64::from(chunk + 1).wrapping_mul(key | 1) % 1_000_003);
         for chunk in order {
-            verification.chunk_landed(ChunkId(chunk), &self.chunk(plan, ChunkId(chunk)))?;
+            verification.add_chunk(ChunkId(chunk), &self.chunk(plan, ChunkId(chunk)))?;
         }
         for &(file, range) in plan.mapped() {
             let steps: Vec<u64> = (range.start()..range.end()).step_by(1 + key as usize % 100_000).collect();
             for at in steps.iter().enumerate().map(|(i, _)| steps[(i + key as usize) % steps.len()]) {
                 let end = (at + 1 + key % 100_000).min(range.end());
                 let step = ByteRange::new(at, end).expect("forwards");
-                verification.mapped_landed(file, at, self.range(step, file))?;
+                verification.add_mapped(file, at, self.range(step, file))?;
             }
         }
         verification.finish()
@@ -107,7 +107,7 @@ fn ways(files: usize) -> Vec<PlanOptions> {
 }
 
 #[test]
-fn whatever_lands_in_whatever_order_is_verified() {
+fn chunks_are_verified_in_any_order() {
     let files = files(&[vec![70_000, 0, 1, 300_000, 5], vec![], vec![1023, 1025, 200_000]], 3);
     let manifest = files.manifest();
     for options in ways(3) {
@@ -192,10 +192,10 @@ fn a_load_that_ends_early_is_not_verified() {
     let verification =
         Verification::new(Arc::clone(&files.catalog), Arc::clone(&plan), &files.manifest()).expect("can be");
     for chunk in 1..plan.chunks().len() as u32 {
-        assert_eq!(verification.chunk_landed(ChunkId(chunk), &files.chunk(&plan, ChunkId(chunk))), Ok(()));
+        assert_eq!(verification.add_chunk(ChunkId(chunk), &files.chunk(&plan, ChunkId(chunk))), Ok(()));
     }
     assert!(matches!(verification.finish(), Err(Error::Contract { .. })));
-    assert_eq!(verification.chunk_landed(ChunkId(0), &files.chunk(&plan, ChunkId(0))), Ok(()));
+    assert_eq!(verification.add_chunk(ChunkId(0), &files.chunk(&plan, ChunkId(0))), Ok(()));
     assert_eq!(verification.finish(), Ok(()));
 }
 
@@ -247,7 +247,7 @@ proptest! {
                 }
                 left -= range.len();
                 None
-            }).expect("there are so many");
+            }).expect("the tensor has this many bytes");
             files.bytes[file.index()][offset as usize] ^= 1;
             for plan in &plans {
                 let found = files.land(plan, &manifest, key);

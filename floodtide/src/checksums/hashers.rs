@@ -156,7 +156,7 @@ impl Hashers {
         if let Some(number) = state.files.iter().position(goes_on) {
             let file = &mut state.files[number];
             let done = file.done;
-            return Some(Job::File(FileId(number as u32), file.waiting.remove(&done)?, file.hash.take()?));
+            return Some(Job::File(FileId::from_index(number), file.waiting.remove(&done)?, file.hash.take()?));
         }
         while let Some(segment) = state.unhashed.pop_front() {
             if !segment.taken.load(Ordering::Relaxed) {

@@ -229,11 +229,14 @@ pub fn read_manifest(path: impl AsRef<Path>) -> Result<Manifest, Error> {
     let path = path.as_ref();
     let io = |cause| Error::Io { path: path.to_owned(), action: "read the manifest", cause };
     let file = File::open(path).map_err(io)?;
+    let check_len = |bytes| match bytes {
+        ..=MAX_BYTES => Ok(()),
+        _ => Err(invalid(path, ManifestError::TooLarge { bytes })),
+    };
+    // Not known of a FIFO, which is refused without being read to its end.
+    check_len(file.metadata().map_err(io)?.len())?;
     let mut json = Vec::new();
-    // A longer manifest is refused without being read to its end.
     file.take(MAX_BYTES + 1).read_to_end(&mut json).map_err(io)?;
-    if json.len() as u64 > MAX_BYTES {
-        return Err(invalid(path, ManifestError::TooLarge { bytes: json.len() as u64 }));
-    }
+    check_len(json.len() as u64)?;
     Manifest::parse(&json).map_err(|source| invalid(path, source))
 }

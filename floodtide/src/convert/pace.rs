@@ -120,15 +120,16 @@ impl UnsyncedRange {
 #[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
+    use floodtide_core::to_usize;
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn small_pieces_that_follow_one_another_are_one_and_the_budget_is_kept() {
+    fn adjacent_ranges_are_merged_and_the_budget_is_kept() {
         let file = Arc::new(tempfile::tempfile().expect("a file"));
         let pace = Pace::default();
         let ranges = |pace: &Pace| pace.under_way.lock().ranges.iter().map(|p| p.range.clone()).collect::<Vec<_>>();
         for (start, end) in [(0, 10), (10, 30), (40, 50)] {
-            file.write_all_at(&vec![1; (end - start) as usize], start).expect("writes");
+            file.write_all_at(&vec![1; to_usize(end - start)], start).expect("writes");
             pace.wrote(0, &file, start..end).expect("syncs");
         }
         assert_eq!(ranges(&pace), [0..30, 40..50]);

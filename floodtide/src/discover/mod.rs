@@ -23,6 +23,7 @@ use floodtide_core::format::{
     Claim, FORMATS, FileKind, Format, HeaderParser, IndexText, MAX_INDEX_BYTES, index_format, is_pickle_name,
 };
 use floodtide_core::storage::{Entry, EntryKind, Opened, StorageError, StorageFile};
+use floodtide_core::to_usize;
 use floodtide_memory::ArenaCache;
 use names::{folder_of, join, last_part};
 use std::sync::Arc;
@@ -186,12 +187,12 @@ impl Search<'_> {
         if len > MAX_INDEX_BYTES {
             return Err(Error::IndexTooLarge { name: name.to_owned(), len });
         }
-        let mut json = vec![0; len as usize];
+        let mut json = vec![0; to_usize(len)];
         file.read_at(0, &mut json)?;
         let folder = folder_of(name);
         let by_name =
             || self.formats.iter().find(|format| matches!(format.claim(last_part(name)), Some(Claim::Index { .. })));
-        let format = index_format(self.formats, &json).or_else(|| by_name().copied());
+        let format = by_name().copied().or_else(|| index_format(self.formats, &json));
         let mut with_index = format.into_iter().chain(self.formats.iter().copied()).filter_map(|format| format.index());
         let Some(format) = with_index.next() else { return Err(Error::NoCheckpoint { name: name.to_owned() }) };
         let mut listing = Vec::new();

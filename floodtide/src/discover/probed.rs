@@ -3,6 +3,7 @@
 use crate::small_file::SmallFile;
 use floodtide_core::format::{SNIFF_BYTES, first_read};
 use floodtide_core::storage::{StorageError, StorageFile};
+use floodtide_core::to_usize;
 use floodtide_memory::ArenaCache;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl ProbedFile {
         let start = match arena_cache.and_then(|arena_cache| SmallFile::read(&*file, arena_cache)) {
             Some(whole) => FileBytes::Whole(whole),
             None => {
-                let mut start = vec![0; first_read(file.len(), PROBE_BYTES) as usize];
+                let mut start = vec![0; to_usize(first_read(file.len(), PROBE_BYTES))];
                 file.read_at(0, &mut start)?;
                 FileBytes::Start(start)
             }
@@ -53,7 +54,7 @@ impl ProbedFile {
 
 /// Reads as much of a file as is needed to detect its format.
 pub(crate) fn sniff_bytes(file: &dyn StorageFile) -> Result<Vec<u8>, StorageError> {
-    let mut start = vec![0; file.len().min(SNIFF_BYTES as u64) as usize];
+    let mut start = vec![0; to_usize(file.len().min(SNIFF_BYTES as u64))];
     file.read_at(0, &mut start)?;
     Ok(start)
 }

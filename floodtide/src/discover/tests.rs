@@ -3,6 +3,7 @@
 use super::*;
 use floodtide_core::format::{GGUF, SERVERLESSLLM};
 use floodtide_core::storage::MemoryStorage;
+use floodtide_core::to_usize;
 
 /// The start of a valid safetensors file.
 const SAFETENSORS: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
@@ -43,6 +44,13 @@ fn a_file_is_recognised_by_its_content() {
     }
     assert!(matches!(discover(&storage, "m/p", None), Err(Error::Pickle { name }) if name == "m/p"));
     assert!(matches!(discover(&storage, "m/q", None), Err(Error::Storage(error)) if error.is_not_found()));
+}
+
+#[test]
+fn a_damaged_index_is_read_as_what_its_name_says() {
+    let name = "m/model.safetensors.index.json";
+    let error = error(&[(name, br#"{"metadata":{},"weight_map":[]}"#)], name).to_string();
+    assert!(error.contains("weight_map") || error.contains("map"), "{error}");
 }
 
 #[test]
@@ -95,7 +103,7 @@ fn an_index_stands_for_the_files_that_it_lists() {
 
 #[test]
 fn an_index_that_is_too_large_is_not_read() {
-    let mut file = vec![0; MAX_INDEX_BYTES as usize + 1];
+    let mut file = vec![0; to_usize(MAX_INDEX_BYTES + 1)];
     file[0] = b'{';
     let storage = MemoryStorage::new();
     storage.insert("m/index.json", file);

@@ -3,8 +3,6 @@
 
 mod calls;
 mod options;
-#[cfg(feature = "unstable-testing")]
-mod testing;
 
 use crate::error::Error;
 use crate::prepare::{BufferMemory, Settings, StreamOptions};

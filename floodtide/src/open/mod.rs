@@ -13,7 +13,7 @@ use crate::small_file::SmallFile;
 use crate::warning::Warning;
 use floodtide_core::format::{Claim, FORMATS, FileKind, FileStart, HeaderParser, HeaderState, Headers, find};
 use floodtide_core::storage::{FailureKind, StorageError, StorageFile};
-use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, MetadataValue};
+use floodtide_core::{Catalog, CatalogBuilder, Error as CoreError, MetadataValue, to_usize};
 use floodtide_linux::probe;
 use floodtide_memory::ArenaCache;
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -247,7 +247,7 @@ impl ParsedFiles {
         let len = file.len();
         let mut needed = reader.parser.first_read(len);
         loop {
-            read_on(&*file, &mut self.buffer, needed.min(len) as usize)?;
+            read_on(&*file, &mut self.buffer, to_usize(needed.min(len)))?;
             let start = FileStart { name: file.name(), len, bytes: &self.buffer };
             needed = match reader.parser.parse(start, &mut self.catalog)? {
                 HeaderState::Complete => break,

@@ -14,7 +14,7 @@ fn write(storage: &MemoryStorage, files: usize, header: usize) -> Vec<String> {
             |i: usize| format!(r#""{file:03}.{i:05}":{{"dtype":"U8","shape":[1],"data_offsets":[{i},{}]}}"#, i + 1);
         let json = format!("{{{}}}", (0..tensors).map(entry).collect::<Vec<_>>().join(","));
         let name = format!("m/{file:03}.safetensors");
-        let data = vec![file as u8; tensors];
+        let data = vec![file.to_le_bytes()[0]; tensors];
         storage.insert(name.clone(), [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &data].concat());
         name
     };
@@ -105,7 +105,7 @@ impl Format for Toy {
         start.starts_with(b"TOY")
     }
     fn parser(&self) -> Option<Box<dyn HeaderParser>> {
-        Some(Box::new(Toy))
+        Some(Box::new(Self))
     }
 }
 

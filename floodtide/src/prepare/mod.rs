@@ -10,7 +10,7 @@ pub use stream_options::StreamOptions;
 
 use crate::error::Error;
 use crate::report::RouteReport;
-use crate::runtime::{MakeFaults, ProgressCallback};
+use crate::runtime::ProgressCallback;
 use crate::trace::SharedTrace;
 use crate::uri::Storages;
 use crate::warning::Warning;
@@ -31,14 +31,12 @@ pub(crate) struct Settings {
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) tensor_alignment: Option<Alignment>,
     pub(crate) mlock: bool,
-    pub(crate) uring_refused: Option<String>,
     pub(crate) ignore_device_profile: bool,
     pub(crate) populate_page_cache: bool,
     pub(crate) manifest: Option<Arc<Manifest>>,
     pub(crate) on_progress: Option<ProgressCallback>,
     pub(crate) stream: StreamOptions,
     pub(crate) trace: Option<SharedTrace>,
-    pub(crate) faults: Option<MakeFaults>,
     pub(crate) arena_cache: Arc<ArenaCache>,
     pub(crate) storages: Storages,
 }

@@ -14,7 +14,8 @@ use crate::trace::{Phase, Phases};
 use crate::warning::Warning;
 use floodtide_core::strategy::{Signals, Strategy, decide};
 use floodtide_core::{
-    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, Plan, PlanOptions, Planner, TensorSlice,
+    Access, Alignment, Catalog, CatalogBuilder, MemoryLimit, MetadataValue, Plan, PlanOptions, Planner, RouteId,
+    TensorSlice,
 };
 use floodtide_linux::probe;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl DecidedLoad {
     /// Returns the options of the plan.
     pub(crate) fn options(&self, access: Access, settings: &Settings) -> PlanOptions {
         let strategy = &self.strategy;
-        let of_file = |file: &usize| strategy.routes[*file].chunk_bytes;
+        let of_file = |route: &RouteId| strategy.routes[route.index()].chunk_bytes;
         let gathered = strategy.routes.iter().map(|route| route.in_flight(true).1 as u64).sum();
         PlanOptions {
             access,
@@ -80,7 +81,6 @@ impl DecidedLoad {
             files,
             warnings,
             on_progress: settings.on_progress.clone(),
-            faults: settings.faults.clone(),
             phases,
         })
     }
@@ -128,8 +128,7 @@ impl Settings {
         }
         let _span = tracing::debug_span!("plan", %input).entered();
         // A requested backend is used even for a small file, and a trace must see every read.
-        let watched = self.trace.is_some() || self.faults.is_some();
-        let as_usual = watched || self.backend.is_some() || self.threads.is_some() || self.mlock;
+        let as_usual = self.trace.is_some() || self.backend.is_some() || self.threads.is_some() || self.mlock;
         let waits = matches!(mode, LoadMode::Whole { waits: true, .. });
         let small_files = (waits && !as_usual).then_some(&self.arena_cache);
         let phases = Phases::new(self.trace.as_ref());
@@ -164,7 +163,6 @@ impl Settings {
             mode,
             backend: self.backend,
             alignment: self.min_alignment(),
-            uring_refused: self.uring_refused.clone(),
             use_device_profile: !self.ignore_device_profile,
         };
         let (mut signals, is_small) = request.measure(&files, &catalog, &selected, &mut warnings)?;
@@ -207,6 +205,7 @@ impl Settings {
 mod tests {
     use super::*;
     use floodtide_core::strategy::Consumer;
+    use floodtide_core::to_usize;
     use floodtide_memory::ArenaCache;
 
     #[test]
@@ -221,7 +220,7 @@ mod tests {
         const KEPT: u64 = 1 << 40;
         let settings = Settings { arena_cache: Arc::new(ArenaCache::with_limit(u64::MAX)), ..Settings::default() };
         // Mapped, but never touched.
-        drop(settings.arena_cache.take(KEPT as usize).expect("maps"));
+        drop(settings.arena_cache.take(to_usize(KEPT)).expect("maps"));
         assert_eq!(settings.arena_cache.byte_len(), KEPT);
         let available = |mode, consumer| {
             let opened = settings.open_checkpoint(&Input::Path(&path), mode).expect("opens");

@@ -69,7 +69,7 @@ fn task((catalog, plan): &(Arc<Catalog>, Arc<Plan>)) -> Arc<LoadTask<Memory>> {
     };
     let strategy = Strategy {
         routes: vec![route],
-        route_of: vec![0],
+        route_of: vec![ROUTE],
         direct: vec![false],
         huge_pages: false,
         decisions: Vec::new(),
@@ -84,7 +84,6 @@ fn task((catalog, plan): &(Arc<Catalog>, Arc<Plan>)) -> Arc<LoadTask<Memory>> {
         warnings: Vec::new(),
         verification: None,
         on_progress: None,
-        faults: None,
         phases: Phases::new(None),
     };
     LoadTask::new(planned, |_| Memory { is_there: AtomicBool::new(false) })

@@ -22,14 +22,13 @@ use crate::error::Error;
 use crate::opaque::Opaque;
 use crate::trace::{Phase, Phases};
 use crate::warning::Warning;
-use floodtide_core::middleware::Faults;
 use floodtide_core::strategy::{Decision, Strategy};
 use floodtide_core::{
     BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error as CoreError, ExtentId, Plan, Progress, Readiness,
     RouteId, Verification,
 };
 use floodtide_memory::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
-use floodtide_memory::{ChunkBuffer, Landed};
+use floodtide_memory::{ChunkBuffer, FilledBytes};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -41,17 +40,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// The caller's progress callback.
 pub(crate) type ProgressCallback = Opaque<dyn Fn(Progress) + Send + Sync>;
-
-/// The faults that tests inject into every worker's source. Each worker makes its own, on its own
-/// thread.
-#[derive(Clone)]
-pub(crate) struct MakeFaults(pub(crate) Arc<dyn Fn() -> Box<dyn Faults> + Send + Sync>);
-
-impl fmt::Debug for MakeFaults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MakeFaults")
-    }
-}
 
 /// A planned load, before the first read.
 #[derive(Debug)]
@@ -67,7 +55,6 @@ pub(crate) struct PlannedLoad {
     /// The checks of completed tensors, if the load is verified.
     pub(crate) verification: Option<Verification>,
     pub(crate) on_progress: Option<ProgressCallback>,
-    pub(crate) faults: Option<MakeFaults>,
     pub(crate) phases: Phases,
 }
 
@@ -114,12 +101,12 @@ impl<P: Provider> LoadTask<P> {
             trace.decided(&files, strategy);
         }
         planned.phases.enter(Some(Phase::Load));
-        let route_of = strategy.route_of.iter().map(|&route| RouteId(route as u32)).collect();
-        let mut engine = Engine::with_routes(Arc::clone(&planned.catalog), Arc::clone(plan), route_of, 0);
+        let mut engine =
+            Engine::with_routes(Arc::clone(&planned.catalog), Arc::clone(plan), strategy.route_of.clone(), 0);
         let mut window = 0;
         let routes = strategy.routes.iter().enumerate().map(|(number, route)| {
             let tuning = Tuning::new(route, plan);
-            tuning.begin(RouteId(number as u32), route, &mut engine);
+            tuning.begin(RouteId::from_index(number), route, &mut engine);
             window += tuning.window();
             RouteTask {
                 tuning: Mutex::new(tuning),
@@ -166,10 +153,9 @@ impl<P: Provider> LoadTask<P> {
 
     /// Returns true if no read is in flight and the next one waits for memory.
     pub(crate) fn is_starved(&self) -> bool {
-        let routes = self.routes.len() as u32;
         self.with(|engine| {
-            let starved = |route| matches!(engine.readiness(RouteId(route)), Readiness::NeedsBuffer(_));
-            engine.in_flight() == 0 && (0..routes).any(starved)
+            let starved = |route| matches!(engine.readiness(RouteId::from_index(route)), Readiness::NeedsBuffer(_));
+            engine.in_flight() == 0 && (0..self.routes.len()).any(starved)
         })
     }
 
@@ -273,10 +259,10 @@ impl<P: Provider> BufferProvider for LoadTask<P> {
             (chunk.file, chunk.payload_len)
         };
         if let Some(verification) = &self.planned.verification {
-            verification.chunk_landed(chunk, buffer.landed(payload_len))?;
+            verification.add_chunk(chunk, buffer.filled(payload_len))?;
         }
         self.provider.complete(chunk, buffer)?;
-        let route = RouteId(self.planned.strategy.route_of[file.index()] as u32);
+        let route = self.planned.strategy.route_of[file.index()];
         self.tune(route, payload_len as u64);
         self.call_in_threads(route);
         Ok(())

@@ -4,7 +4,7 @@ use super::{LoadTask, Provider};
 use crate::report::{Report, RouteReport};
 use crate::warning::Warning;
 use floodtide_core::strategy::Decision;
-use floodtide_core::{EngineHandle, Escaped, Event, FileId, RouteId};
+use floodtide_core::{EngineHandle, Escaped, Event, FileId};
 
 impl<P: Provider> LoadTask<P> {
     /// Returns the report of a finished load.
@@ -17,8 +17,8 @@ impl<P: Provider> LoadTask<P> {
         for file in refused {
             let name = Escaped(planned.files.get(file).name());
             let why = format!("{name} refused direct reads, so it was read through the page cache");
-            let route = planned.strategy.route_of[file.index()] as u32;
-            self.note(Decision::new("fallback", why).of_route(RouteId(route)));
+            let route = planned.strategy.route_of[file.index()];
+            self.note(Decision::new("fallback", why).of_route(route));
         }
         let decisions = planned.strategy.decisions.iter().chain(&*self.decisions.lock()).cloned().collect();
         let mapped: u64 = planned.plan.mapped().iter().map(|(_, range)| range.len()).sum();

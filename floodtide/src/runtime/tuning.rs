@@ -61,11 +61,11 @@ impl<P: Provider> LoadTask<P> {
         let mut tuning = state.tuning.lock();
         if !tuning.fallback.is_over() {
             let in_flight = self.with(|engine| engine.in_flight_bytes());
-            if let Some(decision) = tuning.fallback.landed(now, bytes, in_flight) {
+            if let Some(decision) = tuning.fallback.on_completion(now, bytes, in_flight) {
                 self.apply(id, decision);
             }
         }
-        let Some(window) = tuning.tuner.landed(now, bytes) else { return };
+        let Some(window) = tuning.tuner.on_completion(now, bytes) else { return };
         let share = if route.queues() {
             window.div_ceil(as_reads(route.workers.max(1))) as usize
         } else {

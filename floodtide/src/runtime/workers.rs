@@ -1,8 +1,8 @@
 //! The workers of a load: threads that each connect the engine with a source of reads.
 
-use super::{LoadTask, MakeFaults, Provider};
+use super::{LoadTask, Provider};
 use crate::trace::{ReadTrace, Reads};
-use floodtide_core::middleware::{Faulty, Traced};
+use floodtide_core::middleware::Traced;
 use floodtide_core::storage::{BoxedSource, SourceOptions};
 use floodtide_core::strategy::{Decision, Route};
 use floodtide_core::{EngineHandle, Error as CoreError, ReadStyle, Readiness, RouteId, Worker};
@@ -19,7 +19,7 @@ impl<P: Provider> LoadTask<P> {
     }
 
     fn routes(&self) -> impl Iterator<Item = (RouteId, &Route)> {
-        self.planned.strategy.routes.iter().enumerate().map(|(number, route)| (RouteId(number as u32), route))
+        self.planned.strategy.routes.iter().enumerate().map(|(number, route)| (RouteId::from_index(number), route))
     }
 
     /// Starts the workers on their own threads.
@@ -117,7 +117,7 @@ impl<P: Provider> LoadTask<P> {
     fn work(self: &Arc<Self>, id: RouteId) {
         let planned = &self.planned;
         let route = &planned.strategy.routes[id.index()];
-        let Some(file) = planned.strategy.route_of.iter().position(|&route| route == id.index()) else { return };
+        let Some(file) = planned.strategy.route_of.iter().position(|&route| route == id) else { return };
         let mut options =
             SourceOptions { backend: route.backend, capacity: route.source_capacity(), dont_cache: route.dont_cache };
         let source = planned.files.source(file, options).or_else(|why| {
@@ -143,13 +143,9 @@ impl<P: Provider> LoadTask<P> {
             ReadStyle::Queue | ReadStyle::Tasks => Reads::Queued,
             ReadStyle::Blocking | ReadStyle::Mapped => Reads::Calls,
         };
-        match (&self.planned.faults, self.read_trace(reads)) {
-            (None, None) => Worker::new(source, route).run(self, self),
-            (None, Some(trace)) => Worker::new(Traced::new(source, trace), route).run(self, self),
-            (Some(MakeFaults(make)), trace) => {
-                let trace = trace.unwrap_or_else(|| Box::new(()));
-                Worker::new(Traced::new(Faulty::new(source, make()), trace), route).run(self, self);
-            }
+        match self.read_trace(reads) {
+            None => Worker::new(source, route).run(self, self),
+            Some(trace) => Worker::new(Traced::new(source, trace), route).run(self, self),
         }
     }
 

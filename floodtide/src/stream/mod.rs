@@ -1,15 +1,15 @@
 //! Streams tensors in bounded memory.
 //!
 //! The plan assigns a buffer to every extent ([`Buffers`](floodtide_core::Buffers)). Workers fill
-//! buffers that they borrow from the pool (`staging`), as many as fit under the limit. The consumer
+//! buffers that they borrow from the pool (`buffers`), as many as fit under the limit. The consumer
 //! takes complete buffers (`running`) and returns them by dropping their tensors. No read exceeds
 //! the memory limit, so a slow consumer throttles the reads.
 
 #[cfg(feature = "tokio")]
 mod awaited;
 mod begin;
+mod buffers;
 mod running;
-mod staging;
 mod writer;
 
 #[cfg(feature = "tokio")]

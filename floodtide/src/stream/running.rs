@@ -1,6 +1,6 @@
 //! A running stream, from the consumer's side.
 
-use super::staging::{Next, Staging};
+use super::buffers::{Next, StreamBuffers};
 use crate::error::Error;
 use crate::report::Report;
 use crate::runtime::{LoadTask, PlannedLoad, TICK};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// The workers of a stream and its complete buffers. Dropping it cancels the rest without waiting.
 #[derive(Debug)]
 pub(super) struct Running {
-    task: Arc<LoadTask<Staging>>,
+    task: Arc<LoadTask<StreamBuffers>>,
     /// The result of the stream, if it has ended.
     report: Option<Report>,
     ended: bool,
@@ -53,7 +53,7 @@ impl Running {
     ) -> Result<Self, Error> {
         let plan = Arc::clone(&planned.plan);
         let task = LoadTask::new(planned, |task| {
-            Staging::new((pool, !memory.owned), &plan, buffers.buffer_bytes, buffers.order, task.clone())
+            StreamBuffers::new((pool, !memory.owned), &plan, buffers.buffer_bytes, buffers.order, task.clone())
         });
         // The threads end by themselves; their completions mark the end of the stream.
         if let Err(source) = task.start() {

@@ -9,7 +9,7 @@ use crate::report::Report;
 use crate::views::Views;
 use element::view;
 use floodtide_core::stream::FilledBuffer;
-use floodtide_core::{Catalog, ElementType, Location, PlacedPart, Plan, TensorInfo};
+use floodtide_core::{Catalog, ElementType, Location, PlacedPart, Plan, TensorInfo, to_usize};
 use floodtide_memory::FrozenArena;
 use floodtide_memory::pool::PoolBuffer;
 use std::fmt;
@@ -26,7 +26,7 @@ struct Inner {
     catalog: Arc<Catalog>,
     plan: Arc<Plan>,
     /// Indexes into the placements, sorted by name.
-    by_name: Vec<u32>,
+    by_name: Vec<usize>,
     memory: LoadedMemory,
     report: Report,
 }
@@ -52,7 +52,7 @@ impl Tensors {
         // The catalog has sorted the names already.
         let mut placed = vec![None; catalog.len()];
         for (index, placement) in plan.placements().iter().enumerate() {
-            placed[placement.tensor.index()] = Some(index as u32);
+            placed[placement.tensor.index()] = Some(index);
         }
         let by_name = catalog.tensors_by_name().filter_map(|tensor| placed[tensor.id.index()]).collect();
         Self { inner: Arc::new(Inner { catalog, plan, by_name, memory, report }) }
@@ -73,7 +73,7 @@ impl Tensors {
     /// Returns the tensor of that name, if it was loaded.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Tensor> {
-        let tensor = |index: u32| Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.inner)), index };
+        let tensor = |index| Tensor { memory: TensorMemory::Loaded(Arc::clone(&self.inner)), index };
         let at = self.inner.by_name.binary_search_by(|&index| self.inner.info(index).name.cmp(name)).ok()?;
         Some(tensor(self.inner.by_name[at]))
     }
@@ -110,7 +110,7 @@ impl<'a> IntoIterator for &'a Tensors {
 #[derive(Debug, Clone)]
 pub struct TensorsIter<'a> {
     tensors: &'a Tensors,
-    indices: std::slice::Iter<'a, u32>,
+    indices: std::slice::Iter<'a, usize>,
 }
 
 impl Iterator for TensorsIter<'_> {
@@ -141,25 +141,24 @@ impl fmt::Debug for Tensors {
 }
 
 impl Inner {
-    fn info(&self, index: u32) -> TensorInfo<'_> {
-        self.plan.tensor(&self.catalog, index as usize)
+    fn info(&self, index: usize) -> TensorInfo<'_> {
+        self.plan.tensor(&self.catalog, index)
     }
 
-    fn tensor_bytes(&self, index: u32) -> &[u8] {
-        let placement = &self.plan.placements()[index as usize];
+    fn tensor_bytes(&self, index: usize) -> &[u8] {
+        let placement = &self.plan.placements()[index];
         let (memory, start) = match (placement.location, &self.memory.arena) {
             (Location::Arena(start), Some(arena)) => (arena.as_bytes(), start),
             // Without an arena, only empty tensors are placed in it.
             (Location::Arena(_), None) => return &[],
             (Location::Mapped, _) if placement.range.is_empty() => return &[],
-            // The file was at least that long when it was mapped, so the offset fits.
             (Location::Mapped, _) => {
-                (self.memory.views.as_bytes(self.info(index).file), placement.range.start() as usize)
+                (self.memory.views.as_bytes(self.info(index).file), to_usize(placement.range.start()))
             }
             // The plan of a load never places a tensor in a buffer.
             (Location::Streamed, _) => return &[],
         };
-        &memory[start..start + self.plan.byte_len(index as usize) as usize]
+        &memory[start..start + to_usize(self.plan.byte_len(index))]
     }
 }
 
@@ -169,7 +168,7 @@ impl Inner {
 pub struct Tensor {
     memory: TensorMemory,
     /// The placement in the plan.
-    index: u32,
+    index: usize,
 }
 
 /// The memory of a tensor.
@@ -189,14 +188,14 @@ impl Tensor {
         let filled = Arc::new(filled);
         parts.into_iter().map(move |part| Self {
             memory: TensorMemory::Buffer(Arc::clone(&filled), part.bytes),
-            index: part.placement as u32,
+            index: part.placement,
         })
     }
 
     /// Returns the tensors of a stream of empty tensors.
     pub(crate) fn empty(catalog: &Arc<Catalog>, plan: &Arc<Plan>) -> impl Iterator<Item = Self> {
         let memory = TensorMemory::Empty(Arc::clone(catalog), Arc::clone(plan));
-        plan.without_extent().map(move |index| Self { memory: memory.clone(), index: index as u32 })
+        plan.without_extent().map(move |index| Self { memory: memory.clone(), index })
     }
 
     fn info(&self) -> TensorInfo<'_> {
@@ -205,7 +204,7 @@ impl Tensor {
             TensorMemory::Buffer(filled, _) => (filled.catalog(), filled.plan()),
             TensorMemory::Empty(catalog, plan) => (catalog, plan),
         };
-        plan.tensor(catalog, self.index as usize)
+        plan.tensor(catalog, self.index)
     }
 
     /// Returns the name. It is untrusted: print it through [`floodtide_core::Escaped`].

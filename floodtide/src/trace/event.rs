@@ -37,7 +37,7 @@ pub(super) enum What {
     Track {
         track: u32,
         name: String,
-        order: u32,
+        order: u64,
     },
     Phase {
         phase: Phase,
@@ -142,13 +142,13 @@ impl<W: Write> Writer<W> {
                 write!(self.out, r#""bytes":{bytes},"outcome":"{outcome}"}}}}"#)
             }
             What::Counters { at, bytes, in_flight } => {
-                self.open(load, "bytes landed", "load", "C", 0, at)?;
+                self.open(load, "bytes loaded", "load", "C", 0, at)?;
                 write!(self.out, r#","args":{{"bytes":{bytes}}}}}"#)?;
                 self.open(load, "reads in flight", "load", "C", 0, at)?;
                 write!(self.out, r#","args":{{"reads":{in_flight}}}}}"#)
             }
             What::Tuned { at, reads, bytes_per_second } => {
-                self.open(load, "reads wanted in flight", "load", "C", 0, at)?;
+                self.open(load, "target reads in flight", "load", "C", 0, at)?;
                 write!(self.out, r#","args":{{"reads":{reads}}}}}"#)?;
                 if let Some(rate) = bytes_per_second {
                     self.open(load, "bytes per second, measured", "load", "C", 0, at)?;
@@ -195,7 +195,7 @@ impl<W: Write> Writer<W> {
         self.files.get(&load).and_then(|names| names.get(file)).map_or_else(|| format!("\"{file}\""), String::clone)
     }
 
-    fn track(&mut self, load: u32, track: u32, name: &str, order: u32) -> io::Result<()> {
+    fn track(&mut self, load: u32, track: u32, name: &str, order: u64) -> io::Result<()> {
         self.metadata(load, track, "thread_name", &json!({"name": name}))?;
         self.metadata(load, track, "thread_sort_index", &json!({"sort_index": order}))
     }

@@ -171,7 +171,7 @@ impl LoadFile {
     }
 
     pub(super) fn at(&self, instant: Instant) -> Nanos {
-        instant.saturating_duration_since(self.file.origin).as_nanos() as Nanos
+        instant.saturating_duration_since(self.file.origin).as_nanos().try_into().unwrap_or(Nanos::MAX)
     }
 
     pub(super) fn send(&self, what: What) {
@@ -179,7 +179,7 @@ impl LoadFile {
         let _ = self.file.events.send(Some(Event { load: self.load, what }));
     }
 
-    pub(super) fn new_track(&self, name: String, order: u32) -> u32 {
+    pub(super) fn new_track(&self, name: String, order: u64) -> u32 {
         let track = self.tracks.fetch_add(1, Ordering::Relaxed) + 1;
         self.send(What::Track { track, name, order });
         track
@@ -278,7 +278,7 @@ impl LoadTrace for Handle {
         let mut tracks = load.populating.lock();
         while tracks.len() <= step.thread {
             let thread = tracks.len();
-            tracks.push(load.new_track(format!("mmap {thread}"), thread as u32 + 1));
+            tracks.push(load.new_track(format!("mmap {thread}"), thread as u64 + 1));
         }
         let track = tracks[step.thread];
         drop(tracks);

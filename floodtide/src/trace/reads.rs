@@ -10,7 +10,7 @@ use floodtide_core::{Fault, Outcome, ReadId, ReadOp};
 use std::sync::Arc;
 
 /// The number of tracks per worker.
-const TRACKS: u32 = 4096;
+const TRACKS: u64 = 4096;
 
 pub(super) struct Worker {
     load: Arc<LoadFile>,
@@ -41,12 +41,12 @@ impl Worker {
     /// Returns a track without a read in flight.
     fn free_track(&mut self) -> &mut Track {
         let index = self.tracks.iter().position(|track| track.read.is_none()).unwrap_or_else(|| {
-            let (lane, number) = (self.tracks.len() as u32, self.number);
+            let (lane, number) = (self.tracks.len() as u64, self.number);
             let name = match self.reads {
                 Reads::Calls => format!("thread {number}"),
                 Reads::Queued => format!("queue {number}, read {lane}"),
             };
-            let id = self.load.new_track(name, number.saturating_mul(TRACKS).saturating_add(lane + 1));
+            let id = self.load.new_track(name, u64::from(number) * TRACKS + lane + 1);
             self.tracks.push(Track { id, read: None });
             self.tracks.len() - 1
         });

@@ -2,7 +2,7 @@
 
 use super::block::{Block, Blocks};
 use super::local::{self, Key, Slot};
-use super::magazine::{DEPTH, Magazine, Magazines};
+use super::magazine::{Magazine, Magazines};
 use super::memory::MemoryProvider;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use floodtide_core::pool::{CLASS_COUNT, Depot, SizeClass, Stats, TakeError, Turn};
@@ -28,7 +28,8 @@ impl Inner {
         let slot = Slot::take();
         let mut depths = [0; CLASS_COUNT];
         for class in SizeClass::all() {
-            depths[class.index()] = (limit / MAGAZINE_SHARE / class.size()).clamp(1, DEPTH) as u8;
+            let depth = (limit / MAGAZINE_SHARE / class.size()).max(1);
+            depths[class.index()] = u8::try_from(depth).unwrap_or(u8::MAX);
         }
         Arc::new_cyclic(|pool| Self {
             key: Key::new(&slot),

@@ -15,7 +15,8 @@ use floodtide_core::pool::{CLASS_COUNT, SizeClass, Tier};
 use std::sync::Arc;
 
 /// The maximum number of blocks of one class per thread.
-pub(crate) const DEPTH: usize = 16;
+const MAX_LEN: u8 = 16;
+const DEPTH: usize = MAX_LEN as usize;
 
 /// The free blocks of one class, the last one taken first. Places from `len` on are empty.
 #[derive(Debug)]
@@ -139,7 +140,8 @@ impl<B> Magazine<B> {
                 let half = full.div_ceil(2);
                 older[..half].swap_with_slice(&mut rack.blocks[..half]);
                 rack.blocks[..full].rotate_left(half);
-                rack.len -= half as u8;
+                // The newer half, rounded down.
+                rack.len /= 2;
                 add(&self.bytes, (half * class.size()).wrapping_neg());
                 older
             })
@@ -191,10 +193,10 @@ pub struct Magazines<B> {
 }
 
 impl<B> Magazines<B> {
-    /// Creates magazines that keep at most `limits` blocks per class, and at most [`DEPTH`].
+    /// Creates magazines that keep at most `limits` blocks per class, and at most 16.
     #[must_use]
     pub fn new(limits: [u8; CLASS_COUNT]) -> Self {
-        let limits = limits.map(|limit| limit.min(DEPTH as u8));
+        let limits = limits.map(|limit| limit.min(MAX_LEN));
         let list = List { magazines: Vec::new(), spare: Vec::new(), suspended: false, closed: false, past_hits: 0 };
         Self { fence: AsymmetricFence::new(), limits, list: Mutex::new(list) }
     }

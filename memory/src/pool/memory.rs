@@ -158,7 +158,7 @@ impl HeapMemory {
     /// Creates a provider with another alignment.
     #[must_use]
     pub fn aligned(alignment: Alignment) -> Self {
-        Self { alignment: alignment.as_u64() as usize }
+        Self { alignment: alignment.as_usize() }
     }
 }
 
@@ -265,7 +265,7 @@ impl Drop for Unlocked {
 
 impl MemoryProvider for MappedMemory {
     fn allocate(&self, bytes: usize) -> io::Result<MemoryBlock> {
-        let huge = bytes >= Alignment::HUGE_PAGE.as_u64() as usize;
+        let huge = bytes >= Alignment::HUGE_PAGE.as_usize();
         let alignment = self.alignment.unwrap_or(Alignment::PAGE);
         let region = Region::map(bytes, if huge { alignment.max(Alignment::HUGE_PAGE) } else { alignment })?;
         if huge {
@@ -297,7 +297,7 @@ impl MemoryProvider for MappedMemory {
     }
 
     fn alignment(&self) -> usize {
-        self.alignment.map_or(DIRECT_ALIGNMENT, |alignment| DIRECT_ALIGNMENT.max(alignment.as_u64() as usize))
+        self.alignment.map_or(DIRECT_ALIGNMENT, |alignment| DIRECT_ALIGNMENT.max(alignment.as_usize()))
     }
 
     fn unlocked_bytes(&self) -> usize {

@@ -299,9 +299,9 @@ fn threads_that_borrow_and_wait_all_end_and_lose_nothing() {
                         }
                         _ => {
                             let mut buffer = pool.get(bytes).expect("waits");
-                            buffer.extend_from_slice(&[seed as u8; 16]);
+                            buffer.extend_from_slice(&[seed.to_le_bytes()[0]; 16]);
                             thread::yield_now();
-                            assert_eq!(&buffer[..], [seed as u8; 16], "nobody else writes to it");
+                            assert_eq!(&buffer[..], [seed.to_le_bytes()[0]; 16], "nobody else writes to it");
                         }
                     }
                     let stats = pool.stats();
@@ -351,7 +351,7 @@ fn mapped_memory_is_aligned_and_zero_and_may_be_locked() {
 }
 
 #[test]
-fn memory_that_was_only_lent_in_pieces_is_zeroed_too() {
+fn memory_that_was_only_lent_in_slices_is_zeroed_too() {
     use crate::split_buffer::SplitBuffer;
     use floodtide_core::Buffer;
     let pool = pool(100 * KB);

@@ -58,7 +58,7 @@ pub(crate) struct UringSource<B: StableBuffer> {
 impl<B: StableBuffer> UringSource<B> {
     /// Creates a ring for the calling thread, the only one that may use it.
     pub(crate) fn new(files: LocalFiles, depth: usize, dont_cache: bool) -> io::Result<Self> {
-        let depth = depth.clamp(1, 4096) as u32;
+        let depth = u32::try_from(depth).unwrap_or(u32::MAX).clamp(1, 4096);
         // Completions are processed when this thread waits, which avoids interrupts (Linux 6.1).
         // Older kernels refuse the flags and get a plain ring.
         let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(depth).or_else(|error| {
@@ -93,8 +93,8 @@ impl<B: StableBuffer> UringSource<B> {
         mut memory: WriteOnly<'_>,
         slot: u32,
     ) -> squeue::Entry {
-        // A read transfers at most 2^31 − 4096 bytes, and chunks have at most 1 GiB.
-        let (address, len) = (memory.as_mut_ptr(), memory.len() as u32);
+        // A read transfers at most 2^31 − 4096 bytes, however long the memory is.
+        let (address, len) = (memory.as_mut_ptr(), u32::try_from(memory.len()).unwrap_or(u32::MAX));
         let read = if self.registered {
             let index = 2 * op.file.0 + u32::from(op.direct);
             opcode::Read::new(types::Fixed(index), address, len)
@@ -122,7 +122,7 @@ impl<B: StableBuffer> UringSource<B> {
             }
         }
         for entry in self.ring.completion() {
-            let slot = entry.user_data() as u32;
+            let Ok(slot) = u32::try_from(entry.user_data()) else { continue };
             let Some(Pending { id, buffer, dont_cache }) = self.pending.get_mut(slot as usize).and_then(Option::take)
             else {
                 continue;

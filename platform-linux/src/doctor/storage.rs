@@ -7,6 +7,7 @@ use crate::file::LocalFile;
 use crate::probe::device::Device;
 use crate::probe::{FUSE, is_memory, profile as stored, residency};
 use floodtide_core::storage::StorageFile;
+use floodtide_core::to_usize;
 use memmap2::MmapMut;
 use std::os::unix::fs::FileExt;
 use std::time::{Instant, SystemTime};
@@ -29,7 +30,7 @@ pub(super) fn file_system(subject: &Subject) -> Finding {
             NAME,
             Status::Limited,
             format!("{found}, on another machine"),
-            "it answers slowly and in parallel, so many reads are in flight, and files are mapped only on request",
+            "it answers slowly and in parallel: many reads are in flight, and files are mapped only on request",
         )
         .remedy("copy a checkpoint that is loaded more than once to a local disk"),
         "overlayfs" => Finding::new(
@@ -79,7 +80,7 @@ fn try_direct(file: &LocalFile) -> Result<String, String> {
     };
     let (offset, memory) = (limits.offset.as_u64(), limits.memory.as_u64());
     let words = format!("offsets aligned to {offset} bytes, memory to {memory}");
-    let bytes = offset.max(4096) as usize;
+    let bytes = to_usize(offset.max(4096));
     let mut buffer = MmapMut::map_anon(bytes).map_err(|error| format!("not tried: no memory ({error})"))?;
     match file.descriptor(true).read_at(&mut buffer, 0) {
         Ok(_) => Ok(format!("supported, with {words}")),
@@ -96,18 +97,20 @@ pub(super) fn page_cache(subject: &Subject) -> Finding {
             return Finding::new(NAME, Status::Limited, format!("not tried: {why}"), meaning);
         }
     };
-    let ways = residency::ways(file);
+    let methods = residency::methods(file);
     let started = Instant::now();
     let share = residency::resident_share(file);
     let took = format!("the query took {:.0} µs", started.elapsed().as_secs_f64() * 1e6);
     let state = |works: bool| if works { "works" } else { "refused" };
-    let cachestat = ways.cachestat.map_or_else(|errno| format!("refused ({})", errno_name(errno)), |()| "works".into());
-    let found = format!("cachestat {cachestat}, mincore {}, RWF_NOWAIT {}", state(ways.mincore), state(ways.nowait));
-    let remedy = match ways.cachestat {
+    let cachestat =
+        methods.cachestat.map_or_else(|errno| format!("refused ({})", errno_name(errno)), |()| "works".into());
+    let found =
+        format!("cachestat {cachestat}, mincore {}, RWF_NOWAIT {}", state(methods.mincore), state(methods.nowait));
+    let remedy = match methods.cachestat {
         Err(libc::ENOSYS) => "upgrade the kernel; 6.5 has cachestat. If the kernel is newer, a sandbox hides it",
         _ => "own the files or have write permission; the system reports cached ranges to no other user",
     };
-    match (ways.cachestat, share) {
+    match (methods.cachestat, share) {
         (Ok(()), Some(_)) => {
             Finding::new(NAME, Status::Good, found, "cached ranges are copied, and the rest is read by direct I/O").cost(took)
         }

@@ -178,10 +178,8 @@ pub fn find(device: &Device) -> Result<Option<StoredProfile>, Warning> {
 fn find_in(folder: &Path, device: &Device) -> Result<Option<StoredProfile>, Warning> {
     let path = folder.join(device.file_name());
     // This never waits for the writer of a FIFO.
-    let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(&path) {
-        Ok(file) => file,
-        Err(_) => return Ok(None),
-    };
+    let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let Ok(file) = File::options().read(true).custom_flags(flags).open(&path) else { return Ok(None) };
     let ignored =
         |why: &str| Warning::ProfileIgnored { path: path.to_string_lossy().into_owned(), why: why.to_owned() };
     let mut json = Vec::new();

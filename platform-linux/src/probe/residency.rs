@@ -1,7 +1,7 @@
 //! Reports how much of a file is in the page cache, without changing it.
 
-use floodtide_core::ByteRange;
 use floodtide_core::storage::Residency;
+use floodtide_core::{ByteRange, to_usize};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::AsRawFd;
@@ -80,7 +80,7 @@ fn look(file: &File, ranges_too: bool) -> Residency {
 }
 
 /// Which methods work for a file.
-pub(crate) struct Ways {
+pub(crate) struct ResidencyMethods {
     /// The result of `cachestat`, or the error number.
     pub(crate) cachestat: Result<(), i32>,
     /// False for files of others, which `mincore` reports as resident.
@@ -88,12 +88,16 @@ pub(crate) struct Ways {
     pub(crate) nowait: bool,
 }
 
-pub(crate) fn ways(file: &File) -> Ways {
+pub(crate) fn methods(file: &File) -> ResidencyMethods {
     let bytes = file.metadata().map_or(0, |metadata| metadata.len()).max(1);
     let own = file.metadata().is_ok_and(|metadata| owns(&metadata));
     // Map only as much of a large file as shows that it works.
     let mincore = own && mapped(file, bytes.min(1 << 20)).is_some();
-    Ways { cachestat: cached_pages(file, 0, 0).map(|_| ()), mincore, nowait: sampled_share(file, bytes).is_some() }
+    ResidencyMethods {
+        cachestat: cached_pages(file, 0, 0).map(|_| ()),
+        mincore,
+        nowait: sampled_share(file, bytes).is_some(),
+    }
 }
 
 fn pages_of(bytes: u64) -> u64 {
@@ -147,8 +151,8 @@ fn mapped(file: &File, bytes: u64) -> Option<Residency> {
     }
     let cached = pages.iter().filter(|&&page| page & 1 == 1).count();
     let whole = |start: u64, len: u64| {
-        let first = (start / page) as usize;
-        pages[first..first + pages_of(len) as usize].iter().all(|page| page & 1 == 1)
+        let first = to_usize(start / page);
+        pages[first..first + to_usize(pages_of(len))].iter().all(|page| page & 1 == 1)
     };
     let ranges = if cached > 0 && cached < pages.len() { windows(bytes, whole) } else { Vec::new() };
     Some(Residency { share: Some(cached as f32 / pages.len() as f32), ranges })

@@ -36,7 +36,7 @@ pub(super) struct Bytes {
     /// Why buffered reads of cold files cannot be measured, if they cannot.
     pub(super) buffered_refused: Option<String>,
     /// The files' blocks.
-    pieces: Vec<(FileId, u64)>,
+    blocks: Vec<(FileId, u64)>,
     next: AtomicU64,
     /// The unnamed temporary file, kept open.
     _temporary: Option<File>,
@@ -100,16 +100,16 @@ impl Bytes {
             // This opens the file for direct reads.
             let _ = file.direct_limits();
         });
-        let pieces = files.iter().enumerate().flat_map(|(index, file)| {
-            (0..file.len() / BLOCK_BYTES).map(move |piece| (FileId(index as u32), piece * BLOCK_BYTES))
+        let blocks = files.iter().enumerate().flat_map(|(index, file)| {
+            (0..file.len() / BLOCK_BYTES).map(move |block| (FileId::from_index(index), block * BLOCK_BYTES))
         });
-        let pieces = pieces.collect();
-        Self { files, origin, buffered_refused, pieces, next: AtomicU64::new(0), _temporary: temporary }
+        let blocks = blocks.collect();
+        Self { files, origin, buffered_refused, blocks, next: AtomicU64::new(0), _temporary: temporary }
     }
 
     /// Returns the total number of bytes.
     pub(super) fn total(&self) -> u64 {
-        self.pieces.len() as u64 * BLOCK_BYTES
+        self.blocks.len() as u64 * BLOCK_BYTES
     }
 
     /// Returns true if all files support direct reads.
@@ -127,7 +127,7 @@ impl Bytes {
     /// [`BLOCK_BYTES`].
     pub(super) fn next(&self, bytes: u64) -> (FileId, u64) {
         let at = self.next.fetch_add(bytes, Ordering::Relaxed);
-        let (file, start) = self.pieces[(at / BLOCK_BYTES) as usize % self.pieces.len()];
+        let (file, start) = self.blocks[(at / BLOCK_BYTES) as usize % self.blocks.len()];
         (file, start + at % BLOCK_BYTES)
     }
 
@@ -244,7 +244,7 @@ fn write(
     let mut buffer = vec![0; WRITE];
     let mut written = 0;
     while written < target_bytes && (written < MIN_BYTES.min(target_bytes) || started.elapsed() < patience) {
-        for _ in 0..BLOCK_BYTES as usize / WRITE {
+        for _ in 0..BLOCK_BYTES / WRITE as u64 {
             random.fill(&mut buffer);
             file.write_all(&buffer).map_err(failed)?;
         }
@@ -273,6 +273,7 @@ fn reopen(file: &File) -> std::io::Result<LocalFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use floodtide_core::to_usize;
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -309,7 +310,7 @@ mod tests {
         let folder = tempfile::tempdir_in(HERE).expect("a folder");
         let path = folder.path().join("model.safetensors");
         let mut file = File::create(&path).expect("creates");
-        file.write_all(&vec![1; 4 * BLOCK_BYTES as usize]).expect("writes");
+        file.write_all(&vec![1; to_usize(4 * BLOCK_BYTES)]).expect("writes");
         file.sync_all().expect("syncs");
         let find =
             || Bytes::find(folder.path(), None, 4 * BLOCK_BYTES, Duration::from_secs(5), &|_| {}).expect("bytes");
@@ -326,7 +327,7 @@ mod tests {
         if let Ok(file) = tempfile::NamedTempFile::new_in(shared)
             && is_memory(file.as_file())
         {
-            file.as_file().write_all(&vec![1; 8 * BLOCK_BYTES as usize]).expect("writes");
+            file.as_file().write_all(&vec![1; to_usize(8 * BLOCK_BYTES)]).expect("writes");
             std::os::unix::fs::symlink(file.path(), folder.path().join("link")).expect("links");
             let Existing { cold, cached, .. } =
                 existing(folder.path(), None, &File::open(folder.path()).expect("opens"));

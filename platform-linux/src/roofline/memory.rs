@@ -3,7 +3,7 @@
 
 use super::bytes::Bytes;
 use super::reads::{Run, Scratch};
-use super::{Rate, Way};
+use super::{Rate, ReadMethod};
 use crate::probe::memory_limit;
 use memmap2::{Advice, MmapMut};
 use std::io;
@@ -33,10 +33,16 @@ fn affordable_of(target_bytes: usize, available: u64) -> Option<usize> {
 /// second.
 pub(super) fn copy(bytes: &Bytes, scratch: &mut Scratch, cpus: usize) -> Result<Rate, String> {
     let total = (SAMPLE as u64).min(bytes.total());
-    let (way, in_flight) = (Way { ring: false, direct: false }, cpus.min(scratch.byte_len() >> 20).max(1));
+    let (method, in_flight) = (ReadMethod { ring: false, direct: false }, cpus.min(scratch.byte_len() >> 20).max(1));
     let share = total / in_flight as u64;
-    let run =
-        Run { way, chunk_bytes: 1 << 20, in_flight, rings: 1, time: Duration::from_secs(1), max_bytes: share.max(1) };
+    let run = Run {
+        method,
+        chunk_bytes: 1 << 20,
+        in_flight,
+        rings: 1,
+        time: Duration::from_secs(1),
+        max_bytes: share.max(1),
+    };
     let mut once = || {
         bytes.rewind();
         run.rate(bytes, scratch)

@@ -84,14 +84,14 @@ impl ProbeError {
 
 /// A measured kind of read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct ReadMethod {
     /// Whether io_uring reads, with one ring per processor. If not, there is one thread per read.
     pub ring: bool,
     /// Whether reads are direct. If not, they are buffered and nothing of the file is cached.
     pub direct: bool,
 }
 
-impl Way {
+impl ReadMethod {
     /// All kinds.
     pub const ALL: [Self; 4] = [
         Self { ring: true, direct: true },
@@ -123,6 +123,12 @@ impl Rate {
         Some(Self { median, min, max, samples: rates.len() })
     }
 
+    /// Returns the median, rounded down to a whole number.
+    #[expect(clippy::cast_possible_truncation, reason = "a fraction of a byte does not matter")]
+    fn whole_median(self) -> u64 {
+        self.median as u64
+    }
+
     /// Returns the range of the samples as a fraction of the median.
     #[must_use]
     pub fn spread(&self) -> f64 {
@@ -134,7 +140,7 @@ impl Rate {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cell {
     /// The kind of read.
-    pub way: Way,
+    pub method: ReadMethod,
     /// The size of the reads in bytes.
     pub chunk_bytes: u64,
     /// The number of reads in flight.
@@ -160,7 +166,7 @@ pub struct Roofline {
     /// The measured combinations.
     pub cells: Vec<Cell>,
     /// The kinds that could not be measured, with the reasons.
-    pub refused: Vec<(Way, String)>,
+    pub refused: Vec<(ReadMethod, String)>,
     /// Copies from the page cache to huge pages by all processors.
     pub copy: Option<Rate>,
     /// First touches of new memory with huge pages requested.
@@ -177,9 +183,9 @@ impl Roofline {
     /// Returns the best combination of a kind, of those measured most often, so that one lucky run
     /// does not count.
     #[must_use]
-    pub fn best(&self, way: Way) -> Option<&Cell> {
-        let max = self.cells.iter().filter(|cell| cell.way == way).map(|cell| cell.rate.samples).max()?;
-        let cells = || self.cells.iter().filter(move |cell| cell.way == way && cell.rate.samples > max / 2);
+    pub fn best(&self, method: ReadMethod) -> Option<&Cell> {
+        let max = self.cells.iter().filter(|cell| cell.method == method).map(|cell| cell.rate.samples).max()?;
+        let cells = || self.cells.iter().filter(move |cell| cell.method == method && cell.rate.samples > max / 2);
         let best = BestReads::choose(cells().map(best_reads).collect::<Vec<_>>())?;
         cells().find(|cell| best_reads(cell) == best)
     }
@@ -197,13 +203,14 @@ impl Roofline {
     /// Returns the reason if no profile can be stored.
     pub fn profile(&self) -> Result<StoredProfile, String> {
         let device = self.device.clone()?;
-        let reads: Vec<BestReads> = Way::ALL.into_iter().filter_map(|way| self.best(way)).map(best_reads).collect();
+        let reads: Vec<BestReads> =
+            ReadMethod::ALL.into_iter().filter_map(|method| self.best(method)).map(best_reads).collect();
         if reads.is_empty() {
             return Err("no reads could be measured".to_owned());
         }
         let rates = || {
             let [copy, fault_huge, fault_small] =
-                [self.copy?, self.fault_huge?, self.fault_small?].map(|r| r.median as u64);
+                [self.copy?, self.fault_huge?, self.fault_small?].map(Rate::whole_median);
             Some(MemoryRates { copy, fault_huge, fault_small })
         };
         Ok(StoredProfile { device, measured_at: self.measured_at, reads, memory: rates() })
@@ -211,8 +218,8 @@ impl Roofline {
 }
 
 fn best_reads(cell: &Cell) -> BestReads {
-    let &Cell { way: Way { ring, direct }, chunk_bytes, in_flight, rate } = cell;
-    BestReads { ring, direct, chunk_bytes, in_flight, bytes_per_second: (rate.median as u64).max(1) }
+    let &Cell { method: ReadMethod { ring, direct }, chunk_bytes, in_flight, rate } = cell;
+    BestReads { ring, direct, chunk_bytes, in_flight, bytes_per_second: rate.whole_median().max(1) }
 }
 
 /// Measures the device of a folder's files in about `budget`, or up to twice that if writing a
@@ -277,17 +284,17 @@ pub fn measure(
 }
 
 /// Returns the kinds that cannot be measured, with the reasons.
-fn refusals(bytes: &Bytes) -> Vec<(Way, String)> {
+fn refusals(bytes: &Bytes) -> Vec<(ReadMethod, String)> {
     let (name, _) = file_system(bytes.files[0].buffered());
     let ring = uring_refusal()
         .or_else(|| (name == FUSE).then(|| "on FUSE, rings may bring wrong bytes, so loads do without".to_owned()));
     let direct = (!bytes.takes_direct()).then(|| format!("{name} does not support direct reads of these files"));
-    let why = |way: Way| {
-        let engine = ring.clone().filter(|_| way.ring);
-        let past = direct.clone().filter(|_| way.direct);
-        engine.or(past).or_else(|| bytes.buffered_refused.clone().filter(|_| !way.direct))
+    let why = |method: ReadMethod| {
+        let engine = ring.clone().filter(|_| method.ring);
+        let past = direct.clone().filter(|_| method.direct);
+        engine.or(past).or_else(|| bytes.buffered_refused.clone().filter(|_| !method.direct))
     };
-    Way::ALL.into_iter().filter_map(|way| Some((way, why(way)?))).collect()
+    ReadMethod::ALL.into_iter().filter_map(|method| Some((method, why(method)?))).collect()
 }
 
 #[cfg(test)]

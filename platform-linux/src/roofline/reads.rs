@@ -1,9 +1,9 @@
 //! One run: a number of equal reads in flight for a time, through the sources that loads use.
 
-use super::Way;
+use super::ReadMethod;
 use super::bytes::Bytes;
 use crate::backend::{PreadSource, UringSource};
-use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource};
+use floodtide_core::{Alignment, Buffer, ChunkId, Fault, Outcome, ReadId, ReadOp, ReadSource, to_usize};
 use floodtide_memory::Region;
 use floodtide_memory::sync::{Barrier, Mutex, RwLock};
 use floodtide_memory::{BufferSlice, SplitBuffer, StableMemory};
@@ -57,7 +57,7 @@ impl Scratch {
 /// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
-    pub(super) way: Way,
+    pub(super) method: ReadMethod,
     pub(super) chunk_bytes: u64,
     pub(super) in_flight: usize,
     /// The maximum number of threads, if each is a ring with several reads in flight.
@@ -71,8 +71,8 @@ pub(super) struct Run {
 impl Run {
     /// Makes the run, and returns its rate in bytes per second.
     pub(super) fn rate(&self, bytes: &Bytes, scratch: &mut Scratch) -> Result<f64, String> {
-        let threads = if self.way.ring { self.rings.clamp(1, self.in_flight) } else { self.in_flight };
-        let split = scratch.split(self.in_flight, self.chunk_bytes as usize).map_err(|error| error.to_string())?;
+        let threads = if self.method.ring { self.rings.clamp(1, self.in_flight) } else { self.in_flight };
+        let split = scratch.split(self.in_flight, to_usize(self.chunk_bytes)).map_err(|error| error.to_string())?;
         let result = self.work(threads, bytes, &split);
         scratch.region = split.into_memory();
         let (read, elapsed) = result?;
@@ -87,7 +87,7 @@ impl Run {
         let work = |thread: usize| {
             let slots: Vec<usize> = (0..self.in_flight).filter(|slot| slot % threads == thread).collect();
             let buffers = slots.into_iter().filter_map(|slot| split.take(slot)).collect();
-            let source = Source::new(self.way.ring, bytes, self.in_flight.div_ceil(threads));
+            let source = Source::new(self.method.ring, bytes, self.in_flight.div_ceil(threads));
             barrier.wait();
             let started = Instant::now();
             let result = source.map_err(|error| error.to_string()).and_then(|mut source| match &mut source {
@@ -132,9 +132,9 @@ impl Run {
                 }
                 let Some(buffer) = free.pop() else { break };
                 let (file, offset) = bytes.next(self.chunk_bytes);
-                let len = self.chunk_bytes as usize;
+                let len = to_usize(self.chunk_bytes);
                 let id = ReadId::numbered(number);
-                let (direct, attempt) = (self.way.direct, 0);
+                let (direct, attempt) = (self.method.direct, 0);
                 let op = ReadOp { id, chunk: ChunkId(0), file, offset, at: 0, len, direct, attempt };
                 (number, asked) = (number + 1, asked + self.chunk_bytes);
                 if let Err(rejected) = source.submit(op, buffer) {
@@ -212,10 +212,19 @@ mod tests {
         let bytes = Bytes::find(folder.path(), None, 32 << 20, Duration::from_secs(5), &|_| {}).expect("room");
         let mut scratch = Scratch::new(8 << 20).expect("memory");
         let ring = crate::probe::uring_refusal().is_none();
-        for way in Way::ALL.into_iter().filter(|way| (!way.ring || ring) && (!way.direct || bytes.takes_direct())) {
+        for method in ReadMethod::ALL
+            .into_iter()
+            .filter(|method| (!method.ring || ring) && (!method.direct || bytes.takes_direct()))
+        {
             for (chunk_bytes, in_flight) in [(64 << 10, 128), (1 << 20, 1), (1 << 20, 8)] {
-                let run =
-                    Run { way, chunk_bytes, in_flight, rings: 2, time: Duration::from_millis(5), max_bytes: u64::MAX };
+                let run = Run {
+                    method,
+                    chunk_bytes,
+                    in_flight,
+                    rings: 2,
+                    time: Duration::from_millis(5),
+                    max_bytes: u64::MAX,
+                };
                 let rate = run.rate(&bytes, &mut scratch).expect("reads");
                 assert!(rate > 1e6, "{run:?}: {rate}");
             }

@@ -2,7 +2,7 @@
 
 use super::bytes::Bytes;
 use super::reads::{Run, Scratch};
-use super::{CHUNKS, Cell, DEPTHS, Rate, Roofline, Way};
+use super::{CHUNKS, Cell, DEPTHS, Rate, ReadMethod, Roofline};
 use std::time::{Duration, Instant};
 
 /// The minimum and the maximum duration of a run.
@@ -39,8 +39,8 @@ struct Reader<'a> {
     scratch: &'a mut Scratch,
     budget: Duration,
     fastest: f64,
-    measured: Vec<Way>,
-    failures: Vec<(Way, String)>,
+    measured: Vec<ReadMethod>,
+    failures: Vec<(ReadMethod, String)>,
 }
 
 /// Measures reads within the budget, and adds the results to the roofline.
@@ -56,25 +56,25 @@ pub(super) fn read(roofline: &mut Roofline, bytes: &Bytes, scratch: &mut Scratch
     reader.rounds(&mut finalists, started + budget);
     let failures = reader.failures;
     entries.append(&mut finalists);
-    entries.retain(|entry| failures.iter().all(|(way, _)| *way != entry.run.way));
+    entries.retain(|entry| failures.iter().all(|(method, _)| *method != entry.run.method));
     let cells = entries.into_iter().filter_map(|Entry { run, rates }| {
-        let Run { way, chunk_bytes, in_flight, .. } = run;
-        Some(Cell { way, chunk_bytes, in_flight, rate: Rate::of(rates)? })
+        let Run { method, chunk_bytes, in_flight, .. } = run;
+        Some(Cell { method, chunk_bytes, in_flight, rate: Rate::of(rates)? })
     });
     roofline.cells = cells.collect();
-    roofline.cells.sort_by_key(|cell| (!cell.way.direct, !cell.way.ring, cell.chunk_bytes, cell.in_flight));
+    roofline.cells.sort_by_key(|cell| (!cell.method.direct, !cell.method.ring, cell.chunk_bytes, cell.in_flight));
     roofline.refused.extend(failures);
 }
 
 fn combinations(roofline: &Roofline, bytes: &Bytes, scratch: &Scratch) -> Vec<Entry> {
-    let refused = |way: &Way| roofline.refused.iter().any(|(refused, _)| refused == way);
+    let refused = |method: &ReadMethod| roofline.refused.iter().any(|(refused, _)| refused == method);
     let max = (scratch.byte_len() as u64).min(bytes.total());
     let rings = roofline.cpus;
     let mut entries = Vec::new();
-    for way in Way::ALL.into_iter().filter(|way| !refused(way)) {
+    for method in ReadMethod::ALL.into_iter().filter(|method| !refused(method)) {
         for chunk_bytes in CHUNKS {
             for in_flight in DEPTHS.into_iter().filter(|&depth| depth as u64 * chunk_bytes <= max) {
-                let run = Run { way, chunk_bytes, in_flight, rings, time: Duration::ZERO, max_bytes: u64::MAX };
+                let run = Run { method, chunk_bytes, in_flight, rings, time: Duration::ZERO, max_bytes: u64::MAX };
                 entries.push(Entry { run, rates: Vec::new() });
             }
         }
@@ -86,10 +86,10 @@ fn combinations(roofline: &Roofline, bytes: &Bytes, scratch: &Scratch) -> Vec<En
 fn take_finalists(entries: &mut Vec<Entry>) -> Vec<Entry> {
     entries.sort_by(|a, b| b.median().total_cmp(&a.median()));
     let mut finalists: Vec<Entry> = Vec::new();
-    for way in Way::ALL {
-        let fastest = entries.iter().filter(|entry| entry.run.way == way).map(Entry::median).fold(0.0, f64::max);
+    for method in ReadMethod::ALL {
+        let fastest = entries.iter().filter(|entry| entry.run.method == method).map(Entry::median).fold(0.0, f64::max);
         for _ in 0..FINALISTS {
-            let good = |entry: &Entry| entry.run.way == way && entry.median() > (fastest * FINALIST).max(0.0);
+            let good = |entry: &Entry| entry.run.method == method && entry.median() > (fastest * FINALIST).max(0.0);
             match entries.iter().position(good) {
                 Some(index) => finalists.push(entries.remove(index)),
                 None => break,
@@ -102,14 +102,15 @@ fn take_finalists(entries: &mut Vec<Entry>) -> Vec<Entry> {
 impl Reader<'_> {
     fn rounds(&mut self, entries: &mut [Entry], end: Instant) {
         let left = end.saturating_duration_since(Instant::now());
-        let time = (left / (ROUNDS * entries.len().max(1) as u32)).clamp(*RUN.start(), *RUN.end());
+        let time =
+            (left / ROUNDS / u32::try_from(entries.len().max(1)).unwrap_or(u32::MAX)).clamp(*RUN.start(), *RUN.end());
         entries.iter_mut().for_each(|entry| entry.run.time = time);
         let mut random = fastrand::Rng::new();
         loop {
             let before: usize = entries.iter().map(|entry| entry.rates.len()).sum();
             for entry in &mut *entries {
                 // Every kind is measured once, whatever delayed the first runs.
-                if Instant::now() < end || !self.measured.contains(&entry.run.way) {
+                if Instant::now() < end || !self.measured.contains(&entry.run.method) {
                     self.read(entry);
                 }
             }
@@ -123,9 +124,9 @@ impl Reader<'_> {
 
     fn read(&mut self, entry: &mut Entry) {
         let run = entry.run;
-        let landing = entry.bytes_in_flight() as f64 / self.fastest;
-        let too_slow = self.fastest > 0.0 && landing > self.budget.as_secs_f64() * MAX_DRAIN_SHARE;
-        if too_slow || self.failures.iter().any(|(way, _)| *way == run.way) {
+        let drain = entry.bytes_in_flight() as f64 / self.fastest;
+        let too_slow = self.fastest > 0.0 && drain > self.budget.as_secs_f64() * MAX_DRAIN_SHARE;
+        if too_slow || self.failures.iter().any(|(method, _)| *method == run.method) {
             return;
         }
         self.bytes.begin();
@@ -133,15 +134,15 @@ impl Reader<'_> {
             Ok(rate) => {
                 self.fastest = self.fastest.max(rate);
                 entry.rates.push(rate);
-                if !self.measured.contains(&run.way) {
-                    self.measured.push(run.way);
+                if !self.measured.contains(&run.method) {
+                    self.measured.push(run.method);
                 }
             }
             // The system may not have that many threads.
-            Err(_) if !run.way.ring && run.in_flight > 8 => {}
-            Err(why) => self.failures.push((run.way, why)),
+            Err(_) if !run.method.ring && run.in_flight > 8 => {}
+            Err(why) => self.failures.push((run.method, why)),
         }
-        if !run.way.direct {
+        if !run.method.direct {
             self.bytes.drop_cache();
         }
     }

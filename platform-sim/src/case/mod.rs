@@ -235,10 +235,10 @@ impl Case {
     #[must_use]
     pub fn with_few_reads_apart(mut self) -> Self {
         const MANY: u64 = 300;
-        /// The maximum gap for so many blocks.
+        /// The maximum gap for this number of blocks.
         const WIDE: u64 = 400_000;
         let tensors = self.checkpoint.tensors.iter();
-        let blocks = tensors.filter_map(|tensor| Some(self.selection.cut(tensor)?.block_count(tensor)));
+        let blocks = tensors.filter_map(|tensor| Some(self.selection.slice(tensor)?.block_count(tensor)));
         if blocks.fold(0, u64::saturating_add) > MANY {
             self.max_read_gap = self.max_read_gap.max(WIDE);
         }
@@ -261,9 +261,9 @@ impl Case {
             known.filter(|(number, _)| keeps(*number)).map(|(_, tensor)| tensor.file).collect();
         self.checkpoint = self.checkpoint.only(keeps);
         self.devices = files.iter().map(|&file| self.devices[file].clone()).collect();
-        let moved = |file: u32| files.iter().position(|&kept| kept == file as usize);
+        let moved = |file: u32| (0..).zip(&files).find(|&(_, &kept)| kept == file as usize).map(|(number, _)| number);
         let script = self.script.into_iter();
-        self.script = script.filter_map(|s| Some(Scripted { file: moved(s.file)? as u32, ..s })).collect();
+        self.script = script.filter_map(|s| Some(Scripted { file: moved(s.file)?, ..s })).collect();
         match &mut self.selection {
             KnownSelection::Names(names) => names.retain(|name| self.checkpoint.find(name).is_some()),
             KnownSelection::Slices(slices) => slices.retain(|(name, _)| self.checkpoint.find(name).is_some()),

@@ -36,7 +36,7 @@ enum About {
     RefusedUntold,
     /// A stream must deliver a huge tensor whole, and its buffers are too small.
     RefusedWhole,
-    /// A stream has so many parts that their plan does not fit.
+    /// A stream has more parts than its plan may have.
     RefusedInParts,
     /// The memory limit of a stream exceeds the memory.
     RefusedLimit,

@@ -9,7 +9,7 @@ usage: floodtide-sim [--seeds FROM..TO | --seed N] [options]
 
   --seeds FROM..TO     run these seeds (default 0..10000), after those that once failed
   --seed N             run this one
-  --budget-seconds S   begin no seed after so many seconds
+  --budget-seconds S   begin no seed after S seconds
   --jobs N             run seeds on N threads (default 1)
   --double-check       run each seed twice and compare
   --require-coverage   fail if a fault, a way of recovery, a size or an end was not reached

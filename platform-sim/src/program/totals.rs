@@ -40,21 +40,21 @@ const PATHS: [&str; 28] = [
     "buffer too small",
     "too many buffers",
     "reads in flight tuned",
-    "another way taken",
+    "fallback to buffered reads",
     "cached part copied",
-    "pieces gathered",
-    "cached pieces gathered",
+    "chunks gathered",
+    "cached chunks gathered",
     "slice refused",
     "wrong bytes found",
     "slice not verified",
-    "store index refused",
+    "ServerlessLLM index refused",
     "tied tensor",
 ];
 
 /// Paths that only verified loads take, and paths that they never take, because slices are not
 /// verified.
 const VERIFIED: [&str; 2] = ["wrong bytes found", "slice not verified"];
-const UNVERIFIED: [&str; 2] = ["pieces gathered", "cached pieces gathered"];
+const UNVERIFIED: [&str; 2] = ["chunks gathered", "cached chunks gathered"];
 
 /// Returns true if a run ended with an error of this parser.
 fn breaks_rule_of<E: core::error::Error + 'static>(report: &Report) -> bool {
@@ -105,8 +105,9 @@ impl Totals {
         ];
         self.paths.iter_mut().zip(reached).for_each(|(sum, reached)| *sum += reached);
         // Each digest is scrambled with its seed, so that swapping two changes the sum.
+        let rotation = (seed % (1 << 32) % 63) as u32;
         self.digest =
-            self.digest.wrapping_add(report.history.digest().rotate_left(seed as u32 % 63).wrapping_mul(2 * seed + 1));
+            self.digest.wrapping_add(report.history.digest().rotate_left(rotation).wrapping_mul(2 * seed + 1));
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -136,7 +137,7 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "runs         {}, of which {} succeeded", self.runs, self.succeeded)?;
-        writeln!(f, "reads        {} of {} bytes that landed", self.reads, self.bytes)?;
+        writeln!(f, "reads        {} of {} bytes that arrived", self.reads, self.bytes)?;
         writeln!(f, "events       {} in {} s of virtual time", self.events, self.virtual_seconds)?;
         writeln!(f, "faults")?;
         for &kind in FaultKind::ALL {

@@ -131,7 +131,7 @@ fn loads_take_what_is_stored_say_so_and_ignore_what_is_broken() {
     );
     let traced = fs::read_to_string(trace).expect("reads");
     assert!(
-        traced.contains(r#""name":"direct I/O fallback""#) && traced.contains(r#""name":"reads wanted in flight""#),
+        traced.contains(r#""name":"direct I/O fallback""#) && traced.contains(r#""name":"target reads in flight""#),
         "{reason}"
     );
     leave_the_cache(&path);

@@ -91,7 +91,7 @@ fn assert_whole(events: &[Value], what: &str) {
     }
     let brought: u64 =
         reads.map(|read| read["args"].get("got").unwrap_or(&read["args"]["bytes"]).as_u64().expect("a number")).sum();
-    let counted = named(events, "bytes landed").into_iter().filter_map(|count| count["args"]["bytes"].as_u64()).max();
+    let counted = named(events, "bytes loaded").into_iter().filter_map(|count| count["args"]["bytes"].as_u64()).max();
     assert_eq!(counted, Some(brought), "{what}");
     assert!(brought >= 18_000_000, "{what}: {brought}");
     let last = named(events, "reads in flight").pop().expect("is counted")["args"]["reads"].clone();

@@ -177,18 +177,18 @@ proptest! {
         fs::create_dir(at("in")).expect("makes");
         write(&at("in"), &checkpoint, shards, padding);
         let limit = Split::Bytes(NonZeroU64::new(limit / 8 * 8).expect("some"));
-        convert(&at("in"), &at("store"), SERVERLESSLLM, limit).expect("converts");
-        let found = serverlessllm_reader::read(&at("store"));
+        convert(&at("in"), &at("serverlessllm"), SERVERLESSLLM, limit).expect("converts");
+        let found = serverlessllm_reader::read(&at("serverlessllm"));
         let names: Vec<&String> = found.keys().collect();
         prop_assert_eq!(names, checkpoint.keys().collect::<Vec<_>>());
         for (name, tensor) in &found {
             prop_assert_eq!((&tensor.shape, &tensor.bytes), (&checkpoint[name].shape, &checkpoint[name].bytes), "{}", name);
         }
-        let back = convert(&at("store"), &at("back"), SAFETENSORS, Split::Usual).expect("converts back");
+        let back = convert(&at("serverlessllm"), &at("back"), SAFETENSORS, Split::Usual).expect("converts back");
         prop_assert_eq!((back.from, back.tensors), (SERVERLESSLLM, checkpoint.len()));
         prop_assert_eq!(reference(&at("back")).0, checkpoint);
         let digests = digest(&at("in"));
-        prop_assert_eq!(&digest(&at("store")), &digests);
+        prop_assert_eq!(&digest(&at("serverlessllm")), &digests);
         prop_assert_eq!(&digest(&at("back")), &digests);
     }
 }
@@ -243,10 +243,13 @@ fn tied_tensors_are_one_record_and_two_tensors() {
     let index = r#"{"head": [0, 16, [2, 2], [2, 1], "torch.float32"], "n": [16, 8, [1], [1], "torch.int64"],
                     "embed": [0, 16, [2, 2], [2, 1], "torch.float32"]}"#;
     fs::write(at("in/tensor_index.json"), index).expect("writes");
-    let store = convert(&at("in"), &at("store"), SERVERLESSLLM, Split::Usual).expect("converts");
-    let found = serverlessllm_reader::read(&at("store"));
+    let converted = convert(&at("in"), &at("serverlessllm"), SERVERLESSLLM, Split::Usual).expect("converts");
+    let found = serverlessllm_reader::read(&at("serverlessllm"));
     assert_eq!(found["head"].offset, found["embed"].offset);
-    assert_eq!((store.tensors, store.tensor_bytes, serverlessllm_reader::partitions(&at("store"))), (3, 24, vec![24]));
+    assert_eq!(
+        (converted.tensors, converted.tensor_bytes, serverlessllm_reader::partitions(&at("serverlessllm"))),
+        (3, 24, vec![24])
+    );
     let files = convert(&at("in"), &at("files"), SAFETENSORS, Split::Usual).expect("converts");
     let (found, metadata) = reference(&at("files"));
     assert_eq!((found.len(), files.tensor_bytes), (3, 40));
@@ -338,7 +341,7 @@ fn memory_stays_within_the_limit() {
     let json = format!(r#"{{"t":{{"dtype":"U8","shape":[{rows},{columns}],"data_offsets":[0,{bytes}]}}}}"#);
     let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + i / 255) as u8).collect();
     fs::write(&path, raw(&json, &data)).expect("writes");
-    for (target, out) in [("serverlessllm", "store"), ("safetensors", "files")] {
+    for (target, out) in [("serverlessllm", "serverlessllm"), ("safetensors", "files")] {
         let to = folder.path().join(out);
         let [from, to] = [&path, &to].map(|path| path.to_str().expect("text"));
         let arguments = ["convert", from, to, "--to", target, "--memory-limit", "32MiB", "--json"];
@@ -347,7 +350,7 @@ fn memory_stays_within_the_limit() {
         assert!(peak < 64 * MB as u64, "{peak}");
         assert_eq!(report["memory_limit"], 32 * MB as u64);
     }
-    assert!(serverlessllm_reader::read(&folder.path().join("store"))["t"].bytes == data);
+    assert!(serverlessllm_reader::read(&folder.path().join("serverlessllm"))["t"].bytes == data);
     assert!(reference(&folder.path().join("files")).0["t"].bytes == data);
 }
 
@@ -445,10 +448,10 @@ fn plain_tensors_of_gguf_are_converted_and_blocks_are_refused() {
         panic!("{:?}", converted.warnings)
     };
     assert_eq!(keys, &["tokenizer.ggml.tokens"]);
-    convert(&at("model.gguf"), &at("store"), SERVERLESSLLM, Split::Usual).expect("converts");
-    assert_eq!(serverlessllm_reader::read(&at("store"))["brain"].dtype, "torch.bfloat16");
+    convert(&at("model.gguf"), &at("serverlessllm"), SERVERLESSLLM, Split::Usual).expect("converts");
+    assert_eq!(serverlessllm_reader::read(&at("serverlessllm"))["brain"].dtype, "torch.bfloat16");
     let digests = digest(&at("model.gguf"));
-    assert_eq!((digest(&at("files")), digest(&at("store"))), (digests.clone(), digests));
+    assert_eq!((digest(&at("files")), digest(&at("serverlessllm"))), (digests.clone(), digests));
 
     let quantised = [("norm", 0, &[3_u64][..], bytes(12, 1)), ("blocks", 2, &[32], bytes(18, 2))];
     fs::write(at("quantised.gguf"), gguf(&quantised)).expect("writes");

@@ -6,6 +6,8 @@
 //! The conversions of `contents` read local files and the same files in memory (see
 //! `floodtide_tests::over_storages`), and write local files. `output` is about the file system.
 
+#![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small, or only fill bytes")]
+
 mod contents;
 mod output;
 mod serverlessllm;

@@ -21,14 +21,14 @@ proptest! {
 
     #[test]
     fn every_name_keeps_its_bytes_and_ties_stay_ties_where_they_can(
-        store in checkpoints(),
+        checkpoint in checkpoints(),
         files in 1_u32..3,
         in_memory in any::<bool>(),
     ) {
         let folder = folder();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("in")).expect("makes");
-        let all = write(&at("in"), &store);
+        let all = write(&at("in"), &checkpoint);
         let place = if in_memory { Place::memory(&at("in")) } else { Place::local(&at("in")) };
         let loader = place.loader.clone().stream_options(StreamOptions::new().memory_limit(LIMIT));
         let to = |target| Converter::new(loader.clone(), target);
@@ -45,17 +45,17 @@ proptest! {
         let bytes: usize = all.values().map(Vec::len).sum();
         prop_assert_eq!(converted.tensor_bytes, bytes as u64, "those of each name");
 
-        let filled = store.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
+        let filled = checkpoint.tensors.iter().filter(|(_, rows, columns, _)| rows * columns > 0).count();
         let split = if filled >= 2 { Split::Files(NonZeroU32::new(files).expect("some")) } else { Split::Usual };
-        let converted = to(SERVERLESSLLM).split(split).convert(&place.path, at("store")).expect("converts");
-        let found = serverlessllm_reader::read(&at("store"));
+        let converted = to(SERVERLESSLLM).split(split).convert(&place.path, at("serverlessllm")).expect("converts");
+        let found = serverlessllm_reader::read(&at("serverlessllm"));
         prop_assert!(found.iter().map(|(name, tensor)| (name.clone(), tensor.bytes.clone())).eq(all.clone()));
         let mut records: Vec<u64> =
             found.values().filter(|tensor| !tensor.bytes.is_empty()).map(|tensor| tensor.offset).collect();
         records.sort_unstable();
         records.dedup();
         prop_assert_eq!(records.len(), filled, "one for all that are the same bytes");
-        let once: usize = (0..store.tensors.len()).map(|number| all[&format!("t{number}")].len()).sum();
+        let once: usize = (0..checkpoint.tensors.len()).map(|number| all[&format!("t{number}")].len()).sum();
         prop_assert_eq!(converted.tensor_bytes, once as u64);
     }
 }

@@ -7,6 +7,8 @@
 //! `floodtide_tests::malformed`, run over local files and over the same files in memory (see
 //! `floodtide_tests::over_storages`). The command reads local files.
 
+#![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small, or only fill bytes")]
+
 mod bad_input;
 mod gguf;
 mod golden_gguf;

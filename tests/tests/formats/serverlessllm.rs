@@ -148,7 +148,7 @@ fn the_command_finds_what_the_script_laid_out() {
 }
 
 #[test]
-fn a_store_is_benched_as_shards_are() {
+fn a_serverlessllm_checkpoint_is_benched_as_shards_are() {
     let folder = folder();
     let expected = write(
         folder.path(),
@@ -163,12 +163,12 @@ fn a_store_is_benched_as_shards_are() {
 #[test]
 fn large_partitions_are_read_past_the_page_cache() {
     let folder = folder();
-    let store = ServerlessLlmData {
+    let checkpoint = ServerlessLlmData {
         tensors: vec![(2, 9, 40_000, 0), (2, 9, 40_000, 2), (2, 9, 40_000, 0)],
         limit: 3_000_000,
         tensora: false,
     };
-    let expected = write(folder.path(), &store);
+    let expected = write(folder.path(), &checkpoint);
     drop_cache(folder.path());
     let planned = Loader::new().backend(URING).plan(folder.path());
     let Ok(planned) = planned else { return println!("skipped: no io_uring here") };
@@ -184,12 +184,12 @@ fn large_partitions_are_read_past_the_page_cache() {
 #[test]
 fn tied_tensors_share_their_memory() {
     let folder = folder();
-    let store = ServerlessLlmData {
+    let checkpoint = ServerlessLlmData {
         tensors: vec![(2, 8, 30_000, 2), (0, 5, 1001, 0), (3, 4, 30, 1)],
         limit: 10 << 30,
         tensora: false,
     };
-    let expected = write(folder.path(), &store);
+    let expected = write(folder.path(), &checkpoint);
     for place in places(folder.path()) {
         let address = |tensor: &Tensor| tensor.as_bytes().as_ptr() as usize;
         for backend in place.loading() {
@@ -231,12 +231,12 @@ fn tied_tensors_share_their_memory() {
 #[test]
 fn a_stream_in_parts_brings_both_names_in_order() {
     let folder = folder();
-    let store = ServerlessLlmData {
+    let checkpoint = ServerlessLlmData {
         tensors: vec![(0, 5, 1001, 0), (2, 11, 40_000, 1), (0, 5, 1001, 0)],
         limit: 10 << 30,
         tensora: true,
     };
-    let expected = write(folder.path(), &store);
+    let expected = write(folder.path(), &checkpoint);
     for place in places(folder.path()) {
         for order in [Order::Completion, Order::File] {
             let (mut all, mut names) = (BTreeMap::<String, Vec<u8>>::new(), Vec::new());
@@ -301,7 +301,7 @@ fn core_refuses_each_malformed_index_by_its_rule() {
 }
 
 #[test]
-fn the_command_refuses_each_malformed_store() {
+fn the_command_refuses_each_malformed_checkpoint() {
     assert_refused_by_command(
         1,
         malformed::serverlessllm::indexes(),
@@ -316,9 +316,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_store_comes_back_by_every_backend(store in checkpoints(), cold in any::<bool>()) {
+    fn any_checkpoint_comes_back_by_every_backend(checkpoint in checkpoints(), cold in any::<bool>()) {
         let folder = folder();
-        let expected = write(folder.path(), &store);
+        let expected = write(folder.path(), &checkpoint);
 for place in places(folder.path()) {
         for backend in place.loading() {
             if cold {

@@ -3,12 +3,13 @@
 
 use floodtide::backend::PREAD;
 use floodtide::probe::resident_share;
+use floodtide::storage::{Layered, LocalStorage};
 use floodtide::{Loader, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
 use floodtide_core::{Alignment, Method, ReadOp, Selection};
 use floodtide_tests::checkpoint::{folder, raw, small, sparse};
 use floodtide_tests::counts::Counts;
-use floodtide_tests::over_storages::places;
+use floodtide_tests::over_storages::{faulty, places};
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,8 @@ fn a_device_that_answers_slowly_gets_more_threads() {
     let path = sparse(folder.path(), 512 << 20);
     let workers = |loader: Loader| {
         let counts = Counts::default();
-        let loader = loader.backend(PREAD).trace(counts.clone()).faults(|| SlowDevice);
+        let slow = Layered::new(LocalStorage::new(), faulty(|| SlowDevice));
+        let loader = loader.storage("file", slow).backend(PREAD).trace(counts.clone());
         let started = loader.plan(&path).expect("plans").strategy.main_route().workers;
         let tensors = loader.load(&path).expect("loads");
         assert!(tensors.get("t").is_some_and(|tensor| tensor.as_bytes().iter().all(|&byte| byte == 0)));

@@ -53,10 +53,11 @@ fn ways(folder: &Path) -> Vec<(Place, Backend)> {
 
 fn loader(place: &Place, backend: Backend, swarm: &Swarm, script: &[Scripted], seed: u64, counts: &Counts) -> Loader {
     let (swarm, script, worker) = (swarm.clone(), script.to_vec(), AtomicU64::new(0));
-    place.loader_by(Some(backend)).trace(counts.clone()).faults(move || {
+    let faulty = place.clone().with_faults(move || {
         let draw = Draw::new(seed ^ worker.fetch_add(1, Ordering::Relaxed) << 32);
         SimFaults::new(FaultState::new(swarm.clone(), script.clone()), draw)
-    })
+    });
+    faulty.loader_by(Some(backend)).trace(counts.clone())
 }
 
 #[test]

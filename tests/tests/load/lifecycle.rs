@@ -1,7 +1,6 @@
 //! Loads with progress, locked memory, async waits and changing files, and tensors that outlive
 //! their loader.
 
-use floodtide::backend::{PREAD, URING};
 use floodtide::storage::StorageError;
 use floodtide::{Error, Loader, Tensor, Tensors};
 use floodtide_core::middleware::{Faults, Injection};
@@ -140,7 +139,8 @@ fn a_progress_function_that_panics_ends_what_it_watched() {
     for place in places(&path) {
         let slow = Slow::default();
         let reads = Arc::clone(&slow.0);
-        let loader = place.loader.clone().backend(place.blocking()).threads(TWO).faults(move || slow.clone());
+        let place = place.with_faults(move || slow.clone());
+        let loader = place.loader_by(Some(place.blocking())).threads(TWO);
         let loader = loader.on_progress(|progress| assert!(progress.bytes_total == 0, "seen"));
         let panicked = |call: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err();
         assert!(panicked(&|| drop(loader.load(&place.path))));
@@ -167,8 +167,8 @@ fn progress_is_told_while_a_load_is_awaited() {
         let count = move |_| {
             seen.fetch_add(1, Ordering::Relaxed);
         };
-        let loader =
-            place.loader.clone().backend(place.blocking()).threads(TWO).faults(Slow::default).on_progress(count);
+        let place = place.with_faults(Slow::default);
+        let loader = place.loader_by(Some(place.blocking())).threads(TWO).on_progress(count);
         runtime.block_on(loader.load_async(&place.path)).expect("loads");
         assert!(calls.load(Ordering::Relaxed) >= 2, "{calls:?} in a load of several ticks");
     }
@@ -251,19 +251,4 @@ fn a_refused_memory_lock_is_a_warning_and_a_granted_one_is_counted() {
         let report = place.loader.clone().mlock(true).load(&place.path).expect("loads").report().clone();
         assert!((report.locked_bytes >= 1 << 20) != (report.warnings.len() == 1), "{report:?}");
     }
-}
-
-#[test]
-fn auto_goes_on_without_io_uring_and_says_so_but_an_explicit_wish_fails() {
-    let folder = folder();
-    let path = write(folder.path(), 16);
-    drop_cache(&path);
-    let loader = Loader::new().forbid_uring("io_uring_setup: EPERM");
-    let report = loader.load(&path).expect("loads").report().clone();
-    assert_eq!(report.backend, PREAD);
-    if Loader::new().plan(&path).expect("plans").signals.files[0].direct {
-        assert!(report.reason().contains("EPERM"), "{}", report.reason());
-    }
-    let error = loader.backend(URING).load(&path).expect_err("refused").to_string();
-    assert!(error.contains("uring") && error.contains("EPERM") && error.contains("let floodtide choose"), "{error}");
 }

@@ -8,6 +8,8 @@
 //! `lifecycle` that do not change a local file, run over local files and over the same files in
 //! memory (see `floodtide_tests::over_storages`). `adaptive` is about the page cache.
 
+#![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small, or only fill bytes")]
+
 mod adaptive;
 mod backends_agree;
 mod injected;

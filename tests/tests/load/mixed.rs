@@ -1,12 +1,13 @@
 //! One checkpoint whose files lie in several storages or on several devices.
 
 use floodtide::pool::Pool;
-use floodtide::storage::{MemoryStorage, StorageError};
+use floodtide::storage::{Layered, LocalStorage, MemoryStorage, StorageError};
 use floodtide::{Error, Loader, Order, StreamOptions};
 use floodtide_core::middleware::{Faults, Injection};
 use floodtide_core::{ReadOp, RouteId};
 use floodtide_tests::by_backend::{Bytes, MB, assert_right, drain};
 use floodtide_tests::checkpoint::{folder, plain, raw};
+use floodtide_tests::over_storages::faulty;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -161,9 +162,14 @@ impl<F: Fn() + Clone + Send + Sync + 'static> Faults for AtFirstRead<F> {
 }
 
 /// A loader that changes something once reads have begun.
-fn changing(loader: &Loader, change: impl Fn() + Clone + Send + Sync + 'static) -> Loader {
+fn changing(mixed: &Mixed, change: impl Fn() + Clone + Send + Sync + 'static) -> Loader {
     let done = Arc::new(AtomicBool::new(false));
-    loader.clone().faults(move || AtFirstRead(Arc::clone(&done), change.clone()))
+    let layer = || {
+        let (done, change) = (Arc::clone(&done), change.clone());
+        faulty(move || AtFirstRead(Arc::clone(&done), change.clone()))
+    };
+    let loader = mixed.loader.clone().storage("file", Layered::new(LocalStorage::new(), layer()));
+    loader.storage("mem", Layered::new(mixed.memory.clone(), layer()))
 }
 
 fn append(path: &Path) {
@@ -177,12 +183,12 @@ fn a_file_that_changes_in_one_of_the_storages_is_reported() {
         let mixed = Mixed::new();
         let memory = mixed.memory.clone();
         let change = move || memory.insert("model/b.safetensors", vec![0; 100]);
-        let error = way(&mixed, &changing(&mixed.loader, change)).expect_err("changed");
+        let error = way(&mixed, &changing(&mixed, change)).expect_err("changed");
         let Error::Storage(StorageError::Changed { name, .. }) = &error else { panic!("{error}") };
         assert_eq!(name, "model/b.safetensors");
         let mixed = Mixed::new();
         let path = mixed.local.clone();
-        let error = way(&mixed, &changing(&mixed.loader, move || append(&path))).expect_err("changed");
+        let error = way(&mixed, &changing(&mixed, move || append(&path))).expect_err("changed");
         let Error::Storage(StorageError::Changed { name, .. }) = &error else { panic!("{error}") };
         assert_eq!(Path::new(name), mixed.local);
     }

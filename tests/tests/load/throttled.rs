@@ -2,7 +2,7 @@
 //! storage and around each other.
 
 use floodtide::storage::{
-    LatencyClass, LoadBuffer, LocalStorage, MemoryStorage, Opened, Storage, SystemTimer, Throttle, Throttled,
+    LatencyClass, Layered, LoadBuffer, LocalStorage, MemoryStorage, Opened, Storage, SystemTimer, Throttle, Throttled,
 };
 use floodtide::{Backend, ErrorKind, Loader, StreamOptions};
 use floodtide_sim::Draw;
@@ -11,7 +11,7 @@ use floodtide_tests::by_backend::{MB, assert_right, load, stream};
 use floodtide_tests::checkpoint::{folder, numbered};
 use floodtide_tests::counts::Counts;
 use floodtide_tests::layout::reference;
-use floodtide_tests::over_storages::Place;
+use floodtide_tests::over_storages::{Place, faulty};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -98,14 +98,17 @@ fn reads_of_a_slow_storage_are_traced_and_their_faults_made_good() {
     let folder = folder();
     let path = numbered(folder.path(), &[2 * MB; 5]);
     let throttle = network(2 * MILLISECOND, 1 << 30);
-    let local = loader(Throttled::new(LocalStorage::new(), throttle, SystemTimer::new()));
-    let memory = loader(Throttled::new(in_memory(&path), throttle, SystemTimer::new()));
+    let faulty = || {
+        faulty(|| {
+            SimFaults::new(FaultState::new(Swarm::none().with(FaultKind::ShortRead, 500_000), Vec::new()), Draw::new(1))
+        })
+    };
+    let local = Throttled::new(LocalStorage::new(), throttle, SystemTimer::new());
+    let memory = Throttled::new(in_memory(&path), throttle, SystemTimer::new());
+    let (local, memory) = (loader(Layered::new(local, faulty())), loader(Layered::new(memory, faulty())));
     for (slow, backends) in [(local, Place::local(&path).copying()), (memory, Place::memory(&path).copying())] {
         let counts = Counts::default();
-        let faults = || {
-            SimFaults::new(FaultState::new(Swarm::none().with(FaultKind::ShortRead, 500_000), Vec::new()), Draw::new(1))
-        };
-        let slow = slow.trace(counts.clone()).faults(faults);
+        let slow = slow.trace(counts.clone());
         assert_slow(&slow, &path, &backends, Duration::from_millis(2));
         let chunks = slow.plan(uri(&path)).expect("plans").plan.chunks().len();
         // Of each load and stream; what came short was read on.

@@ -55,7 +55,7 @@ fn write_safetensors(path: &Path, tensors: &[Tensor]) {
 }
 
 /// The same in the other format, in another order.
-fn write_store(folder: &Path, tensors: &[Tensor]) {
+fn write_serverlessllm(folder: &Path, tensors: &[Tensor]) {
     fs::create_dir_all(folder).expect("makes");
     let turned: Vec<_> = tensors
         .iter()
@@ -92,7 +92,7 @@ fn the_same_tensors_are_the_same_in_other_shards_and_in_another_format() {
     write_safetensors(&file, &tensors());
     fs::create_dir(&shards).expect("makes");
     reshard(&file, &shards, 3);
-    write_store(&other, &tensors());
+    write_serverlessllm(&other, &tensors());
     let all = [&file, &shards, &other];
     for a in all {
         for b in all {
@@ -121,7 +121,7 @@ fn bytes_that_differ_are_counted_and_placed() {
         changed[4].3[at] ^= 0x40;
     }
     changed[5].3[2] ^= 1;
-    write_store(&other, &changed);
+    write_serverlessllm(&other, &changed);
     let diff_of = compare(&Loader::new(), &file, &other);
     let [large, small] = &diff_of.tensors[..] else { panic!("{:?}", diff_of.tensors) };
     assert_eq!((large.name.as_str(), small.name.as_str(), diff_of.same), ("e.large", "f.small", 4));
@@ -266,7 +266,7 @@ proptest! {
         let mut tensors: Vec<Tensor> =
             sizes.iter().enumerate().map(|(i, &size)| tensor(&format!("t{i}"), U8, &[size], i)).collect();
         write_safetensors(&a, &tensors);
-        write_store(&b, &tensors);
+        write_serverlessllm(&b, &tensors);
         let loader = Loader::new().stream_options(StreamOptions::new().memory_limit(limit));
         prop_assert!(compare(&loader, &a, &b).tensors.is_empty());
         let victim = victim % tensors.len();
@@ -275,7 +275,7 @@ proptest! {
         }
         let at = at % tensors[victim].3.len();
         tensors[victim].3[at] ^= 8;
-        write_store(&b, &tensors);
+        write_serverlessllm(&b, &tensors);
         let found = compare(&loader, &b, &a);
         prop_assert_eq!(found.tensors.len(), 1);
         prop_assert_eq!(&found.tensors[0].name, &format!("t{victim}"));
@@ -285,7 +285,7 @@ proptest! {
 }
 
 #[test]
-fn a_verdict_does_not_depend_on_who_reads_it() {
+fn the_exit_code_does_not_depend_on_the_reader_of_the_output() {
     let folder = folder();
     let [a, b, c] = ["a", "b", "c"].map(|name| folder.path().join(format!("{name}.safetensors")));
     let mut other = tensors();

@@ -200,7 +200,8 @@ fn reads_that_bring_wrong_bytes_are_found_by_real_workers() {
             let script = vec![Scripted { file: 0, nth, injection: Injection::Corrupt(100_000) }];
             let faults = move || SimFaults::new(FaultState::new(Swarm::none(), script.clone()), Draw::new(1));
             let threads = std::num::NonZeroUsize::MIN;
-            let loader = Loader::new().backend(backend).threads(threads).verify_with(manifest.clone()).faults(faults);
+            let place = Place::local(folder.path()).with_faults(faults);
+            let loader = place.loader_by(Some(backend)).threads(threads).verify_with(manifest.clone());
             let error = loader.load(folder.path()).expect_err("is wrong");
             if !is_refused(&error) {
                 assert!(matches!(error, Error::Core(CoreError::Mismatch { .. })), "{backend}: {error}");

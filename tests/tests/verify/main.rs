@@ -6,6 +6,8 @@
 //! The manifests, verified loads and comparisons that the library makes run over local files and
 //! over the same files in memory (see `floodtide_tests::over_storages`).
 
+#![expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small, or only fill bytes")]
+
 mod diff;
 mod loads;
 mod manifest;

@@ -125,16 +125,16 @@ fn an_index_is_one_of_the_files() {
     for place in places(&shards) {
         assert_is_of(&place.loader.manifest(&place.path).expect("hashes"), &shards, &names);
     }
-    let store = folder.path().join("store");
-    fs::create_dir(&store).expect("makes");
-    serverlessllm_writer::write_tensors(&store, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
-    let [manifest, of_memory] = places(&store).map(|place| place.loader.manifest(&place.path).expect("hashes"));
+    let checkpoint = folder.path().join("checkpoint");
+    fs::create_dir(&checkpoint).expect("makes");
+    serverlessllm_writer::write_tensors(&checkpoint, &[("a", "float32", &[2], &[1; 8]), ("b", "uint8", &[3], &[2; 3])]);
+    let [manifest, of_memory] = places(&checkpoint).map(|place| place.loader.manifest(&place.path).expect("hashes"));
     assert_eq!(manifest, of_memory);
     let names: Vec<&str> = manifest.files().iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["tensor.data_0", "tensor_index.json"]);
     // Padding belongs to the file, not to the tensor.
     assert_eq!(manifest.tensor("b").expect("is there").blake3, Checksum::of(&[2; 3]));
-    assert_eq!(verify(&store, &write_manifest(&store, folder.path()), &[]).code, 0);
+    assert_eq!(verify(&checkpoint, &write_manifest(&checkpoint, folder.path()), &[]).code, 0);
 }
 
 #[test]

@@ -112,6 +112,10 @@ fn load(folder: &Path, arguments: &[&str]) -> Result<Sample, String> {
     }
     let report: Value =
         serde_json::from_slice(&output.stdout).map_err(|error| format!("floodtide's report: {error}"))?;
-    let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("floodtide's report has no {key}"));
-    Ok(Sample { gib_per_second: number("gib_per_second")?, peak_bytes: number("peak_rss_bytes")? as u64 })
+    let missing = |key: &str| format!("floodtide's report has no {key}");
+    let [rate, peak] = ["gib_per_second", "peak_rss_bytes"];
+    Ok(Sample {
+        gib_per_second: report[rate].as_f64().ok_or_else(|| missing(rate))?,
+        peak_bytes: report[peak].as_u64().ok_or_else(|| missing(peak))?,
+    })
 }

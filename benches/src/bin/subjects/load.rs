@@ -3,6 +3,7 @@
 
 use crate::measure::{timed, touch};
 use crate::{explain, shards};
+use floodtide::core::to_usize;
 use floodtide::{Loader, Tensors};
 use memmap2::{Advice, Mmap, MmapMut};
 use safetensors::SafeTensors;
@@ -103,7 +104,7 @@ fn threads(folder: &Path, flags: i32) -> Result<Value, String> {
     let open = |path| fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
     let files = shards(folder)?.iter().map(open).collect::<Result<Vec<_>, _>>().map_err(explain)?;
     let load = || {
-        let lengths = files.iter().map(|file| Ok(file.metadata().map_err(explain)?.len() as usize));
+        let lengths = files.iter().map(|file| Ok(to_usize(file.metadata().map_err(explain)?.len())));
         let lengths = lengths.collect::<Result<Vec<_>, String>>()?;
         let room: usize = lengths.iter().map(|length| length.next_multiple_of(HUGE_PAGE)).sum();
         let mut memory = MmapMut::map_anon(room + HUGE_PAGE).map_err(explain)?;

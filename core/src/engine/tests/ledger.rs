@@ -31,7 +31,7 @@ fn engine(sizes: &[u64], padding: usize, names: &[&str], options: PlanOptions) -
 
 fn land(engine: &mut Engine) {
     let op = engine.next_read(RouteId(0)).expect("a read");
-    assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+    assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Complete(_)));
 }
 
 fn resubmitted(engine: &mut Engine, op: &ReadOp, outcome: Outcome) -> ReadOp {
@@ -54,7 +54,7 @@ fn what_is_in_flight_is_counted_off_however_it_ends() {
     let bytes = |ops: &[ReadOp]| ops.iter().map(|op| slot_bytes(&plan, op)).sum::<u64>();
     let (all, three, two, one) = (bytes(&ops), bytes(&ops[1..]), bytes(&ops[2..]), bytes(&ops[3..]));
     assert_eq!((engine.in_flight(), engine.in_flight_bytes()), (4, all));
-    assert!(matches!(engine.complete(ops[0].id, Outcome::Read(ops[0].len)), Disposition::Landed(_)));
+    assert!(matches!(engine.complete(ops[0].id, Outcome::Read(ops[0].len)), Disposition::Complete(_)));
     assert_eq!((engine.in_flight(), engine.in_flight_bytes()), (3, three), "landed");
     let again = resubmitted(&mut engine, &ops[1], Outcome::Failed(Fault::Io));
     assert_eq!((engine.in_flight(), engine.in_flight_bytes()), (3, three), "tried again");
@@ -84,7 +84,7 @@ fn a_cap_on_bytes_in_flight_may_be_reached() {
 }
 
 #[test]
-fn progress_is_what_has_landed() {
+fn progress_counts_the_bytes_of_complete_chunks() {
     let (mut engine, _) = load(150_000, 100, false);
     let total = 150_100;
     assert_eq!(engine.progress(), Progress { bytes_done: 0, bytes_total: total, tensors_done: 0, tensors_total: 2 });
@@ -116,12 +116,12 @@ fn a_load_has_no_result_before_its_last_read() {
     let gap = plan.chunks().iter().position(|chunk| chunk.tensors.is_empty()).expect("or this test shows nothing");
     let ops: Vec<ReadOp> = core::iter::from_fn(|| engine.next_read(RouteId(0))).collect();
     for op in ops.iter().filter(|op| op.chunk.index() != gap) {
-        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+        assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Complete(_)));
     }
     assert_eq!(engine.progress().tensors_done, 2);
     assert!(!engine.is_finished());
     assert!(matches!(engine.result(), Err(Error::Contract { .. })));
-    assert!(matches!(engine.complete(ops[gap].id, Outcome::Read(ops[gap].len)), Disposition::Landed(_)));
+    assert!(matches!(engine.complete(ops[gap].id, Outcome::Read(ops[gap].len)), Disposition::Complete(_)));
     assert_eq!(engine.result(), Ok(()));
 }
 
@@ -194,7 +194,7 @@ fn each_recovery_is_counted() {
 }
 
 #[test]
-fn a_read_in_flight_learns_from_a_fault_that_its_file_was_demoted() {
+fn a_read_in_flight_learns_from_a_fault_that_direct_reads_are_disabled() {
     let (mut engine, _) = load(200_000, 100, true);
     let (first, second) =
         (engine.next_read(RouteId(0)).expect("a read"), engine.next_read(RouteId(0)).expect("a read"));
@@ -251,7 +251,7 @@ fn a_buffered_read_that_is_refused_fails() {
 }
 
 #[test]
-fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
+fn a_slice_of_several_blocks_is_ready_with_its_last_byte_and_counts_no_gap() {
     // Rows of 100,000 bytes, of each of which a third is selected, between two tensors that are
     // selected whole.
     let json = r#"{"a":{"dtype":"U8","shape":[10],"data_offsets":[0,10]},"b":{"dtype":"U8","shape":[5,100000],"data_offsets":[10,500010]},"c":{"dtype":"U8","shape":[10],"data_offsets":[500010,500020]}}"#;
@@ -277,7 +277,7 @@ fn a_slice_in_pieces_is_ready_with_its_last_byte_and_books_no_gap() {
         // From the last to the first, because any order is valid.
         while let Some(op) = ops.pop() {
             let tensors = engine.plan().chunks()[op.chunk.index()].tensors.clone();
-            assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Landed(_)));
+            assert!(matches!(engine.complete(op.id, Outcome::Read(op.len)), Disposition::Complete(_)));
             let mut expected = Vec::new();
             for tensor in tensors {
                 left[tensor] -= 1;

@@ -87,9 +87,9 @@ impl EngineHandle for Shared {
 }
 
 #[derive(Default)]
-struct Supply {
+struct Provider {
     taken: RefCell<Vec<ChunkId>>,
-    landed: RefCell<Vec<ChunkId>>,
+    completed: RefCell<Vec<ChunkId>>,
     /// The first chunk without a buffer.
     takes: Option<u32>,
     /// The chunk that fails on completion.
@@ -100,7 +100,7 @@ struct Supply {
     provided: RefCell<Vec<ExtentId>>,
 }
 
-impl BufferProvider for Supply {
+impl BufferProvider for Provider {
     type Buffer = Memory;
 
     fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
@@ -121,7 +121,7 @@ impl BufferProvider for Supply {
 
     fn complete(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
         assert_eq!(buffer, Memory(chunk));
-        self.landed.borrow_mut().push(chunk);
+        self.completed.borrow_mut().push(chunk);
         match self.refuses.filter(|&refused| refused == chunk) {
             Some(_) => Err(Error::Platform { message: "it is wrong".to_string() }),
             None => Ok(()),
@@ -161,22 +161,22 @@ fn result(shared: &Shared) -> Result<(), Error> {
 }
 
 #[test]
-fn every_chunk_is_taken_once_and_lands() {
+fn every_chunk_is_taken_and_completed_once() {
     for shared in [shared(), streamed()] {
         for capacity in [1, 3, 100] {
             let engine =
                 Engine::new(shared.with(|e| Arc::clone(&e.catalog)), shared.with(|e| Arc::clone(&e.plan)), u64::MAX);
             let shared = Shared { engine: RefCell::new(engine), waited: Cell::new(0) };
-            let supply = Supply::default();
-            Worker::new(Source { capacity, ..Source::default() }, RouteId(0)).run(&shared, &supply);
+            let provider = Provider::default();
+            Worker::new(Source { capacity, ..Source::default() }, RouteId(0)).run(&shared, &provider);
             assert_eq!(result(&shared), Ok(()));
-            assert_eq!(*supply.taken.borrow(), chunks(&shared));
-            let mut landed = supply.landed.take();
-            landed.sort();
-            assert_eq!(landed, chunks(&shared));
+            assert_eq!(*provider.taken.borrow(), chunks(&shared));
+            let mut completed = provider.completed.take();
+            completed.sort();
+            assert_eq!(completed, chunks(&shared));
             let extents =
                 if shared.with(|e| e.plan.is_streamed()) { shared.with(|e| e.plan.extents().len()) } else { 0 };
-            let provided = supply.provided.borrow().iter().map(|extent| extent.index()).collect::<Vec<_>>();
+            let provided = provider.provided.borrow().iter().map(|extent| extent.index()).collect::<Vec<_>>();
             assert_eq!(provided, (0..extents).collect::<Vec<_>>());
             assert_eq!(shared.waited.get(), 0);
         }
@@ -184,13 +184,13 @@ fn every_chunk_is_taken_once_and_lands() {
 }
 
 #[test]
-fn what_lands_and_is_wrong_ends_the_load_also_when_it_is_the_last() {
+fn a_wrong_chunk_ends_the_load_even_if_it_is_the_last() {
     let count = chunks(&shared()).len() as u32;
     for refused in [0, 3, count - 1] {
-        let (shared, supply) = (shared(), Supply { refuses: Some(ChunkId(refused)), ..Supply::default() });
-        Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
+        let (shared, provider) = (shared(), Provider { refuses: Some(ChunkId(refused)), ..Provider::default() });
+        Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &provider);
         assert_eq!(result(&shared), Err(Error::Platform { message: "it is wrong".to_string() }));
-        assert!(supply.landed.borrow().len() as u32 <= refused + 3, "nothing more is read");
+        assert!(provider.completed.borrow().len() as u32 <= refused + 3, "nothing more is read");
     }
 }
 
@@ -198,7 +198,7 @@ fn what_lands_and_is_wrong_ends_the_load_also_when_it_is_the_last() {
 fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
     /// Records the bytes in flight when a chunk completes.
     struct Watching<'a> {
-        supply: Supply,
+        provider: Provider,
         shared: &'a Shared,
         in_flight: RefCell<Vec<usize>>,
     }
@@ -206,38 +206,38 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
         type Buffer = Memory;
 
         fn reserve(&self, extent: ExtentId) -> Result<bool, Error> {
-            self.supply.reserve(extent)
+            self.provider.reserve(extent)
         }
 
         fn buffer_for(&self, chunk: ChunkId) -> Result<Memory, Error> {
-            self.supply.buffer_for(chunk)
+            self.provider.buffer_for(chunk)
         }
 
         fn complete(&self, chunk: ChunkId, buffer: Memory) -> Result<(), Error> {
             self.in_flight.borrow_mut().push(self.shared.with(|e| e.in_flight()));
-            self.supply.complete(chunk, buffer)
+            self.provider.complete(chunk, buffer)
         }
 
         fn completion_is_slow(&self) -> bool {
-            self.supply.completion_is_slow()
+            self.provider.completion_is_slow()
         }
     }
-    let landed = |slowly| {
+    let completed = |slowly| {
         let shared = shared();
-        let supply = Supply { slowly, ..Supply::default() };
-        let watching = Watching { supply, shared: &shared, in_flight: RefCell::default() };
+        let provider = Provider { slowly, ..Provider::default() };
+        let watching = Watching { provider, shared: &shared, in_flight: RefCell::default() };
         let flushes = Rc::default();
         let source = Source { capacity: 3, flushes: Rc::clone(&flushes), ..Source::default() };
         Worker::new(source, RouteId(0)).run(&shared, &watching);
         assert_eq!(result(&shared), Ok(()));
         // Before each completion, or never.
         assert_eq!(flushes.get(), if slowly { chunks(&shared).len() } else { 0 });
-        let (mut landed, in_flight) = (watching.supply.landed.take(), watching.in_flight.take());
-        landed.sort();
-        assert_eq!(landed, chunks(&shared));
+        let (mut completed, in_flight) = (watching.provider.completed.take(), watching.in_flight.take());
+        completed.sort();
+        assert_eq!(completed, chunks(&shared));
         in_flight
     };
-    let (slow, quick) = (landed(true), landed(false));
+    let (slow, quick) = (completed(true), completed(false));
     // Three at a time complete, while the next three or the rest are in flight.
     let full: Vec<usize> = (0..slow.len()).map(|i| slow.len().saturating_sub(3 * (i / 3 + 1)).min(3)).collect();
     assert!(slow.len() > 6 && slow == full, "{slow:?}");
@@ -246,121 +246,125 @@ fn where_landing_takes_its_time_the_source_is_full_meanwhile() {
 
 #[test]
 fn a_worker_keeps_to_its_share_of_the_reads_in_flight() {
-    let (shared, supply) = (shared(), Supply::default());
+    let (shared, provider) = (shared(), Provider::default());
     let mut worker = Worker::new(Source { capacity: 8, ..Source::default() }, RouteId(0));
     shared.with(|e| e.set_window(RouteId(0), u64::MAX, 2));
-    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(worker.fill(&shared, &provider), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 2);
     // More reads, but not more bytes.
     shared.with(|e| e.set_window(RouteId(0), 5 * (64 << 10), 8));
-    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(worker.fill(&shared, &provider), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 5);
     // Fewer: reads in flight stay, and one is always allowed.
     shared.with(|e| e.set_window(RouteId(0), 0, 0));
-    assert_eq!((worker.fill(&shared, &supply), worker.source().in_flight()), (WorkerState::AwaitingCompletion, 5));
-    worker.run(&shared, &supply);
+    assert_eq!((worker.fill(&shared, &provider), worker.source().in_flight()), (WorkerState::AwaitingCompletion, 5));
+    worker.run(&shared, &provider);
     assert_eq!(result(&shared), Ok(()));
 }
 
 #[test]
 fn a_source_is_filled_to_its_capacity() {
-    let (shared, supply) = (shared(), Supply::default());
+    let (shared, provider) = (shared(), Provider::default());
     let mut worker = Worker::new(Source { capacity: 4, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(worker.fill(&shared, &provider), WorkerState::AwaitingCompletion);
     assert_eq!(worker.source().in_flight(), 4);
-    worker.collect(&shared, &supply).expect("the source is well");
-    assert_eq!((worker.source().in_flight(), supply.landed.borrow().len()), (0, 4));
+    worker.collect(&shared, &provider).expect("the source is well");
+    assert_eq!((worker.source().in_flight(), provider.completed.borrow().len()), (0, 4));
     assert_eq!(shared.with(|e| e.in_flight()), 0);
 }
 
 #[test]
 fn a_worker_says_what_it_waits_for() {
-    let (shared, supply) = (shared(), Supply::default());
+    let (shared, provider) = (shared(), Provider::default());
     let mut first = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
     let mut second = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
-    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCompletion);
-    assert_eq!(second.fill(&shared, &supply), WorkerState::Done, "the other has it all");
-    first.collect(&shared, &supply).expect("the source is well");
-    assert_eq!(first.fill(&shared, &supply), WorkerState::Done);
+    assert_eq!(first.fill(&shared, &provider), WorkerState::AwaitingCompletion);
+    assert_eq!(second.fill(&shared, &provider), WorkerState::Done, "the other has it all");
+    first.collect(&shared, &provider).expect("the source is well");
+    assert_eq!(first.fill(&shared, &provider), WorkerState::Done);
     assert_eq!(result(&shared), Ok(()));
 
-    let (shared, supply) = (streamed(), Supply::default());
-    supply.provides.borrow_mut().push_back(Ok(false));
-    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCapacity, "there is no memory just now");
+    let (shared, provider) = (streamed(), Provider::default());
+    provider.provides.borrow_mut().push_back(Ok(false));
+    assert_eq!(first.fill(&shared, &provider), WorkerState::AwaitingCapacity, "there is no memory just now");
     assert_eq!(shared.with(|e| e.admitted()), 0);
-    assert_eq!(first.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(first.fill(&shared, &provider), WorkerState::AwaitingCompletion);
 }
 
 #[test]
 fn a_worker_with_nothing_in_flight_waits_for_room() {
-    let (shared, supply) = (streamed(), Supply::default());
-    supply.provides.borrow_mut().extend([Ok(false), Ok(false)]);
-    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
+    let (shared, provider) = (streamed(), Provider::default());
+    provider.provides.borrow_mut().extend([Ok(false), Ok(false)]);
+    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &provider);
     assert_eq!((shared.waited.get(), result(&shared)), (2, Ok(())));
 }
 
 #[test]
 fn memory_that_will_never_come_ends_the_load() {
-    let (shared, supply) = (streamed(), Supply::default());
+    let (shared, provider) = (streamed(), Provider::default());
     let error = Error::Platform { message: "no memory".to_string() };
-    supply.provides.borrow_mut().extend([Ok(true), Err(error.clone())]);
-    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &supply);
+    provider.provides.borrow_mut().extend([Ok(true), Err(error.clone())]);
+    Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &provider);
     assert_eq!(result(&shared), Err(error));
     assert_eq!(shared.with(|e| (e.admitted(), e.in_flight())), (1, 0));
 }
 
 #[test]
 fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
-    let (shared, supply) = (shared(), Supply { takes: Some(3), ..Supply::default() });
+    let (shared, provider) = (shared(), Provider { takes: Some(3), ..Provider::default() });
     let mut worker = Worker::new(Source { capacity: 100, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(worker.fill(&shared, &provider), WorkerState::AwaitingCompletion);
     assert_eq!((worker.source().in_flight(), shared.with(|e| e.in_flight())), (3, 3));
-    worker.run(&shared, &supply);
+    worker.run(&shared, &provider);
     assert_eq!(result(&shared), Err(Error::Platform { message: "no buffer".to_string() }));
-    assert_eq!((shared.with(|e| e.in_flight()), supply.landed.borrow().len()), (0, 0), "what comes now is of no use");
+    assert_eq!(
+        (shared.with(|e| e.in_flight()), provider.completed.borrow().len()),
+        (0, 0),
+        "what comes now is of no use"
+    );
 }
 
 #[test]
 fn a_read_that_is_not_taken_is_tried_again_with_the_same_buffer() {
-    let (shared, supply) = (shared(), Supply::default());
+    let (shared, provider) = (shared(), Provider::default());
     let mut worker = Worker::new(Source { capacity: 1, rejects: 2, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
+    assert_eq!(worker.fill(&shared, &provider), WorkerState::AwaitingCompletion);
     let tries: Vec<(ChunkId, u32)> = worker.source().submitted.iter().map(|op| (op.chunk, op.attempt)).collect();
     assert_eq!(tries, [(ChunkId(0), 0), (ChunkId(0), 1), (ChunkId(0), 2)]);
-    assert_eq!(*supply.taken.borrow(), [ChunkId(0)]);
-    worker.run(&shared, &supply);
+    assert_eq!(*provider.taken.borrow(), [ChunkId(0)]);
+    worker.run(&shared, &provider);
     assert_eq!(result(&shared), Ok(()));
 }
 
 #[test]
 fn a_source_that_takes_nothing_ends_the_load() {
-    let (shared, supply) = (shared(), Supply::default());
+    let (shared, provider) = (shared(), Provider::default());
     let mut worker = Worker::new(Source { capacity: 1, rejects: usize::MAX, ..Source::default() }, RouteId(0));
-    assert_eq!(worker.fill(&shared, &supply), WorkerState::Done);
+    assert_eq!(worker.fill(&shared, &provider), WorkerState::Done);
     assert!(matches!(result(&shared), Err(Error::Read { fault: Fault::Again, .. })));
-    assert!(supply.landed.borrow().is_empty());
+    assert!(provider.completed.borrow().is_empty());
 }
 
 #[test]
 fn a_short_read_goes_on_in_the_same_buffer() {
-    let (shared, supply) = (shared(), Supply::default());
+    let (shared, provider) = (shared(), Provider::default());
     let script = VecDeque::from([Outcome::Read(100), Outcome::Failed(Fault::Io)]);
     let mut worker = Worker::new(Source { capacity: 1, script, ..Source::default() }, RouteId(0));
     for ats in [vec![0, 100], vec![0, 100, 100]] {
-        assert_eq!(worker.fill(&shared, &supply), WorkerState::AwaitingCompletion);
-        worker.collect(&shared, &supply).expect("the source is well");
+        assert_eq!(worker.fill(&shared, &provider), WorkerState::AwaitingCompletion);
+        worker.collect(&shared, &provider).expect("the source is well");
         assert_eq!(worker.source().submitted.iter().map(|op| op.at).collect::<Vec<_>>(), ats);
     }
-    worker.run(&shared, &supply);
+    worker.run(&shared, &provider);
     assert_eq!(result(&shared), Ok(()));
-    assert_eq!(*supply.taken.borrow(), chunks(&shared));
+    assert_eq!(*provider.taken.borrow(), chunks(&shared));
 }
 
 #[test]
 fn a_source_that_cannot_go_on_ends_the_load_and_the_worker() {
-    let (shared, supply) = (shared(), Supply::default());
-    Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }, RouteId(0)).run(&shared, &supply);
+    let (shared, provider) = (shared(), Provider::default());
+    Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }, RouteId(0)).run(&shared, &provider);
     assert_eq!(result(&shared), Err(Error::Platform { message: "the ring is gone".to_string() }));
-    assert_eq!(supply.landed.borrow().len(), 4);
+    assert_eq!(provider.completed.borrow().len(), 4);
     assert_eq!(shared.with(|e| e.in_flight()), 2, "they stay with the source");
 }

@@ -5,7 +5,7 @@
 
 use super::MAX_HEADER_BYTES;
 use super::error::{GgufError, HeaderPosition};
-use crate::units::ByteRange;
+use crate::units::{ByteRange, to_usize};
 
 /// Why parsing stopped.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8], file_len: u64) -> Self {
         // Bytes after the assumed length do not belong to the file. The limit must also not depend
         // on how much is read at once.
-        let len = (bytes.len() as u64).min(file_len).min(MAX_HEADER_BYTES) as usize;
+        let len = to_usize((bytes.len() as u64).min(file_len).min(MAX_HEADER_BYTES));
         Self { bytes: &bytes[..len], at: 0, file_len }
     }
 
@@ -68,7 +68,7 @@ impl<'a> Cursor<'a> {
 
     /// Returns how many of `count` items of at least `min` bytes each fit in the available bytes.
     pub(super) fn room_for(&self, count: u64, min: u64) -> usize {
-        count.min((self.bytes.len() - self.at) as u64 / min) as usize
+        to_usize(count.min((self.bytes.len() - self.at) as u64 / min))
     }
 
     /// Takes the next `needed` bytes.
@@ -123,7 +123,6 @@ impl<'a> Cursor<'a> {
     /// Returns the range and the bytes taken since the cursor was at `start`.
     pub(super) fn since(&self, start: u64) -> (ByteRange, &'a [u8]) {
         let range = ByteRange::new(start, self.at()).unwrap_or(ByteRange::EMPTY);
-        // The cursor was at `start`, so the range is within the bytes.
-        (range, &self.bytes[start as usize..self.at])
+        (range, &self.bytes[to_usize(start)..self.at])
     }
 }

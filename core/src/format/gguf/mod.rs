@@ -211,8 +211,9 @@ impl<'a> Parser<'a> {
             u64::try_from(count).map_err(|_| Stop::Invalid(GgufError::NegativeCount { what, count }))
         };
         let (tensors, keys) = (count("tensors")?, count("metadata values")?);
-        let (min, file_len) = (min_bytes(keys, tensors), self.cursor.file_len());
-        if min > self.cursor.left().into() {
+        let (file_len, left) = (self.cursor.file_len(), self.cursor.left());
+        let min = u128::from(file_len - left) + min_bytes(keys, tensors);
+        if min > file_len.into() {
             return Err(GgufError::Counts { tensors, keys, min, file_len }.into());
         }
         (self.keys_left, self.tensors_left) = (keys, tensors);

@@ -14,6 +14,8 @@ use thiserror::Error;
 pub(super) const NUMBER_KEY: &str = "split.no";
 pub(super) const COUNT_KEY: &str = "split.count";
 pub(super) const TENSORS_KEY: &str = "split.tensors.count";
+/// The maximum number of shards: llama.cpp writes `split.count` as 16 bits (`gguf-split`).
+const MAX_SHARDS: u32 = u16::MAX as u32;
 /// The minimum number of digits of a number in a name.
 const DIGITS: usize = 5;
 
@@ -27,7 +29,8 @@ pub struct ShardName {
 }
 
 impl ShardName {
-    /// Parses the end of a file name. Returns `None` if the name is not a shard's.
+    /// Parses the end of a file name. Returns `None` if the name is not a shard's, or of more shards
+    /// than a model can have.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_suffix(".gguf")?;
@@ -35,7 +38,7 @@ impl ShardName {
         let (_, number) = rest.rsplit_once('-')?;
         let parsed = Self { number: digits(number)?, count: digits(count)? };
         let is_written_so = name.ends_with(&parsed.suffix());
-        (is_written_so && (1..=parsed.count).contains(&parsed.number)).then_some(parsed)
+        (is_written_so && parsed.count <= MAX_SHARDS && (1..=parsed.count).contains(&parsed.number)).then_some(parsed)
     }
 
     /// Returns the end of the name, which is ASCII. Shards share the part before it.

@@ -18,7 +18,7 @@ pub struct Entry<'a> {
     /// The range of its bytes, from the start of the **file**.
     pub range: ByteRange,
     dims: [u64; MAX_DIMS as usize],
-    rank: u8,
+    rank: u32,
 }
 
 impl<'a> Entry<'a> {
@@ -26,7 +26,7 @@ impl<'a> Entry<'a> {
     /// scalar.
     #[must_use]
     pub fn ggml_shape(&self) -> &[u64] {
-        &self.dims[..usize::from(self.rank)]
+        &self.dims[..self.rank as usize]
     }
 
     /// Returns the dimensions in row-major order, slowest first.
@@ -54,7 +54,7 @@ impl<'a> Entry<'a> {
             *to = u64::try_from(len).map_err(|_| GgufError::NegativeDim { name: owned(), dim, len })?;
         }
         let ggml = ggml_type(cursor.i32()?, owned)?;
-        let entry = Self { name, ggml, range: ByteRange::EMPTY, dims, rank: rank as u8 };
+        let entry = Self { name, ggml, range: ByteRange::EMPTY, dims, rank };
         entry.check_size()?;
         Ok((entry, cursor.u64()?))
     }

@@ -185,7 +185,7 @@ fn parse_in_steps(file: &[u8], first: usize) -> (Result<(), GgufError>, usize) {
 }
 
 #[test]
-fn a_header_that_is_read_in_pieces_is_the_same() {
+fn a_header_that_is_read_in_parts_is_the_same() {
     let file = rich().bytes();
     for first in 0..file.len() {
         assert_eq!(parse_in_steps(&file, first).0, Ok(()), "{first}");

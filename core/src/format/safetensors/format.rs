@@ -98,8 +98,7 @@ impl HeaderParser for Parser {
         let FileStart { name, len, bytes } = start;
         let invalid = |source| Error::format(name, source);
         let range = header_range(bytes, len).map_err(invalid)?;
-        // The range is within the file and at most 100 MB, so it fits in memory and in usize.
-        let Some(json) = bytes.get(range.start() as usize..range.end() as usize) else {
+        let Some(json) = bytes.get(range.indices()) else {
             return Ok(HeaderState::Needs(range.end()));
         };
         Header::parse(json, len).map_err(invalid)?.add_to(catalog, name, len)?;

@@ -64,7 +64,7 @@ impl Writer for SafetensorsWriter {
         let shards = split.divide(&sizes, SHARD_BYTES)?;
         let mut shard_of = vec![0; items.len()];
         let count = shards.len();
-        for (number, shard) in shards.into_iter().enumerate() {
+        for (destination, (number, shard)) in (0..).zip(shards.into_iter().enumerate()) {
             shard_of[shard.clone()].fill(number);
             let items = &items[shard];
             let tensors: Vec<NewTensor<'_>> = items
@@ -79,10 +79,9 @@ impl Writer for SafetensorsWriter {
             let name = file_name(number, count);
             let file =
                 lay_out_file(&tensors, metadata).map_err(|source| ConvertError::File { file: name.clone(), source })?;
-            let number = number as u32;
             for (item, &offset) in items.iter().zip(&file.offsets) {
                 layout
-                    .place(&item.source, Destination { file: number, offset })
+                    .place(&item.source, Destination { file: destination, offset })
                     .ok_or(ConvertError::TooLarge { target: SAFETENSORS })?;
             }
             layout.push_file(OutputFile { name, bytes: file.bytes, start: file.start });

@@ -38,7 +38,8 @@ const INDEX_NAME: &str = "model.safetensors.index.json";
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// The number of bytes before the JSON.
-pub const PREFIX_BYTES: u64 = 8;
+pub const PREFIX_BYTES: u64 = PREFIX_LEN as u64;
+const PREFIX_LEN: usize = 8;
 
 /// Returns the range of the JSON header, given the first 8 bytes of a file of `file_len` bytes.
 ///
@@ -46,7 +47,7 @@ pub const PREFIX_BYTES: u64 = 8;
 /// Fails if the file is shorter than 8 bytes, or the length exceeds [`MAX_HEADER_BYTES`] or the
 /// file.
 pub fn header_range(prefix: &[u8], file_len: u64) -> Result<ByteRange, HeaderError> {
-    let Some(length) = prefix.first_chunk::<8>().filter(|_| file_len >= PREFIX_BYTES) else {
+    let Some(length) = prefix.first_chunk::<PREFIX_LEN>().filter(|_| file_len >= PREFIX_BYTES) else {
         return Err(HeaderError::FileTooShort { file_len });
     };
     let claimed = u64::from_le_bytes(*length);

@@ -4,7 +4,7 @@
 //! Tensors are sorted by dtype, the widest first, then by name. Spaces pad the JSON to a multiple
 //! of 8 bytes. No tensor is followed by one with a stricter alignment, so each is aligned.
 
-use super::{MAX_HEADER_BYTES, PREFIX_BYTES};
+use super::{MAX_HEADER_BYTES, PREFIX_LEN};
 use crate::convert::WriteError;
 use crate::dtype::DType;
 use crate::names::sorted_by_name;
@@ -72,10 +72,10 @@ pub fn lay_out(tensors: &[NewTensor<'_>], metadata: &[(&str, &str)]) -> Result<N
     }
     json.push('}');
     let padded = padded(json.len())?;
-    let mut start = Vec::with_capacity(PREFIX_BYTES as usize + padded);
+    let mut start = Vec::with_capacity(PREFIX_LEN + padded);
     start.extend_from_slice(&(padded as u64).to_le_bytes());
     start.extend_from_slice(json.as_bytes());
-    start.resize(PREFIX_BYTES as usize + padded, b' ');
+    start.resize(PREFIX_LEN + padded, b' ');
 
     let data_start = start.len() as u64;
     let bytes = data_start.checked_add(end).ok_or(WriteError::FileTooLarge)?;

@@ -99,7 +99,7 @@ pub enum ServerlessLlmError {
          fetch the files again",
         Quoted(name)
     )]
-    PastEnd { name: String, offset: u64, end: u64, count: u32, bytes: u64 },
+    PastEnd { name: String, offset: u64, end: u64, count: usize, bytes: u64 },
     /// A record extends past its partition.
     #[error(
         "tensor \"{}\" is at {offset}..{end} of \"{}\", but that file has {bytes} bytes: it is cut off; fetch it again",
@@ -120,7 +120,7 @@ pub enum ServerlessLlmError {
         "tensor \"{}\" is in partition {partition}, but there are {count} here, numbered from 0; fetch \"tensor.data_{partition}\"",
         Quoted(name)
     )]
-    NoSuchPartition { name: String, partition: u64, count: u32 },
+    NoSuchPartition { name: String, partition: u64, count: usize },
     /// Two records share some bytes, but not all.
     #[error(
         "tensors \"{}\" and \"{}\" overlap from offset {offset} of \"{}\" on, but are not the same bytes; the index is damaged",

@@ -324,14 +324,12 @@ impl<'p> Partitions<'p> {
         let (offset, size) = (record.offset, record.size);
         let overflow = || ServerlessLlmError::OffsetOverflow { name: name(), offset, size };
         let end = offset.checked_add(size).ok_or_else(overflow)?;
-        // The number of files fits in 32 bits.
-        let count = self.bytes.len() as u32;
+        let count = self.bytes.len();
         if let Some(partition) = record.partition {
-            let bytes = usize::try_from(partition).ok().and_then(|number| self.bytes.get(number));
-            let Some(&bytes) = bytes else {
+            let Some(number) = usize::try_from(partition).ok().filter(|&number| number < count) else {
                 return Err(ServerlessLlmError::NoSuchPartition { name: name(), partition, count });
             };
-            let partition = partition as u32;
+            let (bytes, partition) = (self.bytes[number], FileId::from_index(number).0);
             if end > bytes {
                 return Err(ServerlessLlmError::PastPartition { name: name(), partition, offset, end, bytes });
             }
@@ -342,7 +340,7 @@ impl<'p> Partitions<'p> {
         }
         // The last partition that starts at or before the offset. The first starts at 0.
         let number = self.starts.partition_point(|&start| start <= offset).saturating_sub(1);
-        let (start, partition) = (self.starts[number], number as u32);
+        let (start, partition) = (self.starts[number], FileId::from_index(number).0);
         let boundary = start + self.bytes[number];
         if end > boundary {
             return Err(ServerlessLlmError::CrossesPartition { name: name(), partition, offset, end, boundary });

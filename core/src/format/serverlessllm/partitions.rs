@@ -28,10 +28,7 @@ pub fn count_partitions<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<
     if let Some((missing, &next)) = (0..).zip(&numbers).find(|(expected, number)| expected != *number) {
         return Err(ServerlessLlmError::MissingPartition { missing, next });
     }
-    match numbers.len() as u32 {
-        0 => Err(ServerlessLlmError::NoPartition),
-        count => Ok(count),
-    }
+    numbers.last().map(|last| last + 1).ok_or(ServerlessLlmError::NoPartition)
 }
 
 /// Returns the part after the prefix if it consists of digits.

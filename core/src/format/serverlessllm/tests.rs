@@ -50,7 +50,7 @@ fn offsets_of_the_original_go_over_all_partitions() {
     index.add_tensors_to(&mut builder).expect("adds");
     let catalog = builder.finish().expect("unique names");
     let tied = catalog.find("tied").expect("is there");
-    assert_eq!((tied.range, tied.file), (catalog.tensor(crate::TensorId(0)).range, crate::FileId(0)));
+    assert_eq!((tied.range, tied.file), (catalog.tensor(crate::TensorId(0)).range, FileId(0)));
     assert_eq!(tied.dtype, DType::I8);
     assert_eq!(catalog.file(catalog.find("scalar").expect("is there").file).path, "p1");
 }
@@ -67,7 +67,7 @@ fn offsets_of_tensora_are_in_a_partition() {
 }
 
 #[test]
-fn a_store_may_be_empty_but_not_without_a_partition() {
+fn a_checkpoint_may_be_empty_but_not_without_a_partition() {
     let index = parse("{}", &[0]).expect("valid");
     assert!(index.tensors().is_empty() && index.dialect().is_none());
     assert_eq!(parse("{}", &[]).map(drop), Err(ServerlessLlmError::NoPartition));

@@ -78,7 +78,7 @@ fn tensors_stay_aligned_behind_one_that_need_not_be() {
 }
 
 #[test]
-fn tensors_share_64_kib_however_little_is_asked_for() {
+fn tensors_share_64_kib_even_if_less_is_requested() {
     let catalog = catalog(&[(vec![32 << 10, 32 << 10, 1000], 0)]);
     let options = PlanOptions { access: streamed(1, 1 << 20, false, Order::File), ..PlanOptions::default() };
     let plan = Planner::new(options).plan(&catalog, &all(&catalog)).expect("plans");

@@ -142,7 +142,7 @@ fn a_streams_gathered_reads_share_its_limit_and_are_counted_as_long_as_they_are(
 }
 
 #[test]
-fn pieces_that_are_read_through_the_page_cache_are_read_to_where_they_stay() {
+fn blocks_that_are_read_buffered_are_read_to_where_they_stay() {
     let catalog = shaped(&[(crate::DType::U8, vec![8, 1 << 20])], 3);
     let selected = [TensorSlice::slice(&catalog.tensor(TensorId(0)), 1, 0..300_000).expect("a slice")];
     let options = PlanOptions { max_read_gap: 0, ..PlanOptions::default() };
@@ -180,7 +180,7 @@ fn of_a_slice_that_is_partly_cached_that_part_is_read_through_the_page_cache() {
     assert_eq!(
         ways(&plan(0)),
         [(Method::Buffered, false), (Method::Direct, true)],
-        "a cached piece needs no gathering"
+        "a cached block needs no gathering"
     );
 }
 

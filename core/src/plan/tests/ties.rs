@@ -167,7 +167,7 @@ fn what_is_mapped_for_several_is_mapped_once() {
 }
 
 #[test]
-fn what_is_listed_apart_is_read_again() {
+fn tied_tensors_that_are_not_adjacent_are_read_again() {
     let catalog = tied(&[vec![flat(DType::U8, 1 << 20); 2], vec![flat(DType::U8, 1 << 20)]], 0);
     let listed = [0, 2, 1].map(|tensor| TensorSlice::whole(TensorId(tensor)));
     let options = PlanOptions { access: streamed(1 << 21, 1 << 22, false, Order::Selection), ..PlanOptions::default() };

@@ -336,7 +336,7 @@ impl<P: Provider, T: Tier<P::Block>, S: Containers, const SHARDS: usize> Depot<P
         fence(Ordering::SeqCst);
         if !seeded_bug!(LostWakeUp)
             && self.has_waiters()
-            && let Some(waker) = self.waiters.with(|waiters| waiters.first())
+            && let Some(waker) = self.waiters.with(Waiters::first)
         {
             waker.wake();
         }

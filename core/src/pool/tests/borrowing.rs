@@ -24,7 +24,7 @@ fn who_comes_back_finds_what_it_gave() {
 }
 
 #[test]
-fn room_is_made_from_the_own_shelf_first() {
+fn room_is_made_from_the_own_free_list_first() {
     let depot = depot::<Growing>(8 * KB);
     let small: Vec<Block> = (0..4).map(|_| depot.try_take(KB, 0).expect("fits")).collect();
     let large = depot.try_take(4 * KB, 1).expect("fits");
@@ -35,7 +35,7 @@ fn room_is_made_from_the_own_shelf_first() {
 }
 
 #[test]
-fn the_upper_tier_counts_with_the_shelves() {
+fn the_upper_tier_counts_with_the_free_lists() {
     let depot = depot::<Growing>(8 * KB);
     let (first, second) = (depot.try_take(KB, 0).expect("fits"), depot.try_take(2 * KB, 1).expect("fits"));
     depot.give(first, 0);

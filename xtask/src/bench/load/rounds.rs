@@ -153,12 +153,14 @@ fn load(
     baselines: &Baselines,
 ) -> Result<(Sample, Option<String>), String> {
     let report = report(&mut subject.command(folder, files, baselines)?, preparation)?;
-    let number = |key: &str| report[key].as_f64().ok_or_else(|| format!("{} reports no {key}", subject.name));
+    let missing = |key: &str| format!("{} reports no {key}", subject.name);
+    let seconds = |key: &str| report[key].as_f64().ok_or_else(|| missing(key));
+    let bytes = |key: &str| report[key].as_u64().ok_or_else(|| missing(key));
     let sample = Sample {
-        bytes: number("bytes")? as u64,
-        seconds: number("seconds")?,
-        cpu_seconds: Some(number("cpu_seconds")?),
-        memory_bytes: Some((number("peak_bytes")? - number("before_bytes")?).max(0.0) as u64),
+        bytes: bytes("bytes")?,
+        seconds: seconds("seconds")?,
+        cpu_seconds: Some(seconds("cpu_seconds")?),
+        memory_bytes: Some(bytes("peak_bytes")?.saturating_sub(bytes("before_bytes")?)),
         copied_bytes: report["copied_bytes"].as_u64(),
     };
     Ok((sample, report["note"].as_str().map(str::to_owned)))

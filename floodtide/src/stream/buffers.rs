@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 /// The memory of a stream. A thread that holds the engine's lock never takes this lock.
-pub(super) struct Staging {
+pub(super) struct StreamBuffers {
     pool: Pool,
     /// Whether others may use the pool too.
     pool_is_external: bool,
@@ -52,7 +52,7 @@ struct State {
 enum BufferRequest {
     None,
     /// Asked, and not received yet.
-    WorkerState(Get),
+    Pending(Get),
     /// A worker is asking right now, without the lock, because an allocation may take long.
     InProgress,
 }
@@ -70,7 +70,7 @@ pub(super) enum Next {
 }
 
 /// Wakes the workers when memory is returned.
-struct MemoryWaker(Weak<LoadTask<Staging>>);
+struct MemoryWaker(Weak<LoadTask<StreamBuffers>>);
 
 impl Wake for MemoryWaker {
     fn wake(self: Arc<Self>) {
@@ -80,7 +80,7 @@ impl Wake for MemoryWaker {
     }
 }
 
-impl Staging {
+impl StreamBuffers {
     /// Creates the buffers for the extents of a plan. Buffers of up to `buffer_bytes` bytes all get
     /// the size of the largest.
     pub(super) fn new(
@@ -208,7 +208,7 @@ impl Staging {
     }
 }
 
-impl BufferProvider for Staging {
+impl BufferProvider for StreamBuffers {
     type Buffer = ChunkBuffer;
 
     fn reserve(&self, extent: ExtentId) -> Result<bool, CoreError> {
@@ -222,7 +222,7 @@ impl BufferProvider for Staging {
         }
         let bytes = self.bytes_of(extent);
         let mut get = match std::mem::replace(&mut state.request, BufferRequest::InProgress) {
-            BufferRequest::WorkerState(get) => get,
+            BufferRequest::Pending(get) => get,
             BufferRequest::None if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
             before => {
                 state.request = before;
@@ -240,7 +240,7 @@ impl BufferProvider for Staging {
         state.request = BufferRequest::None;
         match answer {
             Poll::Pending => {
-                state.request = BufferRequest::WorkerState(get);
+                state.request = BufferRequest::Pending(get);
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
@@ -267,9 +267,9 @@ impl BufferProvider for Staging {
         // holder of the buffer.
         buffer.settle();
         let mut state = self.state.lock();
-        let Some((extent, split)) = state.filling.land(chunk) else { return Ok(()) };
+        let Some((extent, split)) = state.filling.complete(chunk) else { return Ok(()) };
         let Some(buffer) = split.into_filled(self.written(&state, extent)) else { return Ok(()) };
-        if state.reorder.land(extent, buffer) {
+        if state.reorder.insert(extent, buffer) {
             self.notify(state);
         }
         Ok(())
@@ -280,15 +280,15 @@ impl BufferProvider for Staging {
     }
 }
 
-impl Drop for Staging {
+impl Drop for StreamBuffers {
     fn drop(&mut self) {
         self.pool.streams().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl fmt::Debug for Staging {
+impl fmt::Debug for StreamBuffers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Staging")
+        f.debug_struct("StreamBuffers")
             .field("pool", &self.pool)
             .field("coalesced_bytes", &self.coalesced_bytes)
             .finish_non_exhaustive()
