@@ -82,7 +82,7 @@ pub fn finish(command: &mut Command) -> Run {
 
 impl Run {
     /// Asserts a failure: the exit code, one line that contains these words, at most one hint,
-    /// nothing on stdout, no panic, in less than a second.
+    /// nothing on stdout, no panic, without a long wait.
     pub fn assert_error(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{self:#?}");
         assert_eq!(self.stdout, "", "{self:#?}");
@@ -92,7 +92,7 @@ impl Run {
         for word in words {
             assert!(self.stderr.contains(word), "\"{word}\" is not in {self:#?}");
         }
-        assert!(self.elapsed < Duration::from_secs(1), "{self:#?}");
+        assert!(self.elapsed < Duration::from_secs(5), "{self:#?}");
     }
 
     /// Asserts success and returns stdout.

@@ -81,19 +81,13 @@ fn cut_one(
             payload_len,
             buffer_range: at..if direct { end } else { at + payload_len },
             gathered: false,
-            align_prefix: prefix_len(extent.range.start().saturating_sub(offset)),
+            align_prefix: gather::prefix_len(extent.range.start().saturating_sub(offset)),
             method: if direct { Method::Direct } else { Method::Buffered },
             alignment: if direct { extent.alignment } else { Alignment::ONE },
             tensors: first..first + past,
         });
         at = end;
     }
-}
-
-/// Returns the length of what alignment adds before the selected bytes.
-#[expect(clippy::cast_possible_truncation, reason = "the prefix is shorter than an alignment of direct reads")]
-pub(super) fn prefix_len(bytes: u64) -> u32 {
-    bytes as u32
 }
 
 /// Returns where a read at `offset` must end, at most `end`, because a cached range starts or ends

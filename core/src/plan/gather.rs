@@ -20,7 +20,6 @@
 //!
 //! [`PlanOptions::max_read_gap`]: super::PlanOptions::max_read_gap
 
-use super::chunks::prefix_len;
 use super::{Chunk, Extent, Method, ReadMode};
 use crate::seeded_bug::seeded_bug;
 use crate::strided_range::StridedRange;
@@ -134,4 +133,10 @@ pub(super) fn cut(
 fn covers(ranges: &[ByteRange], start: u64, end: u64) -> bool {
     let after = ranges.partition_point(|range| range.start() <= start);
     after.checked_sub(1).is_some_and(|at| ranges[at].end() >= end)
+}
+
+/// Returns the length of what alignment adds before the selected bytes.
+#[expect(clippy::cast_possible_truncation, reason = "the prefix is shorter than an alignment of direct reads")]
+pub(super) fn prefix_len(bytes: u64) -> u32 {
+    bytes as u32
 }
