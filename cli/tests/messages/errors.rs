@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Returns every message of the libraries.
-fn every_message() -> String {
+pub(crate) fn every_message() -> String {
     let too_large = WriteError::HeaderTooLarge { needed: 200_000_000, limit: 100_000_000 };
     let empty = RenameError::Empty { from: text(""), to: text("b") };
     let mut messages = Messages::new();

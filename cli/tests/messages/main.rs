@@ -8,6 +8,7 @@ mod errors;
 mod formats;
 mod help;
 mod strategy;
+mod troubleshooting;
 
 /// Compares a text with its reviewed snapshot.
 fn assert_reviewed(name: &str, text: &str) {
