@@ -17,7 +17,7 @@ use floodtide::core::{ByteRange, Error as CoreError, Fault, Glob, Warning as Cor
 use floodtide::pool::PoolError;
 use floodtide::roofline::ProbeError;
 use floodtide::sink::PumpError;
-use floodtide::{Checksum, DType, Error, GgmlType, Loader, Mismatch, ViewError, Warning, backend};
+use floodtide::{Checksum, DType, Error, ErrorKind, GgmlType, Loader, Mismatch, ViewError, Warning, backend};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Display, Write};
@@ -182,7 +182,7 @@ fn core_errors() -> Vec<CoreError> {
         CoreError::Manifest { file: text("manifest.json"), source: ManifestError::Version { found: 9 } },
         CoreError::BackendUnavailable { backend: backend::PREAD, why: text("memory is read by copy, view") },
         CoreError::Cancelled,
-        CoreError::Platform { message: text("a thread of the load panicked: no message") },
+        CoreError::Platform { kind: ErrorKind::Internal, message: text("a thread of the load panicked: no message") },
         CoreError::Contract { what: "a tensor was not hashed although all files were" },
     ]
 }

@@ -7,7 +7,7 @@ use crate::region::Region;
 use crate::split_buffer::BufferSlice;
 use crate::stable::{Landed, StableBuffer, StableMemory as _};
 use crate::sync::Mutex;
-use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
+use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, ErrorKind, Gather, Plan, WriteOnly};
 use std::sync::Arc;
 
 /// The separate buffers of a load's gathered chunks, all of one size.
@@ -43,6 +43,7 @@ impl ScratchPool {
         let region = match free {
             Some(region) => region,
             None => Region::map(self.bytes, self.alignment).map_err(|error| CoreError::Platform {
+                kind: ErrorKind::OutOfMemory,
                 message: format!(
                     "cannot map {} bytes of memory to gather a slice from: {error}; free memory, raise the limit (ulimit -v), or select \
                      fewer tensors",

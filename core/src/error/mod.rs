@@ -185,9 +185,9 @@ pub enum Error {
     /// The caller cancelled the load.
     #[error("the load was cancelled")]
     Cancelled,
-    /// The platform under the engine failed as a whole, for example its ring.
+    /// The platform under the engine failed as a whole, for example its ring. It chooses the kind.
     #[error("{message}")]
-    Platform { message: String },
+    Platform { kind: ErrorKind, message: String },
     /// A platform violated the engine's contract. This is a defect of floodtide, not of the
     /// checkpoint.
     #[error("internal error: {what}; please report this")]

@@ -51,8 +51,8 @@ struct State {
 /// Whether the pool was asked for the next extent's buffer.
 enum BufferRequest {
     None,
-    /// Asked, and not received yet.
-    WorkerState(Get),
+    /// The request waits in the pool's queue.
+    Queued(Get),
     /// A worker is asking right now, without the lock, because an allocation may take long.
     InProgress,
 }
@@ -222,7 +222,7 @@ impl BufferProvider for Staging {
         }
         let bytes = self.bytes_of(extent);
         let mut get = match std::mem::replace(&mut state.request, BufferRequest::InProgress) {
-            BufferRequest::WorkerState(get) => get,
+            BufferRequest::Queued(get) => get,
             BufferRequest::None if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
             before => {
                 state.request = before;
@@ -240,7 +240,7 @@ impl BufferProvider for Staging {
         state.request = BufferRequest::None;
         match answer {
             Poll::Pending => {
-                state.request = BufferRequest::WorkerState(get);
+                state.request = BufferRequest::Queued(get);
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
@@ -251,7 +251,7 @@ impl BufferProvider for Staging {
             }
             // The system may have memory once lent buffers are returned, so ask again later.
             Poll::Ready(Err(PoolError::Allocation { .. })) if self.pool.stats().lent > 0 => Ok(false),
-            Poll::Ready(Err(error)) => Err(CoreError::Platform { message: error.to_string() }),
+            Poll::Ready(Err(error)) => Err(CoreError::Platform { kind: error.kind(), message: error.to_string() }),
         }
     }
 
