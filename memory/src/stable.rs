@@ -1,5 +1,5 @@
-//! Memory that stays where it is: what may be cut into pieces, written to by the kernel, and read
-//! once it has landed.
+//! Traits of memory that does not move: memory that can be split, buffers that the kernel may
+//! write to, and buffers that can be read once they are filled.
 
 use floodtide_core::Buffer;
 use std::fmt;

@@ -102,7 +102,7 @@ pub enum Error {
     )]
     SliceOfSlice { tensor: String },
     /// The rank is not in the group.
-    #[error("there is no rank {rank} among {world}; ranks are counted from 0")]
+    #[error("rank {rank} is out of range for {world} ranks; ranks start at 0")]
     NoSuchRank { rank: u32, world: u32 },
     /// The plan exceeds the available memory. `file` is the checkpoint's first.
     #[error(
