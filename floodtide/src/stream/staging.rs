@@ -5,8 +5,7 @@ use crate::runtime::LoadTask;
 use floodtide_core::stream::{FillingBuffers, ReorderBuffer};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use floodtide_memory::SplitBuffer;
-use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
-use floodtide_memory::sync::Ordering;
+use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError, StreamGuard};
 use floodtide_memory::sync::{Condvar, Mutex};
 use floodtide_memory::{ChunkBuffer, ScratchPool};
 use std::fmt;
@@ -20,6 +19,8 @@ use std::time::Duration;
 /// The memory of a stream. A thread that holds the engine's lock never takes this lock.
 pub(super) struct Staging {
     pool: Pool,
+    /// Counts this stream as a user of the pool.
+    _stream: StreamGuard,
     /// Whether others may use the pool too.
     pool_is_external: bool,
     plan: Arc<Plan>,
@@ -90,7 +91,6 @@ impl Staging {
         order: Order,
         task: Weak<LoadTask<Self>>,
     ) -> Self {
-        pool.streams().fetch_add(1, Ordering::Relaxed);
         let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
         let state = State {
             request: BufferRequest::None,
@@ -101,6 +101,7 @@ impl Staging {
             consumer: None,
         };
         Self {
+            _stream: pool.join(),
             pool,
             pool_is_external,
             plan: Arc::clone(plan),
@@ -173,7 +174,7 @@ impl Staging {
     /// stream reads ahead only into its share, so that streams whose consumers take turns do not
     /// starve each other.
     fn may_read_ahead(&self, state: &State, bytes: usize) -> bool {
-        let streams = self.pool.streams().load(Ordering::Relaxed).max(1);
+        let streams = self.pool.streams().max(1);
         !self.pool_is_external || state.ahead == 0 || state.ahead + bytes <= self.pool.stats().limit / (2 * streams)
     }
 
@@ -277,12 +278,6 @@ impl BufferProvider for Staging {
 
     fn finish(&self, failed: bool) {
         self.end(failed);
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        self.pool.streams().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
