@@ -1,7 +1,7 @@
-//! What a chunk is read to: its place in the memory that stays, or a scratch buffer from where it
-//! is gathered into its place.
+//! Buffers for chunks: the final memory, or a scratch buffer.
 //!
-//! Scratch buffers are used again and again: there are never more of them than reads in flight.
+//! A chunk in a scratch buffer is gathered into its final memory. Scratch buffers are reused: there
+//! are never more of them than reads in flight.
 
 use crate::region::Region;
 use crate::split_buffer::BufferSlice;
@@ -30,12 +30,15 @@ impl ScratchPool {
     }
 
     /// Returns the buffer to read a chunk into. `slice` is its final memory.
+    ///
+    /// # Errors
+    /// Returns an error if the system has no memory for a scratch buffer.
     pub fn buffer(&self, plan: &Plan, chunk: &Chunk, slice: BufferSlice) -> Result<ChunkBuffer, CoreError> {
-        let apart = match plan.gather(chunk) {
+        let scratch = match plan.gather(chunk) {
             None => None,
             Some(gather) => Some((self.take(chunk.buffer_range.len())?, gather)),
         };
-        Ok(ChunkBuffer { apart, slice })
+        Ok(ChunkBuffer { scratch, slice })
     }
 
     fn take(&self, len: usize) -> Result<Scratch, CoreError> {
@@ -69,7 +72,8 @@ struct Scratch {
 impl Scratch {
     fn as_bytes(&self) -> &[u8] {
         let Some(region) = &self.region else { return &[] };
-        // SAFETY: as in `bytes_mut`. A writer borrows `self` mutably or owns it.
+        // SAFETY: a region's bytes are initialised, do not move, and belong to its owner alone.
+        // `take` checked the length. A writer borrows `self` mutably or owns it.
         unsafe { std::slice::from_raw_parts(region.start().as_ptr(), self.len) }
     }
 
@@ -90,15 +94,15 @@ impl Drop for Scratch {
 /// The buffer that a chunk is read into, owned until the read completes.
 #[derive(Debug)]
 pub struct ChunkBuffer {
-    apart: Option<(Scratch, Gather)>,
+    scratch: Option<(Scratch, Gather)>,
     slice: BufferSlice,
 }
 
 impl ChunkBuffer {
     /// Gathers the complete chunk into its final memory, and returns both buffers.
     pub fn settle(self) {
-        let Self { apart, mut slice } = self;
-        if let Some((mut scratch, gather)) = apart {
+        let Self { scratch, mut slice } = self;
+        if let Some((mut scratch, gather)) = scratch {
             gather.copy(scratch.as_mut_bytes(), &mut slice.memory());
         }
     }
@@ -106,7 +110,7 @@ impl ChunkBuffer {
 
 impl Buffer for ChunkBuffer {
     fn memory(&mut self) -> WriteOnly<'_> {
-        match &mut self.apart {
+        match &mut self.scratch {
             Some((scratch, _)) => WriteOnly::new(scratch.as_mut_bytes()),
             None => self.slice.memory(),
         }
@@ -115,13 +119,13 @@ impl Buffer for ChunkBuffer {
 
 impl Landed for ChunkBuffer {
     fn landed(&self, bytes: usize) -> &[u8] {
-        match &self.apart {
+        match &self.scratch {
             Some((scratch, _)) => &scratch.as_bytes()[..scratch.len.min(bytes)],
             None => self.slice.landed(bytes),
         }
     }
 }
 
-// SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before
-// it is dropped; or a slice's.
+// SAFETY: `memory` returns the bytes of a region, which stay mapped at their address until the buffer
+// is dropped, or those of a `BufferSlice`, which is a `StableBuffer` itself.
 unsafe impl StableBuffer for ChunkBuffer {}
