@@ -106,7 +106,7 @@ mod tests {
         let plan = of_error("plan", &full()).expect("a hint");
         assert!(plan.contains("--select") && !plan.contains("--stream") && !plan.contains("--memory-limit"), "{plan}");
         assert_eq!(of_error("inspect", &full()), None);
-        assert_eq!(of_error("load", &Error::StreamBegun), None);
+        assert_eq!(of_error("load", &Error::StreamStarted), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let command = matches.subcommand_name().unwrap_or_default().to_owned();
     let args = Args::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
     floodtide::raise_open_file_limit();
-    floodtide::report_file_size_limit();
+    floodtide::ignore_file_size_signal();
     let result = match args.command {
         Command::Load(args) => load::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -467,7 +467,7 @@ fn errors() -> Vec<Error> {
         Error::StreamLimit { limit: 1000, min: 1 << 20 },
         Error::StreamBuffer { bytes: 1000, min: 64 << 10, limit: 1 << 20 },
         Error::StreamMapped { backend: backend::MMAP },
-        Error::StreamBegun,
+        Error::StreamStarted,
         Error::StreamStalled { held: 1 << 20, limit: 1 << 20 },
     ]
 }
@@ -523,7 +523,7 @@ fn every_message() -> String {
     messages.add("core ConvertError", convert_errors());
     messages.add("core WriteError", [too_large, WriteError::FileTooLarge]);
     messages.add("core RenameError", [empty, RenameError::Stars { from: text("a*"), to: text("b") }]);
-    messages.add("core PumpError", [PumpError::Stream(Error::StreamBegun), PumpError::Sink("the device is gone")]);
+    messages.add("core PumpError", [PumpError::Stream(Error::StreamStarted), PumpError::Sink("the device is gone")]);
     messages.finish()
 }
 

@@ -50,7 +50,7 @@ pub use floodtide_core::{
     MetadataList, MetadataValue, Order, Partition, Plan, Progress, Selection, ShardRules, TensorInfo,
 };
 pub use floodtide_linux::backend::{self, all as backends};
-pub use floodtide_linux::{LocalStorage, doctor, probe, raise_open_file_limit, report_file_size_limit, roofline};
+pub use floodtide_linux::{LocalStorage, doctor, ignore_file_size_signal, probe, raise_open_file_limit, roofline};
 pub use floodtide_memory::pool;
 pub use load::Load;
 pub use loader::{Inspected, Loader};

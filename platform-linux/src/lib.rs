@@ -16,6 +16,6 @@ mod file;
 mod process;
 mod write_back;
 
-pub use process::{raise_open_file_limit, report_file_size_limit};
+pub use process::{ignore_file_size_signal, raise_open_file_limit};
 pub use storage::{LocalFile, LocalStorage};
 pub use write_back::{WriteBack, sync_range};

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 ///
 /// Otherwise the signal SIGXFSZ ends the process at once, without a message or cleanup. To be
 /// called at the start of programs that write large files.
-pub fn report_file_size_limit() {
+pub fn ignore_file_size_signal() {
     // SAFETY: ignoring a signal runs no code of ours, and nothing else here depends on it.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }

@@ -142,7 +142,7 @@ pub enum Error {
     StreamMapped { backend: Backend },
     /// The stream has returned whole tensors already and cannot be taken in parts.
     #[error("this stream has returned whole tensors already; open another stream to take it in parts")]
-    StreamBegun,
+    StreamStarted,
     /// All memory of the stream has been held for a long time, so that the next tensor cannot be
     /// read. The next call resumes the stream.
     #[error("the stream has stalled: {} of its {} of memory are held by its consumer or by other users of its pool; drop tensors, or raise the memory limit", floodtide_core::HumanBytes(*held as u64), floodtide_core::HumanBytes(*limit as u64))]
@@ -179,7 +179,7 @@ impl Error {
             | Self::StreamLimit { .. }
             | Self::StreamBuffer { .. }
             | Self::StreamMapped { .. }
-            | Self::StreamBegun => ErrorKind::InvalidRequest,
+            | Self::StreamStarted => ErrorKind::InvalidRequest,
             Self::StreamStalled { .. } => ErrorKind::Stalled,
         }
     }
@@ -315,7 +315,7 @@ mod tests {
             (Error::TensorAlignment { bytes: 2, max: 1 }, ErrorKind::InvalidRequest),
             (Error::StreamLimit { limit: 1, min: 2 }, ErrorKind::InvalidRequest),
             (Error::StreamBuffer { bytes: 1, min: 2, limit: 3 }, ErrorKind::InvalidRequest),
-            (Error::StreamBegun, ErrorKind::InvalidRequest),
+            (Error::StreamStarted, ErrorKind::InvalidRequest),
             (Error::StreamStalled { held: 1, limit: 1 }, ErrorKind::Stalled),
         ] {
             assert_eq!(error.kind(), kind, "{error}");

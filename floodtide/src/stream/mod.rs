@@ -158,7 +158,7 @@ impl TensorStream {
 
     /// Returns the facts about the checkpoint that are known before the stream starts.
     pub(crate) fn input(&self) -> Result<StreamInput<'_>, Error> {
-        let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamBegun) };
+        let State::Opened(checkpoint) = &self.state else { return Err(Error::StreamStarted) };
         let DecidedLoad { catalog, metadata, files, .. } = &**checkpoint;
         Ok(StreamInput { catalog: Arc::clone(catalog), metadata, files })
     }
@@ -189,7 +189,7 @@ impl TensorStream {
     /// any order. Empty tensors are included.
     ///
     /// # Errors
-    /// If the stream fails; then some bytes have not been delivered. Returns [`Error::StreamBegun`]
+    /// If the stream fails; then some bytes have not been delivered. Returns [`Error::StreamStarted`]
     /// if the stream has returned whole tensors already.
     pub fn for_each_chunk(mut self, mut consume: impl FnMut(TensorInfo<'_>, u64, &[u8])) -> Result<Report, Error> {
         let running = self.start_in_parts()?;
@@ -200,7 +200,7 @@ impl TensorStream {
         while let Some(filled) = running.next_patiently() {
             let filled = filled?;
             for part in filled.parts() {
-                consume(part.tensor, part.offset, &filled.buffer()[part.bytes]);
+                consume(part.tensor, part.offset, &filled.buffer()[part.buffer_range]);
             }
         }
         self.take_report()
@@ -214,7 +214,7 @@ impl TensorStream {
     ///
     /// # Errors
     /// Returns the first error, of the stream or of the sink. By then the sink has returned every
-    /// buffer. Returns [`Error::StreamBegun`] if the stream has returned whole tensors already.
+    /// buffer. Returns [`Error::StreamStarted`] if the stream has returned whole tensors already.
     pub fn send_to<K: Sink<PoolBuffer>>(mut self, sink: &mut K) -> Result<Report, PumpError<Error, K::Error>> {
         let running = self.start_in_parts().map_err(PumpError::Stream)?;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -235,7 +235,7 @@ impl TensorStream {
     fn start_in_parts(&mut self) -> Result<&mut Running, Error> {
         match self.state {
             State::Opened(_) => self.start(true),
-            _ => Err(Error::StreamBegun),
+            _ => Err(Error::StreamStarted),
         }
     }
 

@@ -196,7 +196,7 @@ impl Sink<PoolBuffer> for Slow {
     }
 
     fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), String> {
-        self.bytes += buffer.parts().map(|part| part.bytes.len()).sum::<usize>();
+        self.bytes += buffer.parts().map(|part| part.buffer_range.len()).sum::<usize>();
         self.held.push((0, self.next, buffer.into_buffer()));
         self.next += 1;
         self.max = self.max.max(self.held.len());
@@ -326,10 +326,10 @@ fn a_stream_that_was_begun_one_by_one_is_not_taken_in_parts() {
         let mut stream = place.loader.clone().stream(&place.path).expect("opens");
         stream.next().expect("one").expect("streams");
         let error = stream.for_each_chunk(|_, _, _| panic!("some would be missing")).expect_err("refused");
-        assert!(matches!(error, Error::StreamBegun) && error.kind() == ErrorKind::InvalidRequest, "{error}");
+        assert!(matches!(error, Error::StreamStarted) && error.kind() == ErrorKind::InvalidRequest, "{error}");
         let mut stream = place.loader.clone().stream(&place.path).expect("opens");
         stream.next().expect("one").expect("streams");
-        assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamBegun))));
+        assert!(matches!(stream.send_to(&mut Slow::default()), Err(PumpError::Stream(Error::StreamStarted))));
     }
 }
 
