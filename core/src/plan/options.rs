@@ -18,6 +18,7 @@ const MAX_GATHER_BYTES: u64 = 128 << 20;
 
 /// How a load provides tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Access {
     /// As copies in an arena that the load owns.
     Copy,
@@ -29,7 +30,8 @@ pub enum Access {
         /// Whether the mapped bytes will be made resident, so that they count as memory.
         resident: bool,
     },
-    /// As copies in buffers that each hold a part: every [`Extent`](super::Extent) has its own buffer.
+    /// As copies in buffers that each hold a part: every [`Extent`](super::Extent) has its own
+    /// buffer.
     Stream(Buffers),
 }
 

@@ -205,6 +205,7 @@ impl MemoryProvider for HeapMemory {
 
 /// What to do if the system refuses to lock memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LockPolicy {
     /// Allocation fails.
     Required,
