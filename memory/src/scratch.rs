@@ -126,6 +126,6 @@ impl Landed for ChunkBuffer {
     }
 }
 
-// SAFETY: `memory` returns the bytes of a region, which stay mapped at their address until the buffer
-// is dropped, or those of a `BufferSlice`, which is a `StableBuffer` itself.
+// SAFETY: `memory` returns the bytes of a region, which stay mapped at their address until the
+// buffer is dropped, or those of a `BufferSlice`, which is a `StableBuffer` itself.
 unsafe impl StableBuffer for ChunkBuffer {}

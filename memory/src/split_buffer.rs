@@ -120,8 +120,8 @@ pub struct BufferSlice {
     len: usize,
 }
 
-// SAFETY: `SplitBuffer::new` checked that slots are disjoint and `SlotLedger` lends each once, so the
-// bytes are this slice's alone. `StableMemory` lets any thread write to them.
+// SAFETY: `SplitBuffer::new` checked that slots are disjoint and `SlotLedger` lends each once, so
+// the bytes are this slice's alone. `StableMemory` lets any thread write to them.
 unsafe impl Send for BufferSlice {}
 // SAFETY: `landed` is the only shared access, and writing needs `&mut self` or ownership.
 unsafe impl Sync for BufferSlice {}

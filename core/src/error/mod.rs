@@ -178,8 +178,8 @@ pub enum Error {
     /// A manifest violates its format.
     #[error("{}: {source}", Escaped(file))]
     Manifest { file: String, source: ManifestError },
-    /// The requested backend is not available, or the backend of a load was refused and no other may
-    /// replace it.
+    /// The requested backend is not available, or the backend of a load was refused and no other
+    /// may replace it.
     #[error("the backend {backend} is not available: {why}; choose another, or let floodtide choose")]
     BackendUnavailable { backend: Backend, why: String },
     /// The caller cancelled the load.

@@ -99,7 +99,7 @@ impl Verification {
     /// to be given once.
     ///
     /// # Errors
-    /// As [`chunk_landed`](Self::chunk_landed).
+    /// Fails like [`chunk_landed`](Self::chunk_landed).
     pub fn mapped_landed(&self, file: FileId, start: u64, bytes: &[u8]) -> Result<(), Error> {
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64)).unwrap_or(ByteRange::EMPTY);
         self.mapped.of(file, range).try_for_each(|placement| self.landed(placement, range, start, bytes))

@@ -41,8 +41,8 @@ pub struct Magazine<B> {
 
 // SAFETY: the racks own their blocks, which are `Send`; the rest is atomic.
 unsafe impl<B: Send> Send for Magazine<B> {}
-// SAFETY: `busy` and `suspended` let one thread at a time reach the racks, which loom's models check.
-// The blocks are `Send`, so any thread may take them.
+// SAFETY: `busy` and `suspended` let one thread at a time reach the racks, which loom's models
+// check. The blocks are `Send`, so any thread may take them.
 unsafe impl<B: Send> Sync for Magazine<B> {}
 
 impl<B> Magazine<B> {
@@ -225,8 +225,8 @@ impl<B> Magazines<B> {
         self.list.with(|list| {
             list.magazines.retain(|other| !Arc::ptr_eq(other, magazine));
             list.past_hits = list.past_hits.wrapping_add(magazine.hits.swap(0, Ordering::Relaxed));
-            // SAFETY: the magazine's thread is here (contract of `retire`), not inside `with`. Other
-            // threads drain under the list's lock, which is held.
+            // SAFETY: the magazine's thread is here (contract of `retire`), not inside `with`.
+            // Other threads drain under the list's lock, which is held.
             unsafe { magazine.drain(drained) };
             list.spare.push(Arc::clone(magazine));
         });
