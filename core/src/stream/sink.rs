@@ -61,7 +61,7 @@ use core::task::{Context, Poll};
 ///     fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Self::Error> {
 ///         for part in buffer.parts().filter(|part| part.tensor.name == self.name) {
 ///             // Parts of a tensor may come in any order.
-///             let (start, part) = (part.offset as usize, &buffer.buffer()[part.bytes]);
+///             let (start, part) = (part.offset as usize, &buffer.buffer()[part.buffer_range]);
 ///             let end = start + part.len();
 ///             self.bytes.resize(self.bytes.len().max(end), 0);
 ///             self.bytes[start..end].copy_from_slice(part);
@@ -104,7 +104,7 @@ use core::task::{Context, Poll};
 /// # let plan = Planner::new(options).plan(&catalog, &Selection::All.resolve(&catalog)?)?;
 /// # let mut bytes = vec![0; plan.extents()[0].buffer_bytes];
 /// # for part in plan.parts(ExtentId(0)) {
-/// #     bytes[part.bytes].fill(1 + part.placement as u8);
+/// #     bytes[part.buffer_range].fill(1 + part.placement as u8);
 /// # }
 /// # let staged = FilledBuffer::new(Arc::new(catalog), Arc::new(plan), ExtentId(0), bytes);
 /// # let mut source = Once(Some(staged));

@@ -157,7 +157,7 @@ impl Tensor {
         let parts: Vec<PlacedPart> = filled.placed_parts().collect();
         let filled = Arc::new(filled);
         parts.into_iter().map(move |part| Self {
-            memory: TensorMemory::Buffer(Arc::clone(&filled), part.bytes),
+            memory: TensorMemory::Buffer(Arc::clone(&filled), part.buffer_range),
             index: part.placement as u32,
         })
     }
