@@ -18,7 +18,6 @@ const MAX_GATHER_BYTES: u64 = 128 << 20;
 
 /// How a load provides tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Access {
     /// As copies in an arena that the load owns.
     Copy,
