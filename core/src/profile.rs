@@ -1,4 +1,4 @@
-//! What was measured of a device: its best reads of each way.
+//! The measured profile of a device.
 
 use alloc::string::String;
 use alloc::vec::Vec;

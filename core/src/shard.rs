@@ -284,8 +284,8 @@ mod tests {
             (Selection::slice("a", 1, 0..u64::MAX), &["18446744073709551615"]),
             (Selection::slice("p", 0, 0..1), &["\"p\"", "F4", "inside a byte", "0..1", "[4, 3]"]),
             (Selection::slice("x", 0, 0..1), &["\"x\""]),
-            (Selection::shard(4, 4, ShardRules::rows()), &["rank 4", "among 4"]),
-            (Selection::shard(0, 0, ShardRules::rows()), &["among 0"]),
+            (Selection::shard(4, 4, ShardRules::rows()), &["rank 4", "for 4 ranks"]),
+            (Selection::shard(0, 0, ShardRules::rows()), &["for 0 ranks"]),
         ] {
             let message = error(selection);
             words.iter().for_each(|word| assert!(message.contains(word), "\"{word}\" is not in: {message}"));

@@ -1,4 +1,4 @@
-//! What is selected of a tensor: all of it, or a slice.
+//! Selected tensors and slices.
 
 use crate::catalog::{Catalog, TensorInfo};
 use crate::element::ElementType;

@@ -151,7 +151,7 @@ fn copy(buffer: &FilledBuffer<PoolBuffer>, memory: &mut DeviceMemory) -> Result<
         tensor.try_reserve_exact(len - tensor.len()).map_err(|_| "the device is out of memory")?;
         tensor.resize(len, 0);
         let start = usize::try_from(part.offset).map_err(|error| error.to_string())?;
-        tensor[start..start + part.bytes.len()].copy_from_slice(&buffer.buffer()[part.bytes]);
+        tensor[start..start + part.buffer_range.len()].copy_from_slice(&buffer.buffer()[part.buffer_range]);
     }
     Ok(())
 }

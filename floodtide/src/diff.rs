@@ -247,7 +247,7 @@ impl Side {
             self.filled = None;
             let Some(filled) = self.stream.next_buffer() else { return Ok(()) };
             let filled = filled?;
-            self.parts.extend(filled.placed_parts().map(|part| (part.placement, part.offset, part.bytes)));
+            self.parts.extend(filled.placed_parts().map(|part| (part.placement, part.offset, part.buffer_range)));
             self.parts.reverse();
             self.filled = Some(filled);
         }

@@ -8,7 +8,7 @@ use crate::trace::{Phase, Populated};
 use crate::views::{PopulateError, Views};
 use crate::warning::Warning;
 use floodtide_core::strategy::Decision;
-use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, Escaped, ExtentId, Plan, Progress};
+use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ErrorKind, Escaped, ExtentId, Plan, Progress};
 use floodtide_memory::sync::{AtomicBool, AtomicU64, Ordering};
 use floodtide_memory::{Arena, ArenaCache, ChunkBuffer, FrozenArena, ScratchPool, lock_memory, node_of_caller};
 use std::sync::Arc;
@@ -173,7 +173,7 @@ impl OwnedLoadTask {
                      another backend",
                     Escaped(name)
                 );
-                self.fail(CoreError::Platform { message });
+                self.fail(CoreError::Platform { kind: ErrorKind::Io, message });
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Arbitrary bytes as an index: no panic, and no shard name that could lead out of the directory.
+//! Arbitrary bytes as an index: no panic, and no shard name that could lead out of the folder.
 
 #![no_main]
 

@@ -87,7 +87,7 @@ impl Device {
             Location::Streamed => (0..plan.extents().len()).all(|extent| {
                 let parts = plan.parts(ExtentId(extent as u32)).filter(|part| part.placement == placement);
                 parts.into_iter().all(|part| {
-                    let bytes = &self.buffers[extent][part.bytes];
+                    let bytes = &self.buffers[extent][part.buffer_range];
                     *bytes == wanted[part.offset as usize..][..bytes.len()]
                 })
             }),

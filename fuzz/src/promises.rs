@@ -242,8 +242,8 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             let placement = &plan.placements()[part.placement];
             assert_eq!(placement.location, Location::Streamed);
             let tensor = plan.tensor(catalog, part.placement);
-            let bytes = part.bytes.len() as u64;
-            assert!(part.bytes.end <= extent.buffer_bytes);
+            let bytes = part.buffer_range.len() as u64;
+            assert!(part.buffer_range.end <= extent.buffer_bytes);
             assert!(buffers.order == Order::Completion || part.placement >= last, "the order that was asked for");
             last = part.placement;
             if tensor.range.is_empty() {
@@ -252,17 +252,17 @@ fn streamed(catalog: &Catalog, options: &PlanOptions, buffers: Buffers, plan: &P
             }
             assert!(bytes > 0 && (buffers.split || bytes == tensor.byte_len()), "whole unless it may be split");
             // Tied tensors count as one.
-            parts.insert((part.bytes.start, part.bytes.end));
+            parts.insert((part.buffer_range.start, part.buffer_range.end));
             // A tensor in parts is never contiguous in memory, so only its elements must be
             // aligned.
             let whole = bytes == tensor.byte_len();
             let min = if whole { options.tensor_alignment } else { Alignment::ONE };
             let alignment = tensor_alignment(&tensor, min).as_u64();
             assert_eq!(extent.file, tensor.file);
-            assert_eq!(part.bytes.start as u64 % alignment, part.offset % alignment, "aligned");
+            assert_eq!(part.buffer_range.start as u64 % alignment, part.offset % alignment, "aligned");
             assert_eq!(part.offset % tensor.dtype.block_bytes(), 0, "whole elements");
             assert_eq!(bytes % tensor.dtype.block_bytes(), 0, "whole elements");
-            let in_buffer = part.bytes.start as u64 - extent.buffer_offset as u64;
+            let in_buffer = part.buffer_range.start as u64 - extent.buffer_offset as u64;
             let before = match extent.strided {
                 Some(strided) => strided.before(extent.range.start()),
                 None => extent.range.start() - tensor.range.start().min(extent.range.start()),

@@ -34,9 +34,6 @@ pub struct Arena {
     bytes: usize,
 }
 
-/// The bytes of one slot, owned until dropped.
-pub type ArenaChunk = BufferSlice;
-
 impl Arena {
     /// Creates an arena of `bytes` bytes in `memory`, with these slots.
     ///
@@ -55,7 +52,7 @@ impl Arena {
     }
 
     /// Hands out a slot. Returns `None` if it was handed out before.
-    pub fn take(&self, slot: usize) -> Option<ArenaChunk> {
+    pub fn take(&self, slot: usize) -> Option<BufferSlice> {
         self.memory.take(slot)
     }
 

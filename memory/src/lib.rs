@@ -1,7 +1,7 @@
 //! The memory that checkpoints are loaded into. Everything unsafe about memory is in this crate.
 //!
 //! A `region` is memory from the kernel. A `split_buffer` hands any stable memory out as disjoint
-//! owned slices; the ledger of that is in `ledger`. An [`Arena`] is the memory of one load, split
+//! owned slices, which `slot_ledger` tracks. An [`Arena`] is the memory of one load, split
 //! over its chunks and frozen when all are back; the [`ArenaCache`] keeps arenas for the next load.
 //! A [`pool`] lends buffers under a hard limit of bytes. A [`ChunkBuffer`] is what a read fills:
 //! its slice, or a scratch buffer from which it is gathered.
@@ -31,7 +31,7 @@ pub mod testing {
     pub use crate::slot_ledger::SlotLedger;
 }
 
-pub use arena::{Arena, ArenaChunk, FrozenArena};
+pub use arena::{Arena, FrozenArena};
 pub use arena_cache::{ArenaCache, ArenaMemory};
 pub use limits::{memory_limit, memory_limits, no_limit, resource_limit};
 pub use numa::node_of_caller;

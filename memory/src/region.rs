@@ -20,7 +20,7 @@ pub struct Region {
 // SAFETY: the mapping belongs to the process, not to a thread. Its holder controls access to the
 // bytes.
 unsafe impl Send for Region {}
-// SAFETY: as for `Send`. A region itself gives only the address of its bytes.
+// SAFETY: a shared region gives only the address of its bytes, and its system calls change none.
 unsafe impl Sync for Region {}
 
 fn no_memory() -> io::Error {
@@ -29,6 +29,9 @@ fn no_memory() -> io::Error {
 
 impl Region {
     /// Maps at least one byte.
+    ///
+    /// # Errors
+    /// Returns an error if the system has no memory or no address space.
     #[cfg(not(miri))]
     pub fn map(bytes: usize, alignment: Alignment) -> io::Result<Self> {
         use rustix::mm::{MapFlags, ProtFlags};
@@ -60,6 +63,9 @@ impl Region {
     }
 
     /// Allocates at least one byte.
+    ///
+    /// # Errors
+    /// Returns an error if the allocator has no memory.
     #[cfg(miri)]
     pub fn map(bytes: usize, alignment: Alignment) -> io::Result<Self> {
         let alignment = (alignment.as_u64() as usize).max(4096);
@@ -70,6 +76,9 @@ impl Region {
     }
 
     /// Requests huge pages.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel does not support them.
     pub fn advise_huge_pages(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and this advice changes no contents.
         #[cfg(not(miri))]
@@ -134,6 +143,9 @@ impl Region {
     }
 
     /// Copies the contents of a smaller region.
+    ///
+    /// # Errors
+    /// None. The method has the signature of the one that moves pages.
     #[cfg(miri)]
     pub fn adopt(self, smaller: Self) -> io::Result<Self> {
         let bytes = smaller.layout.size().min(self.layout.size());
@@ -143,6 +155,9 @@ impl Region {
     }
 
     /// Locks the region in memory. This faults in all of it.
+    ///
+    /// # Errors
+    /// Returns an error if the limit of locked memory or the available memory is too small.
     pub fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping, and locking changes no contents.
         #[cfg(not(miri))]
@@ -175,7 +190,8 @@ impl Drop for Region {
         // the owner of this region.
         #[cfg(not(miri))]
         let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.bytes) };
-        // SAFETY: as above. It was allocated with this layout.
+        // SAFETY: whatever could reach these bytes holds the owner of this region. It was allocated
+        // with this layout.
         #[cfg(miri)]
         unsafe {
             std::alloc::dealloc(self.base.as_ptr(), self.layout);
@@ -184,6 +200,9 @@ impl Drop for Region {
 }
 
 /// Locks memory, and adds its length to `locked`.
+///
+/// # Errors
+/// Returns an error if the limit of locked memory or the available memory is too small.
 pub fn lock_memory(bytes: &[u8], locked: &mut u64) -> io::Result<()> {
     if !bytes.is_empty() {
         // SAFETY: the bytes are borrowed, so they stay mapped. Locking changes no contents.

@@ -1,13 +1,13 @@
-//! What a chunk is read to: its place in the memory that stays, or a scratch buffer from where it
-//! is gathered into its place.
+//! Buffers for chunks: the final memory, or a scratch buffer.
 //!
-//! Scratch buffers are used again and again: there are never more of them than reads in flight.
+//! A chunk in a scratch buffer is gathered into its final memory. Scratch buffers are reused: there
+//! are never more of them than reads in flight.
 
 use crate::region::Region;
 use crate::split_buffer::BufferSlice;
 use crate::stable::{FilledBytes, StableBuffer, StableMemory as _};
 use crate::sync::Mutex;
-use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, Gather, Plan, WriteOnly};
+use floodtide_core::{Alignment, Buffer, Chunk, Error as CoreError, ErrorKind, Gather, Plan, WriteOnly};
 use std::sync::Arc;
 
 /// The separate buffers of a load's gathered chunks, all of one size.
@@ -30,6 +30,9 @@ impl ScratchPool {
     }
 
     /// Returns the buffer to read a chunk into. `slice` is its final memory.
+    ///
+    /// # Errors
+    /// Returns an error if the system has no memory for a scratch buffer.
     pub fn buffer(&self, plan: &Plan, chunk: &Chunk, slice: BufferSlice) -> Result<ChunkBuffer, CoreError> {
         let scratch = match plan.gather(chunk) {
             None => None,
@@ -43,6 +46,7 @@ impl ScratchPool {
         let region = match free {
             Some(region) => region,
             None => Region::map(self.bytes, self.alignment).map_err(|error| CoreError::Platform {
+                kind: ErrorKind::OutOfMemory,
                 message: format!(
                     "cannot map {} bytes of memory to gather a slice from: {error}; free memory, raise the limit (ulimit -v), or select \
                      fewer tensors",
@@ -68,7 +72,8 @@ struct Scratch {
 impl Scratch {
     fn as_bytes(&self) -> &[u8] {
         let Some(region) = &self.region else { return &[] };
-        // SAFETY: as in `bytes_mut`. A writer borrows `self` mutably or owns it.
+        // SAFETY: a region's bytes are initialised, do not move, and belong to its owner alone.
+        // `take` checked the length. A writer borrows `self` mutably or owns it.
         unsafe { std::slice::from_raw_parts(region.start().as_ptr(), self.len) }
     }
 
@@ -89,7 +94,6 @@ impl Drop for Scratch {
 /// The buffer that a chunk is read into, owned until the read completes.
 #[derive(Debug)]
 pub struct ChunkBuffer {
-    /// The separate buffer, if the chunk is gathered.
     scratch: Option<(Scratch, Gather)>,
     slice: BufferSlice,
 }
@@ -122,6 +126,6 @@ impl FilledBytes for ChunkBuffer {
     }
 }
 
-// SAFETY: the memory is a region's, which does not move with its owner and is not unmapped before
-// it is dropped; or a slice's.
+// SAFETY: `memory` returns the bytes of a region, which stay mapped at their address until the
+// buffer is dropped, or those of a `BufferSlice`, which is a `StableBuffer` itself.
 unsafe impl StableBuffer for ChunkBuffer {}

@@ -37,6 +37,11 @@ impl SlotLedger {
         true
     }
 
+    /// Returns true if a slot was acquired, released since or not.
+    pub fn was_acquired(&self, slot: usize) -> bool {
+        self.lent.get(slot).is_some_and(|lent| lent.load(Ordering::Relaxed))
+    }
+
     /// Releases an acquired slot for good. The freezing thread sees what its holder wrote.
     pub fn release(&self) {
         self.state.fetch_sub(1, Ordering::Release);

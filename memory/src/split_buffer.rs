@@ -2,6 +2,7 @@
 //!
 //! [`SlotLedger`] tracks the slices. The memory is an arena's or a pool buffer's.
 
+use crate::pool::PoolBuffer;
 use crate::slot_ledger::SlotLedger;
 use crate::stable::{FilledBytes, StableBuffer, StableMemory};
 use floodtide_core::{Buffer, WriteOnly};
@@ -34,8 +35,8 @@ impl<M: StableMemory> SplitBuffer<M> {
     /// Cuts `memory` into the given slots.
     ///
     /// # Errors
-    /// `InvalidInput` when slots overlap or pass the end: that check is what makes the slices'
-    /// exclusive access sound, so it does not trust the planner.
+    /// Returns `InvalidInput` if slots overlap or exceed the memory. The check makes the slices
+    /// sound; it does not trust the planner.
     pub fn new(memory: M, slots: Vec<Range<usize>>) -> io::Result<Self> {
         let mut sorted: Vec<&Range<usize>> = slots.iter().collect();
         sorted.sort_unstable_by_key(|slot| (slot.start, slot.end));
@@ -58,8 +59,7 @@ impl<M: StableMemory> SplitBuffer<M> {
         Some(BufferSlice { inner, start, len: range.len() })
     }
 
-    /// True when every slice that was handed out is back (dropped); none is handed out from then
-    /// on.
+    /// Returns true if all slices are returned (dropped). No slice is handed out afterwards.
     pub fn freeze(&self) -> bool {
         self.inner.ledger.freeze()
     }
@@ -69,9 +69,34 @@ impl<M: StableMemory> SplitBuffer<M> {
         &self.inner.memory
     }
 
-    /// The memory alone, when neither a slice nor another handle is left.
+    /// Returns the memory if no slice and no other handle is left.
     pub fn into_memory(self) -> Option<M> {
         Arc::into_inner(self.inner).map(|inner| inner.memory)
+    }
+}
+
+impl SplitBuffer<PoolBuffer> {
+    /// Returns the buffer, filled up to the end of `written`, if no slice and no other handle is
+    /// left. Bytes before `written` are zeroed. The slots must be in ascending order.
+    ///
+    /// The holders of the slices must have filled `written`. Unwritten bytes of it may belong to an
+    /// earlier borrower.
+    ///
+    /// # Panics
+    /// Panics if a byte of `written` is in no slot that was handed out.
+    #[must_use]
+    pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
+        let Inner { memory: mut buffer, ledger, slots } = Arc::into_inner(self.inner)?;
+        let lent = slots.iter().enumerate().filter(|(slot, _)| ledger.was_acquired(*slot)).map(|(_, slot)| slot);
+        let end = lent.fold(written.start, |end, slot| if slot.start <= end { end.max(slot.end) } else { end });
+        assert!(end >= written.end, "the filled bytes end at {}, the slots that were lent at {end}", written.end);
+        buffer.clear();
+        buffer.spare().part(0..written.start).fill(0);
+        // SAFETY: the bytes before `written` are zeroed, and the rest was lent to holders that
+        // filled it by this method's contract. The memory is initialised in any case (contract of
+        // `MemoryBlock::from_raw`), so a holder that wrote less exposes old bytes and no more.
+        unsafe { buffer.assume_filled(written.end) };
+        Some(buffer)
     }
 }
 
@@ -95,9 +120,10 @@ pub struct BufferSlice {
     len: usize,
 }
 
-// SAFETY: the bytes are this slice's alone, and `StableMemory` lets any thread write to them.
+// SAFETY: `SplitBuffer::new` checked that slots are disjoint and `SlotLedger` lends each once, so
+// the bytes are this slice's alone. `StableMemory` lets any thread write to them.
 unsafe impl Send for BufferSlice {}
-// SAFETY: shared access only reads bytes that nothing writes to meanwhile: see `FilledBytes`.
+// SAFETY: `filled` is the only shared access, and writing needs `&mut self` or ownership.
 unsafe impl Sync for BufferSlice {}
 
 impl Buffer for BufferSlice {
@@ -112,8 +138,8 @@ impl Buffer for BufferSlice {
 
 impl FilledBytes for BufferSlice {
     fn filled(&self, len: usize) -> &[u8] {
-        // SAFETY: the bytes are initialised by `StableMemory`. Only this slice has the slot. A writer
-        // borrows the slice mutably or owns it, as a source does until its read is done.
+        // SAFETY: the bytes are initialised by `StableMemory`. Only this slice has the slot, and a
+        // writer borrows it mutably or owns it, as a source does until its read is done.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len.min(len)) }
     }
 }
@@ -163,6 +189,28 @@ mod tests {
         assert_eq!((buffer[0], buffer[4999], buffer[5000], buffer[9999]), (1, 1, 2, 2));
         drop(buffer);
         assert_eq!(pool.stats().lent, 0);
+    }
+
+    #[test]
+    fn only_what_was_lent_is_declared_filled_and_what_precedes_it_is_zero() {
+        let pool = Pool::builder().limit(100_000).build();
+        let split = || {
+            let mut buffer = pool.get(10_000).expect("fits");
+            buffer.extend_from_slice(&[9; 10_000]);
+            SplitBuffer::new(buffer, vec![100..5000, 5000..10_000]).expect("disjoint")
+        };
+        let buffer = split();
+        buffer.take(0).expect("once").memory().fill(1);
+        let slice = buffer.take(1).expect("once");
+        assert!(buffer.clone().into_filled(100..9000).is_none(), "a slice is out");
+        drop(slice);
+        let filled = buffer.into_filled(100..9000).expect("all are back");
+        assert_eq!((filled.len(), filled[99], filled[100], filled[4999]), (9000, 0, 1, 1));
+        drop(filled);
+        let buffer = split();
+        drop(buffer.take(0));
+        let never_lent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| buffer.into_filled(100..5001)));
+        assert!(never_lent.is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Memory that does not move: it can be split into slices, the kernel can write to it, and it can be
-//! read once it is filled.
+//! Traits of memory that does not move: memory that can be split, buffers that the kernel may
+//! write to, and buffers that can be read once they are filled.
 
 use floodtide_core::Buffer;
 use std::fmt;

@@ -31,23 +31,14 @@ use std::sync::Arc;
 /// # Ok::<(), floodtide_core::storage::StorageError>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LocalStorage {
-    without_profiles: bool,
-}
+#[non_exhaustive]
+pub struct LocalStorage;
 
 impl LocalStorage {
     /// Creates the storage of local files.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets whether loads use [stored](crate::probe::profile) profiles of devices. The default is
-    /// true.
-    #[must_use]
-    pub fn use_device_profiles(mut self, use_device_profiles: bool) -> Self {
-        self.without_profiles = !use_device_profiles;
-        self
+        Self
     }
 }
 
@@ -118,8 +109,7 @@ impl<B: StableBuffer> Storage<B> for LocalStorage {
         let latency = if network { LatencyClass::Network } else { LatencyClass::Local };
         let refused = backend::refused(backends, file_system == FUSE);
         let mut signals = DeviceSignals { file_system, latency, refused, ..DeviceSignals::default() };
-        if !self.without_profiles
-            && !backends.is_empty()
+        if !backends.is_empty()
             && let Ok(device) = Device::of(file.buffered())
         {
             match probe::profile::find(&device) {

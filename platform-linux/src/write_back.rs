@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 
 /// How far to write a range back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriteBack {
     /// Start the writes.
     Start,

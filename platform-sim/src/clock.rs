@@ -24,7 +24,8 @@ impl Clock {
         self.now.fetch_max(time, Ordering::Relaxed);
     }
 
-    /// Moves on to the earliest time that somebody wanted to sleep until since the last call. Returns false when nobody did.
+    /// Advances to the earliest time that [`sleep_until`](Timer::sleep_until) requested since the
+    /// last call. Returns false if there was no request.
     pub fn advance_to_alarm(&self) -> bool {
         let alarm = self.alarm.swap(0, Ordering::Relaxed);
         self.advance_to(alarm);

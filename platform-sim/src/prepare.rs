@@ -21,8 +21,8 @@ use floodtide_core::format::{SAFETENSORS, SERVERLESSLLM};
 use floodtide_core::storage::DeviceSignals;
 use floodtide_core::strategy::{Consumer as StrategyConsumer, Device, FileSignals, Signals, decide};
 use floodtide_core::{
-    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, MemoryLimit, Order, PlanOptions, Planner, ReadStyle,
-    TensorSlice,
+    Access, Backend, Catalog, CatalogBuilder, DirectLimits, Error, ErrorKind, MemoryLimit, Order, PlanOptions, Planner,
+    ReadStyle, TensorSlice,
 };
 
 /// Parses the headers, resolves the selection, and creates strategy and plan.
@@ -79,7 +79,7 @@ pub(crate) fn prepare(
     let heap = Heap::new(Rc::clone(faults), draw.fork());
     let arena = plan.arena_bytes() as u64;
     if arena > WORLD_MEMORY || (arena > 0 && heap.refuses()) {
-        return Err(Error::Platform { message: "the system gives no memory".to_owned() });
+        return Err(Error::Platform { kind: ErrorKind::OutOfMemory, message: "the system gives no memory".to_owned() });
     }
     World::new(case, Rc::clone(storage), Rc::clone(faults), Rc::clone(history), catalog, plan, versions).map(Some)
 }

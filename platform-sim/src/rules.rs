@@ -88,12 +88,12 @@ impl World {
         }
         let mut delivered = self.delivered.borrow_mut();
         for part in filled.placed_parts() {
-            let bytes = &filled.buffer()[part.bytes.clone()];
+            let bytes = &filled.buffer()[part.buffer_range.clone()];
             let tensor = self.catalog.tensor(self.plan.placements()[part.placement].tensor);
             // A part is only as aligned as its elements must be.
             let whole = bytes.len() as u64 == self.selected_bytes(part.placement);
             let required = tensor.dtype.alignment().max(if whole { alignment } else { 1 });
-            let address = filled.buffer().address() + part.bytes.start as u64;
+            let address = filled.buffer().address() + part.buffer_range.start as u64;
             if !bytes.is_empty() && address % required != part.offset % required {
                 self.violated(format!("a part's address is not aligned to {required}"));
             }

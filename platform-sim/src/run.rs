@@ -22,8 +22,8 @@ use core::cell::RefCell;
 use floodtide_core::middleware::{Faulty, Traced};
 use floodtide_core::pool::Stats;
 use floodtide_core::{
-    Chunk, EngineHandle, Error, FileId, Method, Placement, Readiness, RetryStats, RouteId, Verification, Worker,
-    WorkerState,
+    Chunk, EngineHandle, Error, ErrorKind, FileId, Method, Placement, Readiness, RetryStats, RouteId, Verification,
+    Worker, WorkerState,
 };
 
 /// The maximum number of turns of a run that ends.
@@ -216,7 +216,8 @@ fn workers(case: &Case, world: &World, draw: &mut Draw) -> Vec<WorkerActor> {
         let refused = world.faults.borrow_mut().strikes(FaultKind::RingRefused, draw);
         if refused && case.strict {
             world.note("ring refused", &[number as u64]);
-            world.with(|engine| engine.fail(Error::Platform { message: "the ring was refused".to_owned() }));
+            let (kind, message) = (ErrorKind::BackendUnavailable, "the ring was refused".to_owned());
+            world.with(|engine| engine.fail(Error::Platform { kind, message }));
             continue;
         }
         // Without a ring a thread makes one read at a time.
@@ -346,8 +347,7 @@ fn carry_out(case: &Case, world: &World, draw: &mut Draw, report: &mut Report) {
         report.violations.extend(left_over(case, world));
     }
     let engine = world.engine.borrow();
-    report.changes_detected =
-        u64::from(matches!(&ended, Err(Error::Platform { message }) if message.contains("changed")));
+    report.changes_detected = u64::from(matches!(&ended, Err(Error::Platform { kind: ErrorKind::Changed, .. })));
     report.retry_stats = engine.retry_stats();
     report.bytes = engine.progress().bytes_done;
     report.gathered = world.gathered.get();

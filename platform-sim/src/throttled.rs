@@ -1,4 +1,5 @@
-//! Core's workers over a slow storage, in virtual time: how long a load takes is known to the nanosecond.
+//! Core's workers over a slow storage, in virtual time: the duration of a load is known to the
+//! nanosecond.
 
 use crate::{Clock, SimChunk};
 use alloc::format;

@@ -67,7 +67,7 @@ impl<B, W: FnMut(&FilledBuffer<B>)> Sink<B> for DeviceSink<B, W> {
     fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Infallible> {
         assert!(self.uploads.len() < self.depth, "a buffer was sent to a device that was not ready");
         (self.watch)(&buffer);
-        let bytes = buffer.parts().map(|part| part.bytes.len() as u64).sum();
+        let bytes = buffer.parts().map(|part| part.buffer_range.len() as u64).sum();
         let due = self.link.schedule(self.clock.now(), bytes);
         self.uploads.push_back(Upload { due, buffer: buffer.into_buffer() });
         Ok(())

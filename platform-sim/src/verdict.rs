@@ -8,7 +8,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use floodtide_core::{Error, Fault};
+use floodtide_core::{Error, ErrorKind, Fault};
 
 /// Returns the rules that the end violates. `world` is missing if the load ended before its first
 /// read.
@@ -38,12 +38,12 @@ pub(crate) fn judge(case: &Case, faults: &FaultState, ended: &Result<(), Error>,
         Error::Truncated { .. } => happened(FaultKind::Truncated),
         Error::Read { fault: Fault::Io, .. } => happened(FaultKind::PermanentIo) || scripted,
         Error::Read { .. } => scripted,
-        Error::Platform { message } if message.contains("changed") => changed,
-        Error::Platform { message } if message.contains("memory") => {
+        Error::Platform { kind: ErrorKind::Changed, .. } => changed,
+        Error::Platform { kind: ErrorKind::OutOfMemory, .. } => {
             // What does not fit is refused before any allocation.
             (happened(FaultKind::AllocationRefused) && !refusals.are_sure()) || refusals.explain_no_memory()
         }
-        Error::Platform { message } if message.contains("ring") => case.strict && happened(FaultKind::RingRefused),
+        Error::Platform { kind: ErrorKind::BackendUnavailable, .. } => case.strict && happened(FaultKind::RingRefused),
         Error::SliceDim { .. } | Error::SliceBytes { .. } => impossible,
         Error::SliceUnverifiable { .. } => unverifiable,
         Error::Mismatch { .. } => case.verify && (happened(FaultKind::Corrupted) || changed),

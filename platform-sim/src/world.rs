@@ -28,8 +28,8 @@ use floodtide_core::pool::{TakeError, Turn};
 use floodtide_core::stream::{FilledBuffer, FilledBufferStream, FillingBuffers, ReorderBuffer};
 use floodtide_core::tune::Tuner;
 use floodtide_core::{
-    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ExtentId, Fault, FileId, FileVersion, Order,
-    Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly, to_usize,
+    BufferProvider, Catalog, ChunkId, Engine, EngineHandle, Error, ErrorKind, ExtentId, Fault, FileId, FileVersion,
+    Order, Outcome, Plan, ReadId, ReadOp, RouteId, Verification, WriteOnly, to_usize,
 };
 
 /// The stream's number in the queue of the pool. The competitors have the others.
@@ -249,7 +249,8 @@ impl World {
         for (file, version) in self.storage.files.iter().zip(&self.versions) {
             if let Some(what) = version.difference(&file.version()) {
                 self.note("change detected", &[]);
-                return Err(Error::Platform { message: format!("{}: the file changed ({what})", file.path) });
+                let message = format!("{}: the file changed ({what})", file.path);
+                return Err(Error::Platform { kind: ErrorKind::Changed, message });
             }
         }
         Ok(())
@@ -334,11 +335,12 @@ impl BufferProvider for World {
                 Ok(true)
             }
             Poll::Ready(Err(TakeError::Provider(()))) => {
-                Err(Error::Platform { message: "the system gives no memory".to_owned() })
+                let message = "the system gives no memory".to_owned();
+                Err(Error::Platform { kind: ErrorKind::OutOfMemory, message })
             }
             Poll::Ready(Err(error)) => {
                 self.violated(format!("the pool refused a planned buffer: {error:?}"));
-                Err(Error::Platform { message: "the pool refused".to_owned() })
+                Err(Error::Platform { kind: ErrorKind::Internal, message: "the pool refused".to_owned() })
             }
         }
     }

@@ -15,7 +15,7 @@ use floodtide::core::{Error as CoreError, Fault, Glob, Warning as CoreWarning};
 use floodtide::pool::PoolError;
 use floodtide::roofline::ProbeError;
 use floodtide::sink::PumpError;
-use floodtide::{Checksum, DType, Error, GgmlType, Mismatch, ViewError, Warning, backend};
+use floodtide::{Checksum, DType, Error, ErrorKind, GgmlType, Mismatch, ViewError, Warning, backend};
 use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
@@ -126,7 +126,7 @@ fn core_errors() -> Vec<CoreError> {
         CoreError::Manifest { file: text("manifest.json"), source: ManifestError::Version { found: 9 } },
         CoreError::BackendUnavailable { backend: backend::PREAD, why: text("memory is read by copy, view") },
         CoreError::Cancelled,
-        CoreError::Platform { message: text("a thread of the load panicked: no message") },
+        CoreError::Platform { kind: ErrorKind::Internal, message: text("a thread of the load panicked: no message") },
         CoreError::Contract { what: "a tensor was not hashed although all files were" },
     ]
 }

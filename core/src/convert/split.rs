@@ -7,6 +7,7 @@ use core::ops::Range;
 
 /// How to divide tensors into files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Split {
     /// The default of the format: 5 GB per file of safetensors, 10 GiB per partition of
     /// ServerlessLLM.

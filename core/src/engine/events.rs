@@ -1,4 +1,4 @@
-//! What an engine reports.
+//! Events and states of an engine.
 
 #[cfg(doc)]
 use super::Engine;

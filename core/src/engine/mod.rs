@@ -225,7 +225,8 @@ impl Engine {
         let chunk = &self.plan.chunks()[state.next_chunk as usize];
         let bytes = chunk.buffer_range.len() as u64;
         if chunk.extent.0 >= self.admitted {
-            // Extents are admitted in order, and the next one may be another route's, which may not have come to it yet.
+            // Extents are admitted in order, and the next one may be another route's, which has not
+            // reached it yet.
             Readiness::NeedsBuffer(ExtentId(self.admitted))
         } else if state.in_flight > 0 && state.in_flight_bytes.saturating_add(bytes) > state.max_in_flight_bytes {
             Readiness::Full

@@ -2,7 +2,7 @@
 //! simulator.
 
 use super::{Disposition, Engine, Readiness};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::seeded_bug::seeded_bug;
 use crate::source::{Buffer, Completion, Outcome, ReadOp, ReadSource, SourceError};
 use crate::units::{ChunkId, ExtentId, RouteId};
@@ -182,7 +182,7 @@ impl<S: ReadSource> Worker<S> {
         let completed = &mut self.completed;
         if let Err(error) = self.source.wait(&mut |completion| completed.push(completion)) {
             let message = error.0.clone();
-            engine.with(|e| e.fail(Error::Platform { message }));
+            engine.with(|e| e.fail(Error::Platform { kind: ErrorKind::Io, message }));
             return Err(error);
         }
         while let Some(completion) = self.completed.pop() {

@@ -68,7 +68,8 @@ impl Error {
             Self::NotEnoughMemory { .. } | Self::AddressSpace { .. } => ErrorKind::OutOfMemory,
             Self::BackendUnavailable { .. } => ErrorKind::BackendUnavailable,
             Self::Truncated { .. } => ErrorKind::Changed,
-            Self::Read { .. } | Self::Platform { .. } => ErrorKind::Io,
+            Self::Read { .. } => ErrorKind::Io,
+            Self::Platform { kind, .. } => *kind,
             Self::Convert(error) => error.kind(),
             Self::NotInManifest { .. } | Self::ManifestDiffers { .. } | Self::Mismatch { .. } => {
                 ErrorKind::ChecksumMismatch
@@ -146,7 +147,7 @@ mod tests {
             (Error::TooMany { what: "tensors" }, ErrorKind::Unsupported),
             (Error::Truncated { file: text(), tensor: text(), expected: 2, found: 1 }, ErrorKind::Changed),
             (Error::Read { file: text(), tensor: text(), offset: 0, fault: Fault::Os(5) }, ErrorKind::Io),
-            (Error::Platform { message: text() }, ErrorKind::Io),
+            (Error::Platform { kind: ErrorKind::OutOfMemory, message: text() }, ErrorKind::OutOfMemory),
             (Error::AddressSpace { needed: 1 }, ErrorKind::OutOfMemory),
             (Error::NotEnoughMemory { file: text(), needed: 2, available: 1, limit: text() }, ErrorKind::OutOfMemory),
             (Error::NotInManifest { tensor: text() }, ErrorKind::ChecksumMismatch),

@@ -35,7 +35,7 @@ pub enum ManifestError {
     )]
     Version { found: u64 },
     /// Longer than [`MAX_BYTES`].
-    #[error("the manifest has {bytes} bytes, and none is longer than {}; name another file", MAX_BYTES)]
+    #[error("the manifest has {bytes} bytes, but the limit is {}; name another file", MAX_BYTES)]
     TooLarge { bytes: u64 },
     /// A dtype is unknown.
     #[error("the manifest gives tensor \"{}\" the dtype \"{}\", which is not known", Quoted(name), Quoted(found))]
@@ -64,7 +64,7 @@ pub enum ManifestError {
     /// A file's name could lead out of the checkpoint's folder.
     #[error(
         "the manifest names the file \"{}\", expected the plain name of a file in the checkpoint's folder (no \"/\", \"\\\", \"..\"); \
-         make the manifest again",
+         create the manifest again",
         Quoted(name)
     )]
     NotPlainName { name: String },

@@ -102,7 +102,7 @@ pub enum Error {
     )]
     SliceOfSlice { tensor: String },
     /// The rank is not in the group.
-    #[error("there is no rank {rank} among {world}; ranks are counted from 0")]
+    #[error("rank {rank} is out of range for {world} ranks; ranks start at 0")]
     NoSuchRank { rank: u32, world: u32 },
     /// The plan exceeds the available memory. `file` is the checkpoint's first.
     #[error(
@@ -178,16 +178,16 @@ pub enum Error {
     /// A manifest violates its format.
     #[error("{}: {source}", Escaped(file))]
     Manifest { file: String, source: ManifestError },
-    /// The requested backend is not available, or the backend of a load was refused and no other may
-    /// replace it.
+    /// The requested backend is not available, or the backend of a load was refused and no other
+    /// may replace it.
     #[error("the backend {backend} is not available: {why}; choose another, or let floodtide choose")]
     BackendUnavailable { backend: Backend, why: String },
     /// The caller cancelled the load.
     #[error("the load was cancelled")]
     Cancelled,
-    /// The platform under the engine failed as a whole, for example its ring.
+    /// The platform under the engine failed as a whole, for example its ring. It chooses the kind.
     #[error("{message}")]
-    Platform { message: String },
+    Platform { kind: ErrorKind, message: String },
     /// A platform violated the engine's contract. This is a defect of floodtide, not of the
     /// checkpoint.
     #[error("internal error: {what}; please report this")]

@@ -1,7 +1,7 @@
 //! Parses `model.safetensors.index.json`, which maps each tensor to its shard.
 //!
 //! The index is untrusted. A shard's name must be a plain file name, so that no index can make a
-//! loader read a file of another directory.
+//! loader read a file of another folder.
 
 use super::text::Text;
 use crate::catalog::{Catalog, TensorInfo};
@@ -33,9 +33,9 @@ pub enum IndexError {
     /// A tensor is mapped twice.
     #[error("the index maps tensor \"{}\" twice; names must be unique", Quoted(name))]
     DuplicateName { name: String },
-    /// A shard's name could lead out of the directory.
+    /// A shard's name could lead out of the folder.
     #[error(
-        "the index maps tensor \"{}\" to \"{}\", expected the plain name of a file in the same directory \
+        "the index maps tensor \"{}\" to \"{}\", expected the plain name of a file in the same folder \
          (no \"/\", no \"..\"); an index may not point elsewhere",
         Quoted(name),
         Quoted(shard)
@@ -185,7 +185,7 @@ fn whole_number(value: &serde_json::Value) -> Option<u64> {
     })
 }
 
-/// Returns true if `name` can only refer to a file in the directory where it is looked up.
+/// Returns true if `name` can only refer to a file in the folder where it is looked up.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }

@@ -133,7 +133,7 @@ impl Manifest {
     /// Parses a manifest.
     ///
     /// # Errors
-    /// When it breaks a rule of `docs/manifest.md`.
+    /// Returns an error if it breaks a rule of `docs/manifest.md`.
     pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
         json::parse(json)
     }

@@ -52,7 +52,7 @@ pub struct PlacedPart {
     /// The offset of the first byte in the tensor or slice.
     pub offset: u64,
     /// The range in the extent's buffer.
-    pub bytes: Range<usize>,
+    pub buffer_range: Range<usize>,
 }
 
 impl Plan {
@@ -67,7 +67,11 @@ impl Plan {
         extent.tensors.clone().filter_map(move |placement| {
             let tensor = self.placements[placement].range;
             if tensor.is_empty() {
-                return Some(PlacedPart { placement, offset: 0, bytes: extent.buffer_offset..extent.buffer_offset });
+                return Some(PlacedPart {
+                    placement,
+                    offset: 0,
+                    buffer_range: extent.buffer_offset..extent.buffer_offset,
+                });
             }
             if let Some(strided) = extent.strided {
                 let start = strided.before(extent.range.start());
@@ -75,14 +79,14 @@ impl Plan {
                 return Some(PlacedPart {
                     placement,
                     offset: start,
-                    bytes: extent.buffer_offset..extent.buffer_offset + len,
+                    buffer_range: extent.buffer_offset..extent.buffer_offset + len,
                 });
             }
             let start = tensor.start().max(extent.range.start());
             let end = tensor.end().min(extent.range.end());
             let at = extent.buffer_offset + to_usize(start.checked_sub(extent.range.start())?);
             let len = to_usize(end.checked_sub(start).filter(|&len| len > 0)?);
-            Some(PlacedPart { placement, offset: start - tensor.start(), bytes: at..at + len })
+            Some(PlacedPart { placement, offset: start - tensor.start(), buffer_range: at..at + len })
         })
     }
 

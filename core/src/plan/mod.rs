@@ -1,16 +1,17 @@
 //! The plan of a load: every read and the final place of every byte, fixed before the first read.
 //!
-//! Three steps, one file each ([`buffers`] holds what a stream adds, [`gather`] what slices add
-//! that lie in a file in blocks, [`ties`] which tensors are one). [`extents`] groups the selected
-//! tensors into runs of file bytes and gives each run its place in the arena; [`chunks`] cuts the
-//! runs into reads and orders them over all files; [`planner`] drives the two and refuses what does
-//! not fit; this file holds what comes out.
+//! - [`planner`] runs the steps and refuses a plan that does not fit.
+//! - [`ties`] finds the tensors that are the same bytes.
+//! - [`extents`] groups the selected tensors into runs of file bytes, and places each in the arena.
+//! - [`chunks`] cuts the runs into reads, and orders the reads over all files.
+//! - [`buffers`] adds the buffers of a stream.
+//! - [`gather`] adds the slices whose bytes lie in the file in blocks.
 //!
 //! An arena's base is aligned to a huge page. A run that is read directly is placed at an address
 //! congruent to its file offset, modulo the direct-I/O alignment and the tensors' alignment, so
-//! that a direct read lands at the final address. A tensor whose file offset does not have the
-//! alignment that is asked for starts a run of its own, shifted to where it is aligned and read
-//! through the page cache, which takes any address; only such tensors pay.
+//! that a direct read lands at the final address. A tensor whose file offset lacks the requested
+//! alignment starts a run of its own. That run is shifted to an aligned address and read through
+//! the page cache, which takes any address. Only such tensors pay.
 
 mod buffers;
 mod chunks;
@@ -57,7 +58,7 @@ pub enum ReadMode {
 pub struct Extent {
     /// The file.
     pub file: FileId,
-    /// From the first selected byte of the first tensor to the last selected byte of the last one.
+    /// The file range from the first selected byte to the last.
     pub range: ByteRange,
     /// The blocks of a strided slice: all of them, even if the slice is divided into several
     /// extents.
@@ -87,12 +88,12 @@ pub struct Chunk {
     pub offset: u64,
     /// The number of bytes that must arrive.
     pub payload_len: usize,
-    /// The bytes of the arena, or of the extent's own buffer, that are its own; at least
-    /// `payload_len` long, up to the alignment. When it is [gathered](Self::gathered), it is read
-    /// to a scratch buffer, and these are that one's bytes, from 0 on.
+    /// Its range of the arena or of the extent's own buffer: at least `payload_len` bytes, rounded
+    /// up to the alignment. If it is [gathered](Self::gathered), the range of its scratch buffer,
+    /// from 0.
     pub buffer_range: Range<usize>,
-    /// Whether it is read to a scratch buffer, from where [`Plan::gather`] says what to copy. That
-    /// buffer has an address that is aligned to [`alignment`](Self::alignment).
+    /// Whether it is read to a scratch buffer and copied as [`Plan::gather`] says. The address of
+    /// that buffer has its [`alignment`](Self::alignment).
     pub gathered: bool,
     /// The number of bytes at its start that alignment added. They belong to no extent or to an
     /// earlier chunk.
@@ -121,8 +122,7 @@ pub enum Location {
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// The range of its selected bytes in the file. For a strided slice, from the first byte to the
-    /// last.
+    /// The file range from the first selected byte to the last.
     pub range: ByteRange,
     /// The location.
     pub location: Location,
@@ -215,30 +215,38 @@ impl Plan {
         self.arena_bytes
     }
 
-    /// Returns the selected slice of a placement, by its index, or `None` if the whole tensor is
-    /// selected.
+    /// Returns the selected slice of a placement, or `None` if the whole tensor is selected.
     ///
     /// # Panics
-    /// Panics if there is no such placement. The next three methods do too.
+    /// Panics if there is no such placement.
     #[must_use]
     pub fn slice(&self, placement: usize) -> Option<Slice> {
         self.slices.get(&self.placements[placement]).map(|sliced| sliced.slice)
     }
 
     /// Returns the blocks of a placement, if it has more than one in the file.
+    ///
+    /// # Panics
+    /// Panics if there is no such placement.
     #[must_use]
     pub fn strided(&self, placement: usize) -> Option<StridedRange> {
         self.slices.get(&self.placements[placement])?.strided
     }
 
     /// Returns the length of a placement in bytes.
+    ///
+    /// # Panics
+    /// Panics if there is no such placement.
     #[must_use]
     pub fn byte_len(&self, placement: usize) -> u64 {
         self.strided(placement).map_or(self.placements[placement].range.len(), StridedRange::byte_len)
     }
 
-    /// Returns the tensor of a placement. For a slice, the shape and the range are the slice's.
-    /// `catalog` must be the plan's.
+    /// Returns the selected part of a placement's tensor: for a slice, its own shape and range.
+    /// `catalog` is the plan's.
+    ///
+    /// # Panics
+    /// Panics if there is no such placement.
     #[must_use]
     pub fn tensor<'a>(&'a self, catalog: &'a Catalog, placement: usize) -> TensorInfo<'a> {
         let placement = &self.placements[placement];
@@ -262,8 +270,7 @@ impl Plan {
         }
     }
 
-    /// Returns how to copy a chunk that is read into a scratch buffer, or `None` if it is read to
-    /// its final address.
+    /// Returns how to copy a chunk from its scratch buffer, or `None` if it is read in place.
     #[must_use]
     pub fn gather(&self, chunk: &Chunk) -> Option<Gather> {
         let extent = self.extents.get(chunk.extent.index())?;

@@ -1,4 +1,4 @@
-//! What a planner is told.
+//! The options of a planner.
 
 use super::Buffers;
 use crate::catalog::TensorInfo;
@@ -29,7 +29,8 @@ pub enum Access {
         /// Whether the mapped bytes will be made resident, so that they count as memory.
         resident: bool,
     },
-    /// As copies in buffers that each hold a part: every [`Extent`](super::Extent) has its own buffer.
+    /// As copies in buffers that each hold a part: every [`Extent`](super::Extent) has its own
+    /// buffer.
     Stream(Buffers),
 }
 
@@ -68,16 +69,17 @@ pub struct PlanOptions {
     pub chunk_bytes: u64,
     /// The size of a read by file. A file without an entry uses [`chunk_bytes`](Self::chunk_bytes).
     pub file_chunk_bytes: Vec<u64>,
-    /// The widest gap between selected tensors that is read rather than skipped, in bytes.
+    /// The maximum gap between selected tensors that is read rather than skipped, in bytes.
     pub max_merge_gap: u64,
     /// The maximum gap between the blocks of a slice that is read rather than skipped, in bytes.
     ///
     /// A device reads about this much in the time of one more request. These bytes are not
     /// retained.
     pub max_read_gap: u64,
-    /// How many reads that slices are gathered from may be in flight, each of which has a scratch
-    /// buffer: all of them together take about a stream's limit, or what memory is left, up to 128
-    /// MiB.
+    /// The maximum number of gather reads in flight.
+    ///
+    /// Each has a scratch buffer. Together these take at most about a stream's limit, or the
+    /// remaining memory up to 128 MiB.
     pub max_gather_reads: u64,
     /// The available memory, or `None` to plan without a limit.
     ///

@@ -282,7 +282,7 @@ fn parts_hold_whole_elements_also_of_six_bits() {
     assert!(plan.extents().iter().filter(|extent| extent.method == Method::Direct).count() > 20);
     for extent in 0..plan.extents().len() {
         for part in plan.parts(ExtentId(extent as u32)).filter(|part| part.placement == 1) {
-            assert_eq!((part.offset % 3, part.bytes.len() % 3), (0, 0));
+            assert_eq!((part.offset % 3, part.buffer_range.len() % 3), (0, 0));
         }
     }
 }
@@ -366,7 +366,7 @@ proptest! {
         // The chunks of an extent are adjacent in its buffer, in the order of the extents.
         let mut chunks = plan.chunks().iter().peekable();
         for (index, extent) in plan.extents().iter().enumerate() {
-            let whole = plan.parts(ExtentId(index as u32)).filter(|part| !part.bytes.is_empty()).count() == 1;
+            let whole = plan.parts(ExtentId(index as u32)).filter(|part| !part.buffer_range.is_empty()).count() == 1;
             let max = if split || !whole { buffer_bytes } else { limit };
             prop_assert!(extent.buffer_bytes as u64 <= max);
             let mut filled = None;
@@ -392,8 +392,8 @@ proptest! {
             let extent = &plan.extents()[index];
             for part in plan.parts(ExtentId(index as u32)) {
                 let tensor = catalog.tensor(plan.placements()[part.placement].tensor);
-                let bytes = part.bytes.len() as u64;
-                prop_assert!(part.bytes.end <= extent.buffer_bytes);
+                let bytes = part.buffer_range.len() as u64;
+                prop_assert!(part.buffer_range.end <= extent.buffer_bytes);
                 prop_assert!(split || bytes == tensor.range.len(), "whole");
                 let element = tensor.dtype.block_bytes();
                 prop_assert!(part.offset.is_multiple_of(element) && bytes.is_multiple_of(element), "whole elements");
@@ -401,8 +401,8 @@ proptest! {
                     prop_assert_eq!(extent.file, tensor.file);
                     let whole = bytes == tensor.range.len();
                     let selected_slice = tensor.dtype.alignment().max(if whole { tensor_alignment } else { 1 });
-                    prop_assert_eq!(part.bytes.start as u64 % selected_slice, part.offset % selected_slice);
-                    prop_assert_eq!(part.bytes.start - extent.buffer_offset, (tensor.range.start() + part.offset - extent.range.start()) as usize);
+                    prop_assert_eq!(part.buffer_range.start as u64 % selected_slice, part.offset % selected_slice);
+                    prop_assert_eq!(part.buffer_range.start - extent.buffer_offset, (tensor.range.start() + part.offset - extent.range.start()) as usize);
                 }
                 prop_assert_eq!(next[part.placement], part.offset, "parts ascend without a gap");
                 next[part.placement] = if bytes == 0 { u64::MAX } else { part.offset + bytes };

@@ -1,4 +1,4 @@
-//! What a depot is built on, and what it reports.
+//! The memory under a depot, and the counters of a depot.
 
 /// Allocates memory. Dropping a block frees it.
 pub trait Provider {

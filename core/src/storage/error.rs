@@ -24,19 +24,19 @@ pub enum StorageError {
     },
     /// The name refers to a FIFO, a device or a socket.
     #[error(
-        "{}: expected a file or a directory, found {found}; pass a checkpoint file, its index or its folder",
+        "{}: expected a file or a folder, found {found}; pass a checkpoint file, its index or its folder",
         Quoted(name)
     )]
     NotAFile { name: String, found: &'static str },
     /// A folder has the name of one of the checkpoint's files.
     #[error(
-        "{}: expected a file of the checkpoint, found a directory; put the file there or choose another checkpoint",
+        "{}: expected a file of the checkpoint, found a folder; put the file there or choose another checkpoint",
         Quoted(name)
     )]
     IsFolder { name: String },
     /// A shard is a link to a target outside its folder.
     #[error(
-        "{}: the shard is a symbolic link out of its directory, to {}; an index may only name files beside it \
+        "{}: the shard is a symbolic link out of its folder, to {}; an index may only name files beside it \
          (only links in a Hugging Face cache snapshot are followed): replace the link with the file, or pass the file itself",
         Quoted(name),
         Quoted(target)

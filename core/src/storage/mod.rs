@@ -183,6 +183,10 @@ pub trait StorageFile: Any + fmt::Debug + Send + Sync {
 
     /// Returns a view of the whole file, or `None` if the storage has no views.
     ///
+    /// The caller must ensure that no program changes or truncates the file while the view is
+    /// alive. Otherwise the bytes of the view may change, and access to a page beyond the new end
+    /// kills the process (SIGBUS).
+    ///
     /// # Errors
     /// Fails if the storage has views but cannot create this one.
     fn view(&self) -> Result<Option<Box<dyn FileView>>, StorageError> {
@@ -193,6 +197,8 @@ pub trait StorageFile: Any + fmt::Debug + Send + Sync {
 /// A view of a file's bytes.
 pub trait FileView: fmt::Debug + Send + Sync {
     /// Returns all bytes of the file, which start at a page-aligned address.
+    ///
+    /// The contract of [`StorageFile::view`] applies: the file must not change while they are used.
     fn as_bytes(&self) -> &[u8];
 
     /// Brings a range into memory, so that access does not wait for a device.

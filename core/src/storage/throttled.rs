@@ -24,8 +24,8 @@ pub trait Timer: Debug + Clone + Send + Sync + 'static {
     /// Returns the current time in nanoseconds.
     fn now(&self) -> u64;
 
-    /// Waits until `time`. Returns false immediately if time passes only while nothing waits, as in
-    /// a simulator.
+    /// Waits until `time`. Returns false without waiting if the caller must return to let time
+    /// pass, as in a simulator.
     fn sleep_until(&self, time: u64) -> bool;
 }
 

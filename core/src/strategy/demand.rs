@@ -1,4 +1,4 @@
-//! What a selection needs of each file: the number of bytes, and whether direct reads suit any.
+//! The bytes that a selection needs of each file, and whether direct reads suit any.
 
 use crate::catalog::Catalog;
 use crate::plan::{PlanOptions, tensor_alignment};
@@ -8,7 +8,7 @@ use crate::units::Alignment;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// What a load needs of the files of a checkpoint.
+/// The bytes that a load needs of the files of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demand {
     /// The needs by file.
@@ -19,7 +19,7 @@ pub struct Demand {
     pub copied_bytes: u64,
 }
 
-/// What a load needs of one file.
+/// The bytes that a load needs of one file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileDemand {
     /// The number of bytes to read.

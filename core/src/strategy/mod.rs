@@ -36,10 +36,10 @@ pub struct FileSignals {
     pub cached: Vec<ByteRange>,
     /// Whether the file supports direct reads.
     pub direct: bool,
-    /// Whether any selected tensor lies in the file as it must in memory. Where none does, all have
-    /// to be shifted, which only reads through the page cache can do.
+    /// Whether any selected tensor is aligned in the file as it must be in memory. If none is, all
+    /// must be shifted, which only reads through the page cache can do.
     pub aligned: bool,
-    /// How many of its bytes are selected; a file of which none are is not read.
+    /// The number of selected bytes. A file without any is not read.
     pub selected_bytes: u64,
     /// The index of the file's device.
     pub device: usize,
@@ -84,7 +84,7 @@ pub struct Signals {
     pub files: Vec<FileSignals>,
     /// The devices that hold the files.
     pub devices: Vec<Device>,
-    /// The bytes that are selected.
+    /// The number of selected bytes in all files.
     pub selected_bytes: u64,
     /// Who consumes them.
     pub consumer: Consumer,
@@ -114,10 +114,13 @@ pub struct Route {
     ///
     /// It equals `workers` times `depth` if nothing is tuned.
     pub max_in_flight: usize,
-    /// The bytes per second that direct reads brought when the device was measured, for a
-    /// [`DirectIoFallback`](crate::direct_io_fallback::DirectIoFallback); `None` where it was not,
-    /// or none are to be made, or the reads are to be these and no others, or where not the device
-    /// may set the pace, but a consumer, checksums, or copies from the page cache.
+    /// The rate of direct reads in the device's profile, in bytes per second, for a
+    /// [`DirectIoFallback`](crate::direct_io_fallback::DirectIoFallback).
+    ///
+    /// `None` disables the fallback:
+    /// - without a profile or without direct reads;
+    /// - if the caller chose a ring or the number of workers;
+    /// - if a consumer, checksums or copies from the page cache may be slower than the device.
     pub profiled_direct_rate: Option<u64>,
     /// Whether buffered reads use `RWF_DONTCACHE`, because the page cache has no room for the
     /// files.
@@ -214,8 +217,8 @@ impl Strategy {
     }
 }
 
-/// The minimum size for huge pages, in bytes. Zeroing one takes longer than the page faults of
-/// less.
+/// The minimum size for huge pages, in bytes. Below it, zeroing a huge page takes longer than the
+/// page faults of small ones.
 pub const HUGE_PAGES_FROM: u64 = 512 << 10;
 
 /// Below this size, starting a thread or a ring, or measuring for one, costs more than it gains.
@@ -227,8 +230,9 @@ const MAX_WORKERS: usize = 8;
 const MAX_IN_FLIGHT: usize = 512;
 const MAX_THREADS: usize = 64;
 
-/// Whether so little is selected that it is read through the page cache without threads, whatever
-/// the system allows: nothing but the files' lengths and `selected_bytes` need be measured then.
+/// Returns true if a load is small enough to be read through the page cache without threads.
+///
+/// Nothing but the files' lengths and `selected_bytes` needs to be measured then.
 #[must_use]
 pub fn is_small(selected_bytes: u64, requested_backend: Option<Backend>) -> bool {
     selected_bytes < SMALL_BYTES && requested_backend.is_none()

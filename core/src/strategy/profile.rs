@@ -1,9 +1,9 @@
-//! What a load takes from a measurement of its device: the size of its reads, how many are in
+//! Applies the measured [`Profile`](super::Profile) of a device: the size of reads, their number in
 //! flight, and whether cold files are read by direct I/O.
 //!
-//! A pure use of [`Profile`](super::Profile), which a platform measures and keeps; without one
-//! nothing here does anything. Around [`decide`](super::decide): [`reconsider`] before it,
-//! [`adjust`] after it.
+//! A platform measures and keeps the profile. Without one, nothing here has an effect. In
+//! [`decide`](super::decide), [`reconsider`] runs before a route is chosen and [`adjust`]
+//! afterwards.
 
 use super::group::Group;
 use super::{Consumer, Decision, FileSignals, MAX_WORKERS, Route};
@@ -45,9 +45,10 @@ pub(super) fn reconsider(group: &mut Group<'_>) {
     ));
 }
 
-/// Whether a load is as fast as its direct reads are: nobody else takes or looks at what they
-/// bring, and of what is selected no more than a sixteenth, about what reading the headers leaves,
-/// comes from or through the page cache.
+/// Returns true if direct reads alone limit the load.
+///
+/// There is no consumer and no verification, and at most 1/16 of the selected bytes come from or
+/// through the page cache. Reading the headers leaves about that much in it.
 fn sets_the_pace(group: &Group<'_>, direct: &[bool]) -> bool {
     let signals = group.signals;
     let cached = |file: &FileSignals| file.cached.iter().map(|range| range.len()).sum::<u64>();

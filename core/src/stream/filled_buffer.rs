@@ -23,7 +23,7 @@ pub struct TensorPart<'a> {
     /// The offset of the first byte in the tensor or slice.
     pub offset: u64,
     /// The range in the buffer.
-    pub bytes: Range<usize>,
+    pub buffer_range: Range<usize>,
 }
 
 impl<B> FilledBuffer<B> {
@@ -42,7 +42,7 @@ impl<B> FilledBuffer<B> {
     pub fn parts(&self) -> impl Iterator<Item = TensorPart<'_>> {
         self.placed_parts().map(|part| {
             let tensor = self.plan.tensor(&self.catalog, part.placement);
-            TensorPart { tensor, offset: part.offset, bytes: part.bytes }
+            TensorPart { tensor, offset: part.offset, buffer_range: part.buffer_range }
         })
     }
 

@@ -35,10 +35,10 @@ impl<S: fmt::Display, K: fmt::Display> fmt::Display for PumpError<S, K> {
 
 impl<S: fmt::Debug + fmt::Display, K: fmt::Debug + fmt::Display> core::error::Error for PumpError<S, K> {}
 
-/// Passes every buffer of a stream to a sink, and each back to its pool when the sink is done with
-/// it.
+/// Passes every buffer of a stream to a sink, and returns each to its pool when the sink has
+/// finished it.
 ///
-/// The stream reads on into the free buffers meanwhile, so reading and the sink's work overlap.
+/// Meanwhile the stream reads into the free buffers, so reading and the sink's work overlap.
 #[derive(Debug)]
 pub struct SinkPump<S, K> {
     state: State,
@@ -70,11 +70,10 @@ impl<S, K> SinkPump<S, K> {
         Self::default()
     }
 
-    /// Continues until it would wait. Ready when the sink is flushed, or after a failure, and the
-    /// sink holds no buffer; then it is over and not polled again.
+    /// Continues until it would wait. Ready when the sink holds no buffer and is flushed, or has
+    /// failed. It must not be polled again afterwards.
     ///
     /// # Errors
-    ///
     /// Returns the first failure, of the stream or of the sink.
     pub fn poll<B>(
         &mut self,
@@ -83,7 +82,7 @@ impl<S, K> SinkPump<S, K> {
         context: &mut Context<'_>,
     ) -> Poll<Result<(), PumpError<S, K>>> {
         loop {
-            // First of all, as a sink may be ready only after it gave a buffer back.
+            // First, because a sink may become ready only after it returns a buffer.
             self.take_back(sink, context);
             let step = match self.state {
                 State::Passing => self.pass_one(source, sink, context),

@@ -6,8 +6,8 @@ use core::task::{Context, Poll};
 
 /// Takes ownership of filled buffers, and returns each when it is done.
 ///
-/// This is the shape of an asynchronous upload with staging buffers: that of a `futures` sink, with
-/// buffers that come back. [`SinkPump`](super::SinkPump) drives a sink:
+/// An asynchronous upload with staging buffers has this shape. It is that of a `futures` sink that
+/// also returns its buffers. [`SinkPump`](super::SinkPump) drives a sink:
 ///
 /// 1. [`poll_completed`](Self::poll_completed), until no more buffers come back;
 /// 2. [`poll_ready`](Self::poll_ready), and as soon as the sink is ready, [`start`](Self::start)
@@ -15,32 +15,30 @@ use core::task::{Context, Poll};
 /// 3. after the last buffer, [`poll_flush`](Self::poll_flush), and `poll_completed` until the sink
 ///    holds no buffer.
 ///
-/// Code that drives a sink by other means keeps to the same rules.
+/// Other code that drives a sink must follow the same rules.
 ///
 /// # Wake-ups
 ///
 /// One task calls all methods. A method that returns [`Poll::Pending`] keeps the waker of its
-/// context, and the sink wakes that waker once the method would return something else. One waker
-/// for all methods is enough, the latest: a task that is woken calls them all again. It is not
-/// called again before, so a wake-up that is lost hangs the stream. A wake-up too many costs a few
-/// calls.
+/// context, and the sink wakes that waker once the method would return something else. Keeping the
+/// latest waker is enough for all methods: a task that is woken calls them all again. Nothing else
+/// polls the sink again: a lost wake-up hangs the stream. A spurious one costs a few calls.
 ///
 /// # Errors
 ///
 /// The first error, of any method or of the stream, ends the work. `poll_ready`, `start` and
-/// `poll_flush` are not called any more. `poll_completed` is called until the sink holds no buffer;
-/// the errors that it still returns are dropped.
+/// `poll_flush` are not called again. `poll_completed` is called until the sink holds no buffer.
+/// Its later errors are ignored.
 ///
 /// # Dropping
 ///
-/// A sink owns the buffers that it has taken, and it may be dropped with buffers in hand: a stream
-/// can be given up at any time. If hardware may still read them, the sink must wait for the
-/// hardware or leak them. A buffer that is dropped goes back to its pool, and the next read
-/// overwrites it.
+/// A sink owns the buffers that it has taken, and may be dropped while it holds some, because a
+/// stream can be dropped at any time. If hardware may still read them, the sink must wait for the
+/// hardware or leak them. A dropped buffer returns to its pool, and the next read overwrites it.
 ///
 /// # Examples
 ///
-/// A sink that is done with a buffer when `start` returns. It keeps the bytes of one tensor.
+/// A sink that finishes each buffer in `start`, and keeps the bytes of one tensor.
 ///
 /// ```
 /// use core::ops::Deref;
@@ -63,7 +61,7 @@ use core::task::{Context, Poll};
 ///     fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Self::Error> {
 ///         for part in buffer.parts().filter(|part| part.tensor.name == self.name) {
 ///             // Parts of a tensor may come in any order.
-///             let (start, part) = (part.offset as usize, &buffer.buffer()[part.bytes]);
+///             let (start, part) = (part.offset as usize, &buffer.buffer()[part.buffer_range]);
 ///             let end = start + part.len();
 ///             self.bytes.resize(self.bytes.len().max(end), 0);
 ///             self.bytes[start..end].copy_from_slice(part);
@@ -106,7 +104,7 @@ use core::task::{Context, Poll};
 /// # let plan = Planner::new(options).plan(&catalog, &Selection::All.resolve(&catalog)?)?;
 /// # let mut bytes = vec![0; plan.extents()[0].buffer_bytes];
 /// # for part in plan.parts(ExtentId(0)) {
-/// #     bytes[part.bytes].fill(1 + part.placement as u8);
+/// #     bytes[part.buffer_range].fill(1 + part.placement as u8);
 /// # }
 /// # let staged = FilledBuffer::new(Arc::new(catalog), Arc::new(plan), ExtentId(0), bytes);
 /// # let mut source = Once(Some(staged));
@@ -125,44 +123,38 @@ pub trait Sink<B> {
     /// Why the sink failed.
     type Error: fmt::Display;
 
-    /// Reports whether [`start`](Self::start) may be called; to be asked before every start.
+    /// Returns ready if [`start`](Self::start) may be called. Poll it before every `start`.
     ///
     /// A sink limits here how many buffers it works on at a time. Being ready reserves nothing:
-    /// `start` need not follow, and until it does the sink may be asked again.
+    /// `start` need not follow, and until it does the sink may be polled again.
     ///
     /// # Errors
-    ///
-    /// Fails when the sink can take no more buffers.
+    /// Returns an error if the sink accepts no more buffers.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
-    /// Takes a filled buffer and begins with it. Never waits for buffers that the sink holds.
+    /// Takes a filled buffer and starts its work. Never waits for buffers that the sink holds.
     ///
     /// # Errors
-    ///
-    /// Fails when the sink cannot take the buffer, which is then dropped.
+    /// Returns an error if the sink cannot take the buffer, which is then dropped.
     fn start(&mut self, buffer: FilledBuffer<B>) -> Result<(), Self::Error>;
 
-    /// Gives a buffer back that the sink is done with, in any order; `None` when the sink holds no
-    /// buffer.
+    /// Returns a finished buffer, in any order, or `None` if the sink holds none.
     ///
     /// The caller drops the buffer, which returns it to its pool.
     ///
     /// # Errors
-    ///
-    /// Fails when the sink could not do its work with one of the buffers. The sink then no longer
-    /// holds that buffer, so it returns no more buffers and errors together than it has taken
+    /// Returns an error if the sink could not process one of the buffers. The sink then no longer
+    /// holds that buffer, so it never returns more buffers and errors together than it has taken
     /// buffers.
     fn poll_completed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<B, Self::Error>>>;
 
-    /// Finishes everything that the sink has taken; ready when it is through, and durable if the
-    /// sink promises that.
+    /// Completes all work. Ready when every buffer was processed, and durable if the sink
+    /// guarantees it.
     ///
-    /// It is called after the last buffer, also when there was none, and until it is ready. From
-    /// then on [`poll_completed`](Self::poll_completed) returns the buffers that are left without
-    /// waiting.
+    /// It is called after the last buffer, even if there was none, until it is ready. From then on
+    /// [`poll_completed`](Self::poll_completed) returns the remaining buffers without waiting.
     ///
     /// # Errors
-    ///
-    /// Fails when not everything went through.
+    /// Returns an error if any work failed.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 }

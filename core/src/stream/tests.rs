@@ -77,7 +77,7 @@ fn a_whole_buffer_knows_what_it_holds() {
     assert_eq!([names(0), names(1), names(2)], [vec!["t0"], vec!["t1"], vec!["t2", "t3", "t4"]]);
     let last = filled(2, 7);
     assert_eq!(last.placed_parts().map(|part| part.placement).collect::<Vec<usize>>(), [2, 3, 4]);
-    let bytes: Vec<_> = last.parts().map(|part| (part.offset, part.bytes)).collect();
+    let bytes: Vec<_> = last.parts().map(|part| (part.offset, part.buffer_range)).collect();
     assert_eq!(bytes, [(0, 0..50), (0, 0..0), (0, 50..57)]);
     assert_eq!(format!("{last:?}"), "FilledBuffer { extent: ExtentId(2), .. }", "and not what is in its memory");
     assert!(Arc::ptr_eq(last.catalog(), &catalog) && Arc::ptr_eq(last.plan(), &plan));

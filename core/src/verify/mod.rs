@@ -98,7 +98,7 @@ impl Verification {
     /// Checks bytes of a mapped file, which begin at `start`. Every selected byte must be added once.
     ///
     /// # Errors
-    /// As [`add_chunk`](Self::add_chunk).
+    /// Fails like [`add_chunk`](Self::add_chunk).
     pub fn add_mapped(&self, file: FileId, start: u64, bytes: &[u8]) -> Result<(), Error> {
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64)).unwrap_or(ByteRange::EMPTY);
         self.mapped.of(file, range).try_for_each(|placement| self.add(placement, range, start, bytes))

@@ -84,8 +84,8 @@ impl Hashers {
     /// Takes a buffer of a stream in which each file is one tensor.
     pub(super) fn push(&self, filled: FilledBuffer<PoolBuffer>) {
         let filled = Arc::new(filled);
-        let segments = filled.parts().filter(|segment| !segment.bytes.is_empty()).map(|segment| {
-            let (file, offset, bytes) = (segment.tensor.file, segment.offset, segment.bytes);
+        let segments = filled.parts().filter(|segment| !segment.buffer_range.is_empty()).map(|segment| {
+            let (file, offset, bytes) = (segment.tensor.file, segment.offset, segment.buffer_range);
             Arc::new(FileSegment { filled: Arc::clone(&filled), file, offset, bytes, taken: AtomicBool::new(false) })
         });
         let segments: Vec<Arc<FileSegment>> = segments.collect();

@@ -21,7 +21,7 @@ pub use floodtide_core::convert::{ConvertError, Rename, RenameError, Split, Writ
 pub use writers::Written;
 
 use crate::discover::names::folder_of;
-use crate::error::Error;
+use crate::error::{Error, no_thread};
 use crate::loader::Loader;
 use crate::opaque::Opaque;
 use crate::report::Report;
@@ -247,11 +247,7 @@ impl Converter {
         let on_progress = self.on_progress.as_ref().map(|Opaque(callback)| &**callback);
         let work = Work { files, layout, written: &written, cancelled: &self.cancelled, on_progress };
         let read = std::thread::scope(|scope| {
-            let mut writers = Writers::start(scope, work).map_err(|source| CoreError::Platform {
-                message: format!(
-                    "cannot start a thread to write with: {source}; raise the limit of processes (ulimit -u)"
-                ),
-            })?;
+            let mut writers = Writers::start(scope, work).map_err(|source| no_thread("write", &source))?;
             stream.send_to(&mut writers).map_err(|error| match error {
                 PumpError::Stream(error) | PumpError::Sink(error) => error,
             })

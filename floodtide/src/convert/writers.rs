@@ -181,8 +181,10 @@ fn write(filled: &FilledBuffer<PoolBuffer>, work: Work<'_>) -> Result<(), Error>
     let mut run: Option<Run> = None;
     for part in filled.parts() {
         // A tensor that shares the bytes of another is written with that one.
-        let Some(to) = work.layout.destination(part.tensor.id).filter(|_| !part.bytes.is_empty()) else { continue };
-        let next = Run { file: to.file, offset: to.offset + part.offset, bytes: part.bytes };
+        let Some(to) = work.layout.destination(part.tensor.id).filter(|_| !part.buffer_range.is_empty()) else {
+            continue;
+        };
+        let next = Run { file: to.file, offset: to.offset + part.offset, bytes: part.buffer_range };
         run = match run {
             Some(run) if run.goes_on_with(&next) => Some(Run { bytes: run.bytes.start..next.bytes.end, ..run }),
             run => {

@@ -193,6 +193,12 @@ impl From<CoreError> for Error {
     }
 }
 
+/// Returns the error for a thread that the system does not start. `work` is its purpose.
+pub(crate) fn no_thread(work: &str, source: &io::Error) -> CoreError {
+    let message = format!("cannot start a thread to {work} with: {source}; raise the limit of processes (ulimit -u)");
+    CoreError::Platform { kind: ErrorKind::Io, message }
+}
+
 /// Lists the files that make a folder a checkpoint, for a message.
 fn expected() -> String {
     let mut expected = FORMATS.iter().map(|format| format.expected()).collect::<Vec<_>>();

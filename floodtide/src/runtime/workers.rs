@@ -5,7 +5,7 @@ use crate::trace::{ReadTrace, Reads};
 use floodtide_core::middleware::Traced;
 use floodtide_core::storage::{BoxedSource, SourceOptions};
 use floodtide_core::strategy::{Decision, Route};
-use floodtide_core::{EngineHandle, Error as CoreError, ReadStyle, Readiness, RouteId, Worker};
+use floodtide_core::{EngineHandle, Error as CoreError, ErrorKind, ReadStyle, Readiness, RouteId, Worker};
 use floodtide_memory::ChunkBuffer;
 use floodtide_memory::sync::Ordering;
 use std::io;
@@ -99,7 +99,8 @@ impl<P: Provider> LoadTask<P> {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&task))) {
                 let why = panic.downcast_ref::<String>().map(String::as_str);
                 let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                task.fail(CoreError::Platform { message: format!("a thread of the load panicked: {why}") });
+                let message = format!("a thread of the load panicked: {why}");
+                task.fail(CoreError::Platform { kind: ErrorKind::Internal, message });
             }
         });
         match spawned {

@@ -5,8 +5,7 @@ use crate::runtime::LoadTask;
 use floodtide_core::stream::{FillingBuffers, ReorderBuffer};
 use floodtide_core::{BufferProvider, ChunkId, Error as CoreError, ExtentId, Order, Plan};
 use floodtide_memory::SplitBuffer;
-use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError};
-use floodtide_memory::sync::Ordering;
+use floodtide_memory::pool::{Get, Pool, PoolBuffer, PoolError, StreamGuard};
 use floodtide_memory::sync::{Condvar, Mutex};
 use floodtide_memory::{ChunkBuffer, ScratchPool};
 use std::fmt;
@@ -20,6 +19,8 @@ use std::time::Duration;
 /// The memory of a stream. A thread that holds the engine's lock never takes this lock.
 pub(super) struct StreamBuffers {
     pool: Pool,
+    /// Counts this stream as a user of the pool.
+    _stream: StreamGuard,
     /// Whether others may use the pool too.
     pool_is_external: bool,
     plan: Arc<Plan>,
@@ -51,8 +52,8 @@ struct State {
 /// Whether the pool was asked for the next extent's buffer.
 enum BufferRequest {
     None,
-    /// Asked, and not received yet.
-    Pending(Get),
+    /// The request waits in the pool's queue.
+    Queued(Get),
     /// A worker is asking right now, without the lock, because an allocation may take long.
     InProgress,
 }
@@ -90,7 +91,6 @@ impl StreamBuffers {
         order: Order,
         task: Weak<LoadTask<Self>>,
     ) -> Self {
-        pool.streams().fetch_add(1, Ordering::Relaxed);
         let sizes = plan.extents().iter().map(|extent| extent.buffer_bytes);
         let state = State {
             request: BufferRequest::None,
@@ -101,6 +101,7 @@ impl StreamBuffers {
             consumer: None,
         };
         Self {
+            _stream: pool.join(),
             pool,
             pool_is_external,
             plan: Arc::clone(plan),
@@ -173,7 +174,7 @@ impl StreamBuffers {
     /// stream reads ahead only into its share, so that streams whose consumers take turns do not
     /// starve each other.
     fn may_read_ahead(&self, state: &State, bytes: usize) -> bool {
-        let streams = self.pool.streams().load(Ordering::Relaxed).max(1);
+        let streams = self.pool.streams().max(1);
         !self.pool_is_external || state.ahead == 0 || state.ahead + bytes <= self.pool.stats().limit / (2 * streams)
     }
 
@@ -222,7 +223,7 @@ impl BufferProvider for StreamBuffers {
         }
         let bytes = self.bytes_of(extent);
         let mut get = match std::mem::replace(&mut state.request, BufferRequest::InProgress) {
-            BufferRequest::Pending(get) => get,
+            BufferRequest::Queued(get) => get,
             BufferRequest::None if self.may_read_ahead(&state, bytes) => self.pool.get_async(bytes),
             before => {
                 state.request = before;
@@ -240,7 +241,7 @@ impl BufferProvider for StreamBuffers {
         state.request = BufferRequest::None;
         match answer {
             Poll::Pending => {
-                state.request = BufferRequest::Pending(get);
+                state.request = BufferRequest::Queued(get);
                 Ok(false)
             }
             Poll::Ready(Ok(buffer)) => {
@@ -251,7 +252,7 @@ impl BufferProvider for StreamBuffers {
             }
             // The system may have memory once lent buffers are returned, so ask again later.
             Poll::Ready(Err(PoolError::Allocation { .. })) if self.pool.stats().lent > 0 => Ok(false),
-            Poll::Ready(Err(error)) => Err(CoreError::Platform { message: error.to_string() }),
+            Poll::Ready(Err(error)) => Err(CoreError::Platform { kind: error.kind(), message: error.to_string() }),
         }
     }
 
@@ -277,12 +278,6 @@ impl BufferProvider for StreamBuffers {
 
     fn finish(&self, failed: bool) {
         self.end(failed);
-    }
-}
-
-impl Drop for StreamBuffers {
-    fn drop(&mut self) {
-        self.pool.streams().fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -200,7 +200,7 @@ impl TensorStream {
         while let Some(filled) = running.next_patiently() {
             let filled = filled?;
             for part in filled.parts() {
-                consume(part.tensor, part.offset, &filled.buffer()[part.bytes]);
+                consume(part.tensor, part.offset, &filled.buffer()[part.buffer_range]);
             }
         }
         self.take_report()

@@ -1,7 +1,7 @@
 //! A running stream, from the consumer's side.
 
 use super::buffers::{Next, StreamBuffers};
-use crate::error::Error;
+use crate::error::{Error, no_thread};
 use crate::report::Report;
 use crate::runtime::{LoadTask, PlannedLoad, TICK};
 use crate::trace::Phase;
@@ -58,9 +58,7 @@ impl Running {
         // The threads end by themselves; their completions mark the end of the stream.
         if let Err(source) = task.start() {
             task.provider.close();
-            let message =
-                format!("cannot start a thread to read with: {source}; raise the limit of processes (ulimit -u)");
-            return Err(CoreError::Platform { message }.into());
+            return Err(no_thread("read", &source).into());
         }
         let stall = Stall { timeout: stall_timeout, since: None };
         Ok(Self { task, report: None, ended: false, last_progress: Instant::now(), stall, memory })

@@ -62,7 +62,7 @@ impl<W: Write> Sink<PoolBuffer> for WriterSink<W> {
 
     fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> io::Result<()> {
         for part in buffer.parts() {
-            let bytes = &buffer.buffer()[part.bytes];
+            let bytes = &buffer.buffer()[part.buffer_range];
             self.writer.write_all(bytes)?;
             self.written += bytes.len() as u64;
         }

@@ -187,7 +187,7 @@ impl Tensor {
         let parts: Vec<PlacedPart> = filled.placed_parts().collect();
         let filled = Arc::new(filled);
         parts.into_iter().map(move |part| Self {
-            memory: TensorMemory::Buffer(Arc::clone(&filled), part.bytes),
+            memory: TensorMemory::Buffer(Arc::clone(&filled), part.buffer_range),
             index: part.placement,
         })
     }

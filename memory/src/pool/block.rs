@@ -43,9 +43,13 @@ impl Block {
         self.0.capacity
     }
 
+    /// Sets the number of bytes that the borrower may use.
+    ///
+    /// # Panics
+    /// Panics if the memory is shorter.
     #[inline]
     pub(super) fn set_capacity(&mut self, capacity: usize) {
-        debug_assert!(capacity <= self.byte_len(), "a view never passes its memory");
+        assert!(capacity <= self.byte_len(), "the capacity exceeds the memory");
         self.0.capacity = capacity;
     }
 

@@ -3,13 +3,12 @@
 use super::block::Block;
 use super::inner::Inner;
 use super::memory::MemoryBlock;
-use crate::split_buffer::SplitBuffer;
 use crate::stable::{StableBuffer, StableMemory};
 use floodtide_core::{Buffer, WriteOnly};
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// A buffer of a [`Pool`](super::Pool). Dropping it returns it to the pool, on any thread.
@@ -149,25 +148,6 @@ impl PoolBuffer {
         let (memory, pool) = block.into_parts();
         pool.detach(bytes);
         memory
-    }
-}
-
-impl SplitBuffer<PoolBuffer> {
-    /// Returns the buffer when neither a slice nor another handle is left, filled up to the end of
-    /// `written`. What lies before `written` is zeroed. `written` must be what the slices' holders
-    /// have written: bytes of it that nobody wrote are what an earlier borrower of the buffer left
-    /// there.
-    ///
-    /// # Panics
-    /// When `written` passes the buffer's capacity.
-    #[must_use]
-    pub fn into_filled(self, written: Range<usize>) -> Option<PoolBuffer> {
-        let mut buffer = self.into_memory()?;
-        buffer.spare().part(0..written.start).fill(0);
-        // SAFETY: the memory is initialised. The caller guarantees that its bytes are this
-        // borrower's own.
-        unsafe { buffer.assume_filled(written.end) };
-        Some(buffer)
     }
 }
 

@@ -56,10 +56,10 @@ impl Inner {
     #[inline(always)]
     pub(super) fn take_local(&self, bytes: usize) -> Option<Block> {
         let class = SizeClass::holding(bytes)?;
-        // SAFETY: it is not used beyond the next line.
-        let magazine = unsafe { local::find(self.key) }?;
-        // SAFETY: it is the calling thread's magazine.
-        unsafe { magazine.pop(class) }
+        // SAFETY: `with_magazine` passes the calling thread's magazine.
+        let pop = |magazine: Option<&Magazine<Block>>| unsafe { magazine?.pop(class) };
+        // SAFETY: `pop` does not enlist.
+        unsafe { local::with_magazine(self.key, pop) }
     }
 
     /// Takes a block from the depot without waiting. Retained blocks also fill half of the thread's
@@ -107,14 +107,19 @@ impl Inner {
         let affinity = local::affinity();
         local::enlist(&pool);
         let class = block.class();
-        // SAFETY: it is not used beyond this block, in which nothing enlists.
-        if let Some(magazine) = unsafe { local::find(pool.key) } {
-            // SAFETY: it is the calling thread's magazine.
-            unsafe { pool.surrender(magazine) };
-            // SAFETY: as above.
-            let older = unsafe { magazine.shed(class) };
-            pool.depot.give_all(older.into_iter().flatten(), affinity);
-        }
+        let mut drained = Vec::new();
+        let shed = |magazine: Option<&Magazine<Block>>| {
+            let magazine = magazine?;
+            // A sandbox may keep other threads from emptying the suspended magazine.
+            // SAFETY: `with_magazine` passes the calling thread's magazine.
+            unsafe { pool.depot.tier().surrender(magazine, &mut |block| drained.push(block)) };
+            // SAFETY: `with_magazine` passes the calling thread's magazine.
+            Some(unsafe { magazine.shed(class) })
+        };
+        // SAFETY: `shed` only moves blocks. What wakes others, and may enlist, follows later.
+        let older = unsafe { local::with_magazine(pool.key, shed) };
+        pool.depot.give_all(drained, affinity);
+        pool.depot.give_all(older.into_iter().flatten().flatten(), affinity);
         if let Err(block) = give_local(block) {
             pool.depot.give(block, affinity);
         }
@@ -123,18 +128,6 @@ impl Inner {
             // The closing thread may have checked the free lists earlier.
             pool.depot.trim();
         }
-    }
-
-    /// Returns the blocks of the calling thread's suspended magazine, because a sandbox keeps other
-    /// threads from it.
-    ///
-    /// # Safety
-    /// The magazine must be the calling thread's.
-    unsafe fn surrender(&self, magazine: &Magazine<Block>) {
-        let mut drained = Vec::new();
-        // SAFETY: the caller's guarantee.
-        unsafe { self.depot.tier().surrender(magazine, &mut |block| drained.push(block)) };
-        self.depot.give_all(drained, local::affinity());
     }
 
     pub(super) fn new_magazine(&self) -> Arc<Magazine<Block>> {
@@ -147,7 +140,8 @@ impl Inner {
     /// The magazine must be the calling thread's, which must not use it any more.
     pub(super) unsafe fn retire(&self, magazine: &Arc<Magazine<Block>>) {
         let mut drained = Vec::new();
-        // SAFETY: the caller's guarantee.
+        // SAFETY: the magazine is the calling thread's, which no longer uses it (contract of
+        // `retire`).
         unsafe { self.depot.tier().retire(magazine, &mut |block| drained.push(block)) };
         self.depot.give_all(drained, local::affinity());
         fence(Ordering::SeqCst);
@@ -197,8 +191,11 @@ fn give_local(block: Block) -> Result<(), Block> {
         return Err(block);
     }
     let (key, class) = (block.key(), block.class());
-    // SAFETY: it is not used beyond the next line.
-    let Some(magazine) = (unsafe { local::find(key) }) else { return Err(block) };
-    // SAFETY: it is the calling thread's magazine.
-    unsafe { magazine.push(class, block) }
+    let push = |magazine: Option<&Magazine<Block>>| match magazine {
+        // SAFETY: `with_magazine` passes the calling thread's magazine.
+        Some(magazine) => unsafe { magazine.push(class, block) },
+        None => Err(block),
+    };
+    // SAFETY: `push` does not enlist.
+    unsafe { local::with_magazine(key, push) }
 }

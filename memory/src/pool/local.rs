@@ -72,7 +72,8 @@ impl Drop for Guard {
         for Owned { pool, slot, magazine } in self.0.take() {
             forget(slot, &magazine);
             if let Some(pool) = pool.upgrade() {
-                // SAFETY: the magazine is this thread's, and the table no longer refers to it.
+                // SAFETY: the guard is this thread's, so the magazine is. `forget` removed it from
+                // the table, so the thread no longer finds it.
                 unsafe { pool.retire(&magazine) };
             }
         }
@@ -101,28 +102,34 @@ impl Key {
     }
 }
 
-/// Returns the calling thread's magazine of the pool, if it has one.
-///
-/// # Safety
-/// It must not be used after the thread [enlists](enlist) with a pool or ends.
+/// Returns the address of the calling thread's magazine of the pool, or null.
 #[inline(always)]
-pub(super) unsafe fn find<'m>(key: Key) -> Option<&'m Magazine<Block>> {
-    // Only the lookup is inside `with`, which keeps it small enough to be inlined.
-    let magazine = TABLE.with(|table| match table.get(key.slot) {
+fn find(key: Key) -> *const Magazine<Block> {
+    TABLE.with(|table| match table.get(key.slot) {
         Some(entry) if entry.pool.get() == key.id => entry.magazine.get(),
         _ => std::ptr::null(),
-    });
-    // SAFETY: the entry names the pool, so this thread's guard holds the magazine. It clears the
-    // entry before it drops the magazine, which happens only when the thread ends or enlists.
-    unsafe { magazine.as_ref() }
+    })
+}
+
+/// Calls `f` with the calling thread's magazine of the pool, or with `None` if it has none.
+///
+/// # Safety
+/// `f` must not [enlist](enlist) the thread with a pool.
+#[inline(always)]
+pub(super) unsafe fn with_magazine<R>(key: Key, f: impl FnOnce(Option<&Magazine<Block>>) -> R) -> R {
+    // Only the lookup is inside `TABLE.with`, which keeps it small enough to be inlined.
+    let magazine = find(key);
+    // SAFETY: the entry names the pool, so this thread's guard holds the magazine. The guard clears
+    // the entry before it drops the magazine. It drops magazines only when the thread ends, which
+    // is not during `f`, or enlists, which `f` does not.
+    f(unsafe { magazine.as_ref() })
 }
 
 /// Gives the calling thread a magazine of the pool, unless it has one, there is no slot, or the
 /// thread is ending.
 pub(super) fn enlist(pool: &Arc<Inner>) {
     let Key { slot, id } = pool.key;
-    // SAFETY: it is not used.
-    if slot >= SLOTS || unsafe { find(pool.key) }.is_some() {
+    if slot >= SLOTS || !find(pool.key).is_null() {
         return;
     }
     let _ = GUARD.try_with(|guard| {

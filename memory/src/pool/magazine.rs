@@ -40,9 +40,10 @@ pub struct Magazine<B> {
     racks: UnsafeCell<Box<[Rack<B>]>>,
 }
 
-// SAFETY: one thread at a time reaches the racks: see the module's documentation and loom's models.
+// SAFETY: the racks own their blocks, which are `Send`; the rest is atomic.
 unsafe impl<B: Send> Send for Magazine<B> {}
-// SAFETY: as for `Send`.
+// SAFETY: `busy` and `suspended` let one thread at a time reach the racks, which loom's models
+// check. The blocks are `Send`, so any thread may take them.
 unsafe impl<B: Send> Sync for Magazine<B> {}
 
 impl<B> Magazine<B> {
@@ -84,18 +85,18 @@ impl<B> Magazine<B> {
     /// Only the magazine's thread may call this.
     #[inline(always)]
     pub unsafe fn pop(&self, class: SizeClass) -> Option<B> {
-        // SAFETY: the caller's guarantee.
-        unsafe {
-            self.with(|racks| {
-                let rack = &mut racks?[class.index()];
-                let top = rack.len.wrapping_sub(1);
-                let block = rack.blocks.get_mut(usize::from(top))?.take()?;
-                rack.len = top;
-                add(&self.bytes, class.size().wrapping_neg());
-                add(&self.hits, 1);
-                Some(block)
-            })
-        }
+        let work = |racks: Option<&mut [Rack<B>]>| {
+            let rack = &mut racks?[class.index()];
+            let top = rack.len.wrapping_sub(1);
+            let block = rack.blocks.get_mut(usize::from(top))?.take()?;
+            rack.len = top;
+            add(&self.bytes, class.size().wrapping_neg());
+            add(&self.hits, 1);
+            Some(block)
+        };
+        // SAFETY: only the magazine's thread calls this (contract of `pop`), and `work` does not
+        // call `with`.
+        unsafe { self.with(work) }
     }
 
     /// Keeps a block that has the size of its class.
@@ -107,22 +108,22 @@ impl<B> Magazine<B> {
     /// Only the magazine's thread may call this.
     #[inline(always)]
     pub unsafe fn push(&self, class: SizeClass, block: B) -> Result<(), B> {
-        // SAFETY: the caller's guarantee.
-        unsafe {
-            self.with(|racks| {
-                let Some(racks) = racks else { return Err(block) };
-                let rack = &mut racks[class.index()];
-                if rack.len >= rack.limit {
-                    return Err(block);
-                }
-                let Some(place) = rack.blocks.get_mut(usize::from(rack.len)) else { return Err(block) };
-                // The place is empty. Forgetting it saves the check of a drop.
-                std::mem::forget(place.replace(block));
-                rack.len += 1;
-                add(&self.bytes, class.size());
-                Ok(())
-            })
-        }
+        let work = |racks: Option<&mut [Rack<B>]>| {
+            let Some(racks) = racks else { return Err(block) };
+            let rack = &mut racks[class.index()];
+            if rack.len >= rack.limit {
+                return Err(block);
+            }
+            let Some(place) = rack.blocks.get_mut(usize::from(rack.len)) else { return Err(block) };
+            // The place is empty. Forgetting it saves the check of a drop.
+            std::mem::forget(place.replace(block));
+            rack.len += 1;
+            add(&self.bytes, class.size());
+            Ok(())
+        };
+        // SAFETY: only the magazine's thread calls this (contract of `push`), and `work` does not
+        // call `with`.
+        unsafe { self.with(work) }
     }
 
     /// Takes the older half out of a full rack.
@@ -130,22 +131,22 @@ impl<B> Magazine<B> {
     /// # Safety
     /// Only the magazine's thread may call this.
     pub unsafe fn shed(&self, class: SizeClass) -> [Option<B>; DEPTH] {
-        // SAFETY: the caller's guarantee.
-        unsafe {
-            self.with(|racks| {
-                let mut older = [const { None }; DEPTH];
-                let Some(racks) = racks else { return older };
-                let rack = &mut racks[class.index()];
-                let full = usize::from(rack.len);
-                let half = full.div_ceil(2);
-                older[..half].swap_with_slice(&mut rack.blocks[..half]);
-                rack.blocks[..full].rotate_left(half);
-                // The newer half, rounded down.
-                rack.len /= 2;
-                add(&self.bytes, (half * class.size()).wrapping_neg());
-                older
-            })
-        }
+        let work = |racks: Option<&mut [Rack<B>]>| {
+            let mut older = [const { None }; DEPTH];
+            let Some(racks) = racks else { return older };
+            let rack = &mut racks[class.index()];
+            let full = usize::from(rack.len);
+            let half = full.div_ceil(2);
+            older[..half].swap_with_slice(&mut rack.blocks[..half]);
+            rack.blocks[..full].rotate_left(half);
+            // The newer half, rounded down.
+            rack.len /= 2;
+            add(&self.bytes, (half * class.size()).wrapping_neg());
+            older
+        };
+        // SAFETY: only the magazine's thread calls this (contract of `shed`), and `work` does not
+        // call `with`.
+        unsafe { self.with(work) }
     }
 
     /// Takes all blocks out.
@@ -155,7 +156,8 @@ impl<B> Magazine<B> {
     /// after the fence, and no other thread is here.
     unsafe fn drain(&self, drained: &mut dyn FnMut(B)) {
         self.racks.with_mut(|racks| {
-            // SAFETY: the caller's guarantee.
+            // SAFETY: no other thread uses the racks (contract of `drain`), and `drained` takes
+            // blocks, not the magazine.
             let racks = unsafe { &mut **racks };
             for rack in racks.iter_mut().filter(|rack| rack.len > 0) {
                 rack.len = 0;
@@ -225,7 +227,8 @@ impl<B> Magazines<B> {
         self.list.with(|list| {
             list.magazines.retain(|other| !Arc::ptr_eq(other, magazine));
             list.past_hits = list.past_hits.wrapping_add(magazine.hits.swap(0, Ordering::Relaxed));
-            // SAFETY: its thread is here, and others need the list's lock.
+            // SAFETY: the magazine's thread is here (contract of `retire`), not inside `with`.
+            // Other threads drain under the list's lock, which is held.
             unsafe { magazine.drain(drained) };
             list.spare.push(Arc::clone(magazine));
         });
@@ -239,7 +242,8 @@ impl<B> Magazines<B> {
         if magazine.bytes.load(Ordering::Relaxed) > 0 {
             self.list.with(|list| {
                 if list.suspended {
-                    // SAFETY: its thread is here, and others need the list's lock.
+                    // SAFETY: the magazine's thread is here (contract of `surrender`), not inside
+                    // `with`. Other threads drain under the list's lock, which is held.
                     unsafe { magazine.drain(drained) };
                 }
             });
@@ -285,7 +289,9 @@ impl<B> Tier<B> for Magazines<B> {
                 while magazine.busy.load(Ordering::Acquire) {
                     pause();
                 }
-                // SAFETY: `busy` was down after the fence, and other drainers need the list's lock.
+                // SAFETY: `suspended` was raised before the fence and `busy` was down after it, so
+                // the magazine's thread stays out. Other threads drain under the list's lock, which
+                // is held.
                 unsafe { magazine.drain(drained) };
             }
         });

@@ -48,7 +48,7 @@ pub struct MemoryBlock {
     _owner: Box<dyn Any + Send + Sync>,
 }
 
-// SAFETY: `from_raw` makes the bytes exclusive to the holder, and the owner is `Send`.
+// SAFETY: by `from_raw` any thread may use the bytes and only the holder does. The owner is `Send`.
 unsafe impl Send for MemoryBlock {}
 // SAFETY: shared access only reads the filled bytes, and the owner is `Sync`.
 unsafe impl Sync for MemoryBlock {}
@@ -74,10 +74,13 @@ impl MemoryBlock {
         self.start
     }
 
-    /// Declares the first bytes filled. They must exist and have been written by the holder.
+    /// Declares the first bytes filled. The holder must have written them.
+    ///
+    /// # Panics
+    /// Panics if the memory is shorter.
     #[inline]
     pub(super) fn set_filled(&mut self, filled: usize) {
-        debug_assert!(filled <= self.bytes, "what is filled never passes the memory");
+        assert!(filled <= self.bytes, "the filled bytes exceed the memory");
         self.filled = filled;
     }
 
@@ -109,7 +112,7 @@ impl Deref for MemoryBlock {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: by `from_raw` the bytes are initialised, readable and exclusive. `set_filled`
-        // stays within them.
+        // asserts that the filled ones are within them.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.filled) }
     }
 }
@@ -118,7 +121,7 @@ impl DerefMut for MemoryBlock {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: by `from_raw` the bytes are initialised, writable and exclusive. `set_filled`
-        // stays within them.
+        // asserts that the filled ones are within them.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.filled) }
     }
 }
@@ -175,7 +178,7 @@ struct HeapOwner {
 
 // SAFETY: the allocation belongs to the process. The owner only frees it.
 unsafe impl Send for HeapOwner {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared owner gives no access to anything.
 unsafe impl Sync for HeapOwner {}
 
 impl Drop for HeapOwner {
@@ -202,6 +205,7 @@ impl MemoryProvider for HeapMemory {
 
 /// What to do if the system refuses to lock memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LockPolicy {
     /// Allocation fails.
     Required,
@@ -278,7 +282,7 @@ impl MemoryProvider for MappedMemory {
             return Ok(unsafe { MemoryBlock::from_raw(start, bytes, region) });
         };
         match (region.lock(), policy) {
-            // SAFETY: as above.
+            // SAFETY: a new mapping of at least `bytes` zeroed bytes, which the region unmaps.
             (Ok(()), _) => Ok(unsafe { MemoryBlock::from_raw(start, bytes, region) }),
             (Err(error), LockPolicy::Required) => Err(io::Error::new(
                 error.kind(),
@@ -290,7 +294,8 @@ impl MemoryProvider for MappedMemory {
                 let before = self.unlocked.fetch_add(bytes, Ordering::Relaxed);
                 tracing::warn!(bytes, unlocked = before + bytes, %error, "memory is not locked; raise ulimit -l");
                 let owner = Unlocked { _region: region, bytes, count: Arc::clone(&self.unlocked) };
-                // SAFETY: as above. The owner holds the region.
+                // SAFETY: a new mapping of at least `bytes` zeroed bytes, which the owner's region
+                // unmaps.
                 Ok(unsafe { MemoryBlock::from_raw(start, bytes, owner) })
             }
         }

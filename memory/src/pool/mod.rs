@@ -48,6 +48,7 @@ pub use memory::{HeapMemory, LockPolicy, MappedMemory, MemoryBlock, MemoryProvid
 pub use wait::Get;
 
 use crate::limits;
+use crate::sync::Ordering;
 use block::Block;
 use floodtide_core::pool::{MIN_BYTES, SizeClass, TakeError};
 use floodtide_core::{ErrorKind, HumanBytes};
@@ -166,6 +167,18 @@ pub struct Pool {
     _handle: Arc<Handle>,
 }
 
+/// Counts a stream as a user of a [`Pool`]: see [`Pool::join`].
+#[derive(Debug)]
+pub struct StreamGuard {
+    inner: Arc<Inner>,
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.inner.streams().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Pool {
     /// Returns a builder to configure a pool.
     #[must_use]
@@ -268,9 +281,17 @@ impl Pool {
         self.inner.stats()
     }
 
-    /// Returns the number of streams that use the pool. Streams update it.
-    pub fn streams(&self) -> &crate::sync::AtomicUsize {
-        self.inner.streams()
+    /// Counts a stream as a user of the pool until the guard is dropped.
+    #[must_use]
+    pub fn join(&self) -> StreamGuard {
+        self.inner.streams().fetch_add(1, Ordering::Relaxed);
+        StreamGuard { inner: Arc::clone(&self.inner) }
+    }
+
+    /// Returns the number of streams that use the pool.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.inner.streams().load(Ordering::Relaxed)
     }
 
     /// Returns the alignment of every buffer in bytes.

@@ -22,6 +22,7 @@ use subject::Subject;
 
 /// Whether a load has what it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Status {
     /// It is available.
     Good,

@@ -196,7 +196,7 @@ fn open(path: &Path, extra: OFlags) -> io::Result<File> {
 #[must_use]
 pub fn describe(mode: u32) -> &'static str {
     match FileType::from_raw_mode(mode) {
-        FileType::Directory => "a directory",
+        FileType::Directory => "a folder",
         FileType::Fifo => "a FIFO",
         FileType::Socket => "a socket",
         FileType::CharacterDevice => "a character device",

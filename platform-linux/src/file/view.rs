@@ -14,9 +14,9 @@ pub(super) struct MappedFile(Mmap);
 impl MappedFile {
     /// Maps the file. Nothing is read yet.
     pub(super) fn map(file: &File) -> io::Result<Self> {
-        // SAFETY: the bytes are handed out only as `&[u8]` for data, never as values with
-        // invariants. Every user of a mapping guarantees that the file does not change; callers of
-        // `StorageFile::view` document it.
+        // SAFETY: the file does not change while the mapping is alive (contract of
+        // `StorageFile::view`, which `MMAP` repeats). The bytes are handed out only as `&[u8]`,
+        // never as values with invariants.
         Ok(Self(unsafe { Mmap::map(file) }?))
     }
 }

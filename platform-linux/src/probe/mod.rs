@@ -1,5 +1,5 @@
-//! Asks the system what it allows: each answer is tried, never taken from a version number. What
-//! was measured of a device is kept for later loads ([`profile`]).
+//! Probes the system. Each answer comes from a try, not from a version number. [`profile`] keeps
+//! the measurements of a device for later loads.
 
 pub mod device;
 pub mod profile;

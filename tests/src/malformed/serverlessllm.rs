@@ -172,7 +172,7 @@ pub fn folders() -> Vec<Case> {
                 fs::write(folder.join("tensor_index.json"), ONE).expect("writes");
                 folder.to_owned()
             }),
-            words: vec!["tensor.data_0", "a directory"],
+            words: vec!["tensor.data_0", "a folder"],
         },
     ]
 }

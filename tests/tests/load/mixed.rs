@@ -225,7 +225,7 @@ fn a_list_of_files_takes_uris_and_refuses_what_it_does_not_know() {
     let error = mixed.loader.load_files([&*uri, "s3://bucket/b.safetensors"]).expect_err("unknown");
     assert!(matches!(error, Error::UnknownScheme { .. }), "{error}");
     let error = mixed.loader.load_files([&*uri, "mem://model"]).expect_err("a folder");
-    assert!(error.to_string().contains("model") && error.to_string().contains("directory"), "{error}");
+    assert!(error.to_string().contains("model") && error.to_string().contains("folder"), "{error}");
     let error = mixed.loader.load_files([&*uri, "mem://model/none"]).expect_err("nothing").to_string();
     assert!(error.contains("model/none") && error.contains("no such file"), "{error}");
     assert!(mixed.loader.load_files::<&str>([]).is_err(), "no file is no checkpoint");

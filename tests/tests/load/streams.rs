@@ -196,7 +196,7 @@ impl Sink<PoolBuffer> for Slow {
     }
 
     fn start(&mut self, buffer: FilledBuffer<PoolBuffer>) -> Result<(), String> {
-        self.bytes += buffer.parts().map(|part| part.bytes.len()).sum::<usize>();
+        self.bytes += buffer.parts().map(|part| part.buffer_range.len()).sum::<usize>();
         self.held.push((0, self.next, buffer.into_buffer()));
         self.next += 1;
         self.max = self.max.max(self.held.len());

@@ -1,6 +1,7 @@
 //! The worker over a scripted source: its requests, its buffers, and how it ends.
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::source::{Buffer, Completion, ReadSource, Rejected, SourceError};
 use crate::write_only::WriteOnly;
 use alloc::rc::Rc;
@@ -113,7 +114,7 @@ impl BufferProvider for Provider {
 
     fn buffer_for(&self, chunk: ChunkId) -> Result<Memory, Error> {
         if self.takes.is_some_and(|end| chunk.0 >= end) {
-            return Err(Error::Platform { message: "no buffer".to_string() });
+            return Err(Error::Platform { kind: ErrorKind::Io, message: "no buffer".to_string() });
         }
         self.taken.borrow_mut().push(chunk);
         Ok(Memory(chunk))
@@ -123,7 +124,7 @@ impl BufferProvider for Provider {
         assert_eq!(buffer, Memory(chunk));
         self.completed.borrow_mut().push(chunk);
         match self.refuses.filter(|&refused| refused == chunk) {
-            Some(_) => Err(Error::Platform { message: "it is wrong".to_string() }),
+            Some(_) => Err(Error::Platform { kind: ErrorKind::Io, message: "it is wrong".to_string() }),
             None => Ok(()),
         }
     }
@@ -189,7 +190,7 @@ fn a_wrong_chunk_ends_the_load_even_if_it_is_the_last() {
     for refused in [0, 3, count - 1] {
         let (shared, provider) = (shared(), Provider { refuses: Some(ChunkId(refused)), ..Provider::default() });
         Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &provider);
-        assert_eq!(result(&shared), Err(Error::Platform { message: "it is wrong".to_string() }));
+        assert_eq!(result(&shared), Err(Error::Platform { kind: ErrorKind::Io, message: "it is wrong".to_string() }));
         assert!(provider.completed.borrow().len() as u32 <= refused + 3, "nothing more is read");
     }
 }
@@ -302,7 +303,7 @@ fn a_worker_with_nothing_in_flight_waits_for_room() {
 #[test]
 fn memory_that_will_never_come_ends_the_load() {
     let (shared, provider) = (streamed(), Provider::default());
-    let error = Error::Platform { message: "no memory".to_string() };
+    let error = Error::Platform { kind: ErrorKind::Io, message: "no memory".to_string() };
     provider.provides.borrow_mut().extend([Ok(true), Err(error.clone())]);
     Worker::new(Source { capacity: 2, ..Source::default() }, RouteId(0)).run(&shared, &provider);
     assert_eq!(result(&shared), Err(error));
@@ -316,7 +317,7 @@ fn a_chunk_without_a_buffer_ends_the_load_and_is_not_in_flight() {
     assert_eq!(worker.fill(&shared, &provider), WorkerState::AwaitingCompletion);
     assert_eq!((worker.source().in_flight(), shared.with(|e| e.in_flight())), (3, 3));
     worker.run(&shared, &provider);
-    assert_eq!(result(&shared), Err(Error::Platform { message: "no buffer".to_string() }));
+    assert_eq!(result(&shared), Err(Error::Platform { kind: ErrorKind::Io, message: "no buffer".to_string() }));
     assert_eq!(
         (shared.with(|e| e.in_flight()), provider.completed.borrow().len()),
         (0, 0),
@@ -364,7 +365,7 @@ fn a_short_read_goes_on_in_the_same_buffer() {
 fn a_source_that_cannot_go_on_ends_the_load_and_the_worker() {
     let (shared, provider) = (shared(), Provider::default());
     Worker::new(Source { capacity: 2, waits: Some(2), ..Source::default() }, RouteId(0)).run(&shared, &provider);
-    assert_eq!(result(&shared), Err(Error::Platform { message: "the ring is gone".to_string() }));
+    assert_eq!(result(&shared), Err(Error::Platform { kind: ErrorKind::Io, message: "the ring is gone".to_string() }));
     assert_eq!(provider.completed.borrow().len(), 4);
     assert_eq!(shared.with(|e| e.in_flight()), 2, "they stay with the source");
 }

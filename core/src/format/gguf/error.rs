@@ -33,11 +33,11 @@ pub enum GgufError {
     /// The file is for big-endian machines.
     #[error(
         "the file is for big-endian machines (version {version} with its bytes reversed), which is not supported; \
-         turn it around with gguf_convert_endian.py of llama.cpp"
+         convert it with gguf_convert_endian.py of llama.cpp"
     )]
     BigEndian { version: u32 },
     /// A count is negative.
-    #[error("the header claims {count} {what}, which is less than none; the file is damaged")]
+    #[error("the header claims {count} {what}; a count must not be negative: the file is damaged")]
     NegativeCount { what: &'static str, count: i64 },
     /// The header claims more keys and tensors than the file has room for.
     #[error(

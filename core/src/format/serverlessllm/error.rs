@@ -151,6 +151,6 @@ pub enum ServerlessLlmError {
     )]
     PartitionName { found: String },
     /// The partitions together exceed the range of offsets.
-    #[error("the partitions are longer together than any offset; some of them are not what they should be")]
+    #[error("the partitions are longer together than any offset; the files are damaged")]
     TooLong,
 }

@@ -299,7 +299,7 @@ proptest! {
         if plan.is_streamed() {
             for (number, buffer) in memory.iter().enumerate() {
                 for part in plan.parts(ExtentId(number as u32)) {
-                    parts[part.placement].push((part.offset, buffer[part.bytes].to_vec()));
+                    parts[part.placement].push((part.offset, buffer[part.buffer_range].to_vec()));
                 }
             }
         }

@@ -39,7 +39,7 @@ fn delivered(plan: &Plan) -> Vec<Vec<u8>> {
         parts.sort_by_key(|(placement, offset, ..)| (*placement, *offset));
         for (placement, offset, extent, part) in parts {
             assert_eq!(bytes[placement].len() as u64, offset, "without a gap");
-            bytes[placement].extend_from_slice(&memory[extent as usize][part.bytes]);
+            bytes[placement].extend_from_slice(&memory[extent as usize][part.buffer_range]);
         }
         return bytes;
     }
@@ -62,8 +62,8 @@ fn places(plan: &Plan, placement: usize) -> Vec<(usize, usize)> {
         Location::Mapped => vec![(usize::MAX, usize::MAX)],
         Location::Streamed => (0..plan.extents().len())
             .flat_map(|extent| plan.parts(ExtentId(extent as u32)).map(move |part| (extent, part)))
-            .filter(|(_, part)| part.placement == placement && !part.bytes.is_empty())
-            .map(|(extent, part)| (extent, part.bytes.start))
+            .filter(|(_, part)| part.placement == placement && !part.buffer_range.is_empty())
+            .map(|(extent, part)| (extent, part.buffer_range.start))
             .collect(),
     }
 }
