@@ -43,13 +43,11 @@ impl Block {
         self.0.capacity
     }
 
-    /// Sets the number of bytes that the borrower may use.
-    ///
-    /// # Panics
-    /// Panics if the memory is shorter.
+    /// Sets the number of bytes that the borrower may use. The memory must have them.
     #[inline]
     pub(super) fn set_capacity(&mut self, capacity: usize) {
-        assert!(capacity <= self.byte_len(), "the capacity exceeds the memory");
+        // Only in debug builds: this is on the path of every buffer.
+        debug_assert!(capacity <= self.byte_len(), "the capacity exceeds the memory");
         self.0.capacity = capacity;
     }
 

@@ -74,13 +74,11 @@ impl MemoryBlock {
         self.start
     }
 
-    /// Declares the first bytes filled. The holder must have written them.
-    ///
-    /// # Panics
-    /// Panics if the memory is shorter.
+    /// Declares the first bytes filled. They must exist, and the holder must have written them.
     #[inline]
     pub(super) fn set_filled(&mut self, filled: usize) {
-        assert!(filled <= self.bytes, "the filled bytes exceed the memory");
+        // Only in debug builds: this is on the path of every buffer.
+        debug_assert!(filled <= self.bytes, "the filled bytes exceed the memory");
         self.filled = filled;
     }
 
@@ -111,8 +109,8 @@ impl Deref for MemoryBlock {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: by `from_raw` the bytes are initialised, readable and exclusive. `set_filled`
-        // asserts that the filled ones are within them.
+        // SAFETY: by `from_raw` the bytes are initialised, readable and exclusive. By the
+        // contract of `set_filled`, the filled ones exist.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.filled) }
     }
 }
@@ -120,8 +118,8 @@ impl Deref for MemoryBlock {
 impl DerefMut for MemoryBlock {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: by `from_raw` the bytes are initialised, writable and exclusive. `set_filled`
-        // asserts that the filled ones are within them.
+        // SAFETY: by `from_raw` the bytes are initialised, writable and exclusive. By the
+        // contract of `set_filled`, the filled ones exist.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.filled) }
     }
 }
