@@ -7,7 +7,7 @@
 #![no_main]
 
 use floodtide_core::format::serverlessllm::{Dialect, TensorIndex};
-use floodtide_core::format::{FORMATS, Format, SERVERLESSLLM, index_format};
+use floodtide_core::format::{FORMATS, SERVERLESSLLM, index_format};
 use floodtide_core::{Catalog, CatalogBuilder, PlanOptions, Planner, Selection};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
@@ -62,7 +62,7 @@ fn check_ties(catalog: &Catalog) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((lengths, json)) = input(bytes) else { return };
-    let format = index_format(FORMATS, json).map(Format::id);
+    let format = index_format(FORMATS, json).map(|(format, _)| format.id());
     let Ok(index) = TensorIndex::parse(json, &lengths) else { return };
     let records: Map<String, Value> = serde_json::from_slice(json).expect("it is JSON");
     assert_eq!(format, (!records.is_empty()).then_some(SERVERLESSLLM));

@@ -67,11 +67,11 @@ pub fn extension(name: &str) -> Option<&str> {
     name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).map(|(_, extension)| extension)
 }
 
-/// Returns the format of a JSON index, or `None` if no member indicates one.
+/// Returns the format of a JSON index and the evidence for it, or `None` if no member indicates one.
 ///
 /// The format's parser decides whether the index is valid.
 #[must_use]
-pub fn index_format<'f>(formats: &[&'f dyn Format], json: &[u8]) -> Option<&'f dyn Format> {
+pub fn index_format<'f>(formats: &[&'f dyn Format], json: &[u8]) -> Option<(&'f dyn Format, Evidence)> {
     let mut search = Search { formats, found: None };
     // An error only ends the search, even if the JSON is malformed.
     let _ = (&mut search).deserialize(&mut serde_json::Deserializer::from_slice(json));
@@ -81,7 +81,7 @@ pub fn index_format<'f>(formats: &[&'f dyn Format], json: &[u8]) -> Option<&'f d
 /// Visits the members of an object until one proves the format.
 struct Search<'s, 'f> {
     formats: &'s [&'f dyn Format],
-    found: Option<&'f dyn Format>,
+    found: Option<(&'f dyn Format, Evidence)>,
 }
 
 impl Search<'_, '_> {
@@ -90,7 +90,7 @@ impl Search<'_, '_> {
         for &format in self.formats {
             let evidence = format.index().map_or(Evidence::None, |index| index.evidence(key, shape));
             if evidence > Evidence::None {
-                self.found = Some(format);
+                self.found = Some((format, evidence));
             }
             if evidence == Evidence::Proof {
                 return true;
@@ -260,7 +260,7 @@ mod tests {
             ("[]".into(), None),
             (String::new(), None),
         ] {
-            let found = index_format(FORMATS, json.as_bytes()).map(Format::id);
+            let found = index_format(FORMATS, json.as_bytes()).map(|(format, _)| format.id());
             assert_eq!(found, expected, "{json}");
         }
     }

@@ -20,7 +20,7 @@ pub(crate) use probed::{FileBytes, ProbedFile};
 use crate::checkpoint_files::LoadStorage;
 use crate::error::Error;
 use floodtide_core::format::{
-    Claim, FORMATS, FileKind, Format, HeaderParser, IndexText, MAX_INDEX_BYTES, index_format, is_pickle_name,
+    Claim, Evidence, FORMATS, FileKind, Format, HeaderParser, IndexText, MAX_INDEX_BYTES, index_format, is_pickle_name,
 };
 use floodtide_core::storage::{Entry, EntryKind, Opened, StorageError, StorageFile};
 use floodtide_core::to_usize;
@@ -72,7 +72,7 @@ pub(crate) fn discover(
     discover_among(FORMATS, storage, name, small_files)
 }
 
-/// As [`discover`], for the formats in `registry`.
+/// Like [`discover`], for these formats.
 pub(crate) fn discover_among(
     formats: Formats<'_>,
     storage: &LoadStorage,
@@ -192,7 +192,11 @@ impl Search<'_> {
         let folder = folder_of(name);
         let by_name =
             || self.formats.iter().find(|format| matches!(format.claim(last_part(name)), Some(Claim::Index { .. })));
-        let format = by_name().copied().or_else(|| index_format(self.formats, &json));
+        let format = match index_format(self.formats, &json) {
+            Some((format, Evidence::Proof)) => Some(format),
+            // The name decides about a hint.
+            hint => by_name().copied().or(hint.map(|(format, _)| format)),
+        };
         let mut with_index = format.into_iter().chain(self.formats.iter().copied()).filter_map(|format| format.index());
         let Some(format) = with_index.next() else { return Err(Error::NoCheckpoint { name: name.to_owned() }) };
         let mut listing = Vec::new();
