@@ -244,6 +244,16 @@ fn a_stderr_that_takes_nothing_changes_no_exit_code() {
 }
 
 #[test]
+fn the_demo_keeps_its_checkpoint_under_a_path_alone() {
+    let folder = folder();
+    let uri = format!("file://{}/gpt2", folder.path().display());
+    let mut demo = Command::new(command::path());
+    demo.current_dir(&folder).args(["demo", "--scale", "0.01", "--keep", &uri]);
+    command::finish(&mut demo).assert_error(2, &["--keep", "path", "URI"]);
+    assert_eq!(fs::read_dir(&folder).expect("lists").count(), 0, "nothing was written");
+}
+
+#[test]
 fn the_demo_compares_every_way_and_cleans_up() {
     let folder = folder();
     let kept = folder.path().join("kept");
