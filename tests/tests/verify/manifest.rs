@@ -380,6 +380,18 @@ fn a_manifest_that_is_none_is_refused_by_every_command() {
 }
 
 #[test]
+fn a_manifest_that_is_too_long_is_refused_unread() {
+    let folder = folder();
+    let (model, path) = (folder.path().join("model.safetensors"), folder.path().join("long.json"));
+    small(&model);
+    fs::File::create(&path).and_then(|file| file.set_len((1 << 30) + 1)).expect("a sparse file");
+    let mut verify = Command::new("sh");
+    verify.args(["-c", r#"ulimit -v 800000; exec "$0" verify "$1" --manifest "$2""#]);
+    verify.arg(command::path()).args([&model, &path]);
+    command::finish(&mut verify).assert_error(1, &["long.json", "1073741825 bytes", "limit"]);
+}
+
+#[test]
 fn a_manifest_may_come_through_a_pipe() {
     let folder = folder();
     let model = folder.path().join("model.safetensors");
